@@ -1,0 +1,59 @@
+# Every target does its own set-up. `make help` lists them; `make ci` is exactly what CI runs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV := .uv/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+LOCK := requirements/dev.lock
+EXTRAS := --extra server --extra local --extra notebook --extra dev
+
+.uv/stamp: requirements/uv.lock
+	@python3 -m venv .uv
+	@.uv/bin/pip install -q --require-hashes -r requirements/uv.lock
+	@touch $@
+
+# Synced only when the lock or the project file changed: a sync under a live stack would pull k2 from under it.
+.venv/stamp: .uv/stamp $(LOCK) pyproject.toml
+	@$(UV) venv -q --allow-existing --python "$$(python3 -c 'import sys; print(sys.executable)')" .venv
+	@$(UV) pip sync -q --require-hashes $(LOCK)
+	@$(UV) pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: setup up down test ci bench gen lock lint types layers protos help
+
+setup: .venv/stamp ## bring uv and the pinned environment into .venv
+
+up: setup ## run K2 on this machine: broker, registry, feed, lake, query, control
+	@$(UV) run --no-sync k2 up
+
+down: setup ## stop the K2 that `make up` or `k2 up -d` started
+	@$(UV) run --no-sync k2 down
+
+test: setup ## all tests but the benchmarks
+	@$(BIN)/coverage run -m pytest -m "not bench" && $(BIN)/coverage report --skip-covered | tail -n 3
+
+lint: setup ## style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## types
+	@$(BIN)/mypy
+
+layers: setup ## the layers of ARCHITECTURE.md
+	@$(BIN)/lint-imports --no-cache
+
+protos: setup ## proto style, compatibility with the last release, generated code up to date
+	@scripts/check_protos
+
+gen: setup ## regenerate k2/v1 from protos/
+	@scripts/generate_protos
+
+lock: .uv/stamp ## pin the dependencies of pyproject.toml again
+	@$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-annotate --no-header $(EXTRAS) pyproject.toml -o $(LOCK)
+
+bench: setup ## measure (at most 10 minutes); prints a table and writes bench-results/
+	@$(BIN)/python -m tests.bench
+
+ci: lint types layers protos test ## exactly what CI runs
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16

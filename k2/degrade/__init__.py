@@ -1,0 +1,1 @@
+"""How much the platform can bear: signals, level, policy. Pure."""

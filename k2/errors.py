@@ -1,0 +1,119 @@
+"""Every way K2 can fail, as six kinds; each says what the caller must do.
+
+    K2Error
+    ├── Invalid      the request is wrong: mend it, do not retry
+    ├── NotFound     what it names does not exist (any more)
+    ├── Unavailable  a part is missing just now: retry after `retry_after_s`
+    ├── Overloaded   a limit is reached: retry later, or ask for less
+    ├── Data         what is stored or recorded contradicts itself: a person must look
+    └── Internal     a defect in K2
+
+A kind decides how to react, a `Reason` says what happened; programs compare reasons, people read
+messages. Reasons equal the enum of `protos/k2/v1/error_reason.proto` (a test holds them together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """What happened, in one word that programs may rely on."""
+
+    # Invalid
+    BAD_REQUEST = "BAD_REQUEST"
+    RANGE_REVERSED = "RANGE_REVERSED"
+    LIMIT_OUT_OF_BOUNDS = "LIMIT_OUT_OF_BOUNDS"
+    UNKNOWN_COLUMN = "UNKNOWN_COLUMN"
+    BAD_PAGE_TOKEN = "BAD_PAGE_TOKEN"
+    BAD_TICKET = "BAD_TICKET"
+    TICKET_EXPIRED = "TICKET_EXPIRED"
+    BAD_SETTING = "BAD_SETTING"
+    # NotFound
+    UNKNOWN_SYMBOL = "UNKNOWN_SYMBOL"
+    UNKNOWN_SNAPSHOT = "UNKNOWN_SNAPSHOT"
+    STACK_NOT_RUNNING = "STACK_NOT_RUNNING"
+    # Unavailable
+    STARTING = "STARTING"
+    DRAINING = "DRAINING"
+    TAPE_UNAVAILABLE = "TAPE_UNAVAILABLE"
+    TAIL_BEHIND = "TAIL_BEHIND"
+    LAKE_UNAVAILABLE = "LAKE_UNAVAILABLE"
+    REGISTRY_UNAVAILABLE = "REGISTRY_UNAVAILABLE"
+    VENUE_UNAVAILABLE = "VENUE_UNAVAILABLE"
+    PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
+    # Overloaded
+    TOO_MANY_QUERIES = "TOO_MANY_QUERIES"
+    TAIL_FULL = "TAIL_FULL"
+    QUEUE_FULL = "QUEUE_FULL"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    DISK_FULL = "DISK_FULL"
+    INTERVALS_FULL = "INTERVALS_FULL"
+    # Data
+    STAMP_MISMATCH = "STAMP_MISMATCH"
+    TOPIC_RECREATED = "TOPIC_RECREATED"
+    CLUSTER_CHANGED = "CLUSTER_CHANGED"
+    PARTITIONS_CHANGED = "PARTITIONS_CHANGED"
+    TAPE_TRUNCATED = "TAPE_TRUNCATED"
+    RETENTION_OVERTOOK = "RETENTION_OVERTOOK"
+    SCHEMA_CONFLICT = "SCHEMA_CONFLICT"
+    CHECKSUM_MISMATCH = "CHECKSUM_MISMATCH"
+    WRITER_FENCED = "WRITER_FENCED"
+    LAKE_CORRUPT = "LAKE_CORRUPT"
+    # Operation of a stack on one machine
+    PORT_IN_USE = "PORT_IN_USE"
+    NOT_WRITABLE = "NOT_WRITABLE"
+    ALREADY_RUNNING = "ALREADY_RUNNING"
+    PROCESS_DIED = "PROCESS_DIED"
+    # Internal
+    INTERNAL = "INTERNAL"
+
+
+class K2Error(Exception):
+    """A failure with a reason, a message for a person and details for a program.
+
+    Args:
+        reason: what happened.
+        message: what happened and what to do about it, for a person.
+        metadata: details, short strings (carried by `google.rpc.ErrorInfo`).
+        retry_after_s: seconds after which another try makes sense; None where none does.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+
+
+class Invalid(K2Error):
+    """The request is wrong; the same request will fail again."""
+
+
+class NotFound(K2Error):
+    """What the request names does not exist, or no longer."""
+
+
+class Unavailable(K2Error):
+    """A part that the answer needs is missing just now; try again."""
+
+
+class Overloaded(K2Error):
+    """A limit is reached; try later or ask for less."""
+
+
+class Data(K2Error):
+    """What is stored contradicts itself or its source; no retry mends it."""
+
+
+class Internal(K2Error):
+    """A defect in K2."""

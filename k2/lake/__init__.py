@@ -1,0 +1,1 @@
+"""The lake: Iceberg is spoken here and nowhere else."""

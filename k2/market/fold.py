@@ -1,0 +1,262 @@
+"""Acceptance: which records of a partition are rows, decided by a pure fold in offset order.
+
+Writer, tail and verify run this same function, so the union of lake and tail is the same before and
+after every commit, and a replay of the tape proves what the lake should hold (guarantees G1 to G3).
+
+For each record, in offset order:
+
+* it has a fault                                → DEAD
+* its (exchange, symbol, trade_id) was accepted → DUPLICATE
+* else                                          → ACCEPTED, and its id is remembered
+
+What is remembered is *exact*: per instrument the disjoint intervals of ids accepted so far. Venues
+whose ids are contiguous keep one interval per uninterrupted stretch, whatever the count of trades,
+so there is no window a late duplicate could slip past. The spaces between intervals are the ids K2
+has not seen: the authoritative holes at that position.
+
+A batch is folded whole: per instrument, a run of new consecutive ids (the usual case) costs one
+comparison of arrays; anything else goes through the general path, a search in the intervals. Both
+paths give what the record-by-record definition gives (a property test holds them to it).
+
+States are values: `fold` returns a new one and leaves the old as it was, so a writer whose commit
+was refused simply goes on from the state it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from k2 import limits
+from k2.errors import Overloaded, Reason
+from k2.market.events import Bytes, Fault, Int64s, TradeColumns
+from k2.market.instrument import Instrument
+
+
+class Verdict(IntEnum):
+    """What became of a record."""
+
+    ACCEPTED = 0
+    DUPLICATE = 1
+    DEAD = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The ids accepted of one instrument.
+
+    Attributes:
+        intervals: disjoint, ascending, inclusive ranges with a hole between each two. int64[k, 2]
+        time_max_us: greatest event_time accepted, microseconds.
+    """
+
+    intervals: Int64s
+    time_max_us: int
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Seen)
+            and self.time_max_us == other.time_max_us
+            and np.array_equal(self.intervals, other.intervals)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array
+
+    @property
+    def count(self) -> int:
+        """How many ids were accepted."""
+        return int((self.intervals[:, 1] - self.intervals[:, 0] + 1).sum())
+
+    def holes(self) -> list[tuple[int, int]]:
+        """First and last missing id of each space between two intervals."""
+        return [
+            (int(last) + 1, int(first) - 1)
+            for last, first in zip(self.intervals[:-1, 1], self.intervals[1:, 0], strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class FoldState:
+    """All that the fold remembers of one partition.
+
+    Attributes:
+        seen: ids accepted, per instrument.
+        accepted, duplicate, dead: records judged so far, since the epoch began.
+    """
+
+    seen: Mapping[Instrument, Seen] = field(default_factory=dict)
+    accepted: int = 0
+    duplicate: int = 0
+    dead: int = 0
+
+
+def fold(state: FoldState, columns: TradeColumns) -> tuple[FoldState, Bytes]:
+    """Judge the next records of a partition.
+
+    Args:
+        state: what was remembered of the records before them.
+        columns: the records, checked (`events.check`), in offset order.
+
+    Returns:
+        The state after them, and a `Verdict` per record, uint8[n].
+
+    Raises:
+        Overloaded: INTERVALS_FULL when an instrument has more holes than `limits` allows.
+    """
+    verdicts = np.full(len(columns), Verdict.DEAD, dtype=np.uint8)
+    good = np.flatnonzero(columns.fault == Fault.NONE)
+    seen = dict(state.seen)
+    for instrument, rows in _by_instrument(columns, good):
+        before = seen.get(instrument)
+        intervals, new = _accept(before.intervals if before else _NONE_SEEN, columns.trade_id[rows])
+        if len(intervals) > limits.INTERVALS_PER_KEY_MAX:
+            raise Overloaded(
+                Reason.INTERVALS_FULL,
+                f"{instrument.key} has more than {limits.INTERVALS_PER_KEY_MAX} holes in its ids",
+                metadata={"instrument": instrument.key},
+            )
+        verdicts[rows] = np.where(new, Verdict.ACCEPTED, Verdict.DUPLICATE)
+        if new.any():
+            newest = int(columns.event_time[rows[new]].max())
+            seen[instrument] = Seen(
+                intervals, max(newest, before.time_max_us if before else newest)
+            )
+    counts = np.bincount(verdicts, minlength=3)
+    after = FoldState(
+        seen,
+        state.accepted + int(counts[Verdict.ACCEPTED]),
+        state.duplicate + int(counts[Verdict.DUPLICATE]),
+        state.dead + int(counts[Verdict.DEAD]),
+    )
+    return after, verdicts
+
+
+_NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
+
+
+def _by_instrument(
+    columns: TradeColumns, good: npt.NDArray[np.intp]
+) -> list[tuple[Instrument, npt.NDArray[np.intp]]]:
+    """Good rows of each instrument, in offset order (two labels may share an instrument)."""
+    codes: dict[Instrument, int] = {}
+    of_label = np.array(
+        [codes.setdefault(label.instrument, len(codes)) for label in columns.labels], dtype=np.int32
+    )
+    if len(codes) <= 1:
+        return [(instrument, good) for instrument in codes if len(good)]
+    code = of_label[columns.label[good]]
+    order = np.argsort(code, kind="stable")
+    bounds = np.searchsorted(code[order], np.arange(len(codes) + 1))
+    return [
+        (instrument, good[order[bounds[i] : bounds[i + 1]]])
+        for instrument, i in codes.items()
+        if bounds[i] < bounds[i + 1]
+    ]
+
+
+def _accept(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """The intervals with `ids` added, and which of them were new, in order."""
+    above = len(intervals) == 0 or ids[0] > intervals[-1, 1]
+    if above and (len(ids) == 1 or bool((np.diff(ids) > 0).all())):
+        return _join(intervals, _runs(ids)), np.ones(len(ids), dtype=np.bool_)
+    _, first = np.unique(ids, return_index=True)
+    new = np.zeros(len(ids), dtype=np.bool_)
+    new[first] = True
+    if len(intervals):
+        at = np.searchsorted(intervals[:, 0], ids, side="right") - 1
+        new &= (at < 0) | (ids > intervals[np.maximum(at, 0), 1])
+    fresh = np.sort(ids[new])
+    return (_merge(intervals, _runs(fresh)) if len(fresh) else intervals), new
+
+
+def _runs(ascending: Int64s) -> Int64s:
+    """Strictly ascending ids as the fewest inclusive ranges."""
+    breaks = np.flatnonzero(np.diff(ascending) != 1)
+    first = np.concatenate((ascending[:1], ascending[breaks + 1]))
+    last = np.concatenate((ascending[breaks], ascending[-1:]))
+    return np.stack((first, last), axis=1)
+
+
+def _join(intervals: Int64s, above: Int64s) -> Int64s:
+    """Append ranges that all lie above the intervals."""
+    if len(intervals) and above[0, 0] == intervals[-1, 1] + 1:
+        joined = np.array([[intervals[-1, 0], above[0, 1]]], dtype=np.int64)
+        return np.concatenate((intervals[:-1], joined, above[1:]))
+    return np.concatenate((intervals, above))
+
+
+def _merge(intervals: Int64s, fresh: Int64s) -> Int64s:
+    """The union of two sets of disjoint ranges, touching ones made one."""
+    both = np.concatenate((intervals, fresh))
+    both = both[np.argsort(both[:, 0], kind="stable")]
+    starts = np.concatenate(([True], both[1:, 0] > both[:-1, 1] + 1))
+    begin = np.flatnonzero(starts)
+    end = np.concatenate((begin[1:], [len(both)])) - 1
+    return np.stack((both[begin, 0], both[end, 1]), axis=1)
+
+
+# --- the published form -------------------------------------------------------------------------
+
+STATE_SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("exchange", pa.string(), nullable=False),
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("time_max_us", pa.int64(), nullable=False),
+        pa.field("first_id", pa.int64(), nullable=False),
+        pa.field("last_id", pa.int64(), nullable=False),
+    ]
+)
+
+
+def to_table(states: Mapping[int, FoldState]) -> pa.Table:
+    """States of several partitions as rows of `STATE_SCHEMA`, one an interval, in a fixed order."""
+    rows: list[dict[str, object]] = []
+    for partition in sorted(states):
+        for instrument in sorted(states[partition].seen):
+            seen = states[partition].seen[instrument]
+            rows.extend(
+                {
+                    "partition": partition,
+                    "exchange": instrument.exchange,
+                    "symbol": instrument.symbol,
+                    "time_max_us": seen.time_max_us,
+                    "first_id": first,
+                    "last_id": last,
+                }
+                for first, last in seen.intervals.tolist()
+            )
+    return pa.Table.from_pylist(rows, schema=STATE_SCHEMA)
+
+
+def from_table(
+    table: pa.Table, counters: Mapping[int, tuple[int, int, int]]
+) -> dict[int, FoldState]:
+    """Read what `to_table` wrote.
+
+    Args:
+        table: rows of `STATE_SCHEMA`.
+        counters: (accepted, duplicate, dead) per partition; one state is made for each.
+    """
+    intervals: dict[int, dict[Instrument, list[tuple[int, int]]]] = {}
+    times: dict[tuple[int, Instrument], int] = {}
+    for row in table.to_pylist():
+        instrument = Instrument(row["exchange"], row["symbol"])
+        of_partition = intervals.setdefault(row["partition"], {})
+        of_partition.setdefault(instrument, []).append((row["first_id"], row["last_id"]))
+        times[row["partition"], instrument] = row["time_max_us"]
+    return {
+        partition: FoldState(
+            {
+                instrument: Seen(np.array(ranges, dtype=np.int64), times[partition, instrument])
+                for instrument, ranges in intervals.get(partition, {}).items()
+            },
+            *counts,
+        )
+        for partition, counts in counters.items()
+    }

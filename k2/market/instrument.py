@@ -1,0 +1,94 @@
+"""What is traded where: names, base and quote, priority tiers and the partition of a symbol.
+
+Partitions are tier-pure: each tier owns as many partitions of a topic, in the order of `Tier`, so
+that deferring a tier is pausing its partitions. A symbol's *first* placement is this module's pure
+choice; it is then kept on a compacted topic for the life of the tape epoch (`tape/topics.py`), so a
+later change of tiers changes policy, never placement.
+"""
+
+from __future__ import annotations
+
+import zlib
+from enum import IntEnum
+from typing import NamedTuple
+
+from k2.errors import Invalid, Reason
+
+# Longest first, so that BTCFDUSD does not become BTCF + DUSD.
+_QUOTES = (
+    "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDP", "BIDR", "IDRT",
+    "BTC", "ETH", "BNB", "EUR", "GBP", "AUD", "USD", "TRY", "ZAR", "UAH", "NGN", "BRL", "JPY",
+    "DAI", "VAI", "XRP", "TRX", "DOGE", "PLN", "RON", "ARS", "MXN", "COP", "CZK",
+)  # fmt: skip
+
+
+class Tier(IntEnum):
+    """Priority of a symbol; the lowest number is shed last."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+_TIERS = {
+    Tier.CRITICAL: ("BTC", "ETH"),
+    Tier.HIGH: ("BNB", "SOL", "XRP"),
+    Tier.NORMAL: ("ADA", "AVAX", "DOGE", "DOT", "LINK", "LTC", "TRX"),
+}
+_TIER_OF_BASE = {base: tier for tier, bases in _TIERS.items() for base in bases}
+_STABLE_QUOTES = frozenset({"USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD"})
+
+
+class Instrument(NamedTuple):
+    """An id space and a symbol in it; with a trade id, a trade's identity."""
+
+    exchange: str
+    symbol: str
+
+    @property
+    def key(self) -> str:
+        """`EXCHANGE:SYMBOL`, the key of its messages."""
+        return f"{self.exchange}:{self.symbol}"
+
+
+def parse_key(key: str) -> Instrument:
+    """Read `EXCHANGE:SYMBOL`.
+
+    Raises:
+        Invalid: BAD_REQUEST when it has another form.
+    """
+    exchange, colon, symbol = key.partition(":")
+    if not (exchange and colon and symbol):
+        raise Invalid(Reason.BAD_REQUEST, f"{key!r} is not EXCHANGE:SYMBOL")
+    return Instrument(exchange, symbol)
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Base and quote of a symbol, by the longest known quote it ends with.
+
+    An unknown quote gives the whole symbol as base and an empty quote: nothing is guessed.
+    """
+    for quote in sorted(_QUOTES, key=len, reverse=True):
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return symbol[: -len(quote)], quote
+    return symbol, ""
+
+
+def tier_of(symbol: str) -> Tier:
+    """Priority of a symbol: pairs of a known base against a dollar; all others are LOW."""
+    base, quote = split_symbol(symbol)
+    return _TIER_OF_BASE.get(base, Tier.LOW) if quote in _STABLE_QUOTES else Tier.LOW
+
+
+def first_partition(instrument: Instrument, partitions_per_tier: int) -> int:
+    """Where a new symbol goes: a stable choice among the partitions of its tier."""
+    tier = tier_of(instrument.symbol)
+    return int(tier) * partitions_per_tier + (
+        zlib.crc32(instrument.key.encode()) % partitions_per_tier
+    )
+
+
+def tier_of_partition(partition: int, partitions_per_tier: int) -> Tier:
+    """The tier that owns a partition."""
+    return Tier(partition // partitions_per_tier)

@@ -1,0 +1,1 @@
+"""One question, one exact answer: request, plan, SQL, execution."""

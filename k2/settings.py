@@ -1,0 +1,154 @@
+"""What can be chosen about a K2 process; the environment is read here and nowhere else in `k2`.
+
+Sources, strongest first: arguments, `K2_...` environment variables (`K2_DATA_DIR`, nested ones with
+two underscores: `K2_LAKE__COMMIT_INTERVAL_S`), the file `k2.toml` (or the one `K2_CONFIG` names),
+defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from k2 import limits
+from k2.errors import Invalid, Reason
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TapeSettings(_Group):
+    """Where the tape is and how it is laid out."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    registry_url: str = "http://127.0.0.1:8081/apis/ccompat/v7"
+    topic: str = "market.crypto.trades.binance"
+    partitions_per_tier: int = Field(
+        default=2, ge=1, le=64, description="four tiers, each with so many"
+    )
+    retention_hours: int = Field(default=24, ge=1)
+    retention_bytes_per_partition: int = Field(default=1024 * limits.MIB, ge=limits.MIB)
+
+
+class LakeSettings(_Group):
+    """Where the lake is and how often it commits."""
+
+    catalog_uri: str = Field(default="", description="unset: SQLite under the data directory")
+    warehouse: str = Field(default="", description="unset: a folder under the data directory")
+    commit_interval_s: float = Field(default=limits.COMMIT_INTERVAL_S, gt=0)
+    commit_bytes_max: int = Field(default=limits.COMMIT_BYTES_MAX, ge=limits.MIB)
+
+
+class FeedSettings(_Group):
+    """What is listened to."""
+
+    venue: str = Field(default="auto", description="auto, live, synthetic or recording:PATH")
+    venue_url: str = Field(
+        default="wss://stream.binance.com:9443", description="WebSocket base of the venue"
+    )
+    exchange: str = Field(default="BINANCE", pattern=r"^[A-Z0-9_]{1,32}$")
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    source: Literal["live", "recorded", "simulated"] = "live"
+    stale_s: float = Field(default=limits.FEED_STALE_S, gt=0)
+
+
+class VenueSettings(_Group):
+    """The practice venue."""
+
+    listen: str = "127.0.0.1:0"
+    rate: float = Field(
+        default=50.0, gt=0, description="trades a second over the subscribed symbols"
+    )
+    speed: float = Field(
+        default=1.0, ge=0, description="of a recording; 0 = as fast as it is taken"
+    )
+    seed: int = 7
+
+
+class QuerySettings(_Group):
+    """The query server."""
+
+    listen_flight: str = "127.0.0.1:8815"
+    listen_grpc: str = "127.0.0.1:0"
+    tail_bytes_max: int = Field(default=limits.TAIL_BYTES_MAX, ge=limits.MIB)
+    tail_recent_s: float = Field(default=limits.TAIL_RECENT_S, ge=0)
+
+
+class ControlSettings(_Group):
+    """The control plane."""
+
+    listen: str = "127.0.0.1:50051"
+    query_address: str = Field(default="", description="host:port of the query server's gRPC")
+
+
+class Settings(BaseSettings):
+    """Everything, frozen. `load` makes one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="K2_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    data_dir: Path = Path(".k2")
+    cache_dir: Path = Field(
+        default=Path("~/.cache/k2"), description="fetched artefacts, shared by all stacks of a user"
+    )
+    ticket_key: SecretStr | None = Field(
+        default=None, description="unset: a file in the data directory"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    tape: TapeSettings = TapeSettings()
+    lake: LakeSettings = LakeSettings()
+    feed: FeedSettings = FeedSettings()
+    venue: VenueSettings = VenueSettings()
+    query: QuerySettings = QuerySettings()
+    control: ControlSettings = ControlSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, k2.toml; no other source."""
+        toml = Path(os.environ.get("K2_CONFIG", "k2.toml"))  # noqa: TID251 the reader
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml)
+
+    @property
+    def catalog_uri(self) -> str:
+        """The catalog's SQLAlchemy address."""
+        return self.lake.catalog_uri or f"sqlite:///{self.data_dir.resolve()}/lake/catalog.db"
+
+    @property
+    def warehouse(self) -> str:
+        """The warehouse's address, a URI."""
+        return self.lake.warehouse or f"file://{self.data_dir.resolve()}/lake/warehouse"
+
+
+def load(**overrides: Any) -> Settings:  # noqa: ANN401 any field of Settings
+    """Read the settings of this process.
+
+    Raises:
+        Invalid: BAD_SETTING, naming each field that is wrong and why.
+    """
+    try:
+        return Settings(**overrides)
+    except (ValidationError, ValueError) as error:
+        raise Invalid(Reason.BAD_SETTING, f"settings are wrong: {error}") from error
+
+
+def environment() -> dict[str, str]:
+    """A copy of this process's environment, for the children it starts."""
+    return dict(os.environ)  # noqa: TID251 the reader

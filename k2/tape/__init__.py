@@ -1,0 +1,1 @@
+"""The tape: Kafka is spoken here and nowhere else."""

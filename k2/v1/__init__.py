@@ -1,0 +1,1 @@
+"""Generated from protos/k2/v1 by `make gen`; do not edit."""

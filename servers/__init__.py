@@ -1,0 +1,1 @@
+"""The processes: the only place where parts are chosen and joined."""
