@@ -91,7 +91,8 @@ class TradeColumns:
         label: index into `labels`; -1 where a fault left none. int32[n]
         trade_id, event_time, receive_time: int64[n], times in microseconds.
         price: mantissa, units of 1e-8. int64[n]
-        quantity: decimal128 little-endian words (low, high), units of 1e-8. int64[n, 2]
+        quantity: decimal128 as little-endian words (low as its bit pattern, high), units of 1e-8.
+            int64[n, 2]
         side: index into `schema.SIDES`. uint8[n]
         vendor_data: map<string, string> of n rows, or None when every map is empty.
         fault: `Fault` of each record. uint8[n]

@@ -1,0 +1,93 @@
+"""The vectorised fold gives what its record-by-record definition gives."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.market.events import Fault
+from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
+from k2.market.instrument import Instrument
+from tests.trades import columns
+
+record = st.tuples(
+    st.sampled_from(["BTCUSDT", "ETHUSDT"]),
+    st.integers(0, 40),
+    st.sampled_from([Fault.NONE] * 9 + [Fault.TRUNCATED]),
+)
+batches = st.lists(st.lists(record, max_size=30), max_size=6)
+
+
+def batch_of(records, first_offset=0):
+    return columns(
+        [trade_id for _, trade_id, _ in records],
+        symbols=[symbol for symbol, _, _ in records],
+        faults=[fault for _, _, fault in records],
+        first_offset=first_offset,
+    )
+
+
+def by_definition(records):
+    seen, judged = set(), []
+    for symbol, trade_id, fault in records:
+        if fault != Fault.NONE:
+            judged.append(Verdict.DEAD)
+        elif (symbol, trade_id) in seen:
+            judged.append(Verdict.DUPLICATE)
+        else:
+            seen.add((symbol, trade_id))
+            judged.append(Verdict.ACCEPTED)
+    return seen, judged
+
+
+def fold_all(groups):
+    state, judged = FoldState(), []
+    for group in groups:
+        state, verdicts = fold(state, batch_of(group))
+        judged.extend(verdicts.tolist())
+    return state, judged
+
+
+@given(batches)
+def test_it_judges_as_the_definition_does(groups):
+    seen, expected = by_definition([record for group in groups for record in group])
+    state, judged = fold_all(groups)
+    assert judged == expected
+    ids = {
+        (instrument.symbol, trade_id)
+        for instrument, of in state.seen.items()
+        for first, last in of.intervals.tolist()
+        for trade_id in range(first, last + 1)
+    }
+    assert ids == seen
+    assert state.accepted == len(seen)
+    assert state.accepted + state.duplicate + state.dead == len(expected)
+
+
+@given(batches)
+def test_intervals_are_ascending_with_holes_between(groups):
+    state, _ = fold_all(groups)
+    for of in state.seen.values():
+        ranges = of.intervals.tolist()
+        assert all(first <= last for first, last in ranges)
+        assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
+
+
+@given(batches)
+def test_how_a_stretch_of_tape_is_cut_into_batches_does_not_matter(groups):
+    whole = [record for group in groups for record in group]
+    assert fold_all([whole]) == fold_all(groups)
+
+
+@given(batches)
+def test_the_published_state_goes_on_as_the_original(groups):
+    state, _ = fold_all(groups)
+    counters = {3: (state.accepted, state.duplicate, state.dead)}
+    again = from_table(to_table({3: state}), counters)[3]
+    assert again == state
+    following = columns([0, 7, 41], symbols=["BTCUSDT", "ETHUSDT", "BTCUSDT"])
+    assert fold(again, following)[1].tolist() == fold(state, following)[1].tolist()
+
+
+def test_the_key_of_an_instrument_is_its_exchange_and_symbol():
+    assert Instrument("BINANCE_UM", "ETHUSDT").key == "BINANCE_UM:ETHUSDT"

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from k2 import limits
+from k2.errors import Overloaded, Reason
+from k2.market.events import Fault
+from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
+from k2.market.instrument import Instrument
+from tests.trades import NOW_US, columns
+
+BTC = Instrument("BINANCE", "BTCUSDT")
+ETH = Instrument("BINANCE", "ETHUSDT")
+
+
+def verdicts(state, batch):
+    after, judged = fold(state, batch)
+    return after, [Verdict(verdict).name for verdict in judged]
+
+
+def test_consecutive_ids_are_one_interval():
+    state, judged = verdicts(FoldState(), columns([1, 2, 3]))
+    state, more = verdicts(state, columns([4, 5]))
+    assert judged + more == ["ACCEPTED"] * 5
+    assert state.seen[BTC].intervals.tolist() == [[1, 5]]
+    assert (state.accepted, state.duplicate, state.dead) == (5, 0, 0)
+
+
+def test_a_repeated_id_is_a_duplicate_in_the_batch_and_across_batches():
+    state, judged = verdicts(FoldState(), columns([1, 2, 2, 3]))
+    assert judged == ["ACCEPTED", "ACCEPTED", "DUPLICATE", "ACCEPTED"]
+    state, judged = verdicts(state, columns([1, 4]))
+    assert judged == ["DUPLICATE", "ACCEPTED"]
+
+
+def test_late_ids_fill_the_hole_and_join_the_intervals():
+    state, _ = fold(FoldState(), columns([1, 2, 5, 6]))
+    assert state.seen[BTC].holes() == [(3, 4)]
+    state, judged = verdicts(state, columns([4, 3]))
+    assert judged == ["ACCEPTED", "ACCEPTED"]
+    assert state.seen[BTC].intervals.tolist() == [[1, 6]]
+    assert state.seen[BTC].holes() == []
+    assert state.seen[BTC].count == 6
+
+
+def test_an_id_far_below_everything_seen_is_exact():
+    state, _ = fold(FoldState(), columns([10**12]))
+    state, judged = verdicts(state, columns([1, 1, 10**12]))
+    assert judged == ["ACCEPTED", "DUPLICATE", "DUPLICATE"]
+
+
+def test_faulty_records_are_dead_and_touch_nothing():
+    batch = columns([1, 2, 3], faults=[Fault.NONE, Fault.TRUNCATED, Fault.NONE])
+    state, judged = verdicts(FoldState(), batch)
+    assert judged == ["ACCEPTED", "DEAD", "ACCEPTED"]
+    assert state.seen[BTC].intervals.tolist() == [[1, 1], [3, 3]]
+    assert (state.accepted, state.duplicate, state.dead) == (2, 0, 1)
+
+
+def test_an_all_faulty_batch_keeps_the_state():
+    before, _ = fold(FoldState(), columns([1]))
+    after, judged = verdicts(before, columns([2, 3], faults=[Fault.BAD_MAGIC] * 2))
+    assert judged == ["DEAD", "DEAD"]
+    assert after.seen == before.seen
+
+
+def test_instruments_are_apart():
+    batch = columns([7, 7, 7], symbols=["BTCUSDT", "ETHUSDT", "BTCUSDT"])
+    state, judged = verdicts(FoldState(), batch)
+    assert judged == ["ACCEPTED", "ACCEPTED", "DUPLICATE"]
+    assert set(state.seen) == {BTC, ETH}
+
+
+def test_the_greatest_event_time_is_kept_even_when_a_later_trade_is_older():
+    state, _ = fold(FoldState(), columns([1, 2], times=[NOW_US + 5, NOW_US]))
+    state, _ = fold(state, columns([3], times=[NOW_US - 9]))
+    assert state.seen[BTC].time_max_us == NOW_US + 5
+
+
+def test_a_duplicate_does_not_move_the_greatest_event_time():
+    state, _ = fold(FoldState(), columns([1], times=[NOW_US]))
+    state, _ = fold(state, columns([1], times=[NOW_US + 9]))
+    assert state.seen[BTC].time_max_us == NOW_US
+
+
+def test_the_old_state_stays_as_it_was():
+    before, _ = fold(FoldState(), columns([1, 2]))
+    copy = before.seen[BTC].intervals.copy()
+    fold(before, columns([3, 1, 9]))
+    assert np.array_equal(before.seen[BTC].intervals, copy)
+    assert before.accepted == 2
+
+
+def test_too_many_holes_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(limits, "INTERVALS_PER_KEY_MAX", 3)
+    with pytest.raises(Overloaded) as caught:
+        fold(FoldState(), columns([1, 3, 5, 7]))
+    assert caught.value.reason is Reason.INTERVALS_FULL
+    assert caught.value.metadata == {"instrument": "BINANCE:BTCUSDT"}
+
+
+def test_an_empty_batch_changes_nothing():
+    state, judged = verdicts(FoldState(), columns([]))
+    assert judged == []
+    assert state == FoldState()
+
+
+def test_the_published_form_reads_back_equal():
+    batch = columns([1, 2, 9, 4], symbols=["BTCUSDT", "BTCUSDT", "BTCUSDT", "ETHUSDT"])
+    first, _ = fold(FoldState(), batch)
+    second, _ = fold(FoldState(), columns([5], symbols="SOLUSDT"))
+    states = {0: first, 2: second, 3: FoldState(dead=4)}
+    counters = {p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()}
+    assert from_table(to_table(states), counters) == states
+
+
+def test_seen_differs_by_intervals_and_by_time():
+    state, _ = fold(FoldState(), columns([1]))
+    other, _ = fold(FoldState(), columns([2]))
+    later, _ = fold(FoldState(), columns([1], times=[NOW_US + 1]))
+    assert state.seen[BTC] != other.seen[BTC]
+    assert state.seen[BTC] != later.seen[BTC]
+    assert state.seen[BTC] != "anything else"

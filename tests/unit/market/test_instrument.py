@@ -1,0 +1,65 @@
+import pytest
+
+from k2.errors import Invalid, Reason
+from k2.market.instrument import (
+    Instrument,
+    Tier,
+    first_partition,
+    parse_key,
+    split_symbol,
+    tier_of,
+    tier_of_partition,
+)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "base", "quote"),
+    [
+        ("BTCUSDT", "BTC", "USDT"),
+        ("BTCFDUSD", "BTC", "FDUSD"),
+        ("ETHBTC", "ETH", "BTC"),
+        ("1INCHUSDT", "1INCH", "USDT"),
+        ("USDT", "USDT", ""),
+        ("币安人生", "币安人生", ""),
+    ],
+)
+def test_base_and_quote(symbol, base, quote):
+    assert split_symbol(symbol) == (base, quote)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "tier"),
+    [
+        ("BTCUSDT", Tier.CRITICAL),
+        ("ETHUSDC", Tier.CRITICAL),
+        ("BNBUSDT", Tier.HIGH),
+        ("DOGEUSDT", Tier.NORMAL),
+        ("PEPEUSDT", Tier.LOW),
+        ("ETHBTC", Tier.LOW),
+    ],
+)
+def test_tiers(symbol, tier):
+    assert tier_of(symbol) is tier
+
+
+def test_a_symbol_starts_in_a_partition_of_its_tier():
+    for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT", "PEPEUSDT"):
+        partition = first_partition(Instrument("BINANCE", symbol), 3)
+        assert tier_of_partition(partition, 3) is tier_of(symbol)
+
+
+def test_the_first_partition_is_stable():
+    assert first_partition(Instrument("BINANCE", "BTCUSDT"), 2) == first_partition(
+        Instrument("BINANCE", "BTCUSDT"), 2
+    )
+
+
+def test_keys_read_back():
+    assert parse_key("BINANCE:BTCUSDT") == Instrument("BINANCE", "BTCUSDT")
+
+
+@pytest.mark.parametrize("text", ["", "BINANCE", ":BTCUSDT", "BINANCE:"])
+def test_other_keys_are_refused(text):
+    with pytest.raises(Invalid) as caught:
+        parse_key(text)
+    assert caught.value.reason is Reason.BAD_REQUEST

@@ -1,0 +1,50 @@
+import pytest
+
+from k2.market.offsets import OffsetVector, TimeRange, vector_of
+
+
+def test_a_vector_covers_what_is_below_it():
+    assert OffsetVector(0, (5, 3)).covers(OffsetVector(0, (5, 2)))
+    assert not OffsetVector(0, (5, 3)).covers(OffsetVector(0, (4, 4)))
+    assert not OffsetVector(1, (5, 3)).covers(OffsetVector(0, (5, 3)))
+
+
+def test_merge_takes_the_greater():
+    assert OffsetVector(0, (5, 3)).merge(OffsetVector(0, (4, 4))) == OffsetVector(0, (5, 4))
+
+
+def test_vectors_of_two_epochs_do_not_merge():
+    with pytest.raises(AssertionError, match="two epochs"):
+        OffsetVector(0, (5,)).merge(OffsetVector(1, (4,)))
+
+
+def test_advanced_and_zero_and_index():
+    vector = OffsetVector.zero(2, 3).advanced(1, 9)
+    assert vector == OffsetVector(2, (0, 9, 0))
+    assert vector[1] == 9
+    assert vector_of(2, [(1, 9)], 3) == vector
+
+
+@pytest.mark.parametrize("vector", [OffsetVector(0, (1, 2, 3)), OffsetVector(7, ())])
+def test_the_text_form_reads_back(vector):
+    assert OffsetVector.decode(vector.encode()) == vector
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "0:a", "x:1"])
+def test_other_texts_are_refused(text):
+    with pytest.raises(ValueError, match=r"offset vector|invalid literal"):
+        OffsetVector.decode(text)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "low", "high", "overlaps"),
+    [
+        (None, None, 0, 1, True),
+        (10, None, 0, 9, False),
+        (10, None, 0, 10, True),
+        (None, 10, 10, 20, False),
+        (None, 10, 9, 20, True),
+    ],
+)
+def test_ranges_are_half_open(start, end, low, high, overlaps):
+    assert TimeRange(start, end).overlaps(low, high) is overlaps
