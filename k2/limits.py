@@ -69,6 +69,7 @@ GRPC_WORKERS = 32
 WATCHERS_MAX = 16  # streams that each hold a worker
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_STALE_S = 5.0
+PROCESS_RSS_MAX = 2048 * MIB  # resident memory at which a process's pressure is 1
 DRAIN_S = 10.0
 
 # Local stack

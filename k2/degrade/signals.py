@@ -1,0 +1,88 @@
+"""What is measured, and how much pressure a value means.
+
+A signal's pressure is 0 at its `calm` value, 1 at its `full` value, and linear between them; a
+signal that gets worse as it shrinks (free disk) has `full` below `calm`. A signal that cannot be
+read is not a calm one: it counts as `UNREADABLE`, high enough to shed all but the critical, not
+high enough to stop the feed for a broken gauge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from k2 import limits
+
+UNREADABLE = 0.9  # AGGRESSIVE by the default tuning
+
+
+class Signal(StrEnum):
+    """What a process may measure; each publishes those it knows."""
+
+    WRITER_LAG_S = "writer_lag_s"  # age of the oldest record not yet committed
+    PRODUCER_QUEUE = "producer_queue"  # records produced and not yet acknowledged
+    FEED_QUEUE = "feed_queue"  # frames received and not yet produced
+    RSS_BYTES = "rss_bytes"  # resident memory of the process
+    COMMIT_LATENCY_S = "commit_latency_s"  # how long the last commit took
+    TAIL_BYTES = "tail_bytes"  # rows in the tail that the lake does not cover yet
+    QUERIES_RUNNING = "queries_running"
+    DISK_FREE_BYTES = "disk_free_bytes"  # of the file system of the data directory
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The two thresholds between which pressure goes from 0 to 1."""
+
+    calm: float
+    full: float
+
+    def __post_init__(self) -> None:
+        assert self.calm != self.full, "a scale needs a length"
+
+
+SCALES: Mapping[str, Scale] = {
+    Signal.WRITER_LAG_S: Scale(3 * limits.COMMIT_INTERVAL_S, 30 * limits.COMMIT_INTERVAL_S),
+    Signal.PRODUCER_QUEUE: Scale(
+        0.2 * limits.FEED_QUEUE_RECORDS_MAX, limits.FEED_QUEUE_RECORDS_MAX
+    ),
+    Signal.FEED_QUEUE: Scale(0.2 * limits.FEED_QUEUE_RECORDS_MAX, limits.FEED_QUEUE_RECORDS_MAX),
+    Signal.RSS_BYTES: Scale(0.5 * limits.PROCESS_RSS_MAX, limits.PROCESS_RSS_MAX),
+    Signal.COMMIT_LATENCY_S: Scale(1.0, limits.COMMIT_INTERVAL_S),
+    Signal.TAIL_BYTES: Scale(0.25 * limits.TAIL_BYTES_MAX, limits.TAIL_BYTES_MAX),
+    Signal.QUERIES_RUNNING: Scale(0.5 * limits.QUERIES_RUNNING_MAX, limits.QUERIES_RUNNING_MAX),
+    Signal.DISK_FREE_BYTES: Scale(4 * limits.DISK_FREE_MIN, limits.DISK_FREE_MIN),
+}
+
+
+def pressure(value: float | None, scale: Scale | None) -> float:
+    """How pressing a value is, 0..1.
+
+    Args:
+        value: the reading; None or not a number when it could not be read.
+        scale: its thresholds; None for a signal that K2 has none for, which counts as unreadable.
+    """
+    if value is None or math.isnan(value) or scale is None:
+        return UNREADABLE
+    share = (value - scale.calm) / (scale.full - scale.calm)
+    return min(1.0, max(0.0, share))
+
+
+def pressures(
+    readings: Mapping[str, float | None], scales: Mapping[str, Scale] = SCALES
+) -> dict[str, float]:
+    """The pressure of each reading."""
+    return {name: pressure(value, scales.get(name)) for name, value in readings.items()}
+
+
+def rescaled(full: Mapping[str, float]) -> dict[str, Scale]:
+    """`SCALES` with other `full` values, as a process's settings may give them.
+
+    The calm threshold keeps its proportion to the full one.
+    """
+    scaled = dict(SCALES)
+    for name, limit in full.items():
+        scale = SCALES[name]
+        scaled[name] = Scale(scale.calm * limit / scale.full, limit)
+    return scaled

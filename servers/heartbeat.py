@@ -1,0 +1,235 @@
+"""Heartbeats: what each process tells the others about itself, about once a second.
+
+A heart samples its process, computes pressures and level (`k2/degrade`) and puts one JSON document
+on the board under the process's name. Readers get `Beat` records and judge freshness themselves: a
+beat that is too old means a process that does not serve, whatever it last said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from k2 import limits
+from k2.clock import Clock
+from k2.degrade.level import Level, LevelState, level_of, step
+from k2.degrade.signals import UNREADABLE, Signal, pressures, rescaled
+from k2.errors import K2Error
+
+SERVING = "SERVING"
+DRAINING = "DRAINING"
+LOST = "LOST"  # no fresh beat
+
+_log = logging.getLogger(__name__)
+
+
+class Notices(Protocol):
+    """The part of `k2.tape.board.Board` that a heart needs."""
+
+    def put(self, key: str, value: dict[str, Any] | None, wait_s: float | None = None) -> None:
+        """Publish the newest value of a key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process says of itself at one moment.
+
+    Attributes:
+        signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
+        counters: anything else worth knowing, JSON values.
+        state: STARTING, SERVING or DRAINING.
+        full: where this process's settings differ from `limits`: the value of a signal at which
+            its pressure is 1.
+    """
+
+    signals: Mapping[str, float | None] = field(default_factory=dict)
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    state: str = SERVING
+    full: Mapping[str, float] = field(default_factory=dict)
+
+
+def process_signals(data_dir: Path) -> dict[str, float | None]:
+    """The signals every process has: its resident memory and the free disk of its data."""
+    return {Signal.RSS_BYTES: _rss_bytes(), Signal.DISK_FREE_BYTES: _disk_free_bytes(data_dir)}
+
+
+def _rss_bytes() -> float | None:
+    try:
+        return float(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _disk_free_bytes(data_dir: Path) -> float | None:
+    try:
+        return float(shutil.disk_usage(data_dir).free)
+    except OSError:
+        return None
+
+
+class Heart:
+    """Beats in a thread of its own, from `start` to `close`.
+
+    Args:
+        board: where beats go; usually `Board(bootstrap, topics.HEARTBEATS)`.
+        clock: wall time for the beat, monotonic time for the level.
+        process: its name, the key on the board: feed, lake, query, control, venue.
+        run_id: of this run of the process (`Runtime.run_id`).
+        addresses: where it listens, by protocol.
+        sample: asked before each beat, in the heart's thread; must be quick.
+    """
+
+    def __init__(
+        self,
+        *,
+        board: Notices,
+        clock: Clock,
+        process: str,
+        run_id: str,
+        addresses: Mapping[str, str],
+        sample: Callable[[], Sample],
+    ) -> None:
+        self._board = board
+        self._clock = clock
+        self._process = process
+        self._run_id = run_id
+        self._addresses = dict(addresses)
+        self._sample = sample
+        self._state = LevelState()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+
+    @property
+    def level(self) -> Level:
+        """This process's own level, as of the last beat."""
+        return self._state.level
+
+    def start(self) -> None:
+        """Beat once now, then every `limits.HEARTBEAT_INTERVAL_S`."""
+        self.beat()
+        self._thread.start()
+
+    def beat(self) -> dict[str, Any]:
+        """Sample, compute and publish once; returns what was published.
+
+        A sample that raises is published as a process in an unknown state under high pressure; a
+        board that cannot be reached is logged, and the next beat tries again.
+        """
+        sample = self._sampled()
+        pressed = pressures(sample.signals, rescaled(sample.full))
+        highest = max(pressed.values(), default=0.0)
+        self._state = step(self._state, highest, self._clock.monotonic_s())
+        beat = {
+            "process": self._process,
+            "pid": os.getpid(),
+            "run_id": self._run_id,
+            "state": sample.state,
+            "level": self._state.level.name,
+            "signals": dict(sample.signals),
+            "pressures": pressed,
+            "addresses": self._addresses,
+            "counters": dict(sample.counters),
+            "at_us": self._clock.now_us(),
+        }
+        try:
+            self._board.put(self._process, beat)
+        except K2Error as error:
+            _log.warning("heartbeat not published: %s", error.message)
+        return beat
+
+    def close(self) -> None:
+        """Stop beating, after one last beat that says DRAINING."""
+        if not self._thread.is_alive():
+            return
+        self._stop.set()
+        self._thread.join()
+        self._sample = lambda: Sample(state=DRAINING)
+        self.beat()
+
+    def _run(self) -> None:
+        while not self._stop.wait(limits.HEARTBEAT_INTERVAL_S):
+            self.beat()
+
+    def _sampled(self) -> Sample:
+        try:
+            return self._sample()
+        except Exception:  # noqa: BLE001 a broken gauge must not stop the heart
+            _log.exception("sample failed")
+            return Sample(signals={"sample": None}, state="UNKNOWN")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One process's last heartbeat, as a reader sees it.
+
+    Attributes:
+        process, pid, run_id, addresses, counters: as published.
+        state: as published, or LOST when the beat is stale.
+        level: as published, or what `UNREADABLE` pressure means when the beat is stale.
+        pressures: as published, or `UNREADABLE` each when the beat is stale.
+        signals: readings by name.
+        at_us: when it was published, wall microseconds.
+    """
+
+    process: str
+    pid: int
+    run_id: str
+    state: str
+    level: Level
+    signals: Mapping[str, float | None]
+    pressures: Mapping[str, float]
+    addresses: Mapping[str, str]
+    counters: Mapping[str, Any]
+    at_us: int
+
+
+def read_beats(notices: Mapping[str, Mapping[str, Any]], now_us: int) -> list[Beat]:
+    """The last heartbeat of each process, by name; a stale or unreadable one as LOST.
+
+    Args:
+        notices: what the board holds.
+        now_us: wall microseconds now.
+    """
+    return [_read_beat(process, notices[process], now_us) for process in sorted(notices)]
+
+
+def _read_beat(process: str, notice: Mapping[str, Any], now_us: int) -> Beat:
+    try:
+        beat = Beat(
+            process=process,
+            pid=int(notice["pid"]),
+            run_id=str(notice["run_id"]),
+            state=str(notice["state"]),
+            level=Level[notice["level"]],
+            signals=dict(notice["signals"]),
+            pressures={name: float(value) for name, value in notice["pressures"].items()},
+            addresses=dict(notice["addresses"]),
+            counters=dict(notice["counters"]),
+            at_us=int(notice["at_us"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        _log.warning("heartbeat of %s is not readable", process)
+        return _lost(Beat(process, 0, "", LOST, Level.NORMAL, {}, {}, {}, {}, 0))
+    stale = now_us - beat.at_us > limits.HEARTBEAT_STALE_S * 1e6
+    return _lost(beat) if stale else beat
+
+
+def _lost(beat: Beat) -> Beat:
+    """A process that is not heard of: not serving, and every signal of it counts as high."""
+    unread = dict.fromkeys(beat.signals or {"heartbeat": None}, UNREADABLE)
+    return replace(
+        beat,
+        state=LOST,
+        level=level_of(UNREADABLE),
+        signals=dict.fromkeys(unread),
+        pressures=unread,
+    )

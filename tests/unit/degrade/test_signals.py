@@ -1,0 +1,49 @@
+"""Readings become pressures between two thresholds, and an unreadable one is not a calm one."""
+
+import math
+
+import pytest
+
+from k2 import limits
+from k2.degrade.signals import SCALES, UNREADABLE, Scale, Signal, pressure, pressures, rescaled
+
+
+def test_linear_between_the_thresholds():
+    scale = Scale(10, 20)
+    assert [pressure(value, scale) for value in (0, 10, 15, 20, 99)] == [0, 0, 0.5, 1, 1]
+
+
+def test_a_signal_may_get_worse_as_it_shrinks():
+    scale = Scale(calm=4, full=1)
+    assert [pressure(value, scale) for value in (9, 4, 2.5, 1, 0)] == [0, 0, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_what_cannot_be_read_counts_as_high(value):
+    assert pressure(value, Scale(0, 1)) == UNREADABLE
+
+
+def test_infinite_readings_are_the_ends():
+    assert pressure(math.inf, Scale(0, 1)) == 1
+    assert pressure(-math.inf, Scale(0, 1)) == 0
+
+
+def test_a_signal_without_a_scale_counts_as_high():
+    assert pressures({"who knows": 0.0}) == {"who knows": UNREADABLE}
+
+
+def test_every_signal_has_a_scale():
+    assert set(SCALES) == set(Signal)
+    assert pressures({Signal.DISK_FREE_BYTES: 0.0})[Signal.DISK_FREE_BYTES] == 1
+
+
+def test_settings_move_a_scale_in_proportion():
+    half = limits.TAIL_BYTES_MAX / 2
+    scaled = rescaled({Signal.TAIL_BYTES: half})[Signal.TAIL_BYTES]
+    assert scaled.full == half
+    assert scaled.calm == SCALES[Signal.TAIL_BYTES].calm / 2
+
+
+def test_a_scale_has_a_length():
+    with pytest.raises(AssertionError):
+        Scale(1, 1)

@@ -1,0 +1,105 @@
+"""A heart publishes what its process is; readers judge freshness for themselves."""
+
+import threading
+
+from k2 import limits
+from k2.clock import ManualClock
+from k2.degrade.level import Level
+from k2.degrade.signals import UNREADABLE, Signal
+from k2.errors import Reason, Unavailable
+from servers.heartbeat import DRAINING, LOST, Heart, Sample, process_signals, read_beats
+
+
+class Notices(dict):
+    """A board in memory; `broken` makes it unreachable."""
+
+    broken = False
+
+    def put(self, key, value, wait_s=None):
+        if self.broken:
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "no broker")
+        self[key] = value
+
+
+def heart(board, clock, sample):
+    return Heart(
+        board=board,
+        clock=clock,
+        process="lake",
+        run_id="r1",
+        addresses={"grpc": "127.0.0.1:1"},
+        sample=sample,
+    )
+
+
+def test_a_beat_carries_level_pressures_addresses_and_counters():
+    board, clock = Notices(), ManualClock()
+    made = heart(board, clock, lambda: Sample({Signal.COMMIT_LATENCY_S: 99.0}, {"commits": 3}))
+    for _ in range(4):
+        made.beat()
+        clock.advance(1)
+    (beat,) = read_beats(board, clock.now_us())
+    assert (beat.process, beat.run_id, beat.state) == ("lake", "r1", "SERVING")
+    assert beat.level is Level.CIRCUIT_BREAK is made.level
+    assert beat.pressures == {"commit_latency_s": 1.0}
+    assert beat.addresses == {"grpc": "127.0.0.1:1"}
+    assert beat.counters == {"commits": 3}
+
+
+def test_a_stale_beat_is_a_lost_process_under_high_pressure():
+    board, clock = Notices(), ManualClock()
+    heart(board, clock, lambda: Sample({Signal.RSS_BYTES: 1.0})).beat()
+    clock.advance(limits.HEARTBEAT_STALE_S + 0.1)
+    (beat,) = read_beats(board, clock.now_us())
+    assert beat.state == LOST
+    assert beat.pressures == {"rss_bytes": UNREADABLE}
+    assert beat.signals == {"rss_bytes": None}
+    assert beat.level is Level.AGGRESSIVE
+
+
+def test_an_unreadable_beat_is_a_lost_process():
+    (beat,) = read_beats({"feed": {"pid": "x"}}, 0)
+    assert (beat.process, beat.state, beat.pressures) == ("feed", LOST, {"heartbeat": UNREADABLE})
+
+
+def test_a_sample_that_fails_is_high_pressure_not_a_dead_heart():
+    def broken():
+        raise RuntimeError("gauge")
+
+    beat = heart(Notices(), ManualClock(), broken).beat()
+    assert beat["pressures"] == {"sample": UNREADABLE}
+    assert beat["state"] == "UNKNOWN"
+
+
+def test_a_board_that_is_away_is_tried_again():
+    board = Notices()
+    made = heart(board, ManualClock(), Sample)
+    board.broken = True
+    made.beat()
+    board.broken = False
+    made.beat()
+    assert "lake" in board
+
+
+def test_it_beats_on_its_own_and_says_when_it_drains():
+    beaten = threading.Semaphore(0)
+
+    def sample():
+        beaten.release()
+        return Sample()
+
+    board = Notices()
+    made = heart(board, ManualClock(), sample)
+    made.start()
+    assert beaten.acquire(timeout=10)
+    assert beaten.acquire(timeout=10)
+    made.close()
+    made.close()
+    assert board["lake"]["state"] == DRAINING
+
+
+def test_every_process_reads_its_memory_and_its_disk(tmp_path):
+    signals = process_signals(tmp_path)
+    assert signals[Signal.RSS_BYTES] > 0
+    assert signals[Signal.DISK_FREE_BYTES] > 0
+    assert process_signals(tmp_path / "absent")[Signal.DISK_FREE_BYTES] is None
