@@ -1,0 +1,166 @@
+"""What is asked: one model for gRPC, Flight, HTTP, SQL and the command line.
+
+A request is checked once, by `validated`, and every part of K2 behind it relies on that. `last` is
+a range that starts a duration before the moment of planning and has no end; the planner resolves it
+with its own clock, so a ticket always carries fixed times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from k2 import limits
+from k2.errors import Invalid, Reason
+from k2.market import schema
+from k2.market.instrument import Instrument
+from k2.market.offsets import TimeRange
+
+TIME_MIN_US = -62_135_596_800_000_000  # 0001-01-01, the least a timestamp column can be asked for
+TIME_MAX_US = 253_402_300_799_999_999  # 9999-12-31
+ALWAYS = TimeRange()
+
+
+class Order(StrEnum):
+    """Direction of the canonical order (event_time, exchange, symbol, trade_id)."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class Consistency(StrEnum):
+    """Which rows an answer may hold.
+
+    UNION: all that was acknowledged on the tape when the query was planned. COMMITTED: what the
+    lake's newest snapshot holds. AS_OF: what an older snapshot holds.
+    """
+
+    UNION = "UNION"
+    COMMITTED = "COMMITTED"
+    AS_OF = "AS_OF"
+
+
+@dataclass(frozen=True)
+class TradesRequest:
+    """A question about trades.
+
+    Attributes:
+        symbols: whose trades; none names all symbols.
+        exchanges: of which id spaces; none names all exchanges.
+        range: event times, half-open.
+        last_us: instead of a range, the microseconds before the moment of planning.
+        columns: what to return, in this order; none names all columns.
+        limit: at most so many rows, from the start of `order`; None is without a limit.
+        order: direction of the canonical order.
+        consistency: which rows may be in the answer.
+        as_of_snapshot, as_of_time_us: exactly one of them with AS_OF, none otherwise; a time means
+            the newest snapshot committed at or before it.
+        allow_partial: answer even if a side is missing, and say what is missing.
+    """
+
+    symbols: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    range: TimeRange = ALWAYS
+    last_us: int | None = None
+    columns: tuple[str, ...] = ()
+    limit: int | None = None
+    order: Order = Order.ASC
+    consistency: Consistency = Consistency.UNION
+    as_of_snapshot: int | None = None
+    as_of_time_us: int | None = None
+    allow_partial: bool = False
+
+    @property
+    def output_columns(self) -> tuple[str, ...]:
+        """Names of the columns to return."""
+        return self.columns or schema.TRADE.columns
+
+    def names(self, instrument: Instrument) -> bool:
+        """Whether the request is about this instrument."""
+        return (not self.symbols or instrument.symbol in self.symbols) and (
+            not self.exchanges or instrument.exchange in self.exchanges
+        )
+
+    def resolved(self, now_us: int) -> TradesRequest:
+        """The same request, `last` turned into a range that starts so long before `now_us`."""
+        if self.last_us is None:
+            return self
+        return replace(self, range=TimeRange(max(now_us - self.last_us, TIME_MIN_US)), last_us=None)
+
+
+def validated(request: TradesRequest) -> TradesRequest:
+    """The request in its normal form: names in upper case, each once.
+
+    Raises:
+        Invalid: RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, or BAD_REQUEST for anything
+            else that cannot be meant.
+    """
+    _check_range(request)
+    _check_as_of(request)
+    if request.limit is not None and not 1 <= request.limit <= limits.LIMIT_ROWS_MAX:
+        raise Invalid(
+            Reason.LIMIT_OUT_OF_BOUNDS,
+            f"limit {request.limit} is not between 1 and {limits.LIMIT_ROWS_MAX}",
+            metadata={"limit": str(request.limit)},
+        )
+    return replace(
+        request,
+        symbols=_names("symbol", request.symbols),
+        exchanges=_names("exchange", request.exchanges),
+        columns=_columns(request.columns),
+    )
+
+
+def _check_range(request: TradesRequest) -> None:
+    start, end = request.range.start_us, request.range.end_us
+    if request.last_us is not None:
+        if start is not None or end is not None:
+            raise Invalid(Reason.BAD_REQUEST, "give either `last` or a range, not both")
+        if not 0 < request.last_us <= TIME_MAX_US:
+            raise Invalid(Reason.BAD_REQUEST, f"last {request.last_us} us is not a duration")
+    for name, time_us in (("start", start), ("end", end), ("as of", request.as_of_time_us)):
+        if time_us is not None and not TIME_MIN_US <= time_us <= TIME_MAX_US:
+            raise Invalid(
+                Reason.BAD_REQUEST, f"{name} {time_us} us is not between the years 1 and 9999"
+            )
+    if start is not None and end is not None and start > end:
+        raise Invalid(
+            Reason.RANGE_REVERSED,
+            f"the range ends ({end} us) before it starts ({start} us)",
+            metadata={"start_us": str(start), "end_us": str(end)},
+        )
+
+
+def _check_as_of(request: TradesRequest) -> None:
+    named = (request.as_of_snapshot is not None) + (request.as_of_time_us is not None)
+    if request.consistency is Consistency.AS_OF and named != 1:
+        raise Invalid(Reason.BAD_REQUEST, "AS_OF needs a snapshot or a time, one of them")
+    if request.consistency is not Consistency.AS_OF and named:
+        raise Invalid(
+            Reason.BAD_REQUEST, f"{request.consistency} takes no snapshot and no time; AS_OF does"
+        )
+
+
+def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.upper() for name in given))
+    if len(names) > limits.SYMBOLS_PER_QUERY_MAX:
+        raise Invalid(
+            Reason.BAD_REQUEST,
+            f"{len(names)} {what}s are more than the {limits.SYMBOLS_PER_QUERY_MAX} a query takes",
+        )
+    for name in names:
+        if not name or not name.isprintable() or len(name.encode()) > limits.LABEL_BYTES_MAX:
+            raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not the name of a {what}")
+    return names
+
+
+def _columns(given: tuple[str, ...]) -> tuple[str, ...]:
+    for column in given:
+        if column not in schema.TRADE.columns:
+            raise Invalid(
+                Reason.UNKNOWN_COLUMN,
+                f"there is no column {column!r}; there are {', '.join(schema.TRADE.columns)}",
+                metadata={"column": column},
+            )
+    return tuple(dict.fromkeys(given))
