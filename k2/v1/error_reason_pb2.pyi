@@ -42,95 +42,97 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Invalid. A Flight ticket used after its life of 5 minutes: plan again."""
     ERROR_REASON_BAD_SETTING: _ErrorReason.ValueType  # 8
     """Invalid. A setting of the wrong kind: `K2_LAKE__COMMIT_INTERVAL_S=soon`."""
-    ERROR_REASON_UNKNOWN_SYMBOL: _ErrorReason.ValueType  # 9
+    ERROR_REASON_NOT_LOCAL: _ErrorReason.ValueType  # 9
+    """Invalid. A call from another machine: access without a key is for loopback only."""
+    ERROR_REASON_UNKNOWN_SYMBOL: _ErrorReason.ValueType  # 10
     """NotFound. A symbol that K2 has never seen: `BTCUSTD`."""
-    ERROR_REASON_UNKNOWN_SNAPSHOT: _ErrorReason.ValueType  # 10
+    ERROR_REASON_UNKNOWN_SNAPSHOT: _ErrorReason.ValueType  # 11
     """NotFound. A snapshot that never was or is no longer retained; or a time before the
     first one.
     """
-    ERROR_REASON_STACK_NOT_RUNNING: _ErrorReason.ValueType  # 11
+    ERROR_REASON_STACK_NOT_RUNNING: _ErrorReason.ValueType  # 12
     """NotFound. `k2 status` for a data directory without a running stack."""
-    ERROR_REASON_STARTING: _ErrorReason.ValueType  # 12
+    ERROR_REASON_STARTING: _ErrorReason.ValueType  # 13
     """Unavailable. A query in the first second of the server's life: the tail has not caught
     up yet.
     """
-    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 13
+    ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 14
     """Unavailable. A call to a server that is shutting down: try another, or wait for the
     restart.
     """
-    ERROR_REASON_TAPE_UNAVAILABLE: _ErrorReason.ValueType  # 14
+    ERROR_REASON_TAPE_UNAVAILABLE: _ErrorReason.ValueType  # 15
     """Unavailable. The broker does not answer: it was killed and is being restarted."""
-    ERROR_REASON_TAIL_BEHIND: _ErrorReason.ValueType  # 15
+    ERROR_REASON_TAIL_BEHIND: _ErrorReason.ValueType  # 16
     """Unavailable. The tail did not reach the tape's end in 5 s: it catches up after a
     restart.
     """
-    ERROR_REASON_LAKE_UNAVAILABLE: _ErrorReason.ValueType  # 16
+    ERROR_REASON_LAKE_UNAVAILABLE: _ErrorReason.ValueType  # 17
     """Unavailable. The catalog cannot be opened: its file is locked for more than 30 s."""
-    ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 17
+    ERROR_REASON_REGISTRY_UNAVAILABLE: _ErrorReason.ValueType  # 18
     """Unavailable. The schema registry does not answer and the schema is not cached."""
-    ERROR_REASON_VENUE_UNAVAILABLE: _ErrorReason.ValueType  # 18
+    ERROR_REASON_VENUE_UNAVAILABLE: _ErrorReason.ValueType  # 19
     """Unavailable. No connection to the venue: the network is down."""
-    ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 19
+    ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 20
     """Unavailable. The control process cannot reach the query server it forwards to."""
-    ERROR_REASON_TOO_MANY_QUERIES: _ErrorReason.ValueType  # 20
+    ERROR_REASON_TOO_MANY_QUERIES: _ErrorReason.ValueType  # 21
     """Overloaded. A seventeenth query while sixteen run; or too many watchers."""
-    ERROR_REASON_TAIL_FULL: _ErrorReason.ValueType  # 21
+    ERROR_REASON_TAIL_FULL: _ErrorReason.ValueType  # 22
     """Overloaded. Rows not yet committed outgrew the tail's memory: the writer has been down
     for long.
     """
-    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 22
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 23
     """Overloaded. 100,000 records await the broker's acknowledgement."""
-    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 23
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 24
     """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
-    ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 24
+    ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 25
     """Overloaded. The disk of the data directory has less than 512 MiB left."""
-    ERROR_REASON_INTERVALS_FULL: _ErrorReason.ValueType  # 25
+    ERROR_REASON_INTERVALS_FULL: _ErrorReason.ValueType  # 26
     """Overloaded. One symbol has more than 100,000 holes in its trade ids."""
-    ERROR_REASON_STAMP_MISMATCH: _ErrorReason.ValueType  # 26
+    ERROR_REASON_STAMP_MISMATCH: _ErrorReason.ValueType  # 27
     """Data. A data directory of simulated trades started with a live venue."""
-    ERROR_REASON_TOPIC_RECREATED: _ErrorReason.ValueType  # 27
+    ERROR_REASON_TOPIC_RECREATED: _ErrorReason.ValueType  # 28
     """Data. The topic has another id than the lake's positions belong to: it was deleted and
     made again.
     """
-    ERROR_REASON_CLUSTER_CHANGED: _ErrorReason.ValueType  # 28
+    ERROR_REASON_CLUSTER_CHANGED: _ErrorReason.ValueType  # 29
     """Data. The broker belongs to another cluster than the lake's positions."""
-    ERROR_REASON_PARTITIONS_CHANGED: _ErrorReason.ValueType  # 29
+    ERROR_REASON_PARTITIONS_CHANGED: _ErrorReason.ValueType  # 30
     """Data. The topic has another partition count than its epoch began with."""
-    ERROR_REASON_TAPE_TRUNCATED: _ErrorReason.ValueType  # 30
+    ERROR_REASON_TAPE_TRUNCATED: _ErrorReason.ValueType  # 31
     """Data. The tape ends below the lake's position: the broker lost acknowledged records."""
-    ERROR_REASON_RETENTION_OVERTOOK: _ErrorReason.ValueType  # 31
+    ERROR_REASON_RETENTION_OVERTOOK: _ErrorReason.ValueType  # 32
     """Data. The tape starts above the lake's position: retention deleted what was not
     committed.
     """
-    ERROR_REASON_SCHEMA_CONFLICT: _ErrorReason.ValueType  # 32
+    ERROR_REASON_SCHEMA_CONFLICT: _ErrorReason.ValueType  # 33
     """Data. The registry answers a known schema id with another schema."""
-    ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 33
+    ERROR_REASON_CHECKSUM_MISMATCH: _ErrorReason.ValueType  # 34
     """Data. A fetched artefact has another SHA-256 than artifacts.lock."""
-    ERROR_REASON_WRITER_FENCED: _ErrorReason.ValueType  # 34
+    ERROR_REASON_WRITER_FENCED: _ErrorReason.ValueType  # 35
     """Data. Another writer committed past this one's position: this one steps back."""
-    ERROR_REASON_LAKE_CORRUPT: _ErrorReason.ValueType  # 35
+    ERROR_REASON_LAKE_CORRUPT: _ErrorReason.ValueType  # 36
     """Data. A snapshot names a file that is not there."""
-    ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 36
+    ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 37
     """Operation. `k2 up` while something else listens on port 50051."""
-    ERROR_REASON_NOT_WRITABLE: _ErrorReason.ValueType  # 37
+    ERROR_REASON_NOT_WRITABLE: _ErrorReason.ValueType  # 38
     """Operation. The data directory belongs to another user."""
-    ERROR_REASON_ALREADY_RUNNING: _ErrorReason.ValueType  # 38
+    ERROR_REASON_ALREADY_RUNNING: _ErrorReason.ValueType  # 39
     """Operation. `k2 up` for a data directory whose stack runs already."""
-    ERROR_REASON_PROCESS_DIED: _ErrorReason.ValueType  # 39
+    ERROR_REASON_PROCESS_DIED: _ErrorReason.ValueType  # 40
     """Operation. A process ended during start, or five times in a minute."""
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 40
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 41
     """Internal. A defect in K2: please report it with the server's log."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that `google.rpc.ErrorInfo` of domain `k2` can carry, there without the prefix:
     `ERROR_REASON_BAD_TICKET` is `BAD_TICKET`. The kind of a reason says what the caller must do:
 
-    * Invalid (INVALID_ARGUMENT): mend the request.
+    * Invalid (INVALID_ARGUMENT, PERMISSION_DENIED for NOT_LOCAL): mend the request.
     * NotFound (NOT_FOUND): what it names does not exist, or no longer.
     * Unavailable (UNAVAILABLE): try again after `google.rpc.RetryInfo`.
     * Overloaded (RESOURCE_EXHAUSTED, or DEADLINE_EXCEEDED for that reason): later, or less.
     * Data (DATA_LOSS): what is stored contradicts itself; a person must look.
-    * Operation (FAILED_PRECONDITION): a stack on one machine cannot be started or reached.
+    * Operation: a stack on one machine cannot be started; from commands, never from a call.
     * Internal (INTERNAL): a defect in K2.
     """
 
@@ -154,82 +156,84 @@ ERROR_REASON_TICKET_EXPIRED: ErrorReason.ValueType  # 7
 """Invalid. A Flight ticket used after its life of 5 minutes: plan again."""
 ERROR_REASON_BAD_SETTING: ErrorReason.ValueType  # 8
 """Invalid. A setting of the wrong kind: `K2_LAKE__COMMIT_INTERVAL_S=soon`."""
-ERROR_REASON_UNKNOWN_SYMBOL: ErrorReason.ValueType  # 9
+ERROR_REASON_NOT_LOCAL: ErrorReason.ValueType  # 9
+"""Invalid. A call from another machine: access without a key is for loopback only."""
+ERROR_REASON_UNKNOWN_SYMBOL: ErrorReason.ValueType  # 10
 """NotFound. A symbol that K2 has never seen: `BTCUSTD`."""
-ERROR_REASON_UNKNOWN_SNAPSHOT: ErrorReason.ValueType  # 10
+ERROR_REASON_UNKNOWN_SNAPSHOT: ErrorReason.ValueType  # 11
 """NotFound. A snapshot that never was or is no longer retained; or a time before the
 first one.
 """
-ERROR_REASON_STACK_NOT_RUNNING: ErrorReason.ValueType  # 11
+ERROR_REASON_STACK_NOT_RUNNING: ErrorReason.ValueType  # 12
 """NotFound. `k2 status` for a data directory without a running stack."""
-ERROR_REASON_STARTING: ErrorReason.ValueType  # 12
+ERROR_REASON_STARTING: ErrorReason.ValueType  # 13
 """Unavailable. A query in the first second of the server's life: the tail has not caught
 up yet.
 """
-ERROR_REASON_DRAINING: ErrorReason.ValueType  # 13
+ERROR_REASON_DRAINING: ErrorReason.ValueType  # 14
 """Unavailable. A call to a server that is shutting down: try another, or wait for the
 restart.
 """
-ERROR_REASON_TAPE_UNAVAILABLE: ErrorReason.ValueType  # 14
+ERROR_REASON_TAPE_UNAVAILABLE: ErrorReason.ValueType  # 15
 """Unavailable. The broker does not answer: it was killed and is being restarted."""
-ERROR_REASON_TAIL_BEHIND: ErrorReason.ValueType  # 15
+ERROR_REASON_TAIL_BEHIND: ErrorReason.ValueType  # 16
 """Unavailable. The tail did not reach the tape's end in 5 s: it catches up after a
 restart.
 """
-ERROR_REASON_LAKE_UNAVAILABLE: ErrorReason.ValueType  # 16
+ERROR_REASON_LAKE_UNAVAILABLE: ErrorReason.ValueType  # 17
 """Unavailable. The catalog cannot be opened: its file is locked for more than 30 s."""
-ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 17
+ERROR_REASON_REGISTRY_UNAVAILABLE: ErrorReason.ValueType  # 18
 """Unavailable. The schema registry does not answer and the schema is not cached."""
-ERROR_REASON_VENUE_UNAVAILABLE: ErrorReason.ValueType  # 18
+ERROR_REASON_VENUE_UNAVAILABLE: ErrorReason.ValueType  # 19
 """Unavailable. No connection to the venue: the network is down."""
-ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 19
+ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 20
 """Unavailable. The control process cannot reach the query server it forwards to."""
-ERROR_REASON_TOO_MANY_QUERIES: ErrorReason.ValueType  # 20
+ERROR_REASON_TOO_MANY_QUERIES: ErrorReason.ValueType  # 21
 """Overloaded. A seventeenth query while sixteen run; or too many watchers."""
-ERROR_REASON_TAIL_FULL: ErrorReason.ValueType  # 21
+ERROR_REASON_TAIL_FULL: ErrorReason.ValueType  # 22
 """Overloaded. Rows not yet committed outgrew the tail's memory: the writer has been down
 for long.
 """
-ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 22
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 23
 """Overloaded. 100,000 records await the broker's acknowledgement."""
-ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 23
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 24
 """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
-ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 24
+ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 25
 """Overloaded. The disk of the data directory has less than 512 MiB left."""
-ERROR_REASON_INTERVALS_FULL: ErrorReason.ValueType  # 25
+ERROR_REASON_INTERVALS_FULL: ErrorReason.ValueType  # 26
 """Overloaded. One symbol has more than 100,000 holes in its trade ids."""
-ERROR_REASON_STAMP_MISMATCH: ErrorReason.ValueType  # 26
+ERROR_REASON_STAMP_MISMATCH: ErrorReason.ValueType  # 27
 """Data. A data directory of simulated trades started with a live venue."""
-ERROR_REASON_TOPIC_RECREATED: ErrorReason.ValueType  # 27
+ERROR_REASON_TOPIC_RECREATED: ErrorReason.ValueType  # 28
 """Data. The topic has another id than the lake's positions belong to: it was deleted and
 made again.
 """
-ERROR_REASON_CLUSTER_CHANGED: ErrorReason.ValueType  # 28
+ERROR_REASON_CLUSTER_CHANGED: ErrorReason.ValueType  # 29
 """Data. The broker belongs to another cluster than the lake's positions."""
-ERROR_REASON_PARTITIONS_CHANGED: ErrorReason.ValueType  # 29
+ERROR_REASON_PARTITIONS_CHANGED: ErrorReason.ValueType  # 30
 """Data. The topic has another partition count than its epoch began with."""
-ERROR_REASON_TAPE_TRUNCATED: ErrorReason.ValueType  # 30
+ERROR_REASON_TAPE_TRUNCATED: ErrorReason.ValueType  # 31
 """Data. The tape ends below the lake's position: the broker lost acknowledged records."""
-ERROR_REASON_RETENTION_OVERTOOK: ErrorReason.ValueType  # 31
+ERROR_REASON_RETENTION_OVERTOOK: ErrorReason.ValueType  # 32
 """Data. The tape starts above the lake's position: retention deleted what was not
 committed.
 """
-ERROR_REASON_SCHEMA_CONFLICT: ErrorReason.ValueType  # 32
+ERROR_REASON_SCHEMA_CONFLICT: ErrorReason.ValueType  # 33
 """Data. The registry answers a known schema id with another schema."""
-ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 33
+ERROR_REASON_CHECKSUM_MISMATCH: ErrorReason.ValueType  # 34
 """Data. A fetched artefact has another SHA-256 than artifacts.lock."""
-ERROR_REASON_WRITER_FENCED: ErrorReason.ValueType  # 34
+ERROR_REASON_WRITER_FENCED: ErrorReason.ValueType  # 35
 """Data. Another writer committed past this one's position: this one steps back."""
-ERROR_REASON_LAKE_CORRUPT: ErrorReason.ValueType  # 35
+ERROR_REASON_LAKE_CORRUPT: ErrorReason.ValueType  # 36
 """Data. A snapshot names a file that is not there."""
-ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 36
+ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 37
 """Operation. `k2 up` while something else listens on port 50051."""
-ERROR_REASON_NOT_WRITABLE: ErrorReason.ValueType  # 37
+ERROR_REASON_NOT_WRITABLE: ErrorReason.ValueType  # 38
 """Operation. The data directory belongs to another user."""
-ERROR_REASON_ALREADY_RUNNING: ErrorReason.ValueType  # 38
+ERROR_REASON_ALREADY_RUNNING: ErrorReason.ValueType  # 39
 """Operation. `k2 up` for a data directory whose stack runs already."""
-ERROR_REASON_PROCESS_DIED: ErrorReason.ValueType  # 39
+ERROR_REASON_PROCESS_DIED: ErrorReason.ValueType  # 40
 """Operation. A process ended during start, or five times in a minute."""
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 40
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 41
 """Internal. A defect in K2: please report it with the server's log."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
