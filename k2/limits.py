@@ -10,6 +10,7 @@ MIB = 1024 * KIB
 # Frames and records
 FRAME_BYTES_MAX = 1 * MIB  # one WebSocket message of a venue
 RECORD_BYTES_MAX = 1 * MIB  # one message on the tape
+RECORDING_LINE_BYTES_MAX = 8 * MIB  # one line of a recording: a frame, quoted
 DECODE_BATCH_RECORDS = 10_000  # decoded at once: stays in cache
 LABEL_BYTES_MAX = 256  # exchange, symbol, base, quote, asset class and source of one record
 VENDOR_ENTRIES_MAX = 64  # entries of vendor_data in one record
@@ -19,6 +20,26 @@ PRICE_SCALE = 8
 QUANTITY_SCALE = 8
 PRICE_DIGITS = 18
 QUANTITY_DIGITS = 38
+
+# Tape
+MESSAGE_OVERHEAD_BYTES_MAX = 64 * KIB  # key and headers beside a record
+FETCH_QUEUE_BYTES_MAX = 16 * MIB  # fetched by a reader and not yet read
+FETCH_QUEUE_RECORDS = 50_000  # a reader stops fetching a partition above so many
+FETCH_WAIT_S = 0.1  # how long a broker may hold a fetch that has nothing to answer
+READER_SESSION_S = 30.0  # a joined reader that is silent so long loses its partitions
+RECONNECT_MAX_S = 1.0  # between two tries to reach a broker
+TAPE_REQUEST_S = 10.0  # one administrative request
+TAPE_ATTEMPTS_MAX = 50
+TAPE_RETRY_S = 0.1
+PRODUCER_LINGER_S = 0.003
+PRODUCER_QUEUE_BYTES_MAX = 256 * MIB
+BOARD_WAIT_S = 10.0  # to read a compacted topic to its end, or to have a record acknowledged
+BOARD_RECORDS_MAX = 10_000  # unacknowledged records of a board
+DEAD_LETTER_BYTES_MAX = 16 * MIB  # original bytes kept of one dead letter
+DEAD_LETTERS_RETENTION_BYTES = 1024 * MIB
+LABELS_KNOWN_MAX = 10_000  # distinct labels a decoder remembers
+REGISTRY_REQUEST_S = 5.0
+SCHEMA_BYTES_MAX = 1 * MIB
 
 # Fold
 INTERVALS_PER_KEY_MAX = 100_000  # disjoint ranges of ids seen, per (exchange, symbol)
@@ -32,6 +53,15 @@ FEED_RENEW_S = 23 * 3600.0  # planned renewal before the venue's cut at 24 h
 FEED_OVERLAP_S = 10.0  # both connections open while renewing
 FEED_HIGH_WATER_INTERVAL_S = 1.0
 STREAMS_PER_CONNECTION_MAX = 1024
+FEED_CONNECT_S = 10.0  # for one attempt to connect
+FEED_QUIET_MAX_S = 600.0  # no trade for this long, though the venue answers: renew
+FEED_URL_BYTES_MAX = 4 * KIB  # of one subscription; more streams take another connection
+FEED_SOCKET_FRAMES_MAX = 256  # read ahead of one connection
+FEED_LETTERS_MAX = 1000  # malformed frames not yet acknowledged
+VENDOR_BYTES_MAX = 64 * KIB  # of vendor_data of one record, names and values
+SEQUENCE_GAPS_MAX = 1000  # open gaps remembered per instrument
+SEQUENCE_JUMP_MAX = 1_000_000_000  # more ids missing than this: the venue began anew
+SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue began anew
 
 # Writer
 COMMIT_INTERVAL_S = 10.0
@@ -40,12 +70,23 @@ COMMIT_ROWS_MAX = 2_000_000
 COMMIT_ATTEMPTS_MAX = 10
 CONSUME_BATCH_RECORDS = 10_000
 SNAPSHOTS_KEPT_MAX = 120  # a commit rewrites the metadata of all of them
+COMMIT_RETRY_MIN_S = 0.2  # after a commit that did not reach the lake
+COMMIT_RETRY_MAX_S = 10.0
+CATALOG_BUSY_S = 30.0  # waiting for another process's transaction
+METADATA_VERSIONS_KEPT = 20  # metadata files of before, for readers that just looked them up
+MANIFESTS_TO_MERGE = 8
+MANIFEST_BYTES_MAX = 512 * KIB
+ROW_GROUP_ROWS = 131_072
+FILE_LISTS_KEPT = 32  # snapshots whose file list is kept in memory
+MANIFESTS_KEPT = 256  # manifests whose files are kept in memory
+DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters
 
 # Tail
 TAIL_BYTES_MAX = 512 * MIB
 TAIL_RECENT_S = 900.0
 TAIL_CHUNK_ROWS = 4096
 TAIL_POLL_S = 0.05
+TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
 EVICT_INTERVAL_S = 5.0
 
 # Query
@@ -66,6 +107,7 @@ PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
 GRPC_MESSAGE_BYTES_MAX = 4 * MIB
 GRPC_WORKERS = 32
+GRPC_CALLS_MAX = 128  # in work and waiting for a worker
 WATCHERS_MAX = 16  # streams that each hold a worker
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_STALE_S = 5.0
@@ -85,5 +127,8 @@ assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX
 assert WAIT_FOR_TAIL_S * (REPLANS_MAX + 1) < QUERY_DEADLINE_S
 assert HEARTBEAT_INTERVAL_S * 3 < HEARTBEAT_STALE_S
+assert FRAME_BYTES_MAX * 4 < RECORDING_LINE_BYTES_MAX, "any frame can be recorded"
 assert DECODE_BATCH_RECORDS <= CONSUME_BATCH_RECORDS
+assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX
+assert RECORD_BYTES_MAX <= DEAD_LETTER_BYTES_MAX
 assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
