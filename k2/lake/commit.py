@@ -1,0 +1,254 @@
+"""The commit: rows, positions, counters and the fold's state change together or not at all.
+
+A batch says, per partition, from which offset to which it goes and what the fold made of it. The
+lake says, in its newest snapshot, up to which offset it holds that partition. The whole of
+exactly-once is this comparison, made against the very snapshot that the commit replaces:
+
+* they meet          → the batch is the next piece: commit it
+* the lake is ahead  → another writer committed these records: drop them (FENCED); whoever holds the
+                       batch goes on from what the lake says, with the lake's fold state
+
+A commit is a compare-and-set on the table's head, so the comparison cannot be overtaken: when
+another commit comes first, ours is refused, and the comparison is made again from the new head.
+
+When it is not known whether a commit landed (a lost reply, a timeout), nothing is assumed: the head
+is read again and our commit id looked for in its history, before anything else. Files of a failed
+attempt are never deleted here: they are orphans, which maintenance removes when no one can name
+them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Data, Reason, Unavailable
+from k2.lake.append import Conflict, TableCatalog, append, find_commit
+from k2.lake.catalog import reaching_lake, write_file
+from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states, snapshot_of
+from k2.lake.tables import TRADES, assert_ours
+from k2.lake.writer import Part, write_files
+from k2.market.events import TradeColumns
+from k2.market.fold import FoldState, to_table
+from k2.market.offsets import OffsetVector
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TapeIdentity:
+    """Which tape the positions are of."""
+
+    topic: str
+    topic_id: str
+    cluster_id: str
+    epoch: int
+    partitions: int
+
+
+@dataclass(frozen=True)
+class PartitionBatch:
+    """The next records of one partition, judged.
+
+    Attributes:
+        partition: of the tape.
+        start, end: offsets from (inclusive) and to (exclusive).
+        accepted: the rows, in offset order.
+        state: what the fold remembers at `end`.
+    """
+
+    partition: int
+    start: int
+    end: int
+    accepted: tuple[TradeColumns, ...]
+    state: FoldState
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch.
+
+    Attributes:
+        snapshot: the newest snapshot, ours or another writer's.
+        states: the fold's state of every partition at it.
+        landed: partitions of the batch that the lake holds exactly up to the batch's end.
+        fenced: partitions that another writer moved; go on from `snapshot` and `states`.
+        rows: rows this commit added.
+    """
+
+    snapshot: LakeSnapshot
+    states: Mapping[int, FoldState]
+    landed: frozenset[int]
+    fenced: frozenset[int]
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a commit is made on: the table's head, read once."""
+
+    table: Table
+    snapshot: LakeSnapshot | None
+    positions: OffsetVector
+    states: Mapping[int, FoldState]
+
+
+class Committer:
+    """Commits batches of one writer. One thread."""
+
+    def __init__(
+        self, *, catalog: TableCatalog, clock: Clock, tape: TapeIdentity, writer_id: str
+    ) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._tape = tape
+        self._writer_id = writer_id
+        self._commits = 0
+        self._base: _Base | None = None
+
+    def base(self) -> tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]:
+        """Where the lake stands now, read anew: positions, fold states, newest snapshot.
+
+        Raises:
+            Data: TOPIC_RECREATED, CLUSTER_CHANGED, PARTITIONS_CHANGED when it is of another tape;
+                LAKE_CORRUPT.
+            Unavailable: LAKE_UNAVAILABLE.
+        """
+        base = self._base = self._read_base()
+        return base.positions, base.states, base.snapshot
+
+    def commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
+        """Commit what the lake does not hold yet.
+
+        Args:
+            batch: at most one piece per partition; pieces without rows move positions only.
+
+        Raises:
+            Overloaded: DISK_FULL. The batch may be committed again, as it is or grown.
+            Unavailable: LAKE_UNAVAILABLE, the same.
+            Data: see `base`.
+        """
+        self._commits += 1
+        commit_id = f"{self._writer_id}-{self._commits}"
+        for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
+            base = self._base or self._read_base()
+            if attempt > 1 and (landed := find_commit(base.table.metadata, commit_id)):
+                return _outcome(batch, base, _rows_added(base.table.metadata, landed))
+            due = [piece for piece in batch if base.positions[piece.partition] == piece.start]
+            if not due:
+                return _outcome(batch, base, 0)
+            self._base = None  # until this attempt is known to have landed
+            try:
+                self._base = self._attempt(base, due, commit_id, attempt)
+            except Conflict:
+                _log.warning("another commit came first", extra={"commit_id": commit_id})
+                continue
+            return _outcome(batch, self._base, sum(len(c) for piece in due for c in piece.accepted))
+        raise Unavailable(
+            Reason.LAKE_UNAVAILABLE,
+            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
+            retry_after_s=limits.COMMIT_RETRY_MIN_S,
+        )
+
+    def _read_base(self) -> _Base:
+        with reaching_lake():
+            table = self._catalog.load_table(TRADES)
+        assert_ours(table)
+        return self._base_of(table, None)
+
+    def _base_of(self, table: Table, own: tuple[str, Mapping[int, FoldState]] | None) -> _Base:
+        """The head of a table that was just read; states known under a commit id are not read."""
+        snapshot = current_of(table.metadata)
+        if snapshot is None:
+            zero = OffsetVector.zero(self._tape.epoch, self._tape.partitions)
+            return _Base(table, None, zero, {})
+        assert_same_tape(snapshot, self._tape)
+        if own and own[0] == snapshot.commit_id:
+            return _Base(table, snapshot, snapshot.positions, own[1])
+        return _Base(table, snapshot, snapshot.positions, read_states(table.io, snapshot))
+
+    def _attempt(
+        self, base: _Base, due: Sequence[PartitionBatch], commit_id: str, attempt: int
+    ) -> _Base:
+        """Write everything, durable, then swing the head; the new base."""
+        name = f"{commit_id}-{attempt}"
+        parts = [Part(piece.partition, rows) for piece in due for rows in piece.accepted]
+        states = dict(base.states) | {piece.partition: piece.state for piece in due}
+        positions = base.positions
+        for piece in due:
+            positions = positions.advanced(piece.partition, piece.end)
+        with reaching_lake():
+            files = write_files(parts, self._tape.epoch, base.table, name)
+            facts = Carried(
+                positions=positions,
+                counters={p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()},
+                state_path=_write_state(base.table, states, name),
+                topic=self._tape.topic,
+                topic_id=self._tape.topic_id,
+                cluster_id=self._tape.cluster_id,
+                writer_id=self._writer_id,
+                commit_id=commit_id,
+            )
+            table = append(self._catalog, base.table, files, facts, self._clock.now_us())
+        return self._base_of(table, (facts.commit_id, states))
+
+
+def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity) -> None:
+    """Refuse to put records of one tape behind positions of another.
+
+    Raises:
+        Data: CLUSTER_CHANGED, TOPIC_RECREATED or PARTITIONS_CHANGED.
+    """
+    way_out = "point K2 at the tape this lake was written from, or start a new data directory"
+    if snapshot.cluster_id != tape.cluster_id:
+        raise Data(
+            Reason.CLUSTER_CHANGED,
+            f"the lake was written from cluster {snapshot.cluster_id}, this is {tape.cluster_id};"
+            f" {way_out}",
+        )
+    if (snapshot.topic, snapshot.topic_id) != (tape.topic, tape.topic_id):
+        raise Data(
+            Reason.TOPIC_RECREATED,
+            f"the lake was written from topic {snapshot.topic} with id {snapshot.topic_id}, this is"
+            f" {tape.topic} with id {tape.topic_id}; {way_out}",
+        )
+    have = snapshot.positions.epoch, len(snapshot.positions.offsets)
+    if have != (tape.epoch, tape.partitions):
+        raise Data(
+            Reason.PARTITIONS_CHANGED,
+            f"the lake has epoch {have[0]} with {have[1]} partitions, the tape epoch {tape.epoch}"
+            f" with {tape.partitions}; {way_out}",
+        )
+
+
+def _outcome(batch: Sequence[PartitionBatch], base: _Base, rows: int) -> Outcome:
+    """Which pieces the newest snapshot holds exactly up to their end; the others were fenced."""
+    assert base.snapshot is not None, "a fenced or landed batch implies a snapshot"
+    ours = frozenset(
+        piece.partition for piece in batch if base.positions[piece.partition] == piece.end
+    )
+    fenced = frozenset(piece.partition for piece in batch) - ours
+    return Outcome(base.snapshot, base.states, ours, fenced, rows)
+
+
+def _rows_added(metadata: TableMetadata, snapshot: Snapshot) -> int:
+    return snapshot_of(metadata, snapshot).rows_added
+
+
+def _write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:
+    """Write the fold's state beside the metadata; its location."""
+    location = table.location_provider().new_metadata_location(f"k2-state-{name}.arrow")
+    content = pa.BufferOutputStream()
+    rows = to_table(states)
+    with pa.ipc.new_file(content, rows.schema) as writer:
+        writer.write_table(rows)
+    write_file(table.io.new_output(location), memoryview(content.getvalue()))
+    return location

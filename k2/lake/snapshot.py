@@ -1,0 +1,370 @@
+"""Snapshots of the lake: what each carries, and how they are read.
+
+Every commit of K2 carries, in its summary and mirrored in the table's properties, where it stands
+on the tape and what the fold knew there. A snapshot made by another engine carries nothing of the
+kind: then the newest ancestor that does speaks for it, because no other engine moves positions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
+
+from k2 import limits
+from k2.errors import Data, NotFound, Reason, Unavailable
+from k2.lake.catalog import local_path, metadata_location, reaching_lake
+from k2.lake.tables import TRADES
+from k2.market.fold import FoldState, from_table
+from k2.market.offsets import FileStat, OffsetVector
+
+Counters = dict[int, tuple[int, int, int]]
+_PREFIX = "k2."
+_LOAD_ATTEMPTS = 3
+_NO_MAX = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a commit says of itself.
+
+    Attributes:
+        positions: next offset of each partition; the lake holds what is below.
+        counters: accepted, duplicate and dead records per partition, since the epoch began.
+        state_path: the file with the fold's state at `positions`.
+        topic, topic_id, cluster_id: the tape that the positions are of.
+        writer_id: the process that committed.
+        commit_id: unlike any other commit's.
+    """
+
+    positions: OffsetVector
+    counters: Counters
+    state_path: str
+    topic: str
+    topic_id: str
+    cluster_id: str
+    writer_id: str
+    commit_id: str
+
+    def properties(self) -> dict[str, str]:
+        """The form in a snapshot's summary and in the table's properties."""
+        counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
+        return {
+            "k2.epoch": str(self.positions.epoch),
+            "k2.positions": self.positions.encode(),
+            "k2.counters": ",".join("/".join(map(str, one)) for one in counters),
+            "k2.state": self.state_path,
+            "k2.topic": self.topic,
+            "k2.topic-id": self.topic_id,
+            "k2.cluster-id": self.cluster_id,
+            "k2.writer-id": self.writer_id,
+            "k2.commit-id": self.commit_id,
+        }
+
+
+def carried(properties: Mapping[str, Any]) -> Carried | None:
+    """Read what `Carried.properties` wrote; None where there is nothing of the kind.
+
+    Raises:
+        Data: LAKE_CORRUPT when it is there and cannot be read.
+    """
+    if "k2.positions" not in properties:
+        return None
+    try:
+        counters: Counters = {}
+        for partition, one in enumerate(properties["k2.counters"].split(",")):
+            accepted, duplicate, dead = (int(count) for count in one.split("/"))
+            counters[partition] = accepted, duplicate, dead
+        return Carried(
+            OffsetVector.decode(properties["k2.positions"]),
+            counters,
+            *(properties[f"k2.{name}"] for name in _NAMES),
+        )
+    except (KeyError, ValueError) as error:
+        raise Data(
+            Reason.LAKE_CORRUPT, f"a snapshot's summary cannot be read: {error!r}"
+        ) from error
+
+
+_NAMES = ("state", "topic", "topic-id", "cluster-id", "writer-id", "commit-id")
+
+
+@dataclass(frozen=True)
+class LakeSnapshot:
+    """One snapshot of `market.trades`.
+
+    Attributes:
+        snapshot_id: Iceberg's, a random 64-bit number.
+        parent_id: of the snapshot before it; None for the first that is kept.
+        committed_at_us: commit time, microseconds; greater than its parent's.
+        positions, counters, state_path, topic, topic_id, cluster_id, writer_id, commit_id: see
+            `Carried`.
+        operation: append, overwrite, replace or delete.
+        rows_total, rows_added, files_total, bytes_total: of the table at this snapshot.
+    """
+
+    snapshot_id: int
+    parent_id: int | None
+    committed_at_us: int
+    positions: OffsetVector
+    counters: Counters
+    state_path: str
+    topic: str
+    topic_id: str
+    cluster_id: str
+    writer_id: str
+    commit_id: str
+    operation: str
+    rows_total: int
+    rows_added: int
+    files_total: int
+    bytes_total: int
+
+
+def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
+    """A snapshot with what it, or its newest ancestor that carries anything, says.
+
+    Raises:
+        Data: LAKE_CORRUPT when no ancestor carries positions.
+    """
+    facts = _speaker(metadata, snapshot)
+    summary = snapshot.summary
+    numbers = dict(summary.additional_properties) if summary else {}
+    return LakeSnapshot(
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_snapshot_id,
+        committed_at_us=snapshot.timestamp_ms * 1000,
+        positions=facts.positions,
+        counters=facts.counters,
+        state_path=facts.state_path,
+        topic=facts.topic,
+        topic_id=facts.topic_id,
+        cluster_id=facts.cluster_id,
+        writer_id=facts.writer_id,
+        commit_id=facts.commit_id,
+        operation=summary.operation.value if summary else "",
+        rows_total=int(numbers.get("total-records", 0)),
+        rows_added=int(numbers.get("added-records", 0)),
+        files_total=int(numbers.get("total-data-files", 0)),
+        bytes_total=int(numbers.get("total-files-size", 0)),
+    )
+
+
+def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> Carried:
+    for ancestor in ancestors_of(snapshot, metadata):
+        if ancestor.summary and (found := carried(ancestor.summary.additional_properties)):
+            return found
+    if found := carried(metadata.properties):  # the ancestor that carried them was expired
+        return found
+    raise Data(
+        Reason.LAKE_CORRUPT,
+        f"snapshot {snapshot.snapshot_id} and all before it carry no tape positions:"
+        " the table was not written by K2",
+    )
+
+
+def current_of(metadata: TableMetadata) -> LakeSnapshot | None:
+    """The snapshot that the main branch points to; None for an empty table."""
+    head = metadata.current_snapshot()
+    return snapshot_of(metadata, head) if head else None
+
+
+def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+    """The fold's state of every partition at `snapshot.positions`.
+
+    Raises:
+        Data: LAKE_CORRUPT when the state file is not what K2 writes.
+        Unavailable: LAKE_UNAVAILABLE when it cannot be read.
+    """
+    try:
+        with reaching_lake(), io.new_input(snapshot.state_path).open() as stream:
+            table = pa.ipc.open_file(pa.py_buffer(stream.read())).read_all()
+        return from_table(table, snapshot.counters)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise Data(
+            Reason.LAKE_CORRUPT, f"{snapshot.state_path} is not a fold state: {error!r}"
+        ) from error
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _View:
+    """One version of the table's metadata, decoded."""
+
+    location: str
+    table: Table
+    lineage: tuple[LakeSnapshot, ...]  # newest first
+
+    def find(self, snapshot_id: int) -> LakeSnapshot | None:
+        return next((one for one in self.lineage if one.snapshot_id == snapshot_id), None)
+
+
+class SnapshotReader:
+    """Reads snapshots, their files and their fold states. Thread-safe.
+
+    What has been read is kept: a call costs one look at the catalog, and only what a new commit
+    added is read again.
+    """
+
+    def __init__(self, catalog: SqlCatalog) -> None:
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._view: _View | None = None
+        self._files: dict[int, tuple[FileStat, ...]] = {}
+        self._manifests: dict[str, tuple[FileStat, ...]] = {}
+
+    def current(self) -> LakeSnapshot | None:
+        """The newest snapshot; None while the lake is empty.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE.
+            Data: LAKE_CORRUPT.
+        """
+        lineage = self.list()
+        return lineage[0] if lineage else None
+
+    def list(self) -> tuple[LakeSnapshot, ...]:
+        """The snapshots that are kept, newest first."""
+        with self._lock:
+            view = self._refreshed()
+        return view.lineage if view else ()
+
+    def get(self, snapshot_id: int) -> LakeSnapshot:
+        """A snapshot by its id.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT when it does not exist or was expired.
+        """
+        for snapshot in self.list():
+            if snapshot.snapshot_id == snapshot_id:
+                return snapshot
+        raise NotFound(
+            Reason.UNKNOWN_SNAPSHOT,
+            f"there is no snapshot {snapshot_id}, or no longer",
+            metadata={"snapshot_id": str(snapshot_id)},
+        )
+
+    def as_of(self, time_us: int) -> LakeSnapshot:
+        """The newest snapshot committed at or before a time.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT when none that old is kept.
+        """
+        for snapshot in self.list():
+            if snapshot.committed_at_us <= time_us:
+                return snapshot
+        raise NotFound(
+            Reason.UNKNOWN_SNAPSHOT,
+            f"no snapshot from {time_us} (microseconds) or before is kept",
+            metadata={"as_of_us": str(time_us)},
+        )
+
+    def files(self, snapshot_id: int) -> tuple[FileStat, ...]:
+        """The data files of a snapshot, with their statistics.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT.
+            Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
+        """
+        with self._lock:
+            if (known := self._files.get(snapshot_id)) is not None:
+                return known
+        self.get(snapshot_id)
+        with self._lock:
+            view = self._view
+            if view is None or (raw := view.table.snapshot_by_id(snapshot_id)) is None:
+                raise NotFound(Reason.UNKNOWN_SNAPSHOT, f"there is no snapshot {snapshot_id}")
+            return self._read_files(view.table, raw)
+
+    def states(self, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+        """The fold's state of every partition at `snapshot.positions`; see `read_states`."""
+        with self._lock:
+            view = self._refreshed()
+        if view is None:
+            raise NotFound(Reason.UNKNOWN_SNAPSHOT, "the lake is empty")
+        return read_states(view.table.io, snapshot)
+
+    def _refreshed(self) -> _View | None:
+        """The newest view; reads metadata only when the catalog names another."""
+        for attempt in range(1, _LOAD_ATTEMPTS + 1):
+            location = metadata_location(self._catalog, TRADES)
+            if location is None:
+                return None
+            if self._view is not None and self._view.location == location:
+                return self._view
+            try:
+                with reaching_lake():
+                    self._view = self._load()
+            except NoSuchTableError:
+                return None
+            except Unavailable:  # the file was superseded and removed just now
+                if attempt == _LOAD_ATTEMPTS:
+                    raise
+        return self._view
+
+    def _load(self) -> _View:
+        table = self._catalog.load_table(TRADES)
+        known = self._view
+        lineage = []
+        for raw in ancestors_of(table.metadata.current_snapshot(), table.metadata):
+            old = known.find(raw.snapshot_id) if known else None
+            same = old is not None and old.parent_id == raw.parent_snapshot_id
+            lineage.append(old if old and same else snapshot_of(table.metadata, raw))
+        return _View(table.metadata_location, table, tuple(lineage))
+
+    def _read_files(self, table: Table, snapshot: Snapshot) -> tuple[FileStat, ...]:
+        with reaching_lake():
+            manifests = snapshot.manifests(table.io)
+            found: dict[str, tuple[FileStat, ...]] = {}
+            for manifest in manifests:
+                path = manifest.manifest_path
+                found[path] = self._manifests.get(path) or _read_manifest(table, manifest)
+        files = tuple(stat for stats in found.values() for stat in stats)
+        self._manifests |= found
+        if len(self._manifests) > limits.MANIFESTS_KEPT + len(found):
+            self._manifests = found
+        self._files[snapshot.snapshot_id] = files
+        while len(self._files) > limits.FILE_LISTS_KEPT:
+            del self._files[next(iter(self._files))]
+        return files
+
+
+def _read_manifest(table: Table, manifest: ManifestFile) -> tuple[FileStat, ...]:
+    if manifest.content is not ManifestContent.DATA:
+        raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files; K2 cannot read them")
+    schema = table.schema()
+    symbol, time = schema.find_field("symbol").field_id, schema.find_field("event_time").field_id
+    return tuple(
+        _stat(entry.data_file, symbol, time)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    )
+
+
+def _stat(file: DataFile, symbol: int, time: int) -> FileStat:
+    low, high = file.lower_bounds or {}, file.upper_bounds or {}
+    return FileStat(
+        path=local_path(file.file_path),
+        size_bytes=file.file_size_in_bytes,
+        rows=file.record_count,
+        exchange=str(file.partition[1]),
+        symbol_min=low.get(symbol, b"").decode(),
+        symbol_max=high[symbol].decode() if symbol in high else _NO_MAX,
+        time_min_us=_int64(low.get(time), -(2**63)),
+        time_max_us=_int64(high.get(time), 2**63 - 1),
+    )
+
+
+def _int64(bound: bytes | None, unknown: int) -> int:
+    return int.from_bytes(bound, "little", signed=True) if bound is not None else unknown
