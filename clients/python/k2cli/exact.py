@@ -1,0 +1,72 @@
+"""Arrow columns as exact text: plain decimals, ISO 8601 times, ids as digits; never a float.
+
+Whole columns at once, for a wide export is millions of rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def texts(column: pa.Array) -> pa.Array:
+    """A column as strings, null where it was null."""
+    kind = column.type
+    if pa.types.is_decimal(kind):
+        return _decimals(column)
+    if pa.types.is_timestamp(kind):
+        return _times(column)
+    if pa.types.is_map(kind) and not len(column.keys):
+        return pa.repeat("{}", len(column))
+    if pa.types.is_nested(kind):
+        return pa.array([json.dumps(_plain(value)) for value in column.to_pylist()], pa.string())
+    return column.cast(pa.string())
+
+
+def json_values(column: pa.Array) -> list[object]:
+    """A column as JSON values: 64-bit integers, decimals and times are strings."""
+    kind = column.type
+    if pa.types.is_map(kind):
+        return [_plain(value) for value in column.to_pylist()]
+    if pa.types.is_decimal(kind) or pa.types.is_timestamp(kind) or pa.types.is_int64(kind):
+        column = texts(column)
+    values: list[object] = column.to_pylist()
+    return values
+
+
+def text_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with every column as text."""
+    return pa.RecordBatch.from_arrays([texts(column) for column in batch], batch.schema.names)
+
+
+def json_rows(batch: pa.RecordBatch) -> list[str]:
+    """Each row of a batch as one JSON object on one line."""
+    names = batch.schema.names
+    dump: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False).encode
+    columns = [json_values(column) for column in batch]
+    return [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _decimals(column: pa.Array) -> pa.Array:
+    # Arrow writes small values as 1E-8: exact, but no venue and few spreadsheets write them so.
+    written = column.cast(pa.string())
+    scientific = pc.fill_null(pc.match_substring(written, "E"), False)
+    if not pc.any(scientific).as_py():
+        return written
+    plain = [format(Decimal(text), "f") for text in written.filter(scientific).to_pylist()]
+    return pc.replace_with_mask(written, scientific, pa.array(plain, pa.string()))
+
+
+def _times(column: pa.Array) -> pa.Array:
+    # By way of integers: a cast that knows the zone would need the machine's zone database.
+    naive = column.cast(pa.timestamp("us", column.type.tz)).view(pa.int64())
+    spaced = naive.view(pa.timestamp("us")).cast(pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(spaced, " ", "T"), "Z", "")
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, list) else value

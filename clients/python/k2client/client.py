@@ -1,0 +1,299 @@
+"""A connection to K2: one control address to ask, Flight connections to carry the rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from k2.v1 import (
+    degradation_service_pb2,
+    degradation_service_pb2_grpc,
+    feed_service_pb2,
+    feed_service_pb2_grpc,
+    platform_service_pb2,
+    platform_service_pb2_grpc,
+    query_service_pb2_grpc,
+    snapshot_service_pb2,
+    snapshot_service_pb2_grpc,
+)
+from k2client import records, stack
+from k2client.convert import record, timestamp
+from k2client.deadline import Deadline, Retry
+from k2client.errors import Internal
+from k2client.flights import FlightPool
+from k2client.question import Names, TradesQuestion, snapshot_id_of
+from k2client.reasons import from_rpc
+from k2client.times import Duration, Time, to_us
+from k2client.trades import Trades
+
+DEADLINE_S = 60.0
+ROWS_DEADLINE_S = 3600.0
+VERIFY_DEADLINE_S = 3600.0
+PAGE_SIZE = 1000
+SERVICES = (
+    "k2.v1.QueryService",
+    "k2.v1.SnapshotService",
+    "k2.v1.DegradationService",
+    "k2.v1.FeedService",
+    "k2.v1.PlatformService",
+)
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Client:
+    """A connection; `k2client.connect` makes one. Safe for several threads.
+
+    Every method raises `k2client.errors.K2Error` with a reason.
+
+    Args:
+        address: `host:port` of the control server.
+        api_key: sent with every call; None where none is needed.
+        deadline_s: how long any one call may take, its retries included.
+        retry: how often to try.
+    """
+
+    def __init__(self, address: str, api_key: str | None, deadline_s: float, retry: Retry) -> None:
+        self.address = address
+        self._deadline_s = deadline_s
+        self._retry = retry
+        self._metadata: tuple[tuple[str, str | bytes], ...] = (
+            (("x-api-key", api_key),) if api_key else ()
+        )
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._flights = FlightPool(api_key)
+        self._query = query_service_pb2_grpc.QueryServiceStub(self._channel)
+        self._snapshot = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
+        self._degradation = degradation_service_pb2_grpc.DegradationServiceStub(self._channel)
+        self._feed = feed_service_pb2_grpc.FeedServiceStub(self._channel)
+        self._platform = platform_service_pb2_grpc.PlatformServiceStub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; rows still being read end with an error."""
+        self._flights.close()
+        self._channel.close()
+
+    def trades(  # noqa: PLR0913 what may be asked of trades, by name
+        self,
+        symbols: Names,
+        *,
+        exchanges: Names | None = None,
+        start: Time | None = None,
+        end: Time | None = None,
+        last: Duration | None = None,
+        limit: int | None = None,
+        order: str = "asc",
+        columns: Names | None = None,
+        consistency: str | None = None,
+        as_of: Time | None = None,
+        allow_partial: bool = False,
+        deadline_s: float | None = None,
+    ) -> Trades:
+        """Trades of symbols in a half-open range of event times, from lake and tail as one.
+
+        The answer is planned and pinned by this call; rows are read when it is asked for them.
+
+        Args:
+            symbols: one or several: `"BTCUSDT"`, `["BTCUSDT", "ETHUSDT"]`.
+            exchanges: where to look; unset: every exchange that knows the symbol.
+            start: first time inside: a datetime, ISO 8601 text or microseconds since 1970.
+            end: first time outside.
+            last: so long before now instead, such as `"15m"`. Without any range: all.
+            limit: at most so many rows, the first in `order`.
+            order: `asc`, oldest first, or `desc`.
+            columns: which, in this order; unset: all.
+            consistency: `union` (default; lake and tail) or `committed` (lake only).
+            as_of: a snapshot's id, or a time: the newest snapshot committed until then.
+            allow_partial: answer although a side is missing; `provenance` says which.
+            deadline_s: how long planning and then reading may take; unset: the connection's
+                deadline to plan, an hour to read.
+        """
+        return self.ask(
+            TradesQuestion(
+                symbols=symbols,
+                exchanges=exchanges,
+                start=start,
+                end=end,
+                last=last,
+                limit=limit,
+                order=order,
+                columns=columns,
+                consistency=consistency,
+                as_of=as_of,
+                allow_partial=allow_partial,
+            ),
+            deadline_s=deadline_s,
+        )
+
+    def ask(self, question: TradesQuestion, *, deadline_s: float | None = None) -> Trades:
+        """The same for a question made elsewhere."""
+        plan = self._call(self._query.PlanQuery, question.request(), deadline_s)
+        return Trades(plan, self._flights, self._retry, deadline_s or ROWS_DEADLINE_S)
+
+    def snapshots(self, limit: int | None = None) -> list[records.Snapshot]:
+        """The retained snapshots of the lake, newest first; at most `limit`."""
+        request = snapshot_service_pb2.ListSnapshotsRequest(
+            page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
+        )
+        found: list[records.Snapshot] = []
+        for page in self._pages(self._snapshot.ListSnapshots, request):
+            found += [record(records.Snapshot, each) for each in page.snapshots]
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
+
+    def snapshot(self, as_of: Time | None = None) -> records.Snapshot:
+        """One snapshot: by its id, as of a time, or the current one."""
+        request = snapshot_service_pb2.GetSnapshotRequest()
+        if as_of is not None:
+            if (snapshot_id := snapshot_id_of(as_of)) is not None:
+                request.snapshot_id = snapshot_id
+            else:
+                request.as_of_time.CopyFrom(timestamp(to_us(as_of)))
+        answer = self._call(self._snapshot.GetSnapshot, request)
+        return record(records.Snapshot, answer.snapshot)
+
+    def degradation(self) -> records.Degradation:
+        """How much the platform can bear, and what that comes from."""
+        request = degradation_service_pb2.GetDegradationRequest()
+        answer = self._call(self._degradation.GetDegradation, request)
+        return record(records.Degradation, answer.degradation)
+
+    def feeds(self) -> list[records.Feed]:
+        """What K2 listens to, and how well it hears."""
+        request = feed_service_pb2.ListFeedsRequest(page_size=PAGE_SIZE)
+        pages = self._pages(self._feed.ListFeeds, request)
+        return [record(records.Feed, each) for page in pages for each in page.feeds]
+
+    def health(self) -> dict[str, str]:
+        """Each service and whether it is SERVING; the empty name is the server as a whole."""
+        check = health_pb2.HealthCheckRequest
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        answers = {
+            name: self._call(self._health.Check, check(service=name)) for name in ("", *SERVICES)
+        }
+        return {name: status.Name(answer.status) for name, answer in answers.items()}
+
+    def status(self) -> records.Status:
+        """Every part of the platform: state, process, addresses, counters."""
+        request = platform_service_pb2.GetStatusRequest()
+        return record(records.Status, self._call(self._platform.GetStatus, request))
+
+    def settings(self) -> dict[str, object]:
+        """The settings that the control process runs with, by name; secrets are masked."""
+        request = platform_service_pb2.GetSettingsRequest()
+        answer = self._call(self._platform.GetSettings, request)
+        return {each.name: json.loads(each.value) for each in answer.settings}
+
+    def verify(
+        self,
+        progress: Callable[[str, int, int], None] | None = None,
+        deadline_s: float = VERIFY_DEADLINE_S,
+    ) -> records.Verification:
+        """Fold the tape again and compare: is everything stored once, and nothing lost?
+
+        Args:
+            progress: is told what is being done, how much is done, and of how much (0: unknown).
+            deadline_s: how long it may take. It is not tried again.
+        """
+        request = platform_service_pb2.VerifyIntegrityRequest()
+        try:
+            events = self._platform.VerifyIntegrity(
+                request, timeout=deadline_s, metadata=self._metadata
+            )
+            for event in events:
+                if event.HasField("result"):
+                    return _verification(event.result)
+                if progress is not None:
+                    step = event.progress
+                    progress(step.message, step.done, step.total)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        raise Internal("INTERNAL", "the verification ended without a result")
+
+    def _pages(self, method: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any) -> Iterator[Any]:  # noqa: ANN401 of any list call
+        while True:
+            page = self._call(method, request)
+            yield page
+            request.page_token = page.next_page_token
+            if not request.page_token:
+                return
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        deadline_s: float | None = None,
+    ) -> A:
+        deadline = Deadline(deadline_s or self._deadline_s)
+
+        def once() -> A:
+            try:
+                timeout = max(deadline.left_s(), 0.001)
+                return method(request, timeout=timeout, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise from_rpc(error, self.address) from error
+
+        return self._retry.run(once, deadline)
+
+
+def _verification(result: platform_service_pb2.VerifyResult) -> records.Verification:
+    report = json.loads(result.report_json) if result.report_json else {}
+    return records.Verification(result.ok, result.exit_code, result.message, report)
+
+
+def connect(
+    address: str | None = None,
+    api_key: str | None = None,
+    *,
+    data_dir: str | None = None,
+    deadline_s: float = DEADLINE_S,
+    retry: Retry | None = None,
+) -> Client:
+    """Connect to K2. Nothing is sent before the first question.
+
+    Args:
+        address: `host:port` of the control server; unset: `K2_ADDRESS`, else the stack of the data
+            directory.
+        api_key: unset: `K2_API_KEY`, else none (a stack on one machine needs none).
+        data_dir: the stack to find; unset: `K2_DATA_DIR`, else `./.k2`.
+        deadline_s: how long any one call may take, its retries included.
+        retry: how often to try; `Retry(attempts_max=1)` is once.
+
+    Raises:
+        NotFound: STACK_NOT_RUNNING when nothing says where K2 is.
+    """
+    return Client(
+        stack.control_address(address, data_dir),
+        stack.api_key(api_key),
+        deadline_s,
+        retry or Retry(),
+    )

@@ -1,0 +1,98 @@
+"""Messages of `k2.v1` as records, field by field of the same name.
+
+A record's declared type says how a message's field becomes its value, so a field is added in two
+places only: the proto and the record.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from k2client import records, times
+from k2client.errors import Internal
+
+R = TypeVar("R")
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
+
+# Enumerations whose values carry the enumeration's name as a prefix, as buf wants it.
+_ABSENT = "UNSPECIFIED"
+
+
+def record(kind: type[R], message: Message) -> R:
+    """A message as a record of that kind."""
+    values = {name: _value(message, name, hint) for name, hint in _hints(kind).items()}
+    return kind(**values)
+
+
+def gap(message: Message) -> records.Gap:
+    """A gap; its instrument is two fields here."""
+    flat: Any = message
+    return records.Gap(
+        flat.instrument.exchange,
+        flat.instrument.symbol,
+        flat.first_trade_id,
+        flat.last_trade_id,
+    )
+
+
+def timestamp(micros: int) -> Timestamp:
+    """Microseconds since 1970 as a Timestamp, exactly."""
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def micros(stamp: Timestamp) -> int:
+    """A Timestamp in microseconds since 1970; finer digits are cut off."""
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+
+
+def _value(message: Message, name: str, hint: Any) -> Any:  # noqa: ANN401 a field of any type
+    field: Any = message.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        raise Internal("INTERNAL", f"{message.DESCRIPTOR.full_name} has no field {name}")
+    optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
+    if optional and _unset(message, field):
+        return None
+    value = getattr(message, name)
+    element = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    if element is not None:
+        return tuple(_single(each, field, element) for each in value)
+    if isinstance(value, Message):
+        return _single(value, field, hint)
+    if field.enum_type is not None:
+        return _name(field.enum_type, value)
+    return dict(value) if typing.get_origin(hint) is not None and not optional else value
+
+
+def _unset(message: Message, field: FieldDescriptor) -> bool:
+    """Whether an optional field says nothing: it is not there, or has no presence and is zero."""
+    if field.has_presence:
+        return not message.HasField(field.name)
+    return not getattr(message, field.name)
+
+
+def _single(value: Any, field: FieldDescriptor, hint: Any) -> Any:  # noqa: ANN401 a field of any type
+    if isinstance(value, Timestamp):
+        return times.from_us(micros(value))
+    if hint is records.Gap:
+        return gap(value)
+    if isinstance(value, Message):
+        return record(hint, value)
+    return _name(field.enum_type, value) if field.enum_type is not None else value
+
+
+def _name(enum: EnumDescriptor, number: int) -> str:
+    """The name of an enumeration's value without its prefix; a later one as its number."""
+    known = enum.values_by_number.get(number)
+    if known is None:
+        return str(number)
+    prefix = enum.values_by_number[0].name.removesuffix(_ABSENT)
+    return known.name.removeprefix(prefix)

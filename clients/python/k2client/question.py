@@ -1,0 +1,142 @@
+"""The question `trades` asks, in the words of a caller, and as the message that travels.
+
+What only the platform can judge (whether a symbol is known, a range reversed, a limit too high) is
+left to it; here only what has no form on the wire is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration as WireDuration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from k2.v1 import market_pb2, query_service_pb2
+from k2client.convert import timestamp
+from k2client.errors import Invalid
+from k2client.times import Duration, Time, duration_us, to_us
+
+_CONSISTENCIES = {
+    "union": query_service_pb2.CONSISTENCY_UNION,
+    "committed": query_service_pb2.CONSISTENCY_COMMITTED,
+    "as_of": query_service_pb2.CONSISTENCY_AS_OF,
+}
+_ORDERS = {"asc": query_service_pb2.ORDER_ASC, "desc": query_service_pb2.ORDER_DESC}
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799  # years 1 to 9999, as the wire has it
+
+V = TypeVar("V")
+Names = str | Iterable[str]
+
+
+@dataclass(frozen=True)
+class TradesQuestion:
+    """Trades of instruments in a half-open range of event times.
+
+    Attributes:
+        symbols: one or several, as the venue prints them.
+        exchanges: where to look; None: every exchange that knows the symbol.
+        start, end: from, and up to but without; None: unbounded.
+        last: so long before now instead, such as `15m`.
+        limit: at most so many rows, the first in `order`.
+        order: `asc` (oldest first) or `desc`.
+        columns: which, in this order; None: all.
+        consistency: `union` (lake and tail), `committed` (lake only); None: by `as_of`.
+        as_of: a snapshot's id (an int, or only digits), or a time.
+        allow_partial: answer although a side is missing.
+    """
+
+    symbols: Names
+    exchanges: Names | None = None
+    start: Time | None = None
+    end: Time | None = None
+    last: Duration | None = None
+    limit: int | None = None
+    order: str = "asc"
+    columns: Names | None = None
+    consistency: str | None = None
+    as_of: Time | None = None
+    allow_partial: bool = False
+
+    def request(self) -> query_service_pb2.PlanQueryRequest:
+        """The message that asks it.
+
+        Raises:
+            Invalid: what is asked has no form on the wire.
+        """
+        trades = query_service_pb2.TradesRequest(
+            symbols=_names("symbols", self.symbols),
+            exchanges=_names("exchanges", self.exchanges),
+            columns=_names("columns", self.columns),
+            order=_choice("order", self.order, _ORDERS),
+            allow_partial=self.allow_partial,
+        )
+        if self.consistency is not None:
+            trades.consistency = _choice("consistency", self.consistency, _CONSISTENCIES)
+        if self.limit is not None:
+            trades.limit = _int64(self.limit)
+        self._set_range(trades)
+        self._set_as_of(trades)
+        return query_service_pb2.PlanQueryRequest(trades=trades)
+
+    def _set_range(self, trades: query_service_pb2.TradesRequest) -> None:
+        if self.last is not None:
+            micros = duration_us(self.last)
+            trades.last.CopyFrom(
+                WireDuration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+            )
+        if self.start is not None or self.end is not None:
+            trades.range.CopyFrom(market_pb2.TimeRange())
+        if self.start is not None:
+            trades.range.start_time.CopyFrom(_moment(self.start))
+        if self.end is not None:
+            trades.range.end_time.CopyFrom(_moment(self.end))
+
+    def _set_as_of(self, trades: query_service_pb2.TradesRequest) -> None:
+        if self.as_of is None:
+            return
+        if (snapshot_id := snapshot_id_of(self.as_of)) is not None:
+            trades.as_of_snapshot_id = snapshot_id
+        else:
+            trades.as_of_time.CopyFrom(_moment(self.as_of))
+
+
+def snapshot_id_of(as_of: Time) -> int | None:
+    """The snapshot's id that `as_of` is, if it is one: an int, or a text of digits alone."""
+    if isinstance(as_of, str) and as_of.strip().isdecimal():
+        as_of = int(as_of)
+    if not isinstance(as_of, int) or isinstance(as_of, bool):
+        return None
+    if not 0 <= as_of <= _INT64_MAX:
+        raise Invalid("UNKNOWN_SNAPSHOT", f"{as_of} cannot be a snapshot's id")
+    return as_of
+
+
+def _moment(value: Time) -> Timestamp:
+    micros = to_us(value)
+    if not _SECONDS_MIN <= micros // 1_000_000 <= _SECONDS_MAX:
+        raise Invalid("BAD_REQUEST", f"{value} lies beyond the years 1 to 9999")
+    return timestamp(micros)
+
+
+def _names(what: str, given: Names | None) -> list[str]:
+    names = [given] if isinstance(given, str) else list(given or ())
+    if not all(isinstance(name, str) and name for name in names):
+        raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not a name or several")
+    return names
+
+
+def _choice(what: str, given: str, known: Mapping[str, V]) -> V:
+    if given.lower() not in known:
+        raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not one of {', '.join(known)}")
+    return known[given.lower()]
+
+
+def _int64(limit: int) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise Invalid("LIMIT_OUT_OF_BOUNDS", f"limit: {limit!r} is not a whole number")
+    if not _INT64_MIN <= limit <= _INT64_MAX:
+        raise Invalid("LIMIT_OUT_OF_BOUNDS", f"limit: {limit} is out of bounds")
+    return limit

@@ -1,0 +1,196 @@
+"""What K2 answers about itself, as plain frozen records: times are datetimes in UTC, ids integers.
+
+Their fields are those of the messages in `protos/k2/v1`, where each is documented; enumerations are
+their names without prefix (`NORMAL`, `SERVING`, `COMPLETE`), and what is unset is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class OffsetVector:
+    """A position on the tape: the next offset of each partition of an epoch."""
+
+    epoch: int
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Trade ids that K2 has not seen, between two that it has; both ends inclusive."""
+
+    exchange: str
+    symbol: str
+    first_trade_id: int
+    last_trade_id: int
+
+
+@dataclass(frozen=True)
+class MissingPart:
+    """A side (`lake` or `tail`) that an answer lacks, and why."""
+
+    part: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an answer comes from, exactly enough to ask for the same answer again."""
+
+    snapshot_id: int | None
+    snapshot_commit_time: datetime | None
+    lake_positions: OffsetVector
+    end_positions: OffsetVector
+    planned_time: datetime | None
+    level: str
+    source: str
+    completeness: str
+    gaps: tuple[Gap, ...]
+    gaps_total: int
+    missing: tuple[MissingPart, ...]
+    rows_lake: int | None
+    rows_tail: int | None
+    freshness_ms: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What reading a planned query costs; `rows` is an upper bound of the answer's."""
+
+    files: int
+    chunks: int
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class PartitionCounters:
+    """What became of the records of one partition since the epoch began."""
+
+    partition: int
+    accepted: int
+    duplicate: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One committed state of the lake."""
+
+    snapshot_id: int
+    parent_id: int | None
+    commit_time: datetime | None
+    positions: OffsetVector
+    counters: tuple[PartitionCounters, ...]
+    rows_total: int
+    rows_added: int
+    files_total: int
+    bytes_total: int
+    operation: str
+    writer_id: str
+    commit_id: str
+    topic_id: str
+    cluster_id: str
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """One signal of one process; `reading` None could not be read and counts as high."""
+
+    signal: str
+    reading: float | None
+    pressure: float
+
+
+@dataclass(frozen=True)
+class ProcessDegradation:
+    """The level of one process and what it comes from, highest pressure first."""
+
+    process: str
+    state: str
+    level: str
+    pressures: tuple[Pressure, ...]
+    report_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """The level of the platform: the highest of its processes'."""
+
+    level: str
+    summary: str
+    processes: tuple[ProcessDegradation, ...]
+    time: datetime | None
+
+
+@dataclass(frozen=True)
+class SymbolFeed:
+    """One symbol of a feed, counted since the process started."""
+
+    symbol: str
+    acknowledged_trade_id: int | None
+    gaps: int
+    ids_missing: int
+    duplicates: int
+    reordered: int
+    resets: int
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A process that listens to one venue."""
+
+    name: str
+    state: str
+    exchange: str
+    source: str
+    venue_url: str
+    connected: bool
+    symbols: tuple[SymbolFeed, ...]
+    trades_acknowledged: int
+    frames_skipped: int
+    frames_malformed: int
+    reconnects: int
+    counters: Mapping[str, str]
+    report_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of the platform."""
+
+    name: str
+    state: str
+    pid: int | None
+    run_id: str
+    addresses: Mapping[str, str]
+    level: str | None
+    counters: Mapping[str, str]
+    report_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The platform as a whole, and every part of it."""
+
+    state: str
+    level: str
+    source: str
+    components: tuple[Component, ...]
+    version: str
+    time: datetime | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification found; `report` is the document that `k2 verify --json` prints."""
+
+    ok: bool
+    exit_code: int
+    message: str
+    report: Mapping[str, object]

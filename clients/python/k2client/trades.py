@@ -1,0 +1,98 @@
+"""The answer to a question about trades: planned and pinned, its rows read only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from k2.v1 import market_pb2, query_service_pb2
+from k2client import records
+from k2client.convert import record
+from k2client.deadline import Deadline, Retry
+from k2client.errors import Invalid
+from k2client.flights import FlightPool, Reading
+
+
+class Trades:
+    """Rows in canonical order, pinned: read twice within the ticket's life, they are the same.
+
+    Anything that takes Arrow (polars, DuckDB, pandas, pyarrow) also takes this object itself.
+
+    Attributes:
+        schema: the Arrow schema of the rows.
+        estimate: what reading costs.
+    """
+
+    def __init__(
+        self,
+        plan: query_service_pb2.PlanQueryResponse,
+        pool: FlightPool,
+        retry: Retry,
+        deadline_s: float,
+    ) -> None:
+        self._plan = plan
+        self._pool = pool
+        self._retry = retry
+        self._deadline_s = deadline_s
+        self._provenance = plan.provenance
+        self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema))
+        self.estimate = record(records.Estimate, plan.estimate)
+
+    @property
+    def provenance(self) -> records.Provenance:
+        """Where the answer comes from; its row counts are known when the rows were read."""
+        return record(records.Provenance, self._provenance)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows as they arrive, at most 4 MiB at a time.
+
+        Raises:
+            K2Error: why there are no (more) rows.
+        """
+        reading = Reading(
+            pool=self._pool,
+            deadline=Deadline(self._deadline_s),
+            retry=self._retry,
+            resumable=not self._plan.provenance.missing,
+            heard=self._hear,
+        )
+        return reading.batches(self._plan.endpoints)
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The same as a `pyarrow.RecordBatchReader`."""
+        return pa.RecordBatchReader.from_batches(self.schema, self.batches())
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as a pyarrow table; prices and quantities are decimals."""
+        return pa.Table.from_batches(list(self.batches()), self.schema)
+
+    def to_polars(self) -> Any:  # noqa: ANN401 polars is not among the client's dependencies
+        """All rows as a `polars.DataFrame`; prices and quantities are decimals."""
+        return _optional("polars").from_arrow(self.to_arrow())
+
+    def to_pandas(self) -> Any:  # noqa: ANN401 pandas is not among the client's dependencies
+        """All rows as a `pandas.DataFrame`; prices and quantities are `decimal.Decimal`."""
+        _optional("pandas")
+        return self.to_arrow().to_pandas()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.reader().__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        rows, source = self.estimate.rows, self.provenance.source
+        return f"<k2client.Trades: at most {rows} rows, {source}, {self.provenance.completeness}>"
+
+    def _hear(self, provenance: market_pb2.Provenance) -> None:
+        self._provenance = provenance
+
+
+def _optional(name: str) -> Any:  # noqa: ANN401 a module
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Invalid(
+            "BAD_REQUEST", f"{name} is not installed: pip install k2-lakehouse[notebook]"
+        ) from error
