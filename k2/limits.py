@@ -37,6 +37,7 @@ BOARD_WAIT_S = 10.0  # to read a compacted topic to its end, or to have a record
 BOARD_RECORDS_MAX = 10_000  # unacknowledged records of a board
 DEAD_LETTER_BYTES_MAX = 16 * MIB  # original bytes kept of one dead letter
 DEAD_LETTERS_RETENTION_BYTES = 1024 * MIB
+SKIPPED_ITEMS_MAX = 1024  # items of an array or map in a field that K2 does not know
 LABELS_KNOWN_MAX = 10_000  # distinct labels a decoder remembers
 REGISTRY_REQUEST_S = 5.0
 SCHEMA_BYTES_MAX = 1 * MIB
@@ -63,6 +64,20 @@ SEQUENCE_GAPS_MAX = 1000  # open gaps remembered per instrument
 SEQUENCE_JUMP_MAX = 1_000_000_000  # more ids missing than this: the venue began anew
 SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue began anew
 
+# Practice venue
+VENUE_RATE_MAX = 100_000.0  # trades a second of all symbols together
+VENUE_SYMBOLS_MAX = 1024
+VENUE_BLOCKS_HELD_MAX = 8  # of 67 s, a symbol
+VENUE_SEGMENTS_MAX = 1000  # changes of rate or symbols that are remembered
+VENUE_CONNECTIONS_MAX = 64
+VENUE_BUFFER_BYTES_MAX = 32 * MIB  # sent and not taken by a connection: then it is cut
+VENUE_PING_S = 20.0
+VENUE_PONG_S = 60.0
+VENUE_CUT_S = 24 * 3600.0  # the life of a connection
+VENUE_REQUESTS_PER_S_MAX = 5  # messages of a client
+VENUE_WEIGHT_PER_MINUTE_MAX = 6000  # REST, an address
+HISTORICAL_TRADES_MAX = 1000
+
 # Writer
 COMMIT_INTERVAL_S = 10.0
 COMMIT_BYTES_MAX = 256 * MIB  # of decoded rows held before a commit is forced
@@ -81,6 +96,10 @@ ROW_GROUP_ROWS = 131_072
 FILE_LISTS_KEPT = 32  # snapshots whose file list is kept in memory
 MANIFESTS_KEPT = 256  # manifests whose files are kept in memory
 DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters
+WRITER_READ_TIMEOUT_S = 0.1  # waiting for the first record
+WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
+WRITER_PACE_S = 0.1
+ROW_BYTES = 64  # of a decoded row in memory, without vendor_data
 
 # Tail
 TAIL_BYTES_MAX = 512 * MIB
@@ -121,6 +140,12 @@ RESTARTS_WINDOW_S = 60.0
 STACK_RSS_MAX = 2560 * MIB
 START_TIMEOUT_S = 300.0
 FETCH_ATTEMPTS_MAX = 5
+FETCH_TIMEOUT_S = 20  # without a byte
+FETCH_PAUSE_S = 1.0  # before the second try; before the n-th, n - 1 times as long
+FETCHES_AT_ONCE = 4
+FORMAT_S = 60.0  # to format the broker's storage
+BROKER_HEAP = 320 * MIB
+REGISTRY_HEAP = 160 * MIB
 DISK_FREE_MIN = 512 * MIB
 
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"

@@ -1,0 +1,300 @@
+"""A board: the newest JSON document of each key, on a compacted topic.
+
+Processes tell each other through boards what is small and must survive them: the partition map,
+heartbeats, high waters. A board can be read to its present end, or followed in the background.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from k2 import limits
+from k2.errors import Overloaded, Reason, Unavailable
+from k2.tape.client import configuration, persist, translate
+from k2.tape.producer import producer_configuration
+
+Document: TypeAlias = dict[str, Any]
+
+_OFFSET_BEGINNING = -2
+_READ_RECORDS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Board:
+    """One compacted topic of one partition. Thread-safe.
+
+    Args:
+        bootstrap: of the tape.
+        topic: a name of `topics.py`.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._changed = threading.Condition()
+        self._producer: Producer | None = None
+        self._follower: _Follower | None = None
+        self._closed = False
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Make `value` the newest of `key`; None takes the key away.
+
+        Args:
+            key: which document.
+            value: what can be written as JSON.
+            wait_s: wait for the acknowledgement, at most so long; None does not wait.
+
+        Raises:
+            Unavailable: not acknowledged in time; it may still arrive.
+            Overloaded: QUEUE_FULL when the broker has been away for very many puts.
+            Invalid: LIMIT_OUT_OF_BOUNDS when the document is too large.
+        """
+        producer = self._connected()
+        content = None if value is None else json.dumps(value).encode()
+        receipt = _Receipt()
+        try:
+            producer.produce(self._topic, content, key, 0, on_delivery=receipt.acknowledge)
+        except BufferError as error:
+            producer.poll(0)
+            raise Overloaded(
+                Reason.QUEUE_FULL,
+                f"{self._topic} takes no more until the broker is back",
+                retry_after_s=limits.RECONNECT_MAX_S,
+            ) from error
+        except KafkaException as error:
+            raise translate(error, f"cannot write to {self._topic}") from error
+        producer.poll(0)
+        if wait_s is not None:
+            producer.flush(wait_s)
+            receipt.check(self._topic, wait_s)
+
+    def read_log(self) -> list[tuple[str, Document | None]]:
+        """Every record the topic still has, oldest first, up to its end at the call.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        return [
+            record
+            for message in read_topic(self._bootstrap, self._topic)
+            if (record := _parse(message)) is not None
+        ]
+
+    def read_all(self) -> dict[str, Document]:
+        """The newest document of each key, up to the topic's end at the call."""
+        documents: dict[str, Document] = {}
+        for key, value in self.read_log():
+            _apply(documents, key, value)
+        return documents
+
+    def start(self) -> None:
+        """Follow the topic from now to `close`; returns at once."""
+        with self._changed:
+            if self._follower is None and not self._closed:
+                self._follower = _Follower(self._bootstrap, self._topic)
+                self._follower.start()
+
+    def current(self) -> dict[str, Document]:
+        """The newest document of each key as far as followed; starts following if need be.
+
+        The first call waits until what was on the topic has been read (at most
+        `limits.BOARD_WAIT_S`; with the broker away it answers what it has).
+        """
+        return self._following().current()
+
+    @property
+    def version(self) -> int:
+        """A number that grows with each change."""
+        return self._following().version
+
+    def wait_change(self, version: int, timeout_s: float) -> int:
+        """Wait until the version is above `version`, at most so long; returns the version."""
+        return self._following().wait_change(version, timeout_s)
+
+    def close(self) -> None:
+        """Send what was put, stop following."""
+        with self._changed:
+            self._closed = True
+            producer, follower = self._producer, self._follower
+        if follower is not None:
+            follower.close()
+        if producer is not None:
+            producer.flush(limits.DRAIN_S)
+            producer.purge()
+            producer.close()
+
+    def _connected(self) -> Producer:
+        with self._changed:
+            if self._closed:
+                raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
+            if self._producer is None:
+                size_max = limits.RECORD_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
+                self._producer = Producer(
+                    producer_configuration(
+                        self._bootstrap,
+                        queue_buffering_max_messages=limits.BOARD_RECORDS_MAX,
+                        message_max_bytes=size_max,
+                    )
+                )
+            return self._producer
+
+    def _following(self) -> _Follower:
+        self.start()
+        if self._follower is None:
+            raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
+        return self._follower
+
+
+class _Receipt:
+    def __init__(self) -> None:
+        self._error: KafkaError | None = None
+        self._arrived = False
+
+    def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
+        self._error = error
+        self._arrived = True
+
+    def check(self, topic: str, wait_s: float) -> None:
+        if self._error is not None:
+            raise translate(self._error, f"{topic} did not take a record")
+        if not self._arrived:
+            raise Unavailable(
+                Reason.TAPE_UNAVAILABLE,
+                f"{topic} did not acknowledge a record within {wait_s} s",
+                retry_after_s=limits.RECONNECT_MAX_S,
+            )
+
+
+class _Follower:
+    """Reads a board in a thread of its own, for as long as it is not closed."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._consumer = reader_of(bootstrap, topic)
+        self._changed = threading.Condition()
+        self._documents: dict[str, Document] = {}
+        self._version = 0
+        self._caught_up = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"board {topic}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def current(self) -> dict[str, Document]:
+        self._caught_up.wait(limits.BOARD_WAIT_S)
+        with self._changed:
+            return dict(self._documents)
+
+    def wait_change(self, version: int, timeout_s: float) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._version > version, timeout_s)
+            return self._version
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                for message in self._consumer.consume(1, 0.1) + self._consumer.consume(
+                    _READ_RECORDS, 0
+                ):
+                    self._take(message)
+        finally:
+            self._consumer.close()
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._caught_up.set()
+            return
+        record = _parse(message)
+        if record is not None:
+            with self._changed:
+                _apply(self._documents, *record)
+                self._version += 1
+                self._changed.notify_all()
+
+
+def reader_of(bootstrap: str, topic: str) -> Consumer:
+    """A consumer of partition 0 of a topic, from its start, that says when it reaches the end."""
+    consumer = Consumer(
+        configuration(
+            bootstrap,
+            group_id="k2-reader",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            enable_partition_eof=True,
+            fetch_wait_max_ms=int(limits.FETCH_WAIT_S * 1000),
+            queued_max_messages_kbytes=limits.FETCH_QUEUE_BYTES_MAX // limits.KIB,
+        )
+    )
+    consumer.assign([TopicPartition(topic, 0, _OFFSET_BEGINNING)])
+    return consumer
+
+
+def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
+    """Every record of partition 0 of a topic, up to its end at the call.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE when the broker is away or falls silent.
+    """
+    consumer = reader_of(bootstrap, topic)
+    try:
+        _, end = persist(lambda: _watermarks(consumer, topic))
+        reached = 0
+        while reached < end:
+            messages = consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S)
+            for message in messages:
+                error = message.error()
+                reached = max(reached, (message.offset() or 0) + (error is None))
+                if error is None and reached <= end:
+                    yield message
+    finally:
+        consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str) -> tuple[int, int]:
+    try:
+        answer = consumer.get_watermark_offsets(
+            TopicPartition(topic, 0), timeout=limits.TAPE_REQUEST_S
+        )
+    except KafkaException as error:
+        raise translate(error, f"cannot read {topic}") from error
+    if answer is None:
+        raise Unavailable(Reason.TAPE_UNAVAILABLE, f"the end of {topic} is not known")
+    return answer
+
+
+def _parse(message: Message) -> tuple[str, Document | None] | None:
+    """Key and document; None for a record that is neither K2's nor JSON."""
+    try:
+        key = (message.key() or b"").decode()
+        content = message.value()
+        value = None if content is None else json.loads(content)
+    except ValueError:
+        key, value = "", 0
+    if key and (value is None or isinstance(value, dict)):
+        return key, value
+    _log.warning("a record of %s is not a document", message.topic())
+    return None
+
+
+def _apply(documents: dict[str, Document], key: str, value: Document | None) -> None:
+    if value is None:
+        documents.pop(key, None)
+    else:
+        documents[key] = value

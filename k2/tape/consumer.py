@@ -1,0 +1,326 @@
+"""Reads the tape from positions that K2 keeps itself, in batches, one per partition.
+
+The group, where there is one, only says who reads what; where to read from comes from the lake
+(`on_assign`), and a position that the tape no longer has, or does not have yet, is an error by
+name: never a silent jump to the oldest or newest record.
+
+A broker that is away is not an error: librdkafka reconnects for ever, `read` returns nothing
+meanwhile, and `connected` and `last_error` tell.
+
+The client hands out one Python object a record; taking value, offset and partition from it is most
+of the cost. So this happens in C-level `map` calls over the whole list, never in a Python loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from k2 import limits
+from k2.errors import Data, K2Error, Reason
+from k2.market.events import Int64s
+from k2.settings import TapeSettings
+from k2.tape.client import configuration, translate
+
+OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
+OnRevoke: TypeAlias = Callable[[list[int]], None]
+
+_FATAL = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError._LOG_TRUNCATION,
+        KafkaError._FATAL,
+        KafkaError._FENCED,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+_LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive records of one partition, as they are on the tape.
+
+    Attributes:
+        partition: where they sit.
+        offset: of each, ascending. int64[n], n > 0
+        values: of each; None for a record without one.
+        next_offset: the position after the last.
+    """
+
+    partition: int
+    offset: Int64s
+    values: list[bytes | None]
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class TapeReader:
+    """Reads partitions of the trades topic; make one by `assigned` or `joined`.
+
+    One thread uses a reader; `connected`, `last_error` and `positions` may be read by any.
+    """
+
+    def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
+        self._topic = tape.topic
+        self._positions: dict[int, int] = {}
+        self._paused: frozenset[int] = frozenset()
+        self._connected = False
+        self._last_error = ""
+        self._failure: K2Error | None = None
+        self._consumer = Consumer(
+            configuration(
+                tape.bootstrap,
+                enable_auto_commit=False,
+                enable_auto_offset_store=False,
+                auto_offset_reset="error",
+                isolation_level="read_uncommitted",
+                check_crcs=True,
+                fetch_min_bytes=1,
+                fetch_wait_max_ms=int(limits.FETCH_WAIT_S * 1000),
+                fetch_error_backoff_ms=100,
+                queued_min_messages=limits.FETCH_QUEUE_RECORDS,
+                queued_max_messages_kbytes=limits.FETCH_QUEUE_BYTES_MAX // limits.KIB,
+                statistics_interval_ms=1000,
+                stats_cb=self._on_statistics,
+                error_cb=self._on_error,
+                **group,
+            )
+        )
+
+    @classmethod
+    def assigned(cls, tape: TapeSettings, start: Mapping[int, int]) -> TapeReader:
+        """A reader of these partitions from these offsets, in no group."""
+        reader = cls(tape, {"group_id": "k2-assigned"})
+        reader._assign(start)
+        return reader
+
+    @classmethod
+    def joined(
+        cls,
+        tape: TapeSettings,
+        group: str,
+        instance_id: str,
+        on_assign: OnAssign,
+        on_revoke: OnRevoke,
+    ) -> TapeReader:
+        """A reader of the partitions that a group gives it, as a static member.
+
+        Args:
+            tape: where the tape is.
+            group: those who share the partitions.
+            instance_id: this member: a restarted one gets its partitions back at once, and a
+                second one with the same id ends the first (WRITER_FENCED).
+            on_assign: gets partitions, answers where to read each from; called inside `read`.
+            on_revoke: is told which partitions are no longer this reader's; called inside `read`.
+                Whoever lost them may no longer be the only one: a commit must compare.
+        """
+        reader = cls(
+            tape,
+            {
+                "group_id": group,
+                "group_instance_id": instance_id,
+                "session_timeout_ms": int(limits.READER_SESSION_S * 1000),
+                "partition_assignment_strategy": "range",
+            },
+        )
+        reader._subscribe(on_assign, on_revoke)
+        return reader
+
+    def read(
+        self, max_records: int = limits.CONSUME_BATCH_RECORDS, timeout_s: float = 0.1
+    ) -> list[RawBatch]:
+        """The next records, one batch a partition; empty when none came within `timeout_s`.
+
+        Returns as soon as there are any; it never waits to fill a batch.
+
+        Raises:
+            Data: RETENTION_OVERTOOK when a position is no longer on the tape, TAPE_TRUNCATED when
+                the tape ends before it, WRITER_FENCED when another member has this one's identity;
+                whatever `on_assign` and `on_revoke` raise.
+        """
+        self._check()
+        try:
+            messages = self._consumer.consume(max_records, 0)
+            if not messages:
+                messages = self._consumer.consume(1, timeout_s)
+                if messages and max_records > 1:
+                    messages += self._consumer.consume(max_records - 1, 0)
+        except KafkaException as error:
+            self._note(error.args[0])
+            messages = []
+        self._check()
+        if any(map(Message.error, messages)):
+            messages = self._without_errors(messages)
+        batches = _by_partition(messages) if messages else []
+        for batch in batches:
+            self._positions[batch.partition] = batch.next_offset
+        return batches
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these; their positions stand still."""
+        self._consumer.pause(self._named(partitions))
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Go on with paused partitions where they stopped."""
+        self._consumer.resume(self._named(partitions))
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions from these offsets next."""
+        moved = self._positions | dict(positions)
+        self._positions = moved
+        for partition, offset in positions.items():
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+
+    def report(self, positions: Mapping[int, int]) -> None:
+        """Tell the group how far this reader is: shown as lag by every Kafka tool, used by none."""
+        try:
+            self._consumer.commit(
+                offsets=[TopicPartition(self._topic, *each) for each in positions.items()],
+                asynchronous=True,
+            )
+        except KafkaException as error:
+            self._note(error.args[0])
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        """The next offset of each partition read."""
+        return dict(self._positions)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a broker was reachable at the last look, at most about a second ago."""
+        return self._connected
+
+    @property
+    def last_error(self) -> str:
+        """The last error of the connection, for a person; empty when there was none."""
+        return self._last_error
+
+    def close(self) -> None:
+        """Let the partitions go; a static member keeps its claim for `limits.READER_SESSION_S`."""
+        self._consumer.close()
+
+    # --- assignment -----------------------------------------------------------------------------
+
+    def _assign(self, positions: Mapping[int, int]) -> None:
+        self._positions = dict(positions)
+        self._consumer.assign(
+            [TopicPartition(self._topic, *position) for position in positions.items()]
+        )
+
+    def _subscribe(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
+        def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
+            partitions = [each.partition for each in given]
+            try:
+                self._assign(on_assign(partitions))
+            except K2Error as error:
+                self._failure = error
+
+        def revoked(consumer: Consumer, taken: list[TopicPartition]) -> None:
+            try:
+                on_revoke([each.partition for each in taken])
+            except K2Error as error:
+                self._failure = error
+            self._positions = {}
+            consumer.unassign()
+
+        self._consumer.subscribe(
+            [self._topic], on_assign=assigned, on_revoke=revoked, on_lost=revoked
+        )
+
+    def _named(self, partitions: Collection[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition) for partition in partitions]
+
+    # --- errors ---------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _without_errors(self, messages: list[Message]) -> list[Message]:
+        """The records among the messages; notes the errors, raises for the fatal ones."""
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._note(error)
+                if error.code() in _FATAL:
+                    self._failure = self._failure or self._explained(message, error)
+        good = list(compress(messages, [not message.error() for message in messages]))
+        if not good:
+            self._check()
+        return good
+
+    def _explained(self, message: Message, error: KafkaError) -> K2Error:
+        """Whether retention overtook a position, or the tape ends before it."""
+        failure = translate(error, f"cannot read {self._topic}")
+        if error.code() not in _LOST:
+            return failure
+        partition = message.partition() or 0
+        position = self._positions.get(partition, 0)
+        try:
+            start, end = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=limits.TAPE_REQUEST_S
+            )
+        except KafkaException:
+            return failure
+        return _lost(partition, position, start, end)
+
+    def _note(self, error: KafkaError) -> None:
+        self._last_error = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._connected = False
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._note(error)
+        if error.fatal() or error.code() in _FATAL:
+            self._failure = translate(error, f"cannot read {self._topic}")
+
+    def _on_statistics(self, text: str) -> None:
+        brokers = json.loads(text).get("brokers", {}).values()
+        self._connected = any(broker.get("state") == "UP" for broker in brokers)
+
+
+def _lost(partition: int, position: int, start: int, end: int) -> Data:
+    detail = {"partition": str(partition), "position": str(position)}
+    if position < start:
+        return Data(
+            Reason.RETENTION_OVERTOOK,
+            f"partition {partition} of the tape begins at {start}, after position {position}: "
+            f"retention removed {start - position} records that were not read",
+            metadata=detail | {"log_start": str(start)},
+        )
+    return Data(
+        Reason.TAPE_TRUNCATED,
+        f"partition {partition} of the tape ends at {end}, before position {position}: "
+        "records that were read before are gone",
+        metadata=detail | {"log_end": str(end)},
+    )
+
+
+def _by_partition(messages: list[Message]) -> list[RawBatch]:
+    """Batches of the messages, one a partition, each in tape order."""
+    partition = np.array(list(map(Message.partition, messages)), dtype=np.int32)
+    offset = np.array(list(map(Message.offset, messages)), dtype=np.int64)
+    values = list(map(Message.value, messages))
+    first = int(partition[0])
+    if (partition == first).all():
+        return [RawBatch(first, offset, values, int(offset[-1]) + 1)]
+    batches = []
+    for each in np.unique(partition).tolist():
+        rows = np.flatnonzero(partition == each)
+        chosen = offset[rows]
+        picked = [values[rows[0]]] if len(rows) == 1 else list(itemgetter(*rows.tolist())(values))
+        batches.append(RawBatch(each, chosen, picked, int(chosen[-1]) + 1))
+    return batches

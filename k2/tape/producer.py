@@ -1,0 +1,151 @@
+"""Puts records on the tape: idempotent, in order, and never dropping one in silence.
+
+A record that was taken by `send` ends in exactly one call of its `on_ack`, with the offset it got
+or with the error that stopped it. A broker that is away only makes that late: librdkafka keeps the
+queue and sends it, in order and once, when the broker is back. The queue is bounded, so a broker
+that stays away ends in QUEUE_FULL at `send`, not in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from k2 import limits
+from k2.errors import Invalid, K2Error, Overloaded, Reason
+from k2.settings import TapeSettings
+from k2.tape.client import configuration, translate
+
+OnAck: TypeAlias = Callable[[int | None, K2Error | None], None]
+
+
+class TapeProducer:
+    """A producer for the trades topic.
+
+    `send`, `poll`, `flush` and `close` may be called from several threads; acknowledgements are
+    delivered inside `poll` and `flush`.
+
+    Args:
+        tape: where the tape is.
+        queue_max: records taken and not yet acknowledged, at most.
+    """
+
+    def __init__(self, tape: TapeSettings, queue_max: int = limits.FEED_QUEUE_RECORDS_MAX) -> None:
+        self._topic = tape.topic
+        self._failure: K2Error | None = None
+        self._closed = threading.Event()
+        self._producer = Producer(
+            producer_configuration(
+                tape.bootstrap,
+                queue_buffering_max_messages=queue_max,
+                queue_buffering_max_kbytes=limits.PRODUCER_QUEUE_BYTES_MAX // limits.KIB,
+                error_cb=self._on_error,
+            )
+        )
+
+    @property
+    def failure(self) -> K2Error | None:
+        """Why this producer can send no more, if so: it must be replaced by a new one."""
+        return self._failure
+
+    def send(
+        self,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Mapping[str, bytes] | None = None,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Take a record for a partition; returns before it is acknowledged.
+
+        Args:
+            key: `EXCHANGE:SYMBOL`.
+            value: what `codec.encode_trade` made.
+            partition: where it belongs (`placement.py`).
+            headers: for tracing.
+            on_ack: called from `poll` with (offset, None) or (None, error), once.
+
+        Raises:
+            Overloaded: QUEUE_FULL; poll, then try again.
+            Invalid: LIMIT_OUT_OF_BOUNDS when it is larger than a record may be.
+            Unavailable, Data: the `failure` that ended this producer.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if len(value) > limits.RECORD_BYTES_MAX:
+            raise Invalid(
+                Reason.LIMIT_OUT_OF_BOUNDS,
+                f"a record of {len(value)} bytes; at most {limits.RECORD_BYTES_MAX} are allowed",
+            )
+        try:
+            self._producer.produce(
+                self._topic,
+                value,
+                key,
+                partition,
+                on_delivery=None if on_ack is None else _delivery(on_ack),
+                headers=list(headers.items()) if headers else None,
+            )
+        except BufferError as error:
+            raise Overloaded(
+                Reason.QUEUE_FULL,
+                "the producer's queue is full: the broker is slower than the feed, or away",
+                retry_after_s=limits.PRODUCER_LINGER_S,
+            ) from error
+        except KafkaException as error:
+            raise translate(error, f"cannot send to {self._topic}") from error
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """Deliver acknowledgements that have arrived; returns how many events were served."""
+        return self._producer.poll(timeout_s)
+
+    def depth(self) -> int:
+        """Records taken and not yet acknowledged."""
+        return len(self._producer)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until everything is acknowledged, at most so long; returns how many are not."""
+        return self._producer.flush(timeout_s)
+
+    def close(self) -> None:
+        """Flush for at most `limits.DRAIN_S`; what is left then is reported to its `on_ack`."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._producer.flush(limits.DRAIN_S):
+            self._producer.purge()
+            self._producer.flush(1.0)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = translate(error, f"the producer of {self._topic} has failed for good")
+
+
+def producer_configuration(bootstrap: str, **more: object) -> dict[str, object]:
+    """Settings of every producer of K2: idempotent, acknowledged by all, without a timeout."""
+    return configuration(
+        bootstrap,
+        **{
+            "enable_idempotence": True,
+            "acks": "all",
+            "compression_type": "lz4",
+            "linger_ms": limits.PRODUCER_LINGER_S * 1000,
+            "message_timeout_ms": 0,
+            "message_max_bytes": limits.RECORD_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX,
+            "request_timeout_ms": int(limits.TAPE_REQUEST_S * 1000),
+        }
+        | more,
+    )
+
+
+def _delivery(on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            on_ack(message.offset(), None)
+        else:
+            on_ack(None, translate(error, "a record was not acknowledged"))
+
+    return delivered

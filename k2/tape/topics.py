@@ -1,0 +1,254 @@
+"""The topics of the tape: their names, their deployment, and what a cluster says of them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from k2 import limits
+from k2.errors import Data, NotFound, Reason, Unavailable
+from k2.market import schema
+from k2.market.instrument import Tier
+from k2.settings import TapeSettings
+from k2.tape.client import configuration, persist, translate
+
+PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `placement.py`
+HEARTBEATS = "k2.heartbeats"
+HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
+DEAD_LETTERS = "k2.dead-letters"
+
+EPOCH = 0  # of the tape; a new one begins when its topic is made again
+
+_HOUR_MS = 3_600_000
+_OFFSET_END = -1  # librdkafka's logical offsets
+_OFFSET_BEGINNING = -2
+
+
+class Schemas(Protocol):
+    """The part of `k2.tape.registry.SchemaStore` that deployment needs."""
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        """Register a schema under a subject; returns its id."""
+        ...
+
+
+@dataclass(frozen=True)
+class TapeFacts:
+    """What a cluster says of a topic, to compare with what a snapshot remembers.
+
+    Attributes:
+        cluster_id: of the Kafka cluster.
+        topic: its name.
+        topic_id: changes when a topic of the same name is made again.
+        partitions: how many.
+        log_start: offset of the oldest record of each partition that retention left.
+        log_end: offset the next record of each partition will get.
+    """
+
+    cluster_id: str
+    topic: str
+    topic_id: str
+    partitions: int
+    log_start: tuple[int, ...]
+    log_end: tuple[int, ...]
+
+
+def partition_count(tape: TapeSettings) -> int:
+    """Partitions of the trades topic: each tier has as many."""
+    return len(Tier) * tape.partitions_per_tier
+
+
+def subject(topic: str) -> str:
+    """The registry subject of a topic's values."""
+    return f"{topic}-value"
+
+
+def deploy(tape: TapeSettings, schemas: Schemas) -> int:
+    """Make the topics that are missing and register the trade's schema; repeatable.
+
+    Returns:
+        The schema id that producers put on messages.
+
+    Raises:
+        Data: PARTITIONS_CHANGED when the trades topic exists with another partition count.
+        Unavailable: TAPE_UNAVAILABLE or REGISTRY_UNAVAILABLE.
+    """
+    admin = AdminClient(configuration(tape.bootstrap))
+    for topic, future in admin.create_topics(_layout(tape), operation_timeout=10).items():
+        _created(topic, future)
+    _check_partitions(admin, tape)
+    _await_leaders(tape)
+    return schemas.register(subject(tape.topic), schema.avro_schema(schema.TRADE))
+
+
+def _layout(tape: TapeSettings) -> list[NewTopic]:
+    record_bytes = limits.RECORD_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
+    trades = {
+        "retention.ms": str(tape.retention_hours * _HOUR_MS),
+        "retention.bytes": str(tape.retention_bytes_per_partition),
+        "segment.bytes": str(min(128 * limits.MIB, tape.retention_bytes_per_partition)),
+        "max.message.bytes": str(record_bytes),
+        "message.timestamp.type": "CreateTime",
+    }
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(4 * limits.MIB),
+        "min.cleanable.dirty.ratio": "0.1",
+        "max.message.bytes": str(record_bytes),
+    }
+    dead = {
+        "retention.ms": "-1",
+        "retention.bytes": str(limits.DEAD_LETTERS_RETENTION_BYTES),
+        "max.message.bytes": str(limits.DEAD_LETTER_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX),
+    }
+    return [
+        NewTopic(tape.topic, partition_count(tape), config=trades),
+        *(NewTopic(name, 1, config=compacted) for name in (PARTITIONS, HEARTBEATS, HIGH_WATER)),
+        NewTopic(DEAD_LETTERS, 1, config=dead),
+    ]
+
+
+def _created(topic: str, future: Future[None]) -> None:
+    try:
+        future.result(limits.TAPE_REQUEST_S * 2)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise translate(error, f"cannot create topic {topic}") from error
+    except TimeoutError as error:
+        raise _silent(f"creating topic {topic}") from error
+
+
+def _check_partitions(admin: AdminClient, tape: TapeSettings) -> None:
+    found = len(_describe(admin, tape.topic).partitions)
+    wanted = partition_count(tape)
+    if found != wanted:
+        raise Data(
+            Reason.PARTITIONS_CHANGED,
+            f"topic {tape.topic} has {found} partitions, settings ask for {wanted}: the count of "
+            f"an epoch never changes; set tape.partitions_per_tier to {found // len(Tier)}",
+            metadata={"topic": tape.topic, "found": str(found), "wanted": str(wanted)},
+        )
+
+
+def _await_leaders(tape: TapeSettings) -> None:
+    """Wait until every partition answers: a new topic exists before its leaders do."""
+    asker = TapeAdmin(tape.bootstrap)
+    try:
+        persist(lambda: asker.log_ends(tape.topic, partition_count(tape)))
+        for topic in (PARTITIONS, HEARTBEATS, HIGH_WATER, DEAD_LETTERS):
+            persist(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
+    finally:
+        asker.close()
+
+
+def _describe(admin: AdminClient, topic: str) -> Any:  # noqa: ANN401 a TopicDescription
+    futures = admin.describe_topics(TopicCollection([topic]), request_timeout=limits.TAPE_REQUEST_S)
+    try:
+        return futures[topic].result(limits.TAPE_REQUEST_S * 2)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise NotFound(Reason.TAPE_UNAVAILABLE, f"topic {topic} does not exist") from error
+        raise translate(error, f"cannot describe topic {topic}") from error
+    except TimeoutError as error:
+        raise _silent(f"describing topic {topic}") from error
+
+
+def _silent(doing: str) -> Unavailable:
+    return Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"the broker does not answer ({doing})",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )
+
+
+class TapeAdmin:
+    """Asks the cluster about topics. Thread-safe.
+
+    Concurrent `log_ends` share requests: one that waits takes the answer of any request that began
+    after it asked, so readers may be many and requests stay few, and no answer is older than its
+    question.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._admin = AdminClient(configuration(bootstrap))
+        self._asker = Consumer(
+            configuration(bootstrap, group_id="k2-admin", enable_auto_commit=False)
+        )
+        self._lock = threading.Lock()
+        self._started = 0
+        self._answers: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
+
+    def facts(self, topic: str) -> TapeFacts:
+        """Everything about a topic, in three round trips.
+
+        Raises:
+            NotFound: the topic does not exist.
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        return persist(lambda: self._facts(topic))
+
+    def _facts(self, topic: str) -> TapeFacts:
+        described = _describe(self._admin, topic)
+        try:
+            cluster = self._admin.describe_cluster(request_timeout=limits.TAPE_REQUEST_S)
+            cluster_id = cluster.result(limits.TAPE_REQUEST_S * 2).cluster_id
+        except KafkaException as error:
+            raise translate(error, "cannot describe the cluster") from error
+        except TimeoutError as error:
+            raise _silent("describing the cluster") from error
+        partitions = len(described.partitions)
+        return TapeFacts(
+            cluster_id=str(cluster_id),
+            topic=topic,
+            topic_id=str(described.topic_id),
+            partitions=partitions,
+            log_start=self._ask(topic, partitions, _OFFSET_BEGINNING),
+            log_end=self.log_ends(topic, partitions),
+        )
+
+    def log_ends(self, topic: str, partitions: int) -> tuple[int, ...]:
+        """The offset that each partition's next record will get, in one round trip.
+
+        Every record acknowledged before the call lies below the answer.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        arrived = self._started
+        with self._lock:
+            number, ends = self._answers.get((topic, partitions), (0, ()))
+            if number > arrived:
+                return ends
+            self._started += 1
+            ends = self._ask(topic, partitions, _OFFSET_END)
+            self._answers[topic, partitions] = (self._started, ends)
+            return ends
+
+    def _ask(self, topic: str, partitions: int, logical: int) -> tuple[int, ...]:
+        asked = [TopicPartition(topic, each, logical) for each in range(partitions)]
+        try:
+            answered = self._asker.offsets_for_times(asked, timeout=limits.TAPE_REQUEST_S)
+        except KafkaException as error:
+            raise translate(error, f"cannot list the offsets of {topic}") from error
+        offsets = [0] * partitions
+        for position in answered:
+            if position.error is not None:
+                raise translate(position.error, f"cannot list the offsets of {topic}")
+            offsets[position.partition] = position.offset
+        return tuple(offsets)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._asker.close()
