@@ -249,7 +249,7 @@ class Tail:
             except K2Error as error:
                 self._fail(error)
                 return
-            except Exception as error:  # noqa: BLE001 a thread that died unseen would be silence
+            except Exception as error:  # a thread that died unseen would be silence
                 log.exception("the tail failed")
                 self._fail(Internal(Reason.INTERNAL, f"the tail failed: {error!r}"))
                 return

@@ -1,0 +1,64 @@
+"""The data files of a snapshot with their statistics in columns, so that a choice costs no loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from k2.market.events import Bools, Int64s
+from k2.market.offsets import FileStat, TimeRange
+
+
+class FileIndex:
+    """Files to choose from; a choice is an index again.
+
+    Args:
+        stats: the files.
+    """
+
+    def __init__(self, stats: Iterable[FileStat]) -> None:
+        self.stats = tuple(stats)
+        self.time_min: Int64s = np.array([one.time_min_us for one in self.stats], dtype=np.int64)
+        self.time_max: Int64s = np.array([one.time_max_us for one in self.stats], dtype=np.int64)
+        self.rows: Int64s = np.array([one.rows for one in self.stats], dtype=np.int64)
+        self._exchange = np.array([one.exchange for one in self.stats], dtype=np.str_)
+        self._symbol_min = np.array([one.symbol_min for one in self.stats], dtype=np.str_)
+        self._symbol_max = np.array([one.symbol_max for one in self.stats], dtype=np.str_)
+
+    def __len__(self) -> int:
+        return len(self.stats)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files together."""
+        return sum(one.size_bytes for one in self.stats)
+
+    @property
+    def paths(self) -> list[str]:
+        """Where they are, oldest rows first."""
+        return [self.stats[at].path for at in np.argsort(self.time_min, kind="stable").tolist()]
+
+    def within(self, times: TimeRange) -> FileIndex:
+        """The files that may hold rows of these times."""
+        keep = np.ones(len(self), dtype=np.bool_)
+        if times.start_us is not None:
+            keep &= self.time_max >= times.start_us
+        if times.end_us is not None:
+            keep &= self.time_min < times.end_us
+        return self._where(keep)
+
+    def of(self, symbols: Sequence[str], exchanges: Sequence[str]) -> FileIndex:
+        """The files that may hold rows of these symbols and exchanges; none named: all."""
+        keep = np.ones(len(self), dtype=np.bool_)
+        if exchanges:
+            keep &= np.isin(self._exchange, exchanges)
+        if symbols:
+            hit = [(self._symbol_min <= one) & (self._symbol_max >= one) for one in symbols]
+            keep &= np.logical_or.reduce(hit)
+        return self._where(keep)
+
+    def _where(self, keep: Bools) -> FileIndex:
+        if keep.all():
+            return self
+        return FileIndex(self.stats[at] for at in np.flatnonzero(keep).tolist())

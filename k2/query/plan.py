@@ -1,0 +1,318 @@
+"""What to read for an exact answer, decided from plain facts alone.
+
+**The cut.** Per partition of the tape, the lake answers the offsets below O(S), the positions of
+one snapshot S; the tail answers from there to E, the end of the tape when the query was asked.
+Writer and tail accept rows by the same fold, so the two never share a row and never miss one,
+whatever is committed, evicted or rewritten meanwhile; no clock is involved. Where E lies below O(S)
+(a newer snapshot than the one a ticket was made for), the lake is cut at E by tape position.
+
+**Without the lake.** All rows below the tail's low offset have event times up to a known greatest
+one (kept per instrument). A range that starts above it needs nothing from the lake: the tail
+answers from its own low offset on. A range without a start does so only when there is no lake.
+
+**The newest rows.** A question for the last N rows needs no row older than the N-th newest. Chunks
+that lie whole in the answer count their rows exactly, so N of them give a time from which on the
+answer is complete; the range then starts there, and the rule above often applies.
+
+**When something is missing** (no lake, rows evicted above O(S), the tail not yet at E, a partition
+released), the plan still is the best one, and `missing` says what it lacks; whoever asked decides
+(`TradesRequest.allow_partial`). A plan never leaves something out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+
+from k2.market.files import FileIndex
+from k2.market.instrument import Instrument
+from k2.market.offsets import ChunkRange, OffsetVector, PartitionCut, TimeRange
+from k2.query.request import Order, TradesRequest
+
+
+class Lack(StrEnum):
+    """What a plan is without."""
+
+    LAKE = "LAKE"  # the lake cannot be read
+    EVICTED = "EVICTED"  # rows above O(S) that the tail no longer holds: a newer snapshot has them
+    BEHIND = "BEHIND"  # rows below E that the tail has not read yet
+    RELEASED = "RELEASED"  # rows the tail let go for want of memory
+
+
+@dataclass(frozen=True)
+class LakeFacts:
+    """What a plan may know of a snapshot: O(S) and its files."""
+
+    positions: OffsetVector
+    files: FileIndex
+
+
+@dataclass(frozen=True)
+class TailFacts:
+    """What a plan may know of the tail, about the instruments asked for.
+
+    Attributes:
+        position: per partition the end of what is visible.
+        low: per partition the offset from which on all rows are held.
+        released: partitions of which nothing is held.
+        time_max_below: per instrument the greatest event_time of its rows below `low`; an
+            instrument it lacks has no row there.
+        chunks: what is held.
+    """
+
+    position: OffsetVector
+    low: OffsetVector
+    released: frozenset[int] = frozenset()
+    time_max_below: Mapping[Instrument, int] = field(default_factory=dict)
+    chunks: tuple[ChunkRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A side that the plan lacks.
+
+    Attributes:
+        lack: what it is.
+        partitions: whose rows are missing; empty when it is the lake's whole part.
+    """
+
+    lack: Lack
+    partitions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read.
+
+    Attributes:
+        times: event times of the answer; narrower than asked where that is provably enough.
+        cuts: of the partitions asked for: the lake answers below `low`, the tail up to `end`.
+        files: what to read of the lake.
+        lake_ends: partitions of which the lake's rows count only below an offset.
+        chunks: what to read of the tail, each cut by its partition's cut.
+        skips_lake: nothing of the lake can be in the answer.
+        missing: what an exact answer would need besides.
+    """
+
+    times: TimeRange
+    cuts: Mapping[int, PartitionCut]
+    files: FileIndex
+    lake_ends: Mapping[int, int]
+    chunks: tuple[ChunkRange, ...]
+    skips_lake: bool
+    missing: tuple[Missing, ...]
+
+    @property
+    def needs_newer_snapshot(self) -> bool:
+        """Whether rows that the tail no longer holds are in newer snapshots than this one."""
+        return any(one.lack is Lack.EVICTED for one in self.missing)
+
+    @property
+    def rows_estimated(self) -> int:
+        """Rows to look at, about."""
+        return round(RowsOverTime(self).total)
+
+    def during(self, times: TimeRange) -> Plan:
+        """The same plan for a part of its times."""
+        return replace(
+            self,
+            times=times,
+            files=self.files.within(times),
+            chunks=tuple(
+                one for one in self.chunks if times.overlaps(one.time_min_us, one.time_max_us)
+            ),
+        )
+
+
+_NO_FILES = FileIndex(())
+_NEVER_US = -(2**63)
+
+
+class RowsOverTime:
+    """Where the rows of a plan lie in time, as if each file and chunk spread its rows evenly.
+
+    Cuts the plan into consecutive parts of about so many rows. The parts share no moment, so their
+    answers, one after the other, are the plan's answer in canonical order, sorted part by part in
+    bounded memory; and a limit may end it early.
+
+    Args:
+        plan: what to cut.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._rest: Plan | None = plan
+        low, high = plan.times.start_us or _NEVER_US, plan.times.end_us or -_NEVER_US
+        files, chunks = plan.files, plan.chunks
+        lows = np.append(files.time_min, [one.time_min_us for one in chunks]).astype(float)
+        highs = np.append(files.time_max, [one.time_max_us for one in chunks]).astype(float) + 1
+        rows = np.append(files.rows, [one.rows for one in chunks]).astype(float)
+        slopes = rows / (highs - lows)
+        lows, highs = np.clip(lows, low, high), np.clip(highs, low, high)
+        edges, at = np.unique(np.concatenate((lows, highs)), return_inverse=True)
+        steps = np.bincount(at, np.concatenate((slopes, -slopes)), len(edges))
+        self._times = edges
+        self._rows = np.append(0.0, np.cumsum(np.cumsum(steps)[:-1] * np.diff(edges)))
+
+    @property
+    def total(self) -> float:
+        """Rows of the whole plan, about."""
+        return float(self._rows[-1])
+
+    def take(self, rows: float, *, descending: bool) -> Plan | None:
+        """The next part, of about so many rows, from either end; None when all is taken."""
+        if self._rest is None:
+            return None
+        start, end = self._rest.times.start_us, self._rest.times.end_us
+        edge = self._edge(start, end, rows, descending)
+        if edge is None:
+            part, self._rest = self._rest, None
+        elif descending:
+            part = self._rest.during(TimeRange(edge, end))
+            self._rest = self._rest.during(TimeRange(start, edge))
+        else:
+            part = self._rest.during(TimeRange(start, edge))
+            self._rest = self._rest.during(TimeRange(edge, end))
+        return part
+
+    def _edge(
+        self, start: int | None, end: int | None, rows: float, descending: bool
+    ) -> int | None:
+        """Where the next part ends; None when what is left is not much more than a part."""
+        if len(self._times) < 2:
+            return None
+        low, high = self._times[0], self._times[-1]
+        low, high = max(low, start or low), min(high, end or high)
+        below, above = np.interp((low, high), self._times, self._rows)
+        if above - below <= rows * 1.25:
+            return None
+        wanted = above - rows if descending else below + rows
+        edge = int(np.interp(wanted, self._rows, self._times))
+        return edge if low < edge < high else None
+
+
+def plan_lake(request: TradesRequest, lake: LakeFacts) -> Plan:
+    """What COMMITTED and AS_OF read: the files hold the rows below O(S) and no others."""
+    files = lake.files.within(request.range).of(request.symbols, request.exchanges)
+    return Plan(request.range, {}, files, {}, (), skips_lake=False, missing=())
+
+
+def plan_union(
+    request: TradesRequest,
+    partitions: Iterable[int],
+    lake: LakeFacts | None,
+    tail: TailFacts,
+    end: OffsetVector,
+) -> Plan:
+    """What UNION reads: see the module.
+
+    Args:
+        request: what is asked, with `last` resolved.
+        partitions: where the instruments asked for have their rows.
+        lake: a snapshot; None when the lake cannot be read.
+        tail: what it holds of the instruments asked for.
+        end: E.
+    """
+    partitions = sorted(partitions)
+    alone = {p: _cut(p, tail.low[p], tail, end) for p in partitions}
+    behind = [p for p in partitions if tail.position[p] < end[p]]
+    readable = not any(p in tail.released for p in partitions)
+    floor_us = max(tail.time_max_below.values(), default=_NEVER_US)
+    later = tuple(chunk for chunk in tail.chunks if chunk.time_min_us > floor_us)
+    times = _newest(request, request.range, later, alone)
+    above = floor_us == _NEVER_US if times.start_us is None else times.start_us > floor_us
+    if readable and above and (times.start_us is not None or lake is None):
+        chunks = _chosen(tail.chunks, alone, times)
+        missing = (Missing(Lack.BEHIND, tuple(behind)),) if behind else ()
+        return Plan(times, alone, _NO_FILES, {}, chunks, skips_lake=True, missing=missing)
+    return _hybrid(request, partitions, lake, tail, end)
+
+
+def _hybrid(
+    request: TradesRequest,
+    partitions: Sequence[int],
+    lake: LakeFacts | None,
+    tail: TailFacts,
+    end: OffsetVector,
+) -> Plan:
+    """The lake below O(S), the tail from there on, and what of it is missing."""
+    missing = [] if lake else [Missing(Lack.LAKE)]
+    lacking: dict[Lack, list[int]] = {}
+    lows = {p: lake.positions[p] if lake else tail.low[p] for p in partitions}
+    cuts = {p: _cut(p, lows[p], tail, end) for p in partitions}
+    for partition in partitions:
+        lack = _lack(lows[partition], end[partition], partition, tail)
+        if lack:
+            lacking.setdefault(lack, []).append(partition)
+    missing += [Missing(lack, tuple(of)) for lack, of in lacking.items()]
+    times = request.range if missing else _newest(request, request.range, tail.chunks, cuts)
+    files = lake.files.within(times).of(request.symbols, request.exchanges) if lake else _NO_FILES
+    return Plan(
+        times,
+        cuts,
+        files,
+        {p: end[p] for p in partitions if lake and lake.positions[p] > end[p]},
+        _chosen(tail.chunks, cuts, times),
+        skips_lake=False,
+        missing=tuple(missing),
+    )
+
+
+def _lack(low: int, end: int, partition: int, tail: TailFacts) -> Lack | None:
+    """What keeps the tail from answering low <= offset < end."""
+    if low >= end:
+        return None
+    if partition in tail.released:
+        return Lack.RELEASED
+    if tail.low[partition] > low:
+        return Lack.EVICTED
+    return Lack.BEHIND if tail.position[partition] < end else None
+
+
+def _cut(partition: int, low: int, tail: TailFacts, end: OffsetVector) -> PartitionCut:
+    """From `low` to E or to where the tail is; empty when `low` lies above."""
+    stop = min(end[partition], tail.position[partition])
+    if partition in tail.released:
+        stop = low
+    return PartitionCut(partition, min(low, end[partition]), max(stop, min(low, end[partition])))
+
+
+def _chosen(
+    chunks: Iterable[ChunkRange], cuts: Mapping[int, PartitionCut], times: TimeRange
+) -> tuple[ChunkRange, ...]:
+    """The chunks with rows between the cuts and, by their bounds, in the times."""
+    return tuple(
+        chunk
+        for chunk in chunks
+        if (cut := cuts.get(chunk.partition)) is not None
+        and chunk.offset_high >= cut.low
+        and chunk.offset_low < cut.end
+        and times.overlaps(chunk.time_min_us, chunk.time_max_us)
+    )
+
+
+def _newest(
+    request: TradesRequest,
+    times: TimeRange,
+    chunks: Iterable[ChunkRange],
+    cuts: Mapping[int, PartitionCut],
+) -> TimeRange:
+    """The end of `times` that surely holds the last `limit` rows; `times` when none is known to."""
+    if request.limit is None or request.order is not Order.DESC:
+        return times
+    whole = (
+        chunk
+        for chunk in _chosen(chunks, cuts, times)
+        if cuts[chunk.partition].low <= chunk.offset_low
+        and chunk.offset_high < cuts[chunk.partition].end
+        and (times.start_us is None or chunk.time_min_us >= times.start_us)
+        and (times.end_us is None or chunk.time_max_us < times.end_us)
+    )
+    rows = 0
+    for chunk in sorted(whole, key=lambda one: one.time_min_us, reverse=True):
+        rows += chunk.rows
+        if rows >= request.limit:
+            return TimeRange(chunk.time_min_us, times.end_us)
+    return times

@@ -1,0 +1,127 @@
+"""The union of lake and tail is the accepted rows below E, whatever happens meanwhile.
+
+Records arrive late, twice and out of order; the writer commits and compacts, the tail evicts and
+restarts, between the plan of a query and its execution, in any order that Hypothesis finds.
+"""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2.market.instrument import Instrument
+from k2.market.offsets import TimeRange
+from k2.query.plan import RowsOverTime, plan_lake, plan_union
+from k2.query.request import Consistency, Order, TradesRequest, validated
+from tests.tape_world import EXCHANGE, HOMES, World, in_order, read
+
+times = st.integers(0, 60)
+
+
+def records(symbols):
+    return st.lists(
+        st.tuples(st.sampled_from(symbols), st.integers(0, 80), times), min_size=1, max_size=80
+    )
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("print"), st.just(0), records(["BTCUSDT", "ETHUSDT"])),
+        st.tuples(st.just("print"), st.just(1), records(["SOLUSDT"])),
+        st.tuples(st.just("commit")),
+        st.tuples(st.just("compact")),
+        st.tuples(st.just("evict"), st.integers(0, 5), st.sampled_from([0, 10_000, 10**9])),
+        st.tuples(st.just("restart_tail")),
+    ),
+    max_size=10,
+)
+ranges = st.tuples(st.none() | times, st.none() | times).map(
+    lambda pair: TimeRange(*(sorted(pair) if None not in pair else pair))
+)
+requests = st.builds(
+    TradesRequest,
+    symbols=st.lists(st.sampled_from(sorted(HOMES)), max_size=2).map(tuple),
+    range=ranges,
+    limit=st.none() | st.integers(1, 100),
+    order=st.sampled_from(Order),
+).map(validated)
+
+
+def happen(world, what):
+    for name, *arguments in what:
+        getattr(world, name)(*arguments)
+
+
+def asked_by(request):
+    symbols = request.symbols or tuple(HOMES)
+    return {Instrument(EXCHANGE, symbol) for symbol in symbols}, {HOMES[one] for one in symbols}
+
+
+def parts_of(plan, rows, request):
+    over_time = RowsOverTime(plan)
+    while (part := over_time.take(rows, descending=request.order is Order.DESC)) is not None:
+        yield part
+
+
+@settings(max_examples=400, deadline=None)
+@given(before=steps, meanwhile=steps, request=requests, rows=st.integers(1, 200))
+def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request, rows):
+    world = World()
+    happen(world, before)
+    end, pinned = world.end, world.snapshots[-1]
+    happen(world, meanwhile)
+
+    instruments, partitions = asked_by(request)
+    facts, view = world.tail(instruments, end)
+    snapshot = pinned
+    plan = plan_union(request, partitions, snapshot.facts(), facts, end)
+    if plan.needs_newer_snapshot:
+        snapshot = world.snapshots[-1]
+        plan = plan_union(request, partitions, snapshot.facts(), facts, end)
+    assert plan.missing == ()
+    expected = world.expected(request, end)
+    assert read(plan, request, snapshot.files, view) == expected
+
+    newest = world.snapshots[-1]
+    again = plan_union(request, partitions, newest.facts(), facts, end)
+    assert again.missing == ()
+    assert read(again, request, newest.files, view) == expected
+
+    in_parts = [
+        row
+        for part in parts_of(plan, rows, request)
+        for row in read(part, request, snapshot.files, view)
+    ]
+    assert in_parts[: request.limit] == expected
+    assert not plan.skips_lake or not len(plan.files)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=steps, after=steps, request=requests)
+def test_a_snapshot_answers_the_same_for_ever(before, after, request):
+    world = World()
+    happen(world, before)
+    snapshot = world.snapshots[-1]
+    expected = world.expected(request, snapshot.positions)
+    happen(world, after)
+    plan = plan_lake(request, snapshot.facts())
+    _, view = world.tail(set(), None)
+    assert read(plan, request, snapshot.files, view) == expected
+    assert in_order(expected, request) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=steps, meanwhile=steps, request=requests)
+def test_a_range_skips_the_lake_only_when_the_lake_has_nothing_for_it(before, meanwhile, request):
+    world = World()
+    happen(world, before)
+    end = world.end
+    happen(world, meanwhile)
+    instruments, partitions = asked_by(request)
+    facts, view = world.tail(instruments, end)
+    plan = plan_union(request, partitions, None, facts, end)
+    if not plan.missing:
+        assert plan.skips_lake
+        assert read(plan, request, {}, view) == world.expected(request, end)
+
+
+def test_consistency_is_about_which_rows_not_which_order():
+    assert {one.value for one in Consistency} == {"UNION", "COMMITTED", "AS_OF"}
