@@ -1,0 +1,60 @@
+"""`python -m servers NAME`: one process of K2, told by settings, speaking JSON lines on stdout.
+
+Exit codes: 0 it stopped as it was asked to; 1 it failed; 2 the request or a setting is wrong; 3 a
+port is in use; 4 the disk is full; 5 a folder cannot be written to; 6 stored data contradicts
+itself or its stamp; 7 the data directory is in use by another stack; 8 a process of the stack died.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+from k2 import settings, telemetry
+from k2.errors import Data, Invalid, K2Error, Reason
+from servers import runtime
+
+NAMES = ("feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify")
+
+_EXIT_CODES = {
+    Reason.PORT_IN_USE: 3,
+    Reason.DISK_FULL: 4,
+    Reason.NOT_WRITABLE: 5,
+    Reason.ALREADY_RUNNING: 7,
+    Reason.PROCESS_DIED: 8,
+}
+_log = logging.getLogger(__name__)
+
+
+def exit_code(error: K2Error) -> int:
+    """The exit code that says what happened."""
+    if error.reason in _EXIT_CODES:
+        return _EXIT_CODES[error.reason]
+    if isinstance(error, Invalid):
+        return 2
+    return 6 if isinstance(error, Data) else 1
+
+
+def main(arguments: list[str]) -> int:
+    """Run one process until it ends; its exit code."""
+    machine = runtime.start()
+    try:
+        name, *rest = arguments or [""]
+        if name not in NAMES:
+            raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(NAMES)}")
+        loaded = settings.load()
+        telemetry.set_up(name, loaded.log_level)
+        code: int = importlib.import_module(f"servers.wiring.{name}").run(loaded, machine, rest)
+    except K2Error as error:
+        machine.emit("failed", reason=error.reason, message=error.message, metadata=error.metadata)
+        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 the last resort of a process
+        _log.exception("failed")
+        machine.emit("failed", reason=Reason.INTERNAL, message=f"{type(error).__name__}: {error}")
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

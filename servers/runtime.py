@@ -1,0 +1,73 @@
+"""What a process has from the machine: a clock, an identity, signals, a stdout for programs.
+
+A process says what it does in JSON lines on stdout; its logs go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import uuid
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from k2.clock import Clock, SystemClock
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The machine as a process sees it.
+
+    Attributes:
+        clock: time.
+        run_id: 32 hexadecimal digits, new for each life of a process.
+        stopping: set when the process is asked to stop.
+        insisting: set when it is asked again.
+        out: where JSON lines go.
+    """
+
+    clock: Clock
+    run_id: str
+    stopping: threading.Event = field(default_factory=threading.Event)
+    insisting: threading.Event = field(default_factory=threading.Event)
+    out: TextIO = sys.stdout
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def emit(self, event: str, **fields: object) -> None:
+        """Print one JSON line; a reader that has gone away does not matter. Thread-safe."""
+        line = json.dumps({"event": event, **fields}, default=str)
+        with self._lock:
+            try:
+                self.out.write(line + "\n")
+                self.out.flush()
+            except (OSError, ValueError):
+                self._forget_reader()
+
+    def _forget_reader(self) -> None:
+        """Let what is still buffered go nowhere, so that the process ends without a complaint."""
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.out.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError):
+            pass
+
+
+def start() -> Runtime:
+    """The runtime of this process; SIGTERM, SIGINT and SIGHUP ask it to stop from now on."""
+    run_id = uuid.uuid4().hex  # noqa: TID251 identities are made here
+    runtime = Runtime(SystemClock(), run_id)
+
+    def ask(_signal: int, _frame: object) -> None:
+        if runtime.stopping.is_set():
+            runtime.insisting.set()
+        runtime.stopping.set()
+
+    for number in _SIGNALS:
+        signal.signal(number, ask)
+    return runtime

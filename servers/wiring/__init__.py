@@ -1,0 +1,1 @@
+"""One file a process: where its parts are chosen and joined."""
