@@ -1,0 +1,78 @@
+"""A venue as a feed sees it: where to connect, and what a frame means. One file a venue.
+
+A frame is untrusted input. `decode` gives the trades in it, says that it is something K2 does not
+take (counted, skipped), that the venue announces its own end, or that it is malformed (kept as a
+dead letter); it never raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from k2.market.events import Fault, Trade
+from k2.market.instrument import Instrument
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A well-formed frame that is not for K2.
+
+    Attributes:
+        kind: what it is, from a small fixed set of words (it names a counter).
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A frame that should have been a trade and is not one.
+
+    Attributes:
+        fault: the class of what is wrong.
+        error: what is wrong, for a person.
+    """
+
+    fault: Fault
+    error: str
+
+
+@dataclass(frozen=True)
+class ShutdownAnnounced:
+    """The venue will close this connection soon."""
+
+
+Decoded: TypeAlias = tuple[Trade, ...] | Skipped | Malformed | ShutdownAnnounced
+
+
+class Source(Protocol):
+    """One venue and what is listened to there."""
+
+    @property
+    def name(self) -> str:
+        """Names the feed: its dead letters, its heartbeat, its connections."""
+        ...
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether trade ids have no holes of their own, so that a hole is a trade missed."""
+        ...
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """What is listened to; `decode` gives trades of no others."""
+        ...
+
+    def addresses(self) -> tuple[str, ...]:
+        """WebSocket addresses that together subscribe to everything, one connection each."""
+        ...
+
+    def decode(self, frame: bytes, receive_time_us: int) -> Decoded:
+        """What a frame means.
+
+        Args:
+            frame: one message as the venue sent it.
+            receive_time_us: when it came, wall microseconds.
+        """
+        ...
