@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +74,23 @@ def _disk_free_bytes(data_dir: Path) -> float | None:
         return float(shutil.disk_usage(data_dir).free)
     except OSError:
         return None
+
+
+class FollowedNotices(Protocol):
+    """The part of `k2.tape.board.Board` that a reader of heartbeats needs."""
+
+    def current(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest value of each key."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """A number that grows with each change."""
+        ...
+
+    def wait_change(self, version: int, timeout_s: float) -> int:
+        """Wait until the version is above `version`; returns it."""
+        ...
 
 
 class Heart:
@@ -233,3 +250,42 @@ def _lost(beat: Beat) -> Beat:
         signals=dict.fromkeys(unread),
         pressures=unread,
     )
+
+
+class Heartbeats:
+    """All processes as a reader of the board sees them, at any time.
+
+    Args:
+        board: followed; usually `Board(bootstrap, topics.HEARTBEATS)`.
+        clock: to judge freshness.
+        expected: processes that are LOST while they have never been heard of.
+    """
+
+    def __init__(self, board: FollowedNotices, clock: Clock, expected: Iterable[str] = ()) -> None:
+        self._board = board
+        self._clock = clock
+        self._expected = tuple(expected)
+
+    def beats(self) -> list[Beat]:
+        """The last heartbeat of each process, by name."""
+        notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
+        return read_beats(notices, self._clock.now_us())
+
+    def level(self) -> Level:
+        """The platform's level: the highest of any process."""
+        return platform_level(self.beats())
+
+    def wait(self, version: int, timeout_s: float) -> int:
+        """Wait for a heartbeat after `version`, at most so long; returns the newest version."""
+        return self._board.wait_change(version, timeout_s)
+
+
+def platform_level(beats: Iterable[Beat]) -> Level:
+    """The highest level of any process; NORMAL when there is none."""
+    return max((beat.level for beat in beats), default=Level.NORMAL)
+
+
+_NEVER: Mapping[str, Any] = {
+    "pid": 0, "run_id": "", "state": LOST, "level": Level.NORMAL.name,
+    "signals": {}, "pressures": {}, "addresses": {}, "counters": {}, "at_us": 0,
+}  # fmt: skip

@@ -107,11 +107,13 @@ class TradesRequest(_message.Message):
     """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Symbols, as the venue prints them, 1 to 100. An unknown one is an error, not an empty answer."""
+        """Symbols as the venue prints them, at most 100; upper and lower case are the same. Empty: all.
+        An unknown one is an error, not an empty answer.
+        """
 
     @_builtins.property
     def exchanges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Exchanges to look in. Empty: every exchange that K2 has seen the symbol on."""
+        """Exchanges to look in, at most 100. Empty: all."""
 
     @_builtins.property
     def range(self) -> _market_pb2.TimeRange:
@@ -119,7 +121,7 @@ class TradesRequest(_message.Message):
 
     @_builtins.property
     def last(self) -> _duration_pb2.Duration:
-        """So long before the moment of planning, until that moment. Unset: see `range`."""
+        """From so long before the moment of planning on. Unset: see `range`."""
 
     @_builtins.property
     def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -308,15 +310,15 @@ class QueryTicket(_message.Message):
     """S. 0: the lake had no snapshot."""
     @_builtins.property
     def request(self) -> Global___PlanQueryRequest:
-        """The query."""
+        """The query, `last` resolved to a range."""
 
     @_builtins.property
     def end_positions(self) -> _market_pb2.OffsetVector:
-        """E, and for AS_OF and COMMITTED the same as O(S)."""
+        """E; for AS_OF and COMMITTED the same as O(S)."""
 
     @_builtins.property
     def planned_time(self) -> _timestamp_pb2.Timestamp:
-        """When the query was planned; relative ranges (`last`) end here."""
+        """When the query was planned."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:

@@ -1,0 +1,121 @@
+"""A gRPC server as K2 runs each: loopback, interceptors, health per service, reflection, drain."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Invalid, Reason, Unavailable
+from servers.interceptors import Admission, chain
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.max_receive_message_length", limits.GRPC_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.GRPC_MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class Listener:
+    """Serves services on one address.
+
+    Args:
+        listen: `host:port`; port 0 takes a free one. The host must be this machine.
+        services: what registers each service, by its full name (`k2.v1.QueryService`).
+        clock: for telemetry.
+
+    Raises:
+        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Unavailable: PORT_IN_USE when something else listens there.
+    """
+
+    def __init__(
+        self, listen: str, services: Mapping[str, Callable[[grpc.Server], None]], clock: Clock
+    ) -> None:
+        host, port = split_address(listen)
+        self.admission = Admission()
+        self._pool = ThreadPoolExecutor(limits.GRPC_WORKERS, thread_name_prefix="grpc")
+        self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
+        self._server = grpc.server(
+            self._pool,
+            interceptors=chain(clock, self.admission),
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=limits.GRPC_CALLS_MAX,
+        )
+        self._names = ("", *services)
+        self._health = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=self._health_pool
+        )
+        for name in self._names:
+            self._health.set(name, _NOT_SERVING)
+        for register in services.values():
+            register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.address = f"{host}:{self._bind(host, port)}"
+
+    def start(self) -> None:
+        """Listen; calls are answered STARTING until `ready`."""
+        self._server.start()
+
+    def ready(self) -> None:
+        """Let calls in and say SERVING."""
+        self.admission.open()
+        for name in self._names:
+            self._health.set(name, _SERVING)
+
+    def drain(self) -> None:
+        """Say NOT_SERVING, take nothing new, let what runs finish for a while, then close."""
+        self._health.enter_graceful_shutdown()
+        self.admission.drain()
+        self._server.stop(limits.DRAIN_S).wait()
+        self._pool.shutdown()
+        self._health_pool.shutdown()
+
+    def _bind(self, host: str, port: int) -> int:
+        try:
+            return self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise port_in_use(host, port) from None
+
+
+def port_in_use(host: str, port: int) -> Unavailable:
+    """The error of an address that cannot be listened on."""
+    return Unavailable(
+        Reason.PORT_IN_USE,
+        f"cannot listen on {host}:{port}: something else does; stop it or choose another port",
+        metadata={"port": str(port)},
+    )
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """Host and port of a `host:port` that is on this machine.
+
+    Raises:
+        Invalid: BAD_SETTING when it is not.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        number = int(port)
+    except ValueError:
+        raise Invalid(Reason.BAD_SETTING, f"{listen!r} is not host:port") from None
+    if not address.is_loopback or not 0 <= number <= 65_535:
+        raise Invalid(
+            Reason.BAD_SETTING, f"{listen!r}: access without keys is for loopback addresses only"
+        )
+    return host, number

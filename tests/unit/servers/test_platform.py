@@ -1,0 +1,137 @@
+"""PlatformService over a real socket: status, masked settings, verification as a child."""
+
+import json
+import sys
+
+import grpc
+import pytest
+
+from k2.clock import SystemClock
+from k2.settings import load
+from k2.v1 import market_pb2
+from k2.v1 import platform_service_pb2 as pb
+from k2.v1 import platform_service_pb2_grpc as rpc
+from servers import platform
+from servers.heartbeat import Heartbeats
+from servers.platform import Facts, PlatformService, Probe
+from tests.eventually import eventually
+from tests.fakes.wire import MemoryBoard, beat, reason_of, served
+
+PROGRESS = {"event": "progress", "message": "folding", "done": 5, "total": 9}
+RESULT = {"event": "result", "message": "all agree", "ok": True}
+
+
+def child(*lines, code=0):
+    """A command that prints `lines` and exits with `code`."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    return [sys.executable, "-c", f"print({text!r}, end=''); raise SystemExit({code})"]
+
+
+def service(verify=(), board=None, alive=True, **settings):
+    board = board or MemoryBoard({"lake": beat(), "query": beat("query")})
+    made = PlatformService(
+        heartbeats=Heartbeats(board, SystemClock()),
+        probes=[Probe("broker", {"kafka": "127.0.0.1:9092"}, lambda: alive)],
+        settings=load(**settings),
+        facts=Facts("1.2.3", "simulated"),
+        clock=SystemClock(),
+        verify=verify,
+    )
+    return platform.NAME, made.register
+
+
+def status(**more):
+    with served(service(**more)) as (_, channel):
+        return rpc.PlatformServiceStub(channel).GetStatus(pb.GetStatusRequest())
+
+
+def verified(verify):
+    with served(service(verify)) as (_, channel):
+        return list(rpc.PlatformServiceStub(channel).VerifyIntegrity(pb.VerifyIntegrityRequest()))
+
+
+def test_status_has_every_component():
+    found = status()
+    assert found.state == pb.COMPONENT_STATE_SERVING
+    assert (found.version, found.source) == ("1.2.3", market_pb2.DATA_SOURCE_SIMULATED)
+    assert [each.name for each in found.components] == ["broker", "lake", "query"]
+    assert found.components[0].addresses == {"kafka": "127.0.0.1:9092"}
+    assert (found.components[1].pid, found.components[1].run_id) == (7, "r")
+
+
+def test_status_is_that_of_the_worst():
+    assert status(alive=False).state == pb.COMPONENT_STATE_LOST
+    draining = MemoryBoard({"lake": beat(state="DRAINING"), "query": beat("query")})
+    assert status(board=draining).state == pb.COMPONENT_STATE_DRAINING
+    odd = MemoryBoard({"lake": beat(state="UNKNOWN")})
+    assert status(board=odd).state == pb.COMPONENT_STATE_LOST
+
+
+def test_settings_are_listed_and_secrets_masked(tmp_path):
+    with served(service(data_dir=tmp_path, ticket_key="hush" * 5)) as (_, channel):
+        found = rpc.PlatformServiceStub(channel).GetSettings(pb.GetSettingsRequest()).settings
+    values = {each.name: json.loads(each.value) for each in found}
+    assert values["ticket_key"] == "********"
+    assert values["lake.commit_interval_s"] == 10.0
+    assert values["feed.symbols"] == ["BTCUSDT", "ETHUSDT", "BNBUSDT"]
+    assert values["data_dir"] == str(tmp_path)
+    assert list(values) == sorted(values)
+    assert "hush" not in str(found)
+
+
+def test_an_unset_secret_is_null():
+    values = platform.masked(load())
+    assert values["ticket_key"] == "null"
+
+
+def test_verification_streams_progress_then_the_result():
+    first, last = verified(child(PROGRESS, RESULT))
+    assert (first.progress.message, first.progress.done, first.progress.total) == ("folding", 5, 9)
+    assert last.result.ok
+    assert json.loads(last.result.report_json) == RESULT
+
+
+def test_disagreement_is_a_result():
+    (last,) = verified(child(RESULT | {"message": "one row is lost"}, code=1))
+    assert (last.result.ok, last.result.exit_code) == (False, 1)
+    assert last.result.message == "one row is lost"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([{"event": "failed", "reason": "TAPE_UNAVAILABLE"}], ("UNAVAILABLE", "TAPE_UNAVAILABLE")),
+        ([{"event": "failed", "reason": "LAKE_CORRUPT"}], ("DATA_LOSS", "LAKE_CORRUPT")),
+        ([{"event": "failed", "reason": "?"}], ("INTERNAL", "INTERNAL")),
+        ([PROGRESS, "no object"], ("INTERNAL", "INTERNAL")),
+        ([], ("INTERNAL", "INTERNAL")),
+    ],
+)
+def test_what_keeps_it_from_verifying_is_an_error(lines, expected):
+    with pytest.raises(grpc.RpcError) as caught:
+        verified(child(*lines, code=1))
+    assert reason_of(caught.value) == expected
+
+
+def test_one_at_a_time_and_cancelling_ends_the_child():
+    progress = json.dumps({"event": "progress"})
+    script = f"import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
+    with served(service([sys.executable, "-c", script])) as (_, channel):
+        stub = rpc.PlatformServiceStub(channel)
+        running = stub.VerifyIntegrity(pb.VerifyIntegrityRequest())
+        next(running)
+        with pytest.raises(grpc.RpcError) as second:
+            list(stub.VerifyIntegrity(pb.VerifyIntegrityRequest()))
+        assert reason_of(second.value) == ("RESOURCE_EXHAUSTED", "TOO_MANY_QUERIES")
+        running.cancel()
+
+        def free_again():
+            again = stub.VerifyIntegrity(pb.VerifyIntegrityRequest())
+            try:
+                next(again)
+            except grpc.RpcError:
+                return False
+            again.cancel()
+            return True
+
+        eventually(free_again)
