@@ -1,0 +1,224 @@
+"""What comes in: the tape as the lake's writer sees it, and how its records are judged.
+
+Writer and `verify` judge by this same function, so that a replay can prove what the lake holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from k2.errors import Data, Reason
+from k2.lake.commit import TapeIdentity
+from k2.market.events import Bytes, Fault, TradeColumns, check
+from k2.market.fold import FoldState, fold
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector
+from k2.tape.consumer import OnAssign, OnRevoke, RawBatch
+from k2.tape.dead_letters import DeadLetter
+from k2.tape.topics import TapeFacts
+
+_HEADER_BYTES = 5  # magic and schema id
+
+
+class Reader(Protocol):
+    """The part of `k2.tape.consumer.TapeReader` that the pump needs."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch per partition."""
+        ...
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions from these offsets next."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these."""
+        ...
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Go on reading these."""
+        ...
+
+    def report(self, positions: Mapping[int, int]) -> None:
+        """Tell the group how far this reader is."""
+        ...
+
+    def close(self) -> None:
+        """Let the partitions go."""
+        ...
+
+
+class Decoder(Protocol):
+    """The part of `k2.tape.codec.Decoder` that the pump needs."""
+
+    def decode(self, batch: RawBatch) -> TradeColumns:
+        """A batch as columns, with a fault per bad record."""
+        ...
+
+
+class PartitionMap(Protocol):
+    """The part of `k2.tape.placement.Placement` that the pump needs."""
+
+    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+        """The map, read again when it lacks any of these."""
+        ...
+
+
+class Letters(Protocol):
+    """The part of `k2.tape.dead_letters.DeadLetterOffice` that the pump needs."""
+
+    def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
+        """Publish and wait until every letter is acknowledged."""
+        ...
+
+
+@dataclass(frozen=True)
+class TapeEnd:
+    """All of the tape that the pump touches.
+
+    Attributes:
+        identity: which tape the lake is written from.
+        join: makes the reader that takes part in the writers' group.
+        facts: what the cluster says of the topic now.
+        decoder, placement, letters: see their classes.
+    """
+
+    identity: TapeIdentity
+    join: Callable[[OnAssign, OnRevoke], Reader]
+    facts: Callable[[], TapeFacts]
+    decoder: Decoder
+    placement: PartitionMap
+    letters: Letters
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch after decoding, checking and folding.
+
+    Attributes:
+        columns: its records, with their faults.
+        verdicts: a `Verdict` per record.
+        state: what the fold remembers after it.
+    """
+
+    columns: TradeColumns
+    verdicts: Bytes
+    state: FoldState
+
+
+def judge(batch: RawBatch, state: FoldState, decoder: Decoder, placement: PartitionMap) -> Judged:
+    """Decode, check and fold a batch of one partition.
+
+    Raises:
+        Unavailable: REGISTRY_UNAVAILABLE or TAPE_UNAVAILABLE: what a schema id or the partition
+            map says is not known and cannot be asked.
+        Overloaded: INTERVALS_FULL.
+    """
+    columns = checked(batch, decoder, placement)
+    after, verdicts = fold(state, columns)
+    return Judged(columns, verdicts, after)
+
+
+def checked(batch: RawBatch, decoder: Decoder, placement: PartitionMap) -> TradeColumns:
+    """Decode a batch and check its values and its place; see `judge`.
+
+    A symbol that the partition map lacks has the map read again before its place is judged.
+    """
+    columns = decoder.decode(batch)
+    good = columns.label[columns.fault == Fault.NONE]
+    used = np.flatnonzero(np.bincount(good, minlength=1))
+    instruments = {columns.labels[code].instrument for code in used.tolist()} if len(good) else ()
+    return check(columns, placement.covering(instruments), batch.partition)
+
+
+def letters_of(
+    batch: RawBatch, judged: Judged, identity: TapeIdentity, now_us: int
+) -> list[DeadLetter]:
+    """A dead letter for each record of the batch that is not a row and not a duplicate."""
+    letters = []
+    for row in np.flatnonzero(judged.columns.fault != Fault.NONE).tolist():
+        value, fault = batch.values[row], Fault(int(judged.columns.fault[row]))
+        named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
+        letters.append(
+            DeadLetter(
+                topic=identity.topic,
+                epoch=identity.epoch,
+                partition=batch.partition,
+                offset=int(batch.offset[row]),
+                schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
+                fault=fault,
+                error=_MEANING[fault],
+                at_us=now_us,
+                value=value,
+            )
+        )
+    return letters
+
+
+def from_offset(batch: RawBatch, offset: int) -> RawBatch:
+    """The records at `offset` and after."""
+    first = int(np.searchsorted(batch.offset, offset))
+    if first == 0:
+        return batch
+    return RawBatch(batch.partition, batch.offset[first:], batch.values[first:], batch.next_offset)
+
+
+def check_tape(
+    facts: TapeFacts, identity: TapeIdentity, positions: OffsetVector, partitions: Iterable[int]
+) -> None:
+    """Refuse a tape that does not fit the positions the lake carries.
+
+    Raises:
+        Data: CLUSTER_CHANGED, TOPIC_RECREATED, PARTITIONS_CHANGED; RETENTION_OVERTOOK when records
+            were removed before they were committed; TAPE_TRUNCATED when committed ones are gone.
+    """
+    if facts.cluster_id != identity.cluster_id:
+        raise Data(
+            Reason.CLUSTER_CHANGED,
+            f"this is cluster {facts.cluster_id}, it was {identity.cluster_id}",
+        )
+    if facts.topic_id != identity.topic_id:
+        raise Data(
+            Reason.TOPIC_RECREATED,
+            f"topic {facts.topic} was made again: its id is {facts.topic_id}, it was"
+            f" {identity.topic_id}; offsets no longer name the same records",
+        )
+    if facts.partitions != identity.partitions:
+        raise Data(
+            Reason.PARTITIONS_CHANGED,
+            f"topic {facts.topic} has {facts.partitions} partitions, it had {identity.partitions}",
+        )
+    for partition in partitions:
+        at, start, end = positions[partition], facts.log_start[partition], facts.log_end[partition]
+        detail = {"partition": str(partition), "position": str(at)}
+        if at < start:
+            raise Data(
+                Reason.RETENTION_OVERTOOK,
+                f"partition {partition} starts at {start}, the lake holds what is below {at}:"
+                f" retention removed {start - at} records that were never committed",
+                metadata=detail | {"log_start": str(start)},
+            )
+        if at > end:
+            raise Data(
+                Reason.TAPE_TRUNCATED,
+                f"partition {partition} ends at {end}, the lake holds what is below {at}:"
+                " the tape was truncated or restored",
+                metadata=detail | {"log_end": str(end)},
+            )
+
+
+_MEANING = {
+    Fault.BAD_MAGIC: "not in Confluent wire format",
+    Fault.UNKNOWN_SCHEMA: "its schema is unknown, or is not a trade's",
+    Fault.TRUNCATED: "ends inside a field",
+    Fault.TRAILING: "has bytes after its last field",
+    Fault.BAD_VALUE: "holds a value that its type cannot",
+    Fault.OUT_OF_RANGE: "holds an id, a time, a price or a quantity that K2 cannot store",
+    Fault.WRONG_PARTITION: "is not on the partition that its symbol keeps",
+    Fault.OVERSIZE: "is larger than a record may be",
+    Fault.NULL_VALUE: "has no value",
+}

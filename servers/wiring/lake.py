@@ -1,0 +1,149 @@
+"""The lake writer's process: tape → Iceberg, one writer per group member."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from k2.clock import Clock
+from k2.degrade.signals import SCALES, Signal
+from k2.errors import Unavailable
+from k2.lake.catalog import open_catalog
+from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.intake import Reader, TapeEnd
+from k2.lake.pump import Pump, PumpStats
+from k2.lake.tables import ensure_tables
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import Decoder
+from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
+from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.placement import Placement
+from k2.tape.registry import SchemaStore
+from k2.tape.topics import TapeAdmin, TapeFacts
+from servers.heartbeat import Heart, Sample, process_signals
+from servers.runtime import Runtime
+
+PROCESS = "lake"
+GROUP = "k2-lake"
+INSTANCE = "k2-lake-0"  # one writer a stack; a restarted one takes the place of the one before
+_WAIT_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Write the lake until stopped, then commit what is there.
+
+    Raises:
+        Data: the tape does not fit the lake; the reason says how.
+    """
+    admin = TapeAdmin(settings.tape.bootstrap)
+    partitions = Board(settings.tape.bootstrap, topics.PARTITIONS)
+    heartbeats = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+    letters = DeadLetterOffice(settings.tape.bootstrap)
+    try:
+        identity = _identity(admin, settings, runtime)
+        if identity is None:
+            return 0
+        catalog = open_catalog(settings)
+        ensure_tables(catalog)
+        pump = Pump(
+            tape=_tape_end(settings, identity, admin, partitions, letters),
+            committer=Committer(
+                catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
+            ),
+            settings=settings.lake,
+            clock=runtime.clock,
+            stopping=runtime.stopping,
+        )
+        heart = Heart(
+            board=heartbeats,
+            clock=runtime.clock,
+            process=PROCESS,
+            run_id=runtime.run_id,
+            addresses={},
+            sample=sampler(settings, runtime.clock, lambda: pump.stats),
+        )
+        heart.start()
+        try:
+            runtime.emit("serving", addresses={})
+            pump.run()
+        finally:
+            heart.close()
+            catalog.close()
+    finally:
+        for part in (letters, heartbeats, partitions, admin):
+            part.close()
+    return 0
+
+
+def sampler(
+    settings: Settings, clock: Clock, stats: Callable[[], PumpStats]
+) -> Callable[[], Sample]:
+    """What the writer's heart says: its lag, its last commit, and what it has done."""
+    interval = settings.lake.commit_interval_s
+    scale = SCALES[Signal.WRITER_LAG_S]
+    full: dict[str, float] = {Signal.WRITER_LAG_S: max(scale.full, 30 * interval)}
+
+    def sample() -> Sample:
+        now = stats()
+        signals = process_signals(settings.data_dir) | {
+            Signal.WRITER_LAG_S: now.lag_s(clock.monotonic_s()),
+            Signal.COMMIT_LATENCY_S: now.commit_latency_s,
+        }
+        counters = {
+            "commits": now.commits,
+            "rows": now.rows,
+            "duplicates": now.duplicates,
+            "dead": now.dead,
+            "fenced": now.fenced,
+            "failures": now.failures,
+            "pending_rows": now.pending_rows,
+            "positions": now.positions.encode() if now.positions else "",
+            "snapshot_id": str(now.snapshot_id or ""),
+            "committed_at_us": now.committed_at_us or 0,
+        }
+        return Sample(signals=signals, counters=counters, full=full)
+
+    return sample
+
+
+def identity_of(facts: TapeFacts) -> TapeIdentity:
+    """Which tape this is, as commits carry it."""
+    return TapeIdentity(
+        facts.topic, facts.topic_id, facts.cluster_id, topics.EPOCH, facts.partitions
+    )
+
+
+def _identity(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> TapeIdentity | None:
+    """The tape, as soon as it answers; None when stopped before that."""
+    while not runtime.stopping.is_set():
+        try:
+            return identity_of(admin.facts(settings.tape.topic))
+        except Unavailable as error:
+            _log.warning("waiting for the tape: %s", error.message)
+            runtime.stopping.wait(_WAIT_S)
+    return None
+
+
+def _tape_end(
+    settings: Settings,
+    identity: TapeIdentity,
+    admin: TapeAdmin,
+    partitions: Board,
+    letters: DeadLetterOffice,
+) -> TapeEnd:
+    def join(on_assign: OnAssign, on_revoke: OnRevoke) -> Reader:
+        return TapeReader.joined(settings.tape, GROUP, INSTANCE, on_assign, on_revoke)
+
+    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    return TapeEnd(
+        identity=identity,
+        join=join,
+        facts=lambda: admin.facts(settings.tape.topic),
+        decoder=Decoder(schemas),
+        placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
+        letters=letters,
+    )
