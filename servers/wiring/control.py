@@ -1,0 +1,145 @@
+"""The control process: one address that answers every service of `k2.v1`."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.metadata
+import json
+import socket
+import sys
+from typing import Final
+from urllib.parse import urlsplit
+
+from k2.lake.catalog import open_catalog
+from k2.lake.snapshot import SnapshotReader
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from servers import degradation, feed, platform, query, snapshot
+from servers.degradation import DegradationService
+from servers.feed import FeedService
+from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
+from servers.listening import Listener
+from servers.platform import Facts, PlatformService, Probe
+from servers.query import ForwardedQueryService
+from servers.runtime import Runtime
+from servers.snapshot import SnapshotService
+
+PROCESS: Final = "control"
+_EXPECTED: Final = ("control", "feed", "lake", "query")
+_DISTRIBUTION: Final = "k2-lakehouse"
+_PROBE_S: Final = 0.5
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Serve until stopped, then drain.
+
+    Raises:
+        Unavailable: PORT_IN_USE, or LAKE_UNAVAILABLE when the catalog cannot be opened.
+    """
+    board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+    board.start()
+    heartbeats = Heartbeats(board, runtime.clock, _EXPECTED)
+    catalog = open_catalog(settings)
+    forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
+    try:
+        listener = _listener(settings, runtime, heartbeats, SnapshotReader(catalog), forwarded)
+        heart = Heart(
+            board=board,
+            clock=runtime.clock,
+            process=PROCESS,
+            run_id=runtime.run_id,
+            addresses={"grpc": listener.address},
+            sample=lambda: Sample(signals=process_signals(settings.data_dir)),
+        )
+        listener.start()
+        heart.start()
+        listener.ready()
+        runtime.emit("serving", addresses={"grpc": listener.address})
+        runtime.stopping.wait()
+        heart.close()
+        listener.drain()
+    finally:
+        forwarded.close()
+        catalog.close()
+        board.close()
+    return 0
+
+
+def _listener(
+    settings: Settings,
+    runtime: Runtime,
+    heartbeats: Heartbeats,
+    snapshots: SnapshotReader,
+    forwarded: ForwardedQueryService,
+) -> Listener:
+    draining = runtime.stopping
+    platform_service = PlatformService(
+        heartbeats=heartbeats,
+        probes=_probes(settings),
+        settings=settings,
+        facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_of(settings)),
+        clock=runtime.clock,
+        verify=(sys.executable, "-m", "servers", "verify"),
+    )
+    services = {
+        query.NAME: forwarded.register,
+        snapshot.NAME: SnapshotService(snapshots=snapshots, draining=draining).register,
+        degradation.NAME: DegradationService(
+            heartbeats=heartbeats, clock=runtime.clock, draining=draining
+        ).register,
+        feed.NAME: FeedService(heartbeats=heartbeats, draining=draining).register,
+        platform.NAME: platform_service.register,
+    }
+    return Listener(settings.control.listen, services, runtime.clock)
+
+
+def source_of(settings: Settings) -> str:
+    """What the rows of this data directory are, by its stamp; else what the feed is set to."""
+    try:
+        stamp = json.loads((settings.data_dir / "stamp.json").read_text())
+        return str(stamp["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings.feed.source
+
+
+def _query_address(settings: Settings, heartbeats: Heartbeats) -> str:
+    """Where the query server is: as set, else as its heartbeat says; empty while not known."""
+    if settings.control.query_address:
+        return settings.control.query_address
+    beats = {beat.process: beat for beat in heartbeats.beats()}
+    return beats["query"].addresses.get("grpc", "")
+
+
+def _probes(settings: Settings) -> list[Probe]:
+    """Broker and registry, which have no heartbeat."""
+    bootstrap, registry = settings.tape.bootstrap, settings.tape.registry_url
+    return [
+        Probe("broker", {"kafka": bootstrap}, lambda: answers_tcp(bootstrap)),
+        Probe("registry", {"http": registry}, lambda: answers_http(registry)),
+    ]
+
+
+def answers_tcp(addresses: str) -> bool:
+    """Whether something listens at the first of `host:port,...`."""
+    host, _, port = addresses.split(",", maxsplit=1)[0].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_PROBE_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def answers_http(url: str) -> bool:
+    """Whether the schema registry at `url` answers that it is well."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=_PROBE_S)
+        try:
+            connection.request("GET", f"{parts.path}/subjects")
+            return connection.getresponse().status < 500
+        finally:
+            connection.close()
+    except (OSError, ValueError, http.client.HTTPException):
+        return False

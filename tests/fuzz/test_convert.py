@@ -1,0 +1,56 @@
+"""Whatever bytes a request is, it is read or refused by name."""
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2.errors import Invalid
+from k2.query.request import TradesRequest, validated
+from k2.v1.market_pb2 import TimeRange
+from k2.v1.query_service_pb2 import PlanQueryRequest
+from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
+from servers import convert
+
+numbers = st.integers(-(2**63), 2**63 - 1)
+small = st.integers(-(2**31), 2**31 - 1)
+
+
+def read(content):
+    try:
+        request = convert.request_from(PlanQueryRequest.FromString(content))
+        validated(request)
+    except (DecodeError, Invalid):
+        return
+    assert isinstance(request, TradesRequest)
+    sent = convert.request_to(request).SerializeToString()
+    assert convert.request_from(PlanQueryRequest.FromString(sent)) == request
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind(content):
+    read(content)
+
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "limit": numbers,
+        "order": small,
+        "consistency": small,
+        "symbols": st.lists(st.text(), max_size=3),
+        "as_of_snapshot_id": numbers,
+        "last": st.builds(Duration, seconds=numbers, nanos=small),
+        "range": st.builds(
+            TimeRange,
+            start_time=st.builds(Timestamp, seconds=numbers, nanos=small),
+            end_time=st.builds(Timestamp, seconds=numbers, nanos=small),
+        ),
+    },
+)
+
+
+@given(fields)
+def test_fields_of_any_value(values):
+    read(PlanQueryRequest(trades=TradesMessage(**values)).SerializeToString())
