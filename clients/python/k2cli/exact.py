@@ -51,6 +51,26 @@ def json_rows(batch: pa.RecordBatch) -> list[str]:
     return [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
+def csv_lines(batch: pa.RecordBatch) -> list[str]:
+    """Each row of a batch as one CSV record (RFC 4180), quoted where it must be."""
+    columns = [_quoted(texts(column)) for column in batch]
+    if not columns:
+        return []
+    joined = pc.binary_join_element_wise(
+        *columns, ",", null_handling="replace", null_replacement=""
+    )
+    lines: list[str] = joined.to_pylist()
+    return lines
+
+
+def _quoted(column: pa.Array) -> pa.Array:
+    special = pc.fill_null(pc.match_substring_regex(column, '[",\\r\\n]'), False)
+    if not pc.any(special).as_py():
+        return column
+    doubled = pc.replace_substring(column, '"', '""')
+    return pc.if_else(special, pc.binary_join_element_wise('"', doubled, '"', ""), column)
+
+
 def _decimals(column: pa.Array) -> pa.Array:
     # Arrow writes small values as 1E-8: exact, but no venue and few spreadsheets write them so.
     written = column.cast(pa.string())

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from k2cli import exact
@@ -57,13 +56,11 @@ def target(path: Path | None) -> Iterator[BinaryIO]:
 
 def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
     to.write((",".join(schema.names) + "\n").encode())
-    options = pacsv.WriteOptions(include_header=False, quoting_style="needed")
-    plain = pa.schema([(name, pa.string()) for name in schema.names])
     rows = 0
-    with pacsv.CSVWriter(to, plain, write_options=options) as writer:
-        for batch in batches:
-            writer.write_batch(exact.text_batch(batch))
-            rows += batch.num_rows
+    for batch in batches:
+        if lines := exact.csv_lines(batch):
+            to.write(("\n".join(lines) + "\n").encode())
+        rows += batch.num_rows
     return rows
 
 

@@ -1,7 +1,8 @@
 """Where K2 is: an address that was given, `K2_ADDRESS`, or the stack of a data directory.
 
-A running stack describes itself in `DIR/run/stack.json`; this is the one reader of the environment
-and of that file among the clients.
+A stack describes itself in `DIR/run/stack.json` and holds a lock on `DIR/run/lock` while it runs:
+the file may outlive it, and its ports may belong to another stack by then, the lock never does.
+This is the one reader of the environment and of those files among the clients.
 """
 
 from __future__ import annotations
@@ -14,32 +15,51 @@ from typing import Any
 
 from k2client.errors import Data, Invalid, NotFound
 
+try:
+    import fcntl
+except ImportError:  # no stack runs on such a machine; remote ones can still be asked
+    fcntl = None  # type: ignore[assignment]
+
 DATA_DIR_DEFAULT = ".k2"
 CONTROL_PORT = 50051
 
 
 @dataclass(frozen=True)
-class StackFile:
-    """What a stack says of itself, or said before it died.
+class Stack:
+    """What a stack says of itself, or said before it ended.
 
     Attributes:
-        path: where it says so.
-        content: the JSON object.
+        directory: its data directory, absolute.
+        running: whether its supervisor lives.
+        content: the JSON object of its file; empty when it never ran.
     """
 
-    path: Path
+    directory: Path
+    running: bool
     content: dict[str, Any]
 
     @property
-    def supervisor_pid(self) -> int:
-        """The process that runs all others; 0 when the file does not say."""
-        pid = self.content.get("supervisor_pid")
-        return pid if isinstance(pid, int) else 0
+    def state(self) -> str:
+        """STARTING, SERVING, DRAINING, or STOPPED when it does not run."""
+        return str(self.content.get("state", "STARTING")) if self.running else "STOPPED"
 
-    def address(self, name: str) -> str | None:
-        """`host:port` of one part: control, flight, broker, registry, venue."""
-        found = self.content.get(name)
-        return found if isinstance(found, str) and found else None
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The process that runs all others; None when it does not run."""
+        pid = self.content.get("supervisor_pid")
+        return pid if self.running and isinstance(pid, int) else None
+
+    @property
+    def processes(self) -> list[dict[str, Any]]:
+        """Its processes: name, pid, state, restarts, addresses."""
+        listed = self.content.get("processes")
+        return [each for each in listed or () if isinstance(each, dict)] if self.running else []
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where its parts listen: control, flight, broker, registry, venue."""
+        found = self.content.get("addresses")
+        return dict(found) if self.running and isinstance(found, dict) else {}
 
 
 def data_dir(given: str | Path | None = None) -> Path:
@@ -53,22 +73,37 @@ def api_key(given: str | None = None) -> str | None:
     return given or os.environ.get("K2_API_KEY") or None
 
 
-def read_stack(directory: Path) -> StackFile | None:
-    """The stack file of a data directory; None when there is none.
+def read_stack(directory: Path) -> Stack:
+    """What the stack of a data directory says of itself.
 
     Raises:
-        Data: LAKE_CORRUPT is never used here; UNREADABLE_STACK_FILE when it is no JSON object.
+        Data: UNREADABLE_STACK_FILE when it runs and its file cannot be read.
     """
+    running = is_locked(directory / "run" / "lock")
     path = directory / "run" / "stack.json"
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        content = {}
     except (OSError, ValueError) as error:
         raise Data("UNREADABLE_STACK_FILE", f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise Data("UNREADABLE_STACK_FILE", f"{path} is not a JSON object")
-    return StackFile(path, content)
+    return Stack(directory, running, content)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock; the kernel lets go of it when that process ends."""
+    if fcntl is None:
+        return False
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def control_address(given: str | None = None, directory: str | Path | None = None) -> str:
@@ -82,15 +117,23 @@ def control_address(given: str | None = None, directory: str | Path | None = Non
     named = given or (None if directory else os.environ.get("K2_ADDRESS"))
     if named:
         return _host_port(named)
-    where = data_dir(directory)
-    stack = read_stack(where)
-    address = stack.address("control") if stack else None
+    stack = read_stack(data_dir(directory))
+    if not stack.running:
+        raise not_running(stack.directory)
+    address = stack.addresses.get("control")
     if address is None:
         raise NotFound(
-            "STACK_NOT_RUNNING",
-            f"no K2 runs in {where}: start one with `k2 up`, or set K2_ADDRESS to host:port",
+            "STACK_NOT_RUNNING", f"the K2 of {stack.directory} is still {stack.state.lower()}"
         )
     return address
+
+
+def not_running(directory: Path) -> NotFound:
+    """The error that says so, and what to do."""
+    return NotFound(
+        "STACK_NOT_RUNNING",
+        f"no K2 runs in {directory}: start one with `k2 up`, or set K2_ADDRESS to host:port",
+    )
 
 
 def _host_port(text: str) -> str:

@@ -1,0 +1,56 @@
+"""`k2 doctor`: is this machine fit for K2, and which settings would it run with?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from k2cli import documents, options, screen
+from k2cli.spawned import Event
+from k2cli.tools import run_tool
+
+
+@click.command()
+@options.as_json
+@options.data_dir
+@click.pass_context
+def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
+    """Check disk, ports, memory, artefacts and the venue; show the settings, secrets masked."""
+    checks: list[Event] = []
+    settings: dict[str, Any] = {}
+
+    def take(event: Event) -> None:
+        if event["event"] == "check":
+            checks.append({name: value for name, value in event.items() if name != "event"})
+        elif event["event"] == "settings":
+            settings.update(event.get("settings") or {})
+
+    code = run_tool("doctor", [], options.directory_of(data_dir), take)
+    if as_json:
+        ok = code == 0 and all(check.get("ok") for check in checks)
+        click.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
+    else:
+        _show(checks, settings)
+    context.exit(code)
+
+
+def _show(checks: list[Event], settings: dict[str, Any]) -> None:
+    rows = [
+        (check.get("name"), "ok" if check.get("ok") else "failed", check.get("message"))
+        for check in checks
+    ]
+    screen.table(("check", "", "what was found"), rows)
+    flat = [(name, json.dumps(value)) for name, value in _flat(settings)]
+    screen.table(("setting", "value"), flat)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Settings by their names in k2.toml, with dots."""
+    found: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        nested = isinstance(value, dict)
+        found += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
+    return found

@@ -1,0 +1,55 @@
+"""`k2 down`: ask the supervisor to drain and stop everything, and wait until it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from k2cli import options, screen
+from k2client import stack
+from k2client.errors import Overloaded
+
+_POLL_S = 0.05
+
+
+@click.command()
+@click.option(
+    "--timeout", "timeout_s", type=float, default=90.0, show_default=True, help="Seconds to wait."
+)
+@options.data_dir
+def down(timeout_s: float, data_dir: Path | None) -> None:
+    """Stop the stack of a data directory. What is stored stays; `k2 up` goes on from there."""
+    found = stack.read_stack(options.directory_of(data_dir))
+    if found.supervisor_pid is None:
+        screen.say(f"no K2 runs in {found.directory}: nothing to stop")
+        return
+    screen.say(f"stopping the K2 of {found.directory} (process {found.supervisor_pid})")
+    began = time.monotonic()
+    _stop(found, timeout_s)
+    screen.say(f"stopped in {time.monotonic() - began:.1f} s")
+
+
+def _stop(found: stack.Stack, timeout_s: float) -> None:
+    """Signal the supervisor and wait until it lets go of its lock.
+
+    Raises:
+        Overloaded: DEADLINE_EXCEEDED when it has not in time.
+    """
+    assert found.supervisor_pid is not None, "only what runs is stopped"
+    try:
+        os.kill(found.supervisor_pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    end = time.monotonic() + timeout_s
+    while stack.is_locked(found.directory / "run" / "lock"):
+        if time.monotonic() > end:
+            raise Overloaded(
+                "DEADLINE_EXCEEDED",
+                f"process {found.supervisor_pid} still drains after {timeout_s:g} s:"
+                " run `k2 down` again to stop it at once",
+            )
+        time.sleep(_POLL_S)

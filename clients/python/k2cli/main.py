@@ -1,0 +1,107 @@
+"""The `k2` command: its subcommands, and what a failure looks like.
+
+A failure is one line on stderr, `k2: REASON: message`, and an exit code: 2 when the request is
+wrong, 130 after Ctrl-C, 1 otherwise (`up` hands on its supervisor's). Never a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from k2cli import doctor, down, record, reports, screen, status, trades, up, verify
+from k2cli.spawned import INTERRUPTED
+from k2client.errors import Invalid, K2Error
+
+_EXIT_INVALID = 2
+_REASONS_OF_ERRNO = {
+    errno.ENOENT: "BAD_REQUEST",
+    errno.ENOTDIR: "BAD_REQUEST",
+    errno.EISDIR: "BAD_REQUEST",
+    errno.ENOSPC: "DISK_FULL",
+    errno.EDQUOT: "DISK_FULL",
+    errno.EACCES: "NOT_WRITABLE",
+    errno.EPERM: "NOT_WRITABLE",
+    errno.EROFS: "NOT_WRITABLE",
+}
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="k2-lakehouse", message="k2 %(version)s")
+@click.pass_context
+def k2(context: click.Context) -> None:
+    """A market-data lakehouse you can query as one table, exactly once, as of any moment."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (
+    up.up,
+    down.down,
+    status.status,
+    doctor.doctor,
+    trades.trades,
+    reports.snapshots,
+    reports.degradation,
+    reports.feeds,
+    record.record,
+    verify.verify,
+):
+    k2.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the `k2` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; its exit code. Failures are said on stderr."""
+    try:
+        code = k2.main(args=list(arguments), prog_name="k2", standalone_mode=False)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        return _usage(error)
+    except click.ClickException as error:
+        screen.say(f"k2: BAD_REQUEST: {error.format_message()}")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except K2Error as error:
+        screen.say(f"k2: {error.reason}: {_one_line(error.message)}")
+        return _EXIT_INVALID if isinstance(error, Invalid) else 1
+    except OSError as error:
+        return _os_error(error)
+    except Exception as error:  # noqa: BLE001 a defect of this command is one line too
+        screen.say(f"k2: INTERNAL: {type(error).__name__}: {_one_line(str(error))}")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.UsageError) -> int:
+    context = error.ctx
+    where = context.command_path if context else "k2"
+    screen.say(f"k2: BAD_REQUEST: {_one_line(error.format_message())} (see `{where} --help`)")
+    return _EXIT_INVALID
+
+
+def _os_error(error: OSError) -> int:
+    if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
+        # Whoever read our output has enough. Python would flush once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    reason = _REASONS_OF_ERRNO.get(error.errno or 0, "INTERNAL")
+    name = f"{error.filename}: " if error.filename else ""
+    screen.say(f"k2: {reason}: {name}{error.strerror or error}")
+    return _EXIT_INVALID if reason == "BAD_REQUEST" else 1
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

@@ -1,0 +1,154 @@
+"""A process of `servers` that the command starts, and the JSON lines it prints.
+
+The command imports nothing of the servers: `python -m servers NAME` is all it knows. The child has
+a session of its own, so a Ctrl-C in the terminal reaches it once, forwarded from here, and it can
+drain in its order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Self
+
+Event = dict[str, Any]
+
+_FORWARDED = {
+    signal.SIGINT: signal.SIGINT,
+    signal.SIGTERM: signal.SIGTERM,
+    signal.SIGHUP: signal.SIGTERM,
+}
+_POLL_S = 0.05
+_LAST_WORDS_BYTES = 4096
+INTERRUPTED = 130
+
+
+class Spawned:
+    """A running `python -m servers NAME`.
+
+    Args:
+        name: which process.
+        arguments: its arguments.
+        directory: the data directory, handed on as K2_DATA_DIR.
+        detached: leave it running when this process ends; its lines then go to a file.
+
+    Attributes:
+        interrupted: whether a signal was forwarded to it.
+    """
+
+    def __init__(
+        self, name: str, arguments: Sequence[str], directory: Path, *, detached: bool = False
+    ) -> None:
+        self.interrupted = False
+        self._logs = directory / "logs"
+        self._errors = self._open(f"{'supervisor' if name == 'up' else name}.err")
+        self._errors_start = self._errors.tell()
+        self._events = self._open(f"{name}.jsonl") if detached else None
+        self._events_start = self._events.tell() if self._events else 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "servers", name, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._events or subprocess.PIPE,
+            stderr=self._errors,
+            env=os.environ | {"K2_DATA_DIR": str(directory)},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def events(self) -> Iterator[Event]:
+        """What it prints, line by line, until it ends."""
+        lines = self._follow(self._events) if self._events else self._process.stdout
+        for line in lines or ():
+            if event := _event(line):
+                yield event
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, or 128 + the signal that ended it."""
+        code = self._process.wait()
+        return code if code >= 0 else 128 - code
+
+    def let_go(self) -> None:
+        """Leave it running: nobody will wait for it."""
+        self._process.returncode = 0
+
+    def last_words(self) -> str:
+        """The last line of what it wrote to its log: why it died without saying so."""
+        self._errors.flush()
+        self._errors.seek(0, os.SEEK_END)
+        start = max(self._errors_start, self._errors.tell() - _LAST_WORDS_BYTES)
+        self._errors.seek(start)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+    @contextlib.contextmanager
+    def forwarding(self) -> Iterator[None]:
+        """Send what would end this process to the child instead, for the length of the block."""
+
+        def forward(number: int, _frame: FrameType | None) -> None:
+            self.interrupted = True
+            if self._process.poll() is None:
+                self._process.send_signal(_FORWARDED[signal.Signals(number)])
+
+        before = {number: signal.signal(number, forward) for number in _FORWARDED}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave no process behind that was not let go, whatever went wrong here."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        for file in (self._process.stdout, self._errors, self._events):
+            if file is not None:
+                file.close()
+
+    def _open(self, name: str) -> IO[bytes]:
+        """A log to append to; where that cannot be, the child will say why, so any file will do."""
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            file: IO[bytes] = (self._logs / name).open("a+b")
+        except OSError:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the child
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def _follow(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Lines of a file that the child appends to, until the child ends."""
+        position, unfinished = self._events_start, b""
+        while True:
+            ended = self._process.poll() is not None
+            new = os.pread(file.fileno(), 1 << 16, position)
+            position += len(new)
+            *lines, unfinished = (unfinished + new).split(b"\n")
+            yield from lines
+            if not new and ended:
+                return
+            if not new:
+                time.sleep(_POLL_S)
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None

@@ -1,0 +1,55 @@
+"""Runs a process of `servers` that works and then ends (doctor, record, verify), with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from k2cli import screen
+from k2cli.spawned import INTERRUPTED, Event, Spawned
+
+_PROGRESS = ("step", "progress", "serving")
+
+
+def run_tool(
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    take: Callable[[Event], None],
+) -> int:
+    """Run it to its end.
+
+    Args:
+        name: which process.
+        arguments: its arguments.
+        directory: the data directory it works on.
+        take: is given every event but progress and failures.
+
+    Returns:
+        Its exit code; never 0 when it failed.
+    """
+    failure: Event | None = None
+    with Spawned(name, arguments, directory) as tool, tool.forwarding():
+        with screen.steps() as steps:
+            for event in tool.events():
+                if event["event"] == "failed":
+                    failure = event
+                elif event["event"] in _PROGRESS:
+                    part, words = _part(event, name)
+                    steps.step(part, words, event.get("done"), event.get("total"))
+                else:
+                    take(event)
+        code = tool.wait()
+        if failure is not None:
+            screen.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
+            return code or 1
+        if tool.interrupted:
+            return code or INTERRUPTED
+        if code and (words := tool.last_words()):
+            screen.say(f"k2: {name} ended with {code}: {words}")
+        return code
+
+
+def _part(event: Event, name: str) -> tuple[str, str]:
+    part = str(event.get("name") or name)
+    return part, str(event.get("message") or event.get("what") or event["event"])

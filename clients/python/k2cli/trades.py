@@ -1,0 +1,136 @@
+"""`k2 trades`: rows of the one table, for people, spreadsheets and programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pyarrow as pa
+
+import k2client
+from k2cli import options, output, screen
+from k2client import records
+
+# Sixteen columns fit no screen; --columns shows the others.
+_TABLE_COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "side", "price", "quantity")
+_TERMINAL_ROWS_MAX = 1000
+
+
+@click.command(epilog="Example: k2 trades BTCUSDT --last 15m --format csv -o btc.csv")
+@click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
+@click.option("--exchange", "exchanges", multiple=True, help="Only there; may be repeated.")
+@click.option("--last", metavar="DURATION", help="So long before now: 90s, 15m, 2h, 1d.")
+@click.option("--from", "start", metavar="TIME", help="First time inside: ISO 8601, or epoch us.")
+@click.option("--to", "end", metavar="TIME", help="First time outside.")
+@click.option("--limit", type=int, help="At most so many rows, the first in the order.")
+@click.option(
+    "--order",
+    type=click.Choice(["asc", "desc"]),
+    default="asc",
+    show_default=True,
+    help="Oldest or newest first.",
+)
+@click.option("--columns", metavar="A,B", help="Which, in this order.")
+@click.option(
+    "--consistency",
+    type=click.Choice(["union", "committed"]),
+    help="Lake and tail (default), or the lake only.",
+)
+@click.option("--as-of", metavar="ID|TIME", help="A snapshot, by id or by time of commit.")
+@click.option("--allow-partial", is_flag=True, help="Answer although a side is missing.")
+@click.option("--format", "form", type=click.Choice(output.FORMATS), help="[default: table]")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "-o", "--output", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+)
+@options.data_dir
+def trades(  # noqa: PLR0913, PLR0917 one parameter an option
+    symbols: tuple[str, ...],
+    exchanges: tuple[str, ...],
+    last: str | None,
+    start: str | None,
+    end: str | None,
+    limit: int | None,
+    order: str,
+    columns: str | None,
+    consistency: str | None,
+    as_of: str | None,
+    allow_partial: bool,
+    form: str | None,
+    as_json: bool,
+    path: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Trades of one or several symbols, exactly once, from lake and tail as one table.
+
+    Without a range: all there are. Where the rows come from is said on stderr.
+    """
+    form = output.format_of("json" if as_json else form, path)
+    if form in output.BINARY and path is None and sys.stdout.isatty():
+        raise click.UsageError(f"{form} is not for a terminal: add -o FILE, or a pipe")
+    wanted = _split(columns) if columns is not None else None
+    question = k2client.TradesQuestion(
+        symbols=_split(*symbols),
+        exchanges=_split(*exchanges),
+        start=start,
+        end=end,
+        last=last,
+        limit=limit,
+        order=order,
+        columns=_TABLE_COLUMNS if form == "table" and wanted is None else wanted,
+        consistency=consistency,
+        as_of=as_of,
+        allow_partial=allow_partial,
+    )
+    shown_max = _TERMINAL_ROWS_MAX if form == "table" and limit is None else None
+    with options.connect(data_dir) as k2:
+        answer = k2.ask(question)
+        rows = _write(answer, form, path, shown_max if sys.stdout.isatty() else None)
+        screen.say(summary(rows, answer.provenance))
+
+
+def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int | None) -> int:
+    batches = answer.batches()
+    if shown_max is not None and path is None:
+        batches = _first(batches, shown_max)
+    with output.target(path) as to:
+        return output.write(form, answer.schema, batches, to)
+
+
+def _first(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.RecordBatch]:
+    left = rows_max
+    for batch in batches:
+        yield batch.slice(0, left)
+        left -= min(left, batch.num_rows)
+        if left == 0:
+            screen.say(f"only the first {rows_max:,} rows are shown: use --limit or --format")
+            return
+
+
+def _split(*names: str) -> tuple[str, ...]:
+    """`BTCUSDT,ETHUSDT` and `BTCUSDT ETHUSDT` alike."""
+    return tuple(part for name in names for part in name.split(","))
+
+
+def summary(rows: int, origin: records.Provenance) -> str:
+    """One line on where an answer comes from."""
+    parts = [f"{rows:,} rows"]
+    if origin.rows_lake is not None and origin.rows_tail is not None:
+        parts[0] += f" ({origin.rows_lake:,} lake, {origin.rows_tail:,} tail)"
+    if origin.snapshot_id is None:
+        parts.append("no snapshot yet")
+    else:
+        parts.append(f"snapshot {origin.snapshot_id}")
+        if origin.snapshot_commit_time is not None:
+            parts.append(f"committed {screen.cell(origin.snapshot_commit_time)}")
+    parts += [origin.source.lower(), origin.completeness, f"level {origin.level}"]
+    if origin.gaps_total:
+        missing = sum(gap.last_trade_id - gap.first_trade_id + 1 for gap in origin.gaps)
+        at_least = "at least " if origin.gaps_total > len(origin.gaps) else ""
+        parts.append(f"{origin.gaps_total:,} gaps ({at_least}{missing:,} trade ids missing)")
+    parts += [f"{part.part} missing: {part.reason}: {part.message}" for part in origin.missing]
+    if origin.freshness_ms is not None:
+        parts.append(f"{origin.freshness_ms:.1f} ms old at most")
+    return " · ".join(parts)

@@ -1,0 +1,178 @@
+"""`k2 up`: start everything, show how it comes up, and keep it running in the foreground.
+
+The supervisor (`python -m servers up`) does the work; this shows its JSON lines to people, asks a
+first question when all is SERVING, and hands it the signals that would end this command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from k2cli import documents, options, screen
+from k2cli.first_answer import first_answer
+from k2cli.spawned import INTERRUPTED, Event, Spawned
+from k2cli.trades import summary
+
+_ADDRESSES = ("control", "flight", "broker", "registry", "venue")
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="Return when all is SERVING; leave it running.")
+@click.option(
+    "--venue",
+    metavar="auto|live|synthetic|recording:PATH",
+    help="Where trades come from.  [default: auto: live if it can be reached, else synthetic]",
+)
+@click.option("--rate", type=float, help="Synthetic trades a second, over all symbols.")
+@click.option("--speed", type=float, help="Of a recording; 0 = as fast as it is taken.")
+@click.option("--symbols", metavar="A,B", help="What to listen to.")
+@click.option("--exchange", help="Id space of the trades, such as BINANCE_UM.")
+@click.option(
+    "--ports",
+    type=click.Choice(["free", "fixed"]),
+    help="Free ones let several stacks live side by side.  [default: fixed]",
+)
+@options.as_json
+@options.data_dir
+@click.pass_context
+def up(  # noqa: PLR0913, PLR0917 one parameter an option
+    context: click.Context,
+    detach: bool,
+    venue: str | None,
+    rate: float | None,
+    speed: float | None,
+    symbols: str | None,
+    exchange: str | None,
+    ports: str | None,
+    as_json: bool,
+    data_dir: Path | None,
+) -> None:
+    """Run K2 on this machine: broker, registry, feed, lake, query and control server.
+
+    Stays in the foreground; Ctrl-C drains and stops everything. Exit code 0 only when all parts
+    were SERVING.
+    """
+    arguments = _arguments(
+        {
+            "--venue": venue,
+            "--rate": rate,
+            "--speed": speed,
+            "--symbols": symbols,
+            "--exchange": exchange,
+            "--ports": ports,
+        }
+    )
+    directory = options.directory_of(data_dir)
+    supervisor = Spawned("up", arguments, directory, detached=detach)
+    with supervisor, supervisor.forwarding():
+        code = _run(supervisor, as_json=as_json, detach=detach)
+    context.exit(code)
+
+
+def _arguments(given: Mapping[str, object]) -> list[str]:
+    """Only what was asked for: everything else the supervisor takes from its settings."""
+    return [
+        part for name, value in given.items() if value is not None for part in (name, str(value))
+    ]
+
+
+def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
+    events = supervisor.events()
+    started = _start(events)
+    if started is None or started["event"] != "ready":
+        _watch(events)
+        return _failed(supervisor, started or {})
+    _announce(started, as_json=as_json, interrupted=lambda: supervisor.interrupted)
+    if detach and not supervisor.interrupted:
+        supervisor.let_go()
+        return 0
+    if not as_json and not supervisor.interrupted:
+        screen.say("Ctrl-C stops it")
+    failure = _watch(events)
+    code = supervisor.wait()
+    if failure is not None:
+        screen.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
+        return code or 1
+    return code
+
+
+def _start(events: Iterator[Event]) -> Event | None:
+    """Show progress until the event `ready` or `failed`; None when it ended before either."""
+    with screen.steps() as steps:
+        for event in events:
+            kind, name = event["event"], str(event.get("name", ""))
+            if kind in ("ready", "failed"):
+                return event
+            if kind == "progress":
+                words = str(event.get("what") or event.get("message") or "")
+                steps.step(name, words, event.get("done"), event.get("total"))
+            elif kind == "serving":
+                steps.step(name, "SERVING", None, None)
+            else:
+                steps.step(name, _words(event), None, None)
+    return None
+
+
+def _failed(supervisor: Spawned, failure: Event) -> int:
+    """Say why it did not start, once it has ended."""
+    code = supervisor.wait()
+    if supervisor.interrupted:
+        screen.say("k2: stopped before all was SERVING")
+        return code or INTERRUPTED
+    reason = failure.get("reason") or "PROCESS_DIED"
+    message = failure.get("message") or (
+        f"the supervisor ended with {code}: {supervisor.last_words() or 'no message'}"
+    )
+    screen.say(f"k2: {reason}: {message}")
+    return code or 1
+
+
+def _watch(events: Iterator[Event]) -> Event | None:
+    """Say what happens while it runs, until it ends; the failure it ended with, if it did."""
+    failure = None
+    for event in events:
+        if event["event"] == "failed":
+            failure = event
+        elif event["event"] in ("restarting", "restarted", "draining", "stopped"):
+            screen.say(_words(event))
+    return failure
+
+
+def _words(event: Event) -> str:
+    """An event as a person reads it."""
+    name, kind = event.get("name"), event["event"]
+    if event.get("message"):
+        return str(event["message"])
+    if kind == "restarting":
+        return (
+            f"{name} ended with {event.get('exit_code')}: starts again in"
+            f" {event.get('in_s', 0)} s (restart {event.get('restarts')})"
+        )
+    return f"{name} {kind}" if name else kind
+
+
+def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -> None:
+    """Addresses, source and a first answer: on stdout, the one thing this command is for."""
+    content = {name: value for name, value in ready.items() if name != "event"}
+    symbols = [str(symbol) for symbol in content.get("symbols") or ()]
+    control = content.get("control")
+    answer = first_answer(str(control), symbols[0], interrupted) if symbols and control else None
+    if as_json:
+        found = answer.document() if answer else None
+        click.echo(documents.line(content | {"first_answer": found}))
+        return
+    took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
+    click.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
+    for name in _ADDRESSES:
+        if content.get(name):
+            click.echo(f"  {name:<9} {content[name]}")
+    click.echo(f"  {'data':<9} {content.get('data_dir')}")
+    if answer is None:
+        click.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
+        return
+    click.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
+    click.echo(answer.text())
+    click.echo(summary(answer.rows.num_rows, answer.provenance))

@@ -1,0 +1,49 @@
+"""`k2 verify`: fold the tape again and compare; is everything stored once, and nothing lost?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from k2cli import documents, options, screen
+from k2cli.spawned import Event
+from k2cli.tools import run_tool
+
+_HOLES_SHOWN_MAX = 20
+
+
+@click.command()
+@options.as_json
+@options.data_dir
+@click.pass_context
+def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
+    """Prove what is stored: tape against lake, dead letters and state, by partition and symbol.
+
+    Holes in trade ids are listed, not failures. Exit code 1: loss, doubling or disagreement.
+    """
+    found: dict[str, Any] = {}
+
+    def take(event: Event) -> None:
+        found.update({name: value for name, value in event.items() if name != "event"})
+
+    code = run_tool("verify", [], options.directory_of(data_dir), take)
+    report = found.get("report", found)
+    if found and as_json:
+        click.echo(documents.text(report))
+    elif found:
+        _show(found, report)
+    context.exit(code)
+
+
+def _show(found: dict[str, Any], report: dict[str, Any]) -> None:
+    verdict = "ok" if found.get("ok") else "FAILED"
+    click.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
+    for name, listed in report.items():
+        if isinstance(listed, list) and listed and isinstance(listed[0], dict):
+            rows = [list(each.values()) for each in listed[:_HOLES_SHOWN_MAX]]
+            screen.table([str(column) for column in listed[0]], rows, title=name)
+            if len(listed) > _HOLES_SHOWN_MAX:
+                more = len(listed) - _HOLES_SHOWN_MAX
+                screen.say(f"{name}: {more:,} more; --json lists all")
