@@ -1,6 +1,6 @@
 """`make bench`: runs every benchmark of this folder and prints one table beside the floors.
 
-Each `bench_*.py` has `measure() -> list[tuple[str, float, str]]`: name, value, unit. Rates are given
+Each `bench_*.py` has `measure() -> list[tuple[str, float, str]]`: name, value, unit. Rates stand
 beside a limit measured in the same run; a figure without one says so in its name.
 """
 

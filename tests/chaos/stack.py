@@ -1,0 +1,105 @@
+"""A whole K2 on this machine for a test: `k2 up` on free ports in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from k2 import settings
+
+K2 = Path(sys.executable).with_name("k2")
+START_S = 300
+STOP_S = 60
+
+
+class Stack:
+    """A stack that runs while the `with` block does.
+
+    Attributes:
+        data_dir: its data directory.
+        addresses: what `k2 up --json` printed: control, flight and the rest.
+    """
+
+    def __init__(self, data_dir: Path, *options: str, environment: dict[str, str] | None = None):
+        self.data_dir = data_dir
+        self.addresses: dict[str, Any] = {}
+        self._command = [str(K2), "up", "--json", "--ports", "free", "--data-dir", str(data_dir)]
+        self._command += options
+        self._environment = settings.environment() | (environment or {})
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Stack:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir / "up.log").open("a") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        self.addresses = json.loads(self._read_document())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        self._process.wait(STOP_S)
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def _read_document(self) -> str:
+        """The one JSON object of `k2 up --json`, however it is laid out."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        text = ""
+        for line in self._process.stdout:
+            text += line
+            try:
+                json.loads(text)
+            except ValueError:
+                continue
+            return text
+        self._process.wait(STOP_S)
+        raise AssertionError(f"k2 up failed: {text} {(self.data_dir / 'up.log').read_text()}")
+
+    def k2(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a `k2` command against this stack."""
+        done = subprocess.run(
+            [str(K2), *arguments, "--data-dir", str(self.data_dir)],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"k2 {' '.join(arguments)}: {done.returncode} {done.stderr}")
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """The JSON document a command prints."""
+        return json.loads(self.k2(*arguments, "--json").stdout)
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What `k2 status` says of each process, by name."""
+        return {process["name"]: process for process in self.json("status")["processes"]}
+
+    def kill(self, name: str) -> int:
+        """`kill -9` one process of this stack; its pid."""
+        pid = int(self.processes()[name]["pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+def ids_of(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Trade ids of JSON rows."""
+    return [int(row["trade_id"]) for row in rows]
