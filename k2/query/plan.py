@@ -193,10 +193,17 @@ class RowsOverTime:
         return edge if low < edge < high else None
 
 
-def plan_lake(request: TradesRequest, lake: LakeFacts) -> Plan:
-    """What COMMITTED and AS_OF read: the files hold the rows below O(S) and no others."""
+def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Plan:
+    """What COMMITTED and AS_OF read.
+
+    Args:
+        request: what is asked, with `last` resolved.
+        lake: the snapshot asked for, or any newer one.
+        end: positions of the snapshot asked for.
+    """
     files = lake.files.within(request.range).of(request.symbols, request.exchanges)
-    return Plan(request.range, {}, files, {}, (), skips_lake=False, missing=())
+    ends = {p: stop for p, stop in enumerate(end.offsets) if lake.positions[p] > stop}
+    return Plan(request.range, {}, files, ends, (), skips_lake=False, missing=())
 
 
 def plan_union(
@@ -217,16 +224,14 @@ def plan_union(
     """
     partitions = sorted(partitions)
     alone = {p: _cut(p, tail.low[p], tail, end) for p in partitions}
-    behind = [p for p in partitions if tail.position[p] < end[p]]
-    readable = not any(p in tail.released for p in partitions)
+    readable = all(p not in tail.released and tail.position[p] >= end[p] for p in partitions)
     floor_us = max(tail.time_max_below.values(), default=_NEVER_US)
     later = tuple(chunk for chunk in tail.chunks if chunk.time_min_us > floor_us)
     times = _newest(request, request.range, later, alone)
     above = floor_us == _NEVER_US if times.start_us is None else times.start_us > floor_us
     if readable and above and (times.start_us is not None or lake is None):
         chunks = _chosen(tail.chunks, alone, times)
-        missing = (Missing(Lack.BEHIND, tuple(behind)),) if behind else ()
-        return Plan(times, alone, _NO_FILES, {}, chunks, skips_lake=True, missing=missing)
+        return Plan(times, alone, _NO_FILES, {}, chunks, skips_lake=True, missing=())
     return _hybrid(request, partitions, lake, tail, end)
 
 

@@ -163,6 +163,10 @@ class Tail:
         """Per partition the offset below which every record has been judged and is visible."""
         return self._window.position
 
+    def released(self) -> frozenset[int]:
+        """Partitions let go for want of memory."""
+        return self._window.released
+
     def states(self) -> Mapping[int, FoldState]:
         """What the fold remembers of each partition just now."""
         return dict(self._states)

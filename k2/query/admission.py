@@ -1,0 +1,68 @@
+"""Lets only so many queries run at once; says to the others when to come back. Sans-IO.
+
+A refusal is cheap and honest; a queue would only hide the overload behind a deadline.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from k2 import limits
+from k2.errors import Overloaded, Reason
+
+_RETRY_MIN_S = 0.1
+_RETRY_MAX_S = 5.0
+_WEIGHT = 0.2  # of the newest query in the mean
+
+
+class Admission:
+    """Counts running queries. Thread-safe.
+
+    Args:
+        running_max: so many may run at once.
+    """
+
+    def __init__(self, running_max: int = limits.QUERIES_RUNNING_MAX) -> None:
+        self._running_max = running_max
+        self._lock = threading.Lock()
+        self._running = 0
+        self._refused = 0
+        self._mean_s = _RETRY_MIN_S
+
+    @property
+    def running(self) -> int:
+        """Queries that run now."""
+        return self._running
+
+    @property
+    def refused(self) -> int:
+        """Queries refused so far."""
+        return self._refused
+
+    def enter(self) -> None:
+        """Count one more running query; `leave` must follow.
+
+        Raises:
+            Overloaded: TOO_MANY_QUERIES, with the time after which one has likely ended.
+        """
+        with self._lock:
+            if self._running >= self._running_max:
+                self._refused += 1
+                raise Overloaded(
+                    Reason.TOO_MANY_QUERIES,
+                    f"{self._running} queries are running, the most this server takes",
+                    metadata={"running_max": str(self._running_max)},
+                    retry_after_s=min(max(self._mean_s, _RETRY_MIN_S), _RETRY_MAX_S),
+                )
+            self._running += 1
+
+    def leave(self, took_s: float) -> None:
+        """Count one query less.
+
+        Args:
+            took_s: how long it ran.
+        """
+        with self._lock:
+            assert self._running > 0, "more queries left than entered"
+            self._running -= 1
+            self._mean_s += _WEIGHT * (took_s - self._mean_s)

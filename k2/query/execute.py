@@ -1,0 +1,349 @@
+"""Reads what a plan names and streams it in canonical order; DuckDB is spoken here alone.
+
+A plan is cut into parts of its times, a bounded number of rows each. A part that reads only the
+tail is answered from its arrays; a part that reads files is one SQL statement over those files,
+with the tail's rows of that part beside them. Parts follow each other in canonical order, so the
+whole is never in memory, and a limit ends the reading early: a question for the newest rows reads
+the newest files only.
+
+One database in memory serves all queries: its memory limit, threads and temporary directory bound
+them together. Its configuration is locked, and outside the warehouse it can read no file. It runs
+K2's own statements only; that is no place for a user's SQL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
+from k2.market import schema
+from k2.query import sql
+from k2.query.plan import Plan, RowsOverTime
+from k2.query.request import Order
+from k2.query.view import OpenQuery
+from k2.tape.chunk import TailRows
+
+_ROWS_FIRST = 100_000  # of the first part, so that the first batch comes soon
+_ROWS_MAX = 500_000  # of a part
+_GROWTH = 4.0
+_LABEL_BYTES = 12  # of a text in a row, about
+_FILE_SCHEME = "file://"
+
+
+class Executor:
+    """Runs opened queries. Thread-safe; close it when all answers are closed.
+
+    Args:
+        clock: for deadlines.
+        warehouse: the lake's folder, a path or a file URI: the only place it reads from.
+        temp_dir: where sorts that outgrow the memory go.
+        memory_bytes: of all running queries together.
+        threads: of all running queries together.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        warehouse: str,
+        temp_dir: Path,
+        memory_bytes: int = limits.QUERY_MEMORY_BYTES_MAX,
+        threads: int = limits.QUERY_THREADS,
+    ) -> None:
+        self._clock = clock
+        self._running: set[Answer] = set()
+        self._watching = threading.Condition()
+        self._closed = False
+        self._database = _database(warehouse, temp_dir, memory_bytes, threads)
+        self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+        self._watcher.start()
+
+    def run(self, opened: OpenQuery, deadline_s: float = limits.QUERY_DEADLINE_S) -> Answer:
+        """Start to answer.
+
+        Args:
+            opened: what to read.
+            deadline_s: seconds from now after which the answer ends in an error.
+        """
+        ends_at_s = self._clock.monotonic_s() + deadline_s
+        answer = Answer(opened, self._database.cursor(), self._clock, ends_at_s, self._forget)
+        with self._watching:
+            self._running.add(answer)
+            self._watching.notify()
+        return answer
+
+    def close(self) -> None:
+        """End all answers and the database."""
+        with self._watching:
+            self._closed = True
+            running = list(self._running)
+            self._watching.notify()
+        self._watcher.join()
+        for answer in running:
+            answer.close()
+        self._database.close()
+
+    def _forget(self, answer: Answer) -> None:
+        with self._watching:
+            self._running.discard(answer)
+
+    def _watch(self) -> None:
+        """Interrupt answers whose deadline has passed, also inside a statement."""
+        with self._watching:
+            while not self._closed:
+                now_s = self._clock.monotonic_s()
+                for answer in self._running:
+                    if now_s >= answer.ends_at_s:
+                        answer.interrupt()
+                self._watching.wait(limits.DEADLINE_POLL_S if self._running else None)
+
+
+class Answer:
+    """The rows of one query as an iterator of record batches, each within `limits`.
+
+    One thread iterates; any thread may close it, which frees the worker at once.
+
+    Attributes:
+        schema: the asked columns, with the types of `market.schema`.
+        opened: what is answered; its provenance says where from.
+        ends_at_s: deadline, on the monotonic clock.
+        rows_lake, rows_tail: rows given so far.
+    """
+
+    def __init__(
+        self,
+        opened: OpenQuery,
+        cursor: duckdb.DuckDBPyConnection,
+        clock: Clock,
+        ends_at_s: float,
+        forget: Callable[[Answer], None],
+    ) -> None:
+        trade = schema.arrow_schema(schema.TRADE)
+        self.opened = opened
+        self.schema = pa.schema([trade.field(name) for name in opened.request.output_columns])
+        self.ends_at_s = ends_at_s
+        self.rows_lake = 0
+        self.rows_tail = 0
+        self._cursor = cursor
+        self._clock = clock
+        self._forget = forget
+        self._using = threading.Lock()
+        self._done = False
+        self._cancelled = False
+        self._batch_rows = _rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
+        self._source = self._batches()
+
+    def __iter__(self) -> Answer:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        """The next batch.
+
+        Raises:
+            Overloaded: DEADLINE_EXCEEDED; TOO_MANY_QUERIES when they need more memory than there is.
+            Unavailable: LAKE_UNAVAILABLE when a file cannot be read.
+            Data: LAKE_CORRUPT when it is no Parquet file.
+        """
+        with self._using:
+            try:
+                batch = None if self._done else self._next()
+            except BaseException:
+                self._finish()
+                raise
+            if batch is None:
+                self._finish()
+                raise StopIteration
+            return batch
+
+    def close(self) -> None:
+        """Stop, also inside a statement, and free everything."""
+        self._cancelled = True
+        self.interrupt()
+        with self._using:
+            self._finish()
+
+    def interrupt(self) -> None:
+        """End the statement that runs, if any."""
+        if not self._done:
+            with contextlib.suppress(duckdb.Error):
+                self._cursor.interrupt()
+
+    def _next(self) -> pa.RecordBatch | None:
+        if self._cancelled:
+            return None
+        if self._clock.monotonic_s() >= self.ends_at_s:
+            raise _too_late()
+        try:
+            return next(self._source, None)
+        except (duckdb.Error, pa.ArrowException) as error:
+            if self._cancelled:
+                return None
+            if self._clock.monotonic_s() >= self.ends_at_s:
+                raise _too_late() from error
+            raise _translated(error) from error
+
+    def _finish(self) -> None:
+        if not self._done:
+            self._done = True
+            self._source.close()
+            self._cursor.close()
+            self._forget(self)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _batches(self) -> Generator[pa.RecordBatch, None, None]:
+        """All batches, part by part."""
+        request = self.opened.request
+        over_time, left = RowsOverTime(self.opened.plan), request.limit
+        wanted = _rows_first(request.limit)
+        while left is None or left > 0:
+            part = over_time.take(wanted, descending=request.order is Order.DESC)
+            if part is None:
+                return
+            before = self.rows_lake + self.rows_tail
+            for batch in self._part(part, left):
+                yield from _bounded(batch)
+            given = self.rows_lake + self.rows_tail - before
+            left = None if left is None else left - given
+            # Files hold other symbols too: where few rows were asked for, parts may be larger.
+            useful = max(given / wanted, 1 / 64)
+            wanted = min(wanted * _GROWTH, _ROWS_MAX / useful)
+
+    def _part(self, part: Plan, limit: int | None) -> Iterator[pa.RecordBatch]:
+        held, cuts = self.opened.held, part.cuts
+        tail = TailRows(
+            (
+                held[chunk.chunk_id].cut(cuts[chunk.partition].low, cuts[chunk.partition].end)
+                for chunk in part.chunks
+            ),
+            part.times,
+        )
+        return self._with_files(part, tail, limit) if len(part.files) else self._of(tail, limit)
+
+    def _of(self, tail: TailRows, limit: int | None) -> Iterator[pa.RecordBatch]:
+        """Rows of the tail alone."""
+        request = self.opened.request
+        order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
+        for start in range(0, len(order), self._batch_rows):
+            batch = tail.batch(request.output_columns, order[start : start + self._batch_rows])
+            self.rows_tail += batch.num_rows
+            yield batch
+
+    def _with_files(
+        self, part: Plan, tail: TailRows, limit: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of the lake, and of the tail where it has any."""
+        request = self.opened.request
+        if len(tail):
+            order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
+            rows = tail.batch(sql.needed_columns(request), order)
+            self._cursor.register(sql.TAIL_TABLE, rows)
+        paths = [path.removeprefix(_FILE_SCHEME) for path in part.files.paths]
+        statement = sql.trades(request, part, paths, limit, tail=len(tail) > 0)
+        reader = self._cursor.sql(
+            statement.text, params=list(statement.parameters)
+        ).to_arrow_reader(self._batch_rows)
+        for batch in reader:
+            in_tail = pc.sum(batch.column(sql.IN_TAIL)).as_py() or 0
+            self.rows_tail += in_tail
+            self.rows_lake += batch.num_rows - in_tail
+            yield _conformed(batch, self.schema)
+        if len(tail):
+            self._cursor.unregister(sql.TAIL_TABLE)
+
+
+def _database(
+    warehouse: str, temp_dir: Path, memory_bytes: int, threads: int
+) -> duckdb.DuckDBPyConnection:
+    """A database in memory that reads the warehouse and nothing else, with locked settings."""
+    temp_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(warehouse.removeprefix(_FILE_SCHEME)).resolve()
+    database = duckdb.connect(":memory:")
+    for name, value in (
+        ("threads", threads),
+        ("memory_limit", f"{memory_bytes}B"),
+        ("temp_directory", str(temp_dir)),
+        ("TimeZone", "UTC"),
+        ("preserve_insertion_order", True),
+        ("autoinstall_known_extensions", False),
+        ("autoload_known_extensions", False),
+        ("python_enable_replacements", False),
+        ("allowed_directories", [f"{folder}/"]),
+        ("enable_external_access", False),
+        ("lock_configuration", True),
+    ):
+        database.execute(f"SET {name} = {_literal(value)}")
+    return database
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return str(value)
+
+
+def _rows_first(limit: int | None) -> float:
+    return _ROWS_FIRST if limit is None else min(max(8 * limit, _ROWS_FIRST // 5), _ROWS_FIRST)
+
+
+def _rows_of(size_bytes: int, columns: pa.Schema) -> int:
+    """Rows of these columns that likely fit into so many bytes."""
+    width = sum(
+        field.type.bit_width // 8 if pa.types.is_primitive(field.type) else _LABEL_BYTES
+        for field in columns
+    )
+    return max(1024, min(65_536, size_bytes // width // 1024 * 1024))
+
+
+def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch, in halves of halves until each is small enough to be sent."""
+    if batch.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX or batch.num_rows == 1:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _bounded(batch.slice(0, half))
+    yield from _bounded(batch.slice(half))
+
+
+def _conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
+    """The asked columns with exactly the types of the schema; DuckDB's differ in name only."""
+    arrays = [
+        column if column.type == field.type else column.cast(field.type)
+        for field, column in zip(columns, batch.columns, strict=False)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns)
+
+
+def _too_late() -> Overloaded:
+    return Overloaded(
+        Reason.DEADLINE_EXCEEDED, "the deadline passed before the answer was complete: ask for less"
+    )
+
+
+def _translated(error: Exception) -> K2Error:
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return Overloaded(
+            Reason.TOO_MANY_QUERIES,
+            "the running queries need more memory than they may take",
+            retry_after_s=1.0,
+        )
+    if isinstance(error, duckdb.IOException | duckdb.HTTPException):
+        return Unavailable(
+            Reason.LAKE_UNAVAILABLE,
+            "a file of the lake cannot be read; plan the query again",
+            retry_after_s=limits.SNAPSHOT_POLL_S,
+        )
+    if isinstance(error, duckdb.InvalidInputException):
+        return Data(Reason.LAKE_CORRUPT, f"a file of the lake is not what it was: {error}")
+    return Internal(Reason.INTERNAL, f"the query failed: {error}")

@@ -1,0 +1,152 @@
+"""Where an answer comes from, and how much of the asked it holds (guarantees G4 and G5).
+
+Completeness is sound and coarse. The fold knows which ids of an instrument are missing, not when
+they were traded; but a missing trade lies between two that were seen, so it is never newer than the
+newest trade seen. So an answer reads GAPS when an instrument asked for has a hole in its ids,
+unless its range starts after that instrument's newest trade.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from k2.errors import Reason
+from k2.market.fold import FoldState, Seen
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector, TimeRange
+
+GAPS_LISTED_MAX = 100
+
+
+class Completeness(StrEnum):
+    """How much of the asked range an answer holds."""
+
+    COMPLETE = "COMPLETE"
+    GAPS = "GAPS"
+    PARTIAL = "PARTIAL"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Trade ids that were never seen, inclusive."""
+
+    instrument: Instrument
+    first_id: int
+    last_id: int
+
+
+@dataclass(frozen=True)
+class MissingPart:
+    """A side that is not in the answer, because the caller allowed that.
+
+    Attributes:
+        part: lake or tail.
+        reason: what the query would have failed with.
+        message: the same for a person.
+    """
+
+    part: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the rows come from.
+
+    Attributes:
+        snapshot_id: S; 0 while the lake is empty.
+        committed_at_us: when S was committed; None while the lake is empty.
+        positions: O(S).
+        end: E; equal to `positions` where the lake alone answers.
+        planned_at_us: when E was fixed.
+        newest_receive_us: when the newest row the tail holds of those asked for was received; None
+            where it holds none.
+        source: what the rows are: live, recorded or simulated.
+        completeness: how much of the asked range the answer holds.
+        gaps: ids missing, at most `GAPS_LISTED_MAX`.
+        gaps_total: how many gaps there are.
+        missing: sides that are not in the answer.
+    """
+
+    snapshot_id: int
+    committed_at_us: int | None
+    positions: OffsetVector
+    end: OffsetVector
+    planned_at_us: int
+    newest_receive_us: int | None
+    source: str
+    completeness: Completeness
+    gaps: tuple[Gap, ...]
+    gaps_total: int
+    missing: tuple[MissingPart, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an answer will cost to read: files, chunks, and the bytes and rows in them."""
+
+    files: int
+    chunks: int
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Holes:
+    """The gaps that may lie in an answer, and whether every instrument asked for was ever seen."""
+
+    listed: tuple[Gap, ...]
+    total: int
+    all_seen: bool
+
+
+def holes_of(
+    states: Mapping[int, FoldState], asked: Collection[Instrument] | None, times: TimeRange
+) -> Holes:
+    """What the fold knows of the instruments asked for (None: all).
+
+    Args:
+        states: of every partition.
+        asked: which instruments.
+        times: event times of the answer.
+    """
+    seen = _seen(states, asked)
+    broken = {
+        instrument: of
+        for instrument, of in seen.items()
+        if len(of.intervals) > 1 and (times.start_us is None or of.time_max_us >= times.start_us)
+    }
+    gaps = (
+        Gap(instrument, first, last)
+        for instrument in sorted(broken)
+        for first, last in broken[instrument].holes()
+    )
+    return Holes(
+        tuple(islice(gaps, GAPS_LISTED_MAX)),
+        sum(len(of.intervals) - 1 for of in broken.values()),
+        bool(seen) and (asked is None or len(seen) == len(asked)),
+    )
+
+
+def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Completeness:
+    """The worst that is true; UNKNOWN where nothing is known of the holes."""
+    if missing:
+        return Completeness.PARTIAL
+    if holes is None:
+        return Completeness.UNKNOWN
+    if holes.total:
+        return Completeness.GAPS
+    return Completeness.COMPLETE if holes.all_seen else Completeness.UNKNOWN
+
+
+def _seen(
+    states: Mapping[int, FoldState], asked: Collection[Instrument] | None
+) -> dict[Instrument, Seen]:
+    if asked is None:
+        return {one: of for state in states.values() for one, of in state.seen.items()}
+    return {one: state.seen[one] for one in asked for state in states.values() if one in state.seen}

@@ -1,0 +1,225 @@
+"""The two sides of a question, as a query sees them: the lake's snapshots, and the tail.
+
+The seams that a view needs, and the lake's side: what it has read of snapshots stays in memory, so
+that a warm plan does no I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from k2 import limits
+from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
+from k2.lake.snapshot import LakeSnapshot
+from k2.market.files import FileIndex
+from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
+from k2.market.offsets import FileStat, OffsetVector
+from k2.query.plan import LakeFacts
+from k2.query.request import TradesRequest
+from k2.tape.window import TailView
+
+Kept = TypeVar("Kept")
+
+
+class SnapshotSource(Protocol):
+    """The part of `k2.lake.snapshot.SnapshotReader` that a view needs."""
+
+    def current(self) -> LakeSnapshot | None:
+        """The newest snapshot; None while the lake is empty."""
+        ...
+
+    def get(self, snapshot_id: int) -> LakeSnapshot:
+        """A snapshot by its id."""
+        ...
+
+    def as_of(self, time_us: int) -> LakeSnapshot:
+        """The newest snapshot committed at or before a time."""
+        ...
+
+    def files(self, snapshot_id: int) -> Sequence[FileStat]:
+        """The data files of a snapshot."""
+        ...
+
+    def states(self, snapshot: LakeSnapshot) -> Mapping[int, FoldState]:
+        """The fold's states at a snapshot."""
+        ...
+
+
+class TailSource(Protocol):
+    """The part of `k2.tape.tail.Tail` that a view needs."""
+
+    @property
+    def failure(self) -> K2Error | None:
+        """Why it reads no more."""
+        ...
+
+    def start(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        """Read from a snapshot's positions on."""
+        ...
+
+    def close(self) -> None:
+        """Stop reading."""
+        ...
+
+    def position(self) -> OffsetVector:
+        """Where every row below is visible."""
+        ...
+
+    def released(self) -> frozenset[int]:
+        """Partitions let go for want of memory."""
+        ...
+
+    def states(self) -> Mapping[int, FoldState]:
+        """The fold's states just now."""
+        ...
+
+    def instruments(self) -> Collection[Instrument]:
+        """Every instrument that ever had a row."""
+        ...
+
+    def view(
+        self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
+    ) -> TailView:
+        """Hold rows."""
+        ...
+
+    def wait_until(
+        self, end: OffsetVector, timeout_s: float, partitions: Collection[int] | None = None
+    ) -> bool:
+        """Wait for a position."""
+        ...
+
+    def evict(self, covered: OffsetVector) -> int:
+        """Let go what the lake holds."""
+        ...
+
+    def restore(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        """Read released partitions again."""
+        ...
+
+
+class Homes(Protocol):
+    """The part of `k2.tape.placement.Placement` that a view needs."""
+
+    def known(self) -> Mapping[Instrument, int]:
+        """The partition map as last read."""
+        ...
+
+    def refresh(self) -> Mapping[Instrument, int]:
+        """The partition map, read again."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannableSnapshot:
+    """A snapshot ready to be planned on; `snapshot` is None while the lake is empty."""
+
+    snapshot: LakeSnapshot | None
+    facts: LakeFacts
+
+    @property
+    def snapshot_id(self) -> int:
+        """Its id; 0 while the lake is empty."""
+        return self.snapshot.snapshot_id if self.snapshot else 0
+
+
+class LakeSide:
+    """The lake as queries see it: one published snapshot, and some older ones kept in memory.
+
+    Args:
+        snapshots: reads the lake.
+        partitions: how many the tape has.
+    """
+
+    def __init__(self, snapshots: SnapshotSource, partitions: int) -> None:
+        self.partitions = partitions
+        self._snapshots = snapshots
+        zero = OffsetVector.zero(0, partitions)
+        self._empty = PlannableSnapshot(None, LakeFacts(zero, FileIndex(())))
+        self._published: PlannableSnapshot | None = None
+        self._kept: dict[int, PlannableSnapshot] = {}
+        self._states: dict[int, Mapping[int, FoldState]] = {}
+        self._refreshing = threading.Lock()
+
+    def published(self) -> PlannableSnapshot:
+        """The snapshot to plan on; asks nobody.
+
+        Raises:
+            Unavailable: STARTING before the first `refresh`.
+        """
+        if self._published is None:
+            raise Unavailable(
+                Reason.STARTING, "the lake was not read yet", retry_after_s=limits.SNAPSHOT_POLL_S
+            )
+        return self._published
+
+    def refresh(self) -> PlannableSnapshot:
+        """Read the newest snapshot and publish it.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE; the snapshot published before stays.
+            Data: PARTITIONS_CHANGED when the lake was written from another tape.
+        """
+        with self._refreshing:
+            snapshot = self._snapshots.current()
+            self._published = self._ready(snapshot) if snapshot else self._empty
+            return self._published
+
+    def pinned(self, request: TradesRequest) -> PlannableSnapshot:
+        """The snapshot that COMMITTED or AS_OF means.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT.
+            Unavailable: LAKE_UNAVAILABLE.
+        """
+        if request.as_of_snapshot is not None:
+            return self._ready(self._snapshots.get(request.as_of_snapshot))
+        if request.as_of_time_us is not None:
+            return self._ready(self._snapshots.as_of(request.as_of_time_us))
+        return self.refresh()
+
+    def named_or_newer(self, snapshot_id: int) -> PlannableSnapshot:
+        """A snapshot by its id, or the published one where it is no longer kept.
+
+        A newer snapshot holds the same rows below the same positions, so it answers as well.
+        """
+        kept = self._kept.get(snapshot_id)
+        if kept is not None or snapshot_id == 0:
+            return kept or self.published()
+        try:
+            return self._ready(self._snapshots.get(snapshot_id))
+        except (NotFound, Unavailable):
+            return self.published()
+
+    def states(self, of: PlannableSnapshot) -> Mapping[int, FoldState]:
+        """The fold's states at a snapshot; none while the lake is empty."""
+        if of.snapshot is None:
+            return {}
+        states = self._states.get(of.snapshot_id)
+        if states is None:
+            states = self._snapshots.states(of.snapshot)
+            self._states = _newest(self._states) | {of.snapshot_id: states}
+        return states
+
+    def _ready(self, snapshot: LakeSnapshot) -> PlannableSnapshot:
+        kept = self._kept.get(snapshot.snapshot_id)
+        if kept is None:
+            if len(snapshot.positions.offsets) != self.partitions:
+                raise Data(
+                    Reason.PARTITIONS_CHANGED,
+                    f"the lake was written from {len(snapshot.positions.offsets)} partitions, "
+                    f"the tape has {self.partitions}",
+                )
+            files = FileIndex(self._snapshots.files(snapshot.snapshot_id))
+            kept = PlannableSnapshot(snapshot, LakeFacts(snapshot.positions, files))
+            self._kept = _newest(self._kept) | {snapshot.snapshot_id: kept}
+        return kept
+
+
+def _newest(kept: Mapping[int, Kept]) -> dict[int, Kept]:
+    """All but what must make room for one more."""
+    return dict([*kept.items()][1 - limits.FILE_LISTS_KEPT :])
