@@ -26,8 +26,6 @@ _REASONS: dict[int, tuple[type[K2Error], Reason]] = {
     KafkaError.OFFSET_OUT_OF_RANGE: (Data, Reason.RETENTION_OVERTOOK),
     KafkaError._AUTO_OFFSET_RESET: (Data, Reason.RETENTION_OVERTOOK),
     KafkaError._LOG_TRUNCATION: (Data, Reason.TAPE_TRUNCATED),
-    KafkaError._FENCED: (Data, Reason.WRITER_FENCED),
-    KafkaError.FENCED_INSTANCE_ID: (Data, Reason.WRITER_FENCED),
     KafkaError.MSG_SIZE_TOO_LARGE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
     KafkaError.INVALID_MSG_SIZE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
 }
@@ -44,7 +42,11 @@ def configuration(bootstrap: str, **more: Any) -> dict[str, Any]:  # noqa: ANN40
         "socket.keepalive.enable": True,
         "allow.auto.create.topics": False,
         "logger": _log,
-    } | {name.replace("_", "."): value for name, value in more.items()}
+    } | {_dotted(name): value for name, value in more.items()}
+
+
+def _dotted(name: str) -> str:
+    return name if name.endswith("_cb") else name.replace("_", ".")
 
 
 def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:

@@ -32,17 +32,13 @@ from k2.tape.client import configuration, translate
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
 OnRevoke: TypeAlias = Callable[[list[int]], None]
 
-_FATAL = frozenset(
+_LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,
         KafkaError.OFFSET_OUT_OF_RANGE,
         KafkaError._LOG_TRUNCATION,
-        KafkaError._FATAL,
-        KafkaError._FENCED,
-        KafkaError.FENCED_INSTANCE_ID,
     }
 )
-_LOST = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,8 @@ class TapeReader:
         self._paused: frozenset[int] = frozenset()
         self._connected = False
         self._last_error = ""
-        self._failure: K2Error | None = None
+        self._failure: K2Error | None = None  # raised once
+        self._fenced: K2Error | None = None  # raised for ever
         self._consumer = Consumer(
             configuration(
                 tape.bootstrap,
@@ -88,6 +85,7 @@ class TapeReader:
                 check_crcs=True,
                 fetch_min_bytes=1,
                 fetch_wait_max_ms=int(limits.FETCH_WAIT_S * 1000),
+                fetch_queue_backoff_ms=5,
                 fetch_error_backoff_ms=100,
                 queued_min_messages=limits.FETCH_QUEUE_RECORDS,
                 queued_max_messages_kbytes=limits.FETCH_QUEUE_BYTES_MAX // limits.KIB,
@@ -245,6 +243,8 @@ class TapeReader:
     # --- errors ---------------------------------------------------------------------------------
 
     def _check(self) -> None:
+        if self._fenced is not None:
+            raise self._fenced
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -255,7 +255,9 @@ class TapeReader:
             error = message.error()
             if error is not None:
                 self._note(error)
-                if error.code() in _FATAL:
+                if error.code() == KafkaError._FATAL:
+                    self._fenced = _fenced(error)
+                elif error.code() in _LOST:
                     self._failure = self._failure or self._explained(message, error)
         good = list(compress(messages, [not message.error() for message in messages]))
         if not good:
@@ -265,8 +267,6 @@ class TapeReader:
     def _explained(self, message: Message, error: KafkaError) -> K2Error:
         """Whether retention overtook a position, or the tape ends before it."""
         failure = translate(error, f"cannot read {self._topic}")
-        if error.code() not in _LOST:
-            return failure
         partition = message.partition() or 0
         position = self._positions.get(partition, 0)
         try:
@@ -284,12 +284,20 @@ class TapeReader:
 
     def _on_error(self, error: KafkaError) -> None:
         self._note(error)
-        if error.fatal() or error.code() in _FATAL:
-            self._failure = translate(error, f"cannot read {self._topic}")
+        if error.fatal():
+            self._fenced = _fenced(error)
 
     def _on_statistics(self, text: str) -> None:
         brokers = json.loads(text).get("brokers", {}).values()
         self._connected = any(broker.get("state") == "UP" for broker in brokers)
+
+
+def _fenced(error: KafkaError) -> Data:
+    """A consumer has one fatal error: its identity is another's."""
+    return Data(
+        Reason.WRITER_FENCED,
+        f"another member of the group has taken this one's identity: {error.str()}",
+    )
 
 
 def _lost(partition: int, position: int, start: int, end: int) -> Data:

@@ -59,7 +59,13 @@ class DeadLetterOffice:
         self._bootstrap = bootstrap
         self._topic = topic
         size_max = limits.DEAD_LETTER_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
-        self._producer = Producer(producer_configuration(bootstrap, message_max_bytes=size_max))
+        self._producer = Producer(
+            producer_configuration(
+                bootstrap,
+                message_max_bytes=size_max,
+                queue_buffering_max_kbytes=4 * size_max // limits.KIB,
+            )
+        )
 
     def publish(self, letters: Sequence[DeadLetter], wait_s: float = limits.BOARD_WAIT_S) -> None:
         """Publish letters; returns when every one is acknowledged.
@@ -67,23 +73,22 @@ class DeadLetterOffice:
         Raises:
             Unavailable: not all were acknowledged within `wait_s`; publish them again.
         """
+        if not letters:
+            return
         receipt = _Receipt(len(letters))
         for letter in letters:
-            self._produce(letter, receipt)
-        while not receipt.done.is_set() and self._producer.flush(wait_s) == 0:
-            pass
+            self._produce(letter, receipt, wait_s)
+        if self._producer.flush(wait_s) == 0:
+            receipt.done.wait(wait_s)  # another thread's flush may be delivering it just now
         if receipt.error is not None:
             raise translate(receipt.error, "dead letters were not acknowledged")
-        if letters and not receipt.done.is_set():
-            raise Unavailable(
-                Reason.TAPE_UNAVAILABLE,
-                f"dead letters were not acknowledged within {wait_s} s",
-                retry_after_s=limits.RECONNECT_MAX_S,
-            )
+        if not receipt.done.is_set():
+            self._producer.purge(in_flight=False)
+            raise _unacknowledged(wait_s)
 
-    def _produce(self, letter: DeadLetter, receipt: _Receipt) -> None:
+    def _produce(self, letter: DeadLetter, receipt: _Receipt, wait_s: float) -> None:
         value = letter.value
-        while True:
+        for _ in range(2):
             try:
                 self._producer.produce(
                     self._topic,
@@ -94,11 +99,12 @@ class DeadLetterOffice:
                     headers=_headers(letter),
                 )
             except BufferError:
-                self._producer.poll(limits.TAPE_RETRY_S)
+                self._producer.flush(wait_s)
             except KafkaException as error:
                 raise translate(error, "cannot publish a dead letter") from error
             else:
                 return
+        raise _unacknowledged(wait_s)
 
     def read_all(self) -> Iterator[DeadLetter]:
         """Every letter retained, up to the end of the topic at the call; positions may repeat.
@@ -125,6 +131,14 @@ class _Receipt:
         self._left -= 1
         if self._left == 0:
             self.done.set()
+
+
+def _unacknowledged(wait_s: float) -> Unavailable:
+    return Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"dead letters were not acknowledged within {wait_s} s",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )
 
 
 def _headers(letter: DeadLetter) -> dict[str, str | bytes | None]:

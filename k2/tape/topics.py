@@ -131,7 +131,7 @@ def _created(topic: str, future: Future[None]) -> None:
 
 
 def _check_partitions(admin: AdminClient, tape: TapeSettings) -> None:
-    found = len(_describe(admin, tape.topic).partitions)
+    found = persist(lambda: len(_made(admin, tape.topic).partitions))
     wanted = partition_count(tape)
     if found != wanted:
         raise Data(
@@ -140,6 +140,14 @@ def _check_partitions(admin: AdminClient, tape: TapeSettings) -> None:
             f"an epoch never changes; set tape.partitions_per_tier to {found // len(Tier)}",
             metadata={"topic": tape.topic, "found": str(found), "wanted": str(wanted)},
         )
+
+
+def _made(admin: AdminClient, topic: str) -> Any:  # noqa: ANN401 a TopicDescription
+    """The description of a topic that was just made, which not every request shows yet."""
+    try:
+        return _describe(admin, topic)
+    except NotFound as error:
+        raise Unavailable(error.reason, error.message) from error
 
 
 def _await_leaders(tape: TapeSettings) -> None:
