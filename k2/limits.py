@@ -54,6 +54,7 @@ FEED_BACKOFF_MAX_S = 30.0
 FEED_RENEW_S = 23 * 3600.0  # planned renewal before the venue's cut at 24 h
 FEED_OVERLAP_S = 10.0  # both connections open while renewing
 FEED_HIGH_WATER_INTERVAL_S = 1.0
+FEED_TICK_S = 0.02  # between two looks at what is due and what was acknowledged
 STREAMS_PER_CONNECTION_MAX = 1024
 FEED_CONNECT_S = 10.0  # for one attempt to connect
 FEED_QUIET_MAX_S = 600.0  # no trade for this long, though the venue answers: renew
@@ -151,7 +152,17 @@ FETCHES_AT_ONCE = 4
 FORMAT_S = 60.0  # to format the broker's storage
 BROKER_HEAP = 320 * MIB
 REGISTRY_HEAP = 160 * MIB
-DISK_FREE_MIN = 512 * MIB
+DISK_FREE_MIN = 512 * MIB  # to start
+DISK_FREE_STOP = 128 * MIB  # below it a running stack drains, while there is room to do so
+DISK_CHECK_S = 2.0
+CHILD_START_S = 120.0  # from a process's start until it serves
+CHILD_PROBE_S = 0.1
+RESTART_PAUSE_MIN_S = 0.2  # before a process that died is started again; doubled each time
+RESTART_PAUSE_MAX_S = 5.0
+CHILD_DRAIN_S = 15.0  # a process that was asked to stop; then it is killed
+CHILD_LINE_BYTES_MAX = 64 * KIB  # of one line that a child prints
+LOG_BYTES_MAX = 32 * MIB  # of the log of one process; one older file of that size is kept
+LIVE_PROBE_S = 5.0  # to find out whether a live venue can be reached
 
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
@@ -163,3 +174,6 @@ assert DECODE_BATCH_RECORDS <= CONSUME_BATCH_RECORDS
 assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX
 assert RECORD_BYTES_MAX <= DEAD_LETTER_BYTES_MAX
 assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
+assert DISK_FREE_STOP < DISK_FREE_MIN
+assert CHILD_DRAIN_S > DRAIN_S
+assert CHILD_START_S < START_TIMEOUT_S

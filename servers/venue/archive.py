@@ -1,0 +1,203 @@
+"""What REST tells of the past: trades by id, as `historicalTrades` gives them.
+
+An archive agrees with the programme of the same venue: it knows what was printed until now, with
+the same ids, and nothing that is still to come. Its answers are made in threads of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from k2.clock import Clock
+from k2.errors import NotFound, Reason
+from k2.feed.listing import listing_of
+from k2.feed.recording import read_frames, traded_symbol
+from k2.feed.synthetic import Market
+from k2.market.instrument import split_symbol
+
+_UNIT = 10**8
+_MICROSECONDS_FROM = 100_000_000_000_000
+_EIGHT_PLACES = "0.00000001"
+
+
+class PastTrade(NamedTuple):
+    """One trade of the past; price and quantity as the venue prints them."""
+
+    id: int
+    price: str
+    quantity: str
+    time_us: int
+    buyer_is_maker: bool
+
+
+class Steps(NamedTuple):
+    """Steps of price and quantity of a symbol, as the venue prints them."""
+
+    tick: str
+    lot: str
+
+
+class Archive(Protocol):
+    """The past of a venue."""
+
+    def symbols(self) -> dict[str, Steps]:
+        """All symbols with their steps."""
+        ...
+
+    def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
+        """Trades from an id on, or the newest ones, ids ascending, at most `limit`.
+
+        Raises:
+            NotFound: UNKNOWN_SYMBOL.
+        """
+        ...
+
+
+class SyntheticArchive:
+    """The past of a synthetic market.
+
+    Args:
+        market: used by this archive alone.
+        clock: says what is past.
+    """
+
+    def __init__(self, market: Market, clock: Clock) -> None:
+        self._market = market
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def symbols(self) -> dict[str, Steps]:
+        """See `Archive`."""
+        found = {}
+        for symbol in self._market.symbols:
+            listing = listing_of(symbol)
+            found[symbol] = Steps(_decimal(listing.tick), _decimal(listing.lot))
+        return found
+
+    def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
+        """See `Archive`."""
+        if symbol not in self._market.symbols:
+            raise _unknown(symbol)
+        with self._lock:
+            newest = self._market.emitted(symbol, self._clock.now_us())
+            first = max(newest - limit + 1 if from_id is None else from_id, 0)
+            found = self._market.trades(symbol, first, min(first + limit, newest + 1))
+        return [
+            PastTrade(trade_id, _decimal(price), _decimal(quantity), time_us, sells)
+            for trade_id, price, quantity, time_us, sells in zip(
+                found.id.tolist(),
+                found.price.tolist(),
+                found.quantity.tolist(),
+                found.time_us.tolist(),
+                found.buyer_is_maker.tolist(),
+                strict=True,
+            )
+        ]
+
+
+class _Event(msgspec.Struct):
+    id: int = msgspec.field(name="t")
+    price: str = msgspec.field(name="p")
+    quantity: str = msgspec.field(name="q")
+    time: int = msgspec.field(name="T")
+    buyer_is_maker: bool = msgspec.field(name="m")
+
+
+class _Wrapped(msgspec.Struct):
+    data: _Event
+
+
+class RecordingArchive:
+    """The past of a recording: what was played so far. Each question reads the file again.
+
+    Args:
+        path: of the recording.
+        traded: its symbols.
+        played: how many frames were played.
+    """
+
+    def __init__(self, path: Path, traded: tuple[str, ...], played: Callable[[], int]) -> None:
+        self._path = path
+        self._traded = traded
+        self._played = played
+        self._wrapped = msgspec.json.Decoder(_Wrapped)
+        self._event = msgspec.json.Decoder(_Event)
+
+    def symbols(self) -> dict[str, Steps]:
+        """See `Archive`."""
+        return dict.fromkeys(self._traded, Steps(_EIGHT_PLACES, _EIGHT_PLACES))
+
+    def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
+        """See `Archive`."""
+        if symbol not in self._traded:
+            raise _unknown(symbol)
+        found = {}
+        for trade in self._all_of(symbol):
+            if from_id is None or trade.id >= from_id:
+                found[trade.id] = trade
+            if from_id is None and len(found) > 2 * limit:
+                found = {key: found[key] for key in sorted(found)[-limit:]}
+        ids = sorted(found)
+        return [found[key] for key in (ids[-limit:] if from_id is None else ids[:limit])]
+
+    def _all_of(self, symbol: str) -> Iterator[PastTrade]:
+        for frame in islice(read_frames(self._path), self._played()):
+            if traded_symbol(frame.text) != symbol:
+                continue
+            try:
+                if frame.text.startswith('{"stream":'):
+                    event = self._wrapped.decode(frame.text).data
+                else:
+                    event = self._event.decode(frame.text)
+            except msgspec.DecodeError:
+                continue
+            time_us = event.time if event.time >= _MICROSECONDS_FROM else event.time * 1000
+            yield PastTrade(event.id, event.price, event.quantity, time_us, event.buyer_is_maker)
+
+
+def as_json(trade: PastTrade, *, microseconds: bool) -> dict[str, Any]:
+    """A trade as `historicalTrades` shows it."""
+    quote = _mantissa(trade.price) * _mantissa(trade.quantity) // _UNIT
+    return {
+        "id": trade.id,
+        "price": trade.price,
+        "qty": trade.quantity,
+        "quoteQty": _decimal(quote),
+        "time": trade.time_us if microseconds else trade.time_us // 1000,
+        "isBuyerMaker": trade.buyer_is_maker,
+        "isBestMatch": True,
+    }
+
+
+def exchange_info(symbol: str, steps: Steps) -> dict[str, Any]:
+    """A symbol as `exchangeInfo` shows it, as much as a feed needs."""
+    base, quote = split_symbol(symbol)
+    return {
+        "symbol": symbol,
+        "status": "TRADING",
+        "baseAsset": base,
+        "quoteAsset": quote,
+        "filters": [
+            {"filterType": "PRICE_FILTER", "tickSize": steps.tick},
+            {"filterType": "LOT_SIZE", "stepSize": steps.lot},
+        ],
+    }
+
+
+def _decimal(mantissa: int) -> str:
+    return f"{mantissa // _UNIT}.{mantissa % _UNIT:08d}"
+
+
+def _mantissa(text: str) -> int:
+    whole, _, part = text.partition(".")
+    return int(whole) * _UNIT + int(part.ljust(8, "0")[:8])
+
+
+def _unknown(symbol: str) -> NotFound:
+    return NotFound(Reason.UNKNOWN_SYMBOL, f"{symbol} is not traded here")
