@@ -105,6 +105,13 @@ WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
 WRITER_PACE_S = 0.1
 ROW_BYTES = 64  # of a decoded row in memory, without vendor_data
 
+# Verification
+VERIFY_PATIENCE_S = 30.0  # with a tape that gives nothing
+VERIFY_PLACES_MAX = 16  # runs of 65,536 offsets that are looked at row by row
+VERIFY_OFFSETS_LISTED = 20  # of each problem
+VERIFY_HOLES_LISTED = 10_000
+VERIFY_PROGRESS_INTERVAL_S = 0.5
+
 # Tail
 TAIL_BYTES_MAX = 512 * MIB
 TAIL_RECENT_S = 900.0
@@ -118,6 +125,7 @@ SYMBOLS_PER_QUERY_MAX = 100
 LIMIT_ROWS_MAX = 1_000_000_000
 QUERIES_RUNNING_MAX = 16
 QUERY_DEADLINE_S = 60.0
+STREAM_S = 3600.0  # of one stream of rows, its reader's pauses included
 DEADLINE_POLL_S = 0.05  # how exactly a deadline is kept inside a statement
 WAIT_FOR_TAIL_S = 5.0
 SNAPSHOT_POLL_S = 0.5  # how often a query server looks for a newer snapshot

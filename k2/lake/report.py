@@ -1,0 +1,280 @@
+"""What a verification found: the comparison of tape, lake, dead letters and published state.
+
+`ok` is false only for loss, doubling or disagreement. In the document, snapshot ids are text (a
+JSON number would lose their last digits); trade ids and offsets are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from k2 import limits
+from k2.lake.snapshot import LakeSnapshot
+from k2.lake.tally import Tally
+from k2.market.events import Bytes, Int64s
+from k2.market.fold import FoldState, Seen
+from k2.market.instrument import Instrument
+from k2.tape.topics import TapeFacts
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One disagreement.
+
+    Attributes:
+        kind: LOST, DOUBLED, UNDUE, CHANGED, STRAY (rows); LETTER_MISSING, LETTER_UNDUE (dead
+            letters); STATE, COUNTERS (what the snapshot published); OVERTAKEN (retention removed
+            records that were never committed).
+        partition: of the tape; None when it is of no one partition.
+        count: how many.
+        offsets: the first of them.
+        message: for a person.
+    """
+
+    kind: str
+    partition: int | None
+    count: int
+    offsets: tuple[int, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The dead letters of one partition, by offset, each once.
+
+    Attributes:
+        offsets: ascending. int64[n]
+        faults: of each. uint8[n]
+    """
+
+    offsets: Int64s
+    faults: Bytes
+
+
+@dataclass
+class Folded:
+    """What folding the tape again gave.
+
+    Attributes:
+        states: of each partition at the snapshot's positions.
+        rows: the accepted ones.
+        dead: offsets of dead records, per partition.
+    """
+
+    states: dict[int, FoldState]
+    rows: Tally
+    dead: dict[int, list[Int64s]] = field(default_factory=dict)
+
+
+@dataclass
+class Stored:
+    """What the lake holds.
+
+    Attributes:
+        rows: those that the tape still has.
+        before: the fold's state from the rows that retention removed from the tape.
+        stray: rows at or above the snapshot's positions, or of partitions the tape does not have.
+    """
+
+    rows: Tally
+    before: dict[int, FoldState]
+    stray: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that is compared.
+
+    Attributes:
+        snapshot: the one that was pinned.
+        facts: of the tape.
+        start: where each partition's replay began.
+        published: the states of the snapshot.
+        folded, stored, letters: what was found; letters per partition.
+    """
+
+    snapshot: LakeSnapshot
+    facts: TapeFacts
+    start: tuple[int, ...]
+    published: Mapping[int, FoldState]
+    folded: Folded
+    stored: Stored
+    letters: Mapping[int, Letters]
+
+
+def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        case: what was found.
+        problems: those of rows; others are added here.
+    """
+    found = [*problems]
+    for partition in range(case.facts.partitions):
+        found += _letter_problems(case, partition)
+        found += _state_problems(case, partition)
+        overtaken = case.facts.log_start[partition] - case.snapshot.positions[partition]
+        if overtaken > 0:
+            message = "records that retention removed before they were committed"
+            found.append(Problem("OVERTAKEN", partition, overtaken, (), message))
+    holes = [hole for partition in sorted(case.folded.states) for hole in _holes(case, partition)]
+    ends, log_ends = case.snapshot.positions.offsets, case.facts.log_end
+    uncommitted = sum(max(0, log - end) for end, log in zip(ends, log_ends, strict=True))
+    rows = sum(state.accepted for state in case.folded.states.values())
+    return {
+        "ok": not found,
+        "message": _sentence(found, rows, len(holes)),
+        "snapshot_id": str(case.snapshot.snapshot_id),
+        "committed_at_us": case.snapshot.committed_at_us,
+        "positions": case.snapshot.positions.encode(),
+        "rows": case.snapshot.rows_total,
+        "accepted": rows,
+        "duplicate": sum(state.duplicate for state in case.published.values()),
+        "dead": sum(state.dead for state in case.published.values()),
+        "uncommitted": uncommitted,
+        "problems": [asdict(problem) for problem in found],
+        "partitions": [_partition(case, p) for p in range(case.facts.partitions)],
+        "symbols": [one for p in sorted(case.folded.states) for one in _symbols(case, p)],
+        "holes": holes[: limits.VERIFY_HOLES_LISTED],
+        "holes_total": len(holes),
+    }
+
+
+def empty_report(facts: TapeFacts) -> dict[str, Any]:
+    """The document for a lake without a snapshot: nothing was promised yet."""
+    waiting = sum(end - start for start, end in zip(facts.log_start, facts.log_end, strict=True))
+    counts = dict.fromkeys(("rows", "accepted", "duplicate", "dead", "holes_total"), 0)
+    lists: dict[str, Any] = {n: [] for n in ("problems", "partitions", "symbols", "holes")}
+    return (
+        counts
+        | lists
+        | {
+            "ok": True,
+            "message": f"the lake is empty; {waiting} records wait to be committed",
+            "snapshot_id": None,
+            "committed_at_us": None,
+            "positions": None,
+            "uncommitted": waiting,
+        }
+    )
+
+
+def differences(places: Sequence[tuple[int, int]], tape: Tally, lake: Tally) -> list[Problem]:
+    """Each place where tape and lake differ, row by row; both kept its rows."""
+    problems = []
+    for place in places:
+        want, want_prints = tape.rows_at(place)
+        have, have_prints = lake.rows_at(place)
+        once, first, times = np.unique(have, return_index=True, return_counts=True)
+        both, in_want, in_once = np.intersect1d(want, once, return_indices=True)
+        changed = both[want_prints[in_want] != have_prints[first[in_once]]]
+        for kind, offsets, message in (
+            ("LOST", np.setdiff1d(want, have), "accepted on the tape, not in the lake"),
+            ("DOUBLED", once[times > 1], "more than once in the lake"),
+            ("UNDUE", np.setdiff1d(have, want), "in the lake, not accepted on the tape"),
+            ("CHANGED", changed, "in the lake with other values than on the tape"),
+        ):
+            problems += _problem(kind, place[0], offsets, message)
+    return problems
+
+
+def _problem(kind: str, partition: int, offsets: Int64s, message: str) -> list[Problem]:
+    listed = tuple(offsets[: limits.VERIFY_OFFSETS_LISTED].tolist())
+    return [Problem(kind, partition, len(offsets), listed, message)] if len(offsets) else []
+
+
+def _letter_problems(case: Case, partition: int) -> list[Problem]:
+    pieces = case.folded.dead.get(partition, [])
+    dead = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+    letters = case.letters[partition].offsets
+    start, end = case.start[partition], case.snapshot.positions[partition]
+    letters = letters[(letters >= start) & (letters < end)]
+    missing, undue = np.setdiff1d(dead, letters), np.setdiff1d(letters, dead)
+    return [
+        *_problem("LETTER_MISSING", partition, missing, "bad on the tape, not in the dead letters"),
+        *_problem("LETTER_UNDUE", partition, undue, "in the dead letters, not bad on the tape"),
+    ]
+
+
+def _state_problems(case: Case, partition: int) -> list[Problem]:
+    published = case.published.get(partition, FoldState())
+    folded = case.folded.states.get(partition, FoldState())
+    problems = []
+    names = set(published.seen) | set(folded.seen)
+    differing = sorted(n.key for n in names if published.seen.get(n) != folded.seen.get(n))
+    if differing:
+        named = ", ".join(differing[: limits.VERIFY_OFFSETS_LISTED])
+        message = f"ids seen or the newest time differ from the published state: {named}"
+        problems.append(Problem("STATE", partition, len(differing), (), message))
+    have = published.accepted, published.duplicate, published.dead
+    want = folded.accepted, folded.duplicate, folded.dead
+    whole = case.start[partition] == 0  # else duplicate and dead of the beginning are not known
+    same = have == want if whole else have[0] == want[0] and have[1:] >= want[1:]
+    if not same:
+        message = f"accepted, duplicate, dead: the tape gives {want}, the snapshot says {have}"
+        problems.append(Problem("COUNTERS", partition, 1, (), message))
+    return problems
+
+
+def _partition(case: Case, partition: int) -> dict[str, Any]:
+    state, end = case.folded.states[partition], case.snapshot.positions[partition]
+    return {
+        "partition": partition,
+        "from_offset": case.start[partition],
+        "to_offset": end,
+        "accepted": state.accepted,
+        "duplicate": state.duplicate,
+        "dead": state.dead,
+        "rows_in_lake": case.stored.rows.rows(partition) + case.stored.before[partition].accepted,
+        "uncommitted": max(0, case.facts.log_end[partition] - end),
+    }
+
+
+def _symbols(case: Case, partition: int) -> list[dict[str, Any]]:
+    before = case.stored.before[partition].seen
+    return [
+        {
+            "partition": partition,
+            "exchange": instrument.exchange,
+            "symbol": instrument.symbol,
+            "accepted": seen.count,
+            "rows_in_lake": case.stored.rows.symbols.get((partition, instrument), 0)
+            + (before[instrument].count if instrument in before else 0),
+            "first_id": int(seen.intervals[0, 0]),
+            "last_id": int(seen.intervals[-1, 1]),
+            "holes": len(seen.intervals) - 1,
+            "missing_ids": _missing(seen),
+        }
+        for instrument, seen in sorted(case.folded.states[partition].seen.items())
+    ]
+
+
+def _missing(seen: Seen) -> int:
+    first, last = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
+    return last - first + 1 - seen.count
+
+
+def _holes(case: Case, partition: int) -> list[dict[str, Any]]:
+    seen: list[tuple[Instrument, Seen]] = sorted(case.folded.states[partition].seen.items())
+    return [
+        {
+            "exchange": instrument.exchange,
+            "symbol": instrument.symbol,
+            "first_id": first,
+            "last_id": last,
+            "count": last - first + 1,
+        }
+        for instrument, one in seen
+        for first, last in one.holes()
+    ]
+
+
+def _sentence(problems: Sequence[Problem], rows: int, holes: int) -> str:
+    if not problems:
+        return f"{rows} trades, each once, as the tape has them; {holes} holes in trade ids"
+    kinds = ", ".join(sorted({problem.kind for problem in problems}))
+    return f"tape and lake disagree: {kinds}"

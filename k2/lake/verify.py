@@ -1,0 +1,265 @@
+"""Proof that nothing was lost, doubled or changed: the tape is folded again and compared (G2).
+
+Everything is compared at the positions of one pinned snapshot:
+
+* the rows that the fold accepts  with  the rows in the lake, column by column, by place on the tape
+* the records it finds dead       with  the dead letters
+* its state and counters          with  those that the snapshot published
+
+Where retention has removed the beginning of a partition, the fold starts from what the lake holds
+of it; that part of the lake is then only checked for doubles.
+
+Two faults depend on what was known at the time (a symbol that nobody had placed, a schema id that
+the registry did not know). For those a dead letter is taken at its word, since the same record may
+be good by what is known today; that the lake does not hold it as well is still checked.
+
+Holes in trade ids are what K2 was not told: they are listed, and are no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from pyiceberg.io import FileIO
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Reason, Unavailable
+from k2.lake.commit import TapeIdentity, assert_same_tape
+from k2.lake.intake import Decoder, PartitionMap, check_tape, checked
+from k2.lake.report import (
+    Case,
+    Folded,
+    Letters,
+    Problem,
+    Stored,
+    differences,
+    empty_report,
+    report,
+)
+from k2.lake.snapshot import LakeSnapshot, SnapshotReader
+from k2.lake.tally import Place, Rows, Tally, read_rows
+from k2.market.events import Fault, TradeColumns
+from k2.market.fold import FoldState, Verdict, fold
+from k2.tape.consumer import RawBatch
+from k2.tape.dead_letters import DeadLetter
+from k2.tape.topics import TapeFacts
+
+_TIMELY = np.array([Fault.WRONG_PARTITION, Fault.UNKNOWN_SCHEMA], dtype=np.uint8)
+Progress = Callable[[str, int, int], None]
+
+
+class Replay(Protocol):
+    """The part of `k2.tape.consumer.TapeReader` that a replay needs."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch per partition."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these."""
+        ...
+
+    def close(self) -> None:
+        """Let the partitions go."""
+        ...
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What is asked.
+
+    Attributes:
+        snapshots: the lake's.
+        io: reads data files.
+        identity: which tape it is.
+        facts: what the cluster says of it now.
+        replay: makes a reader from these offsets on, in no group.
+        decoder, placement: see their classes.
+        letters: reads all dead letters.
+    """
+
+    snapshots: SnapshotReader
+    io: FileIO
+    identity: TapeIdentity
+    facts: Callable[[], TapeFacts]
+    replay: Callable[[Mapping[int, int]], Replay]
+    decoder: Decoder
+    placement: PartitionMap
+    letters: Callable[[], Iterable[DeadLetter]]
+
+
+def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, Any]:
+    """Fold the tape again and compare; the report as a JSON document.
+
+    Args:
+        witnesses: what is asked.
+        clock: for patience with the broker.
+        progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        Data: the tape does not fit the lake at all (`check_tape`, `assert_same_tape`), or something
+            cannot be read.
+        Unavailable: a part is away.
+    """
+    snapshot = witnesses.snapshots.current()
+    facts = witnesses.facts()
+    if snapshot is None:
+        return empty_report(facts)
+    assert_same_tape(snapshot, witnesses.identity)
+    unremoved = replace(facts, log_start=(0,) * facts.partitions)  # what is gone is reported
+    check_tape(unremoved, witnesses.identity, snapshot.positions, range(facts.partitions))
+    start = tuple(map(min, facts.log_start, snapshot.positions.offsets))
+    work = _Work(witnesses, snapshot, start, clock, progress)
+    letters = work.letters()
+    stored, folded = work.both(letters, frozenset())
+    places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
+    if places:  # once more, keeping what differs
+        stored, folded = work.both(letters, frozenset(places))
+    problems = differences(places, folded.rows, stored.rows)
+    if stored.stray:
+        message = "rows at or above the snapshot's positions, or of no partition of this tape"
+        problems.append(Problem("STRAY", None, stored.stray, (), message))
+    doubled = sum(state.duplicate for state in stored.before.values())
+    if doubled:
+        message = "rows of what retention removed from the tape have an id that another row has"
+        problems.append(Problem("DOUBLED", None, doubled, (), message))
+    published = witnesses.snapshots.states(snapshot)
+    return report(Case(snapshot, facts, start, published, folded, stored, letters), problems)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One verification of one snapshot."""
+
+    witnesses: Witnesses
+    snapshot: LakeSnapshot
+    start: tuple[int, ...]
+    clock: Clock
+    progress: Progress
+
+    def letters(self) -> dict[int, Letters]:
+        """The dead letters of this tape, per partition."""
+        self.progress("reading dead letters", 0, 0)
+        identity = self.witnesses.identity
+        found: dict[int, dict[int, Fault]] = {p: {} for p in range(identity.partitions)}
+        for letter in self.witnesses.letters():
+            if (letter.topic, letter.epoch) == (identity.topic, identity.epoch):
+                found[letter.partition].setdefault(letter.offset, letter.fault)
+        return {
+            partition: Letters(
+                np.array(sorted(of), dtype=np.int64),
+                np.array([of[offset] for offset in sorted(of)], dtype=np.uint8),
+            )
+            for partition, of in found.items()
+        }
+
+    def both(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> tuple[Stored, Folded]:
+        """Read the lake and fold the tape."""
+        stored = self.stored(keep)
+        return stored, self.folded(stored.before, letters, keep)
+
+    def stored(self, keep: frozenset[Place]) -> Stored:
+        """Read the lake."""
+        ends = self.snapshot.positions.offsets
+        stored = Stored(Tally(ends, keep), {p: FoldState() for p in range(len(ends))})
+        done = 0
+        for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
+            self.progress("reading the lake", done, self.snapshot.rows_total)
+            for rows in read_rows(self.witnesses.io, file.path, self.snapshot.positions.epoch):
+                self._store(stored, rows)
+            done += file.rows
+        return stored
+
+    def _store(self, stored: Stored, rows: Rows) -> None:
+        partition, columns = rows.partition, rows.columns
+        end = self.snapshot.positions.offsets[partition] if partition < len(self.start) else 0
+        inside = columns.offset < end
+        if not inside.all():
+            stored.stray += int((~inside).sum())
+            columns = columns.take(inside)
+        if not len(columns):
+            return
+        gone = columns.offset < self.start[partition]
+        if gone.any():
+            state, _ = fold(stored.before[partition], columns.take(gone))
+            stored.before[partition] = state
+            columns = columns.take(~gone)
+        stored.rows.add(Rows(partition, columns))
+
+    def folded(
+        self,
+        before: Mapping[int, FoldState],
+        letters: Mapping[int, Letters],
+        keep: frozenset[Place],
+    ) -> Folded:
+        """Fold the tape from its start, or what retention left, up to the snapshot's positions."""
+        ends = self.snapshot.positions.offsets
+        states = {p: replace(state, duplicate=0, dead=0) for p, state in before.items()}
+        folded = Folded(states, Tally(ends, keep))
+        todo = {p: at for p, at in enumerate(self.start) if at < ends[p]}
+        total = sum(ends[p] - at for p, at in todo.items())
+        if not todo:
+            return folded
+        replay = self.witnesses.replay(todo)
+        try:
+            while todo:
+                for batch in self._read(replay):
+                    if batch.partition in todo:
+                        self._fold(folded, batch, letters[batch.partition])
+                        todo[batch.partition] = batch.next_offset
+                if over := [p for p, at in todo.items() if at >= ends[p]]:
+                    replay.pause(over)
+                todo = {p: at for p, at in todo.items() if at < ends[p]}
+                left = sum(ends[p] - at for p, at in todo.items())
+                self.progress("folding the tape", total - left, total)
+        finally:
+            replay.close()
+        return folded
+
+    def _read(self, replay: Replay) -> list[RawBatch]:
+        """The next records; waits for them, but not for ever."""
+        until_s = self.clock.monotonic_s() + limits.VERIFY_PATIENCE_S
+        while self.clock.monotonic_s() < until_s:
+            if batches := replay.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S):
+                return batches
+        raise Unavailable(Reason.TAPE_UNAVAILABLE, "the tape does not answer")
+
+    def _fold(self, folded: Folded, batch: RawBatch, letters: Letters) -> None:
+        partition = batch.partition
+        batch = _below(batch, self.snapshot.positions[partition])
+        if len(batch.values) == 0:
+            return
+        columns = checked(batch, self.witnesses.decoder, self.witnesses.placement)
+        columns = _as_judged_then(columns, letters)
+        folded.states[partition], verdicts = fold(folded.states[partition], columns)
+        dead = columns.offset[verdicts == Verdict.DEAD]
+        if len(dead):
+            folded.dead.setdefault(partition, []).append(dead)
+        accepted = verdicts == Verdict.ACCEPTED
+        folded.rows.add(Rows(partition, columns if accepted.all() else columns.take(accepted)))
+
+
+def _below(batch: RawBatch, end: int) -> RawBatch:
+    """The records below an offset."""
+    count = int(np.searchsorted(batch.offset, end))
+    if count == len(batch.values):
+        return batch
+    return RawBatch(batch.partition, batch.offset[:count], batch.values[:count], end)
+
+
+def _as_judged_then(columns: TradeColumns, letters: Letters) -> TradeColumns:
+    """With the faults that the writer found by what it knew then; see the top of this module."""
+    low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
+    if low == high:
+        return columns
+    timely = np.isin(letters.faults[low:high], _TIMELY)
+    offsets, faults = letters.offsets[low:high][timely], letters.faults[low:high][timely]
+    rows = np.searchsorted(columns.offset, offsets)
+    there = columns.offset[np.minimum(rows, len(columns) - 1)] == offsets
+    fault = columns.fault.copy()
+    fault[rows[there]] = faults[there]
+    return replace(columns, fault=fault)

@@ -1,0 +1,60 @@
+"""`k2 verify`: tells whether tape, lake, dead letters and published state agree."""
+
+from __future__ import annotations
+
+from k2 import limits
+from k2.clock import Clock
+from k2.lake.catalog import open_catalog
+from k2.lake.snapshot import SnapshotReader
+from k2.lake.tables import ensure_tables
+from k2.lake.verify import Progress, Witnesses, verify
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import Decoder
+from k2.tape.consumer import TapeReader
+from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.placement import Placement
+from k2.tape.registry import SchemaStore
+from k2.tape.topics import TapeAdmin
+from servers.runtime import Runtime
+from servers.wiring.lake import identity_of
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Verify; progress and the report as JSON lines. 1 for loss, doubling or disagreement."""
+    bootstrap = settings.tape.bootstrap
+    admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
+    letters = DeadLetterOffice(bootstrap)
+    catalog = open_catalog(settings)
+    try:
+        witnesses = Witnesses(
+            snapshots=SnapshotReader(catalog),
+            io=ensure_tables(catalog).io,
+            identity=identity_of(admin.facts(settings.tape.topic)),
+            facts=lambda: admin.facts(settings.tape.topic),
+            replay=lambda start: TapeReader.assigned(settings.tape, start),
+            decoder=Decoder(SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")),
+            placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
+            letters=letters.read_all,
+        )
+        document = verify(witnesses, runtime.clock, paced(runtime))
+    finally:
+        for part in (letters, partitions, admin, catalog):
+            part.close()
+    runtime.emit("result", **document)
+    return 0 if document["ok"] else 1
+
+
+def paced(runtime: Runtime) -> Progress:
+    """Prints progress, a few times a second at most."""
+    clock: Clock = runtime.clock
+    last_s = -limits.VERIFY_PROGRESS_INTERVAL_S
+
+    def progress(message: str, done: int, total: int) -> None:
+        nonlocal last_s
+        if clock.monotonic_s() - last_s >= limits.VERIFY_PROGRESS_INTERVAL_S:
+            last_s = clock.monotonic_s()
+            runtime.emit("progress", message=message, done=done, total=total)
+
+    return progress
