@@ -1,7 +1,7 @@
 """A K2 of in-memory rows over real sockets, for tests of clients: `k2.v1` on gRPC, rows on Flight.
 
 It answers like K2 where a client can tell: reasons in `google.rpc.Status`, tickets, canonical
-order, provenance with the rows. Faults are set on it (`fail_calls`, `fail_rows`) and used up one by one.
+order, provenance with the rows. Faults are set on it (`fail_calls`, `fail_rows`) and used up.
 """
 
 from __future__ import annotations
@@ -231,6 +231,10 @@ class K2Server:
             missing=self.missing,
             **rows,
         )
+
+    def gone(self):
+        """A failure that passes, as a server says it that restarts."""
+        return unavailable()
 
     def missing_lake(self):
         return market_pb2.MissingPart(

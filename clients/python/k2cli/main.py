@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -30,7 +31,21 @@ _REASONS_OF_ERRNO = {
 }
 
 
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 what a command returns
+        """Run a command; whoever reads its output may stop early (click itself would fail)."""
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Python would flush once more at exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return answer
+
+
 @click.group(
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -66,7 +81,6 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; its exit code. Failures are said on stderr."""
     try:
         code = k2.main(args=list(arguments), prog_name="k2", standalone_mode=False)
-        sys.stdout.flush()
     except click.UsageError as error:
         return _usage(error)
     except click.ClickException as error:
@@ -93,10 +107,6 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _os_error(error: OSError) -> int:
-    if isinstance(error, BrokenPipeError) or error.errno == errno.EPIPE:
-        # Whoever read our output has enough. Python would flush once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     reason = _REASONS_OF_ERRNO.get(error.errno or 0, "INTERNAL")
     name = f"{error.filename}: " if error.filename else ""
     screen.say(f"k2: {reason}: {name}{error.strerror or error}")

@@ -59,7 +59,8 @@ class Spawned:
             stdin=subprocess.DEVNULL,
             stdout=self._events or subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | {"K2_DATA_DIR": str(directory)},
+            # A folder `servers`, or any module's name, where the user stands must not be imported.
+            env=os.environ | {"K2_DATA_DIR": str(directory), "PYTHONSAFEPATH": "1"},
             start_new_session=True,
         )
 

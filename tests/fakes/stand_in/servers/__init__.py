@@ -1,0 +1,1 @@
+"""Stands in for `servers` in tests of the command: found first by PYTHONPATH."""
