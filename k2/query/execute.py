@@ -149,7 +149,7 @@ class Answer:
         """The next batch.
 
         Raises:
-            Overloaded: DEADLINE_EXCEEDED; TOO_MANY_QUERIES when they need more memory than there is.
+            Overloaded: DEADLINE_EXCEEDED; TOO_MANY_QUERIES when all need more memory than is there.
             Unavailable: LAKE_UNAVAILABLE when a file cannot be read.
             Data: LAKE_CORRUPT when it is no Parquet file.
         """

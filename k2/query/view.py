@@ -305,7 +305,8 @@ class QueryView:
         if not request.symbols and not request.exchanges:
             return _Asked(None, everything)
         homes = self._placement.known()
-        if _unknown(request, homes):
+        read = filter(request.names, self._tail.instruments())
+        if _unknown(request, homes) or any(one not in homes for one in read):
             homes = self._placement.refresh()
         unknown = _unknown(request, homes)
         if unknown:

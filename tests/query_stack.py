@@ -1,0 +1,141 @@
+"""A query server's inside on a tape in memory and real files, with a writer that commits on demand.
+
+Tail, codec, placement, view and executor are the real ones; the writer folds and writes files as
+the lake's does, without Iceberg.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from k2.clock import ManualClock
+from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
+from k2.market.fold import FoldState, Verdict, fold
+from k2.market.instrument import Instrument, split_symbol
+from k2.market.offsets import FileStat, OffsetVector
+from k2.query.execute import Executor
+from k2.query.request import TradesRequest
+from k2.query.sides import LakeSide
+from k2.query.view import QueryView
+from k2.tape.codec import Decoder, encode_trade
+from k2.tape.consumer import RawBatch
+from k2.tape.placement import Placement
+from k2.tape.tail import Tail
+from tests.fakes.lake import FakeSnapshots, lake_snapshot
+from tests.fakes.tape import FakeTape
+from tests.messages import SCHEMA_ID, Schemas
+from tests.trades import NOW_US
+
+PARTITIONS = 4
+
+
+class QueryStack:
+    """One partition a tier: BTC, ETH are in 0, BNB, SOL in 1, ADA in 2, all others in 3."""
+
+    def __init__(self, folder, *, threads=True, clock=None, **tail):
+        self.folder = folder
+        self.tape = FakeTape(partitions=PARTITIONS)
+        self.clock = clock or ManualClock(NOW_US)
+        self.decoder = Decoder(Schemas())
+        self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
+        self.snapshots = FakeSnapshots()
+        self.lake = LakeSide(self.snapshots, PARTITIONS)
+        self.committed = OffsetVector.zero(0, PARTITIONS)
+        self.states = {partition: FoldState() for partition in range(PARTITIONS)}
+        self.files = []
+        self.commits = 0
+        self.tail = Tail(
+            reader_factory=self.tape.reader,
+            decoder=Decoder(Schemas()),
+            placement=Placement(self.tape.board("k2.partitions"), 0, 1),
+            clock=self.clock,
+            **tail,
+        )
+        self.view = QueryView(
+            lake=self.lake,
+            tail=self.tail,
+            ends=lambda: self.tape.admin().log_ends("trades", PARTITIONS),
+            placement=self.placement,
+            clock=self.clock,
+            source="simulated",
+        )
+        self.executor = Executor(
+            clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
+        )
+        self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
+        self.threads = threads
+
+    def __enter__(self):
+        self.view.start(maintain=False)
+        return self
+
+    def __exit__(self, *_):
+        self.view.close()
+        self.executor.close()
+
+    def send(self, symbol, ids, *, exchange="BINANCE", step_us=1000, start_us=NOW_US, **changes):
+        """Trades of one symbol, acknowledged when this returns."""
+        instrument = Instrument(exchange, symbol)
+        partition = self.homes.place(instrument)
+        label = Label(exchange, symbol, *split_symbol(symbol), "crypto", "simulated")
+        for trade_id in ids:
+            event_us = start_us + trade_id * step_us
+            trade = Trade(label, trade_id, event_us, event_us + 500, 100, 5, 0, {})
+            self.tape.append(partition, encode_trade(trade._replace(**changes), SCHEMA_ID))
+
+    def commit(self):
+        """What the writer does: fold from O(S) to the end, files, positions and state together."""
+        self.commits += 1
+        rows = []
+        homes = self.homes.refresh()
+        for partition, log in enumerate(self.tape.logs):
+            start = self.committed[partition]
+            values = log.values[start - log.start :]
+            if not values:
+                continue
+            offsets = np.arange(start, start + len(values))
+            batch = self.decoder.decode(RawBatch(partition, offsets, values, log.end))
+            batch = check(batch, homes, partition)
+            self.states[partition], verdicts = fold(self.states[partition], batch)
+            rows.append(to_arrow(batch.take(verdicts == Verdict.ACCEPTED), 0, partition))
+            self.committed = self.committed.advanced(partition, log.end)
+        self._write(pa.Table.from_batches(rows) if rows else None)
+        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
+        self.snapshots.commit(snapshot, self.files, self.states)
+
+    def ask(self, **fields):
+        """Plan, open and read to the end; the rows as a table, and the answer."""
+        planned = self.view.plan(TradesRequest(**fields))
+        return self.read(planned)
+
+    def read(self, planned):
+        """Open and read what was planned."""
+        opened = self.view.open(planned.request, planned.snapshot_id, planned.end)
+        answer = self.executor.run(opened)
+        return pa.Table.from_batches(list(answer), schema=answer.schema), answer
+
+    def ids(self, **fields):
+        """The trade ids of an answer, in its order."""
+        return self.ask(**fields)[0].column("trade_id").to_pylist()
+
+    def _write(self, table):
+        if table is None or not len(table):
+            return
+        keys = [(name, "ascending") for name in ("symbol", "event_time", "trade_id")]
+        table = table.sort_by(keys)
+        for exchange in sorted(set(table.column("exchange").to_pylist())):
+            some = table.filter(pa.compute.equal(table.column("exchange"), exchange))
+            path = self.folder / f"{self.commits}-{exchange}.parquet"
+            pq.write_table(some, path, store_decimal_as_integer=True)
+            times = some.column("event_time").cast("int64").to_pylist()
+            symbols = some.column("symbol").to_pylist()
+            size = path.stat().st_size
+            self.files.append(
+                FileStat(
+                    f"file://{path}", size, len(some), exchange, min(symbols), max(symbols),
+                    min(times), max(times),
+                )
+            )  # fmt: skip
+
+
+__all__ = ["DAY_US", "PARTITIONS", "Fault", "QueryStack"]

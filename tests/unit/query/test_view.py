@@ -1,0 +1,404 @@
+import pytest
+
+from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector, TimeRange
+from k2.query import view as view_module
+from k2.query.provenance import Completeness, Gap
+from k2.query.request import Consistency, Order, TradesRequest
+from k2.query.sides import LakeSide
+from tests.eventually import eventually
+from tests.fakes.lake import FakeSnapshots, lake_snapshot
+from tests.query_stack import PARTITIONS, QueryStack
+from tests.trades import NOW_US
+
+BTC = ("BTCUSDT",)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    with QueryStack(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(view_module.limits, "WAIT_FOR_TAIL_S", 0.05)
+
+
+def plan(stack, **fields):
+    return stack.view.plan(TradesRequest(**fields))
+
+
+def test_what_was_acknowledged_before_is_in_the_answer(stack):
+    for count in range(1, 20):
+        stack.send("BTCUSDT", [count])
+        assert stack.ids(symbols=BTC) == list(range(1, count + 1))
+
+
+def test_the_answer_is_the_same_before_and_after_a_commit(stack):
+    stack.send("BTCUSDT", [1, 2, 2, 5, 4])
+    before, of_tail = stack.ask(symbols=BTC)
+    stack.commit()
+    stack.view.maintain()
+    after, of_lake = stack.ask(symbols=BTC)
+    assert before == after
+    assert (of_tail.rows_lake, of_tail.rows_tail) == (0, 4)
+    assert (of_lake.rows_lake, of_lake.rows_tail) == (4, 0)
+
+
+def test_an_answer_has_rows_from_both_sides(stack):
+    stack.send("BTCUSDT", range(10))
+    stack.commit()
+    stack.view.maintain()
+    stack.send("BTCUSDT", range(5, 15))
+    table, answer = stack.ask(symbols=BTC)
+    assert table.column("trade_id").to_pylist() == list(range(15))
+    assert (answer.rows_lake, answer.rows_tail) == (10, 5)
+
+
+def test_a_range_above_what_the_tail_lost_needs_no_lake(tmp_path):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", range(100))
+        stack.commit()
+        eventually(lambda: stack.tail.position()[0] == 100)
+        stack.clock.advance(1)
+        stack.view.maintain()
+        stack.send("BTCUSDT", range(100, 110))
+        late = TimeRange(NOW_US + 100_000, None)
+        table, answer = stack.ask(symbols=BTC, range=late)
+        assert table.column("trade_id").to_pylist() == list(range(100, 110))
+        assert answer.opened.plan.skips_lake
+        _, answer = stack.ask(symbols=BTC, range=TimeRange(NOW_US + 99_000, None))
+        assert (answer.rows_lake, answer.rows_tail) == (1, 10)
+
+
+def test_the_newest_rows_come_from_the_tail_when_it_holds_enough(stack):
+    stack.send("BTCUSDT", range(300))
+    stack.commit()
+    stack.view.maintain()
+    table, answer = stack.ask(symbols=BTC, limit=100, order=Order.DESC)
+    assert table.column("trade_id").to_pylist() == list(range(299, 199, -1))
+    assert answer.rows_lake == 0
+
+
+def test_last_starts_a_duration_before_now(stack):
+    stack.send("BTCUSDT", range(10), step_us=1_000_000, start_us=NOW_US - 10_000_000)
+    assert stack.ids(symbols=BTC, last_us=3_000_000) == [7, 8, 9]
+
+
+def test_an_unknown_symbol_or_exchange_is_named(stack):
+    stack.send("BTCUSDT", [1])
+    for fields in (
+        {"symbols": ("NOPE",)},
+        {"exchanges": ("NOPE",)},
+        {"symbols": BTC, "exchanges": ("NOPE",)},
+        {"symbols": BTC, "exchanges": ("BINANCE", "NOPE")},
+    ):
+        with pytest.raises(NotFound) as caught:
+            plan(stack, **fields)
+        assert caught.value.reason is Reason.UNKNOWN_SYMBOL
+        assert "NOPE" in caught.value.metadata["unknown"]
+
+
+def test_a_wrong_request_is_refused_before_anything_is_asked(stack):
+    with pytest.raises(Invalid):
+        plan(stack, limit=-1)
+
+
+def test_names_may_be_in_lower_case(stack):
+    stack.send("BTCUSDT", [1])
+    assert stack.ids(symbols=("btcusdt",), exchanges=("binance",)) == [1]
+
+
+def test_the_same_symbol_on_a_new_exchange_is_found_without_being_named(stack):
+    stack.send("BTCUSDT", [1])
+    assert stack.ids(symbols=BTC) == [1]
+    stack.send("BTCUSDT", [2], exchange="BINANCE_UM")
+    assert stack.ids(symbols=BTC) == [1, 2]
+    assert stack.ids(symbols=BTC, exchanges=("BINANCE_UM",)) == [2]
+    assert stack.ids(exchanges=("BINANCE",)) == [1]
+
+
+def test_without_names_all_are_asked(stack):
+    stack.send("BTCUSDT", [1, 3])
+    stack.send("SOLUSDT", [2, 3])
+    stack.commit()
+    stack.view.maintain()
+    stack.send("ADAUSDT", [4])
+    table, _ = stack.ask()
+    assert table.column("symbol").to_pylist() == [
+        "BTCUSDT", "SOLUSDT", "BTCUSDT", "SOLUSDT", "ADAUSDT",
+    ]  # fmt: skip
+
+
+def test_an_empty_lake_and_tape_answer_nothing(stack):
+    table, answer = stack.ask()
+    assert len(table) == 0
+    provenance = answer.opened.provenance
+    assert provenance.snapshot_id == 0
+    assert provenance.committed_at_us is None
+    assert provenance.completeness is Completeness.UNKNOWN
+    assert stack.ids(consistency=Consistency.COMMITTED) == []
+
+
+def test_committed_and_as_of_are_what_their_snapshots_hold(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.send("BTCUSDT", [2])
+    stack.commit()
+    stack.send("BTCUSDT", [3])
+    assert stack.ids(symbols=BTC, consistency=Consistency.COMMITTED) == [1, 2]
+    as_of = Consistency.AS_OF
+    assert stack.ids(symbols=BTC, consistency=as_of, as_of_snapshot=1) == [1]
+    assert stack.ids(symbols=BTC, consistency=as_of, as_of_time_us=NOW_US + 1_500_000) == [1]
+    for fields in ({"as_of_snapshot": 9}, {"as_of_time_us": 1}):
+        with pytest.raises(NotFound) as caught:
+            plan(stack, consistency=as_of, **fields)
+        assert caught.value.reason is Reason.UNKNOWN_SNAPSHOT
+
+
+def test_a_pinned_snapshot_that_was_expired_is_answered_by_a_newer_one(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    planned = plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
+    stack.send("BTCUSDT", [2])
+    stack.commit()
+    stack.snapshots.expire(1)
+    fresh = QueryStack(stack.folder)
+    other = LakeSide(stack.snapshots, PARTITIONS)
+    fresh.view._lake, stack.view._lake = stack.view._lake, other
+    stack.view.maintain()
+    table, _ = stack.read(planned)
+    assert table.column("trade_id").to_pylist() == [1]
+    fresh.executor.close()
+
+
+def test_a_ticket_is_answered_the_same_after_commits_and_evictions(tmp_path):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", range(50))
+        stack.commit()
+        stack.view.maintain()
+        stack.send("BTCUSDT", range(50, 80))
+        planned = plan(stack, symbols=BTC)
+        stack.send("BTCUSDT", range(80, 100))
+        eventually(lambda: stack.tail.position()[0] == 100)
+        stack.commit()
+        stack.clock.advance(1)
+        stack.view.maintain()
+        table, answer = stack.read(planned)
+        assert table.column("trade_id").to_pylist() == list(range(80))
+        assert answer.rows_tail == 0
+        assert answer.opened.provenance.snapshot_id == 2
+        assert answer.opened.provenance.end == planned.end
+
+
+def test_open_answers_read_on_after_eviction(tmp_path):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", range(50))
+        planned = plan(stack, symbols=BTC)
+        opened = stack.view.open(planned.request, planned.snapshot_id, planned.end)
+        stack.commit()
+        stack.clock.advance(1)
+        stack.view.maintain()
+        assert stack.tail.stats().rows == 0
+        assert sum(batch.num_rows for batch in stack.executor.run(opened)) == 50
+
+
+def test_a_tail_that_does_not_come_is_waited_for_and_then_named(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    stack.tail.close()
+    stack.send("BTCUSDT", [2])
+    planned = plan(stack, symbols=BTC)
+    with pytest.raises(Unavailable) as caught:
+        stack.read(planned)
+    assert caught.value.reason is Reason.TAIL_BEHIND
+    assert caught.value.retry_after_s is not None
+
+
+def test_a_partial_answer_says_that_the_tail_is_behind(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    eventually(lambda: stack.tail.position()[0] == 1)
+    stack.tail.close()
+    stack.send("BTCUSDT", [2])
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1]
+    provenance = answer.opened.provenance
+    assert provenance.completeness is Completeness.PARTIAL
+    assert [(one.part, one.reason) for one in provenance.missing] == [("tail", Reason.TAIL_BEHIND)]
+
+
+def test_another_partition_that_is_behind_does_not_matter(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    eventually(lambda: stack.tail.position()[0] == 1)
+    stack.tail.close()
+    stack.send("SOLUSDT", [2])
+    assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
+
+
+def test_a_silent_broker_is_named_or_said_to_be_missing(stack):
+    stack.send("BTCUSDT", [1])
+    assert stack.ids(symbols=BTC) == [1]
+    stack.tape.away = True
+    with pytest.raises(Unavailable) as caught:
+        plan(stack, symbols=BTC)
+    assert caught.value.reason is Reason.TAPE_UNAVAILABLE
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1]
+    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_UNAVAILABLE]
+    assert answer.opened.provenance.completeness is Completeness.PARTIAL
+
+
+def test_files_that_are_gone_fail_loudly_or_are_said_to_be_missing(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    stack.send("BTCUSDT", [2])
+    for path in stack.folder.glob("*.parquet"):
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(Unavailable) as caught:
+        stack.ask(symbols=BTC)
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1, 2]  # the tail still holds both
+    assert answer.opened.provenance.missing == ()
+
+
+def test_a_partial_answer_says_that_the_lake_is_missing(tmp_path):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", [1])
+        stack.commit()
+        eventually(lambda: stack.tail.position()[0] == 1)
+        stack.clock.advance(1)
+        stack.view.maintain()
+        stack.send("BTCUSDT", [2])
+        for path in stack.folder.glob("*.parquet"):
+            path.unlink()
+        table, answer = stack.ask(symbols=BTC, allow_partial=True)
+        assert table.column("trade_id").to_pylist() == [2]
+        missing = answer.opened.provenance.missing
+        assert [(one.part, one.reason) for one in missing] == [("lake", Reason.LAKE_UNAVAILABLE)]
+
+
+def test_a_catalog_that_cannot_be_read_fails_committed_and_not_the_union(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+    with pytest.raises(Unavailable):
+        plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
+    assert stack.ids(symbols=BTC) == [1]
+
+
+def test_warm_planning_reads_nothing_of_the_lake(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    before = stack.snapshots.reads
+    for _ in range(5):
+        stack.ids(symbols=BTC)
+    assert stack.snapshots.reads == before
+
+
+def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient):
+    with QueryStack(tmp_path, bytes_max=100_000) as stack:
+        stack.send("BTCUSDT", [1])
+        stack.send("ADAUSDT", range(2000))
+        eventually(lambda: stack.tail.released() == {2})
+        assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
+        with pytest.raises(Overloaded) as caught:
+            stack.ask(symbols=("ADAUSDT",))
+        assert caught.value.reason is Reason.TAIL_FULL
+        table, answer = stack.ask(symbols=("ADAUSDT",), allow_partial=True)
+        assert len(table) == 0
+        assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAIL_FULL]
+        stack.commit()
+        stack.view.maintain()
+        eventually(lambda: not stack.tail.released())
+        assert stack.ids(symbols=("ADAUSDT",)) == list(range(2000))
+
+
+def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
+    stack.send("BTCUSDT", [1, 2, 3])
+    eventually(lambda: stack.tail.position()[0] == 3)
+    stack.commit()
+    stack.tape.remove_before(0, 3)
+    stack.send("BTCUSDT", [4])
+    stack.tape.remove_before(0, 4)
+    eventually(lambda: stack.tail.failure is not None or stack.tail.position()[0] == 4)
+    stack.committed = OffsetVector(0, (4, 0, 0, 0))
+    stack.commit()
+    stack.view.maintain()
+    eventually(lambda: stack.tail.failure is None)
+    stack.send("BTCUSDT", [5])
+    assert stack.ids(symbols=BTC)[-1] == 5
+
+
+def test_holes_are_gaps_unless_the_range_is_later(stack):
+    stack.send("BTCUSDT", [1, 2, 5, 9])
+    table, answer = stack.ask(symbols=BTC)
+    provenance = answer.opened.provenance
+    btc = Instrument("BINANCE", "BTCUSDT")
+    assert provenance.completeness is Completeness.GAPS
+    assert provenance.gaps == (Gap(btc, 3, 4), Gap(btc, 6, 8))
+    assert provenance.gaps_total == 2
+    later = TimeRange(NOW_US + 10_000, None)
+    assert plan(stack, symbols=BTC, range=later).provenance.completeness is Completeness.COMPLETE
+    assert len(table) == 4
+    stack.commit()
+    planned = plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
+    assert planned.provenance.completeness is Completeness.GAPS
+
+
+def test_provenance_says_where_rows_come_from(stack):
+    stack.send("BTCUSDT", [1, 2])
+    stack.commit()
+    stack.view.maintain()
+    stack.send("BTCUSDT", [3])
+    eventually(lambda: stack.tail.position()[0] == 3)
+    planned = plan(stack, symbols=BTC)
+    provenance = planned.provenance
+    assert provenance.snapshot_id == planned.snapshot_id == 1
+    assert provenance.committed_at_us == NOW_US + 1_000_000
+    assert provenance.positions == OffsetVector(0, (2, 0, 0, 0))
+    assert provenance.end == planned.end == OffsetVector(0, (3, 0, 0, 0))
+    assert provenance.newest_receive_us == NOW_US + 3500
+    assert provenance.source == "simulated"
+    assert provenance.completeness is Completeness.COMPLETE
+    assert (planned.estimate.files, planned.estimate.chunks) == (1, 1)
+    assert planned.estimate.rows >= 3
+    assert planned.estimate.bytes > 0
+
+
+def test_a_query_of_another_tape_is_refused(stack):
+    with pytest.raises(Data) as caught:
+        stack.view.open(TradesRequest(), 0, OffsetVector(0, (1,)))
+    assert caught.value.reason is Reason.PARTITIONS_CHANGED
+
+
+def test_a_lake_of_another_tape_is_refused():
+    snapshots = FakeSnapshots()
+    snapshots.commit(lake_snapshot(1, OffsetVector(0, (1,))), (), {})
+    with pytest.raises(Data) as caught:
+        LakeSide(snapshots, PARTITIONS).refresh()
+    assert caught.value.reason is Reason.PARTITIONS_CHANGED
+
+
+def test_before_the_lake_was_read_it_is_starting():
+    with pytest.raises(Unavailable) as caught:
+        LakeSide(FakeSnapshots(), PARTITIONS).published()
+    assert caught.value.reason is Reason.STARTING
+
+
+def test_the_maintainer_publishes_new_snapshots_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(view_module.limits, "SNAPSHOT_POLL_S", 0.01)
+    stack = QueryStack(tmp_path)
+    stack.view.start()
+    stack.send("BTCUSDT", [1])
+    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+    eventually(lambda: stack.snapshots.reads > 5)
+    stack.snapshots.failure = None
+    stack.commit()
+    eventually(lambda: plan(stack, symbols=BTC).snapshot_id == 1)
+    stack.view.close()
+    stack.executor.close()
