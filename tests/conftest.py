@@ -2,6 +2,7 @@
 
 import socket
 
+import hypothesis
 import pytest
 
 from k2 import settings
@@ -11,6 +12,10 @@ from servers.local import registry as apicurio
 from servers.local.artifacts import Artifacts
 from servers.local.process import Child
 from tests.eventually import eventually
+
+# How long one example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("k2", deadline=None)
+hypothesis.settings.load_profile("k2")
 
 START_S = 50
 
