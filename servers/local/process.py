@@ -2,26 +2,39 @@
 
 A child dies with its parent: on Linux the kernel kills it when the *thread* that started it ends,
 so children are started from the main thread only. Killing is safe for every part of K2; each is
-built to go on after `kill -9`.
+built to go on after `kill -9`. A small program asks the kernel for that and then becomes the child:
+doing it in the fork itself is not safe in a process with threads.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from k2.errors import Internal, Reason
+from k2.clock import SystemClock
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_POLL_S = 0.02
+_CLOCK = SystemClock()
+
+_BECOME = """
+import ctypes, os, signal, sys
+parent, program = int(sys.argv[1]), sys.argv[2:]
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != parent:
+    sys.exit(1)
+try:
+    os.execve(program[0], program, os.environ)
+except OSError as error:
+    sys.exit(f"{program[0]} cannot be started: {error}")
+"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class Command:
     """What to start.
 
     Attributes:
-        argv: program and arguments.
+        argv: program, as an absolute path, and arguments.
         env: the child's whole environment.
         cwd: its working directory; None keeps the parent's.
     """
@@ -51,21 +64,15 @@ class Child:
     def __init__(self, command: Command, log: Path, *, piped: bool = False) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as messages:
-            try:
-                self._process = subprocess.Popen(
-                    command.argv,
-                    env=dict(command.env),
-                    cwd=command.cwd,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE if piped else messages,
-                    stderr=messages,
-                    start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 two system calls, no locks
-                )
-            except OSError as error:
-                raise Internal(
-                    Reason.INTERNAL, f"{command.argv[0]} cannot be started: {error}"
-                ) from error
+            self._process = subprocess.Popen(
+                (sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *command.argv),
+                env=dict(command.env),
+                cwd=command.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else messages,
+                stderr=messages,
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -78,7 +85,12 @@ class Child:
         return self._process.stdout
 
     def exit_code(self) -> int | None:
-        """Its exit code (negative: the signal that ended it); None while it runs."""
+        """Its exit code (negative: the signal that ended it); None while it runs.
+
+        What it had started itself, and left in its session, ends with it.
+        """
+        if self._process.returncode is None and _has_ended(self.pid):
+            self._end_session()
         return self._process.poll()
 
     def ask_to_stop(self) -> None:
@@ -89,23 +101,26 @@ class Child:
 
     def kill(self) -> int:
         """End it and everything in its session at once; its exit code."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if self._process.returncode is None:
+            self._end_session()
         return self._process.wait()
 
     def stop(self, grace_s: float) -> int:
         """SIGTERM, and `kill` if it has not ended after `grace_s`; its exit code."""
         self.ask_to_stop()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace_s)
+        end = _CLOCK.monotonic_s() + grace_s
+        while self.exit_code() is None and _CLOCK.monotonic_s() < end:
+            _CLOCK.sleep(_POLL_S)
         return self.kill()
 
+    def _end_session(self) -> None:
+        """Kill all in its session; it is not reaped yet, so its id cannot be another's."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
-def _die_with(parent: int) -> Callable[[], None]:
-    def prepare() -> None:
-        if _LIBC is not None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
 
-    return prepare
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended, leaving it to be reaped."""
+    if not hasattr(os, "waitid"):
+        return False
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,0 +1,87 @@
+"""What `k2 up` and `k2 doctor` were asked for: arguments on top of the settings."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from k2 import limits, settings
+from k2.errors import Invalid, Reason
+from k2.settings import Settings
+
+_SYMBOL = re.compile(r"[^\s,:/@]{1,64}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for.
+
+    Attributes:
+        settings: with the arguments in them; the data directory is absolute.
+        ports: free or fixed.
+        exchange_asked: whether an exchange was named, by argument or setting.
+    """
+
+    settings: Settings
+    ports: str
+    exchange_asked: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse by an error of ours instead of ending the process."""
+        raise Invalid(Reason.BAD_REQUEST, message)
+
+
+def read_options(loaded: Settings, argv: list[str]) -> Options:
+    """Read the arguments of `up`.
+
+    Args:
+        loaded: the settings without them.
+        argv: the arguments.
+
+    Raises:
+        Invalid: BAD_REQUEST or BAD_SETTING, naming what is wrong.
+    """
+    arguments = _parser().parse_args(argv)
+    feed = _given(
+        venue=arguments.venue, exchange=arguments.exchange, symbols=_symbols(arguments.symbols)
+    )
+    venue = _given(rate=arguments.rate, speed=arguments.speed)
+    data_dir = Path(arguments.data_dir or loaded.data_dir).expanduser().resolve()
+    merged = settings.load(
+        data_dir=data_dir,
+        cache_dir=loaded.cache_dir.expanduser().resolve(),
+        feed=loaded.feed.model_dump(exclude_unset=True) | feed,
+        venue=loaded.venue.model_dump(exclude_unset=True) | venue,
+    )
+    return Options(merged, arguments.ports, "exchange" in merged.feed.model_fields_set)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="up", add_help=False, allow_abbrev=False)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--venue")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--speed", type=float)
+    parser.add_argument("--symbols")
+    parser.add_argument("--exchange")
+    parser.add_argument("--ports", choices=("free", "fixed"), default="fixed")
+    return parser
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _symbols(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    named = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    wrong = [symbol for symbol in named if not _SYMBOL.fullmatch(symbol)]
+    if wrong or not named or len(named) > limits.STREAMS_PER_CONNECTION_MAX:
+        raise Invalid(Reason.BAD_SETTING, f"symbols are names such as BTCUSDT,ETHUSDT: {text!r}")
+    return named

@@ -1,0 +1,121 @@
+"""The ports of a stack, all on loopback: fixed ones that people know, or any that are free."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import psutil
+
+from k2.errors import Invalid, Reason, Unavailable
+from k2.settings import Settings
+
+# Below the range that systems give to outgoing connections: a port stays ours over a restart.
+_FREE_FIRST = 20000
+_FREE_LAST = 31999
+_UNSET = {"venue": 8090, "query": 50052}  # where the settings say 0
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One port for each thing that listens."""
+
+    control: int
+    flight: int
+    query: int
+    broker: int
+    broker_controller: int
+    registry: int
+    registry_management: int
+    venue: int
+
+    def numbers(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
+
+
+def fixed(settings: Settings) -> Ports:
+    """Those of the settings: control 50051, Flight 8815, Kafka 9092, registry 8081 by default.
+
+    Raises:
+        Invalid: NOT_LOCAL when a setting names another host than this one.
+    """
+    tape = settings.tape
+    broker = _port("tape.bootstrap", tape.bootstrap)
+    registry = _port("tape.registry_url", tape.registry_url.split("//")[-1].split("/")[0])
+    return Ports(
+        control=_port("control.listen", settings.control.listen),
+        flight=_port("query.listen_flight", settings.query.listen_flight),
+        query=_port("query.listen_grpc", settings.query.listen_grpc) or _UNSET["query"],
+        broker=broker,
+        broker_controller=broker + 1,
+        registry=registry,
+        registry_management=registry + 1,
+        venue=_port("venue.listen", settings.venue.listen) or _UNSET["venue"],
+    )
+
+
+def free(run_id: str) -> Ports:
+    """Ports that nothing listens on now; `run_id` decides where the search begins."""
+    names = tuple(Ports.__dataclass_fields__)
+    span = _FREE_LAST - _FREE_FIRST + 1
+    start = int(run_id, 16) % span
+    candidates = (_FREE_FIRST + (start + step) % span for step in range(span))
+    chosen = [port for port, _ in zip(_unused(candidates), names, strict=False)]
+    if len(chosen) < len(names):
+        raise Unavailable(Reason.PORT_IN_USE, "there are not enough free ports on this machine")
+    return Ports(*chosen)
+
+
+def check(ports: Iterable[tuple[str, int]]) -> None:
+    """Refuse ports that something listens on.
+
+    Raises:
+        Unavailable: PORT_IN_USE, naming every such port, what it is for and who has it.
+    """
+    taken = [(name, port) for name, port in ports if not is_free(port)]
+    if taken:
+        said = "; ".join(f"port {port} ({name}) is in use{_owner(port)}" for name, port in taken)
+        raise Unavailable(
+            Reason.PORT_IN_USE,
+            f"{said}: stop what uses it, or start with --ports free",
+            metadata={name: str(port) for name, port in taken},
+        )
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _unused(candidates: Iterable[int]) -> Iterable[int]:
+    return (port for port in candidates if is_free(port))
+
+
+def _port(setting: str, address: str) -> int:
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
+        raise Invalid(
+            Reason.NOT_LOCAL,
+            f"{setting} = {address}: the stack of one machine listens on 127.0.0.1:PORT only",
+        )
+    return int(port)
+
+
+def _owner(port: int) -> str:
+    """Who listens there, as far as this user may know."""
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and tuple(connection.laddr)[1:] == (port,) and connection.pid:
+                name = psutil.Process(connection.pid).name()
+                return f" by {name} (pid {connection.pid})"
+    return ""

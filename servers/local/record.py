@@ -1,0 +1,169 @@
+"""How a running stack describes itself: `DIR/run/stack.json`, and a lock while it runs.
+
+`stack.json` is replaced whole whenever something changes:
+
+    version         1
+    state           STARTING, SERVING, DRAINING, STOPPED, FAILED
+    run_id          32 hexadecimal digits, also K2_RUN_ID in the environment of every process
+    supervisor_pid  the process to send SIGTERM to
+    data_dir, source, venue, exchange, symbols, started_at_us, updated_at_us
+    addresses       control, flight, query, broker, registry, venue: once the part has served
+    processes       of each: name, pid (null while it does not run), state (WAITING, STARTING,
+                    SERVING, RESTARTING, STOPPING, STOPPED, FAILED), restarts, addresses,
+                    exit_code (of its last life), log
+    failure         null, or reason and message
+
+The file outlives the stack; `DIR/run/lock` tells whether it runs: the supervisor holds an exclusive
+`flock` on it, which the kernel gives back however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Invalid, Reason
+
+RUN_ID = "K2_RUN_ID"
+_LOCK_WAIT_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ProcessRecord:
+    """One process, as `stack.json` shows it."""
+
+    name: str
+    log: str
+    pid: int | None = None
+    state: str = "WAITING"
+    restarts: int = 0
+    addresses: dict[str, str] = field(default_factory=dict)
+    exit_code: int | None = None
+
+
+@dataclass
+class StackRecord:
+    """The stack, as `stack.json` shows it."""
+
+    run_id: str
+    supervisor_pid: int
+    data_dir: str
+    source: str
+    venue: str
+    exchange: str
+    symbols: list[str]
+    started_at_us: int
+    state: str = "STARTING"
+    version: int = 1
+    updated_at_us: int = 0
+    addresses: dict[str, str] = field(default_factory=dict)
+    processes: list[ProcessRecord] = field(default_factory=list)
+    failure: dict[str, str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, in a stable order."""
+        return asdict(self)
+
+
+class Journal:
+    """Writes a record to `stack.json` when it has changed."""
+
+    def __init__(self, folder: Path, record: StackRecord, clock: Clock) -> None:
+        self.record = record
+        self._path = folder / "stack.json"
+        self._clock = clock
+        self._written: dict[str, Any] = {}
+
+    def write(self) -> None:
+        """Replace the file if the record has changed; a full disk only delays it."""
+        current = self.record.as_dict() | {"updated_at_us": 0}
+        if current == self._written:
+            return
+        self.record.updated_at_us = self._clock.now_us()
+        scratch = self._path.with_suffix(".new")
+        try:
+            scratch.write_text(json.dumps(self.record.as_dict(), indent=1) + "\n")
+            scratch.rename(self._path)
+            self._written = current
+        except OSError as error:
+            _log.error("stack.json cannot be written", extra={"error": str(error)})
+
+
+@contextmanager
+def holding(folder: Path, clock: Clock) -> Iterator[None]:
+    """Be the one stack of a data directory.
+
+    Raises:
+        Invalid: ALREADY_RUNNING when there is another.
+    """
+    with (folder / "lock").open("a") as file:
+        end = clock.monotonic_s() + _LOCK_WAIT_S  # who only looks holds it for a moment
+        while not _locked(file.fileno()):
+            if clock.monotonic_s() > end:
+                raise Invalid(Reason.ALREADY_RUNNING, _already(folder))
+            clock.sleep(0.05)
+        yield
+
+
+def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
+    """Kill what an earlier stack of this data directory left behind, if it is that indeed.
+
+    A process is taken for a leftover only if its environment carries the run id it was recorded
+    with; call it while holding the directory.
+    """
+    content = _read(folder)
+    run_id = str(content.get("run_id"))
+    listed = [entry for entry in content.get("processes", []) if isinstance(entry, dict)]
+    found = [one for entry in listed if (one := _leftover(entry.get("pid"), run_id)) is not None]
+    for process in found:
+        say(f"ending process {process.pid}, left over from an earlier run")
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(found, timeout=limits.CHILD_DRAIN_S)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _already(folder: Path) -> str:
+    pid = _read(folder).get("supervisor_pid")
+    known = f" (pid {pid})" if pid else ""
+    return (
+        f"a K2 runs in {folder.parent} already{known}: stop it with k2 down, "
+        "or take another --data-dir"
+    )
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "stack.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _leftover(pid: object, run_id: str) -> psutil.Process | None:
+    if not isinstance(pid, int) or pid == os.getpid():
+        return None
+    try:
+        process = psutil.Process(pid)
+        return process if process.environ().get(RUN_ID) == run_id else None
+    except (psutil.Error, OSError):
+        return None

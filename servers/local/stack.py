@@ -1,0 +1,179 @@
+"""The embedded stack: everything that is checked before it starts, in the order people expect.
+
+Nothing is started and nothing is decided for good before the data directory is held, has room, may
+be written to, fits what was asked, and every port is free; so a refusal leaves no trace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from k2 import limits, settings
+from k2.errors import Invalid, K2Error, Overloaded, Reason
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.registry import SchemaStore
+from servers.local import ports, reach, stamp
+from servers.local.artifacts import Artifacts, Progress
+from servers.local.options import Options
+from servers.local.parts import Site
+from servers.local.ports import Ports
+from servers.local.record import Journal, StackRecord, end_leftovers, holding
+from servers.local.stamp import Stamp
+from servers.local.supervisor import Supervisor
+from servers.runtime import Runtime
+
+_PROGRESS_S = 0.2
+
+
+def run_stack(options: Options, runtime: Runtime) -> None:
+    """Run the stack until it is asked to stop.
+
+    Raises:
+        Invalid: NOT_WRITABLE, ALREADY_RUNNING or BAD_SETTING.
+        Overloaded: DISK_FULL.
+        Data: STAMP_MISMATCH.
+        Unavailable: PORT_IN_USE, PEER_UNAVAILABLE (artefacts) or PROCESS_DIED.
+    """
+    data_dir = options.settings.data_dir
+    check_writable(data_dir)
+    check_room(data_dir)
+    with holding(data_dir / "run", runtime.clock):
+        end_leftovers(data_dir / "run", lambda said: _step(runtime, "leftovers", said))
+        site = _choose(options, runtime)
+        site.artifacts.ensure(_progress_of(runtime))
+        if not runtime.stopping.is_set():
+            _supervise(site, runtime)
+
+
+def check_writable(data_dir: Path) -> None:
+    """Make the data directory's folders, and try to write there.
+
+    Raises:
+        Invalid: NOT_WRITABLE.
+        Overloaded: DISK_FULL.
+    """
+    with _disk_errors(data_dir):
+        for name in ("run", "logs", "tmp"):
+            (data_dir / name).mkdir(parents=True, exist_ok=True)
+            probe = data_dir / name / f".probe-{os.getpid()}"
+            probe.write_bytes(b"k2")
+            probe.unlink()
+
+
+def check_room(data_dir: Path) -> None:
+    """Refuse to start on a disk that is nearly full.
+
+    Raises:
+        Overloaded: DISK_FULL.
+    """
+    left = shutil.disk_usage(data_dir).free
+    if left < limits.DISK_FREE_MIN:
+        raise Overloaded(
+            Reason.DISK_FULL,
+            f"{left // limits.MIB} MiB are free where {data_dir} is, "
+            f"{limits.DISK_FREE_MIN // limits.MIB} MiB are needed to start: make room",
+        )
+
+
+def choose_ports(options: Options, run_id: str) -> Ports:
+    """Those of the settings, or any that are free."""
+    return ports.free(run_id) if options.ports == "free" else ports.fixed(options.settings)
+
+
+def _choose(options: Options, runtime: Runtime) -> Site:
+    """Venue, exchange and ports, each refused by name if it cannot be."""
+    config, data_dir = options.settings, options.settings.data_dir
+    path = data_dir / "stamp.json"
+    stamped = stamp.read_stamp(path)
+    venue = stamp.choose_venue(config.feed.venue, stamped, _reach(config, runtime))
+    stamp.check(stamped, venue, data_dir)
+    exchange = config.feed.exchange
+    if stamped is not None and not options.exchange_asked:
+        exchange = stamped.exchange
+    site = Site(
+        settings=config,
+        ports=choose_ports(options, runtime.run_id),
+        venue=venue,
+        exchange=exchange,
+        run_id=runtime.run_id,
+        artifacts=Artifacts(config.cache_dir, runtime.clock),
+        environment=settings.environment(),
+    )
+    ports.check(site.used_ports().items())
+    with _disk_errors(data_dir):
+        if stamped is None:
+            stamp.write_stamp(path, Stamp(stamp.source_of(venue), venue, exchange))
+    _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
+    return site
+
+
+def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
+    def ask() -> bool:
+        _step(runtime, "venue", f"looking for the live venue at {config.feed.venue_url}")
+        return reach.answers(config.feed.venue_url)
+
+    return ask
+
+
+def _supervise(site: Site, runtime: Runtime) -> None:
+    config, data_dir = site.settings, site.data_dir
+    record = StackRecord(
+        run_id=site.run_id,
+        supervisor_pid=os.getpid(),
+        data_dir=str(data_dir),
+        source=stamp.source_of(site.venue),
+        venue=site.venue,
+        exchange=site.exchange,
+        symbols=list(config.feed.symbols),
+        started_at_us=runtime.clock.now_us(),
+    )
+    tape = config.tape.model_copy(
+        update={"bootstrap": site.bootstrap, "registry_url": site.registry_url}
+    )
+
+    def deploy() -> None:
+        topics.deploy(tape, SchemaStore(tape.registry_url, data_dir / "schemas"))
+
+    journal = Journal(data_dir / "run", record, runtime.clock)
+    Supervisor(site.parts(), deploy, journal, runtime, data_dir).run()
+
+
+def _step(runtime: Runtime, name: str, message: str) -> None:
+    runtime.emit("step", name=name, message=message)
+
+
+def _progress_of(runtime: Runtime) -> Progress:
+    """Reports the fetch, not more often than a person can see."""
+    last_s = [float("-inf")]
+
+    def report(what: str, done: int, total: int) -> None:
+        now_s = runtime.clock.monotonic_s()
+        if now_s - last_s[0] >= _PROGRESS_S or done == total:
+            last_s[0] = now_s
+            runtime.emit("progress", name="artifacts", what=what, done=done, total=total)
+
+    return report
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, path) from error
+
+
+def disk_error(error: OSError, path: Path) -> K2Error:
+    """What a refusal of the file system means."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Overloaded(Reason.DISK_FULL, f"no space left in {path}: make room")
+    return Invalid(
+        Reason.NOT_WRITABLE,
+        f"{path} cannot be written to: {error.strerror or error}; take another --data-dir",
+    )

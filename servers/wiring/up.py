@@ -1,0 +1,23 @@
+"""`python -m servers up`: the embedded stack in the foreground; what it prints is in JSON lines.
+
+step         name, message                what it is doing
+progress     name, what, done, total      bytes of artefacts; total 0: not known
+serving      name, pid, addresses, took_s a part serves, at first or again
+ready        all of stack.json, the addresses also flat; every part serves
+restarting   name, exit_code, restarts, in_s
+stopped      all parts have ended
+failed       reason, message              why it ended by itself
+"""
+
+from __future__ import annotations
+
+from k2.settings import Settings
+from servers.local.options import read_options
+from servers.local.stack import run_stack
+from servers.runtime import Runtime
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Run the stack until it is asked to stop."""
+    run_stack(read_options(settings, argv), runtime)
+    return 0
