@@ -31,6 +31,9 @@ _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, el
 _COMPRESSED = ".zst"
 _BUFFER_BYTES = 1 << 18
 
+# What a decoder raises for foreign text; RecursionError for one that is nested too deep.
+_UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +97,7 @@ def read_frames(path: Path | str) -> Iterator[Frame]:
                 continue
             try:
                 frame = _frame(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, ValueError) as error:
+            except _UNREADABLE as error:
                 if line.endswith(b"\n"):
                     raise _not_a_line(path, number, str(error)) from error
                 _log.warning("recording ends inside a line", extra={"path": str(path)})
@@ -120,7 +123,7 @@ def traded_symbol(text: str) -> str | None:
     """The symbol of a frame of a trade stream, upper case; None for any other frame."""
     try:
         event = _event.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     if event.stream is not None:
         symbol, at, kind = event.stream.partition("@")
@@ -177,7 +180,7 @@ def _traded_us(event: bytes) -> int | None:
     """The trade time `T` of an event, in microseconds; None for an event without one."""
     try:
         time = _traded.decode(event).time
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
     if time is None or time < 0:
         return None

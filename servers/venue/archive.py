@@ -155,7 +155,7 @@ class RecordingArchive:
                     event = self._wrapped.decode(frame.text).data
                 else:
                     event = self._event.decode(frame.text)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 continue
             time_us = event.time if event.time >= _MICROSECONDS_FROM else event.time * 1000
             yield PastTrade(event.id, event.price, event.quantity, time_us, event.buyer_is_maker)

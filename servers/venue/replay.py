@@ -230,5 +230,5 @@ def _unwrapped(text: str) -> str:
         return text
     try:
         return bytes(_wrapped.decode(text)["data"]).decode()
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, KeyError, RecursionError):
         return text

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from k2 import limits
 from k2.clock import Clock
@@ -91,12 +91,12 @@ class Rest:
             headers: of the request.
             address: of the client; its weight is counted.
         """
-        parts = urlsplit(path)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        where, _, asked = path.partition("?")
+        query = dict(parse_qsl(asked, keep_blank_values=True))
         shown: dict[str, str] = {}
         try:
-            self._charge(parts.path, address, shown)
-            body = await self._body(parts.path, query, _in_microseconds(headers))
+            self._charge(where, address, shown)
+            body = await self._body(where, query, _in_microseconds(headers))
         except _Refused as refused:
             error = {"code": refused.code, "msg": refused.message}
             return Answer(refused.status, json.dumps(error), shown)

@@ -7,7 +7,7 @@ not; a name is lower case; a stream that does not exist is accepted and stays si
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
@@ -28,6 +28,7 @@ class _Request(msgspec.Struct):
 
 _request = msgspec.json.Decoder(_Request)
 _any = msgspec.json.Decoder()
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Subscription:
@@ -60,7 +61,7 @@ class Subscription:
         """Obey a message of the client; gives the reply."""
         try:
             request = _request.decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NOT_JSON as error:
             return _refusal(_id_of(message), *_fault_of(error))
         try:
             result = self._obey(request)
@@ -91,7 +92,7 @@ class Subscription:
 
 def is_stream_path(path: str) -> bool:
     """Whether a request's path is that of a WebSocket of market data."""
-    where = urlsplit(path).path
+    where, _, _ = path.partition("?")
     return where in ("/stream", "/ws") or where.startswith("/ws/")
 
 
@@ -101,10 +102,10 @@ def parse_path(path: str) -> Subscription:
     Raises:
         Invalid: BAD_REQUEST for more streams than a connection may have, or an unknown unit.
     """
-    parts = urlsplit(path)
-    query = parse_qs(parts.query)
-    combined = parts.path == "/stream"
-    text = query.get("streams", [""])[0] if combined else unquote(parts.path.removeprefix("/ws"))
+    where, _, asked = path.partition("?")
+    query = parse_qs(asked)
+    combined = where == "/stream"
+    text = query.get("streams", [""])[0] if combined else unquote(where.removeprefix("/ws"))
     names = [name for name in text.split("/") if name]
     _check_count(len(names))
     unit = query.get("timeUnit", ["MILLISECOND"])[0].upper()
@@ -138,7 +139,7 @@ def _id_of(message: str | bytes) -> object:
     """The id of a request that is wrong elsewhere, so that its sender knows which it was."""
     try:
         fields = _any.decode(message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_JSON:
         return None
     found = fields.get("id") if isinstance(fields, dict) else None
     return found if isinstance(found, int | str) else None
