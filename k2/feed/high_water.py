@@ -1,0 +1,84 @@
+"""The acknowledged high water of each line, on a compacted topic: what survives the process.
+
+The document of an instrument's key: `trade_id`, the high water (`line.py`); `first_id`, the first
+id of the run that published it; `resumed_after`, the high water of the run before (null: none). So
+the ids between `resumed_after` and `first_id` are what nobody listened to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from k2.errors import K2Error
+from k2.feed.line import Line
+from k2.market.instrument import Instrument
+
+_log = logging.getLogger(__name__)
+
+
+class Notices(Protocol):
+    """The part of `k2.tape.board.Board` that high waters need."""
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Publish the newest document of a key."""
+        ...
+
+    def read_all(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest document of each key."""
+        ...
+
+
+class HighWaters:
+    """Publishes and reads high waters.
+
+    Args:
+        board: `Board(bootstrap, topics.HIGH_WATER)`.
+        run_id: of this run of the feed.
+    """
+
+    def __init__(self, board: Notices, run_id: str) -> None:
+        self._board = board
+        self._run_id = run_id
+        self._published: dict[Instrument, int] = {}
+
+    def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
+        """What earlier runs published for these; an unreadable document counts as none.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        documents = self._board.read_all()
+        found: dict[Instrument, int] = {}
+        for instrument in instruments:
+            trade_id = documents.get(instrument.key, {}).get("trade_id")
+            if isinstance(trade_id, int) and trade_id >= 0:
+                found[instrument] = trade_id
+        return found
+
+    def publish(self, lines: Iterable[Line], at_us: int, wait_s: float | None = None) -> None:
+        """Publish the lines whose high water has changed; the tape's absence is logged.
+
+        Args:
+            lines: any lines.
+            at_us: now, wall microseconds.
+            wait_s: wait for acknowledgements, at most so long each; None does not wait.
+        """
+        for line in lines:
+            high_water = line.high_water
+            if high_water is None or self._published.get(line.instrument) == high_water:
+                continue
+            document = {
+                "trade_id": high_water,
+                "first_id": line.sequence.first,
+                "resumed_after": line.resumed_after,
+                "run_id": self._run_id,
+                "at_us": at_us,
+            }
+            try:
+                self._board.put(line.instrument.key, document, wait_s)
+            except K2Error as error:
+                _log.warning("high water not published: %s", error.message)
+                return
+            self._published[line.instrument] = high_water

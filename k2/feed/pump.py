@@ -1,0 +1,203 @@
+"""The feed's loop: connections in, trades out, high waters published, a clean end.
+
+One thread, one event loop. Connections hand over batches of frames; the intake takes them as fast
+as the producer does, and while it is blocked nobody reads, so the venue's own buffers and then TCP
+hold the rest: nothing that was read is dropped. A tick, many times a second, collects
+acknowledgements, lets sessions do what is due and publishes high waters.
+
+The end, when asked: stop reading, flush with acknowledgements, publish the high waters and wait for
+them. What the broker did not acknowledge in time is above the high water, so the next start knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error
+from k2.feed.high_water import HighWaters
+from k2.feed.intake import Intake
+from k2.feed.letters import LetterBox
+from k2.feed.line import Line
+from k2.feed.session import Session
+from k2.feed.subscription import Open, Subscription
+
+_log = logging.getLogger(__name__)
+
+
+class Tape(Protocol):
+    """The part of `k2.tape.producer.TapeProducer` that a pump needs beside its intake."""
+
+    @property
+    def failure(self) -> K2Error | None:
+        """Why it can send no more, if so."""
+        ...
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """Deliver acknowledgements."""
+        ...
+
+    def depth(self) -> int:
+        """Records taken and not yet acknowledged."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for acknowledgements; returns how many are missing."""
+        ...
+
+
+class Pump:
+    """See the module. `run` once; what it counts may be read from any thread.
+
+    Args:
+        intake: takes frames.
+        tape: the intake's producer.
+        letters: the intake's letters, started.
+        lines: the intake's lines.
+        high_waters: where they are published.
+        clock: wall time for frames, monotonic time for everything else.
+
+    Attributes:
+        subscriptions: one for each address.
+        frames_waiting: read from connections and not yet taken.
+        lines: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        tape: Tape,
+        letters: LetterBox,
+        lines: Sequence[Line],
+        high_waters: HighWaters,
+        clock: Clock,
+    ) -> None:
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.frames_waiting = 0
+        self._intake = intake
+        self._tape = tape
+        self._letters = letters
+        self.lines = lines
+        self._high_waters = high_waters
+        self._clock = clock
+        self._publish_s = 0.0
+        self._room = asyncio.Event()
+
+    def subscribe(
+        self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
+    ) -> None:
+        """Say what to connect to; before `run`.
+
+        Args:
+            addresses: of the venue.
+            session: makes one for each.
+            open_socket: connects.
+        """
+        self.subscriptions = tuple(
+            Subscription(
+                address=address,
+                session=session(),
+                clock=self._clock,
+                open_socket=open_socket,
+                take=self._take,
+            )
+            for address in addresses
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether every subscription has an open connection."""
+        return all(each.connected for each in self.subscriptions)
+
+    async def run(self, stopping: threading.Event, on_connected: Callable[[], None]) -> None:
+        """Feed until asked to stop, then end cleanly.
+
+        Args:
+            stopping: set to ask.
+            on_connected: called once, when everything is subscribed for the first time.
+
+        Raises:
+            K2Error: the tape will take nothing more.
+        """
+        announced = False
+        for subscription in self.subscriptions:
+            subscription.start()
+        try:
+            while not stopping.is_set():
+                self._tick()
+                if self.connected and not announced:
+                    announced = True
+                    on_connected()
+                await _pause(limits.FEED_TICK_S)
+        finally:
+            for subscription in self.subscriptions:
+                await subscription.stop()
+        self._drain()
+
+    async def _take(self, frames: Sequence[bytes]) -> bool:
+        """Give a batch to the intake, however long that takes; whether a shutdown was announced."""
+        receive_time_us, taken = self._clock.now_us(), 0
+        self.frames_waiting += len(frames)
+        try:
+            while taken < len(frames):
+                before = taken
+                taken = self._intake.take(frames, before, receive_time_us)
+                self.frames_waiting -= taken - before
+                if self._intake.blocked:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self.frames_waiting -= len(frames) - taken
+        announced, self._intake.shutdown_announced = self._intake.shutdown_announced, False
+        return announced
+
+    def _tick(self) -> None:
+        self._tape.poll()
+        self._check()
+        if self._intake.unblock():
+            self._room.set()
+        for subscription in self.subscriptions:
+            subscription.tick(blocked=self._intake.blocked)
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._publish_s:
+            self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
+            self._high_waters.publish(self.lines, self._clock.now_us())
+
+    def _check(self) -> None:
+        """Go on only while everything that was taken can still be acknowledged."""
+        failures: list[BaseException | None] = [self._tape.failure, self._letters.failure]
+        failures += [line.failure for line in self.lines]
+        failures += [subscription.failure for subscription in self.subscriptions]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def _drain(self) -> None:
+        deadline_s = self._clock.monotonic_s() + limits.DRAIN_S
+        while not self._intake.unblock() and self._left(deadline_s) > 0:
+            self._tape.poll(limits.FEED_TICK_S)
+        missing = self._tape.flush(self._left(deadline_s))
+        letters = self._letters.close(self._left(deadline_s))
+        self._high_waters.publish(
+            self.lines, self._clock.now_us(), max(self._left(deadline_s), limits.FEED_TICK_S)
+        )
+        if missing or letters:
+            _log.warning(
+                "stopped before all was acknowledged",
+                extra={"trades": missing + self._intake.refused, "letters": letters},
+            )
+
+    def _left(self, deadline_s: float) -> float:
+        return max(0.0, deadline_s - self._clock.monotonic_s())
+
+
+async def _pause(seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), seconds)

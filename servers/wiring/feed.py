@@ -1,0 +1,232 @@
+"""The feed's process: venue → tape, one subscription, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from k2.clock import Clock
+from k2.degrade.signals import Signal
+from k2.errors import Reason, Unavailable
+from k2.feed.binance import BinanceSource
+from k2.feed.high_water import HighWaters
+from k2.feed.intake import Intake
+from k2.feed.letters import LetterBox
+from k2.feed.line import Line
+from k2.feed.pump import Pump
+from k2.feed.session import Session, Tuning
+from k2.feed.socket import open_socket
+from k2.feed.source import Source
+from k2.market import schema
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import encode_trade
+from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.placement import Placement
+from k2.tape.producer import TapeProducer
+from k2.tape.registry import SchemaStore, fingerprint
+from servers.heartbeat import SERVING, Heart, Sample, process_signals
+from servers.runtime import Runtime
+
+PROCESS = "feed"
+_STARTING = "STARTING"
+_WAIT_S = 0.5
+_GAPS_SHOWN = 10
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Feed the tape until asked to stop; 0 when it ended cleanly.
+
+    Raises:
+        Invalid: BAD_SETTING.
+        Unavailable, Data: the tape will take nothing more.
+    """
+    source = BinanceSource(
+        url=settings.feed.venue_url,
+        exchange=settings.feed.exchange,
+        symbols=settings.feed.symbols,
+        source=settings.feed.source,
+    )
+    with ExitStack() as parts:
+        tape = parts.enter_context(closing(TapeProducer(settings.tape)))
+        office = parts.enter_context(closing(DeadLetterOffice(settings.tape.bootstrap)))
+        partitions, notices, heartbeats = (
+            parts.enter_context(closing(Board(settings.tape.bootstrap, topic)))
+            for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS)
+        )
+        high_waters = HighWaters(notices, runtime.run_id)
+        schema_id = _patiently(runtime, lambda: _schema_id(settings))
+        lines = _patiently(runtime, lambda: _lines(settings, source, partitions, high_waters))
+        if schema_id is None or lines is None:
+            return 0
+        letters = LetterBox(office, f"feed:{source.name}:{runtime.run_id}")
+        intake = Intake(
+            source=source,
+            tape=tape,
+            lines=lines,
+            encode=partial(encode_trade, schema_id=schema_id),
+            letters=letters,
+            headers={"source": settings.feed.source.encode()},
+        )
+        pump = Pump(
+            intake=intake,
+            tape=tape,
+            letters=letters,
+            lines=lines,
+            high_waters=high_waters,
+            clock=runtime.clock,
+        )
+        pump.subscribe(source.addresses(), _sessions(settings, runtime), open_socket)
+        gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
+        _feed(runtime, gauges, letters, heartbeats)
+    return 0
+
+
+def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
+    """What `attempt` returns once the tape answers; None when asked to stop before that."""
+    while not runtime.stopping.is_set():
+        try:
+            return attempt()
+        except Unavailable as error:
+            _log.warning("waiting for the tape: %s", error.message)
+            runtime.stopping.wait(_WAIT_S)
+    return None
+
+
+def _schema_id(settings: Settings) -> int:
+    """The id of today's schema: from the registry, or while it is away from what was cached."""
+    cache = settings.data_dir / "schemas"
+    schemas = SchemaStore(settings.tape.registry_url, cache)
+    try:
+        return topics.deploy(settings.tape, schemas)
+    except Unavailable as error:
+        if error.reason is not Reason.REGISTRY_UNAVAILABLE:
+            raise
+        ours = fingerprint(schema.avro_schema(schema.TRADE))
+        for path in sorted(cache.glob("*.json")):
+            if fingerprint(schemas.schema(int(path.stem))) == ours:
+                _log.warning("the registry is away; schema id %s was cached", path.stem)
+                return int(path.stem)
+        raise
+
+
+def _lines(
+    settings: Settings, source: Source, partitions: Board, high_waters: HighWaters
+) -> list[Line]:
+    """One line for each instrument, placed, and resumed after what an earlier run published."""
+    placement = Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier)
+    resumed = high_waters.read(source.instruments)
+    return [Line(each, placement.place(each), resumed.get(each)) for each in source.instruments]
+
+
+def _sessions(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
+    """Makes sessions that share one generator, seeded by the run."""
+    chance = np.random.default_rng(int(runtime.run_id, 16))
+    return lambda: Session(chance, Tuning(stale_s=settings.feed.stale_s))
+
+
+def _feed(runtime: Runtime, gauges: Gauges, letters: LetterBox, heartbeats: Board) -> None:
+    heart = Heart(
+        board=heartbeats,
+        clock=runtime.clock,
+        process=PROCESS,
+        run_id=runtime.run_id,
+        addresses={},
+        sample=gauges.sample,
+    )
+
+    def connected() -> None:
+        gauges.state = SERVING
+        heart.beat()
+        runtime.emit("serving", addresses={})
+
+    heart.start()
+    try:
+        letters.start()
+        asyncio.run(gauges.pump.run(runtime.stopping, connected))
+    finally:
+        heart.close()
+
+
+class Gauges:
+    """What the feed's heart says.
+
+    Attributes:
+        state: STARTING until everything is subscribed for the first time, then SERVING.
+        pump: as given.
+    """
+
+    def __init__(
+        self, *, settings: Settings, clock: Clock, intake: Intake, tape: TapeProducer, pump: Pump
+    ) -> None:
+        self.state = _STARTING
+        self._settings = settings
+        self._clock = clock
+        self._intake = intake
+        self._tape = tape
+        self.pump = pump
+        self._last = (clock.monotonic_s(), 0)
+
+    def sample(self) -> Sample:
+        """Signals and counters now; the rate is since the sample before."""
+        waiting = self.pump.frames_waiting + self._intake.refused
+        signals = process_signals(self._settings.data_dir) | {
+            Signal.FEED_QUEUE: float(waiting),
+            Signal.PRODUCER_QUEUE: float(self._tape.depth()),
+        }
+        return Sample(signals=signals, counters=self._counters(), state=self.state)
+
+    def _counters(self) -> dict[str, Any]:
+        intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
+        lines = self.pump.lines
+        trades = sum(line.sequence.counts.seen for line in lines)
+        return {
+            "exchange": self._settings.feed.exchange,
+            "source": self._settings.feed.source,
+            "venue_url": self._settings.feed.venue_url,
+            "connected": self.pump.connected,
+            "frames": intake.frames,
+            "trades": trades,
+            "trades_acknowledged": sum(line.acknowledged for line in lines),
+            "trades_per_s": self._rate(trades),
+            "frames_skipped": intake.skipped.total(),
+            "skipped": dict(intake.skipped),
+            "frames_malformed": intake.malformed,
+            "reconnects": sum(session.reconnects for session in sessions),
+            "renewals": sum(session.renewals for session in sessions),
+            "symbols": {line.instrument.symbol: _line_counters(line) for line in lines},
+        }
+
+    def _rate(self, trades: int) -> float:
+        now_s = self._clock.monotonic_s()
+        then_s, before = self._last
+        self._last = (now_s, trades)
+        return round((trades - before) / (now_s - then_s), 1) if now_s > then_s else 0.0
+
+
+def _line_counters(line: Line) -> dict[str, Any]:
+    counts = line.sequence.counts
+    high_water = line.resumed_after if line.high_water is None else line.high_water
+    return {
+        "last_trade_id": line.sequence.last,
+        "acknowledged_trade_id": high_water,
+        "resumed_after": line.resumed_after,
+        "first_trade_id": line.sequence.first,
+        "partition": line.partition,
+        "gaps": counts.gaps,
+        "ids_missing": counts.missing,
+        "duplicates": counts.duplicates,
+        "reordered": counts.reordered,
+        "resets": counts.resets,
+        "gaps_open": [list(gap) for gap in line.sequence.gaps[-_GAPS_SHOWN:]],
+    }

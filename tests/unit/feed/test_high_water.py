@@ -1,0 +1,68 @@
+"""High waters survive the process, and say what nobody listened to."""
+
+from k2.errors import Reason, Unavailable
+from k2.feed.high_water import HighWaters
+from k2.feed.line import Line
+from k2.market.instrument import Instrument
+from k2.market.sequence import Finding
+from tests.fakes.tape import FakeTape
+
+BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
+
+
+def acknowledged(line, *ids):
+    for trade_id in ids:
+        line.sequence.observe(trade_id)
+        flight = line.prepare(trade_id, Finding.NEXT)
+        line.launched(flight)
+        flight(0, None)
+
+
+def test_what_was_published_is_read_by_the_next_run():
+    tape = FakeTape()
+    line, quiet = Line(BTC, 0, 90), Line(ETH, 1, 7)
+    acknowledged(line, 100, 101)
+    HighWaters(tape.board("h"), "run-1").publish([line, quiet], 55)
+    assert tape.board("h").read_all() == {
+        "BINANCE:BTCUSDT": {
+            "trade_id": 101,
+            "first_id": 100,
+            "resumed_after": 90,
+            "run_id": "run-1",
+            "at_us": 55,
+        }
+    }
+    assert HighWaters(tape.board("h"), "run-2").read([BTC, ETH]) == {BTC: 101}
+
+
+def test_only_what_changed_is_published():
+    tape = FakeTape()
+    line, high_waters = Line(BTC, 0, None), HighWaters(tape.board("h"), "r")
+    acknowledged(line, 1)
+    high_waters.publish([line], 1)
+    high_waters.publish([line], 2)
+    acknowledged(line, 2)
+    high_waters.publish([line], 3)
+    assert [value["trade_id"] for _, value in tape.board("h").read_log()] == [1, 2]
+
+
+def test_an_unreadable_document_counts_as_none():
+    tape = FakeTape()
+    board = tape.board("h")
+    board.put(BTC.key, {"trade_id": "many"})
+    board.put(ETH.key, {"trade_id": -4})
+    assert HighWaters(board, "r").read([BTC, ETH]) == {}
+
+
+def test_a_tape_that_is_away_is_tried_again():
+    class Away(list):
+        def put(self, key, value, wait_s=None):
+            self.append(wait_s)
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
+
+    away, line = Away(), Line(BTC, 0, None)
+    high_waters = HighWaters(away, "r")
+    acknowledged(line, 1)
+    high_waters.publish([line], 1)
+    high_waters.publish([line], 2, wait_s=0.5)
+    assert away == [None, 0.5]

@@ -1,0 +1,116 @@
+"""Frames to the tape: nothing sent twice, nothing dropped, whatever the tape and the frames are."""
+
+from k2.feed.binance import BinanceSource
+from k2.feed.intake import Intake
+from k2.feed.letters import LetterBox
+from k2.feed.line import Line
+from k2.market.instrument import Instrument
+from k2.tape.codec import Decoder, encode_trade
+from tests.fakes.tape import FakeTape
+from tests.fakes.venue import frame
+from tests.messages import SCHEMA_ID, Schemas, raw
+
+NOW_US = 1_760_000_000_000_000
+BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
+
+
+class World:
+    """An intake before a fake tape."""
+
+    def __init__(self, queue_max=1000):
+        self.tape = FakeTape()
+        self.producer = self.tape.producer(queue_max)
+        self.lines = [Line(BTC, 0, None), Line(ETH, 3, None)]
+        self.letters = LetterBox(self.tape.office(), "f")
+        self.intake = Intake(
+            source=BinanceSource(
+                url="ws://x",
+                exchange="BINANCE",
+                symbols=["BTCUSDT", "ETHUSDT"],
+                source="simulated",
+            ),
+            tape=self.producer,
+            lines=self.lines,
+            encode=lambda trade: encode_trade(trade, SCHEMA_ID),
+            letters=self.letters,
+            headers={"source": b"simulated"},
+        )
+
+    def take(self, *frames, start=0):
+        return self.intake.take([each.encode() for each in frames], start, NOW_US)
+
+    def ids(self, partition):
+        self.producer.poll()
+        values = self.tape.logs[partition].values
+        return Decoder(Schemas()).decode(raw(values)).trade_id.tolist()
+
+
+def test_trades_go_to_their_partitions_in_order():
+    world = World()
+    assert world.take(frame(1), frame(7, "ETHUSDT"), frame(2)) == 3
+    assert (world.ids(0), world.ids(3)) == ([1, 2], [7])
+    assert world.tape.logs[3].keys == [b"BINANCE:ETHUSDT"]
+    assert [line.high_water for line in world.lines] == [2, 7]
+    assert world.intake.frames == 3
+
+
+def test_what_this_run_has_certainly_seen_is_sent_once():
+    world = World()
+    world.take(frame(5), frame(7), frame(5), frame(6), frame(7), frame(6))
+    assert world.ids(0) == [5, 7, 6]
+    assert world.lines[0].sequence.counts.duplicates == 3
+
+
+def test_what_is_not_certainly_a_duplicate_is_sent():
+    world = World()
+    world.take(frame(5), frame(4), frame(4))
+    assert world.ids(0) == [5, 4, 4]
+
+
+def test_skipped_malformed_and_announced():
+    world = World()
+    world.take(
+        '{"stream":"x@kline","data":{"e":"kline"}}', "{", frame(1, p="x"), '{"e":"serverShutdown"}'
+    )
+    assert world.intake.skipped == {"kline": 1}
+    assert world.intake.malformed == 2
+    assert world.intake.shutdown_announced
+    world.letters.start()
+    world.letters.close(5)
+    assert [letter.offset for letter in world.tape.letters] == [1, 2]
+    assert world.tape.letters[0].value == b"{"
+
+
+def test_a_full_tape_blocks_and_nothing_is_lost():
+    world = World(queue_max=2)
+    frames = [frame(trade_id) for trade_id in range(1, 7)]
+    assert world.take(*frames) == 3, "the third was read and refused by the tape"
+    assert world.intake.blocked
+    assert world.intake.refused == 1
+    assert world.take(*frames, start=3) == 3
+    assert not world.intake.unblock()
+    world.producer.poll()
+    assert world.intake.unblock()
+    assert world.take(*frames, start=3) == 5
+    world.producer.poll()
+    world.intake.unblock()
+    assert world.take(*frames, start=5) == 6
+    assert world.ids(0) == [1, 2, 3, 4, 5, 6]
+    assert world.intake.frames == 6
+
+
+def test_a_full_box_of_letters_blocks_too():
+    world = World()
+    frames = ["{"] * 2000
+    taken = world.take(*frames)
+    assert taken < 2000
+    assert world.intake.blocked
+    assert not world.intake.unblock()
+    world.letters.start()
+    world.letters.close(5)
+    assert world.intake.unblock()
+    assert world.take(*frames, start=taken) == 2000
+
+
+def test_an_empty_batch_is_nothing():
+    assert World().take() == 0
