@@ -8,7 +8,7 @@ import pytest
 from k2 import limits
 from k2.errors import Reason, Unavailable
 from k2.feed.socket import Closed, open_socket
-from tests.fakes.venue import FakeVenue, as_text_frame
+from tests.fakes.scripted_venue import FakeVenue, as_text_frame
 
 MESSAGES = [f"message {number} {'x' * (number % 300)}".encode() for number in range(3000)]
 
