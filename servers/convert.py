@@ -18,6 +18,7 @@ from k2.degrade.policy import POLICIES
 from k2.errors import Invalid, Reason
 from k2.lake.snapshot import LakeSnapshot
 from k2.market.offsets import OffsetVector, TimeRange
+from k2.query.provenance import Provenance
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.v1 import (
     degradation_service_pb2,
@@ -28,6 +29,7 @@ from k2.v1 import (
     snapshot_service_pb2,
 )
 from k2.v1.degradation_service_pb2 import DegradationLevel
+from k2.v1.error_reason_pb2 import ErrorReason
 from servers.heartbeat import SERVING, Beat, platform_level
 
 # --- in ------------------------------------------------------------------------------------------
@@ -196,6 +198,40 @@ def snapshot_to(snapshot: LakeSnapshot) -> snapshot_service_pb2.Snapshot:
         commit_id=snapshot.commit_id,
         topic_id=snapshot.topic_id,
         cluster_id=snapshot.cluster_id,
+    )
+
+
+def provenance_to(provenance: Provenance, level: Level) -> market_pb2.Provenance:
+    """Where an answer comes from; row counts are added when they are known."""
+    return market_pb2.Provenance(
+        snapshot_id=provenance.snapshot_id,
+        snapshot_commit_time=_maybe_time(provenance.committed_at_us),
+        lake_positions=vector_to(provenance.positions),
+        end_positions=vector_to(provenance.end),
+        planned_time=time_to(provenance.planned_at_us),
+        level=level_to(level),
+        source=source_to(provenance.source),
+        completeness=market_pb2.Completeness.Value(f"COMPLETENESS_{provenance.completeness.name}"),
+        gaps=[
+            market_pb2.Gap(
+                instrument=market_pb2.Instrument(
+                    exchange=gap.instrument.exchange, symbol=gap.instrument.symbol
+                ),
+                first_trade_id=gap.first_id,
+                last_trade_id=gap.last_id,
+            )
+            for gap in provenance.gaps
+        ],
+        gaps_total=provenance.gaps_total,
+        missing=[
+            market_pb2.MissingPart(
+                part=part.part,
+                reason=ErrorReason.Value(f"ERROR_REASON_{part.reason.name}"),
+                message=part.message,
+            )
+            for part in provenance.missing
+        ],
+        newest_receive_time=_maybe_time(provenance.newest_receive_us),
     )
 
 

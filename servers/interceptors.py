@@ -83,6 +83,8 @@ class Admission:
         self._places = threading.BoundedSemaphore(watchers_max)
         self._open = threading.Event()
         self.draining = threading.Event()
+        self._running = 0
+        self._idle = threading.Condition()
 
     def open(self) -> None:
         """Let calls in."""
@@ -91,6 +93,11 @@ class Admission:
     def drain(self) -> None:
         """Let no more calls in; watchers end by themselves."""
         self.draining.set()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call runs, at most so long."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, timeout_s)
 
     @contextmanager
     def around(self, call: Incoming) -> Iterator[None]:
@@ -101,7 +108,16 @@ class Admission:
             raise Unavailable(Reason.STARTING, "the server is starting")
         if call.streams:
             self._take_place(call.context)
-        yield
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._idle:
+            self._running += change
+            self._idle.notify_all()
 
     def _take_place(self, context: grpc.ServicerContext) -> None:
         if not self._places.acquire(blocking=False):

@@ -18,6 +18,7 @@ from servers.interceptors import Admission, chain
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_GOODBYE_S: Final = 0.2  # for answers on their way
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
     ("grpc.max_receive_message_length", limits.GRPC_MESSAGE_BYTES_MAX),
@@ -82,7 +83,8 @@ class Listener:
         """Say NOT_SERVING, take nothing new, let what runs finish for a while, then close."""
         self._health.enter_graceful_shutdown()
         self.admission.drain()
-        self._server.stop(limits.DRAIN_S).wait()
+        self.admission.wait_idle(limits.DRAIN_S)
+        self._server.stop(_GOODBYE_S).wait()  # who watches health stays until the end
         self._pool.shutdown()
         self._health_pool.shutdown()
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
+import pyarrow as pa
 
+from k2 import limits
+from k2.clock import Clock
+from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
+from k2.market import schema
+from k2.query.request import TradesRequest
+from k2.query.view import PlannedQuery
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
+from servers import convert
 from servers.interceptors import remaining_s
 from servers.status import DETAILS_KEY, PeerError
+from servers.ticket import Signer
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
 _PASSED_ON: Final = frozenset({"traceparent", "tracestate", "authorization", "x-api-key"})
@@ -22,6 +31,93 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
 )
+
+
+class Plans(Protocol):
+    """The part of `k2.query.view.QueryView` that fixes answers."""
+
+    def plan(self, request: TradesRequest) -> PlannedQuery:
+        """Fix the answer of a request."""
+        ...
+
+
+class Planner:
+    """Answers PlanQueryRequest, for gRPC and Flight alike.
+
+    Args:
+        plans: fixes answers.
+        signer: signs tickets.
+        clock: tells when they expire.
+        level: the platform's, at any time.
+        location: where tickets are taken, a Flight URI.
+    """
+
+    def __init__(
+        self,
+        *,
+        plans: Plans,
+        signer: Signer,
+        clock: Clock,
+        level: Callable[[], Level],
+        location: str,
+    ) -> None:
+        self._plans = plans
+        self._signer = signer
+        self._clock = clock
+        self._level = level
+        self._location = location
+
+    def plan(self, message: pb.PlanQueryRequest) -> pb.PlanQueryResponse:
+        """The plan of a request, and a ticket for it; raises what `QueryView.plan` does."""
+        planned = self._plans.plan(convert.request_from(message))
+        expire_us = self._clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
+        ticket = pb.QueryTicket(
+            request=convert.request_to(planned.request),
+            snapshot_id=planned.snapshot_id,
+            end_positions=convert.vector_to(planned.end),
+            planned_time=convert.time_to(planned.provenance.planned_at_us),
+            expire_time=convert.time_to(expire_us),
+        )
+        endpoint = pb.QueryEndpoint(ticket=self._signer.sign(ticket), locations=[self._location])
+        return pb.PlanQueryResponse(
+            arrow_schema=answer_schema(planned.request).serialize().to_pybytes(),
+            endpoints=[endpoint],
+            estimate=pb.QueryEstimate(
+                files=planned.estimate.files,
+                chunks=planned.estimate.chunks,
+                bytes=planned.estimate.bytes,
+                rows=planned.estimate.rows,
+            ),
+            provenance=convert.provenance_to(planned.provenance, self._level()),
+            expire_time=ticket.expire_time,
+        )
+
+
+def answer_schema(request: TradesRequest) -> pa.Schema:
+    """The schema of the rows that a request asks for."""
+    trade = schema.arrow_schema(schema.TRADE)
+    return pa.schema([trade.field(name) for name in request.output_columns])
+
+
+class QueryService(rpc.QueryServiceServicer):
+    """See `protos/k2/v1/query_service.proto`.
+
+    Args:
+        planner: answers.
+    """
+
+    def __init__(self, *, planner: Planner) -> None:
+        self._planner = planner
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_QueryServiceServicer_to_server(self, server)
+
+    def PlanQuery(
+        self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
+    ) -> pb.PlanQueryResponse:
+        """See the proto."""
+        return self._planner.plan(request)
 
 
 class ForwardedQueryService(rpc.QueryServiceServicer):

@@ -254,6 +254,7 @@ class Provenance(_message.Message):
     ROWS_LAKE_FIELD_NUMBER: _builtins.int
     ROWS_TAIL_FIELD_NUMBER: _builtins.int
     FRESHNESS_MS_FIELD_NUMBER: _builtins.int
+    NEWEST_RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """The lake's snapshot S that the answer pins. 0: the lake has no snapshot yet."""
     level: _degradation_service_pb2.DegradationLevel.ValueType
@@ -298,6 +299,12 @@ class Provenance(_message.Message):
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPart]:
         """Sides that were missing. Empty unless `allow_partial` was set and needed."""
 
+    @_builtins.property
+    def newest_receive_time(self) -> _timestamp_pb2.Timestamp:
+        """When K2 received the newest trade that the tail holds of the instruments asked for. Unset: the
+        tail was not asked, or holds none.
+        """
+
     def __init__(
         self,
         *,
@@ -315,10 +322,11 @@ class Provenance(_message.Message):
         rows_lake: _builtins.int | None = ...,
         rows_tail: _builtins.int | None = ...,
         freshness_ms: _builtins.float | None = ...,
+        newest_receive_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "level", b"level", "missing", b"missing", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freshness_ms: _TypeAlias = _typing.Literal["freshness_ms"]  # noqa: Y015
     _WhichOneofArgType__freshness_ms: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms"]  # noqa: Y015

@@ -27,6 +27,11 @@ if _version_not_supported:
 
 class QueryServiceStub:
     """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
     """
 
     def __init__(self, channel):
@@ -44,6 +49,11 @@ class QueryServiceStub:
 
 class QueryServiceServicer:
     """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
     """
 
     def PlanQuery(self, request, context):
@@ -87,6 +97,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
     """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
     """
 
     @staticmethod

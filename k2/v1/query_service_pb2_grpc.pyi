@@ -29,7 +29,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Plans queries over lake and tail as one table."""
+    """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -57,7 +63,13 @@ class QueryServiceStub:
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Plans queries over lake and tail as one table."""
+    """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlanQuery: _aio.UnaryUnaryMultiCallable[_query_service_pb2.PlanQueryRequest, _query_service_pb2.PlanQueryResponse]  # type: ignore[assignment]
@@ -81,7 +93,13 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Plans queries over lake and tail as one table."""
+    """Plans queries over lake and tail as one table.
+
+    The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
+    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
+    same `google.rpc.Status` as gRPC in its `extra_info`.
+    """
 
     @_abc_1.abstractmethod
     def PlanQuery(

@@ -1,0 +1,232 @@
+"""The query process: the tail, QueryService and Flight, together because they share the rows."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from k2.degrade.signals import Signal
+from k2.errors import Data, Unavailable
+from k2.lake.catalog import open_catalog
+from k2.lake.snapshot import SnapshotReader
+from k2.market.offsets import OffsetVector
+from k2.query.admission import Admission
+from k2.query.execute import Executor
+from k2.query.sides import LakeSide
+from k2.query.view import QueryView
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import Decoder
+from k2.tape.consumer import TapeReader
+from k2.tape.placement import Placement
+from k2.tape.registry import SchemaStore
+from k2.tape.tail import Tail
+from k2.tape.topics import TapeAdmin
+from servers import query
+from servers.flight import Parts, RowServer
+from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
+from servers.listening import Listener
+from servers.query import Planner, QueryService
+from servers.runtime import Runtime
+from servers.ticket import KEY_BYTES, Signer, signing_key
+from servers.wiring.control import source_of
+
+PROCESS: Final = "query"
+_PEERS: Final = ("feed", "lake", "query")
+_WAIT_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a query server holds of the platform."""
+
+    board: Board
+    lake: LakeSide
+    tail: Tail
+    view: QueryView
+    executor: Executor
+    ends: Callable[[], tuple[int, ...]]
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Serve from the moment the tail has caught up until stopped, then drain.
+
+    Raises:
+        Unavailable: PORT_IN_USE, NOT_WRITABLE.
+        Data: the tape does not fit the lake; the reason says how.
+    """
+    with ExitStack() as closing:
+        rows = RowServer(settings.query.listen_flight)
+        closing.callback(rows.drain)
+        sides = _sides(settings, runtime, closing)
+        if sides is None:
+            return 0
+        parts = _parts(settings, runtime, sides, rows.uri)
+        closing.callback(rows.drain)  # before what it reads from is closed
+        service = QueryService(planner=parts.planner)
+        services = {query.NAME: service.register}
+        listener = Listener(settings.query.listen_grpc, services, runtime.clock)
+        closing.callback(listener.drain)
+        listener.start()
+        if not _caught_up(sides, runtime):
+            return 0
+        rows.ready(parts)
+        listener.ready()
+        addresses = {"grpc": listener.address, "flight": rows.address}
+        heart = Heart(
+            board=sides.board,
+            clock=runtime.clock,
+            process=PROCESS,
+            run_id=runtime.run_id,
+            addresses=addresses,
+            sample=sampler(settings, sides, parts.admission),
+        )
+        closing.callback(heart.close)
+        heart.start()
+        runtime.emit("serving", addresses=addresses)
+        runtime.stopping.wait()
+    return 0
+
+
+def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | None:
+    """Lake and tail, joined but not started; None when stopped before the tape answered."""
+    tape = settings.tape
+    admin = TapeAdmin(tape.bootstrap)
+    closing.callback(admin.close)
+    count = _partitions(admin, settings, runtime)
+    if count is None:
+        return None
+    board = Board(tape.bootstrap, topics.HEARTBEATS)
+    closing.callback(board.close)
+    board.start()
+    homes = Board(tape.bootstrap, topics.PARTITIONS)
+    closing.callback(homes.close)
+    catalog = open_catalog(settings)
+    closing.callback(catalog.close)
+    placement = Placement(homes, topics.EPOCH, tape.partitions_per_tier)
+    lake = LakeSide(SnapshotReader(catalog), count)
+    tail = Tail(
+        reader_factory=lambda start: TapeReader.assigned(tape, start),
+        decoder=Decoder(SchemaStore(tape.registry_url, settings.data_dir / "schemas")),
+        placement=placement,
+        clock=runtime.clock,
+        bytes_max=settings.query.tail_bytes_max,
+        recent_s=settings.query.tail_recent_s,
+    )
+
+    def ends() -> tuple[int, ...]:
+        return admin.log_ends(tape.topic, count)
+
+    view = QueryView(
+        lake=lake,
+        tail=tail,
+        ends=ends,
+        placement=placement,
+        clock=runtime.clock,
+        source=source_of(settings),
+    )
+    closing.callback(view.close)
+    executor = Executor(
+        clock=runtime.clock, warehouse=settings.warehouse, temp_dir=settings.data_dir / "tmp"
+    )
+    closing.callback(executor.close)
+    return Sides(board, lake, tail, view, executor, ends)
+
+
+def _partitions(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> int | None:
+    """How many partitions the tape has, as soon as it answers; None when stopped before."""
+    while not runtime.stopping.is_set():
+        try:
+            return admin.facts(settings.tape.topic).partitions
+        except Unavailable as error:
+            _log.warning("waiting for the tape: %s", error.message)
+            runtime.stopping.wait(_WAIT_S)
+    return None
+
+
+def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:
+    """What plans and answers, joined."""
+    signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
+    level = Heartbeats(sides.board, runtime.clock, _PEERS).level
+    planner = Planner(
+        plans=sides.view, signer=signer, clock=runtime.clock, level=level, location=uri
+    )
+    return Parts(
+        view=sides.view,
+        executor=sides.executor,
+        planner=planner,
+        signer=signer,
+        admission=Admission(),
+        level=level,
+        clock=runtime.clock,
+    )
+
+
+def _caught_up(sides: Sides, runtime: Runtime) -> bool:
+    """Start the tail and wait until it is where the tape ended; False when stopped before.
+
+    Raises:
+        Data: the tape does not fit the lake.
+    """
+    end: OffsetVector | None = None
+    while not runtime.stopping.is_set():
+        try:
+            if end is None:
+                sides.view.start()
+                end = OffsetVector(topics.EPOCH, sides.ends())
+            if sides.tail.wait_until(end, _WAIT_S):
+                return True
+        except Unavailable as error:
+            _log.warning("waiting: %s", error.message, extra={"reason": error.reason})
+            sides.view.close()
+            end = None
+            runtime.stopping.wait(_WAIT_S)
+        if isinstance(sides.tail.failure, Data):
+            raise sides.tail.failure
+    return False
+
+
+def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[[], Sample]:
+    """What the query server's heart says: its tail, its queries, its memory."""
+    full: dict[str, float] = {Signal.TAIL_BYTES: float(settings.query.tail_bytes_max)}
+
+    def sample() -> Sample:
+        stats = sides.tail.stats()
+        pending = pending_bytes(sides)
+        signals = process_signals(settings.data_dir) | {
+            Signal.TAIL_BYTES: full[Signal.TAIL_BYTES] if stats.released else pending,
+            Signal.QUERIES_RUNNING: float(admission.running),
+        }
+        counters = {
+            "tail_rows": stats.rows,
+            "tail_bytes": stats.size_bytes,
+            "tail_pending_bytes": round(pending),
+            "tail_records": stats.records,
+            "tail_position": sides.tail.position().encode(),
+            "tail_released": sorted(stats.released),
+            "tail_failure": stats.failure.reason.value if stats.failure else "",
+            "snapshot_id": str(sides.lake.published().snapshot_id),
+            "queries_running": admission.running,
+            "queries_refused": admission.refused,
+        }
+        return Sample(signals=signals, counters=counters, full=full)
+
+    return sample
+
+
+def pending_bytes(sides: Sides) -> float:
+    """Bytes of the tail's rows that the lake does not cover, about: they cannot be evicted."""
+    stats = sides.tail.stats()
+    covered = sides.lake.published().facts.positions
+    position = sides.tail.position()
+    pending = sum(
+        max(read - below, 0) for read, below in zip(position.offsets, covered.offsets, strict=True)
+    )
+    return min(pending * stats.size_bytes / max(stats.rows, 1), stats.size_bytes)

@@ -1,0 +1,341 @@
+"""Rows over a real Flight socket, from the real view and engine on a tape in memory."""
+
+import json
+import threading
+
+import pyarrow as pa
+import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+from k2 import limits
+from k2.degrade.level import Level
+from k2.errors import Data, Internal, Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
+from k2.query.admission import Admission
+from k2.v1 import market_pb2
+from k2.v1 import query_service_pb2 as pb
+from servers.flight import PROVENANCE_KEY, Parts, RowServer, flight_error
+from servers.listening import split_address
+from servers.query import Planner
+from servers.ticket import Signer
+from tests.eventually import eventually
+from tests.query_stack import QueryStack
+
+SYMBOL = "BTCUSDT"
+
+
+class Wire:
+    """A row server over a stack, and a client of it."""
+
+    def __init__(self, stack, running_max=4):
+        self.stack = stack
+        self.admission = Admission(running_max)
+        self.server = RowServer("127.0.0.1:0")
+        self.signer = Signer(b"k" * 32)
+        self.planner = Planner(
+            plans=stack.view,
+            signer=self.signer,
+            clock=stack.clock,
+            level=lambda: Level.SOFT,
+            location=self.server.uri,
+        )
+        self.client = fl.FlightClient(self.server.uri)
+
+    def ready(self, view=None):
+        self.server.ready(
+            Parts(
+                view=view or self.stack.view,
+                executor=self.stack.executor,
+                planner=self.planner,
+                signer=self.signer,
+                admission=self.admission,
+                level=lambda: Level.SOFT,
+                clock=self.stack.clock,
+            )
+        )
+        return self
+
+    def close(self):
+        self.client.close()
+        self.server.drain()
+
+    def ticket(self, **fields):
+        plan = self.planner.plan(asked(**fields))
+        return plan.endpoints[0].ticket
+
+    def get(self, ticket):
+        return self.client.do_get(fl.Ticket(ticket))
+
+    def ids(self, **fields):
+        table = self.get(self.ticket(**fields)).read_all()
+        return table.column("trade_id").to_pylist()
+
+
+def asked(**fields):
+    return pb.PlanQueryRequest(trades=pb.TradesRequest(**({"symbols": [SYMBOL]} | fields)))
+
+
+@pytest.fixture
+def stack(tmp_path):
+    with QueryStack(tmp_path) as stack:
+        yield stack
+
+
+@pytest.fixture
+def wire(stack):
+    wire = Wire(stack).ready()
+    yield wire
+    wire.close()
+
+
+def failure(call, *args):
+    """What a client learns of a failure: its type, the code and the reason; never a traceback."""
+    with pytest.raises((fl.FlightError, pa.ArrowException)) as caught:
+        call(*args)
+    assert "Traceback" not in str(caught.value)
+    assert ".py" not in str(caught.value)
+    status = status_pb2.Status.FromString(caught.value.extra_info)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return type(caught.value), info.reason
+
+
+def test_rows_of_lake_and_tail_come_with_their_provenance(wire, stack):
+    stack.send(SYMBOL, range(10))
+    stack.commit()
+    stack.view.maintain()
+    stack.send(SYMBOL, range(10, 15))
+    reader = wire.get(wire.ticket())
+    planned = json.loads(reader.schema.metadata[PROVENANCE_KEY])
+    chunks = list(reader)
+    last = market_pb2.Provenance.FromString(chunks[-1].app_metadata.to_pybytes())
+    rows = [each for chunk in chunks for each in chunk.data.column("trade_id").to_pylist()]
+    assert rows == list(range(15))
+    assert chunks[-1].data.num_rows == 0
+    assert planned["snapshot_id"] == str(last.snapshot_id)
+    assert planned["level"] == "DEGRADATION_LEVEL_SOFT"
+    assert planned["completeness"] == "COMPLETENESS_COMPLETE"
+    assert "rows_lake" not in planned
+    assert last.rows_lake + last.rows_tail == 15
+    assert last.rows_tail >= 5
+    assert last.HasField("freshness_ms")
+    assert sum(last.end_positions.offsets) == 15
+
+
+def test_get_flight_info_does_both_for_a_flight_only_client(wire, stack):
+    stack.send(SYMBOL, range(5))
+    command = asked(columns=["trade_id", "price"]).SerializeToString()
+    info = wire.client.get_flight_info(fl.FlightDescriptor.for_command(command))
+    assert info.schema.names == ["trade_id", "price"]
+    assert info.schema.metadata[PROVENANCE_KEY] == info.app_metadata
+    (endpoint,) = info.endpoints
+    assert endpoint.locations == [fl.Location(wire.server.uri)]
+    assert wire.client.do_get(endpoint.ticket).read_all().num_rows == 5
+
+
+def test_batches_are_small_and_the_schema_is_that_of_the_plan(wire, stack):
+    stack.send(SYMBOL, range(30_000))
+    plan = wire.planner.plan(asked())
+    reader = wire.get(plan.endpoints[0].ticket)
+    assert pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema)).equals(reader.schema)
+    chunks = list(reader)
+    assert sum(chunk.data.num_rows for chunk in chunks) == 30_000
+    assert all(chunk.data.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX for chunk in chunks)
+
+
+def test_a_ticket_gives_the_same_rows_again(wire, stack):
+    stack.send(SYMBOL, range(5))
+    ticket = wire.ticket()
+    stack.send(SYMBOL, range(5, 9))
+    stack.commit()
+    stack.view.maintain()
+    first, second = (wire.get(ticket).read_all() for _ in range(2))
+    assert first.equals(second)
+    assert first.num_rows == 5
+
+
+@pytest.mark.parametrize("ticket", [b"", b"garbage", b"\x00" * 1000, b"x" * 100_000])
+def test_garbage_tickets(wire, ticket):
+    assert failure(wire.get, ticket) == (fl.FlightServerError, "BAD_TICKET")
+
+
+def test_an_expired_ticket(wire, stack):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    stack.clock.advance(limits.TICKET_LIFE_S)
+    assert failure(wire.get, ticket) == (fl.FlightServerError, "TICKET_EXPIRED")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"symbols": ["BTCUSTD"]}, "UNKNOWN_SYMBOL"),
+        ({"limit": -1}, "LIMIT_OUT_OF_BOUNDS"),
+        ({"limit": 0}, "LIMIT_OUT_OF_BOUNDS"),
+        ({"columns": ["prise"]}, "UNKNOWN_COLUMN"),
+        ({"as_of_snapshot_id": 7}, "UNKNOWN_SNAPSHOT"),
+        ({"consistency": 77}, "BAD_REQUEST"),
+        ({"symbols": ["A" * 1000]}, "BAD_REQUEST"),
+    ],
+)
+def test_bad_questions(wire, stack, fields, reason):
+    stack.send(SYMBOL, range(3))
+    descriptor = fl.FlightDescriptor.for_command(asked(**fields).SerializeToString())
+    assert failure(wire.client.get_flight_info, descriptor) == (fl.FlightServerError, reason)
+    assert wire.ids() == [0, 1, 2]  # the server is unharmed
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        fl.FlightDescriptor.for_path("trades"),
+        fl.FlightDescriptor.for_command(b""),
+        fl.FlightDescriptor.for_command(b"\xff\xff"),
+        fl.FlightDescriptor.for_command(b"select 1"),
+    ],
+)
+def test_commands_that_are_no_questions(wire, descriptor):
+    expected = (fl.FlightServerError, "BAD_REQUEST")
+    assert failure(wire.client.get_flight_info, descriptor) == expected
+
+
+def test_what_is_not_offered_is_refused(wire):
+    client, schema = wire.client, pa.schema([("a", pa.int64())])
+    path = fl.FlightDescriptor.for_path("x")
+    assert list(client.list_flights()) == []
+    assert list(client.list_actions()) == []
+    refused = (fl.FlightServerError, "BAD_REQUEST")
+    assert failure(lambda: list(client.do_action(fl.Action("x", b"")))) == refused
+
+    def put():
+        writer, reader = client.do_put(path, schema)
+        writer.done_writing()
+        reader.read()
+        writer.close()
+
+    def exchange():
+        writer, reader = client.do_exchange(path)
+        writer.done_writing()
+        reader.read_all()
+
+    command = fl.FlightDescriptor.for_command(asked().SerializeToString())
+    with pytest.raises(OSError, match="GetSchema is not offered") as described:
+        client.get_schema(command)
+    assert "Traceback" not in str(described.value)
+    assert failure(put) == refused
+    assert failure(exchange) == refused
+
+
+def test_too_many_queries_are_refused_and_places_come_back(stack):
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack, running_max=1).ready()
+    wire.admission.enter()
+    assert failure(wire.get, wire.ticket()) == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
+    wire.admission.leave(0.1)
+    assert [wire.ids() for _ in range(3)] == [[0, 1, 2]] * 3
+    eventually(lambda: wire.admission.running == 0)
+    wire.close()
+
+
+def test_a_query_that_cannot_be_opened_keeps_no_place(wire, stack):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    stack.tail.close()
+    stack.send(SYMBOL, range(3, 5))
+    wire.planner.plan(asked())  # planned beyond what the tail will ever reach
+    assert wire.get(ticket).read_all().num_rows == 3
+    eventually(lambda: wire.admission.running == 0)
+
+
+def test_an_abandoned_stream_is_ended(wire, stack):
+    stack.send(SYMBOL, range(40_000))
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    assert wire.admission.running == 1
+    reader.cancel()
+    del reader
+    eventually(lambda: wire.admission.running == 0)
+    assert wire.ids(limit=2) == [0, 1]
+
+
+def test_a_defect_shows_nothing_of_its_inside(stack):
+    class Broken:
+        def open(self, request, snapshot_id, end):
+            raise ZeroDivisionError("inside")
+
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack).ready(Broken())
+    assert failure(wire.get, wire.ticket()) == (fl.FlightInternalError, "INTERNAL")
+    assert wire.admission.running == 0
+    wire.close()
+
+
+def test_it_says_starting_and_draining(stack):
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack)
+    assert failure(wire.get, b"") == (fl.FlightUnavailableError, "STARTING")
+    wire.ready()
+    ticket = wire.ticket()
+    assert wire.get(ticket).read_all().num_rows == 3
+    wire.server._draining.set()
+    assert failure(wire.get, ticket) == (fl.FlightUnavailableError, "DRAINING")
+    wire.server._draining.clear()
+    wire.close()
+
+
+def test_draining_ends_streams_with_a_reason_not_with_fewer_rows(stack):
+    stack.send(SYMBOL, range(40_000))
+    wire = Wire(stack).ready()
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    for stream in list(wire.server._streams._running):
+        stream.end(Unavailable(Reason.DRAINING, "the server is shutting down"))
+    assert failure(reader.read_all) == (fl.FlightUnavailableError, "DRAINING")
+    wire.close()
+    wire.server.drain()  # again, which does nothing
+
+
+def test_a_port_in_use_is_named(wire):
+    with pytest.raises(Unavailable) as caught:
+        RowServer(wire.server.address)
+    assert caught.value.reason is Reason.PORT_IN_USE
+    assert split_address(wire.server.address)[0] == "127.0.0.1"
+
+
+def test_clients_at_once_each_get_their_rows(wire, stack):
+    for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT"):
+        stack.send(symbol, range(2000))
+    found = []
+
+    def ask(symbol):
+        ids = wire.get(wire.ticket(symbols=[symbol], limit=1500)).read_all()
+        found.append(ids.column("trade_id").to_pylist() == list(range(1500)))
+
+    threads = [
+        threading.Thread(target=ask, args=(symbol,)) for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Invalid(Reason.BAD_REQUEST, "m"), fl.FlightServerError),
+        (Invalid(Reason.NOT_LOCAL, "m"), fl.FlightUnauthorizedError),
+        (NotFound(Reason.UNKNOWN_SYMBOL, "m"), fl.FlightServerError),
+        (Unavailable(Reason.TAIL_BEHIND, "m"), fl.FlightUnavailableError),
+        (Overloaded(Reason.TAIL_FULL, "m"), fl.FlightUnavailableError),
+        (Overloaded(Reason.DEADLINE_EXCEEDED, "m"), fl.FlightTimedOutError),
+        (Data(Reason.LAKE_CORRUPT, "m"), fl.FlightServerError),
+        (Internal(Reason.INTERNAL, "m"), fl.FlightInternalError),
+    ],
+)
+def test_every_kind_has_a_flight_error(error, kind):
+    made = flight_error(error)
+    assert type(made) is kind
+    assert isinstance(error, K2Error)
+    assert status_pb2.Status.FromString(made.extra_info).message == "m"
