@@ -1,0 +1,112 @@
+"""A real lake in a folder, and faults for its catalog, for the tests of `k2/lake`."""
+
+from pathlib import Path
+
+from pyiceberg.exceptions import CommitFailedException
+from sqlalchemy.exc import OperationalError
+
+from k2.clock import ManualClock, SystemClock
+from k2.lake.catalog import open_catalog
+from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
+from k2.lake.snapshot import SnapshotReader
+from k2.lake.tables import TRADES, ensure_tables
+from k2.market.fold import FoldState, Verdict, fold
+from k2.settings import Settings
+from tests.trades import columns
+
+TAPE = TapeIdentity("trades", "topic-1", "cluster-1", 0, 4)
+
+
+class LakeWorld:
+    """A catalog, its table, and writers of it."""
+
+    def __init__(self, folder: Path, **settings):
+        self.settings = Settings(data_dir=folder, **settings)
+        self.catalog = open_catalog(self.settings)
+        ensure_tables(self.catalog)
+        # The library stamps some things by the machine's clock: this one starts a minute after it.
+        self.clock = ManualClock((SystemClock().now_us() // 1000 + 60_000) * 1000)
+        self.snapshots = SnapshotReader(self.catalog)
+
+    def committer(self, writer_id="w1", catalog=None, tape=TAPE):
+        return Committer(
+            catalog=catalog or self.catalog, clock=self.clock, tape=tape, writer_id=writer_id
+        )
+
+    @property
+    def table(self):
+        return self.catalog.load_table(TRADES)
+
+    def rows(self, *names):
+        """Rows of the newest snapshot as tuples, in order."""
+        names = names or ("tape_partition", "tape_offset", "symbol", "trade_id")
+        return sorted(
+            tuple(row[n] for n in names) for row in self.table.scan().to_arrow().to_pylist()
+        )
+
+    def close(self):
+        self.catalog.close()
+
+
+def piece(partition, ids, *, start=0, state=None, symbol="BTCUSDT", dead=0, **given):
+    """The next records of a partition: these ids, then so many dead ones, folded."""
+    batch = columns(ids, symbols=symbol, first_offset=start, **given)
+    after, verdicts = fold(state or FoldState(), batch)
+    after = FoldState(after.seen, after.accepted, after.duplicate, after.dead + dead)
+    accepted = batch.take(verdicts == Verdict.ACCEPTED)
+    rows = (accepted,) if len(accepted) else ()
+    return PartitionBatch(partition, start, start + len(batch) + dead, rows, after)
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class FaultyCatalog:
+    """A catalog whose next commits go wrong; each fault is used once, in order.
+
+    `before` runs before a commit reaches the catalog: there, another writer may be faster.
+    """
+
+    def __init__(self, inner, *faults, before=None):
+        self.inner = inner
+        self.faults = list(faults)
+        self.before = before
+        self.commits = 0
+        self.away = False
+
+    def load_table(self, identifier):
+        if self.away:
+            raise locked()
+        return self.inner.load_table(identifier)
+
+    def commit_table(self, table, requirements, updates):
+        self.commits += 1
+        if self.before is not None:
+            before, self.before = self.before, None
+            before()
+        fault = self.faults.pop(0) if self.faults else "none"
+        if fault == "refused":
+            raise CommitFailedException("refused, and not landed")
+        if fault == "busy":
+            raise locked()
+        if fault == "crash before":
+            raise Crash
+        if fault == "disk full":
+            raise OSError(28, "No space left on device")
+        reply = self.inner.commit_table(table, requirements, updates)
+        if fault == "reply lost":
+            raise locked()
+        if fault == "landed and refused":
+            raise CommitFailedException("a retried request found its own commit")
+        if fault == "crash after":
+            raise Crash
+        if fault == "away after":
+            self.away = True
+            raise locked()
+        assert fault == "none", fault
+        return reply
+
+
+def locked():
+    return OperationalError("UPDATE", {}, Exception("database is locked"))

@@ -1,0 +1,132 @@
+import errno
+import os
+import sqlite3
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.lake.catalog import (
+    DurableFileIO,
+    local_path,
+    metadata_location,
+    open_catalog,
+    reaching_lake,
+    write_file,
+)
+from k2.lake.tables import TRADES
+from k2.settings import Settings
+from tests.lake_world import FaultyCatalog, piece
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Paths in the order they are synced; syncing still happens."""
+    paths = []
+    real = os.fsync
+
+    def watched(descriptor):
+        real(descriptor)
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return paths
+
+
+def test_sqlite_answers_only_what_is_on_disk(lake):
+    path = lake.settings.data_dir / "lake" / "catalog.db"
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+    with lake.catalog.engine.connect() as used:
+        assert used.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert used.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+
+
+def test_a_new_file_and_its_directories_are_synced_when_it_is_closed(tmp_path, synced):
+    path = tmp_path / "a" / "b" / "file"
+    write_file(DurableFileIO().new_output(f"file://{path}"), b"content")
+    assert path.read_bytes() == b"content"
+    assert synced[0] == str(path)
+    assert synced[1] == str(path.parent)
+    assert {str(path.parents[1]), str(path.parents[2])} <= set(synced)
+
+
+def test_a_file_that_exists_is_not_overwritten(tmp_path):
+    output = DurableFileIO().new_output(str(tmp_path / "file"))
+    write_file(output, b"1")
+    with pytest.raises(FileExistsError):
+        write_file(output, b"2")
+    with output.create(overwrite=True) as stream:
+        stream.write(b"3")
+        stream.flush()
+        assert stream.tell() == 1
+    stream.close()
+    assert stream.closed
+    assert (tmp_path / "file").read_bytes() == b"3"
+
+
+def test_all_that_a_commit_names_is_on_disk_before_the_catalog_names_it(lake, synced):
+    seen_at_commit = []
+    catalog = FaultyCatalog(lake.catalog, before=lambda: seen_at_commit.extend(synced))
+    before = metadata_location(lake.catalog, TRADES)
+    lake.committer(catalog=catalog).commit([piece(0, [1, 2])])
+    head = lake.table.current_snapshot()
+    files = [local_path(task.file.file_path) for task in lake.table.scan().plan_files()]
+    named = [
+        *files,
+        local_path(lake.snapshots.current().state_path),
+        local_path(head.manifest_list),
+        *(local_path(one.manifest_path) for one in head.manifests(lake.table.io)),
+    ]
+    assert set(named) <= set(seen_at_commit)
+    assert {os.path.dirname(path) for path in named} <= set(seen_at_commit)
+    after = metadata_location(lake.catalog, TRADES)
+    assert after != before
+    assert local_path(after) in synced
+
+
+def test_metadata_is_synced_before_the_catalog_names_it(lake, monkeypatch):
+    real, named_already = os.fsync, []
+
+    def watched(descriptor):
+        real(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path.endswith(".metadata.json"):
+            named_already.append(local_path(metadata_location(lake.catalog, TRADES)) == path)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    lake.committer().commit([piece(0, [1])])
+    assert named_already == [False]
+
+
+def test_a_catalog_of_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(Invalid) as caught:
+        open_catalog(Settings(data_dir=tmp_path, lake={"catalog_uri": "mysql://x"}))
+    assert caught.value.reason is Reason.BAD_SETTING
+
+
+def test_a_catalog_that_cannot_be_opened_is_unavailable(tmp_path):
+    (tmp_path / "lake").write_text("a file where a folder should be")
+    with pytest.raises(Unavailable) as caught:
+        open_catalog(Settings(data_dir=tmp_path))
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (OSError(errno.ENOSPC, "full"), Overloaded, Reason.DISK_FULL),
+        (OSError(errno.EIO, "broken"), Unavailable, Reason.LAKE_UNAVAILABLE),
+        (OperationalError("x", {}, Exception("locked")), Unavailable, Reason.LAKE_UNAVAILABLE),
+        (Overloaded(Reason.QUEUE_FULL, "kept"), Overloaded, Reason.QUEUE_FULL),
+    ],
+)
+def test_failures_get_their_reason(error, kind, reason):
+    with pytest.raises(kind) as caught, reaching_lake():
+        raise error
+    assert caught.value.reason is reason
+
+
+def test_the_location_of_a_table_that_does_not_exist_is_none(lake):
+    assert metadata_location(lake.catalog, ("market", "nothing")) is None
