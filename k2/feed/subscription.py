@@ -67,6 +67,7 @@ class Subscription:
         self._holds: dict[int, asyncio.Task[None]] = {}
         self._sockets: dict[int, Socket] = {}
         self._heard: set[int] = set()
+        self._taking: set[int] = set()
         self._pings: set[asyncio.Task[None]] = set()
 
     @property
@@ -85,7 +86,7 @@ class Subscription:
             blocked: we do not read just now, so silence says nothing of the venue.
         """
         now_s = self._clock.monotonic_s()
-        for link in self._heard:
+        for link in self._heard | self._taking:
             self.session.received(link, now_s)
         self._heard.clear()
         if blocked:
@@ -126,17 +127,26 @@ class Subscription:
             self._sockets[link] = socket
             self.session.opened(link, self._clock.monotonic_s())
             while True:
-                frames = await socket.read()
-                self._heard.add(link)
-                if await self._take(frames):
-                    _log.info("shutdown announced", extra={"link": link})
-                    self.session.shutdown_announced(link, self._clock.monotonic_s())
+                await self._read(link, socket)
         except Closed as error:
             _log.warning("connection lost: %s", error, extra={"link": link})
         finally:
             del self._sockets[link]
             self._heard.discard(link)
             await socket.close()
+
+    async def _read(self, link: int, socket: Socket) -> None:
+        """One batch; while it is being taken, its connection has been heard."""
+        frames = await socket.read()
+        self._heard.add(link)
+        self._taking.add(link)
+        try:
+            announced = await self._take(frames)
+        finally:
+            self._taking.discard(link)
+        if announced:
+            _log.info("shutdown announced", extra={"link": link})
+            self.session.shutdown_announced(link, self._clock.monotonic_s())
 
     def _ended(self, link: int, task: asyncio.Task[None]) -> None:
         del self._holds[link]

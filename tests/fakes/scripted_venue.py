@@ -7,6 +7,7 @@ with FakeVenue() as venue:
 """
 
 import asyncio
+import contextlib
 import json
 import struct
 import threading
@@ -14,6 +15,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from tests.eventually import eventually
@@ -89,8 +91,9 @@ class VenueConnection:
         asyncio.run_coroutine_threadsafe(action(*arguments), self._loop).result(10)
 
     async def _send(self, messages):
-        for message in messages:
-            await self._socket.send(message, text=True)
+        with contextlib.suppress(ConnectionClosed):  # the client left first
+            for message in messages:
+                await self._socket.send(message, text=True)
 
     async def _write(self, data):
         self._socket.transport.write(data)

@@ -6,8 +6,8 @@ from k2.feed.letters import LetterBox
 from k2.feed.line import Line
 from k2.market.instrument import Instrument
 from k2.tape.codec import Decoder, encode_trade
-from tests.fakes.tape import FakeTape
 from tests.fakes.scripted_venue import frame
+from tests.fakes.tape import FakeTape
 from tests.messages import SCHEMA_ID, Schemas, raw
 
 NOW_US = 1_760_000_000_000_000

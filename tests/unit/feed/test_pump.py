@@ -22,8 +22,8 @@ from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import Decoder, encode_trade
 from tests.eventually import eventually
-from tests.fakes.tape import FakeTape
 from tests.fakes.scripted_venue import FakeVenue, frame
+from tests.fakes.tape import FakeTape
 from tests.messages import SCHEMA_ID, Schemas, raw
 
 BTC = Instrument("BINANCE", "BTCUSDT")
