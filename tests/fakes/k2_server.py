@@ -109,6 +109,7 @@ class K2Server:
         fail_rows: (rows sent before, failure) of the next streams.
         batch_rows: rows a batch.
         missing: missing parts of every answer.
+        verify_ok: the outcome of a verification; None: it ends without one.
         cancelled: set when a stream was given up by its reader.
         page_size_max: snapshots a page.
     """
@@ -422,6 +423,8 @@ class _Platform(_Service, platform_service_pb2_grpc.PlatformServiceServicer):
             progress=platform_service_pb2.VerifyProgress(message="folding", done=5, total=10)
         )
         ok = self.server.verify_ok
+        if ok is None:
+            return
         yield answer(
             result=platform_service_pb2.VerifyResult(
                 ok=ok,

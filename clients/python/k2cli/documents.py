@@ -19,7 +19,7 @@ def document(value: object) -> Any:  # noqa: ANN401 JSON
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     if isinstance(value, Mapping):
-        return {str(key): document(each) for key, each in value.items()}
+        return {str(key): _field(str(key), each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [document(each) for each in value]
     return value
@@ -37,6 +37,6 @@ def line(value: object) -> str:
 
 def _field(name: str, value: object) -> Any:  # noqa: ANN401 JSON
     # 64-bit ids lose digits as JSON numbers.
-    if name.endswith("_id") and isinstance(value, int):
+    if name.endswith("_id") and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return document(value)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self
@@ -39,6 +39,7 @@ class Spawned:
         name: which process.
         arguments: its arguments.
         directory: the data directory, handed on as K2_DATA_DIR.
+        settings: more of its settings, as environment variables.
         detached: leave it running when this process ends; its lines then go to a file.
 
     Attributes:
@@ -46,7 +47,13 @@ class Spawned:
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], directory: Path, *, detached: bool = False
+        self,
+        name: str,
+        arguments: Sequence[str],
+        directory: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        detached: bool = False,
     ) -> None:
         self.interrupted = False
         self._logs = directory / "logs"
@@ -60,7 +67,9 @@ class Spawned:
             stdout=self._events or subprocess.PIPE,
             stderr=self._errors,
             # A folder `servers`, or any module's name, where the user stands must not be imported.
-            env=os.environ | {"K2_DATA_DIR": str(directory), "PYTHONSAFEPATH": "1"},
+            env=os.environ
+            | {"K2_DATA_DIR": str(directory), "PYTHONSAFEPATH": "1"}
+            | dict(settings or {}),
             start_new_session=True,
         )
 

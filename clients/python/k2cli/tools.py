@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from k2cli import screen
@@ -16,6 +16,7 @@ def run_tool(
     arguments: Sequence[str],
     directory: Path,
     take: Callable[[Event], None],
+    settings: Mapping[str, str] | None = None,
 ) -> int:
     """Run it to its end.
 
@@ -24,12 +25,13 @@ def run_tool(
         arguments: its arguments.
         directory: the data directory it works on.
         take: is given every event but progress and failures.
+        settings: more of its settings, as environment variables.
 
     Returns:
         Its exit code; never 0 when it failed.
     """
     failure: Event | None = None
-    with Spawned(name, arguments, directory) as tool, tool.forwarding():
+    with Spawned(name, arguments, directory, settings=settings) as tool, tool.forwarding():
         with screen.steps() as steps:
             for event in tool.events():
                 if event["event"] == "failed":

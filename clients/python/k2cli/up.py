@@ -166,9 +166,10 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
         return
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
     click.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
+    addresses = content.get("addresses") or {}
     for name in _ADDRESSES:
-        if content.get(name):
-            click.echo(f"  {name:<9} {content[name]}")
+        if name in addresses:
+            click.echo(f"  {name:<9} {addresses[name]}")
     click.echo(f"  {'data':<9} {content.get('data_dir')}")
     if answer is None:
         click.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from k2cli import documents, options, screen
 from k2cli.spawned import Event
 from k2cli.tools import run_tool
+from k2client import stack
 
 _HOLES_SHOWN_MAX = 20
 
@@ -28,7 +30,8 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     def take(event: Event) -> None:
         found.update({name: value for name, value in event.items() if name != "event"})
 
-    code = run_tool("verify", [], options.directory_of(data_dir), take)
+    directory = options.directory_of(data_dir)
+    code = run_tool("verify", [], directory, take, settings=tape_of(directory))
     report = found.get("report", found)
     if found and as_json:
         click.echo(documents.text(report))
@@ -37,7 +40,23 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     context.exit(code)
 
 
+def tape_of(directory: Path) -> dict[str, str]:
+    """Settings that name the tape of a running stack; none where the environment names one.
+
+    Raises:
+        NotFound: STACK_NOT_RUNNING, and nothing else says where the tape is.
+    """
+    found = stack.read_stack(directory)
+    if found.running:
+        names = {"K2_TAPE__BOOTSTRAP": "broker", "K2_TAPE__REGISTRY_URL": "registry"}
+        return {name: found.addresses[part] for name, part in names.items()}
+    if "K2_TAPE__BOOTSTRAP" not in os.environ:
+        raise stack.not_running(directory)
+    return {}
+
+
 def _show(found: dict[str, Any], report: dict[str, Any]) -> None:
+    report = documents.document(report)
     verdict = "ok" if found.get("ok") else "FAILED"
     click.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
     for name, listed in report.items():

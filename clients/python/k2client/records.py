@@ -56,6 +56,7 @@ class Provenance:
     rows_lake: int | None
     rows_tail: int | None
     freshness_ms: float | None
+    newest_receive_time: datetime | None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+from google.protobuf import json_format
 
 from k2.v1 import market_pb2, query_service_pb2
 from k2client import records
@@ -15,6 +16,8 @@ from k2client.deadline import Deadline, Retry
 from k2client.errors import Invalid
 from k2client.flights import FlightPool, Reading
 
+PROVENANCE_KEY = b"k2.provenance"
+
 
 class Trades:
     """Rows in canonical order, pinned: read twice within the ticket's life, they are the same.
@@ -22,7 +25,6 @@ class Trades:
     Anything that takes Arrow (polars, DuckDB, pandas, pyarrow) also takes this object itself.
 
     Attributes:
-        schema: the Arrow schema of the rows.
         estimate: what reading costs.
     """
 
@@ -38,8 +40,19 @@ class Trades:
         self._retry = retry
         self._deadline_s = deadline_s
         self._provenance = plan.provenance
-        self.schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema))
+        self._bare_schema: pa.Schema = pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema))
         self.estimate = record(records.Estimate, plan.estimate)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows; its metadata `k2.provenance` says in JSON whence they come.
+
+        Files written with it keep that.
+        """
+        origin = json_format.MessageToJson(
+            self._provenance, preserving_proto_field_name=True, indent=None
+        )
+        return self._bare_schema.with_metadata({PROVENANCE_KEY: origin.encode()})
 
     @property
     def provenance(self) -> records.Provenance:
@@ -67,7 +80,8 @@ class Trades:
 
     def to_arrow(self) -> pa.Table:
         """All rows as a pyarrow table; prices and quantities are decimals."""
-        return pa.Table.from_batches(list(self.batches()), self.schema)
+        rows = list(self.batches())
+        return pa.Table.from_batches(rows, self.schema)
 
     def to_polars(self) -> Any:  # noqa: ANN401 polars is not among the client's dependencies
         """All rows as a `polars.DataFrame`; prices and quantities are decimals."""

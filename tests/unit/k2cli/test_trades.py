@@ -113,7 +113,21 @@ def test_the_summary_names_what_is_missing():
     nowhere = records.OffsetVector(0, ())
     part = records.MissingPart("lake", "LAKE_UNAVAILABLE", "locked")
     origin = records.Provenance(
-        None, None, nowhere, nowhere, None, "SOFT", "LIVE", "PARTIAL", (), 0, (part,), None, 1, None
+        None,
+        None,
+        nowhere,
+        nowhere,
+        None,
+        "SOFT",
+        "LIVE",
+        "PARTIAL",
+        (),
+        0,
+        (part,),
+        None,
+        1,
+        None,
+        None,
     )
     assert summary(1234, origin) == (
         "1,234 rows · no snapshot yet · live · PARTIAL · level SOFT"

@@ -1,0 +1,80 @@
+import pytest
+
+from k2client.deadline import Deadline, Retry
+from k2client.errors import Invalid, Overloaded, Unavailable
+
+
+class Time:
+    def __init__(self):
+        self.now = 100.0
+        self.slept = []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+def retry(time, **changes):
+    return Retry(sleep=time.sleep, jitter=lambda: 1.0, **changes)
+
+
+def failing(*errors):
+    left = list(errors)
+
+    def call():
+        if left:
+            raise left.pop(0)
+        return "answer"
+
+    return call
+
+
+def test_a_deadline_counts_down_to_nothing(time):
+    deadline = Deadline(5, time.monotonic)
+    time.sleep(2)
+    assert deadline.left_s() == 3
+    time.sleep(9)
+    assert deadline.left_s() == 0
+
+
+def test_waits_double_and_obey_what_the_answer_says(time):
+    passing = [Unavailable("A", "m"), Unavailable("A", "m"), Unavailable("A", "m", retry_after_s=2)]
+    run = retry(time, backoff_min_s=0.25).run
+    assert run(failing(*passing), Deadline(60, time.monotonic)) == "answer"
+    assert time.slept == [0.25, 0.5, 2]
+
+
+def test_waits_are_bounded(time):
+    run = retry(time, attempts_max=5, backoff_min_s=1, backoff_max_s=2).run
+    with pytest.raises(Unavailable):
+        run(failing(*[Unavailable("A", "m")] * 9), Deadline(60, time.monotonic))
+    assert time.slept == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Invalid("BAD_REQUEST", "m", retry_after_s=1),
+        Overloaded("TAIL_FULL", "m"),
+        Overloaded("DEADLINE_EXCEEDED", "m", retry_after_s=1),
+        Unavailable("A", "m", retry_after_s=5),
+    ],
+)
+def test_what_does_not_pass_in_time_is_raised_at_once(time, error):
+    with pytest.raises(type(error)):
+        retry(time).run(failing(error), Deadline(5, time.monotonic))
+    assert time.slept == []
+
+
+def test_an_overload_that_says_when_to_come_back_is_tried_again(time):
+    error = Overloaded("TOO_MANY_QUERIES", "m", retry_after_s=1)
+    assert retry(time).run(failing(error), Deadline(5, time.monotonic)) == "answer"
+    assert time.slept == [1]

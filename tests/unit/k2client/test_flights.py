@@ -1,0 +1,138 @@
+import pyarrow as pa
+import pytest
+from pyarrow import flight  # noqa: TID251 what Flight raises
+
+from k2.v1 import market_pb2, query_service_pb2
+from k2client.deadline import Deadline, Retry
+from k2client.errors import Internal, Invalid, Unavailable
+from k2client.flights import FlightPool, Reading
+
+PASSING = Unavailable("DRAINING", "going")
+
+
+class Chunk:
+    def __init__(self, rows=(), metadata=None):
+        self.data = pa.record_batch({"id": pa.array(list(rows), pa.int64())})
+        self.app_metadata = None if metadata is None else pa.py_buffer(metadata)
+
+
+class Reader:
+    """Plays chunks and failures, then ends."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+        self.cancelled = False
+
+    def read_chunk(self):
+        if not self.steps:
+            raise StopIteration
+        if isinstance(self.steps[0], Exception):
+            raise self.steps.pop(0)
+        return self.steps.pop(0)
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Pool(FlightPool):
+    """Hands out readers, or raises, in turn."""
+
+    def __init__(self, *turns):
+        super().__init__(None)
+        self.turns = list(turns)
+        self.opened = []
+
+    def open(self, ticket, location, timeout_s):
+        self.opened.append((ticket, location))
+        turn = self.turns.pop(0)
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+
+def endpoint(*locations, ticket=b"t"):
+    return query_service_pb2.QueryEndpoint(ticket=ticket, locations=locations or ("grpc://a:1",))
+
+
+def reading(pool, heard=lambda _: None, *, resumable=True):
+    retry = Retry(attempts_max=3, backoff_min_s=0, sleep=lambda _: None)
+    return Reading(pool, Deadline(60), retry, resumable, heard)
+
+
+def ids(batches):
+    return [value for batch in batches for value in batch.column(0).to_pylist()]
+
+
+def unavailable():
+    return flight.FlightUnavailableError("gone")
+
+
+def test_endpoints_are_read_in_order():
+    pool = Pool(Reader(Chunk([1, 2])), Reader(Chunk([3])))
+    found = reading(pool).batches([endpoint(ticket=b"x"), endpoint(ticket=b"y")])
+    assert ids(found) == [1, 2, 3]
+    assert [ticket for ticket, _ in pool.opened] == [b"x", b"y"]
+
+
+def test_another_location_is_tried_and_rows_are_given_once():
+    pool = Pool(PASSING, Reader(Chunk([1, 2]), unavailable()), Reader(Chunk([1]), Chunk([2, 3])))
+    found = reading(pool).batches([endpoint("grpc://a:1", "grpc://b:1")])
+    assert ids(found) == [1, 2, 3]
+    assert [location for _, location in pool.opened] == ["grpc://a:1", "grpc://b:1", "grpc://a:1"]
+
+
+def test_progress_renews_the_tries():
+    turns = [Reader(Chunk(range(last)), unavailable()) for last in range(1, 6)]
+    pool = Pool(*turns, Reader(Chunk(range(6))))
+    assert ids(reading(pool).batches([endpoint()])) == list(range(6))
+
+
+def test_tries_without_progress_are_bounded():
+    pool = Pool(*[Reader(unavailable()) for _ in range(9)])
+    with pytest.raises(Unavailable):
+        list(reading(pool).batches([endpoint()]))
+    assert len(pool.opened) == 3
+
+
+def test_what_is_not_pinned_is_not_resumed():
+    pool = Pool(Reader(unavailable()), Reader(Chunk([1]), unavailable()))
+    found = reading(pool, resumable=False).batches([endpoint()])
+    assert ids([next(found)]) == [1]
+    with pytest.raises(Unavailable):
+        next(found)
+
+
+def test_a_refusal_is_final():
+    pool = Pool(Invalid("BAD_TICKET", "m"))
+    with pytest.raises(Invalid):
+        list(reading(pool).batches([endpoint()]))
+    assert len(pool.opened) == 1
+
+
+def test_the_newest_provenance_is_heard_and_a_strange_one_is_not():
+    heard = []
+    last = market_pb2.Provenance(rows_lake=1, rows_tail=2).SerializeToString()
+    pool = Pool(Reader(Chunk([1]), Chunk([], b"\xff\xff"), Chunk([], last)))
+    assert ids(reading(pool, heard.append).batches([endpoint()])) == [1]
+    assert [each.rows_tail for each in heard] == [2]
+
+
+def test_a_stream_given_up_is_cancelled_and_one_read_is_not():
+    given_up, read = Reader(Chunk([1]), Chunk([2])), Reader(Chunk([1]))
+    batches = reading(Pool(given_up)).batches([endpoint()])
+    next(batches)
+    batches.close()
+    list(reading(Pool(read)).batches([endpoint()]))
+    assert (given_up.cancelled, read.cancelled) == (True, False)
+
+
+def test_a_plan_without_an_address_is_a_defect():
+    with pytest.raises(Internal):
+        list(reading(Pool()).batches([query_service_pb2.QueryEndpoint(ticket=b"t")]))
+
+
+def test_a_pool_says_why_it_cannot_connect():
+    pool = FlightPool("key")
+    with pytest.raises(Unavailable, match="nothing answers at"):
+        pool.open(b"t", "grpc://127.0.0.1:1", 2.0).read_chunk()
+    pool.close()
