@@ -70,6 +70,7 @@ SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue bega
 # Practice venue
 VENUE_RATE_MAX = 100_000.0  # trades a second of all symbols together
 VENUE_SYMBOLS_MAX = 1024
+VENUE_SYMBOL_BYTES_MAX = 20
 VENUE_BLOCKS_HELD_MAX = 8  # of 67 s, a symbol
 VENUE_SEGMENTS_MAX = 1000  # changes of rate or symbols that are remembered
 VENUE_CONNECTIONS_MAX = 64

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from k2 import limits
 from k2.feed.chance import Int64s
 from k2.feed.synthetic import SyntheticTrades
 
@@ -154,6 +155,10 @@ _OPENINGS: Mapping[str, bytes] = {
 # Bytes of a payload beside names, numbers and true or false; a decimal has a dot and 8 digits.
 _FIXED = sum(len(text) for _, text in _PIECES) + len(_END) + 2 * 9
 _FIXED_BYTES = {True: _FIXED + 11 + 16 + 1, False: _FIXED + 1}
+_NUMBERS_MAX = 2 * 16 + 16 + 2 * 12 + len("false")
+assert _FIXED_BYTES[True] + 2 * limits.VENUE_SYMBOL_BYTES_MAX + _NUMBERS_MAX < _FILLER, (
+    "the low byte of a size is never the filler"
+)
 
 
 def _table(

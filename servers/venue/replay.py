@@ -97,9 +97,10 @@ class RecordingProgramme:
     def tick(self) -> float:
         """Play what is due; gives the seconds until the next tick is worth its while."""
         audience = self._hub.audience()
-        self._settle(audience)
-        if self._marks and not any(listener.open for listener, _ in self._marks[-1].written):
+        if self._deserted():
             self._rewind()
+        self._settle()
+        self._keep()
         if not audience:
             self._started_s = None
             return _IDLE_S
@@ -111,7 +112,7 @@ class RecordingProgramme:
 
     def finish(self) -> None:
         """Keep the position for the next run."""
-        self._settle(self._hub.audience())
+        self._settle()
         self._save(durable=True)
 
     def _due(self, audience: list[Listener]) -> list[Frame]:
@@ -176,20 +177,24 @@ class RecordingProgramme:
         due_s = self._started_s + ahead_s - self._clock.monotonic_s()
         return min(max(due_s, _TICK_MIN_S), _IDLE_S)
 
-    def _settle(self, audience: list[Listener]) -> None:
-        """Move the safe position to what all who still listen have acknowledged."""
-        if self._marks and audience:
-            reached = {listener.number: listener.acknowledged for listener in audience}
-            while self._marks and all(
-                not listener.open or reached.get(listener.number, 0) >= written
-                for listener, written in self._marks[0].written
-            ):
-                self._safe = self._marks.popleft().position
-        if self._saved != self._safe:
-            now_s = self._clock.monotonic_s()
-            if now_s - self._saved_s >= _KEEP_INTERVAL_S:
-                self._saved_s = now_s
-                self._save(durable=False)
+    def _deserted(self) -> bool:
+        """Whether all who heard the last frames are gone; some may not have taken them."""
+        return bool(self._marks) and not any(
+            listener.open for listener, _ in self._marks[-1].written
+        )
+
+    def _settle(self) -> None:
+        """Move the safe position to what all who are still there have acknowledged."""
+        reached: dict[int, int] = {}
+        while self._marks and not self._deserted() and _taken(self._marks[0], reached):
+            self._safe = self._marks.popleft().position
+
+    def _keep(self) -> None:
+        """Save the safe position, not too often."""
+        now_s = self._clock.monotonic_s()
+        if self._saved != self._safe and now_s - self._saved_s >= _KEEP_INTERVAL_S:
+            self._saved_s = now_s
+            self._save(durable=False)
 
     def _rewind(self) -> None:
         """Stand at the safe position."""
@@ -216,6 +221,17 @@ class RecordingProgramme:
         document = {"recording": self._identity, "position": self._safe}
         write_document(self._kept, document, durable=durable)
         self._saved = self._safe
+
+
+def _taken(mark: _Mark, reached: dict[int, int]) -> bool:
+    """Whether all who are still there have acknowledged a mark; `reached` remembers the asking."""
+    for listener, written in mark.written:
+        if listener.open:
+            if listener.number not in reached:
+                reached[listener.number] = listener.acknowledged
+            if reached[listener.number] < written:
+                return False
+    return True
 
 
 def _identity(path: Path) -> str:

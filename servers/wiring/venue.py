@@ -26,7 +26,7 @@ from servers.venue.server import Programme, Venue
 from servers.venue.synthetic import SyntheticProgramme
 
 _RECORDING = "recording:"
-_SYMBOL = re.compile(r"[A-Z0-9]{2,20}")
+_SYMBOL = re.compile(rf"[A-Z0-9]{{2,{limits.VENUE_SYMBOL_BYTES_MAX}}}")
 
 
 class _Show(NamedTuple):
