@@ -15,6 +15,7 @@ from pathlib import Path
 
 from k2 import limits, settings
 from k2.errors import Invalid, K2Error, Overloaded, Reason
+from k2.feed import recording
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.registry import SchemaStore
@@ -93,6 +94,7 @@ def _choose(options: Options, runtime: Runtime) -> Site:
     stamped = stamp.read_stamp(path)
     venue = stamp.choose_venue(config.feed.venue, stamped, _reach(config, runtime))
     stamp.check(stamped, venue, data_dir)
+    config = _listening_to_all(config, venue)
     exchange = config.feed.exchange
     if stamped is not None and not options.exchange_asked:
         exchange = stamped.exchange
@@ -111,6 +113,16 @@ def _choose(options: Options, runtime: Runtime) -> Site:
             stamp.write_stamp(path, Stamp(stamp.source_of(venue), venue, exchange))
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return site
+
+
+def _listening_to_all(config: Settings, venue: str) -> Settings:
+    """The settings with the symbols of a recording, unless symbols were chosen."""
+    recorded = venue.startswith(stamp.RECORDING) and "symbols" not in config.feed.model_fields_set
+    symbols = recording.symbols(venue.removeprefix(stamp.RECORDING)) if recorded else ()
+    if not symbols:
+        return config
+    feed = config.feed.model_copy(update={"symbols": symbols})
+    return config.model_copy(update={"feed": feed})
 
 
 def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
