@@ -22,6 +22,7 @@ from tests.eventually import eventually
 from tests.query_stack import QueryStack
 
 SYMBOL = "BTCUSDT"
+WIDE = {"note": "x" * 4000}  # so that an answer is more than the sockets hold
 
 
 class Wire:
@@ -248,7 +249,7 @@ def test_a_query_that_cannot_be_opened_keeps_no_place(wire, stack):
 
 
 def test_an_abandoned_stream_is_ended(wire, stack):
-    stack.send(SYMBOL, range(40_000))
+    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
     reader = wire.get(wire.ticket())
     reader.read_chunk()
     assert wire.admission.running == 1
@@ -284,7 +285,7 @@ def test_it_says_starting_and_draining(stack):
 
 
 def test_draining_ends_streams_with_a_reason_not_with_fewer_rows(stack):
-    stack.send(SYMBOL, range(40_000))
+    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
     wire = Wire(stack).ready()
     reader = wire.get(wire.ticket())
     reader.read_chunk()
