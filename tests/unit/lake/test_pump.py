@@ -1,0 +1,315 @@
+import threading
+
+import pytest
+
+from k2 import limits
+from k2.errors import Data, Reason, Unavailable
+from k2.lake.pump import PumpStats
+from k2.market.events import Fault
+from k2.market.instrument import Instrument
+from tests.lake_world import Crash, FaultyCatalog
+from tests.pump_world import BTC, message
+
+
+def test_nothing_is_committed_before_time_or_bytes_say_so(world):
+    world.put(1, 2, 3)
+    pump = world.pump()
+    assert pump.step() == 3
+    assert world.snapshots.current() is None
+    assert pump.stats.pending_rows == 3
+    world.clock.advance(9.9)
+    pump.step()
+    assert world.snapshots.current() is None
+    world.clock.advance(0.1)
+    pump.step()
+    assert world.ids() == [1, 2, 3]
+    assert (pump.stats.commits, pump.stats.rows, pump.stats.pending_rows) == (1, 3, 0)
+
+
+def test_many_rows_are_committed_at_once(world, monkeypatch):
+    monkeypatch.setattr(limits, "COMMIT_ROWS_MAX", 3)
+    world.put(1, 2, 3)
+    world.pump().step()
+    assert world.ids() == [1, 2, 3]
+
+
+def test_an_idle_writer_commits_nothing(world):
+    world.put(1)
+    pump = world.pump()
+    for _ in range(3):
+        pump.step()
+        world.clock.advance(20)
+    assert len(world.snapshots.list()) == 1
+
+
+def test_duplicates_and_dead_letters_alone_move_the_positions(world):
+    partition = world.put(1)
+    pump = world.pump()
+    pump.step()
+    pump.commit()
+    world.put(1)
+    world.tape.append(partition, b"garbage", None)
+    pump.step()
+    pump.commit()
+    snapshot = world.snapshots.current()
+    assert snapshot.positions[partition] == 4
+    assert snapshot.counters[partition] == (1, 1, 2)
+    assert world.ids() == [1]
+    assert [(one.offset, one.fault, one.value) for one in world.tape.letters] == [
+        (2, Fault.BAD_MAGIC, b"garbage"),
+        (3, Fault.NULL_VALUE, None),
+    ]
+
+
+def test_dead_letters_name_their_place_and_schema(world):
+    partition = world.put(1)
+    world.tape.append(partition, message(2) + b"x")
+    world.pump().step()
+    letter = world.tape.letters[0]
+    assert (letter.topic, letter.epoch, letter.partition, letter.offset) == (
+        "trades",
+        0,
+        partition,
+        1,
+    )
+    assert (letter.schema_id, letter.fault) == (7, Fault.TRAILING)
+    assert letter.at_us == world.clock.now_us()
+
+
+def test_a_record_in_the_wrong_partition_is_a_dead_letter(world):
+    wrong = (world.home[BTC] + 1) % 8
+    world.tape.append(wrong, message(1))
+    pump = world.pump()
+    pump.step()
+    assert world.tape.letters[0].fault is Fault.WRONG_PARTITION
+    assert pump.stats.pending_rows == 0
+
+
+def test_a_symbol_placed_after_the_writer_started_is_at_home(world):
+    pump = world.pump()
+    world.put(1)
+    pump.step()
+    sol = Instrument("BINANCE", "SOLUSDT")
+    world.home[sol] = world.placement.place(sol)
+    world.put(1, symbol="SOLUSDT")
+    pump.step()
+    pump.commit()
+    assert world.ids("SOLUSDT") == [1]
+    assert world.tape.letters == []
+
+
+def test_dead_letters_are_acknowledged_before_a_commit_passes_them(world):
+    partition = world.put(1)
+    world.tape.append(partition, b"garbage")
+    order = []
+    office = world.tape.office()
+    publish = office.publish
+
+    class Office:
+        def publish(self, letters, wait_s):
+            order.append("letters")
+            publish(letters, wait_s)
+
+    catalog = FaultyCatalog(world.catalog, before=lambda: order.append("commit"))
+    pump = world.pump(catalog=catalog, letters=Office())
+    pump.step()
+    pump.commit()
+    assert order == ["letters", "commit"]
+
+
+def test_the_group_is_told_only_after_the_commit(world):
+    partition = world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    assert world.tape.groups["lake"].reported == {}
+    pump.commit()
+    assert world.tape.groups["lake"].reported[partition] == 2
+
+
+def test_a_writer_that_stops_commits_what_is_there(world):
+    world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    world.stopping.set()
+    pump.run()
+    assert world.ids() == [1, 2]
+
+
+@pytest.mark.parametrize("fault", ["crash before", "crash after"])
+def test_a_writer_that_dies_at_the_commit_loses_and_doubles_nothing(world, fault):
+    world.put(1, 2, 3)
+    pump = world.pump(catalog=FaultyCatalog(world.catalog, fault))
+    pump.step()
+    with pytest.raises(Crash):
+        pump.commit()
+    world.put(3, 4)
+    successor = world.pump("w2")
+    successor.step()
+    successor.commit()
+    assert world.ids() == [1, 2, 3, 4]
+    assert world.snapshots.current().counters[world.home[BTC]] == (4, 1, 0)
+
+
+def test_a_writer_that_dies_after_its_dead_letters_publishes_them_again(world):
+    partition = world.put(1)
+    world.tape.append(partition, b"garbage")
+    world.pump().step()
+    successor = world.pump("w2")
+    successor.step()
+    successor.commit()
+    assert [one.offset for one in world.tape.letters] == [1, 1]
+    assert world.verified()["ok"]
+
+
+def test_a_fenced_zombie_goes_on_from_what_the_other_committed(world):
+    world.put(1, 2)
+    zombie = world.pump("zombie", instance="a")
+    zombie.step()
+    world.tape.groups.clear()  # the group has forgotten it; it does not know yet
+    successor = world.pump("next", instance="b")
+    world.put(3)
+    successor.step()
+    successor.commit()
+    zombie.commit()
+    assert (zombie.stats.fenced, zombie.stats.commits) == (1, 0)
+    world.put(4)
+    zombie.step()
+    zombie.commit()
+    assert world.ids() == [1, 2, 3, 4]
+    assert world.verified()["ok"]
+
+
+def test_two_writers_share_the_partitions(world):
+    world.put(1, 2)
+    world.put(5, symbol="ETHUSDT")
+    one = world.pump("one", instance="a")
+    one.step()
+    two = world.pump("two", instance="b")
+    for _ in range(3):
+        one.step()
+        two.step()
+        one.commit()
+        two.commit()
+    assert world.ids() == [1, 2]
+    assert world.ids("ETHUSDT") == [5]
+    assert world.verified()["ok"]
+
+
+def test_a_lake_that_is_away_is_waited_for_and_reading_pauses_at_the_bound(world, monkeypatch):
+    monkeypatch.setattr(limits, "COMMIT_ROWS_MAX", 2)
+    catalog = FaultyCatalog(world.catalog, *["busy"] * 3)
+    pump = world.pump(catalog=catalog)
+    world.put(1, 2)
+    pump.step()
+    assert pump.stats.failures == 1
+    pump.step()  # not again at once
+    assert pump.stats.failures == 1
+    world.put(3, 4)
+    pump.step()
+    world.put(5)
+    assert pump.step() == 0  # at the bound
+    for _ in range(5):
+        world.clock.advance(limits.COMMIT_RETRY_MAX_S)
+        pump.step()
+    pump.commit()
+    assert world.ids() == [1, 2, 3, 4, 5]
+    assert pump.stats.failures == 3
+
+
+def test_a_registry_that_is_away_is_waited_for(world):
+    world.put(1)
+    world.schemas.failure = Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
+    pump = world.pump()
+    steps = threading.Thread(target=pump.step)
+    steps.start()
+    world.schemas.failure = None
+    steps.join(10)
+    pump.commit()
+    assert world.ids() == [1]
+    assert world.tape.letters == []
+
+
+def test_stopping_while_something_is_away_leaves_it_to_the_next_writer(world):
+    world.put(1)
+    world.schemas.failure = Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
+    world.stopping.set()
+    pump = world.pump()
+    pump.run()
+    world.stopping.clear()
+    world.schemas.failure = None
+    successor = world.pump("w2")
+    successor.step()
+    successor.commit()
+    assert world.ids() == [1]
+
+
+def committed(world, *ids):
+    partition = world.put(*ids)
+    pump = world.pump()
+    pump.step()
+    pump.commit()
+    return partition
+
+
+def refused(world, identity=None):
+    with pytest.raises(Data) as caught:
+        world.pump("w2", identity=identity).step()
+    return caught.value.reason
+
+
+def test_a_topic_that_was_made_again_is_refused_by_name(world):
+    committed(world, 1)
+    before = world.identity
+    world.tape.recreate()
+    assert refused(world) is Reason.TOPIC_RECREATED
+    assert refused(world, before) is Reason.TOPIC_RECREATED
+
+
+def test_another_cluster_is_refused_by_name(world):
+    committed(world, 1)
+    before = world.identity
+    world.tape.cluster_id = "another"
+    assert refused(world) is Reason.CLUSTER_CHANGED
+    assert refused(world, before) is Reason.CLUSTER_CHANGED
+
+
+def test_a_truncated_tape_is_refused_by_name(world):
+    partition = committed(world, 1, 2, 3)
+    world.tape.truncate(partition, 2)
+    assert refused(world) is Reason.TAPE_TRUNCATED
+
+
+def test_a_tape_whose_retention_overtook_the_lake_is_refused_by_name(world):
+    partition = committed(world, 1, 2)
+    world.put(3, 4, 5)
+    world.tape.remove_before(partition, 3)
+    assert refused(world) is Reason.RETENTION_OVERTOOK
+
+
+def test_retention_of_what_is_committed_is_fine(world):
+    partition = committed(world, 1, 2)
+    world.put(3)
+    world.tape.remove_before(partition, 2)
+    pump = world.pump("w2")
+    pump.step()
+    pump.commit()
+    assert world.ids() == [1, 2, 3]
+
+
+def test_lag_is_the_age_of_what_is_not_committed():
+    assert PumpStats().lag_s(100.0) == 0.0
+    assert PumpStats(oldest_pending_s=90.0).lag_s(100.0) == 10.0
+    assert PumpStats(oldest_pending_s=90.0, behind_since_s=40.0).lag_s(100.0) == 60.0
+
+
+def test_the_writer_knows_that_it_is_behind(world, monkeypatch):
+    monkeypatch.setattr(limits, "WRITER_SMALL_READ", 2)
+    world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    world.clock.advance(5)
+    world.put(3, 4)
+    pump.step()
+    assert pump.stats.lag_s(world.clock.monotonic_s()) == pytest.approx(5)
+    pump.step()
+    assert pump.stats.behind_since_s is None

@@ -1,0 +1,288 @@
+import numpy as np
+import pytest
+
+from k2 import limits
+from k2.errors import Data, Reason, Unavailable
+from k2.lake.commit import PartitionBatch
+from k2.lake.intake import checked
+from k2.market.events import Fault
+from k2.market.fold import FoldState, Verdict, fold
+from k2.market.instrument import Instrument
+from k2.tape.codec import Decoder
+from k2.tape.consumer import RawBatch
+from k2.tape.dead_letters import DeadLetter
+from tests.pump_world import BTC, message
+from tests.trades import NOW_US
+
+
+def pumped(world, writer_id="w1"):
+    pump = world.pump(writer_id)
+    pump.step()
+    pump.commit()
+    return pump
+
+
+def kinds(report):
+    return {(one["kind"], one["count"], one["offsets"]) for one in report["problems"]}
+
+
+def meddled(world, change, *, state=None):
+    """Commit what is on BTC's partition, with `change` made to the accepted rows."""
+    partition = world.home[BTC]
+    log = world.tape.logs[partition]
+    raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
+    columns = checked(raw, Decoder(world.schemas), world.placement)
+    after, verdicts = fold(FoldState(), columns)
+    rows = change(columns.take(verdicts == Verdict.ACCEPTED))
+    writer = world.committer("bad", tape=world.identity)
+    writer.commit([PartitionBatch(partition, 0, log.end, rows, state or after)])
+
+
+def test_a_lake_that_holds_what_the_tape_says_is_ok(world):
+    partition = world.put(1, 2, 2, 5, vendor={"M": "true"})
+    world.tape.append(partition, b"garbage")
+    world.put(7, symbol="ETHUSDT")
+    pumped(world)
+    world.put(6)
+    report = world.verified()
+    assert report["ok"]
+    assert report["problems"] == []
+    assert (report["rows"], report["accepted"], report["duplicate"], report["dead"]) == (4, 4, 1, 1)
+    assert report["uncommitted"] == 1
+    assert report["snapshot_id"] == str(world.snapshots.current().snapshot_id)
+    assert report["holes"] == [
+        {"exchange": "BINANCE", "symbol": "BTCUSDT", "first_id": 3, "last_id": 4, "count": 2}
+    ]
+    by_symbol = {one["symbol"]: one for one in report["symbols"]}
+    assert by_symbol["BTCUSDT"] == {
+        "partition": partition,
+        "exchange": "BINANCE",
+        "symbol": "BTCUSDT",
+        "accepted": 3,
+        "rows_in_lake": 3,
+        "first_id": 1,
+        "last_id": 5,
+        "holes": 1,
+        "missing_ids": 2,
+    }
+    assert report["partitions"][partition] == {
+        "partition": partition,
+        "from_offset": 0,
+        "to_offset": 5,
+        "accepted": 3,
+        "duplicate": 1,
+        "dead": 1,
+        "rows_in_lake": 3,
+        "uncommitted": 1,
+    }
+    assert "each once" in report["message"]
+
+
+def test_an_empty_lake_promised_nothing(world):
+    world.put(1, 2)
+    report = world.verified()
+    assert (report["ok"], report["uncommitted"], report["snapshot_id"]) == (True, 2, None)
+
+
+def test_a_lost_row_is_found(world):
+    world.put(1, 2, 3)
+    meddled(world, lambda rows: (rows.take(np.array([0, 2])),))
+    report = world.verified()
+    assert not report["ok"]
+    assert kinds(report) == {("LOST", 1, (1,))}
+    assert "LOST" in report["message"]
+
+
+def test_a_doubled_row_is_found(world):
+    world.put(1, 2, 3)
+    meddled(world, lambda rows: (rows, rows.take(np.array([1]))))
+    assert kinds(world.verified()) == {("DOUBLED", 1, (1,))}
+
+
+def test_a_changed_value_is_found(world):
+    world.put(1, 2, 3)
+
+    def change(rows):
+        rows.price[2] += 1
+        return (rows,)
+
+    meddled(world, change)
+    assert kinds(world.verified()) == {("CHANGED", 1, (2,))}
+
+
+def test_changed_vendor_data_is_found(world):
+    world.put(1, 2, vendor={"M": "true"})
+
+    def change(rows):
+        keys = rows.vendor_data.keys
+        other = type(rows.vendor_data).from_arrays(rows.vendor_data.offsets, keys, keys)
+        return (type(rows)(**{**vars(rows), "vendor_data": other}),)
+
+    meddled(world, change)
+    assert kinds(world.verified()) == {("CHANGED", 2, (0, 1))}
+
+
+def test_a_row_that_the_tape_has_as_a_duplicate_is_found(world):
+    world.put(1, 1)
+
+    def change(rows):
+        twice = rows.take(np.array([0, 0]))
+        twice.offset[1] = 1
+        return (twice,)
+
+    meddled(world, change)
+    assert kinds(world.verified()) == {("UNDUE", 1, (1,))}
+
+
+def test_a_state_that_disagrees_is_found(world):
+    world.put(1, 2)
+    wrong = FoldState({}, 2, 0, 0)
+    meddled(world, lambda rows: (rows,), state=wrong)
+    report = world.verified()
+    assert kinds(report) == {("STATE", 1, ())}
+    assert "BINANCE:BTCUSDT" in report["problems"][0]["message"]
+
+
+def test_counters_that_disagree_are_found(world):
+    world.put(1, 2)
+    batch, _ = fold(FoldState(), checked_all(world))
+    meddled(world, lambda rows: (rows,), state=FoldState(batch.seen, 2, 1, 0))
+    assert kinds(world.verified()) == {("COUNTERS", 1, ())}
+
+
+def checked_all(world):
+    log = world.tape.logs[world.home[BTC]]
+    raw = RawBatch(world.home[BTC], np.arange(log.end, dtype=np.int64), log.values, log.end)
+    return checked(raw, Decoder(world.schemas), world.placement)
+
+
+def test_a_missing_dead_letter_is_found(world):
+    partition = world.put(1)
+    world.tape.append(partition, b"garbage")
+    pumped(world)
+    world.tape.letters.clear()
+    assert kinds(world.verified()) == {("LETTER_MISSING", 1, (1,))}
+
+
+def test_a_dead_letter_of_a_good_record_is_found(world):
+    partition = world.put(1)
+    pumped(world)
+    world.tape.letters.append(DeadLetter("trades", 0, partition, 0, 7, Fault.TRUNCATED, "", 0, b""))
+    assert kinds(world.verified()) == {("LETTER_UNDUE", 1, (0,))}
+
+
+def test_letters_of_other_tapes_and_of_what_is_not_committed_do_not_count(world):
+    partition = world.put(1)
+    pumped(world)
+    for topic, epoch, offset in (("other", 0, 0), ("trades", 1, 0), ("trades", 0, 1)):
+        world.tape.letters.append(
+            DeadLetter(topic, epoch, partition, offset, 7, Fault.TRUNCATED, "", 0, b"")
+        )
+    assert world.verified()["ok"]
+
+
+def test_what_nobody_had_placed_then_is_taken_as_the_writer_judged_it(world):
+    sol = Instrument("BINANCE", "SOLUSDT")
+    home = 2
+    world.tape.append(home, message(1, "SOLUSDT"))
+    pumped(world)
+    assert world.tape.letters[0].fault is Fault.WRONG_PARTITION
+    assert world.placement.place(sol) in (2, 3)
+    world.home[sol] = world.placement.place(sol)
+    world.put(2, symbol="SOLUSDT")
+    pumped(world, "w2")
+    assert world.verified()["ok"]
+
+
+def test_where_retention_removed_the_beginning_the_lake_gives_the_state(world):
+    partition = world.put(1, 2, 4)
+    pumped(world)
+    world.put(4, 5)
+    pumped(world, "w2")
+    world.tape.remove_before(partition, 3)
+    report = world.verified()
+    assert report["ok"]
+    assert report["partitions"][partition]["from_offset"] == 3
+    assert report["partitions"][partition]["rows_in_lake"] == 4
+    assert report["holes_total"] == 1
+    world.tape.remove_before(partition, 5)
+    assert world.verified()["ok"]
+
+
+def test_a_double_in_what_retention_removed_is_found(world):
+    partition = world.put(1, 2)
+    meddled(world, lambda rows: (rows, rows.take(np.array([0]))))
+    world.tape.remove_before(partition, 2)
+    assert ("DOUBLED", 1, ()) in kinds(world.verified())
+
+
+def test_records_that_retention_removed_uncommitted_are_found(world):
+    partition = world.put(1, 2)
+    pumped(world)
+    world.put(3, 4)
+    world.tape.remove_before(partition, 3)
+    assert kinds(world.verified()) == {("OVERTAKEN", 1, ())}
+
+
+def test_rows_beyond_the_positions_are_found(world):
+    world.put(1, 2)
+
+    def change(rows):
+        rows.offset[1] = 99
+        return (rows,)
+
+    meddled(world, change)
+    assert kinds(world.verified()) == {("LOST", 1, (1,)), ("STRAY", 1, ())}
+
+
+def test_many_problems_are_counted_and_some_are_listed(world, monkeypatch):
+    monkeypatch.setattr(limits, "VERIFY_OFFSETS_LISTED", 3)
+    world.put(*range(10))
+    meddled(world, lambda rows: ())
+    assert kinds(world.verified()) == {("LOST", 10, (0, 1, 2))}
+
+
+def test_a_lake_of_another_tape_cannot_be_verified(world):
+    world.put(1)
+    pumped(world)
+    world.tape.recreate()
+    with pytest.raises(Data) as caught:
+        world.verified()
+    assert caught.value.reason is Reason.TOPIC_RECREATED
+
+
+def test_a_tape_that_gives_nothing_is_not_waited_for_for_ever(world):
+    world.put(1)
+    pumped(world)
+
+    class Silent:
+        def read(self, max_records, timeout_s):
+            world.clock.advance(timeout_s)
+            return []
+
+        def pause(self, partitions):
+            pass
+
+        def close(self):
+            pass
+
+    with pytest.raises(Unavailable) as caught:
+        world.verified(replay=lambda start: Silent())
+    assert caught.value.reason is Reason.TAPE_UNAVAILABLE
+
+
+def test_the_same_answer_after_a_hundred_commits(world):
+    pump = world.pump()
+    hashes = {}
+    for number in range(1, limits.SNAPSHOTS_KEPT_MAX - 15):
+        world.put(number, at=NOW_US + number)
+        pump.step()
+        pump.commit()
+        if number <= 2:
+            hashes[world.snapshots.current().snapshot_id] = list(range(1, number + 1))
+    assert len(world.snapshots.list()) > 100
+    for snapshot_id, ids in hashes.items():
+        rows = world.table.scan(snapshot_id=snapshot_id).to_arrow()
+        assert sorted(rows["trade_id"].to_pylist()) == ids
+        assert sum(file.rows for file in world.snapshots.files(snapshot_id)) == len(ids)
+    assert world.verified()["ok"]
