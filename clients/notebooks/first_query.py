@@ -2,7 +2,7 @@
 # # A first query
 #
 # Start K2 in a terminal (`make up`), then run the cells below one after another, in any editor that
-# knows percent cells, or the whole file: `uv run --no-sync python clients/notebooks/first_query.py`.
+# knows percent cells, or the whole file: `.venv/bin/python clients/notebooks/first_query.py`.
 # Nothing here names an address: the client finds the stack of the data directory (`K2_DATA_DIR`,
 # else `./.k2`), or what `K2_ADDRESS` says.
 

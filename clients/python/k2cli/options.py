@@ -13,8 +13,9 @@ from k2client import stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A person waits: give up sooner than a program would.
-RETRY = k2client.Retry(attempts_max=5)
+# A person waits: give up sooner than a program would when nothing answers.
+RETRY = k2client.Retry(silent_attempts_max=4)
+DEADLINE_S = 30.0
 
 data_dir: Callable[[F], F] = click.option(
     "--data-dir",
@@ -34,7 +35,9 @@ def directory_of(data_dir: Path | None) -> Path:
 
 def connect(data_dir: Path | None) -> k2client.Client:
     """A connection to the stack that was given, or to where K2_ADDRESS says."""
-    return k2client.connect(data_dir=str(data_dir) if data_dir else None, retry=RETRY)
+    return k2client.connect(
+        data_dir=str(data_dir) if data_dir else None, deadline_s=DEADLINE_S, retry=RETRY
+    )
 
 
 def connect_at(address: str, *, deadline_s: float) -> k2client.Client:

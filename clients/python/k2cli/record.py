@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import click
 from k2cli import documents, options, screen
 from k2cli.spawned import Event
 from k2cli.tools import run_tool
+from k2client import stack
 
 
 @click.command()
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
-@click.option("--venue", metavar="auto|live|URL", help="Whom to listen to.")
+@click.option("--venue", metavar="auto|live|URL", help="Whom to listen to.  [default: auto]")
 @click.option("--symbols", metavar="A,B", help="What to listen to.")
 @click.option("--duration", metavar="DURATION", help="So long: 90s, 15m.  [default: until Ctrl-C]")
+@click.option("--frames", type=click.IntRange(min=1), help="At most so many.")
 @options.as_json
 @options.data_dir
 @click.pass_context
@@ -26,21 +29,42 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
     venue: str | None,
     symbols: str | None,
     duration: str | None,
+    frames: int | None,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """Write a venue's frames to FILE (or FILE.zst); `k2 up --venue recording:FILE` plays it."""
-    given = {"--venue": venue, "--symbols": symbols, "--duration": duration}
+    """Write a venue's frames to FILE (or FILE.zst); `k2 up --venue recording:FILE` plays it.
+
+    `auto` is the practice venue of the stack, if it runs with one, else live Binance.
+    """
+    given = {
+        "--venue": venue,
+        "--symbols": symbols,
+        "--duration": duration,
+        "--frames": None if frames is None else str(frames),
+    }
     arguments = [str(path.resolve())]
     arguments += [part for name, value in given.items() if value for part in (name, value)]
+    directory = options.directory_of(data_dir)
     found: dict[str, Any] = {}
 
     def take(event: Event) -> None:
         found.update({name: value for name, value in event.items() if name != "event"})
 
-    code = run_tool("record", arguments, options.directory_of(data_dir), take)
+    code = run_tool("record", arguments, directory, take, settings=venue_of(directory))
     if as_json:
         click.echo(documents.text(found))
     elif found.get("message"):
         screen.say(str(found["message"]))
     context.exit(code)
+
+
+def venue_of(directory: Path) -> dict[str, str]:
+    """Settings that name the practice venue of a running stack; none where it has none."""
+    found = stack.read_stack(directory)
+    if "venue" not in found.addresses:
+        return {}
+    return {
+        "K2_FEED__VENUE_URL": f"ws://{found.addresses['venue']}",
+        "K2_FEED__SYMBOLS": json.dumps(found.content.get("symbols", [])),
+    }

@@ -39,13 +39,15 @@ class Retry:
     """How often to try.
 
     Attributes:
-        attempts_max: tries in all; 1 is no retry.
+        attempts_max: tries in all while the answers say when to come back; 1 is no retry.
+        silent_attempts_max: tries in all when nobody says so, as when nothing answers.
         backoff_min_s, backoff_max_s: waits where the answer names none, doubling, with jitter.
         sleep: waits so many seconds.
         jitter: a number from 0 to 1, anew each time.
     """
 
-    attempts_max: int = 8
+    attempts_max: int = 60
+    silent_attempts_max: int = 8
     backoff_min_s: float = 0.1
     backoff_max_s: float = 5.0
     sleep: Callable[[float], None] = time.sleep
@@ -59,7 +61,9 @@ class Retry:
             attempt: how many tries there were.
             deadline: what must not be outlived.
         """
-        if attempt >= self.attempts_max or not _passes(error):
+        told = error.retry_after_s is not None
+        tries_max = self.attempts_max if told else min(self.attempts_max, self.silent_attempts_max)
+        if attempt >= tries_max or not _passes(error):
             return None
         backoff = min(self.backoff_max_s, self.backoff_min_s * 2 ** (attempt - 1))
         wait = max(error.retry_after_s or 0.0, backoff * (0.5 + self.jitter() / 2))

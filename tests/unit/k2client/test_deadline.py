@@ -59,6 +59,16 @@ def test_waits_are_bounded(time):
     assert time.slept == [1, 2, 2, 2]
 
 
+def test_silence_is_tried_less_often_than_a_promise(time):
+    run = retry(time, attempts_max=5, silent_attempts_max=2, backoff_min_s=1).run
+    with pytest.raises(Unavailable):
+        run(failing(*[Unavailable("A", "m")] * 9), Deadline(60, time.monotonic))
+    assert len(time.slept) == 1
+    with pytest.raises(Unavailable):
+        run(failing(*[Unavailable("A", "m", retry_after_s=1)] * 9), Deadline(60, time.monotonic))
+    assert len(time.slept) == 1 + 4
+
+
 @pytest.mark.parametrize(
     "error",
     [
