@@ -60,6 +60,7 @@ FEED_CONNECT_S = 10.0  # for one attempt to connect
 FEED_QUIET_MAX_S = 600.0  # no trade for this long, though the venue answers: renew
 FEED_URL_BYTES_MAX = 4 * KIB  # of one subscription; more streams take another connection
 FEED_SOCKET_FRAMES_MAX = 256  # read ahead of one connection
+RECORD_PROGRESS_S = 1.0  # between two flushes of a recording
 FEED_LETTERS_MAX = 1000  # malformed frames not yet acknowledged
 FEED_LETTERS_BYTES_MAX = 16 * MIB
 VENDOR_BYTES_MAX = 64 * KIB  # of vendor_data of one record, names and values
@@ -118,6 +119,7 @@ TAIL_BYTES_MAX = 512 * MIB
 TAIL_RECENT_S = 900.0
 TAIL_CHUNK_ROWS = 4096
 TAIL_POLL_S = 0.05
+TAIL_GATHER_S = 0.01  # records are gathered so long, unless a query waits for them
 TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
 EVICT_INTERVAL_S = 5.0
 

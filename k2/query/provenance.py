@@ -124,7 +124,7 @@ def holes_of(
     gaps = (
         Gap(instrument, first, last)
         for instrument in sorted(broken)
-        for first, last in broken[instrument].holes()
+        for first, last in _first(broken[instrument]).holes()
     )
     return Holes(
         tuple(islice(gaps, GAPS_LISTED_MAX)),
@@ -142,6 +142,11 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
     if holes.total:
         return Completeness.GAPS
     return Completeness.COMPLETE if holes.all_seen else Completeness.UNKNOWN
+
+
+def _first(seen: Seen) -> Seen:
+    """So much of it that all holes which can be listed are there."""
+    return Seen(seen.intervals[: GAPS_LISTED_MAX + 1], seen.time_max_us)
 
 
 def _seen(

@@ -121,6 +121,8 @@ class Tail:
         self._bytes_max = bytes_max
         self._recent_s = recent_s
         self._moved = threading.Condition()
+        self._waiting = 0
+        self._wanted = threading.Event()  # set while anybody waits
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._reader: BatchReader | None = None
@@ -207,7 +209,12 @@ class Tail:
         if reached():
             return True
         with self._moved:
+            self._waiting += 1
+            self._wanted.set()
             self._moved.wait_for(lambda: reached() or self._failure is not None, timeout_s)
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted.clear()
         return reached()
 
     def evict(self, covered: OffsetVector) -> int:
@@ -246,7 +253,8 @@ class Tail:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self.step()
+                if self.step():
+                    self._wanted.wait(limits.TAIL_GATHER_S)
             except Unavailable as error:
                 log.warning("the tail waits: %s", error.message, extra={"reason": error.reason})
                 self._stopping.wait(error.retry_after_s or limits.TAIL_RETRY_S)
@@ -258,15 +266,21 @@ class Tail:
                 self._fail(Internal(Reason.INTERNAL, f"the tail failed: {error!r}"))
                 return
 
-    def step(self, timeout_s: float = limits.TAIL_POLL_S) -> None:
+    def step(self, timeout_s: float = limits.TAIL_POLL_S) -> bool:
         """Read once and take in all that was read; the thread does this for ever.
 
-        A batch that cannot be judged now (Unavailable) is kept and tried again next time.
+        A small batch costs nearly as much as a large one, so the thread pauses briefly between
+        steps, unless somebody waits. A batch that cannot be judged now (Unavailable) is kept and
+        tried again next time.
+
+        Returns:
+            Whether anything was read.
         """
         assert self._reader is not None, "the tail was not started"
         self._restore(self._reader)
         if not self._pending:
             self._pending.extend(self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s))
+        took = len(self._pending) > 0
         while self._pending:
             self._take(self._pending[0])
             self._pending.popleft()
@@ -274,6 +288,7 @@ class Tail:
                 self._moved.notify_all()
         if self._window.size_bytes > self._bytes_max:
             self._make_room(self._reader)
+        return took
 
     def _take(self, batch: RawBatch) -> None:
         partition = batch.partition

@@ -1,0 +1,41 @@
+from k2.market.files import FileIndex
+from k2.market.offsets import FileStat, TimeRange
+
+
+def stat(path, low, high, symbols=("A", "Z"), exchange="X"):
+    return FileStat(path, 10, 100, exchange, *symbols, low, high)
+
+
+INDEX = FileIndex(
+    [
+        stat("late", 20, 29),
+        stat("early", 0, 9, symbols=("A", "C")),
+        stat("other", 0, 29, exchange="Y"),
+    ]
+)
+
+
+def paths(index):
+    return [one.path for one in index.stats]
+
+
+def test_it_chooses_by_times_half_open():
+    assert paths(INDEX.within(TimeRange(10, 20))) == ["other"]
+    assert paths(INDEX.within(TimeRange(9, 20))) == ["early", "other"]
+    assert paths(INDEX.within(TimeRange(None, 1))) == ["early", "other"]
+    assert paths(INDEX.within(TimeRange(29, None))) == ["late", "other"]
+    assert INDEX.within(TimeRange()) is INDEX
+
+
+def test_it_chooses_by_names():
+    assert paths(INDEX.of(("D",), ())) == ["late", "other"]
+    assert paths(INDEX.of(("C",), ("X",))) == ["late", "early"]
+    assert paths(INDEX.of((), ("Y", "N"))) == ["other"]
+    assert INDEX.of((), ()) is INDEX
+
+
+def test_paths_come_oldest_first_and_sizes_add_up():
+    assert INDEX.paths == ["early", "other", "late"]
+    assert INDEX.size_bytes == 30
+    assert len(FileIndex([])) == 0
+    assert FileIndex([]).of(("A",), ("X",)).paths == []

@@ -1,0 +1,60 @@
+import numpy as np
+
+from k2.errors import Reason
+from k2.market.fold import FoldState, Seen
+from k2.market.instrument import Instrument
+from k2.market.offsets import TimeRange
+from k2.query.provenance import (
+    GAPS_LISTED_MAX,
+    Completeness,
+    Gap,
+    Holes,
+    MissingPart,
+    completeness,
+    holes_of,
+)
+
+BTC, ETH = Instrument("B", "BTCUSDT"), Instrument("B", "ETHUSDT")
+ALL = TimeRange()
+
+
+def seen(*intervals, time_us=100):
+    return Seen(np.array(intervals, dtype=np.int64), time_us)
+
+
+def test_holes_of_those_asked_for_are_listed_in_order():
+    states = {0: FoldState({ETH: seen((1, 2), (5, 6)), BTC: seen((1, 1), (3, 3), (9, 9))})}
+    found = holes_of(states, None, ALL)
+    assert found.listed == (Gap(BTC, 2, 2), Gap(BTC, 4, 8), Gap(ETH, 3, 4))
+    assert found.total == 3
+    assert holes_of(states, {ETH}, ALL).listed == (Gap(ETH, 3, 4),)
+
+
+def test_a_range_after_the_newest_trade_has_no_holes():
+    states = {0: FoldState({BTC: seen((1, 1), (3, 3), time_us=100)})}
+    assert holes_of(states, {BTC}, TimeRange(100, None)).total == 1
+    assert holes_of(states, {BTC}, TimeRange(101, None)).total == 0
+
+
+def test_the_list_is_bounded_and_the_count_is_not():
+    many = seen(*((i * 2, i * 2) for i in range(GAPS_LISTED_MAX * 3)))
+    found = holes_of({0: FoldState({BTC: many})}, {BTC}, ALL)
+    assert len(found.listed) == GAPS_LISTED_MAX
+    assert found.total == GAPS_LISTED_MAX * 3 - 1
+
+
+def test_completeness_is_the_worst_that_is_true():
+    missing = [MissingPart("lake", Reason.LAKE_UNAVAILABLE, "away")]
+    whole = Holes((), 0, True)
+    assert completeness(whole, ()) is Completeness.COMPLETE
+    assert completeness(Holes((), 1, True), ()) is Completeness.GAPS
+    assert completeness(Holes((), 0, False), ()) is Completeness.UNKNOWN
+    assert completeness(None, ()) is Completeness.UNKNOWN
+    assert completeness(whole, missing) is Completeness.PARTIAL
+
+
+def test_an_instrument_never_seen_makes_it_unknown():
+    states = {0: FoldState({BTC: seen((1, 1))})}
+    assert holes_of(states, {BTC}, ALL).all_seen
+    assert not holes_of(states, {BTC, ETH}, ALL).all_seen
+    assert not holes_of({}, None, ALL).all_seen

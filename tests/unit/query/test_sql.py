@@ -1,0 +1,49 @@
+from k2.market.files import FileIndex
+from k2.market.offsets import TimeRange
+from k2.query.plan import Plan
+from k2.query.request import Order, TradesRequest
+from k2.query.sql import needed_columns, trades
+
+
+def plan_of(times=None, ends=None):
+    return Plan(times or TimeRange(), {}, FileIndex(()), ends or {}, (), False, ())
+
+
+def test_what_a_caller_names_is_a_parameter_and_never_text():
+    evil = "X'; DROP TABLE trades; --"
+    request = TradesRequest(symbols=(evil, "B"), exchanges=(evil,), columns=("price",))
+    statement = trades(request, plan_of(), ["a.parquet"], None, tail=False)
+    assert evil not in statement.text
+    assert statement.parameters == (["a.parquet"], evil, "B", evil)
+    assert statement.text.count("?") == len(statement.parameters)
+
+
+def test_times_and_ends_of_partitions_are_conditions():
+    statement = trades(
+        TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), ["a"], 5, tail=False
+    )
+    assert "event_time >= make_timestamptz(?)" in statement.text
+    assert "event_time < make_timestamptz(?)" in statement.text
+    assert statement.parameters == (["a"], 1, 2, 1, 7, 3, 40)
+    assert statement.text.endswith("LIMIT 5")
+    assert "UNION" not in statement.text
+
+
+def test_the_tail_stands_beside_the_files():
+    statement = trades(TradesRequest(), plan_of(), ["a"], None, tail=True)
+    assert "UNION ALL" in statement.text
+    assert " WHERE " not in statement.text
+
+
+def test_the_order_leaves_out_what_is_the_same_in_all_rows():
+    whole = trades(TradesRequest(order=Order.DESC), plan_of(), ["a"], None, tail=False).text
+    assert whole.endswith("ORDER BY event_time DESC, exchange DESC, symbol DESC, trade_id DESC")
+    one = TradesRequest(symbols=("A",), exchanges=("B",))
+    assert trades(one, plan_of(), ["a"], None, tail=False).text.endswith(
+        "ORDER BY event_time ASC, trade_id ASC"
+    )
+
+
+def test_what_orders_is_read_also_where_it_is_not_returned():
+    request = TradesRequest(columns=("price",))
+    assert needed_columns(request) == ("exchange", "symbol", "trade_id", "event_time", "price")
