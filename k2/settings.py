@@ -24,7 +24,7 @@ from k2.errors import Invalid, Reason
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TapeSettings(_Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from servers.heartbeat import Heartbeats, platform_level
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["PlatformService"].full_name
 _MASK: Final = "********"
+_PASSWORD: Final = re.compile(r"(://[^:/@\s\"]*:)[^@/\s\"]*@")  # in an address
 _WORST_LAST: Final = (
     pb.COMPONENT_STATE_SERVING,
     pb.COMPONENT_STATE_STARTING,
@@ -163,7 +165,8 @@ def masked(settings: BaseModel, prefix: str = "") -> dict[str, str]:
         elif isinstance(value, SecretStr):
             found[prefix + name] = json.dumps(_MASK)
         else:
-            found[prefix + name] = json.dumps(value, default=str)
+            text = json.dumps(value, default=str)
+            found[prefix + name] = _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
     return found
 
 

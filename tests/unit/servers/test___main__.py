@@ -1,0 +1,62 @@
+"""One entry point for all processes, and what its exit codes say."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from k2.errors import Data, Internal, Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
+from servers.__main__ import NAMES, exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Invalid(Reason.BAD_SETTING, ""), 2),
+        (Unavailable(Reason.PORT_IN_USE, ""), 3),
+        (Overloaded(Reason.DISK_FULL, ""), 4),
+        (Invalid(Reason.NOT_WRITABLE, ""), 5),
+        (Data(Reason.STAMP_MISMATCH, ""), 6),
+        (Data(Reason.TAPE_TRUNCATED, ""), 6),
+        (Invalid(Reason.ALREADY_RUNNING, ""), 7),
+        (Unavailable(Reason.PROCESS_DIED, ""), 8),
+        (NotFound(Reason.UNKNOWN_SNAPSHOT, ""), 1),
+        (Internal(Reason.INTERNAL, ""), 1),
+        (K2Error(Reason.DISK_FULL, ""), 4),
+    ],
+)
+def test_exit_codes_say_what_happened(error, code):
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["../up"]])
+def test_an_unknown_name_is_refused_by_name(arguments, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "servers", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    said = json.loads(done.stdout)
+    assert said["event"] == "failed"
+    assert said["reason"] == "BAD_REQUEST"
+    assert all(name in said["message"] for name in NAMES)
+
+
+def test_a_wrong_setting_is_refused_by_name(tmp_path):
+    (tmp_path / "k2.toml").write_text("[venue]\nrate = -1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "servers", "up"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "rate" in json.loads(done.stdout)["message"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "k2.toml"]

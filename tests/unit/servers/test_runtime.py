@@ -1,0 +1,62 @@
+"""What a process has from the machine, in processes of their own."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from k2.clock import SystemClock
+from servers.runtime import Runtime
+
+WAITS = """
+from servers import runtime
+machine = runtime.start()
+machine.emit("serving", run_id=machine.run_id)
+machine.stopping.wait(20)
+machine.emit("asked", insisting=machine.insisting.is_set())
+machine.insisting.wait(20)
+machine.emit("insisted")
+"""
+
+
+def run(program):
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+
+
+def test_lines_are_json_and_whole_from_many_threads():
+    out = io.StringIO()
+    runtime = Runtime(SystemClock(), "0" * 32, out=out)
+
+    def say(number):
+        runtime.emit("step", number=number, path=os.devnull)
+
+    threads = [threading.Thread(target=say, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert sorted(line["number"] for line in lines) == list(range(50))
+
+
+def test_signals_ask_and_then_insist():
+    with run(WAITS) as process:
+        assert len(json.loads(process.stdout.readline())["run_id"]) == 32
+        process.send_signal(signal.SIGINT)
+        assert json.loads(process.stdout.readline())["insisting"] is False
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.readline())["event"] == "insisted"
+        assert process.wait(20) == 0
+
+
+def test_a_reader_that_goes_away_does_not_end_the_process():
+    with run(WAITS) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
