@@ -99,6 +99,8 @@ class Subscription:
         """Stop reading and close every connection."""
         holds = list(self._holds.values())
         self._obey(self.session.stop())
+        for ping in self._pings:
+            ping.cancel()
         await asyncio.gather(*holds, *self._pings, return_exceptions=True)
 
     def _obey(self, commands: Sequence[Command]) -> None:
