@@ -10,11 +10,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from k2 import limits
 from k2.degrade.level import Level
-from k2.errors import Data, Internal, Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
+from k2.errors import Reason, Unavailable
 from k2.query.admission import Admission
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
-from servers.flight import PROVENANCE_KEY, Parts, RowServer, flight_error
+from servers.flight import Parts, RowServer
+from servers.flight_stream import PROVENANCE_KEY
 from servers.listening import split_address
 from servers.query import Planner
 from servers.ticket import Signer
@@ -320,23 +321,3 @@ def test_clients_at_once_each_get_their_rows(wire, stack):
     for thread in threads:
         thread.join(30)
     assert found == [True] * 3
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (Invalid(Reason.BAD_REQUEST, "m"), fl.FlightServerError),
-        (Invalid(Reason.NOT_LOCAL, "m"), fl.FlightUnauthorizedError),
-        (NotFound(Reason.UNKNOWN_SYMBOL, "m"), fl.FlightServerError),
-        (Unavailable(Reason.TAIL_BEHIND, "m"), fl.FlightUnavailableError),
-        (Overloaded(Reason.TAIL_FULL, "m"), fl.FlightUnavailableError),
-        (Overloaded(Reason.DEADLINE_EXCEEDED, "m"), fl.FlightTimedOutError),
-        (Data(Reason.LAKE_CORRUPT, "m"), fl.FlightServerError),
-        (Internal(Reason.INTERNAL, "m"), fl.FlightInternalError),
-    ],
-)
-def test_every_kind_has_a_flight_error(error, kind):
-    made = flight_error(error)
-    assert type(made) is kind
-    assert isinstance(error, K2Error)
-    assert status_pb2.Status.FromString(made.extra_info).message == "m"
