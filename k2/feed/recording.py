@@ -16,7 +16,7 @@ import errno
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
@@ -29,6 +29,7 @@ from k2.errors import Invalid, NotFound, Overloaded, Reason
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
 _COMPRESSED = ".zst"
+_COMBINED = b'{"stream":'
 _BUFFER_BYTES = 1 << 18
 
 # What a decoder raises for foreign text; RecursionError for one that is nested too deep.
@@ -75,7 +76,15 @@ class _Event(msgspec.Struct):
     symbol: Any = msgspec.field(default=None, name="s")
 
 
+class _Combined(msgspec.Struct):
+    """The common line, read in one pass."""
+
+    stream: str
+    data: _Traded
+
+
 _line = msgspec.json.Decoder(_Line)
+_combined = msgspec.json.Decoder(_Combined)
 _traded = msgspec.json.Decoder(_Traded)
 _text = msgspec.json.Decoder(str)
 _event = msgspec.json.Decoder(_Event)
@@ -164,6 +173,11 @@ def _not_a_line(path: Path, number: int, why: str) -> Invalid:
 
 def _frame(line: bytes) -> Frame | None:
     """The frame of a line; None for a line of a session that is not a received frame."""
+    if line.startswith(_COMBINED):
+        try:
+            return Frame(_in_microseconds(_combined.decode(line).data.time), line.decode().strip())
+        except msgspec.ValidationError:
+            pass  # of another stream; the slower way says whether it is one at all
     fields = _line.decode(line)
     if isinstance(fields.t, str) and fields.stream is None:
         if fields.t != "recv":
@@ -179,9 +193,12 @@ def _frame(line: bytes) -> Frame | None:
 def _traded_us(event: bytes) -> int | None:
     """The trade time `T` of an event, in microseconds; None for an event without one."""
     try:
-        time = _traded.decode(event).time
+        return _in_microseconds(_traded.decode(event).time)
     except _UNREADABLE:
         return None
+
+
+def _in_microseconds(time: int | None) -> int | None:
     if time is None or time < 0:
         return None
     return time if time >= _MICROSECONDS_FROM else time * 1000
@@ -278,7 +295,7 @@ class RecordingWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _guarded(self, action: Any) -> None:  # noqa: ANN401 any callable without arguments
+    def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
         except OSError as error:
