@@ -184,7 +184,7 @@ class Answer:
             raise _too_late()
         try:
             return next(self._source, None)
-        except (duckdb.Error, pa.ArrowException) as error:
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             if self._cancelled:
                 return None
             if self._clock.monotonic_s() >= self.ends_at_s:
@@ -332,18 +332,20 @@ def _too_late() -> Overloaded:
 
 
 def _translated(error: Exception) -> K2Error:
-    if isinstance(error, duckdb.OutOfMemoryException):
+    """What happened, by the first words of the message: inside a stream Arrow hides the type."""
+    text = str(error)
+    if text.startswith("Out of Memory Error"):
         return Overloaded(
             Reason.TOO_MANY_QUERIES,
             "the running queries need more memory than they may take",
             retry_after_s=1.0,
         )
-    if isinstance(error, duckdb.IOException | duckdb.HTTPException):
+    if text.startswith(("IO Error", "HTTP Error")):
         return Unavailable(
             Reason.LAKE_UNAVAILABLE,
             "a file of the lake cannot be read; plan the query again",
             retry_after_s=limits.SNAPSHOT_POLL_S,
         )
-    if isinstance(error, duckdb.InvalidInputException):
-        return Data(Reason.LAKE_CORRUPT, f"a file of the lake is not what it was: {error}")
-    return Internal(Reason.INTERNAL, f"the query failed: {error}")
+    if text.startswith("Invalid Input Error"):
+        return Data(Reason.LAKE_CORRUPT, f"a file of the lake is not what it was: {text}")
+    return Internal(Reason.INTERNAL, f"the query failed: {text}")

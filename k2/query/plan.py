@@ -292,6 +292,7 @@ def _chosen(
         chunk
         for chunk in chunks
         if (cut := cuts.get(chunk.partition)) is not None
+        and cut.low < cut.end
         and chunk.offset_high >= cut.low
         and chunk.offset_low < cut.end
         and times.overlaps(chunk.time_min_us, chunk.time_max_us)
