@@ -101,7 +101,7 @@ class Spawned:
         start = max(self._errors_start, self._errors.tell() - _LAST_WORDS_BYTES)
         self._errors.seek(start)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        return _message(lines[-1]) if lines else ""
 
     @contextlib.contextmanager
     def forwarding(self) -> Iterator[None]:
@@ -154,6 +154,15 @@ class Spawned:
                 return
             if not new:
                 time.sleep(_POLL_S)
+
+
+def _message(line: str) -> str:
+    """What a line of a log says: its message, where it is a JSON object."""
+    try:
+        logged = json.loads(line)
+    except ValueError:
+        return line
+    return str(logged.get("message", line)) if isinstance(logged, dict) else line
 
 
 def _event(line: bytes) -> Event | None:

@@ -31,6 +31,7 @@ def run_tool(
         Its exit code; never 0 when it failed.
     """
     failure: Event | None = None
+    answered = False
     with Spawned(name, arguments, directory, settings=settings) as tool, tool.forwarding():
         with screen.steps() as steps:
             for event in tool.events():
@@ -40,6 +41,7 @@ def run_tool(
                     part, words = _part(event, name)
                     steps.step(part, words, event.get("done"), event.get("total"))
                 else:
+                    answered = True
                     take(event)
         code = tool.wait()
         if failure is not None:
@@ -47,7 +49,7 @@ def run_tool(
             return code or 1
         if tool.interrupted:
             return code or INTERRUPTED
-        if code and (words := tool.last_words()):
+        if code and not answered and (words := tool.last_words()):
             screen.say(f"k2: {name} ended with {code}: {words}")
         return code
 

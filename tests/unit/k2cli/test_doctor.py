@@ -22,5 +22,7 @@ def test_one_document_for_programs(k2, script):
 
 def test_a_failed_check_is_an_exit_code(k2, script):
     failed = {"event": "check", "name": "disk", "ok": False, "message": "full"}
-    done = k2("doctor", "--json", "--data-dir", script("doctor", [failed], exit=1))
-    assert (done.code, done.json["ok"]) == (1, False)
+    done = k2(
+        "doctor", "--json", "--data-dir", script("doctor", [failed], exit=1, stderr="a log\n")
+    )
+    assert (done.code, done.json["ok"], done.stderr) == (1, False, "")

@@ -41,6 +41,10 @@ def test_last_words_are_this_runs_own(script):
     with Spawned("up", [], directory) as child:
         child.wait()
         assert child.last_words() == "second"
+    directory = script("up", [], exit=1, stderr='{"level": "error", "message": "third"}\n')
+    with Spawned("up", [], directory) as child:
+        child.wait()
+        assert child.last_words() == "third"
     directory = script("up", [], exit=1)
     with Spawned("up", [], directory) as child:
         child.wait()
