@@ -51,13 +51,12 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
         venue=arguments.venue, exchange=arguments.exchange, symbols=_symbols(arguments.symbols)
     )
     venue = _given(rate=arguments.rate, speed=arguments.speed)
-    data_dir = Path(arguments.data_dir or loaded.data_dir).expanduser().resolve()
-    merged = settings.load(
-        data_dir=data_dir,
-        cache_dir=loaded.cache_dir.expanduser().resolve(),
-        feed=loaded.feed.model_dump(exclude_unset=True) | feed,
-        venue=loaded.venue.model_dump(exclude_unset=True) | venue,
-    )
+    given = loaded.model_dump(exclude_unset=True)
+    given["data_dir"] = Path(arguments.data_dir or loaded.data_dir).expanduser().resolve()
+    given["cache_dir"] = loaded.cache_dir.expanduser().resolve()
+    given["feed"] = given.get("feed", {}) | feed
+    given["venue"] = given.get("venue", {}) | venue
+    merged = settings.load(**given)
     return Options(merged, arguments.ports, "exchange" in merged.feed.model_fields_set)
 
 

@@ -1,0 +1,83 @@
+"""What is refused before anything starts, each by name and without a trace."""
+
+import errno
+import io
+import json
+import socket
+
+import pytest
+
+from k2 import settings
+from k2.clock import SystemClock
+from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
+from servers.local.options import Options
+from servers.local.record import holding
+from servers.local.stack import check_room, check_writable, disk_error, run_stack
+from servers.runtime import Runtime
+
+
+def options(tmp_path, ports="free", **changes):
+    config = settings.load(
+        data_dir=tmp_path / "data",
+        cache_dir=tmp_path / "cache",
+        **{"feed": {"venue": "synthetic"}} | changes,
+    )
+    return Options(config, ports, exchange_asked=False)
+
+
+def refused(asked):
+    runtime = Runtime(SystemClock(), "6" * 32, out=io.StringIO())
+    with pytest.raises((Data, Invalid, Overloaded, Unavailable)) as failed:
+        run_stack(asked, runtime)
+    return failed.value
+
+
+def test_a_port_in_use_is_named_before_anything_starts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        error = refused(options(tmp_path, "fixed", control={"listen": address}))
+    assert error.reason is Reason.PORT_IN_USE
+    assert "(control)" in error.message
+    assert not (tmp_path / "data" / "stamp.json").exists()
+    assert not (tmp_path / "data" / "run" / "stack.json").exists()
+
+
+def test_a_second_start_is_refused(tmp_path):
+    check_writable(tmp_path / "data")
+    with holding(tmp_path / "data" / "run", SystemClock()):
+        assert refused(options(tmp_path)).reason is Reason.ALREADY_RUNNING
+
+
+def test_mixing_data_is_refused(tmp_path):
+    check_writable(tmp_path / "data")
+    stamp = {"source": "live", "venue": "live", "exchange": "BINANCE"}
+    (tmp_path / "data" / "stamp.json").write_text(json.dumps(stamp))
+    error = refused(options(tmp_path))
+    assert error.reason is Reason.STAMP_MISMATCH
+    assert "holds live data" in error.message
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    error = refused(options(tmp_path))
+    assert error.reason is Reason.NOT_WRITABLE
+    assert str(tmp_path / "data") in error.message
+
+
+def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("k2.limits.DISK_FREE_MIN", 2**60)
+    with pytest.raises(Overloaded, match="make room"):
+        check_room(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, Reason.DISK_FULL),
+        (errno.EDQUOT, Reason.DISK_FULL),
+        (errno.EACCES, Reason.NOT_WRITABLE),
+        (errno.EROFS, Reason.NOT_WRITABLE),
+    ],
+)
+def test_what_the_file_system_refuses_has_a_name(tmp_path, number, reason):
+    assert disk_error(OSError(number, "refused"), tmp_path).reason is reason

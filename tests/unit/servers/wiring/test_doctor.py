@@ -1,0 +1,71 @@
+"""The doctor looks at everything and shows what a process would run with."""
+
+import io
+import json
+
+from k2 import settings
+from k2.clock import SystemClock
+from servers.local.record import holding
+from servers.local.stack import check_writable
+from servers.runtime import Runtime
+from servers.wiring import doctor
+
+
+def examine(tmp_path, *argv, **changes):
+    out = io.StringIO()
+    runtime = Runtime(SystemClock(), "6" * 32, out=out)
+    nowhere = {"venue_url": "ws://127.0.0.1:9"}
+    config = settings.load(
+        **{"data_dir": tmp_path / "data", "cache_dir": tmp_path, "feed": nowhere} | changes
+    )
+    code = doctor.run(config, runtime, list(argv))
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
+    checks = {event["name"]: event for event in events if event["event"] == "check"}
+    shown = next(event["settings"] for event in events if event["event"] == "settings")
+    assert events[-1] == {"event": "done", "ok": code == 0}
+    return code, checks, shown
+
+
+def test_a_fit_machine_is_fit(tmp_path):
+    code, checks, shown = examine(tmp_path, "--ports", "free")
+    assert code == 0
+    assert all(check["ok"] for check in checks.values())
+    assert "will be fetched" in checks["artefacts"]["message"]
+    assert "practice venue" in checks["venue"]["message"]
+    assert "control" in checks["ports"]["message"]
+    assert shown["lake.commit_interval_s"] == 10.0
+
+
+def test_what_is_wrong_is_named_and_the_rest_is_looked_at(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    code, checks, _ = examine(tmp_path, "--ports", "free")
+    assert code == 1
+    assert not checks["data directory"]["ok"]
+    assert str(tmp_path / "data") in checks["data directory"]["message"]
+    assert checks["python"]["ok"]
+    assert checks["venue"]["ok"]
+
+
+def test_ports_of_a_running_stack_are_not_a_failure(tmp_path):
+    check_writable(tmp_path / "data")
+    with holding(tmp_path / "data" / "run", SystemClock()):
+        code, checks, _ = examine(tmp_path)
+    assert code == 0
+    assert "ports" not in checks
+    assert checks["stack"]["message"].startswith("a K2 runs")
+
+
+def test_a_stamp_that_does_not_fit_is_named(tmp_path):
+    check_writable(tmp_path / "data")
+    stamp = {"source": "live", "venue": "live", "exchange": "BINANCE"}
+    (tmp_path / "data" / "stamp.json").write_text(json.dumps(stamp))
+    code, checks, _ = examine(tmp_path, "--ports", "free", "--venue", "synthetic")
+    assert code == 1
+    assert "holds live data" in checks["stamp"]["message"]
+    assert examine(tmp_path, "--ports", "free")[0] == 0
+
+
+def test_secrets_are_masked(tmp_path):
+    _, _, shown = examine(tmp_path, "--ports", "free", ticket_key="hush" * 8)
+    assert "hush" not in json.dumps(shown)
+    assert shown["ticket_key"] == "********"
