@@ -77,7 +77,7 @@ def test_imports_stand_at_the_top(path):
 @each_source
 def test_a_public_module_has_tests(path):
     name = name_of(path)
-    inside = name.removeprefix("clients/python/")
+    inside = name.removeprefix("clients/python/").removeprefix("k2/")
     unit = ROOT / "tests/unit" / inside
     expected = ROOT / TESTED_ELSEWHERE.get(name, unit.with_name(f"test_{unit.name}"))
     assert path.name == "__init__.py" or expected.exists(), f"{expected} is missing"

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 
 import k2client
 from k2.clock import SystemClock
-from tests.chaos.load import ENVIRONMENT, SYMBOLS
+from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
 from tests.chaos.stack import Stack
 
 VICTIMS = ("lake", "feed", "query", "broker")
@@ -119,11 +119,7 @@ def misplaced(
 def settle(stack: Stack) -> dict[str, Any]:
     """Wait until the lake has caught up with the feed, then verify."""
     with k2client.connect(str(stack.addresses["control"])) as k2:
-        goal = {
-            instrument.symbol: instrument.acknowledged_id
-            for feed in k2.feeds()
-            for instrument in feed.instruments
-        }
+        goal = acknowledged(k2)
 
         def caught_up() -> bool:
             for symbol, trade_id in goal.items():

@@ -65,7 +65,7 @@ class Findings:
 class AcknowledgedIds:
     """The highest id per symbol that the feed says was acknowledged, as of the last look."""
 
-    def __init__(self, k2: k2client.Connection, stop: threading.Event) -> None:
+    def __init__(self, k2: k2client.Client, stop: threading.Event) -> None:
         self._k2 = k2
         self._stop = stop
         self._ids: dict[str, int] = {}
@@ -84,13 +84,13 @@ class AcknowledgedIds:
             self._ids = acknowledged(self._k2)
 
 
-def acknowledged(k2: k2client.Connection) -> dict[str, int]:
+def acknowledged(k2: k2client.Client) -> dict[str, int]:
     """Highest acknowledged id per symbol, from the control plane."""
     return {
-        instrument.symbol: instrument.acknowledged_id
+        symbol.symbol: symbol.acknowledged_trade_id
         for feed in k2.feeds()
-        for instrument in feed.instruments
-        if instrument.acknowledged_id is not None
+        for symbol in feed.symbols
+        if symbol.acknowledged_trade_id is not None
     }
 
 

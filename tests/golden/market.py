@@ -64,7 +64,7 @@ class Printed:
         event_time = f"2024-06-01T00:{minutes:02}:{second:02}.{micros:06}Z"
         price, quantity = (f"{value.quantize(EIGHT):f}" for value in (self.price, self.quantity))
         side = "SELL" if self.buyer_is_maker else "BUY"
-        vendor = json.dumps(dict(self.more), separators=(",", ":"))
+        vendor = json.dumps(dict(self.more))
         return [self.symbol, str(self.trade_id), event_time, price, quantity, side, vendor]
 
 
