@@ -29,6 +29,7 @@ _REASONS: dict[int, tuple[type[K2Error], Reason]] = {
     KafkaError.MSG_SIZE_TOO_LARGE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
     KafkaError.INVALID_MSG_SIZE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
 }
+_CRITICAL = 2  # librdkafka's levels are syslog's
 _SILENCE = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE"})
 
 
@@ -41,6 +42,8 @@ def configuration(bootstrap: str, **more: Any) -> dict[str, Any]:  # noqa: ANN40
         "reconnect.backoff.max.ms": int(limits.RECONNECT_MAX_S * 1000),
         "socket.keepalive.enable": True,
         "allow.auto.create.topics": False,
+        "log_level": _CRITICAL,
+        "metadata.recovery.strategy": "none",  # it would reconnect 30 times a second
         "logger": _log,
     } | {_dotted(name): value for name, value in more.items()}
 
