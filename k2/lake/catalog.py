@@ -10,6 +10,7 @@ disk. Object stores are durable by themselves.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ def open_catalog(settings: Settings) -> SqlCatalog:
         Invalid: BAD_SETTING for a kind of catalog that K2 does not speak.
         Unavailable: LAKE_UNAVAILABLE when it cannot be reached.
     """
+    logging.getLogger("pyiceberg.io").setLevel(logging.WARNING)  # else a line for each look
     uri = settings.catalog_uri
     if not uri.startswith(("sqlite:///", "postgresql")):
         raise Invalid(Reason.BAD_SETTING, f"no such catalog: {uri}; K2 speaks sqlite, postgresql")

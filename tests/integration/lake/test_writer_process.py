@@ -1,0 +1,170 @@
+"""The writer as a process, on a real Kafka, killed while it works."""
+
+import json
+import subprocess
+import sys
+from itertools import count
+
+import pytest
+from confluent_kafka import Producer
+
+from k2.lake.catalog import open_catalog
+from k2.lake.snapshot import SnapshotReader
+from k2.lake.tables import TRADES, ensure_tables
+from k2.market.events import Label, Trade
+from k2.market.instrument import Instrument
+from k2.settings import LakeSettings, Settings, TapeSettings, environment
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import encode_trade
+from k2.tape.placement import Placement
+from k2.tape.registry import SchemaStore
+from servers.local.process import Child, Command
+from tests.eventually import eventually
+from tests.trades import NOW_US
+
+KILLS = 5
+WAVE = 1000
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+_numbers = count()
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+class Site:
+    """A topic of its own on the shared Kafka, a lake of its own, and their writer."""
+
+    def __init__(self, folder, broker, registry):
+        self.folder = folder
+        tape = TapeSettings(
+            bootstrap=broker, registry_url=registry, topic=f"lake.writer.{next(_numbers)}"
+        )
+        lake = LakeSettings(commit_interval_s=0.3)
+        self.settings = Settings(data_dir=folder, tape=tape, lake=lake)
+        schemas = SchemaStore(registry, folder / "schemas")
+        self.schema_id = topics.deploy(tape, schemas)
+        board = Board(broker, topics.PARTITIONS)
+        placement = Placement(board, topics.EPOCH, tape.partitions_per_tier)
+        self.home = {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
+        board.close()
+        self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 5})
+        self.catalog = open_catalog(self.settings)
+        ensure_tables(self.catalog)
+        self.snapshots = SnapshotReader(self.catalog)
+        self.env = environment() | {
+            "K2_DATA_DIR": str(folder),
+            "K2_TAPE__BOOTSTRAP": broker,
+            "K2_TAPE__REGISTRY_URL": registry,
+            "K2_TAPE__TOPIC": tape.topic,
+            "K2_LAKE__COMMIT_INTERVAL_S": str(lake.commit_interval_s),
+        }
+
+    def put(self, first, many):
+        """Trades of every symbol; each tenth twice, and some garbage between them."""
+        for number in range(first, first + many):
+            for symbol in SYMBOLS:
+                label = Label("BINANCE", symbol, symbol[:-4], "USDT", "crypto", "simulated")
+                at = NOW_US + number * 1000
+                trade = Trade(label, number, at, at + 500, 100 + number, 7, number & 1, {})
+                message = encode_trade(trade, self.schema_id)
+                for _ in range(2 if number % 10 == 0 else 1):
+                    self._send(symbol, message)
+            if number % 100 == 0:
+                self._send("BTCUSDT", b"garbage")
+            self.producer.poll(0)
+        assert self.producer.flush(30) == 0
+
+    def _send(self, symbol, message):
+        self.producer.produce(self.settings.tape.topic, message, symbol, self.home[symbol])
+
+    def start(self):
+        """The writer's process, serving."""
+        command = Command((sys.executable, "-m", "servers", "lake"), self.env)
+        child = Child(command, self.folder / "logs" / "lake.log", piped=True)
+        with child.stdout as lines:
+            assert json.loads(lines.readline())["event"] == "serving"
+        return child
+
+    def committed(self):
+        snapshot = self.snapshots.current()
+        return snapshot.rows_total if snapshot else 0
+
+    def await_rows(self, rows):
+        eventually(lambda: self.committed() >= rows, 60)
+
+    def verified(self):
+        """Exit code and report of `python -m servers verify`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "servers", "verify"],
+            env=self.env,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+    def close(self):
+        self.producer.close()
+        self.catalog.close()
+
+
+@pytest.fixture
+def site(tmp_path, broker, registry):
+    site = Site(tmp_path, broker, registry)
+    yield site
+    site.close()
+
+
+def test_every_trade_is_in_the_lake_once_whatever_kills_the_writer(site):
+    for kill in range(KILLS):
+        writer = site.start()
+        site.put(kill * WAVE, WAVE)
+        site.await_rows(kill * WAVE * 2 + 1)  # each life ends at another moment of its work
+        writer.kill()
+    writer = site.start()
+    site.put(KILLS * WAVE, 100)
+    total = (KILLS * WAVE + 100) * len(SYMBOLS)
+    site.await_rows(total)
+    assert writer.stop(grace_s=20) == 0
+    rows = site.catalog.load_table(TRADES).scan().to_arrow()
+    found = zip(rows["symbol"].to_pylist(), rows["trade_id"].to_pylist(), strict=True)
+    want = [(symbol, number) for symbol in SYMBOLS for number in range(KILLS * WAVE + 100)]
+    assert sorted(found) == sorted(want)
+    code, report = site.verified()
+    assert (code, report["ok"], report["problems"]) == (0, True, [])
+    assert (report["accepted"], report["uncommitted"]) == (total, 0)
+    assert report["dead"] == KILLS * WAVE // 100 + 1
+    assert report["holes_total"] == 0
+
+
+def test_a_stopping_writer_commits_what_it_has(site):
+    site.env["K2_LAKE__COMMIT_INTERVAL_S"] = "3600"
+    writer = site.start()
+    site.put(0, 50)
+    eventually(lambda: pending(site, writer) == 150, 30)
+    assert site.committed() == 0
+    assert writer.stop(grace_s=20) == 0
+    assert site.committed() == 150
+
+
+def pending(site, writer):
+    """Rows that the writer holds, by its heartbeat."""
+    board = Board(site.settings.tape.bootstrap, topics.HEARTBEATS)
+    try:
+        beat = board.read_all().get("lake")
+    finally:
+        board.close()
+    return beat["counters"].get("pending_rows") if beat and beat["pid"] == writer.pid else None
+
+
+def test_verify_says_what_is_wrong(site):
+    writer = site.start()
+    site.put(0, 100)
+    site.await_rows(300)
+    writer.stop(grace_s=20)
+    with site.catalog.load_table(TRADES).transaction() as transaction:
+        transaction.delete("trade_id == 99")
+    code, report = site.verified()
+    assert code == 1
+    assert {one["kind"] for one in report["problems"]} == {"LOST"}
+    assert sum(one["count"] for one in report["problems"]) == 3

@@ -1,0 +1,50 @@
+from k2.clock import ManualClock
+from k2.degrade.signals import Signal
+from k2.lake.commit import TapeIdentity
+from k2.lake.pump import PumpStats
+from k2.market.offsets import OffsetVector
+from k2.settings import LakeSettings, Settings
+from k2.tape.topics import TapeFacts
+from servers.wiring.lake import identity_of, sampler
+
+
+def sample(tmp_path, stats, interval_s=10.0):
+    settings = Settings(data_dir=tmp_path, lake=LakeSettings(commit_interval_s=interval_s))
+    return sampler(settings, ManualClock(100_000_000), lambda: stats)()
+
+
+def test_the_heart_says_what_the_writer_has_done(tmp_path):
+    stats = PumpStats(
+        commits=2,
+        rows=10,
+        oldest_pending_s=95.0,
+        commit_latency_s=0.04,
+        positions=OffsetVector(0, (3, 4)),
+        snapshot_id=2**62,
+        committed_at_us=5,
+    )
+    told = sample(tmp_path, stats)
+    assert told.signals[Signal.WRITER_LAG_S] == 5.0
+    assert told.signals[Signal.COMMIT_LATENCY_S] == 0.04
+    assert told.signals[Signal.RSS_BYTES] > 0
+    assert told.signals[Signal.DISK_FREE_BYTES] > 0
+    assert told.counters["positions"] == "0:3,4"
+    assert told.counters["snapshot_id"] == str(2**62)
+    assert (told.counters["commits"], told.counters["rows"]) == (2, 10)
+
+
+def test_a_writer_that_has_done_nothing_yet_has_a_sample(tmp_path):
+    told = sample(tmp_path, PumpStats())
+    assert told.signals[Signal.WRITER_LAG_S] == 0.0
+    assert told.counters["positions"] == ""
+
+
+def test_a_longer_commit_interval_is_not_lag(tmp_path):
+    default = sample(tmp_path, PumpStats()).full[Signal.WRITER_LAG_S]
+    longer = sample(tmp_path, PumpStats(), interval_s=60.0).full[Signal.WRITER_LAG_S]
+    assert (default, longer) == (300.0, 1800.0)
+
+
+def test_commits_carry_which_tape_it_is():
+    facts = TapeFacts("cluster", "trades", "id", 8, (0,) * 8, (0,) * 8)
+    assert identity_of(facts) == TapeIdentity("trades", "id", "cluster", 0, 8)
