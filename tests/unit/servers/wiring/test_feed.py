@@ -1,0 +1,105 @@
+"""What the feed's heart says, by the names that the control plane reads."""
+
+import pytest
+
+from k2.clock import ManualClock
+from k2.degrade.signals import Signal
+from k2.feed.binance import BinanceSource
+from k2.feed.high_water import HighWaters
+from k2.feed.intake import Intake
+from k2.feed.letters import LetterBox
+from k2.feed.line import Line
+from k2.feed.pump import Pump
+from k2.settings import FeedSettings, Settings
+from servers.convert import feed_to
+from servers.heartbeat import Beat
+from servers.wiring.feed import Gauges
+from tests.fakes.scripted_venue import frame
+from tests.fakes.tape import FakeTape
+
+NOW_US = 1_760_000_000_000_000
+
+
+class World:
+    def __init__(self, folder):
+        self.settings = Settings(
+            data_dir=folder,
+            feed=FeedSettings(exchange="BINANCE", symbols=("BTCUSDT",), source="simulated"),
+        )
+        source = BinanceSource(
+            url="ws://x", exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
+        )
+        tape = FakeTape()
+        self.clock = ManualClock()
+        self.producer = tape.producer()
+        lines = [Line(each, 2, 90) for each in source.instruments]
+        letters = LetterBox(tape.office(), "f")
+        self.intake = Intake(
+            source=source,
+            tape=self.producer,
+            lines=lines,
+            encode=lambda trade: b"x",
+            letters=letters,
+            headers={},
+        )
+        self.pump = Pump(
+            intake=self.intake,
+            tape=self.producer,
+            letters=letters,
+            lines=lines,
+            high_waters=HighWaters(tape.board("h"), "r"),
+            clock=self.clock,
+        )
+        self.gauges = Gauges(
+            settings=self.settings,
+            clock=self.clock,
+            intake=self.intake,
+            tape=self.producer,
+            pump=self.pump,
+        )
+
+    def take(self, *frames):
+        self.intake.take([each.encode() for each in frames], 0, NOW_US)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_signals_are_what_waits(world):
+    world.take(frame(100), frame(101))
+    world.pump.frames_waiting = 7
+    signals = world.gauges.sample().signals
+    assert (signals[Signal.PRODUCER_QUEUE], signals[Signal.FEED_QUEUE]) == (2, 7)
+    assert signals[Signal.RSS_BYTES] > 0
+    assert signals[Signal.DISK_FREE_BYTES] > 0
+
+
+def test_it_is_starting_until_it_is_told_otherwise(world):
+    assert world.gauges.sample().state == "STARTING"
+    world.gauges.state = "SERVING"
+    assert world.gauges.sample().state == "SERVING"
+
+
+def test_the_rate_is_since_the_sample_before(world):
+    world.gauges.sample()
+    world.take(frame(100), frame(101), frame(102))
+    world.clock.advance(2)
+    assert world.gauges.sample().counters["trades_per_s"] == 1.5
+    assert world.gauges.sample().counters["trades_per_s"] == 0.0
+
+
+def test_the_control_plane_reads_it(world):
+    world.take(frame(100), frame(102), frame(102), "{", '{"e":"kline"}')
+    before = world.gauges.sample().counters["symbols"]["BTCUSDT"]
+    assert before["acknowledged_trade_id"] == 90, "of the run before, until this one has its own"
+    world.producer.poll()
+    sample = world.gauges.sample()
+    feed = feed_to(Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, sample.counters, NOW_US))
+    assert (feed.exchange, feed.trades_acknowledged) == ("BINANCE", 2)
+    assert (feed.frames_skipped, feed.frames_malformed, feed.reconnects) == (1, 1, 0)
+    (symbol,) = feed.symbols
+    assert (symbol.symbol, symbol.acknowledged_trade_id) == ("BTCUSDT", 102)
+    assert (symbol.gaps, symbol.ids_missing, symbol.duplicates) == (2, 10, 1)
+    assert feed.counters["trades"] == "2"
