@@ -29,6 +29,7 @@ _FORWARDED = {
 }
 _POLL_S = 0.05
 _LAST_WORDS_BYTES = 4096
+_LOG_BYTES_MAX = 8 << 20  # of the starts before this one
 INTERRUPTED = 130
 
 
@@ -138,7 +139,9 @@ class Spawned:
             file: IO[bytes] = (self._logs / name).open("a+b")
         except OSError:
             file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the child
-        file.seek(0, os.SEEK_END)
+        if file.seek(0, os.SEEK_END) > _LOG_BYTES_MAX:
+            file.truncate(0)
+            file.seek(0)
         return file
 
     def _follow(self, file: IO[bytes]) -> Iterator[bytes]:

@@ -49,3 +49,13 @@ def test_last_words_are_this_runs_own(script):
     with Spawned("up", [], directory) as child:
         child.wait()
         assert child.last_words() == ""
+
+
+def test_old_logs_are_bounded(script):
+    directory = script("up", [{"event": "a"}])
+    log = directory / "logs" / "up.jsonl"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * (8 * 2**20 + 1))
+    with Spawned("up", [], directory, detached=True) as child:
+        assert [event["event"] for event in child.events()] == ["a"]
+    assert log.read_text() == '{"event": "a"}\n'
