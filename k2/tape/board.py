@@ -84,14 +84,14 @@ class Board:
         return [
             record
             for message in read_topic(self._bootstrap, self._topic)
-            if (record := _parse(message)) is not None
+            if (record := parse(message)) is not None
         ]
 
     def read_all(self) -> dict[str, Document]:
         """The newest document of each key, up to the topic's end at the call."""
         documents: dict[str, Document] = {}
         for key, value in self.read_log():
-            _apply(documents, key, value)
+            apply(documents, key, value)
         return documents
 
     def start(self) -> None:
@@ -118,15 +118,15 @@ class Board:
         """Wait until the version is above `version`, at most so long; returns the version."""
         return self._following().wait_change(version, timeout_s)
 
-    def close(self) -> None:
-        """Send what was put, stop following."""
+    def close(self, drain_s: float = limits.DRAIN_S) -> None:
+        """Send what was put, for at most so long; stop following."""
         with self._changed:
             self._closed = True
             producer, follower = self._producer, self._follower
         if follower is not None:
             follower.close()
         if producer is not None:
-            producer.flush(limits.DRAIN_S)
+            producer.flush(drain_s)
             producer.purge()
             producer.close()
 
@@ -221,10 +221,10 @@ class _Follower:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._caught_up.set()
             return
-        record = _parse(message)
+        record = parse(message)
         if record is not None:
             with self._changed:
-                _apply(self._documents, *record)
+                apply(self._documents, *record)
                 self._version += 1
                 self._changed.notify_all()
 
@@ -279,7 +279,7 @@ def _watermarks(consumer: Consumer, topic: str) -> tuple[int, int]:
     return answer
 
 
-def _parse(message: Message) -> tuple[str, Document | None] | None:
+def parse(message: Message) -> tuple[str, Document | None] | None:
     """Key and document; None for a record that is neither K2's nor JSON."""
     try:
         key = (message.key() or b"").decode()
@@ -293,7 +293,8 @@ def _parse(message: Message) -> tuple[str, Document | None] | None:
     return None
 
 
-def _apply(documents: dict[str, Document], key: str, value: Document | None) -> None:
+def apply(documents: dict[str, Document], key: str, value: Document | None) -> None:
+    """Put a record's document in its place; None takes it away."""
     if value is None:
         documents.pop(key, None)
     else:

@@ -65,7 +65,7 @@ def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:
     )
 
 
-def persist(attempt: Callable[[], T]) -> T:
+def persist(attempt: Callable[[], T], pause_s: float = limits.TAPE_RETRY_S) -> T:
     """What `attempt` returns, tried again while the broker says "not yet".
 
     For what passes by itself within seconds, such as leaders that are being elected. A broker that
@@ -81,5 +81,5 @@ def persist(attempt: Callable[[], T]) -> T:
         except Unavailable as error:
             if error.metadata.get("kafka") in _SILENCE:
                 raise
-            pause.wait(limits.TAPE_RETRY_S)
+            pause.wait(pause_s)
     return attempt()

@@ -160,7 +160,7 @@ class TapeReader:
         self._check()
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
-        batches = _by_partition(messages) if messages else []
+        batches = by_partition(messages) if messages else []
         for batch in batches:
             self._positions[batch.partition] = batch.next_offset
         return batches
@@ -275,7 +275,7 @@ class TapeReader:
             )
         except KafkaException:
             return failure
-        return _lost(partition, position, start, end)
+        return lost_position(partition, position, start, end)
 
     def _note(self, error: KafkaError) -> None:
         self._last_error = error.str()
@@ -300,7 +300,15 @@ def _fenced(error: KafkaError) -> Data:
     )
 
 
-def _lost(partition: int, position: int, start: int, end: int) -> Data:
+def lost_position(partition: int, position: int, start: int, end: int) -> Data:
+    """Why a position cannot be read from.
+
+    Args:
+        partition: where.
+        position: what was asked for.
+        start: the oldest offset that is there.
+        end: the offset after the newest.
+    """
     detail = {"partition": str(partition), "position": str(position)}
     if position < start:
         return Data(
@@ -317,8 +325,8 @@ def _lost(partition: int, position: int, start: int, end: int) -> Data:
     )
 
 
-def _by_partition(messages: list[Message]) -> list[RawBatch]:
-    """Batches of the messages, one a partition, each in tape order."""
+def by_partition(messages: list[Message]) -> list[RawBatch]:
+    """Batches of the messages (at least one, none an error), one a partition, in tape order."""
     partition = np.array(list(map(Message.partition, messages)), dtype=np.int32)
     offset = np.array(list(map(Message.offset, messages)), dtype=np.int64)
     values = list(map(Message.value, messages))

@@ -96,7 +96,7 @@ class DeadLetterOffice:
                     f"{letter.topic}/{letter.epoch}/{letter.partition}/{letter.offset}",
                     0,
                     on_delivery=receipt.acknowledge,
-                    headers=_headers(letter),
+                    headers=headers_of(letter),
                 )
             except BufferError:
                 self._producer.flush(wait_s)
@@ -113,7 +113,7 @@ class DeadLetterOffice:
             Unavailable: TAPE_UNAVAILABLE.
         """
         for message in read_topic(self._bootstrap, self._topic):
-            yield _read(message)
+            yield letter_of(message)
 
     def close(self) -> None:
         """Let the connection go; every published letter is acknowledged already."""
@@ -141,7 +141,8 @@ def _unacknowledged(wait_s: float) -> Unavailable:
     )
 
 
-def _headers(letter: DeadLetter) -> dict[str, str | bytes | None]:
+def headers_of(letter: DeadLetter) -> dict[str, str | bytes | None]:
+    """What a letter's message says beside its value."""
     return {
         "topic": letter.topic,
         "epoch": str(letter.epoch),
@@ -154,7 +155,8 @@ def _headers(letter: DeadLetter) -> dict[str, str | bytes | None]:
     }
 
 
-def _read(message: Message) -> DeadLetter:
+def letter_of(message: Message) -> DeadLetter:
+    """The letter that a message holds."""
     headers: Any = message.headers() or []  # a list of (name, bytes), whatever was given
     texts = {name: value.decode() for name, value in headers}
     return DeadLetter(

@@ -42,7 +42,7 @@ class TapeProducer:
                 tape.bootstrap,
                 queue_buffering_max_messages=queue_max,
                 queue_buffering_max_kbytes=limits.PRODUCER_QUEUE_BYTES_MAX // limits.KIB,
-                error_cb=self._on_error,
+                error_cb=self.note,
             )
         )
 
@@ -110,16 +110,18 @@ class TapeProducer:
         """Wait until everything is acknowledged, at most so long; returns how many are not."""
         return self._producer.flush(timeout_s)
 
-    def close(self) -> None:
-        """Flush for at most `limits.DRAIN_S`; what is left then is reported to its `on_ack`."""
+    def close(self, drain_s: float = limits.DRAIN_S) -> None:
+        """Flush, at most so long; what is left then is reported to its `on_ack` as an error."""
         if self._closed.is_set():
             return
         self._closed.set()
-        if self._producer.flush(limits.DRAIN_S):
+        if self._producer.flush(drain_s):
             self._producer.purge()
-            self._producer.flush(1.0)
+            self._producer.flush(limits.TAPE_RETRY_S)
+        self._producer.close()
 
-    def _on_error(self, error: KafkaError) -> None:
+    def note(self, error: KafkaError) -> None:
+        """Remember a fatal error; librdkafka calls this, other errors pass by themselves."""
         if error.fatal():
             self._failure = translate(error, f"the producer of {self._topic} has failed for good")
 

@@ -140,11 +140,11 @@ class SchemaStore:
             return None
         except ValueError as error:
             raise self._corrupt(schema_id) from error
-        if content.get("id") != schema_id or content["fingerprint"] != fingerprint(
-            content["schema"]
+        schema = content.get("schema") if isinstance(content, dict) else None
+        if not isinstance(schema, dict) or (
+            (content.get("id"), content.get("fingerprint")) != (schema_id, fingerprint(schema))
         ):
             raise self._corrupt(schema_id)
-        schema: Schema = content["schema"]
         return schema
 
     def _compare(self, schema_id: int, answered: Schema) -> None:

@@ -86,14 +86,15 @@ def deploy(tape: TapeSettings, schemas: Schemas) -> int:
         Unavailable: TAPE_UNAVAILABLE or REGISTRY_UNAVAILABLE.
     """
     admin = AdminClient(configuration(tape.bootstrap))
-    for topic, future in admin.create_topics(_layout(tape), operation_timeout=10).items():
+    for topic, future in admin.create_topics(layout(tape), operation_timeout=10).items():
         _created(topic, future)
     _check_partitions(admin, tape)
     _await_leaders(tape)
     return schemas.register(subject(tape.topic), schema.avro_schema(schema.TRADE))
 
 
-def _layout(tape: TapeSettings) -> list[NewTopic]:
+def layout(tape: TapeSettings) -> list[NewTopic]:
+    """Every topic of a tape, as it is made: bounded in records and in bytes."""
     record_bytes = limits.RECORD_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
     trades = {
         "retention.ms": str(tape.retention_hours * _HOUR_MS),

@@ -1,0 +1,40 @@
+"""Batches are cut by partition; lost positions get their name. The rest is in the contract."""
+
+from confluent_kafka import Message
+
+from k2.errors import Reason
+from k2.tape.consumer import by_partition, lost_position
+
+
+def message(partition, offset, value):
+    return Message(topic="t", partition=partition, offset=offset, value=value)
+
+
+def test_one_partition_is_one_batch():
+    (batch,) = by_partition([message(3, 5, b"a"), message(3, 7, None)])
+    assert (batch.partition, batch.values, batch.next_offset) == (3, [b"a", None], 8)
+    assert batch.offset.tolist() == [5, 7]
+    assert len(batch) == 2
+
+
+def test_partitions_that_take_turns_are_put_apart_in_order():
+    turns = [message(n % 3, n // 3, b"%d" % n) for n in range(10)]
+    batches = by_partition(turns)
+    assert [batch.partition for batch in batches] == [0, 1, 2]
+    assert batches[0].values == [b"0", b"3", b"6", b"9"]
+    assert batches[2].offset.tolist() == [0, 1, 2]
+    assert batches[1].next_offset == 3
+
+
+def test_a_single_record_beside_others():
+    batches = by_partition([message(0, 0, b"a"), message(1, 9, b"b"), message(0, 1, b"c")])
+    assert [batch.values for batch in batches] == [[b"a", b"c"], [b"b"]]
+
+
+def test_lost_positions_are_named():
+    overtaken = lost_position(2, 10, 15, 90)
+    assert overtaken.reason == Reason.RETENTION_OVERTOOK
+    assert "5 records" in overtaken.message
+    truncated = lost_position(2, 100, 15, 90)
+    assert truncated.reason == Reason.TAPE_TRUNCATED
+    assert truncated.metadata == {"partition": "2", "position": "100", "log_end": "90"}

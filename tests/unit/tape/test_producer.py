@@ -1,0 +1,72 @@
+"""A producer without a broker: it takes what fits, then says so. The rest is in the contract."""
+
+import pytest
+
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.settings import TapeSettings
+from k2.tape.producer import TapeProducer, producer_configuration
+
+NOWHERE = TapeSettings(bootstrap="127.0.0.1:1", topic="t")
+
+
+@pytest.fixture
+def producer():
+    return TapeProducer(NOWHERE, queue_max=3)
+
+
+def test_records_are_never_dropped_by_a_timeout():
+    made = producer_configuration("h:1")
+    assert made["message.timeout.ms"] == 0
+    assert made["enable.idempotence"] is True
+    assert made["acks"] == "all"
+
+
+def test_the_queue_is_bounded_and_outlives_an_absent_broker(producer):
+    answers = []
+    for number in range(3):
+        producer.send(
+            b"k", b"v", number, {"source": b"live"}, lambda *answer: answers.append(answer)
+        )
+    with pytest.raises(Overloaded) as caught:
+        producer.send(b"k", b"v", 0)
+    assert caught.value.reason == Reason.QUEUE_FULL
+    assert producer.flush(0.05) == 3
+    assert producer.depth() == 3
+    assert answers == []
+
+
+def test_what_is_left_at_the_end_is_reported(producer):
+    answers = []
+    producer.send(b"k", b"v", 0, None, lambda *answer: answers.append(answer))
+    producer.close(drain_s=0.1)
+    producer.close()
+    ((offset, error),) = answers
+    assert offset is None
+    assert isinstance(error, Unavailable)
+
+
+def test_large_records_are_refused(producer):
+    with pytest.raises(Invalid):
+        producer.send(b"k", bytes(2**20 + 1), 0)
+
+
+def test_a_producer_that_failed_for_good_says_so(producer):
+    class Fatal:
+        """What librdkafka reports once a producer can go on no more."""
+
+        def fatal(self):
+            return True
+
+        def code(self):
+            return -150
+
+        def str(self):
+            return "out of order"
+
+        def name(self):
+            return "_FATAL"
+
+    producer.note(Fatal())
+    assert producer.failure is not None
+    with pytest.raises(Unavailable):
+        producer.send(b"k", b"v", 0)
