@@ -122,6 +122,7 @@ class Heart:
         self._addresses = dict(addresses)
         self._sample = sample
         self._state = LevelState()
+        self._last: dict[str, Any] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -129,6 +130,11 @@ class Heart:
     def level(self) -> Level:
         """This process's own level, as of the last beat."""
         return self._state.level
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last beat by process, published or not; empty before the first."""
+        return {self._process: self._last} if self._last else {}
 
     def start(self) -> None:
         """Beat once now, then every `limits.HEARTBEAT_INTERVAL_S`."""
@@ -157,6 +163,7 @@ class Heart:
             "counters": dict(sample.counters),
             "at_us": self._clock.now_us(),
         }
+        self._last = beat
         try:
             self._board.put(self._process, beat)
         except K2Error as error:
@@ -265,10 +272,17 @@ class Heartbeats:
         self._board = board
         self._clock = clock
         self._expected = tuple(expected)
+        self._own: Heart | None = None
+
+    def include(self, own: Heart) -> None:
+        """Know this process by its own heart, also while the board is away."""
+        self._own = own
 
     def beats(self) -> list[Beat]:
         """The last heartbeat of each process, by name."""
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
+        if self._own is not None:
+            notices |= self._own.last
         return read_beats(notices, self._clock.now_us())
 
     def level(self) -> Level:

@@ -108,7 +108,9 @@ class ProcessDegradation(_message.Message):
     process: _builtins.str
     """Its name: `feed`, `lake`, `query`, `control`."""
     state: _builtins.str
-    """SERVING, DRAINING, or LOST when it is not heard of."""
+    """STARTING, SERVING or DRAINING as it says itself, UNKNOWN when its own gauges fail, LOST when it
+    is not heard of.
+    """
     level: Global___DegradationLevel.ValueType
     """Its own level."""
     @_builtins.property

@@ -62,7 +62,9 @@ class Feed(_message.Message):
     name: _builtins.str
     """Its process name."""
     state: _builtins.str
-    """SERVING, DRAINING, or LOST when it is not heard of."""
+    """STARTING, SERVING or DRAINING as it says itself, UNKNOWN when its own gauges fail, LOST when it
+    is not heard of.
+    """
     exchange: _builtins.str
     """Id space its trades belong to."""
     source: _market_pb2.DataSource.ValueType

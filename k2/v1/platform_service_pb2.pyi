@@ -37,7 +37,7 @@ class _ComponentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compon
     COMPONENT_STATE_DRAINING: _ComponentState.ValueType  # 3
     """It finishes what it has and takes nothing new."""
     COMPONENT_STATE_LOST: _ComponentState.ValueType  # 4
-    """It is not heard of."""
+    """It is not heard of, or does not know its own state."""
 
 class ComponentState(_ComponentState, metaclass=_ComponentStateEnumTypeWrapper):
     """Whether a component can be used."""
@@ -51,7 +51,7 @@ COMPONENT_STATE_SERVING: ComponentState.ValueType  # 2
 COMPONENT_STATE_DRAINING: ComponentState.ValueType  # 3
 """It finishes what it has and takes nothing new."""
 COMPONENT_STATE_LOST: ComponentState.ValueType  # 4
-"""It is not heard of."""
+"""It is not heard of, or does not know its own state."""
 Global___ComponentState: _TypeAlias = ComponentState  # noqa: Y015
 
 @_typing.final

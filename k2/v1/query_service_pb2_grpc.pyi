@@ -53,12 +53,13 @@ class QueryServiceStub:
     the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
     or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
 
-    Limits: 100 symbols, 16 queries at a time a server, a deadline of 60 s or the caller's, if
-    that is shorter.
+    Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
+    for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
     Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-    UNKNOWN_SNAPSHOT, TAIL_BEHIND, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
-    TOO_MANY_QUERIES, DEADLINE_EXCEEDED, STARTING, DRAINING.
+    UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+    DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
+    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
     """
 
 @_typing.type_check_only
@@ -84,12 +85,13 @@ class QueryServiceAsyncStub(QueryServiceStub):
     the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
     or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
 
-    Limits: 100 symbols, 16 queries at a time a server, a deadline of 60 s or the caller's, if
-    that is shorter.
+    Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
+    for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
     Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-    UNKNOWN_SNAPSHOT, TAIL_BEHIND, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
-    TOO_MANY_QUERIES, DEADLINE_EXCEEDED, STARTING, DRAINING.
+    UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+    DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
+    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -118,12 +120,13 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
         or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
 
-        Limits: 100 symbols, 16 queries at a time a server, a deadline of 60 s or the caller's, if
-        that is shorter.
+        Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
+        for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
         Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-        UNKNOWN_SNAPSHOT, TAIL_BEHIND, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
-        TOO_MANY_QUERIES, DEADLINE_EXCEEDED, STARTING, DRAINING.
+        UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+        DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
+        TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
         """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

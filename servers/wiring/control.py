@@ -52,6 +52,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             addresses={"grpc": listener.address},
             sample=lambda: Sample(signals=process_signals(settings.data_dir)),
         )
+        heartbeats.include(heart)
         listener.start()
         heart.start()
         listener.ready()

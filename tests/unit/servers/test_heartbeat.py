@@ -7,7 +7,16 @@ from k2.clock import ManualClock
 from k2.degrade.level import Level
 from k2.degrade.signals import UNREADABLE, Signal
 from k2.errors import Reason, Unavailable
-from servers.heartbeat import DRAINING, LOST, Heart, Sample, process_signals, read_beats
+from servers.heartbeat import (
+    DRAINING,
+    LOST,
+    Heart,
+    Heartbeats,
+    Sample,
+    platform_level,
+    process_signals,
+    read_beats,
+)
 
 
 class Notices(dict):
@@ -96,6 +105,29 @@ def test_it_beats_on_its_own_and_says_when_it_drains():
     made.close()
     made.close()
     assert board["lake"]["state"] == DRAINING
+
+
+def test_a_process_knows_itself_while_the_board_is_away():
+    class Away(Notices):
+        def current(self):
+            return {}
+
+    board, clock = Away(), ManualClock()
+    board.broken = True
+    seen = Heartbeats(board, clock, expected=("feed", "lake"))
+    own = heart(board, clock, Sample)
+    seen.include(own)
+    assert [beat.state for beat in seen.beats()] == [LOST, LOST]
+    own.beat()
+    assert [(beat.process, beat.state) for beat in seen.beats()] == [
+        ("feed", LOST),
+        ("lake", "SERVING"),
+    ]
+    assert seen.level() is Level.AGGRESSIVE
+
+
+def test_without_processes_the_level_is_normal():
+    assert platform_level([]) is Level.NORMAL
 
 
 def test_every_process_reads_its_memory_and_its_disk(tmp_path):
