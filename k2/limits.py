@@ -166,7 +166,7 @@ REGISTRY_HEAP = 160 * MIB
 DISK_FREE_MIN = 512 * MIB  # to start
 DISK_FREE_STOP = 128 * MIB  # below it a running stack drains, while there is room to do so
 DISK_CHECK_S = 2.0
-CHILD_START_S = 120.0  # from a process's start until it serves
+CHILD_START_S = 180.0  # from a process's start until it serves
 CHILD_PROBE_S = 0.1
 RESTART_PAUSE_MIN_S = 0.2  # before a process that died is started again; doubled each time
 RESTART_PAUSE_MAX_S = 5.0
@@ -185,6 +185,9 @@ assert DECODE_BATCH_RECORDS <= CONSUME_BATCH_RECORDS
 assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX
 assert RECORD_BYTES_MAX <= DEAD_LETTER_BYTES_MAX
 assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
+assert FEED_TICK_S < FEED_BACKOFF_MIN_S < FEED_BACKOFF_MAX_S < FEED_QUIET_MAX_S
+assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replaced, not lost"
+assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
 assert CHILD_DRAIN_S > DRAIN_S
 assert CHILD_START_S < START_TIMEOUT_S

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -30,6 +30,7 @@ _PRICE_END = 10**limits.PRICE_DIGITS
 _QUANTITY_END = 10**limits.QUANTITY_DIGITS
 _SCALE = limits.PRICE_SCALE
 _DIGITS_MAX = 2 * limits.QUANTITY_DIGITS  # of one number, before it is looked at closer
+_SHOWN = 80  # characters of a venue's text in a message of ours
 _KNOWN = frozenset({"e", "E", "s", "t", "p", "q", "T", "m", "M"})
 _BUY, _SELL = 0, 1
 _STREAM = "@trade"
@@ -173,14 +174,22 @@ def _label(exchange: str, symbol: str, source: str) -> Label:
 
 
 def _check(url: str, symbols: tuple[str, ...]) -> None:
-    if not url.startswith(("ws://", "wss://")):
-        raise Invalid(Reason.BAD_SETTING, f"feed.venue_url {url!r} is not ws:// or wss://")
+    if not _is_websocket(url):
+        raise Invalid(Reason.BAD_SETTING, f"feed.venue_url {url!r} is not ws:// or wss:// and host")
     if not symbols:
         raise Invalid(Reason.BAD_SETTING, "feed.symbols names no symbol")
     for symbol in symbols:
         known = symbol and symbol == symbol.upper() and not set(symbol) & set("@/&?#: \t\n")
         if not known or len(symbol.encode()) > limits.SYMBOL_BYTES_MAX:
             raise Invalid(Reason.BAD_SETTING, f"feed.symbols: {symbol!r} is not a symbol")
+
+
+def _is_websocket(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _opened(fields: _Fields) -> tuple[str | None, _Fields]:
@@ -232,7 +241,7 @@ def _trade(
     label: Label, data: _Data | _Loose, receive_time_us: int, vendor_data: dict[str, str]
 ) -> tuple[Trade] | Malformed:
     if data.s != label.symbol:
-        return Malformed(Fault.BAD_VALUE, f"symbol {data.s!r} on the stream of {label.symbol}")
+        return Malformed(Fault.BAD_VALUE, f"symbol {data.s[:_SHOWN]!r} on {label.symbol}'s stream")
     price, quantity = mantissa(data.p), mantissa(data.q)
     time = data.T
     event_time_us = time if time >= _MICROSECONDS_FROM else time * 1000
@@ -257,7 +266,7 @@ def _fault(data: _Data | _Loose, price: int, quantity: int) -> Malformed:
         ("quantity", data.q, quantity, _QUANTITY_END),
     ):
         if value < 0:
-            return Malformed(Fault.BAD_VALUE, f"{name} {text[:_DIGITS_MAX]!r} is not exact to 1e-8")
+            return Malformed(Fault.BAD_VALUE, f"{name} {text[:_SHOWN]!r} is not exact to 1e-8")
         if not 0 < value < end:
             return Malformed(Fault.OUT_OF_RANGE, f"{name} {text} is out of range")
     return Malformed(Fault.OUT_OF_RANGE, f"id {data.t} or time {data.T} is out of range")

@@ -191,6 +191,13 @@ class Session:
         if found is not None and found.opened_s is not None:
             found.alive_s, found.pinged = now_s, False
 
+    def held_up(self, now_s: float) -> None:
+        """We do not read just now: silence is our own, and an overlap begins when we read again."""
+        for link in self._links():
+            self.alive(link.number, now_s)
+        if self._next is not None and self._next.opened_s is not None:
+            self._next.opened_s = now_s
+
     def shutdown_announced(self, link: int, now_s: float) -> None:
         """The venue says that it will close this connection soon."""
         if self._current is not None and self._current.number == link:

@@ -80,7 +80,7 @@ async def open_socket(url: str) -> VenueSocket:
             ping_interval=None,  # the session decides when to ask
             proxy=None if urlsplit(url).hostname in _LOOPBACK else True,
         )
-    except (OSError, TimeoutError, WebSocketException) as error:
+    except (OSError, TimeoutError, UnicodeError, WebSocketException) as error:
         raise Unavailable(
             Reason.VENUE_UNAVAILABLE,
             f"{url} cannot be connected to: {error or type(error).__name__}",

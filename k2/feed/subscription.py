@@ -90,8 +90,7 @@ class Subscription:
             self.session.received(link, now_s)
         self._heard.clear()
         if blocked:
-            for link in self._sockets:
-                self.session.alive(link, now_s)
+            self.session.held_up(now_s)
         else:
             self._obey(self.session.tick(now_s))
 

@@ -59,6 +59,10 @@ class SessionMachine(RuleBasedStateMachine):
         self.session.lost(link, self.now_s)
         self.held.discard(link)
 
+    @rule()
+    def held_up(self):
+        self.session.held_up(self.now_s)
+
     @rule(link=LINK)
     def shutdown(self, link):
         self.session.shutdown_announced(link, self.now_s)

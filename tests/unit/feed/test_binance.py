@@ -262,6 +262,7 @@ def test_what_cannot_be_a_symbol_is_refused(symbols):
         BinanceSource(url="ws://x", exchange="BINANCE", symbols=symbols, source="live")
 
 
-def test_what_cannot_be_an_address_is_refused():
+@pytest.mark.parametrize("url", ["https://x", "ws://", "ws:///x", "ws://x:99999", "", "x"])
+def test_what_cannot_be_an_address_is_refused(url):
     with pytest.raises(Invalid, match="venue_url"):
-        BinanceSource(url="https://x", exchange="BINANCE", symbols=["A"], source="live")
+        BinanceSource(url=url, exchange="BINANCE", symbols=["A"], source="live")

@@ -212,3 +212,18 @@ def test_what_is_said_of_unknown_connections_changes_nothing():
     session.alive(9, 1)
     session.lost(9, 1)
     assert (session.state, session.due_s) == (State.LIVE, due_s)
+
+
+def test_an_overlap_lasts_until_both_were_read():
+    session = live()
+    session.shutdown_announced(1, 4)
+    session.tick(4)
+    session.opened(2, 5)
+    session.received(2, 6)
+    for now_s in range(6, 60):
+        session.held_up(now_s)
+    assert ticked(session, 60) == []
+    assert session.state is State.RENEWING
+    session.received(1, 68)
+    session.received(2, 68)
+    assert ticked(session, 69) == [("CLOSE", 1)]
