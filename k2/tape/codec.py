@@ -24,7 +24,7 @@ from k2 import limits
 from k2.market.events import Fault, Int32s, Int64s, Label, Trade, TradeColumns
 from k2.tape.columns import Cells, Entries, gather, not_text, read_cells, text_array
 from k2.tape.consumer import RawBatch
-from k2.tape.cursors import Cursors, Joined, join
+from k2.tape.cursors import NONE, Cursors, Joined, join, some
 from k2.tape.labels import LabelTable
 from k2.tape.resolution import Step, resolve
 
@@ -169,22 +169,28 @@ def _join(values: list[bytes | None]) -> tuple[Joined, npt.NDArray[np.uint8]]:
         fault[[value is None for value in values]] = Fault.NULL_VALUE
         joined = join([value or b"" for value in values])
     size = joined.end - joined.start
-    fault[(size > limits.RECORD_BYTES_MAX) & (fault == Fault.NONE)] = Fault.OVERSIZE
-    strange = (size == 0) | (joined.buffer[joined.start] != MAGIC)
-    fault[strange & (fault == Fault.NONE)] = Fault.BAD_MAGIC
-    fault[(size < HEADER_BYTES) & (fault == Fault.NONE)] = Fault.TRUNCATED
+    strange = joined.buffer[joined.start] != MAGIC
+    odd = strange | (size < HEADER_BYTES) | (size > limits.RECORD_BYTES_MAX)
+    if some(odd):
+        _mark(fault, size > limits.RECORD_BYTES_MAX, Fault.OVERSIZE)
+        _mark(fault, strange | (size == 0), Fault.BAD_MAGIC)
+        _mark(fault, size < HEADER_BYTES, Fault.TRUNCATED)
     return joined, fault
+
+
+def _mark(fault: npt.NDArray[np.uint8], bad: npt.NDArray[np.bool_], what: Fault) -> None:
+    fault[bad & (fault == NONE)] = what
 
 
 def _by_schema(
     joined: Joined, fault: npt.NDArray[np.uint8]
 ) -> list[tuple[int, npt.NDArray[np.intp]]]:
     """Messages without a fault, by the schema id that they name."""
-    good = np.flatnonzero(fault == Fault.NONE)
+    good = np.flatnonzero(fault == NONE)
     if not len(good):
         return []
     ids = (joined.words[joined.start[good] + 1].byteswap() >> np.uint64(32)).astype(np.int64)
-    if (ids == ids[0]).all():
+    if some(ids == ids[0]) == len(ids):
         return [(int(ids[0]), good)]
     return [(each, good[ids == each]) for each in np.unique(ids).tolist()]
 
@@ -219,8 +225,8 @@ class _Columns:
     def finish(self, joined: Joined, offset: Int64s) -> TradeColumns:
         """Columns with zeros where there is a fault."""
         vendor = self._vendor(joined)
-        bad = self._fault != Fault.NONE
-        if bad.any():
+        bad = self._fault != NONE
+        if some(bad):
             self._label[bad] = -1
             self._longs[:, bad] = 0
             self._price[bad] = 0
@@ -262,7 +268,7 @@ class _Columns:
             return None
         parts = [vars(entries) for entries in self._entries]
         entries = Entries(**{name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
-        entries = entries.where(self._fault[entries.row] == Fault.NONE)
+        entries = entries.where(self._fault[entries.row] == NONE)
         if len(self._entries) > 1:
             order = np.argsort(entries.row, kind="stable")
             entries = Entries(**{name: column[order] for name, column in vars(entries).items()})

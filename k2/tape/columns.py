@@ -15,12 +15,14 @@ from k2.market.events import Bools, Bytes, Fault, Int32s, Int64s
 from k2.market.schema import Kind
 from k2.tape.cursors import (
     ALL,
+    NONE,
     Cursors,
     Joined,
     big_endian,
     for_each_item,
     hash_words,
     masked_words,
+    some,
 )
 from k2.tape.labels import BAD, LabelTable, label_of
 from k2.tape.resolution import LABELS, NO_SIDE, Step
@@ -158,16 +160,16 @@ def _read_labels(cursors: Cursors, labels: LabelTable) -> Int32s:
         cursors.spans()
     length = cursors.position - start
     large = length > limits.LABEL_BYTES_MAX
-    if large.any():
+    if some(large):
         cursors.mark(ALL, large, Fault.OVERSIZE)
-    sound = cursors.fault == Fault.NONE
-    if sound.all():
+    sound = cursors.fault == NONE
+    if some(sound) == len(sound):
         codes = labels.codes(cursors.joined, start, length)
     else:
         codes = np.full(len(cursors), BAD, dtype=np.int32)
         codes[sound] = labels.codes(cursors.joined, start[sound], length[sound])
     bad = sound & (codes == BAD)
-    if bad.any():
+    if some(bad):
         cursors.mark(ALL, bad, Fault.BAD_VALUE)
     return codes
 
@@ -187,7 +189,7 @@ def _join_labels(
             codes[row] = labels.code(span, lambda parts=parts: label_of(parts))  # type: ignore[misc]
         else:
             cursors.fault[row] = Fault.OVERSIZE
-    cursors.mark(ALL, (cursors.fault == Fault.NONE) & (codes == BAD), Fault.BAD_VALUE)
+    cursors.mark(ALL, (cursors.fault == NONE) & (codes == BAD), Fault.BAD_VALUE)
     return codes
 
 
@@ -206,7 +208,7 @@ def _read_side(cursors: Cursors, sides: Bytes) -> Bytes:
     outside = (index < 0) | (index >= len(sides))
     side = sides[np.where(outside, 0, index)]
     bad = outside | (side == NO_SIDE)
-    if bad.any():
+    if some(bad):
         cursors.mark(ALL, bad, Fault.BAD_VALUE)
     return side
 
@@ -226,7 +228,7 @@ def _read_decimal(cursors: Cursors, end: int) -> Int64s:
         for row in np.flatnonzero(length > 16).tolist():
             words[row] = _wide(cursors.joined, int(start[row]), int(length[row]), end)
     outside = _outside(words, end)
-    if outside.any():
+    if some(outside):
         cursors.mark(ALL, outside, Fault.OUT_OF_RANGE)
     return words
 
@@ -283,18 +285,18 @@ def _read_entries(cursors: Cursors) -> Entries:
         for part in (0, 1)
     ]
     entries = Entries(row[order].astype(np.int64), *columns)
-    return _refuse_doubles(cursors, entries.where(cursors.fault[entries.row] == Fault.NONE))
+    return _refuse_doubles(cursors, entries.where(cursors.fault[entries.row] == NONE))
 
 
 def _refuse_doubles(cursors: Cursors, entries: Entries) -> Entries:
     """Mark the messages that name a key twice: a map that engines would refuse to read."""
     row = entries.row
-    if len(row) < 2 or not (row[1:] == row[:-1]).any():
+    if len(row) < 2 or not some(row[1:] == row[:-1]):
         return entries
     words = masked_words(cursors.joined, entries.key_start, entries.key_length, _HASHED_KEY_BYTES)
     hashed = hash_words(entries.key_length, words) ^ hash_words(row, [])
     hashed.sort()
-    if not (hashed[1:] == hashed[:-1]).any():
+    if not some(hashed[1:] == hashed[:-1]):
         return entries
     seen: set[tuple[int, bytes]] = set()
     doubled = np.zeros(len(cursors), dtype=np.bool_)
@@ -305,7 +307,7 @@ def _refuse_doubles(cursors: Cursors, entries: Entries) -> Entries:
         doubled[index] |= key in seen
         seen.add(key)
     cursors.mark(ALL, doubled, Fault.BAD_VALUE)
-    return entries.where(cursors.fault[row] == Fault.NONE)
+    return entries.where(cursors.fault[row] == NONE)
 
 
 def gather(joined: Joined, start: Int64s, length: Int64s) -> tuple[Bytes, Int64s]:
@@ -319,7 +321,7 @@ def gather(joined: Joined, start: Int64s, length: Int64s) -> tuple[Bytes, Int64s
 def not_text(data: Bytes, bounds: Int64s) -> npt.NDArray[np.intp]:
     """Which of the spans that `gather` gave are not UTF-8."""
     high = data >= 0x80
-    if not high.any():
+    if not some(high):
         return np.empty(0, dtype=np.intp)
     before = np.concatenate(([0], np.cumsum(high)))
     suspects = np.flatnonzero(before[bounds[1:]] > before[bounds[:-1]])

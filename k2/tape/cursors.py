@@ -26,6 +26,8 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 Rows: TypeAlias = slice | npt.NDArray[np.intp]
 
 ALL = slice(None)
+NONE = int(Fault.NONE)  # a plain number: comparing with an enum costs as much as a small batch
+some = np.count_nonzero  # the quickest way to ask whether a mask is empty
 PAD = bytes(16)
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -93,7 +95,7 @@ class Cursors:
 
     def sound(self) -> npt.NDArray[np.intp]:
         """The messages without a fault."""
-        return np.flatnonzero(self.fault == Fault.NONE)
+        return np.flatnonzero(self.fault == NONE)
 
     def indices(self, rows: Rows) -> npt.NDArray[np.intp]:
         """`rows` as indices."""
@@ -102,7 +104,7 @@ class Cursors:
     def mark(self, rows: Rows, bad: Bools, fault: Fault) -> None:
         """Give the bad ones among `rows` a fault, unless they have one, and end them."""
         marked = np.flatnonzero(bad) if isinstance(rows, slice) else rows[bad]
-        fresh = marked[self.fault[marked] == Fault.NONE]
+        fresh = marked[self.fault[marked] == NONE]
         self.fault[fresh] = fault
         self.position[marked] = self.end[marked]
 
@@ -117,7 +119,7 @@ class Cursors:
         for low, high, shift in _CLOSE_UP:
             value = (value & low) | ((value & high) >> shift)
         length = np.bitwise_count(within).astype(np.int64) >> 3
-        if not stops.all():
+        if some(stops) < len(stops):
             self._lengthen(rows, position, value, length, np.flatnonzero(stops == 0))
         self._move(rows, position + length)
         return ((value >> _U1) ^ (~(value & _U1) + _U1)).view(np.int64)
@@ -141,7 +143,7 @@ class Cursors:
         overflow[long] = more & (tenth > 1)
         # Beyond the end it is truncated, not too large: the bytes are a neighbour's.
         overflow &= position + length <= self.end[rows]
-        if overflow.any():
+        if some(overflow):
             self.mark(rows, overflow, Fault.BAD_VALUE)
             position[overflow] = self.end[rows][overflow]
             length[overflow] = 0
@@ -150,7 +152,7 @@ class Cursors:
         """Like `longs`, quick when every value takes one byte: lengths, counts, enums."""
         position = self.position[rows]
         byte = self.joined.buffer[position]
-        if (byte >= 0x80).any():
+        if some(byte >= 0x80):
             return self.longs(rows)
         self._move(rows, position + 1)
         value = byte.astype(np.int64)
@@ -161,13 +163,13 @@ class Cursors:
         length = self.small(rows)
         start = self.position[rows].copy()
         negative = length < 0
-        if negative.any():
+        if some(negative):
             self.mark(rows, negative, Fault.BAD_VALUE)
         short = length > self.end[rows] - start
-        if short.any():
+        if some(short):
             self.mark(rows, short, Fault.TRUNCATED)
         unusable = negative | short
-        if unusable.any():
+        if some(unusable):
             length[unusable] = 0
             start[unusable] = self.end[rows][unusable]
         self.position[rows] = start + length
@@ -180,13 +182,13 @@ class Cursors:
     def finish(self) -> None:
         """Mark every message that has bytes left."""
         left = self.position < self.end
-        if left.any():
+        if some(left):
             self.mark(ALL, left, Fault.TRAILING)
 
     def _move(self, rows: Rows, position: Int64s) -> None:
         beyond = position > self.end[rows]
         self.position[rows] = position
-        if beyond.any():
+        if some(beyond):
             self.mark(rows, beyond, Fault.TRUNCATED)
 
 
@@ -206,25 +208,25 @@ def for_each_item(
     """
     total = np.zeros(len(cursors), dtype=np.int64)
     active = cursors.indices(rows)
-    active = active[cursors.fault[active] == Fault.NONE]
+    active = active[cursors.fault[active] == NONE]
     while len(active):
         left, ends = _next_block(cursors, active)
         many = (left < 0) | (left > items_max) | (total[active] + left > items_max)
-        if many.any():
+        if some(many):
             cursors.mark(active, many, Fault.OVERSIZE)
-        going = (left > 0) & (cursors.fault[active] == Fault.NONE)
+        going = (left > 0) & (cursors.fault[active] == NONE)
         active, left, ends = active[going], left[going], ends[going]
         total[active] += left
         busy = active
         while len(busy):
             item(busy)
             left = left - 1
-            going = (left > 0) & (cursors.fault[busy] == Fault.NONE)
+            going = (left > 0) & (cursors.fault[busy] == NONE)
             busy, left = busy[going], left[going]
         wrong = (ends >= 0) & (cursors.position[active] != ends)
-        if wrong.any():
+        if some(wrong):
             cursors.mark(active, wrong, Fault.BAD_VALUE)
-        active = active[cursors.fault[active] == Fault.NONE]
+        active = active[cursors.fault[active] == NONE]
 
 
 def _next_block(cursors: Cursors, rows: npt.NDArray[np.intp]) -> tuple[Int64s, Int64s]:
@@ -254,12 +256,12 @@ def masked_words(joined: Joined, start: Int64s, length: Int64s, size_max: int) -
     Returns:
         As many arrays as the longest span needs, each uint64[n].
     """
-    longest = min(int(length.max(initial=0)), size_max)
+    longest = min(int(length.max()), size_max) if len(length) else 0
     last = len(joined.words) - 1
     words = []
     for skipped in range(0, longest, 8):
         at = np.minimum(start + skipped, last) if skipped else start
-        left = np.clip(length - skipped, 0, 8)
+        left = np.minimum(np.maximum(length - skipped, 0), 8)
         words.append(joined.words[at] & _BYTE_MASKS[left])
     return words
 

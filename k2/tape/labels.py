@@ -14,7 +14,7 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Int32s, Int64s, Label
-from k2.tape.cursors import Joined, Words, hash_words, masked_words
+from k2.tape.cursors import Joined, Words, hash_words, masked_words, some
 
 BAD = -1  # the code of a span that is not a label
 
@@ -53,7 +53,7 @@ class LabelTable:
         for row, word in enumerate(words):
             same &= self._words[row][at] == word
         codes = self._code[at]
-        if not same.all():
+        if some(same) < len(same):
             new = np.flatnonzero(~same)
             codes[new] = self._learn(joined, start[new], length[new])
         return codes
