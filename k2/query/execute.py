@@ -2,7 +2,7 @@
 
 A plan is cut into parts of its times, a bounded number of rows each. A part that reads only the
 tail is answered from its arrays; a part that reads files is one SQL statement over those files,
-with the tail's rows of that part beside them. Parts follow each other in canonical order, so the
+put in order with the tail's rows of that part. Parts follow each other in canonical order, so the
 whole is never in memory, and a limit ends the reading early: a question for the newest rows reads
 the newest files only.
 
@@ -27,15 +27,16 @@ from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.market import schema
 from k2.query import sql
+from k2.query.batches import bounded, canonical_order, conformed, rows_of
 from k2.query.plan import Plan, RowsOverTime
 from k2.query.request import Order
 from k2.query.view import OpenQuery
 from k2.tape.chunk import TailRows
 
 _ROWS_FIRST = 100_000  # of the first part, so that the first batch comes soon
-_ROWS_MAX = 500_000  # of a part
+_ROWS_MAX = 200_000  # of a part, as estimated
+_PART_BYTES_MAX = 64 * limits.MIB  # of a part's rows held in memory; beyond it DuckDB sorts
 _GROWTH = 4.0
-_LABEL_BYTES = 12  # of a text in a row, about
 _FILE_SCHEME = "file://"
 
 
@@ -139,7 +140,8 @@ class Answer:
         self._using = threading.Lock()
         self._done = False
         self._cancelled = False
-        self._batch_rows = _rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
+        self._needed = pa.schema([trade.field(name) for name in sql.needed_columns(opened.request)])
+        self._batch_rows = rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
         self._source = self._batches()
 
     def __iter__(self) -> Answer:
@@ -211,7 +213,7 @@ class Answer:
                 return
             before = self.rows_lake + self.rows_tail
             for batch in self._part(part, left):
-                yield from _bounded(batch)
+                yield from bounded(batch)
             given = self.rows_lake + self.rows_tail - before
             left = None if left is None else left - given
             # Files hold other symbols too: where few rows were asked for, parts may be larger.
@@ -241,24 +243,72 @@ class Answer:
     def _with_files(
         self, part: Plan, tail: TailRows, limit: int | None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of the lake, and of the tail where it has any."""
-        request = self.opened.request
-        if len(tail):
-            order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
-            rows = tail.batch(sql.needed_columns(request), order)
-            self._cursor.register(sql.TAIL_TABLE, rows)
+        """Rows of the lake, and of the tail where it has any.
+
+        The lake's rows are mostly in order by symbol and time, so ordering them here costs half of
+        what DuckDB's sort does; a part that is much larger than it seemed is left to DuckDB, which
+        can sort on disk.
+        """
         paths = [path.removeprefix(_FILE_SCHEME) for path in part.files.paths]
-        statement = sql.trades(request, part, paths, limit, tail=len(tail) > 0)
-        reader = self._cursor.sql(
-            statement.text, params=list(statement.parameters)
-        ).to_arrow_reader(self._batch_rows)
+        lake = self._gathered(part, paths, limit)
+        if lake is None:
+            return self._sorted_by_duckdb(part, paths, tail, limit)
+        return self._merged(lake, tail, limit)
+
+    def _gathered(self, part: Plan, paths: list[str], limit: int | None) -> pa.RecordBatch | None:
+        """The lake's rows of a part; None when they are too many to hold."""
+        first = limit if limit is not None and limit <= _ROWS_FIRST else None
+        reader = self._reader(sql.lake_rows(self.opened.request, part, paths, first))
+        batches, size = [], 0
         for batch in reader:
-            in_tail = pc.sum(batch.column(sql.IN_TAIL)).as_py() or 0
-            self.rows_tail += in_tail
-            self.rows_lake += batch.num_rows - in_tail
-            yield _conformed(batch, self.schema)
+            size += batch.nbytes
+            if size > _PART_BYTES_MAX:
+                return None
+            batches.append(batch)
+        table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
+        whole = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=reader.schema)]
+        return conformed(whole[0], self._needed)
+
+    def _merged(
+        self, lake: pa.RecordBatch, tail: TailRows, limit: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        descending = self.opened.request.order is Order.DESC
+        rows, of_lake = lake, lake.num_rows
         if len(tail):
-            self._cursor.unregister(sql.TAIL_TABLE)
+            order = tail.canonical(descending=False, limit=None)
+            beside = tail.batch(self._needed.names, order)
+            rows = pa.concat_batches([lake, beside])
+        order = canonical_order(rows)
+        order = (order[::-1] if descending else order)[:limit]
+        rows = rows.select(self.schema.names)
+        for start in range(0, len(order), self._batch_rows):
+            chosen = order[start : start + self._batch_rows]
+            in_lake = int((chosen < of_lake).sum())
+            self.rows_lake += in_lake
+            self.rows_tail += len(chosen) - in_lake
+            yield rows.take(pa.array(chosen))
+
+    def _sorted_by_duckdb(
+        self, part: Plan, paths: list[str], tail: TailRows, limit: int | None
+    ) -> Iterator[pa.RecordBatch]:
+        order = tail.canonical(descending=False, limit=None)
+        beside = tail.batch(self._needed.names, order)
+        self._cursor.register(sql.TAIL_TABLE, pa.Table.from_batches([beside]))
+        left = limit
+        for batch in self._reader(sql.ordered_rows(self.opened.request, part, paths)):
+            given = batch.slice(0, left)
+            left = None if left is None else left - given.num_rows
+            in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0
+            self.rows_tail += in_tail
+            self.rows_lake += given.num_rows - in_tail
+            yield conformed(given.select(self.schema.names), self.schema)
+            if left == 0:
+                break
+        self._cursor.unregister(sql.TAIL_TABLE)
+
+    def _reader(self, statement: sql.Statement) -> pa.RecordBatchReader:
+        relation = self._cursor.sql(statement.text, params=list(statement.parameters))
+        return relation.to_arrow_reader(self._batch_rows)
 
 
 def _database(
@@ -295,34 +345,6 @@ def _literal(value: object) -> str:
 
 def _rows_first(limit: int | None) -> float:
     return _ROWS_FIRST if limit is None else min(max(8 * limit, _ROWS_FIRST // 5), _ROWS_FIRST)
-
-
-def _rows_of(size_bytes: int, columns: pa.Schema) -> int:
-    """Rows of these columns that likely fit into so many bytes."""
-    width = sum(
-        field.type.bit_width // 8 if pa.types.is_primitive(field.type) else _LABEL_BYTES
-        for field in columns
-    )
-    return max(1024, min(65_536, size_bytes // width // 1024 * 1024))
-
-
-def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch, in halves of halves until each is small enough to be sent."""
-    if batch.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX or batch.num_rows == 1:
-        yield batch
-        return
-    half = batch.num_rows // 2
-    yield from _bounded(batch.slice(0, half))
-    yield from _bounded(batch.slice(half))
-
-
-def _conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
-    """The asked columns with exactly the types of the schema; DuckDB's differ in name only."""
-    arrays = [
-        column if column.type == field.type else column.cast(field.type)
-        for field, column in zip(columns, batch.columns, strict=False)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=columns)
 
 
 def _too_late() -> Overloaded:

@@ -1,7 +1,6 @@
-"""Writes the SQL that reads a part of the lake, with the tail's rows beside it.
+"""Writes the SQL that reads a part of the lake, alone or with the tail's rows beside it.
 
-Text and parameters only; what a caller names (symbols, exchanges) is always a parameter. Rows carry
-`in_tail`, so that the answer can say how many came from where.
+Text and parameters only; what a caller names (symbols, exchanges) is always a parameter.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from k2.query.request import Order, TradesRequest
 
 TAIL_TABLE = "tail"
 IN_TAIL = "in_tail"
+_FILES = "read_parquet(?, hive_partitioning = FALSE)"
 ORDER_COLUMNS = ("event_time", "exchange", "symbol", "trade_id")
 
 
@@ -32,33 +32,42 @@ def needed_columns(request: TradesRequest) -> tuple[str, ...]:
     return tuple(name for name in schema.TRADE.columns if name in wanted)
 
 
-def trades(
-    request: TradesRequest, plan: Plan, paths: Sequence[str], limit: int | None, *, tail: bool
+def lake_rows(
+    request: TradesRequest, plan: Plan, paths: Sequence[str], limit: int | None
 ) -> Statement:
-    """The rows of a plan in canonical order.
+    """The lake's rows of a plan, with `needed_columns`; the first ones in order with a limit.
 
     Args:
         request: what is asked.
         plan: the part to read.
         paths: its files.
-        limit: at most so many rows.
-        tail: whether rows of the tail are in a table of that name, with `needed_columns`.
+        limit: at most so many rows, in canonical order; None gives all, in no order.
+    """
+    where, values = _conditions(request, plan)
+    text = f"SELECT {', '.join(needed_columns(request))} FROM {_FILES}{where}"
+    if limit is not None:
+        text += f"{_order(request)} LIMIT {limit}"
+    return Statement(text, (list(paths), *values))
+
+
+def ordered_rows(request: TradesRequest, plan: Plan, paths: Sequence[str]) -> Statement:
+    """All rows of a plan in canonical order, with the columns to return and `in_tail`.
+
+    The tail's rows are read from a table named `TAIL_TABLE`, with `needed_columns`.
     """
     needed = ", ".join(needed_columns(request))
     where, values = _conditions(request, plan)
     text = (
-        f"SELECT {needed}, FALSE AS {IN_TAIL}"
-        f" FROM read_parquet(?, hive_partitioning = FALSE){where}"
+        f"SELECT {', '.join((*request.output_columns, IN_TAIL))} FROM ("
+        f"SELECT {needed}, FALSE AS {IN_TAIL} FROM {_FILES}{where}"
+        f" UNION ALL SELECT {needed}, TRUE AS {IN_TAIL} FROM {TAIL_TABLE})"
     )
-    if tail:
-        text += f" UNION ALL SELECT {needed}, TRUE AS {IN_TAIL} FROM {TAIL_TABLE}"
+    return Statement(text + _order(request), (list(paths), *values))
+
+
+def _order(request: TradesRequest) -> str:
     direction = "DESC" if request.order is Order.DESC else "ASC"
-    order = ", ".join(f"{name} {direction}" for name in _order_columns(request))
-    returned = ", ".join((*request.output_columns, IN_TAIL))
-    text = f"SELECT {returned} FROM ({text}) ORDER BY {order}"
-    if limit is not None:
-        text += f" LIMIT {limit}"
-    return Statement(text, (list(paths), *values))
+    return f" ORDER BY {', '.join(f'{name} {direction}' for name in _order_columns(request))}"
 
 
 def _order_columns(request: TradesRequest) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Hybrid queries while trades arrive, the tail's own rate, and a wide range against a bare scan.
 
 In one process: real messages through the real decoder, fold and window (no broker, so the figures
-are the query server's own), a lake of 10 M rows in 100 files of one commit each, and queries from
+are the query server's own), a lake of 5 M rows in 50 files of one commit each, and queries from
 the plan to the last batch. The tail holds what came after the last commit.
 """
 
@@ -35,7 +35,7 @@ from tests.messages import SCHEMA_ID, Schemas
 
 CLOCK = SystemClock()
 SYMBOLS = ("BNBUSDT", "BTCUSDT", "ETHUSDT")
-FILES = 100
+FILES = 50
 FILE_ROWS = 100_000
 STEP_US = 100  # between two trades of the lake: 10,000 a second
 START_US = 1_700_000_000_000_000

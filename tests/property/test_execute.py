@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from k2.clock import SystemClock
 from k2.market import schema
@@ -56,10 +57,12 @@ def answer(executor, opened):
 @settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(before=steps, meanwhile=steps, request_=requests)
+@given(happened=st.tuples(steps, steps), request_=requests, held=st.sampled_from([0, 10**9]))
 def test_the_answer_is_the_accepted_rows_below_the_end(
-    executor, folder, monkeypatch, before, meanwhile, request_
+    executor, folder, monkeypatch, happened, request_, held
 ):
+    before, meanwhile = happened
+    monkeypatch.setattr(execute, "_PART_BYTES_MAX", held)  # sorted by DuckDB, or here
     monkeypatch.setattr(execute, "_ROWS_FIRST", 20)  # so that there are several parts
     monkeypatch.setattr(execute, "_ROWS_MAX", 40)
     world = World()

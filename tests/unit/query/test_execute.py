@@ -105,6 +105,7 @@ def test_wide_rows_are_cut_until_they_fit(executor, tmp_path):
 
 def test_a_sort_that_outgrows_the_memory_goes_to_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("k2.query.execute._ROWS_FIRST", 10**7)
+    monkeypatch.setattr("k2.query.execute._PART_BYTES_MAX", 10**6)
     executor = make_executor(tmp_path, memory_bytes=96 * limits.MIB)
     rows = sum(batch.num_rows for batch in executor.run(opened(tmp_path, table_of(600_000))))
     assert rows == 600_000

@@ -2,7 +2,7 @@ from k2.market.files import FileIndex
 from k2.market.offsets import TimeRange
 from k2.query.plan import Plan
 from k2.query.request import Order, TradesRequest
-from k2.query.sql import needed_columns, trades
+from k2.query.sql import lake_rows, needed_columns, ordered_rows
 
 
 def plan_of(times=None, ends=None):
@@ -12,16 +12,14 @@ def plan_of(times=None, ends=None):
 def test_what_a_caller_names_is_a_parameter_and_never_text():
     evil = "X'; DROP TABLE trades; --"
     request = TradesRequest(symbols=(evil, "B"), exchanges=(evil,), columns=("price",))
-    statement = trades(request, plan_of(), ["a.parquet"], None, tail=False)
+    statement = lake_rows(request, plan_of(), ["a.parquet"], None)
     assert evil not in statement.text
     assert statement.parameters == (["a.parquet"], evil, "B", evil)
     assert statement.text.count("?") == len(statement.parameters)
 
 
 def test_times_and_ends_of_partitions_are_conditions():
-    statement = trades(
-        TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), ["a"], 5, tail=False
-    )
+    statement = lake_rows(TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), ["a"], 5)
     assert "event_time >= make_timestamptz(?)" in statement.text
     assert "event_time < make_timestamptz(?)" in statement.text
     assert statement.parameters == (["a"], 1, 2, 1, 7, 3, 40)
@@ -30,18 +28,19 @@ def test_times_and_ends_of_partitions_are_conditions():
 
 
 def test_the_tail_stands_beside_the_files():
-    statement = trades(TradesRequest(), plan_of(), ["a"], None, tail=True)
+    statement = ordered_rows(TradesRequest(), plan_of(), ["a"])
     assert "UNION ALL" in statement.text
     assert " WHERE " not in statement.text
 
 
 def test_the_order_leaves_out_what_is_the_same_in_all_rows():
-    whole = trades(TradesRequest(order=Order.DESC), plan_of(), ["a"], None, tail=False).text
+    whole = ordered_rows(TradesRequest(order=Order.DESC), plan_of(), ["a"]).text
     assert whole.endswith("ORDER BY event_time DESC, exchange DESC, symbol DESC, trade_id DESC")
     one = TradesRequest(symbols=("A",), exchanges=("B",))
-    assert trades(one, plan_of(), ["a"], None, tail=False).text.endswith(
-        "ORDER BY event_time ASC, trade_id ASC"
+    assert lake_rows(one, plan_of(), ["a"], 3).text.endswith(
+        "ORDER BY event_time ASC, trade_id ASC LIMIT 3"
     )
+    assert "ORDER" not in lake_rows(one, plan_of(), ["a"], None).text
 
 
 def test_what_orders_is_read_also_where_it_is_not_returned():

@@ -1,0 +1,67 @@
+"""Record batches on their way out: in canonical order, of the right types, small enough to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from k2 import limits
+
+Indices = npt.NDArray[np.intp]
+
+_LABEL_BYTES = 12  # of a text in a row, about
+
+
+def canonical_order(rows: pa.RecordBatch) -> Indices:
+    """Indices of rows in canonical order.
+
+    Args:
+        rows: with at least the columns that order them.
+    """
+    times = rows.column("event_time").cast(pa.int64()).to_numpy()
+    ids = rows.column("trade_id").to_numpy()
+    if bool((np.diff(times) > 0).all()):
+        return np.arange(len(times))
+    symbols, exchanges = _ranks(rows.column("symbol")), _ranks(rows.column("exchange"))
+    order: Indices = np.lexsort((ids, symbols, exchanges, times))
+    return order
+
+
+def _ranks(texts: pa.StringArray) -> Indices:
+    """The place of each text among the distinct ones; texts compare as DuckDB compares them."""
+    encoded = texts.dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    rank = {name: place for place, name in enumerate(sorted(names))}
+    ranks: Indices = np.array([rank[name] for name in names], dtype=np.intp)
+    return ranks.take(encoded.indices.to_numpy())
+
+
+def rows_of(size_bytes: int, columns: pa.Schema) -> int:
+    """Rows of these columns that likely fit into so many bytes."""
+    width = sum(
+        field.type.bit_width // 8 if pa.types.is_primitive(field.type) else _LABEL_BYTES
+        for field in columns
+    )
+    return max(1024, min(65_536, size_bytes // width // 1024 * 1024))
+
+
+def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch, in halves of halves until each is small enough to be sent."""
+    if batch.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX or batch.num_rows == 1:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from bounded(batch.slice(0, half))
+    yield from bounded(batch.slice(half))
+
+
+def conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
+    """The asked columns with exactly the types of the schema; DuckDB's differ in name only."""
+    arrays = [
+        column if column.type == field.type else column.cast(field.type)
+        for field, column in zip(columns, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=columns)

@@ -1,0 +1,51 @@
+import pyarrow as pa
+import pytest
+
+from k2 import limits
+from k2.market.schema import TRADE, arrow_schema
+from k2.query.batches import bounded, canonical_order, conformed, rows_of
+
+
+def batch(times, exchanges, symbols, ids):
+    return pa.RecordBatch.from_pydict(
+        {
+            "event_time": pa.array(times, pa.timestamp("us", "UTC")),
+            "exchange": exchanges,
+            "symbol": symbols,
+            "trade_id": pa.array(ids, pa.int64()),
+        }
+    )
+
+
+def test_the_order_is_time_exchange_symbol_id():
+    rows = batch([2, 1, 1, 1, 1], list("XXYXX"), list("AABBA"), [1, 9, 1, 1, 3])
+    assert canonical_order(rows).tolist() == [4, 1, 3, 2, 0]
+
+
+def test_ascending_times_need_no_sort():
+    assert canonical_order(batch([1, 2], list("XX"), list("BA"), [1, 2])).tolist() == [0, 1]
+    assert canonical_order(batch([], [], [], [])).tolist() == []
+
+
+def test_types_that_differ_in_name_only_are_made_equal():
+    wanted = pa.schema([pa.field("t", pa.timestamp("us", "UTC"), nullable=False)])
+    rows = pa.RecordBatch.from_pydict({"t": pa.array([5], pa.timestamp("us", "Etc/UTC"))})
+    assert conformed(rows, wanted).schema == wanted
+    with pytest.raises(ValueError, match="zip"):
+        conformed(rows, pa.schema([]))
+
+
+def test_large_batches_are_halved_until_they_fit_or_are_one_row():
+    text = "x" * (limits.FLIGHT_BATCH_BYTES_MAX // 4)
+    rows = pa.RecordBatch.from_pydict({"text": [text] * 10})
+    parts = list(bounded(rows))
+    assert sum(part.num_rows for part in parts) == 10
+    assert all(part.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX for part in parts)
+    huge = pa.RecordBatch.from_pydict({"text": [text * 5]})
+    assert [part.num_rows for part in bounded(huge)] == [1]
+
+
+def test_rows_that_fit_are_estimated_within_bounds():
+    assert rows_of(limits.FLIGHT_BATCH_BYTES_MAX, arrow_schema(TRADE)) >= 16_384
+    assert rows_of(1, arrow_schema(TRADE)) == 1024
+    assert rows_of(2**40, pa.schema([pa.field("side", pa.string())])) == 65_536
