@@ -120,6 +120,7 @@ TAIL_RECENT_S = 900.0
 TAIL_CHUNK_ROWS = 4096
 TAIL_POLL_S = 0.05
 TAIL_GATHER_S = 0.01  # records are gathered so long, unless a query waits for them
+TAIL_GATHER_RECORDS = 1000  # or unless so many come at once
 TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
 EVICT_INTERVAL_S = 5.0
 
