@@ -1,0 +1,39 @@
+"""The real registry answers as the store expects."""
+
+import copy
+
+import pytest
+
+from k2.errors import Data, Reason
+from k2.market import schema
+from k2.tape.registry import SchemaStore
+
+pytestmark = pytest.mark.integration
+
+TRADE = schema.avro_schema(schema.TRADE)
+
+
+def with_field(**field):
+    made = copy.deepcopy(TRADE)
+    made["fields"].append(field)
+    return made
+
+
+def test_schemas_evolve_backward_and_stay_readable(registry, tmp_path):
+    store = SchemaStore(registry, tmp_path / "a")
+    first = store.register("evolves-value", TRADE)
+    assert store.register("evolves-value", TRADE) == first
+
+    optional = with_field(name="note", type=["null", "string"], default=None)
+    second = store.register("evolves-value", optional)
+    assert second != first
+
+    with pytest.raises(Data) as caught:
+        store.register("evolves-value", with_field(name="must", type="string"))
+    assert caught.value.reason == Reason.SCHEMA_CONFLICT
+
+    other = SchemaStore(registry, tmp_path / "b")
+    assert [field["name"] for field in other.schema(second)["fields"]][-1] == "note"
+    assert other.schema(first)["fields"][0]["name"] == "exchange"
+    with pytest.raises(KeyError):
+        other.schema(999_999)
