@@ -161,6 +161,7 @@ FETCH_ATTEMPTS_MAX = 5
 FETCH_TIMEOUT_S = 20  # without a byte
 FETCH_PAUSE_S = 1.0  # before the second try; before the n-th, n - 1 times as long
 FETCHES_AT_ONCE = 4
+FETCH_POLL_S = 0.2  # while another process fetches
 FORMAT_S = 60.0  # to format the broker's storage
 BROKER_HEAP = 320 * MIB
 REGISTRY_HEAP = 160 * MIB

@@ -36,7 +36,8 @@ def _ranks(texts: pa.StringArray) -> Indices:
     names = encoded.dictionary.to_pylist()
     rank = {name: place for place, name in enumerate(sorted(names))}
     ranks: Indices = np.array([rank[name] for name in names], dtype=np.intp)
-    return ranks.take(encoded.indices.to_numpy())
+    codes: Indices = encoded.indices.to_numpy()
+    return ranks[codes]
 
 
 def rows_of(size_bytes: int, columns: pa.Schema) -> int:

@@ -253,7 +253,7 @@ class Tail:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self.step():
+                if 0 < self.step() < limits.TAIL_GATHER_RECORDS:
                     self._wanted.wait(limits.TAIL_GATHER_S)
             except Unavailable as error:
                 log.warning("the tail waits: %s", error.message, extra={"reason": error.reason})
@@ -266,7 +266,7 @@ class Tail:
                 self._fail(Internal(Reason.INTERNAL, f"the tail failed: {error!r}"))
                 return
 
-    def step(self, timeout_s: float = limits.TAIL_POLL_S) -> bool:
+    def step(self, timeout_s: float = limits.TAIL_POLL_S) -> int:
         """Read once and take in all that was read; the thread does this for ever.
 
         A small batch costs nearly as much as a large one, so the thread pauses briefly between
@@ -274,13 +274,13 @@ class Tail:
         tried again next time.
 
         Returns:
-            Whether anything was read.
+            How many records were read.
         """
         assert self._reader is not None, "the tail was not started"
         self._restore(self._reader)
         if not self._pending:
             self._pending.extend(self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s))
-        took = len(self._pending) > 0
+        took = sum(map(len, self._pending))
         while self._pending:
             self._take(self._pending[0])
             self._pending.popleft()

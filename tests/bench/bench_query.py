@@ -68,23 +68,24 @@ class Arrivals:
         self._decoder = Decoder(Schemas())
         self._values = {symbol: _messages(symbol) for symbol in SYMBOLS[1:]}
         self._last = dict.fromkeys(SYMBOLS, 0)
-        self._sent = 0
-        self._next_s = CLOCK.monotonic_s()
+        self._sent = self._reads = 0
+        self._read_s = CLOCK.monotonic_s()
         self._pause = threading.Event()
 
     def read(self, max_records, timeout_s):
+        due = max_records // 2
         if self.rate:
+            self._pause.wait(BATCH / self.rate)
             now_s = CLOCK.monotonic_s()
-            self._next_s = max(self._next_s + BATCH / self.rate, now_s - 0.1)
-            self._pause.wait(max(self._next_s - now_s, 0))
-        self._sent += 1
-        symbol = SYMBOLS[1 + self._sent % 2]
-        first = self._sent * BATCH
-        values = self._values[symbol]
-        count = BATCH if self.rate else len(values)
-        self._sent += count // BATCH - 1
-        offsets = np.arange(LAKE_ROWS + first, LAKE_ROWS + first + count)
-        return [RawBatch(0, offsets, values[:count], LAKE_ROWS + first + count)]
+            due = int(min((now_s - self._read_s) * self.rate, due)) // BATCH * BATCH
+            self._read_s = now_s if due == max_records // 2 else self._read_s + due / self.rate
+        if not due:
+            return []
+        self._reads += 1
+        symbol = SYMBOLS[1 + self._reads % 2]
+        first, self._sent = LAKE_ROWS + self._sent, self._sent + due
+        values = (self._values[symbol] * (due // 1000 + 1))[:due]
+        return [RawBatch(0, np.arange(first, first + due), values, first + due)]
 
     def decode(self, batch):
         columns = self._decoder.decode(batch)
