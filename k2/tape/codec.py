@@ -122,12 +122,15 @@ class Decoder:
 
     Args:
         schemas: what schema ids mean.
+
+    Attributes:
+        labels: those met in recent batches; bounded, then forgotten all at once.
     """
 
     def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
         self._plans: dict[int, tuple[Step, ...] | None] = {}
-        self._labels = LabelTable()
+        self.labels = LabelTable()
 
     def decode(self, batch: RawBatch) -> TradeColumns:
         """Columns of a batch, a `Fault` for each record that is not a trade.
@@ -137,17 +140,17 @@ class Decoder:
                 cannot be asked: decode the same batch again later.
             Data: SCHEMA_CONFLICT, CHECKSUM_MISMATCH: what an id means is in doubt.
         """
-        if len(self._labels.labels) > limits.LABELS_KNOWN_MAX:
-            self._labels.clear()
+        if len(self.labels) > limits.LABELS_KNOWN_MAX:
+            self.labels.clear()
         joined, fault = _join(batch.values)
-        out = _Columns(len(batch), fault, self._labels)
+        out = _Columns(len(batch), fault, self.labels)
         for schema_id, rows in _by_schema(joined, fault):
             steps = self._plan(schema_id)
             if steps is None:
                 fault[rows] = Fault.UNKNOWN_SCHEMA
                 continue
             cursors = Cursors(joined, joined.start[rows] + HEADER_BYTES, joined.end[rows])
-            out.put(rows, read_cells(steps, cursors, self._labels))
+            out.put(rows, read_cells(steps, cursors, self.labels))
         return out.finish(joined, batch.offset)
 
     def _plan(self, schema_id: int) -> tuple[Step, ...] | None:

@@ -27,6 +27,10 @@ class LabelTable:
     def __init__(self) -> None:
         self.clear()
 
+    def __len__(self) -> int:
+        """Spans remembered, those that hold no label too."""
+        return len(self._code_of)
+
     def clear(self) -> None:
         """Forget every label; codes begin again at 0."""
         self.labels: list[Label] = []

@@ -99,7 +99,7 @@ class SchemaStore:
             raise _unavailable(f"{self._url} answers what is not a schema") from error
         return schema if isinstance(schema, dict) else {"type": schema}
 
-    def _ask(self, method: str, path: str, body: dict[str, str] | None) -> Any:  # noqa: ANN401
+    def _ask(self, method: str, path: str, body: dict[str, str] | None) -> Any:  # noqa: ANN401 JSON
         request = urllib.request.Request(
             self._url + path,
             method=method,

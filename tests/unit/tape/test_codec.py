@@ -216,3 +216,18 @@ def test_maps_of_one_message_stay_there():
     vendor = Decoder(Schemas()).decode(raw(messages)).vendor_data
     assert isinstance(vendor, pa.MapArray)
     assert np.diff(vendor.offsets.to_numpy()).tolist() == [0, 1, 0]
+
+
+def test_a_flood_of_labels_is_forgotten_again():
+    decoder = Decoder(Schemas())
+    for first in range(0, limits.LABELS_KNOWN_MAX + 2000, 2000):
+        flood = [
+            encode_trade(trade(label=Label("X", f"S{first + n}", "", "", "", "")), SCHEMA_ID)
+            for n in range(2000)
+        ]
+        flood += [message.replace(b"S", b"\xff") for message in flood[:10]]
+        columns = decoder.decode(raw(flood))
+        assert columns.labels[-1].symbol == f"S{first + 1999}"
+    assert len(decoder.labels) <= limits.LABELS_KNOWN_MAX + 2010
+    assert decoder.decode(raw([GOOD])).labels == (trade().label,)
+    assert len(decoder.labels) <= 2011
