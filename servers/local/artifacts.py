@@ -28,7 +28,10 @@ from k2.errors import Data, Invalid, K2Error, Overloaded, Reason, Unavailable
 LOCK_FILE = Path(__file__).parents[2] / "artifacts.lock"
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what, bytes done, bytes in all) while artefacts are fetched."""
+"""Called with (what, bytes done, bytes in all) while artefacts are fetched, from several threads.
+
+It may give up the fetch by raising DRAINING; what has arrived is kept.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,11 @@ class Artifacts:
     def unpacked(self, group: str) -> Path:
         """The folder that a group's archive was unpacked to; call `ensure` first."""
         (archive,) = self._of(group)
-        return self._root / "unpacked" / archive.sha256
+        return self._folder(archive)
 
     def missing(self) -> list[Artifact]:
         """What would have to be fetched; looks at sizes, not at contents."""
-        return [one for one in self._lock if not _has(self._path(one), one.size)]
+        return [one for one in self._lock if not self._is_here(one)]
 
     def ensure(self, progress: Progress) -> None:
         """Have every artefact, checked and unpacked.
@@ -129,14 +132,23 @@ class Artifacts:
         """
         try:
             self._root.mkdir(parents=True, exist_ok=True)
-            with _exclusively(self._root / "lock", lambda: progress("another fetch", 0, 0)):
+            with self._exclusively(lambda: progress("waiting for another fetch", 0, 0)):
                 self._drop_damaged()
                 self._fetch_missing(progress)
                 for artifact in self._lock:
-                    if artifact.filename.endswith(".tar.gz"):
+                    if _is_archive(artifact):
                         self._unpack(artifact, progress)
         except OSError as error:
             raise _refused_by_disk(error, self._root) from error
+
+    @contextmanager
+    def _exclusively(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the cache; the operating system gives it back if this process dies."""
+        with (self._root / "lock").open("w") as file:
+            while not _locked(file.fileno()):
+                waiting()
+                self._clock.sleep(limits.FETCH_POLL_S)
+            yield
 
     # --- fetching -------------------------------------------------------------------------------
 
@@ -146,12 +158,20 @@ class Artifacts:
     def _path(self, artifact: Artifact) -> Path:
         return self._root / artifact.sha256 / artifact.filename
 
+    def _folder(self, artifact: Artifact) -> Path:
+        return self._root / "unpacked" / artifact.sha256
+
+    def _is_here(self, artifact: Artifact) -> bool:
+        if _is_archive(artifact) and _is_whole(self._folder(artifact)):
+            return True
+        path = self._path(artifact)
+        return path.is_file() and path.stat().st_size == artifact.size
+
     def _drop_damaged(self) -> None:
-        """Remove files whose content is not what was pinned; an unpacked archive proved its own."""
+        """Remove files whose content is not what was pinned."""
         for artifact in self._lock:
             path = self._path(artifact)
-            archive = self._root / "unpacked" / artifact.sha256
-            if path.exists() and not archive.exists() and sha256_of(path) != artifact.sha256:
+            if path.exists() and sha256_of(path) != artifact.sha256:
                 path.unlink()
 
     def _fetch_missing(self, progress: Progress) -> None:
@@ -178,8 +198,8 @@ class Artifacts:
             try:
                 self._place(artifact, fetch(artifact.coordinate, folder, count.of(artifact)))
                 return
-            except K2Error:
-                if attempt == limits.FETCH_ATTEMPTS_MAX:
+            except K2Error as error:
+                if attempt == limits.FETCH_ATTEMPTS_MAX or error.reason is Reason.DRAINING:
                     raise
             except (OSError, RuntimeError) as error:
                 if attempt == limits.FETCH_ATTEMPTS_MAX or _is_disk(error):
@@ -203,7 +223,7 @@ class Artifacts:
     # --- unpacking ------------------------------------------------------------------------------
 
     def _unpack(self, artifact: Artifact, progress: Progress) -> None:
-        target = self._root / "unpacked" / artifact.sha256
+        target = self._folder(artifact)
         if _is_whole(target):
             return
         shutil.rmtree(target, ignore_errors=True)
@@ -214,6 +234,7 @@ class Artifacts:
             archive.extractall(scratch, filter="data")
         (scratch / _COMPLETE).write_text(_shape_of(scratch))
         scratch.rename(target)
+        shutil.rmtree(self._path(artifact).parent)
 
 
 _COMPLETE = ".complete"
@@ -247,8 +268,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_archive(artifact: Artifact) -> bool:
+    return artifact.filename.endswith(".tar.gz")
 
 
 def _is_whole(folder: Path) -> bool:
@@ -266,18 +295,6 @@ def _shape_of(folder: Path) -> str:
         if path.is_file() and path.name != _COMPLETE
     ]
     return f"{len(sizes)} files, {sum(sizes)} bytes\n"
-
-
-@contextmanager
-def _exclusively(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file; the operating system frees it if this process dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from k2 import limits, settings
-from k2.errors import Invalid, K2Error, Overloaded, Reason
+from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.feed import recording
 from k2.settings import Settings
 from k2.tape import topics
@@ -47,7 +47,11 @@ def run_stack(options: Options, runtime: Runtime) -> None:
     with holding(data_dir / "run", runtime.clock):
         end_leftovers(data_dir / "run", lambda said: _step(runtime, "leftovers", said))
         site = _choose(options, runtime)
-        site.artifacts.ensure(_progress_of(runtime))
+        try:
+            site.artifacts.ensure(_progress_of(runtime))
+        except Unavailable as error:
+            if error.reason is not Reason.DRAINING:
+                raise
         if not runtime.stopping.is_set():
             _supervise(site, runtime)
 
@@ -161,13 +165,16 @@ def _step(runtime: Runtime, name: str, message: str) -> None:
 
 
 def _progress_of(runtime: Runtime) -> Progress:
-    """Reports the fetch, not more often than a person can see."""
-    last_s = [float("-inf")]
+    """Reports the fetch, not more often than a person can see; ends it when asked to stop."""
+    last: list[tuple[float, str]] = [(float("-inf"), "")]
 
     def report(what: str, done: int, total: int) -> None:
-        now_s = runtime.clock.monotonic_s()
-        if now_s - last_s[0] >= _PROGRESS_S or done == total:
-            last_s[0] = now_s
+        if runtime.stopping.is_set():
+            raise Unavailable(Reason.DRAINING, "asked to stop while artefacts were fetched")
+        now_s, (last_s, last_what) = runtime.clock.monotonic_s(), last[0]
+        news = what != last_what if total == 0 else now_s - last_s >= _PROGRESS_S or done == total
+        if news:
+            last[0] = (now_s, what)
             runtime.emit("progress", name="artifacts", what=what, done=done, total=total)
 
     return report

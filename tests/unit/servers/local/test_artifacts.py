@@ -1,5 +1,6 @@
 """Artefacts: pinned, checked, whole or absent, fetched once however many ask."""
 
+import gzip
 import hashlib
 import io
 import multiprocessing
@@ -16,12 +17,12 @@ from servers.local.artifacts import Artifact, Artifacts, read_lock, sha256_of
 
 def archive(**files):
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 CONTENT = {
@@ -135,7 +136,7 @@ def test_a_damaged_folder_is_unpacked_again(tmp_path):
     (artifacts.unpacked("registry") / "lib.txt").unlink()
     second = Repository()
     ensure(tmp_path, second)
-    assert second.asked == []
+    assert second.asked == ["g:app:3:all:tar.gz"]
     assert (artifacts.unpacked("registry") / "lib.txt").read_bytes() == b"more"
 
 
@@ -174,6 +175,22 @@ def test_of_two_that_fetch_at_once_one_does(tmp_path):
     fetched = [asked.get(timeout=5) for _ in LOCK]
     assert sorted(fetched) == sorted(CONTENT)
     assert asked.empty()
+
+
+def test_a_fetch_can_be_given_up(tmp_path):
+    def give_up(what, done, total):
+        raise Unavailable(Reason.DRAINING, "asked to stop")
+
+    repository = Repository()
+    with pytest.raises(Unavailable) as given_up:
+        ensure(tmp_path, repository, lock=LOCK[:1], progress=give_up)
+    assert given_up.value.reason is Reason.DRAINING
+    assert len(repository.asked) == 1
+
+
+def test_an_archive_is_not_kept_once_it_is_unpacked(tmp_path):
+    ensure(tmp_path, Repository())
+    assert not list(tmp_path.rglob("*.tar.gz"))
 
 
 def test_the_lock_pins_kafka_and_the_registry():
