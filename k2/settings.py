@@ -73,6 +73,9 @@ class VenueSettings(_Group):
         default=1.0, ge=0, description="of a recording; 0 = as fast as it is taken"
     )
     seed: int = 7
+    cut_s: float = Field(
+        default=limits.VENUE_CUT_S, gt=0, description="life of a connection, as at Binance"
+    )
 
 
 class QuerySettings(_Group):

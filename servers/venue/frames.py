@@ -4,7 +4,8 @@ A venue's frames differ only in a few numbers, so a batch is laid out as one tab
 each constant part and each four digits, filled column by column with numpy, and squeezed: what a
 row does not use holds a filler byte that text never contains. Each row begins with its own frame
 header (server frames are not masked), so any run of rows can be written to a socket as it is. This
-takes 0.3 us a trade; an f-string and a frame object each take 4 us.
+takes 0.6 us a trade, a quarter of what an f-string and a frame object take, and spares a call of
+the library for each.
 """
 
 from __future__ import annotations

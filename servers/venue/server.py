@@ -162,7 +162,7 @@ class Venue:
                 await self._obey(listener)
         except TimeoutError:
             _log.info("connection reached its age", extra={"connection": listener.number})
-            await connection.close(_GOING_AWAY, "24 hours are over")
+            await connection.close(_GOING_AWAY, "the life of a connection is over")
         except ConnectionClosed:
             pass
         finally:

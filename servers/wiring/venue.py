@@ -22,7 +22,7 @@ from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.keeping import read_segments, write_segments
 from servers.venue.replay import RecordingProgramme
-from servers.venue.server import Programme, Venue
+from servers.venue.server import Programme, Terms, Venue
 from servers.venue.synthetic import SyntheticProgramme
 
 _RECORDING = "recording:"
@@ -58,7 +58,13 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 async def _serve(
     settings: Settings, runtime: Runtime, hub: Hub, show: _Show, address: tuple[str, int]
 ) -> None:
-    venue = Venue(programme=show.programme, archive=show.archive, hub=hub, clock=runtime.clock)
+    venue = Venue(
+        programme=show.programme,
+        archive=show.archive,
+        hub=hub,
+        clock=runtime.clock,
+        terms=Terms(cut_s=settings.venue.cut_s),
+    )
     host = address[0]
     port = await venue.start(*address)
     addresses = {"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"}
