@@ -8,7 +8,6 @@ from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.sides import LakeSide
 from tests.eventually import eventually
-from tests.fakes.lake import FakeSnapshots, lake_snapshot
 from tests.query_stack import PARTITIONS, QueryStack
 from tests.trades import NOW_US
 
@@ -374,20 +373,6 @@ def test_a_query_of_another_tape_is_refused(stack):
     with pytest.raises(Data) as caught:
         stack.view.open(TradesRequest(), 0, OffsetVector(0, (1,)))
     assert caught.value.reason is Reason.PARTITIONS_CHANGED
-
-
-def test_a_lake_of_another_tape_is_refused():
-    snapshots = FakeSnapshots()
-    snapshots.commit(lake_snapshot(1, OffsetVector(0, (1,))), (), {})
-    with pytest.raises(Data) as caught:
-        LakeSide(snapshots, PARTITIONS).refresh()
-    assert caught.value.reason is Reason.PARTITIONS_CHANGED
-
-
-def test_before_the_lake_was_read_it_is_starting():
-    with pytest.raises(Unavailable) as caught:
-        LakeSide(FakeSnapshots(), PARTITIONS).published()
-    assert caught.value.reason is Reason.STARTING
 
 
 def test_the_maintainer_publishes_new_snapshots_by_itself(tmp_path, monkeypatch):
