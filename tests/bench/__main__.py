@@ -19,7 +19,16 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "bench-results"
 
 # Name of a figure → the floor of the design, in the same unit; "min" means at least.
-FLOORS: dict[str, tuple[str, float]] = {}
+FLOORS: dict[str, tuple[str, float]] = {
+    "lake worker, broker to committed Iceberg": ("min", 300_000),
+    "lake worker RSS": ("max", 1024),
+    "feed, venue to acknowledged on the tape": ("min", 20_000),
+    "feed, RSS": ("max", 1024),
+    "tail ingest, queries running": ("min", 20_000),
+    "freshness p99": ("max", 100),
+    "warm start, resumed": ("max", 30),
+    "RSS of the whole stack": ("max", 2560),
+}
 
 
 def main(only: list[str]) -> int:

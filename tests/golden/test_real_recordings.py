@@ -1,0 +1,85 @@
+"""Real recordings through every part of a whole K2; they lie beside the project, not in it."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import k2client
+from tests.chaos.stack import Stack
+from tests.eventually import eventually
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
+
+
+def recording(name):
+    path = RECORDINGS / name
+    if not path.exists():
+        pytest.skip(f"the real recording {path.name} is not beside the project")
+    return path
+
+
+def printed(path):
+    """id → price, quantity, time in microseconds and side, by the venue's own frames."""
+    frames = [json.loads(line)["data"] for line in path.read_text().splitlines()]
+    return {
+        frame["t"]: (
+            Decimal(frame["p"]),
+            Decimal(frame["q"]),
+            frame["T"] * 1000,
+            "SELL" if frame["m"] else "BUY",
+        )
+        for frame in frames
+    }
+
+
+def held(k2, symbol, exchange, consistency):
+    columns = ["trade_id", "price", "quantity", "event_time", "side", "source"]
+    rows = k2.trades(symbol, exchanges=exchange, columns=columns, consistency=consistency)
+    return [
+        (
+            row["trade_id"],
+            (row["price"], row["quantity"], int(row["event_time"].timestamp() * 1e6), row["side"]),
+        )
+        for row in rows.to_arrow().to_pylist()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "exchange", "count"),
+    [
+        ("binance_trade_btcusdt_2021-01-08.jsonl", "BTCUSDT", "BINANCE", 2001),
+        ("binance_trade_ethusdt_2023-02-02.jsonl", "ETHUSDT", "BINANCE_UM", 1000),
+    ],
+)
+def test_every_trade_equals_the_file(tmp_path, name, symbol, exchange, count):
+    path = recording(name)
+    expected = printed(path)
+    assert len(expected) == count
+    options = ("--venue", f"recording:{path}", "--speed", "0", "--exchange", exchange)
+    environment = {"K2_LAKE__COMMIT_INTERVAL_S": "1"}
+    with (
+        Stack(tmp_path, *options, environment=environment) as stack,
+        k2client.connect(str(stack.addresses["control"])) as k2,
+    ):
+        eventually(lambda: k2.snapshots(), timeout_s=60)
+        eventually(lambda: len(held(k2, symbol, exchange, "committed")) == count, timeout_s=60)
+        for consistency in ("committed", "union"):
+            rows = held(k2, symbol, exchange, consistency)
+            assert len(rows) == count
+            assert dict(rows) == expected
+        assert stack.json("verify")["ok"]
+
+
+def test_a_session_of_other_streams_is_survived_and_counted(tmp_path):
+    path = recording("binance_ws_mixed_2021-10.jsonl.zst")
+    with (
+        Stack(tmp_path, "--venue", f"recording:{path}", "--speed", "0") as stack,
+        k2client.connect(str(stack.addresses["control"])) as k2,
+    ):
+        eventually(lambda: k2.feeds()[0].frames_skipped > 0, timeout_s=30)
+        feed = k2.feeds()[0]
+        assert (feed.state, feed.trades_acknowledged) == ("SERVING", 0)
+        assert stack.processes()["feed"]["restarts"] == 0
