@@ -64,7 +64,7 @@ def test_every_trade_equals_the_file(tmp_path, name, symbol, exchange, count):
         Stack(tmp_path, *options, environment=environment) as stack,
         k2client.connect(str(stack.addresses["control"])) as k2,
     ):
-        eventually(lambda: k2.snapshots(), timeout_s=60)
+        eventually(k2.snapshots, timeout_s=60)
         eventually(lambda: len(held(k2, symbol, exchange, "committed")) == count, timeout_s=60)
         for consistency in ("committed", "union"):
             rows = held(k2, symbol, exchange, consistency)
