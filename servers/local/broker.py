@@ -112,7 +112,8 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
         "-XX:MaxDirectMemorySize=128m",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
-        "--sun-misc-unsafe-memory-access=allow",  # Kafka's way to unmap files; else a warning
+        "--sun-misc-unsafe-memory-access=allow",  # what Kafka does, without warnings
+        "--enable-native-access=ALL-UNNAMED",
         f"-Djava.io.tmpdir={folder / 'tmp'}",
         f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
     ]
@@ -135,7 +136,14 @@ def _properties(data: Path, ports: BrokerPorts) -> str:
         "advertised.listeners": f"PLAINTEXT://{clients}",
         "log.dirs": str(data),
     }
-    return "".join(f"{name}={value}\n" for name, value in values.items())
+    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
+
+
+def _escaped(value: str) -> str:
+    """As Java reads a value of a properties file: Latin-1, backslash escapes."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
 
 
 _FIXED: Mapping[str, object] = {

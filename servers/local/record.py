@@ -130,15 +130,16 @@ def is_held(folder: Path) -> bool:
 
 
 def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
-    """Kill what an earlier stack of this data directory left behind, if it is that indeed.
+    """Kill what an earlier stack of this data directory left behind.
 
-    A process is taken for a leftover only if its environment carries the run id it was recorded
-    with; call it while holding the directory.
+    A process is a leftover if its environment carries the run id of that stack: its parts do, and
+    what they started, and nothing else, whatever ids were given again since. Call it while holding
+    the directory.
     """
-    content = _read(folder)
-    run_id = str(content.get("run_id"))
-    listed = [entry for entry in content.get("processes", []) if isinstance(entry, dict)]
-    found = [one for entry in listed if (one := _leftover(entry.get("pid"), run_id)) is not None]
+    run_id = _read(folder).get("run_id")
+    if not run_id:
+        return
+    found = [process for process in psutil.process_iter() if _run_of(process) == run_id]
     for process in found:
         say(f"ending process {process.pid}, left over from an earlier run")
         with suppress(psutil.Error):
@@ -171,11 +172,9 @@ def _read(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _leftover(pid: object, run_id: str) -> psutil.Process | None:
-    if not isinstance(pid, int) or pid == os.getpid():
-        return None
+def _run_of(process: psutil.Process) -> str | None:
+    """The stack that a process belongs to, as far as this user may know."""
     try:
-        process = psutil.Process(pid)
-        return process if process.environ().get(RUN_ID) == run_id else None
+        return process.environ().get(RUN_ID) if process.pid != os.getpid() else None
     except (psutil.Error, OSError):
         return None

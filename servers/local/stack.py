@@ -30,6 +30,8 @@ from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 
 _PROGRESS_S = 0.2
+_STAMP = "stamp.json"
+_SEPARATORS = ",;"  # of lists, in the configuration of Kafka and of the registry's database
 
 
 def run_stack(options: Options, runtime: Runtime) -> None:
@@ -60,9 +62,11 @@ def check_writable(data_dir: Path) -> None:
     """Make the data directory's folders, and try to write there.
 
     Raises:
-        Invalid: NOT_WRITABLE.
+        Invalid: NOT_WRITABLE, or BAD_SETTING when its name cannot be.
         Overloaded: DISK_FULL.
     """
+    if any(character in str(data_dir) for character in _SEPARATORS):
+        raise Invalid(Reason.BAD_SETTING, f"{data_dir}: no comma or semicolon in --data-dir")
     with _disk_errors(data_dir):
         for name in ("run", "logs", "tmp"):
             (data_dir / name).mkdir(parents=True, exist_ok=True)
@@ -94,8 +98,7 @@ def choose_ports(options: Options, run_id: str) -> Ports:
 def _choose(options: Options, runtime: Runtime) -> Site:
     """Venue, exchange and ports, each refused by name if it cannot be."""
     config, data_dir = options.settings, options.settings.data_dir
-    path = data_dir / "stamp.json"
-    stamped = stamp.read_stamp(path)
+    stamped = stamp.read_stamp(data_dir / _STAMP)
     venue = stamp.choose_venue(config.feed.venue, stamped, _reach(config, runtime))
     stamp.check(stamped, venue, data_dir)
     config = _listening_to_all(config, venue)
@@ -112,9 +115,6 @@ def _choose(options: Options, runtime: Runtime) -> Site:
         environment=settings.environment(),
     )
     ports.check(site.used_ports().items())
-    with _disk_errors(data_dir):
-        if stamped is None:
-            stamp.write_stamp(path, Stamp(stamp.source_of(venue), venue, exchange))
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return site
 
@@ -139,6 +139,11 @@ def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
 
 def _supervise(site: Site, runtime: Runtime) -> None:
     config, data_dir = site.settings, site.data_dir
+    ports.check(site.used_ports().items())  # again: fetching may have taken minutes
+    if stamp.read_stamp(data_dir / _STAMP) is None:
+        with _disk_errors(data_dir):
+            made = Stamp(stamp.source_of(site.venue), site.venue, site.exchange)
+            stamp.write_stamp(data_dir / _STAMP, made)
     record = StackRecord(
         run_id=site.run_id,
         supervisor_pid=os.getpid(),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from k2.errors import Data, Invalid, NotFound, Reason
+from k2.errors import Data, Invalid, Reason
 
 AUTO = "auto"
 LIVE = "live"
@@ -67,8 +67,7 @@ def choose_venue(wanted: str, stamp: Stamp | None, live_answers: Callable[[], bo
     practice venue.
 
     Raises:
-        Invalid: BAD_SETTING when it is none of those.
-        NotFound: BAD_SETTING when there is no such recording.
+        Invalid: BAD_SETTING when it is none of those, or there is no such recording.
     """
     if wanted == AUTO:
         if stamp is not None:
@@ -83,7 +82,7 @@ def choose_venue(wanted: str, stamp: Stamp | None, live_answers: Callable[[], bo
         )
     path = Path(wanted.removeprefix(RECORDING)).expanduser().resolve()
     if not path.is_file():
-        raise NotFound(Reason.BAD_SETTING, f"there is no recording at {path}")
+        raise Invalid(Reason.BAD_SETTING, f"there is no recording at {path}")
     return f"{RECORDING}{path}"
 
 

@@ -26,6 +26,13 @@ def test_it_listens_on_loopback_only(tmp_path):
     assert bootstrap(PORTS) == "127.0.0.1:29092"
 
 
+def test_a_folder_of_any_name_is_written_as_java_reads_it(tmp_path):
+    folder = tmp_path / "Größe \\ 🙂"
+    prepared(folder)
+    text = (folder / "kafka" / "server.properties").read_bytes()
+    assert rb"Gr\u00f6\u00dfe \\ \ud83d\ude42/kafka/data" in text
+
+
 def test_it_is_small_and_takes_nothing_of_our_environment(tmp_path):
     command = prepared(tmp_path)
     assert "-Xmx320m" in command.argv

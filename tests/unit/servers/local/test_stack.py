@@ -64,6 +64,13 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     assert str(tmp_path / "data") in error.message
 
 
+@pytest.mark.parametrize("name", ["a,b", "a;b"])
+def test_a_name_that_kafka_or_the_registry_would_split_is_refused(tmp_path, name):
+    with pytest.raises(Invalid, match="comma"):
+        check_writable(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("k2.limits.DISK_FREE_MIN", 2**60)
     with pytest.raises(Overloaded, match="make room"):

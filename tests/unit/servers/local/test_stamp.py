@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2.errors import Data, Invalid, NotFound, Reason
+from k2.errors import Data, Invalid, Reason
 from servers.local.stamp import Stamp, check, choose_venue, read_stamp, source_of, write_stamp
 
 
@@ -34,7 +34,7 @@ def test_a_recording_is_named_by_its_absolute_path(tmp_path, monkeypatch):
 
 
 def test_a_recording_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(NotFound, match="no recording"):
+    with pytest.raises(Invalid, match="no recording"):
         choose_venue(f"recording:{tmp_path}/none.jsonl", None, never)
 
 
