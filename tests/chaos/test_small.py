@@ -1,0 +1,37 @@
+"""The drivers of load and kills in a small form, so that every change runs them."""
+
+import pytest
+
+from tests.chaos import kills, load
+from tests.chaos.stack import Stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    options = ("--venue", "synthetic", "--rate", "500")
+    folder = tmp_path_factory.mktemp("chaos")
+    with Stack(folder, *options, environment=load.ENVIRONMENT) as running:
+        yield running
+
+
+def test_every_hybrid_answer_is_whole_and_fresh(stack):
+    found = load.run(str(stack.addresses["control"]), queries=300, clients=4)
+    assert found.faults == []
+    assert found.queries == 300
+    assert found.both_sides * 3 >= found.queries
+
+
+def test_the_accounts_balance_after_a_kill_of_each_process(stack):
+    report = kills.run(stack, rounds=1, seed=1, share_min=0.5)
+    assert report["faults"] == []
+    assert report["kills"] == len(kills.VICTIMS)
+
+
+def test_the_checks_see_what_is_wrong():
+    assert load.faults_of("S", [1, 2, 3], at_least=3) == []
+    assert "doubled [2]" in load.faults_of("S", [1, 2, 2, 3], at_least=3)[0]
+    assert "missing [2]" in load.faults_of("S", [1, 3], at_least=3)[0]
+    assert "ends at 3" in load.faults_of("S", [2, 3], at_least=4)[0]
+    assert "no rows" in load.faults_of("S", [], at_least=4)[0]
