@@ -60,3 +60,9 @@ def test_a_reader_that_goes_away_does_not_end_the_process():
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_processes_do_without_pandas():
+    program = "from servers import runtime; runtime.start(); import pyarrow.dataset, sys; "
+    with run(program + "print('pandas' in sys.modules)") as process:
+        assert process.stdout.read() == "False\n"
