@@ -102,7 +102,8 @@ def flight(servers):
 
 
 def asked(**fields):
-    return pb.PlanQueryRequest(trades=pb.TradesRequest(**({"symbols": ["BTCUSDT"]} | fields)))
+    own = {"symbols": ["BTCUSDT"], "exchanges": [LABEL.exchange]}  # others share the session's broker
+    return pb.PlanQueryRequest(trades=pb.TradesRequest(**(own | fields)))
 
 
 def rows(channel, flight, **fields):

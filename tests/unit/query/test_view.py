@@ -75,6 +75,7 @@ def test_a_range_above_what_the_tail_lost_needs_no_lake(tmp_path):
 def test_the_newest_rows_come_from_the_tail_when_it_holds_enough(stack):
     stack.send("BTCUSDT", range(300))
     stack.commit()
+    eventually(lambda: stack.tail.position()[0] == 300)
     stack.view.maintain()
     table, answer = stack.ask(symbols=BTC, limit=100, order=Order.DESC)
     assert table.column("trade_id").to_pylist() == list(range(299, 199, -1))
