@@ -102,7 +102,7 @@ def flight(servers):
 
 
 def asked(**fields):
-    own = {"symbols": ["BTCUSDT"], "exchanges": [LABEL.exchange]}  # others share the session's broker
+    own = {"symbols": ["BTCUSDT"], "exchanges": [LABEL.exchange]}
     return pb.PlanQueryRequest(trades=pb.TradesRequest(**(own | fields)))
 
 
