@@ -27,6 +27,7 @@ from k2.errors import K2Error
 SERVING = "SERVING"
 DRAINING = "DRAINING"
 LOST = "LOST"  # no fresh beat
+STARTING = "STARTING"  # no fresh beat yet, and the reader has only just begun to listen
 
 _log = logging.getLogger(__name__)
 
@@ -259,6 +260,11 @@ def _lost(beat: Beat) -> Beat:
     )
 
 
+def _awaited(beat: Beat) -> Beat:
+    """A process that may yet be heard of: it does not serve, and presses on nothing."""
+    return replace(beat, state=STARTING, level=Level.NORMAL, signals={}, pressures={})
+
+
 class Heartbeats:
     """All processes as a reader of the board sees them, at any time.
 
@@ -266,24 +272,39 @@ class Heartbeats:
         board: followed; usually `Board(bootstrap, topics.HEARTBEATS)`.
         clock: to judge freshness.
         expected: processes that are LOST while they have never been heard of.
+        patience_s: so long after its own start nobody is LOST yet, only STARTING.
     """
 
-    def __init__(self, board: FollowedNotices, clock: Clock, expected: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        board: FollowedNotices,
+        clock: Clock,
+        expected: Iterable[str] = (),
+        patience_s: float = limits.HEARTBEAT_STALE_S,
+    ) -> None:
         self._board = board
         self._clock = clock
         self._expected = tuple(expected)
         self._own: Heart | None = None
+        self._patient_until_s = clock.monotonic_s() + patience_s
 
     def include(self, own: Heart) -> None:
         """Know this process by its own heart, also while the board is away."""
         self._own = own
 
     def beats(self) -> list[Beat]:
-        """The last heartbeat of each process, by name."""
+        """The last heartbeat of each process, by name.
+
+        Who is not heard of while this reader is itself new is STARTING, not LOST: parts of a stack
+        start together, and each deserves the time in which a beat would have come.
+        """
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
         if self._own is not None:
             notices |= self._own.last
-        return read_beats(notices, self._clock.now_us())
+        beats = read_beats(notices, self._clock.now_us())
+        if self._clock.monotonic_s() >= self._patient_until_s:
+            return beats
+        return [_awaited(beat) if beat.state == LOST else beat for beat in beats]
 
     def level(self) -> Level:
         """The platform's level: the highest of any process."""

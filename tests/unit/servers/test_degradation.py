@@ -27,7 +27,9 @@ def draining():
 @pytest.fixture
 def stub(board, draining):
     service = DegradationService(
-        heartbeats=Heartbeats(board, SystemClock(), expected=("feed", "lake", "query")),
+        heartbeats=Heartbeats(
+            board, SystemClock(), expected=("feed", "lake", "query"), patience_s=0
+        ),
         clock=SystemClock(),
         draining=draining,
     )

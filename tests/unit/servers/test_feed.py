@@ -34,7 +34,9 @@ def board():
 @pytest.fixture
 def stub(board):
     draining = threading.Event()
-    service = FeedService(heartbeats=Heartbeats(board, SystemClock()), draining=draining)
+    service = FeedService(
+        heartbeats=Heartbeats(board, SystemClock(), patience_s=0), draining=draining
+    )
     with served((feed.NAME, service.register)) as (_, channel):
         yield rpc.FeedServiceStub(channel)
         draining.set()

@@ -17,6 +17,7 @@ from servers.heartbeat import (
     process_signals,
     read_beats,
 )
+from tests.fakes.wire import MemoryBoard, beat
 
 
 class Notices(dict):
@@ -114,7 +115,7 @@ def test_a_process_knows_itself_while_the_board_is_away():
 
     board, clock = Away(), ManualClock()
     board.broken = True
-    seen = Heartbeats(board, clock, expected=("feed", "lake"))
+    seen = Heartbeats(board, clock, expected=("feed", "lake"), patience_s=0)
     own = heart(board, clock, Sample)
     seen.include(own)
     assert [beat.state for beat in seen.beats()] == [LOST, LOST]
@@ -123,6 +124,19 @@ def test_a_process_knows_itself_while_the_board_is_away():
         ("feed", LOST),
         ("lake", "SERVING"),
     ]
+    assert seen.level() is Level.AGGRESSIVE
+
+
+def test_a_new_reader_gives_each_process_the_time_to_be_heard():
+    board, clock = MemoryBoard({"lake": beat(at_us=1)}), ManualClock()
+    seen = Heartbeats(board, clock, expected=("feed",), patience_s=5.0)
+    assert {each.process: each.state for each in seen.beats()} == {
+        "feed": "STARTING",
+        "lake": "STARTING",
+    }
+    assert seen.level() is Level.NORMAL
+    clock.advance(5.0)
+    assert [each.state for each in seen.beats()] == [LOST, LOST]
     assert seen.level() is Level.AGGRESSIVE
 
 
