@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos import kills, load
+from tests.chaos import kills, load, travel
 from tests.chaos.stack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
@@ -21,6 +21,10 @@ def test_every_hybrid_answer_is_whole_and_fresh(stack):
     assert found.faults == []
     assert found.queries == 300
     assert found.both_sides * 3 >= found.queries
+
+
+def test_an_older_snapshot_answers_the_same_some_commits_later(stack):
+    assert travel.run(stack, commits=5)["equal"]
 
 
 def test_the_accounts_balance_after_a_kill_of_each_process(stack):
