@@ -2,8 +2,8 @@
 
     python -m tests.chaos.travel --commits 100
 
-hashes all rows of a snapshot as Flight streams them, in canonical order, lets the writer commit, and
-hashes them again.
+hashes all rows of a snapshot as Flight streams them, in canonical order, lets the writer commit,
+and hashes them again.
 """
 
 from __future__ import annotations
