@@ -10,6 +10,7 @@ import importlib
 import json
 import platform
 import sys
+import traceback
 from pathlib import Path
 
 from rich.console import Console
@@ -35,20 +36,30 @@ def main(only: list[str]) -> int:
     """Run the named benchmarks (all without names) and show what they measured."""
     modules = sorted(path.stem for path in FOLDER.glob("bench_*.py"))
     rows: list[dict[str, object]] = []
+    failed: list[str] = []
     for name in modules:
         if not only or name.removeprefix("bench_") in only:
             print(f"measuring {name.removeprefix('bench_')} ...", file=sys.stderr)
-            module = importlib.import_module(f"tests.bench.{name}")
-            rows.extend(
-                {"bench": name.removeprefix("bench_"), "name": figure, "value": value, "unit": unit}
-                for figure, value, unit in module.measure()
-            )
+            try:
+                rows.extend(figures_of(name))
+            except Exception:  # noqa: BLE001 the others still count
+                traceback.print_exc()
+                failed.append(name)
     show(rows)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest.json").write_text(
         json.dumps({"machine": platform.platform(), "figures": rows}, indent=2)
     )
-    return 1 if any(verdict(row) == "below" for row in rows) else 0
+    return 1 if failed or any(verdict(row) == "below" for row in rows) else 0
+
+
+def figures_of(name: str) -> list[dict[str, object]]:
+    """What one benchmark measured."""
+    module = importlib.import_module(f"tests.bench.{name}")
+    return [
+        {"bench": name.removeprefix("bench_"), "name": figure, "value": value, "unit": unit}
+        for figure, value, unit in module.measure()
+    ]
 
 
 def verdict(row: dict[str, object]) -> str:

@@ -33,6 +33,7 @@ RATE = 50_000.0
 SECONDS = 6.0
 RECORDED_FRAMES = 300_000
 CLOCK = SystemClock()
+_TRADE = b'"M":true'
 HANDSHAKE = (
     b"GET /stream?streams=btcusdt@trade/ethusdt@trade/bnbusdt@trade HTTP/1.1\r\nHost: venue\r\n"
     b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -48,9 +49,9 @@ def measure() -> list[tuple[str, float, str]]:
 def _synthetic() -> list[tuple[str, float, str]]:
     market = Market(7, opened(SYMBOLS, RATE))
     with _serving("synthetic") as (process, port), _connected(port) as frames:
-        _count(frames, SECONDS / 6)
+        frames.count(SECONDS / 6)
         cpu_s, began_us = _cpu_s(process), CLOCK.now_us()
-        sent = _count(frames, SECONDS)
+        sent = frames.count(SECONDS)
         cpu_s, ended_us = _cpu_s(process) - cpu_s, CLOCK.now_us()
     due = sum(market.emitted(name, ended_us) - market.emitted(name, began_us) for name in SYMBOLS)
     elapsed_s = (ended_us - began_us) / 1e6
@@ -82,7 +83,7 @@ def _recorded() -> list[tuple[str, float, str]]:
         with _serving(str(path)) as (_, port), _connected(port) as frames:
             began_s, sent = CLOCK.monotonic_s(), 0
             while sent < RECORDED_FRAMES:
-                sent += _count(frames, 0.05)
+                sent += frames.count(0.05)
             played = sent / (CLOCK.monotonic_s() - began_s)
     return [
         ("recording at speed 0: sent to one connection", played, "frames/s"),
@@ -114,22 +115,30 @@ def _serving(what: str) -> Iterator[tuple[psutil.Process, int]]:
 
 
 @contextmanager
-def _connected(port: int) -> Iterator[socket.socket]:
+def _connected(port: int) -> Iterator[_Trades]:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(HANDSHAKE)
         connection.settimeout(5)
-        yield connection
+        yield _Trades(connection)
 
 
-def _count(connection: socket.socket, seconds: float) -> int:
-    """Take what comes for so long; gives how many trades it was."""
-    end_s, trades = CLOCK.monotonic_s() + seconds, 0
-    while CLOCK.monotonic_s() < end_s:
-        data = connection.recv(1 << 20)
-        if not data:
-            break
-        trades += data.count(b'"M":true')
-    return trades
+class _Trades:
+    """Counts the trades that come out of a socket, also those a read cuts in two."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = b""
+
+    def count(self, seconds: float) -> int:
+        """Take what comes for so long; gives how many trades it was."""
+        end_s, trades = CLOCK.monotonic_s() + seconds, 0
+        while CLOCK.monotonic_s() < end_s:
+            data = self._rest + self._connection.recv(1 << 20)
+            if data == self._rest:
+                break
+            trades += data.count(_TRADE)
+            self._rest = data[data.rfind(_TRADE) + len(_TRADE) :][-len(_TRADE) + 1 :]
+        return trades
 
 
 def _cpu_s(process: psutil.Process) -> float:
