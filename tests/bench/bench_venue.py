@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -33,6 +34,7 @@ RATE = 50_000.0
 SECONDS = 6.0
 RECORDED_FRAMES = 300_000
 CLOCK = SystemClock()
+SECONDS_MAX = 20.0
 _TRADE = b'"M":true'
 HANDSHAKE = (
     b"GET /stream?streams=btcusdt@trade/ethusdt@trade/bnbusdt@trade HTTP/1.1\r\nHost: venue\r\n"
@@ -81,9 +83,8 @@ def _recorded() -> list[tuple[str, float, str]]:
         assert sum(1 for _ in read_frames(path)) == RECORDED_FRAMES
         alone = RECORDED_FRAMES / (CLOCK.monotonic_s() - began_s)
         with _serving(str(path)) as (_, port), _connected(port) as frames:
-            began_s, sent = CLOCK.monotonic_s(), 0
-            while sent < RECORDED_FRAMES:
-                sent += frames.count(0.05)
+            began_s = CLOCK.monotonic_s()
+            sent = frames.count(SECONDS_MAX, RECORDED_FRAMES)
             played = sent / (CLOCK.monotonic_s() - began_s)
     return [
         ("recording at speed 0: sent to one connection", played, "frames/s"),
@@ -129,10 +130,10 @@ class _Trades:
         self._connection = connection
         self._rest = b""
 
-    def count(self, seconds: float) -> int:
-        """Take what comes for so long; gives how many trades it was."""
+    def count(self, seconds: float, most: float = math.inf) -> int:
+        """Take what comes for so long, or until there are `most` trades; gives how many."""
         end_s, trades = CLOCK.monotonic_s() + seconds, 0
-        while CLOCK.monotonic_s() < end_s:
+        while CLOCK.monotonic_s() < end_s and trades < most:
             data = self._rest + self._connection.recv(1 << 20)
             if data == self._rest:
                 break
