@@ -17,7 +17,6 @@ import argparse
 import json
 import random  # noqa: TID251 the seed is an argument of the command
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import k2client
-from k2.clock import SystemClock
 from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
-from tests.chaos.stack import Stack
+from tests.chaos.stack import CLOCK, Stack, until
 
 VICTIMS = ("lake", "feed", "query", "broker")
-SETTLE_S = 120
 PAUSE_S = 4.0  # at most so long between two kills
 BEFORE_S = 1.0  # frames on their way when the feed was killed
 AFTER_S = 5.0
-
-CLOCK = SystemClock()
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,6 @@ class Outage:
     name: str
     killed_us: int
     serving_us: int
-
-
-def until(condition: Callable[[], bool], what: str, timeout_s: float = SETTLE_S) -> None:
-    """Wait for a condition, bounded."""
-    deadline = CLOCK.monotonic_s() + timeout_s
-    while not condition():
-        if CLOCK.monotonic_s() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what}")
-        CLOCK.sleep(0.2)
 
 
 def kill_and_wait(stack: Stack, name: str) -> Outage:

@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import k2client
-from tests.chaos.stack import Stack
+from tests.chaos.stack import Stack, until
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+COMMITS_BEFORE = 4  # so that the tail has let go of what the lake holds
 ENVIRONMENT = {"K2_LAKE__COMMIT_INTERVAL_S": "2", "K2_QUERY__TAIL_RECENT_S": "3"}
 
 
@@ -141,6 +142,7 @@ def run(control: str, queries: int, clients: int) -> Findings:
     """Ask `queries` questions from `clients` threads, each with a connection of its own."""
     found, stop = Findings(), threading.Event()
     with k2client.connect(control) as watcher:
+        until(lambda: len(watcher.snapshots()) >= COMMITS_BEFORE, "the writer commits")
         known = AcknowledgedIds(watcher, stop)
         share = queries // clients
         threads = [

@@ -7,15 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from k2 import settings
+from k2.clock import SystemClock
 
 K2 = Path(sys.executable).with_name("k2")
 START_S = 300
 STOP_S = 60
+SETTLE_S = 120
+
+CLOCK = SystemClock()
 
 
 class Stack:
@@ -100,6 +104,10 @@ class Stack:
         return pid
 
 
-def ids_of(rows: Sequence[dict[str, Any]]) -> list[int]:
-    """Trade ids of JSON rows."""
-    return [int(row["trade_id"]) for row in rows]
+def until(condition: Callable[[], bool], what: str, timeout_s: float = SETTLE_S) -> None:
+    """Wait for a condition, bounded."""
+    deadline = CLOCK.monotonic_s() + timeout_s
+    while not condition():
+        if CLOCK.monotonic_s() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        CLOCK.sleep(0.2)

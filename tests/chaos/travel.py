@@ -15,8 +15,7 @@ import tempfile
 from pathlib import Path
 
 import k2client
-from tests.chaos.kills import until
-from tests.chaos.stack import Stack
+from tests.chaos.stack import Stack, until
 
 
 def fingerprint(k2: k2client.Client, snapshot_id: int) -> tuple[int, str]:
