@@ -87,7 +87,11 @@ def test_every_service_is_healthy(channel):
 def test_every_answer_comes_by_reflection_alone(reflected):
     assert reflected.call("k2.v1.SnapshotService", "ListSnapshots") == {}
     assert reflected.call("k2.v1.SnapshotService", "WatchSnapshots") == {}
-    assert reflected.call("k2.v1.FeedService", "ListFeeds")["feeds"][0]["state"] == "LOST"
+
+    def feed_state():
+        return reflected.call("k2.v1.FeedService", "ListFeeds")["feeds"][0]["state"]
+
+    eventually(lambda: feed_state() == "LOST")
     assert reflected.call("k2.v1.FeedService", "WatchFeeds")["feeds"]
     level = reflected.call("k2.v1.DegradationService", "GetDegradation")["degradation"]
     assert level["level"] == "DEGRADATION_LEVEL_AGGRESSIVE"  # feed, lake and query are not there
