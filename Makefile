@@ -24,10 +24,10 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
 up: setup ## run K2 on this machine: broker, registry, feed, lake, query, control
-	@$(UV) run --no-sync k2 up
+	@$(UV) run k2 up
 
 down: setup ## stop the K2 that `make up` or `k2 up -d` started
-	@$(UV) run --no-sync k2 down
+	@$(UV) run k2 down
 
 test: setup ## all tests but the benchmarks
 	@$(BIN)/coverage run -m pytest -m "not bench" && $(BIN)/coverage report --skip-covered | tail -n 3
