@@ -11,7 +11,6 @@ MIB = 1024 * KIB
 FRAME_BYTES_MAX = 1 * MIB  # one WebSocket message of a venue
 RECORD_BYTES_MAX = 1 * MIB  # one message on the tape
 RECORDING_LINE_BYTES_MAX = 8 * MIB  # one line of a recording: a frame, quoted
-DECODE_BATCH_RECORDS = 10_000  # decoded at once: stays in cache
 LABEL_BYTES_MAX = 256  # exchange, symbol, base, quote, asset class and source of one record
 VENDOR_ENTRIES_MAX = 64  # entries of vendor_data in one record
 SYMBOL_BYTES_MAX = 64  # of a symbol that is listened to
@@ -122,7 +121,6 @@ TAIL_POLL_S = 0.05
 TAIL_GATHER_S = 0.01  # records are gathered so long, unless a query waits for them
 TAIL_GATHER_RECORDS = 1000  # or unless so many come at once
 TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
-EVICT_INTERVAL_S = 5.0
 
 # Query
 SYMBOLS_PER_QUERY_MAX = 100
@@ -133,7 +131,6 @@ STREAM_S = 3600.0  # of one stream of rows, its reader's pauses included
 DEADLINE_POLL_S = 0.05  # how exactly a deadline is kept inside a statement
 WAIT_FOR_TAIL_S = 5.0
 SNAPSHOT_POLL_S = 0.5  # how often a query server looks for a newer snapshot
-REPLANS_MAX = 3
 TICKET_LIFE_S = 300.0
 TICKET_BYTES_MAX = 64 * KIB
 FLIGHT_BATCH_BYTES_MAX = 4 * MIB
@@ -156,7 +153,6 @@ DRAIN_S = 10.0
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_S = 60.0
 STACK_RSS_MAX = 2560 * MIB
-START_TIMEOUT_S = 300.0
 FETCH_ATTEMPTS_MAX = 5
 FETCH_TIMEOUT_S = 20  # without a byte
 FETCH_PAUSE_S = 1.0  # before the second try; before the n-th, n - 1 times as long
@@ -180,10 +176,9 @@ LIVE_PROBE_S = 5.0  # to find out whether a live venue can be reached
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX
-assert WAIT_FOR_TAIL_S * (REPLANS_MAX + 1) < QUERY_DEADLINE_S
+assert WAIT_FOR_TAIL_S < QUERY_DEADLINE_S
 assert HEARTBEAT_INTERVAL_S * 3 < HEARTBEAT_STALE_S
 assert FRAME_BYTES_MAX * 4 < RECORDING_LINE_BYTES_MAX, "any frame can be recorded"
-assert DECODE_BATCH_RECORDS <= CONSUME_BATCH_RECORDS
 assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX
 assert RECORD_BYTES_MAX <= DEAD_LETTER_BYTES_MAX
 assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
@@ -192,4 +187,3 @@ assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replac
 assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
 assert CHILD_DRAIN_S > DRAIN_S
-assert CHILD_START_S < START_TIMEOUT_S
