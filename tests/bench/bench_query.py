@@ -73,12 +73,12 @@ class Arrivals:
         self._pause = threading.Event()
 
     def read(self, max_records, timeout_s):
-        due = max_records // 2
-        if self.rate:
-            self._pause.wait(BATCH / self.rate)
+        due, rate = max_records // 2, self.rate  # which another thread sets
+        if rate:
+            self._pause.wait(BATCH / rate)
             now_s = CLOCK.monotonic_s()
-            due = int(min((now_s - self._read_s) * self.rate, due)) // BATCH * BATCH
-            self._read_s = now_s if due == max_records // 2 else self._read_s + due / self.rate
+            due = int(min((now_s - self._read_s) * rate, due)) // BATCH * BATCH
+            self._read_s = now_s if due == max_records // 2 else self._read_s + due / rate
         if not due:
             return []
         self._reads += 1
