@@ -119,7 +119,7 @@ def _show(view: View) -> None:
             each["state"],
             each.get("restarts"),
             each["level"],
-            "  ".join(str(address) for address in (each.get("addresses") or {}).values()),
+            "  ".join(dict.fromkeys(map(str, (each.get("addresses") or {}).values()))),
         )
         for each in content["processes"]
     ]

@@ -10,6 +10,7 @@ PROCESSES = [
     {"name": "broker", "pid": 41, "state": "SERVING", "restarts": 0, "addresses": {"kafka": "b:1"}},
     {"name": "query", "pid": 42, "state": "SERVING", "restarts": 2, "addresses": {"flight": "f:1"}},
 ]
+PROCESSES[1]["addresses"] |= {"query": "q:1", "grpc": "q:1"}
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
 
 
@@ -45,7 +46,8 @@ def test_what_runs_is_listed_with_what_the_control_plane_adds(k2, script, server
     assert query["counters"] == {"queries": "7"}
     assert people.code == 0
     assert "simulated trades from synthetic · level NORMAL" in people.stdout
-    assert "f:1" in people.stdout
+    assert "f:1  q:1" in people.stdout
+    assert people.stdout.count("q:1") == 1
 
 
 def component(**changes):
