@@ -55,6 +55,7 @@ FEED_OVERLAP_S = 10.0  # both connections open while renewing
 FEED_HIGH_WATER_INTERVAL_S = 1.0
 FEED_TICK_S = 0.02  # between two looks at what is due and what was acknowledged
 STREAMS_PER_CONNECTION_MAX = 1024
+FEEDS_MAX = 4  # that listen to the same at once
 FEED_CONNECT_S = 10.0  # for one attempt to connect
 FEED_QUIET_MAX_S = 600.0  # no trade for this long, though the venue answers: renew
 FEED_URL_BYTES_MAX = 4 * KIB  # of one subscription; more streams take another connection

@@ -60,6 +60,15 @@ class FeedSettings(_Group):
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     source: Literal["live", "recorded", "simulated"] = "live"
     stale_s: float = Field(default=limits.FEED_STALE_S, gt=0)
+    copies: int = Field(
+        default=1, ge=1, le=limits.FEEDS_MAX, description="processes that listen to the same"
+    )
+    name: str = Field(default="feed", pattern=r"^feed(-[2-9])?$", description="of this process")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all feed processes of the stack."""
+        return ("feed", *(f"feed-{number}" for number in range(2, self.copies + 1)))
 
 
 class VenueSettings(_Group):

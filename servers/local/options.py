@@ -48,7 +48,10 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
     """
     arguments = _parser().parse_args(argv)
     feed = _given(
-        venue=arguments.venue, exchange=arguments.exchange, symbols=_symbols(arguments.symbols)
+        venue=arguments.venue,
+        exchange=arguments.exchange,
+        symbols=_symbols(arguments.symbols),
+        copies=arguments.feeds,
     )
     venue = _given(rate=arguments.rate, speed=arguments.speed)
     given = loaded.model_dump(exclude_unset=True)
@@ -68,6 +71,7 @@ def _parser() -> _Parser:
     parser.add_argument("--speed", type=float)
     parser.add_argument("--symbols")
     parser.add_argument("--exchange")
+    parser.add_argument("--feeds", type=int)
     parser.add_argument("--ports", choices=("free", "fixed"), default="fixed")
     return parser
 

@@ -107,11 +107,14 @@ class Site:
             self._broker(),
             self._registry(),
             *(practice if self.practises else []),
-            Part("feed", self._python("feed"), {}, drain=0),
+            *(self._feed(name) for name in self.settings.feed.names),
             Part("lake", self._python("lake"), {}),
             Part("query", self._python("query"), {"flight": flight, "query": query}),
             Part("control", self._python("control"), {"control": control}),
         ]
+
+    def _feed(self, name: str) -> Part:
+        return Part(name, self._python("feed", K2_FEED__NAME=name), {}, drain=0)
 
     def _broker(self) -> Part:
         ports = self._broker_ports
@@ -147,9 +150,11 @@ class Site:
             drain=2,
         )
 
-    def _python(self, name: str) -> Callable[[], Command]:
-        argv = (sys.executable, "-P", "-m", "servers", name)
-        return lambda: self._marked(Command(argv, {**self.environment, **self.child_environment()}))
+    def _python(self, process: str, **more: str) -> Callable[[], Command]:
+        argv = (sys.executable, "-P", "-m", "servers", process)
+        return lambda: self._marked(
+            Command(argv, {**self.environment, **self.child_environment(), **more})
+        )
 
     def _marked(self, command: Command) -> Command:
         """With the mark by which a later stack knows a process that this one left behind."""
@@ -173,6 +178,7 @@ class Site:
             "K2_FEED__SOURCE": source_of(self.venue),
             "K2_FEED__SYMBOLS": json.dumps(settings.feed.symbols),
             "K2_FEED__EXCHANGE": self.exchange,
+            "K2_FEED__COPIES": str(settings.feed.copies),
             "K2_VENUE__LISTEN": _local(ports.venue),
             "K2_VENUE__RATE": str(settings.venue.rate),
             "K2_VENUE__SPEED": str(settings.venue.speed),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from k2 import limits, settings
@@ -18,6 +18,7 @@ from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.feed import recording
 from k2.settings import Settings
 from k2.tape import topics
+from k2.tape.board import Board
 from k2.tape.registry import SchemaStore
 from servers.local import ports, reach, stamp
 from servers.local.artifacts import Artifacts, Progress
@@ -158,11 +159,25 @@ def _supervise(site: Site, runtime: Runtime) -> None:
         update={"bootstrap": site.bootstrap, "registry_url": site.registry_url}
     )
 
+    parts = site.parts()
+
     def deploy() -> None:
         topics.deploy(tape, SchemaStore(tape.registry_url, data_dir / "schemas"))
+        forget_others(Board(tape.bootstrap, topics.HEARTBEATS), {part.name for part in parts})
 
     journal = Journal(data_dir / "run", record, runtime.clock)
-    Supervisor(site.parts(), deploy, journal, runtime, data_dir).run()
+    Supervisor(parts, deploy, journal, runtime, data_dir).run()
+
+
+def forget_others(heartbeats: Board, names: Collection[str]) -> None:
+    """Take away what was heard of processes that are no part of this stack any more.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    with closing(heartbeats):
+        for name in heartbeats.read_all().keys() - names:
+            heartbeats.put(name, None, limits.BOARD_WAIT_S)
 
 
 def _step(runtime: Runtime, name: str, message: str) -> None:

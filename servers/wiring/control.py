@@ -26,7 +26,6 @@ from servers.runtime import Runtime
 from servers.snapshot import SnapshotService
 
 PROCESS: Final = "control"
-_EXPECTED: Final = ("control", "feed", "lake", "query")
 _DISTRIBUTION: Final = "k2-lakehouse"
 _PROBE_S: Final = 0.5
 
@@ -39,7 +38,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """
     board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
     board.start()
-    heartbeats = Heartbeats(board, runtime.clock, _EXPECTED)
+    expected = (PROCESS, *settings.feed.names, "lake", "query")
+    heartbeats = Heartbeats(board, runtime.clock, expected)
     catalog = open_catalog(settings)
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
     try:

@@ -35,7 +35,6 @@ from k2.tape.registry import SchemaStore, fingerprint
 from servers.heartbeat import SERVING, Heart, Sample, process_signals
 from servers.runtime import Runtime
 
-PROCESS = "feed"
 _STARTING = "STARTING"
 _WAIT_S = 0.5
 _GAPS_SHOWN = 10
@@ -139,7 +138,7 @@ def _feed(runtime: Runtime, gauges: Gauges, letters: LetterBox, heartbeats: Boar
     heart = Heart(
         board=heartbeats,
         clock=runtime.clock,
-        process=PROCESS,
+        process=gauges.name,
         run_id=runtime.run_id,
         addresses={},
         sample=gauges.sample,
@@ -162,6 +161,7 @@ class Gauges:
     """What the feed's heart says.
 
     Attributes:
+        name: of this process.
         state: STARTING until everything is subscribed for the first time, then SERVING.
         pump: as given.
     """
@@ -169,6 +169,7 @@ class Gauges:
     def __init__(
         self, *, settings: Settings, clock: Clock, intake: Intake, tape: TapeProducer, pump: Pump
     ) -> None:
+        self.name = settings.feed.name
         self.state = _STARTING
         self._settings = settings
         self._clock = clock

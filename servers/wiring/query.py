@@ -37,7 +37,6 @@ from servers.ticket import KEY_BYTES, Signer, signing_key
 from servers.wiring.control import source_of
 
 PROCESS: Final = "query"
-_PEERS: Final = ("feed", "lake", "query")
 _WAIT_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
@@ -154,7 +153,8 @@ def _partitions(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> int |
 def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:
     """What plans and answers, joined."""
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
-    level = Heartbeats(sides.board, runtime.clock, _PEERS).level
+    peers = (*settings.feed.names, "lake", PROCESS)
+    level = Heartbeats(sides.board, runtime.clock, peers).level
     planner = Planner(
         plans=sides.view, signer=signer, clock=runtime.clock, level=level, location=uri
     )

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from k2 import settings
 from k2.clock import SystemClock
 
@@ -96,6 +98,10 @@ class Stack:
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `k2 status` says of each process, by name."""
         return {process["name"]: process for process in self.json("status")["processes"]}
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """The environment of a process of this stack, to start another like it."""
+        return psutil.Process(int(self.processes()[name]["pid"])).environ()
 
     def kill(self, name: str) -> int:
         """`kill -9` one process of this stack; its pid."""

@@ -30,6 +30,7 @@ _ADDRESSES = ("control", "flight", "broker", "registry", "venue")
 @click.option("--speed", type=float, help="Of a recording; 0 = as fast as it is taken.")
 @click.option("--symbols", metavar="A,B", help="What to listen to.")
 @click.option("--exchange", help="Id space of the trades, such as BINANCE_UM.")
+@click.option("--feeds", type=int, help="Processes that listen to the same.  [default: 1]")
 @click.option(
     "--ports",
     type=click.Choice(["free", "fixed"]),
@@ -46,6 +47,7 @@ def up(  # noqa: PLR0913, PLR0917 one parameter an option
     speed: float | None,
     symbols: str | None,
     exchange: str | None,
+    feeds: int | None,
     ports: str | None,
     as_json: bool,
     data_dir: Path | None,
@@ -62,6 +64,7 @@ def up(  # noqa: PLR0913, PLR0917 one parameter an option
             "--speed": speed,
             "--symbols": symbols,
             "--exchange": exchange,
+            "--feeds": feeds,
             "--ports": ports,
         }
     )

@@ -24,7 +24,7 @@ def test_arguments_go_before_settings(tmp_path):
     options = read(
         *("--data-dir", str(tmp_path / "x"), "--venue", "synthetic", "--rate", "2000"),
         *("--speed", "0", "--symbols", "BTCUSDT, ETHUSDT,BTCUSDT", "--exchange", "BINANCE_UM"),
-        *("--ports", "free"),
+        *("--ports", "free", "--feeds", "2"),
         data_dir=tmp_path,
         feed={"stale_s": 7.0, "exchange": "OTHER"},
     )
@@ -35,6 +35,7 @@ def test_arguments_go_before_settings(tmp_path):
     assert config.feed.exchange == "BINANCE_UM"
     assert config.feed.venue == "synthetic"
     assert config.feed.stale_s == 7.0
+    assert config.feed.names == ("feed", "feed-2")
     assert options.ports == "free"
     assert options.exchange_asked
 
@@ -57,6 +58,8 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ["--symbols", ","],
         ["--symbols", "BTC USDT"],
         ["--symbols", "a/b"],
+        ["--feeds", "0"],
+        ["--feeds", "5"],
         ["--exchange", "binance"],
         ["--nonsense"],
         ["extra"],

@@ -21,8 +21,9 @@ PORTS = Ports(
 )
 
 
-def site(tmp_path, venue="synthetic"):
-    config = settings.load(data_dir=tmp_path, feed={"symbols": ("A", "B")}, venue={"rate": 9})
+def site(tmp_path, venue="synthetic", **feed):
+    feed = {"symbols": ("A", "B")} | feed
+    config = settings.load(data_dir=tmp_path, feed=feed, venue={"rate": 9})
     return Site(
         settings=config,
         ports=PORTS,
@@ -66,6 +67,17 @@ def test_children_get_everything_by_settings(tmp_path, monkeypatch):
     assert loaded.control.listen == "127.0.0.1:1"
     assert loaded.query.listen_flight == "127.0.0.1:2"
     assert loaded.query.listen_grpc == loaded.control.query_address == "127.0.0.1:3"
+
+
+def test_several_feeds_listen_to_the_same_under_names_of_their_own(tmp_path, monkeypatch):
+    several = site(tmp_path, copies=2)
+    feeds = [part for part in several.parts() if part.name.startswith("feed")]
+    assert [part.name for part in feeds] == ["feed", "feed-2"]
+    assert [part.prepare().env["K2_FEED__NAME"] for part in feeds] == ["feed", "feed-2"]
+    assert {part.prepare().argv[-1] for part in feeds} == {"feed"}
+    for name, value in several.child_environment().items():
+        monkeypatch.setenv(name, value)
+    assert settings.load().feed.names == ("feed", "feed-2")
 
 
 def test_a_recording_is_played_by_the_venue(tmp_path):

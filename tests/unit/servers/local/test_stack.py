@@ -12,7 +12,7 @@ from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.options import Options
 from servers.local.record import holding
-from servers.local.stack import check_room, check_writable, disk_error, run_stack
+from servers.local.stack import check_room, check_writable, disk_error, forget_others, run_stack
 from servers.runtime import Runtime
 
 
@@ -62,6 +62,32 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
     error = refused(options(tmp_path))
     assert error.reason is Reason.NOT_WRITABLE
     assert str(tmp_path / "data") in error.message
+
+
+def test_a_process_that_is_no_part_any_more_is_not_waited_for():
+    board = Notices({"feed": {}, "feed-2": {}, "lake": {}})
+    forget_others(board, {"feed", "lake", "query"})
+    assert board.read_all() == {"feed": {}, "lake": {}}
+    assert board.closed
+
+
+class Notices:
+    """A board as far as the stack uses it."""
+
+    def __init__(self, documents):
+        self.documents = documents
+        self.closed = False
+
+    def read_all(self):
+        return dict(self.documents)
+
+    def put(self, key, value, wait_s):
+        assert value is None
+        assert wait_s > 0
+        del self.documents[key]
+
+    def close(self):
+        self.closed = True
 
 
 @pytest.mark.parametrize("name", ["a,b", "a;b"])
