@@ -37,6 +37,7 @@ BOARD_WAIT_S = 10.0  # to read a compacted topic to its end, or to have a record
 BOARD_RECORDS_MAX = 10_000  # unacknowledged records of a board
 DEAD_LETTER_BYTES_MAX = 16 * MIB  # original bytes kept of one dead letter
 DEAD_LETTERS_RETENTION_BYTES = 1024 * MIB
+GAPS_RETENTION_BYTES = 256 * MIB
 SKIPPED_ITEMS_MAX = 1024  # items of an array or map in a field that K2 does not know
 LABELS_KNOWN_MAX = 10_000  # distinct labels a decoder remembers
 REGISTRY_REQUEST_S = 5.0

@@ -21,6 +21,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.types import (
+    BinaryType,
     DecimalType,
     IcebergType,
     IntegerType,
@@ -70,7 +71,8 @@ def iceberg_schema(event: Event) -> Schema:
             inner += 2
         else:
             kind = _ICEBERG[field.kind]
-        fields.append(NestedField(number, field.name, kind, required=True, doc=field.doc))
+        required = not field.nullable
+        fields.append(NestedField(number, field.name, kind, required=required, doc=field.doc))
     return Schema(*fields)
 
 
@@ -82,6 +84,7 @@ _ICEBERG: dict[Kind, IcebergType] = {
     Kind.TIME: TimestamptzType(),
     Kind.PRICE: DecimalType(limits.PRICE_DIGITS, limits.PRICE_SCALE),
     Kind.QUANTITY: DecimalType(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
+    Kind.BYTES: BinaryType(),
 }
 
 

@@ -28,6 +28,7 @@ class Kind(Enum):
     PRICE = "price"
     QUANTITY = "quantity"
     LABELS = "labels"
+    BYTES = "bytes"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Field:
         kind: its type.
         doc: its meaning, in the data dictionary, the Avro schema and the Iceberg table.
         on_tape: whether a message carries it.
+        nullable: whether a row may lack it.
     """
 
     name: str
     kind: Kind
     doc: str
     on_tape: bool = True
+    nullable: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,49 @@ TRADE = Event(
     ),
 )
 
+GAP = Event(
+    name="Gap",
+    doc=(
+        "Trade ids that are missing, and what became of them: from this event on they have this"
+        " state, whatever was said of them before. Repeating one changes nothing."
+    ),
+    fields=(
+        Field("exchange", Kind.STRING, "Id space of the venue: BINANCE."),
+        Field("symbol", Kind.STRING, "As the venue prints it: BTCUSDT."),
+        Field("first_id", Kind.LONG, "The first of the missing trade ids."),
+        Field("last_id", Kind.LONG, "The last of the missing trade ids, itself missing."),
+        Field("detected", Kind.TIME, "When they were found missing (UTC)."),
+        Field("cause", Kind.STRING, "SEQUENCE, DISCONNECT, OUTAGE, SHED, REFUSED or EPOCH."),
+        Field("state", Kind.STRING, "OPEN, FILLED or UNFILLABLE."),
+        Field("recorded", Kind.TIME, "When this event was made (UTC)."),
+        Field("filled_at", Kind.TIME, "When the trades came; null unless FILLED.", nullable=True),
+        Field("reason", Kind.STRING, "Why not; null unless UNFILLABLE.", nullable=True),
+        Field("feed", Kind.STRING, "The run of the feed, or what else made this event."),
+        Field("tape_epoch", Kind.INT, "Life of the topic k2.gaps.", on_tape=False),
+        Field("tape_partition", Kind.INT, "Partition of k2.gaps: 0.", on_tape=False),
+        Field("tape_offset", Kind.LONG, "Offset on k2.gaps.", on_tape=False),
+    ),
+)
+
+DEAD_LETTER = Event(
+    name="DeadLetter",
+    doc="One record that K2 could not take, with its bytes. Identity: the four origin columns.",
+    fields=(
+        Field("origin", Kind.STRING, "The topic it sits on, or the run of the feed it came from."),
+        Field("origin_epoch", Kind.INT, "Life of that topic."),
+        Field("origin_partition", Kind.INT, "Partition of that topic; 0 for a feed."),
+        Field("origin_offset", Kind.LONG, "Offset there, or the number of the feed's letter."),
+        Field("schema_id", Kind.LONG, "The schema it names; null for none.", nullable=True),
+        Field("fault", Kind.STRING, "What is wrong with it: a Fault of market/events.py."),
+        Field("error", Kind.STRING, "The same for a person."),
+        Field("judged", Kind.TIME, "When it was found wrong (UTC)."),
+        Field("value", Kind.BYTES, "Its bytes as they were; null for none.", nullable=True),
+        Field("tape_epoch", Kind.INT, "Life of the topic k2.dead-letters.", on_tape=False),
+        Field("tape_partition", Kind.INT, "Partition of k2.dead-letters: 0.", on_tape=False),
+        Field("tape_offset", Kind.LONG, "Offset on k2.dead-letters.", on_tape=False),
+    ),
+)
+
 _ARROW: dict[Kind, pa.DataType] = {
     Kind.STRING: pa.string(),
     Kind.SIDE: pa.string(),
@@ -97,6 +143,7 @@ _ARROW: dict[Kind, pa.DataType] = {
     Kind.PRICE: pa.decimal128(limits.PRICE_DIGITS, limits.PRICE_SCALE),
     Kind.QUANTITY: pa.decimal128(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
     Kind.LABELS: pa.map_(pa.string(), pa.string()),
+    Kind.BYTES: pa.binary(),
 }
 
 _AVRO: dict[Kind, object] = {
@@ -118,14 +165,15 @@ _AVRO: dict[Kind, object] = {
         "scale": limits.QUANTITY_SCALE,
     },
     Kind.LABELS: {"type": "map", "values": "string"},
+    Kind.BYTES: "bytes",
 }
 
 
 @cache
 def arrow_schema(event: Event) -> pa.Schema:
-    """The event's Arrow schema: every column, in order, none nullable."""
+    """The event's Arrow schema: every column, in order."""
     return pa.schema(
-        [pa.field(field.name, _ARROW[field.kind], nullable=False) for field in event.fields]
+        [pa.field(each.name, _ARROW[each.kind], nullable=each.nullable) for each in event.fields]
     )
 
 
@@ -136,9 +184,12 @@ def avro_schema(event: Event) -> dict[str, object]:
         "name": event.name,
         "namespace": "k2.market",
         "doc": event.doc,
-        "fields": [
-            {"name": field.name, "type": _AVRO[field.kind], "doc": field.doc}
-            for field in event.fields
-            if field.on_tape
-        ],
+        "fields": [_avro_field(field) for field in event.fields if field.on_tape],
     }
+
+
+def _avro_field(field: Field) -> dict[str, object]:
+    made = {"name": field.name, "type": _AVRO[field.kind], "doc": field.doc}
+    if field.nullable:
+        made |= {"type": ["null", _AVRO[field.kind]], "default": None}
+    return made

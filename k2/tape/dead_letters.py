@@ -7,20 +7,17 @@ committing publishes again: readers take a position once, whatever the number of
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Message
 
 from k2 import limits
-from k2.errors import Reason, Unavailable
 from k2.market.events import Fault
 from k2.tape import topics
 from k2.tape.board import read_topic
-from k2.tape.client import translate
-from k2.tape.producer import producer_configuration
+from k2.tape.delivery import Delivery, Record
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,7 @@ class DeadLetterOffice:
     def __init__(self, bootstrap: str, topic: str = topics.DEAD_LETTERS) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        size_max = limits.DEAD_LETTER_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
-        self._producer = Producer(
-            producer_configuration(
-                bootstrap,
-                message_max_bytes=size_max,
-                queue_buffering_max_kbytes=4 * size_max // limits.KIB,
-            )
-        )
+        self._delivery = Delivery(bootstrap, topic, limits.DEAD_LETTER_BYTES_MAX)
 
     def publish(self, letters: Sequence[DeadLetter], wait_s: float = limits.BOARD_WAIT_S) -> None:
         """Publish letters; returns when every one is acknowledged.
@@ -73,38 +63,7 @@ class DeadLetterOffice:
         Raises:
             Unavailable: not all were acknowledged within `wait_s`; publish them again.
         """
-        if not letters:
-            return
-        receipt = _Receipt(len(letters))
-        for letter in letters:
-            self._produce(letter, receipt, wait_s)
-        if self._producer.flush(wait_s) == 0:
-            receipt.done.wait(wait_s)  # another thread's flush may be delivering it just now
-        if receipt.error is not None:
-            raise translate(receipt.error, "dead letters were not acknowledged")
-        if not receipt.done.is_set():
-            self._producer.purge(in_flight=False)
-            raise _unacknowledged(wait_s)
-
-    def _produce(self, letter: DeadLetter, receipt: _Receipt, wait_s: float) -> None:
-        value = letter.value
-        for _ in range(2):
-            try:
-                self._producer.produce(
-                    self._topic,
-                    None if value is None else value[: limits.DEAD_LETTER_BYTES_MAX],
-                    f"{letter.topic}/{letter.epoch}/{letter.partition}/{letter.offset}",
-                    0,
-                    on_delivery=receipt.acknowledge,
-                    headers=headers_of(letter),
-                )
-            except BufferError:
-                self._producer.flush(wait_s)
-            except KafkaException as error:
-                raise translate(error, "cannot publish a dead letter") from error
-            else:
-                return
-        raise _unacknowledged(wait_s)
+        self._delivery.send([_record_of(letter) for letter in letters], wait_s)
 
     def read_all(self) -> Iterator[DeadLetter]:
         """Every letter retained, up to the end of the topic at the call; positions may repeat.
@@ -117,27 +76,15 @@ class DeadLetterOffice:
 
     def close(self) -> None:
         """Let the connection go; every published letter is acknowledged already."""
-        self._producer.close()
+        self._delivery.close()
 
 
-class _Receipt:
-    def __init__(self, awaited: int) -> None:
-        self.error: KafkaError | None = None
-        self.done = threading.Event()
-        self._left = awaited
-
-    def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
-        self.error = self.error or error
-        self._left -= 1
-        if self._left == 0:
-            self.done.set()
-
-
-def _unacknowledged(wait_s: float) -> Unavailable:
-    return Unavailable(
-        Reason.TAPE_UNAVAILABLE,
-        f"dead letters were not acknowledged within {wait_s} s",
-        retry_after_s=limits.RECONNECT_MAX_S,
+def _record_of(letter: DeadLetter) -> Record:
+    value = letter.value
+    return Record(
+        f"{letter.topic}/{letter.epoch}/{letter.partition}/{letter.offset}",
+        None if value is None else value[: limits.DEAD_LETTER_BYTES_MAX],
+        headers_of(letter),
     )
 
 

@@ -28,6 +28,7 @@ PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `placement.py`
 HEARTBEATS = "k2.heartbeats"
 HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
 DEAD_LETTERS = "k2.dead-letters"
+GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `ledger.py`
 
 EPOCH = 0  # of the tape; a new one begins when its topic is made again
 
@@ -76,10 +77,10 @@ def subject(topic: str) -> str:
 
 
 def deploy(tape: TapeSettings, schemas: Schemas) -> int:
-    """Make the topics that are missing and register the trade's schema; repeatable.
+    """Make the topics that are missing and register the events' schemas; repeatable.
 
     Returns:
-        The schema id that producers put on messages.
+        The schema id that producers put on trades.
 
     Raises:
         Data: PARTITIONS_CHANGED when the trades topic exists with another partition count.
@@ -90,6 +91,7 @@ def deploy(tape: TapeSettings, schemas: Schemas) -> int:
         _created(topic, future)
     _check_partitions(admin, tape)
     _await_leaders(tape)
+    schemas.register(subject(GAPS), schema.avro_schema(schema.GAP))
     return schemas.register(subject(tape.topic), schema.avro_schema(schema.TRADE))
 
 
@@ -114,10 +116,16 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
         "retention.bytes": str(limits.DEAD_LETTERS_RETENTION_BYTES),
         "max.message.bytes": str(limits.DEAD_LETTER_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX),
     }
+    gaps = {
+        "retention.ms": "-1",
+        "retention.bytes": str(limits.GAPS_RETENTION_BYTES),
+        "max.message.bytes": str(record_bytes),
+    }
     return [
         NewTopic(tape.topic, partition_count(tape), config=trades),
         *(NewTopic(name, 1, config=compacted) for name in (PARTITIONS, HEARTBEATS, HIGH_WATER)),
         NewTopic(DEAD_LETTERS, 1, config=dead),
+        NewTopic(GAPS, 1, config=gaps),
     ]
 
 
@@ -156,7 +164,7 @@ def _await_leaders(tape: TapeSettings) -> None:
     asker = TapeAdmin(tape.bootstrap)
     try:
         persist(lambda: asker.log_ends(tape.topic, partition_count(tape)))
-        for topic in (PARTITIONS, HEARTBEATS, HIGH_WATER, DEAD_LETTERS):
+        for topic in (PARTITIONS, HEARTBEATS, HIGH_WATER, DEAD_LETTERS, GAPS):
             persist(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
     finally:
         asker.close()

@@ -9,11 +9,15 @@ from confluent_kafka.admin import AdminClient
 
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason
 from k2.market.events import Fault
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.schema import GAP, avro_schema
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetter, DeadLetterOffice
+from k2.tape.ledger import GapLedger
 from k2.tape.producer import TapeProducer
 from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
@@ -22,10 +26,13 @@ _numbers = count()
 
 
 class NoRegistry:
-    """Deployment of topics alone."""
+    """Deployment of topics alone; every id means a gap event."""
 
     def register(self, subject, schema):
         return 1
+
+    def schema(self, schema_id):
+        return avro_schema(GAP)
 
 
 class RealTape:
@@ -58,6 +65,9 @@ class RealTape:
 
     def office(self):
         return self._keep(DeadLetterOffice(self.settings.bootstrap))
+
+    def ledger(self):
+        return self._keep(GapLedger(self.settings.bootstrap, NoRegistry()))
 
     def remove_before(self, partition, offset):
         admin = AdminClient({"bootstrap.servers": self.settings.bootstrap})
@@ -399,3 +409,37 @@ def test_letters_keep_bytes_and_position(tape):
 
 def test_no_letters_are_published_at_once(tape):
     tape.office().publish([], 0)
+
+
+# --- the ledger of gaps -------------------------------------------------------------------------
+
+
+def gap(symbol, first, last, **changes):
+    time_us = 1_700_000_000_000_000
+    told = {"cause": Cause.DISCONNECT, "state": GapState.OPEN, "feed": "feed:1"} | changes
+    return GapEvent(
+        Instrument("BINANCE", symbol), first, last, time_us, recorded_us=time_us + 1, **told
+    )
+
+
+def test_gap_events_come_back_in_the_order_they_were_told(tape, key):
+    ledger = tape.ledger()
+    events = [
+        gap(key, 10, 19),
+        gap(key, 10, 14, state=GapState.FILLED, filled_at_us=1_700_000_001_000_000),
+        gap(key, 15, 19, state=GapState.UNFILLABLE, reason="the venue has them no more: ü"),
+        gap(key, 10, 14, state=GapState.FILLED, filled_at_us=1_700_000_001_000_000),
+    ]
+    ledger.publish(events[:1], 10)
+    ledger.publish(events[1:], 10)
+    entries = [each for each in ledger.read_all() if each.event.instrument.symbol == key]
+    assert [each.event for each in entries] == events
+    assert [each.offset for each in entries] == sorted({each.offset for each in entries})
+
+
+def test_an_event_that_contradicts_itself_is_not_published(tape, key):
+    ledger = tape.ledger()
+    with pytest.raises(Invalid) as caught:
+        ledger.publish([gap(key, 1, 2), gap(key, 10, 9)], 10)
+    assert caught.value.reason is Reason.BAD_REQUEST
+    assert not [each for each in ledger.read_all() if each.event.instrument.symbol == key]

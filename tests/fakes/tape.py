@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
+from k2.market.events import Fault
+from k2.market.gaps import check_gap
 from k2.tape.consumer import RawBatch
+from k2.tape.ledger import Entry
 from k2.tape.topics import TapeFacts
 
 
@@ -47,6 +50,7 @@ class FakeTape:
         self.logs = [Log() for _ in range(partitions)]
         self.boards = {}
         self.letters = []
+        self.gaps = []
         self.groups = {}
         self.changed = threading.Condition()
         self._away = False
@@ -104,6 +108,9 @@ class FakeTape:
 
     def office(self):
         return FakeOffice(self)
+
+    def ledger(self):
+        return FakeLedger(self)
 
     def ask(self):
         if self._away:
@@ -334,6 +341,27 @@ class FakeOffice:
     def read_all(self):
         self._tape.ask()
         return iter(list(self._tape.letters))
+
+    def close(self):
+        pass
+
+
+class FakeLedger:
+    """`GapLedger`."""
+
+    def __init__(self, tape):
+        self._tape = tape
+
+    def publish(self, events, wait_s=10.0):
+        for event in events:
+            if check_gap(event) is not Fault.NONE:
+                raise Invalid(Reason.BAD_REQUEST, f"{event}")
+        self._tape.ask()
+        self._tape.gaps.extend(events)
+
+    def read_all(self):
+        self._tape.ask()
+        return iter([Entry(offset, event) for offset, event in enumerate(self._tape.gaps)])
 
     def close(self):
         pass

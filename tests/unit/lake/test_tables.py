@@ -5,7 +5,7 @@ import pytest
 from k2.errors import Data, Reason
 from k2.lake.catalog import open_catalog
 from k2.lake.tables import TRADES, assert_ours, ensure_tables, iceberg_schema
-from k2.market.schema import TRADE
+from k2.market.schema import GAP, TRADE
 from k2.settings import Settings
 
 
@@ -71,3 +71,8 @@ def test_a_table_that_lacks_a_column_is_refused(lake):
     assert "vendor_data" in caught.value.message
     assert TRADES == ("market", "trades")
     assert iceberg_schema(TRADE).find_field("vendor_data").required
+
+
+def test_a_column_that_may_be_lacking_is_optional():
+    lacking = {field.name for field in iceberg_schema(GAP).fields if not field.required}
+    assert lacking == {"filled_at", "reason"}

@@ -1,7 +1,15 @@
 import fastavro
 import pyarrow as pa
+import pytest
 
-from k2.market.schema import LABEL_COLUMNS, TRADE, arrow_schema, avro_schema
+from k2.market.schema import (
+    DEAD_LETTER,
+    GAP,
+    LABEL_COLUMNS,
+    TRADE,
+    arrow_schema,
+    avro_schema,
+)
 
 
 def test_the_columns_of_a_trade_are_pinned():
@@ -29,3 +37,26 @@ def test_avro_is_valid_and_carries_all_but_the_position():
     names = [field["name"] for field in parsed["fields"]]
     assert names == [name for name in TRADE.columns if not name.startswith("tape_")]
     assert all(field["doc"] for field in parsed["fields"])
+
+
+def test_the_columns_of_the_ledgers_events_are_pinned():
+    assert GAP.columns == (
+        "exchange", "symbol", "first_id", "last_id", "detected", "cause", "state", "recorded",
+        "filled_at", "reason", "feed", "tape_epoch", "tape_partition", "tape_offset",
+    )  # fmt: skip
+    assert DEAD_LETTER.columns == (
+        "origin", "origin_epoch", "origin_partition", "origin_offset", "schema_id", "fault",
+        "error", "judged", "value", "tape_epoch", "tape_partition", "tape_offset",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event", "nullable"),
+    [(GAP, {"filled_at", "reason"}), (DEAD_LETTER, {"schema_id", "value"}), (TRADE, set())],
+)
+def test_a_column_that_may_be_lacking_is_so_in_every_form(event, nullable):
+    assert {field.name for field in arrow_schema(event) if field.nullable} == nullable
+    fields = avro_schema(event)["fields"]
+    assert {field["name"] for field in fields if "default" in field} == nullable
+    assert {field["name"] for field in fields if isinstance(field["type"], list)} == nullable
+    fastavro.parse_schema(avro_schema(event))

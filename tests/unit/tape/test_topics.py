@@ -18,14 +18,16 @@ def test_the_subject_is_that_of_the_topics_values():
     assert topics.subject("market.trades") == "market.trades-value"
 
 
-def test_boards_are_compacted_and_letters_are_kept():
+def test_boards_are_compacted_and_letters_and_gaps_are_kept():
     made = layout()
     for name in (topics.PARTITIONS, topics.HEARTBEATS, topics.HIGH_WATER):
         assert made[name].num_partitions == 1
         assert made[name].config["cleanup.policy"] == "compact"
-    letters = made[topics.DEAD_LETTERS].config
-    assert "cleanup.policy" not in letters
-    assert letters["retention.ms"] == "-1"
+    for name in (topics.DEAD_LETTERS, topics.GAPS):
+        assert made[name].num_partitions == 1
+        assert "cleanup.policy" not in made[name].config
+        assert made[name].config["retention.ms"] == "-1"
+        assert int(made[name].config["retention.bytes"]) > 0
 
 
 def test_retention_is_bounded_by_hours_and_bytes():

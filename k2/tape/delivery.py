@@ -1,0 +1,106 @@
+"""Records that must be acknowledged before their sender goes on, a few at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from k2 import limits
+from k2.errors import Reason, Unavailable
+from k2.tape.client import translate
+from k2.tape.producer import producer_configuration
+
+
+class Record(NamedTuple):
+    """What is sent to partition 0 of a topic."""
+
+    key: str
+    value: bytes | None
+    headers: Mapping[str, str | bytes | None] | None = None
+
+
+class Delivery:
+    """Sends records to one topic of one partition. Thread-safe.
+
+    Args:
+        bootstrap: of the tape.
+        topic: a name of `topics.py`.
+        record_bytes_max: of one record.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, record_bytes_max: int) -> None:
+        self._topic = topic
+        size_max = record_bytes_max + limits.MESSAGE_OVERHEAD_BYTES_MAX
+        self._producer = Producer(
+            producer_configuration(
+                bootstrap,
+                message_max_bytes=size_max,
+                queue_buffering_max_kbytes=4 * size_max // limits.KIB,
+            )
+        )
+
+    def send(self, records: Sequence[Record], wait_s: float) -> None:
+        """Send records; returns when every one is acknowledged.
+
+        Raises:
+            Unavailable: not all were acknowledged within `wait_s`; send them again.
+            Invalid: LIMIT_OUT_OF_BOUNDS when one is larger than a record may be.
+        """
+        if not records:
+            return
+        receipt = _Receipt(len(records))
+        for record in records:
+            self._produce(record, receipt, wait_s)
+        if self._producer.flush(wait_s) == 0:
+            receipt.done.wait(wait_s)  # another thread's flush may be delivering it just now
+        if receipt.error is not None:
+            raise translate(receipt.error, f"{self._topic} did not take a record")
+        if not receipt.done.is_set():
+            self._producer.purge(in_flight=False)
+            raise self._unacknowledged(wait_s)
+
+    def close(self) -> None:
+        """Let the connection go; every record sent is acknowledged already."""
+        self._producer.close()
+
+    def _produce(self, record: Record, receipt: _Receipt, wait_s: float) -> None:
+        for _ in range(2):
+            try:
+                self._producer.produce(
+                    self._topic,
+                    record.value,
+                    record.key,
+                    0,
+                    on_delivery=receipt.acknowledge,
+                    headers=None if record.headers is None else dict(record.headers),
+                )
+            except BufferError:
+                self._producer.flush(wait_s)
+            except KafkaException as error:
+                raise translate(error, f"cannot send to {self._topic}") from error
+            else:
+                return
+        raise self._unacknowledged(wait_s)
+
+    def _unacknowledged(self, wait_s: float) -> Unavailable:
+        return Unavailable(
+            Reason.TAPE_UNAVAILABLE,
+            f"{self._topic} did not acknowledge within {wait_s} s",
+            retry_after_s=limits.RECONNECT_MAX_S,
+        )
+
+
+class _Receipt:
+    def __init__(self, awaited: int) -> None:
+        self.error: KafkaError | None = None
+        self.done = threading.Event()
+        self._left = awaited
+
+    def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
+        self.error = self.error or error
+        self._left -= 1
+        if self._left == 0:
+            self.done.set()
