@@ -135,6 +135,8 @@ WAIT_FOR_TAIL_S = 5.0
 SNAPSHOT_POLL_S = 0.5  # how often a query server looks for a newer snapshot
 TICKET_LIFE_S = 300.0
 TICKET_BYTES_MAX = 64 * KIB
+PARTITIONS_MAX = 1024  # of a tape that a read token names
+READ_TOKEN_CHARS_MAX = 16 * KIB
 FLIGHT_BATCH_BYTES_MAX = 4 * MIB
 QUERY_MEMORY_BYTES_MAX = 512 * MIB
 QUERY_THREADS = 2
@@ -188,4 +190,6 @@ assert FEED_TICK_S < FEED_BACKOFF_MIN_S < FEED_BACKOFF_MAX_S < FEED_QUIET_MAX_S
 assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replaced, not lost"
 assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
+assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
+assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
 assert CHILD_DRAIN_S > DRAIN_S

@@ -17,7 +17,7 @@ from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES
 from k2.errors import Invalid, Reason
 from k2.lake.snapshot import LakeSnapshot
-from k2.market.offsets import OffsetVector, TimeRange
+from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.provenance import Provenance
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.v1 import (
@@ -30,6 +30,7 @@ from k2.v1 import (
 )
 from k2.v1.degradation_service_pb2 import DegradationLevel
 from k2.v1.error_reason_pb2 import ErrorReason
+from servers import read_token
 from servers.heartbeat import SERVING, Beat, platform_level
 
 # --- in ------------------------------------------------------------------------------------------
@@ -39,12 +40,12 @@ def request_from(message: query_service_pb2.PlanQueryRequest) -> TradesRequest:
     """The question of a PlanQueryRequest.
 
     Raises:
-        Invalid: BAD_REQUEST when a part of it has no meaning.
+        Invalid: BAD_REQUEST when a part of it has no meaning, BAD_TOKEN when that is its token.
     """
     if message.WhichOneof("query") != "trades":
         raise _bad("query", "the request asks nothing: set `trades`")
     trades = message.trades
-    consistency, snapshot, time_us = _as_of(trades)
+    consistency, snapshot, time_us, token = _as_of(trades)
     return TradesRequest(
         symbols=tuple(trades.symbols),
         exchanges=tuple(trades.exchanges),
@@ -56,19 +57,21 @@ def request_from(message: query_service_pb2.PlanQueryRequest) -> TradesRequest:
         consistency=consistency,
         as_of_snapshot=snapshot,
         as_of_time_us=time_us,
+        as_of_token=token,
         allow_partial=trades.allow_partial,
     )
 
 
 def _as_of(
     trades: query_service_pb2.TradesRequest,
-) -> tuple[Consistency, int | None, int | None]:
+) -> tuple[Consistency, int | None, int | None, ReadToken | None]:
     which = trades.WhichOneof("as_of")
     snapshot = trades.as_of_snapshot_id if which == "as_of_snapshot_id" else None
     time_us = time_us_from(trades.as_of_time, "as_of_time") if which == "as_of_time" else None
+    token = read_token.from_text(trades.as_of_token) if which == "as_of_token" else None
     if trades.consistency == query_service_pb2.CONSISTENCY_UNSPECIFIED:
-        return (Consistency.AS_OF if which else Consistency.UNION), snapshot, time_us
-    return _consistency(trades.consistency), snapshot, time_us
+        return (Consistency.AS_OF if which else Consistency.UNION), snapshot, time_us, token
+    return _consistency(trades.consistency), snapshot, time_us, token
 
 
 def _range(message: market_pb2.TimeRange) -> TimeRange:
@@ -130,10 +133,7 @@ def request_to(request: TradesRequest) -> query_service_pb2.PlanQueryRequest:
     trades = query_service_pb2.TradesRequest(
         symbols=request.symbols,
         exchanges=request.exchanges,
-        range=market_pb2.TimeRange(
-            start_time=_maybe_time(request.range.start_us),
-            end_time=_maybe_time(request.range.end_us),
-        ),
+        range=range_to(request.range),
         columns=request.columns,
         limit=request.limit,
         order=query_service_pb2.Order.Value(f"ORDER_{request.order.name}"),
@@ -146,6 +146,8 @@ def request_to(request: TradesRequest) -> query_service_pb2.PlanQueryRequest:
         trades.as_of_snapshot_id = request.as_of_snapshot
     if request.as_of_time_us is not None:
         trades.as_of_time.CopyFrom(time_to(request.as_of_time_us))
+    if request.as_of_token is not None:
+        trades.as_of_token = read_token.to_text(request.as_of_token)
     return query_service_pb2.PlanQueryRequest(trades=trades)
 
 
@@ -157,6 +159,13 @@ def time_to(time_us: int) -> timestamp_pb2.Timestamp:
 
 def _maybe_time(time_us: int | None) -> timestamp_pb2.Timestamp | None:
     return None if time_us is None else time_to(time_us)
+
+
+def range_to(times: TimeRange) -> market_pb2.TimeRange:
+    """Event times; what is unbounded is unset."""
+    return market_pb2.TimeRange(
+        start_time=_maybe_time(times.start_us), end_time=_maybe_time(times.end_us)
+    )
 
 
 def vector_to(vector: OffsetVector) -> market_pb2.OffsetVector:
@@ -232,6 +241,8 @@ def provenance_to(provenance: Provenance, level: Level) -> market_pb2.Provenance
             for part in provenance.missing
         ],
         newest_receive_time=_maybe_time(provenance.newest_receive_us),
+        token=read_token.to_text(provenance.token),
+        range=range_to(provenance.range),
     )
 
 

@@ -4,6 +4,8 @@ Tail, codec, placement, view and executor are the real ones; the writer folds an
 the lake's does, without Iceberg.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,14 +34,14 @@ PARTITIONS = 4
 class QueryStack:
     """One partition a tier: BTC, ETH are in 0, BNB, SOL in 1, ADA in 2, all others in 3."""
 
-    def __init__(self, folder, *, threads=True, clock=None, **tail):
+    def __init__(self, folder, *, clock=None, tape=None, snapshots=None, **tail):
         self.folder = folder
-        self.tape = FakeTape(partitions=PARTITIONS)
+        self.tape = tape or FakeTape(partitions=PARTITIONS)
         self.clock = clock or ManualClock(NOW_US)
         self.decoder = Decoder(Schemas())
         self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
-        self.snapshots = FakeSnapshots()
-        self.lake = LakeSide(self.snapshots, PARTITIONS)
+        self.snapshots = snapshots or FakeSnapshots()
+        self.lake = LakeSide(self.snapshots, PARTITIONS, self.tape.topic_id)
         self.committed = OffsetVector.zero(0, PARTITIONS)
         self.states = {partition: FoldState() for partition in range(PARTITIONS)}
         self.files = []
@@ -63,7 +65,6 @@ class QueryStack:
             clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
         )
         self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
-        self.threads = threads
 
     def __enter__(self):
         self.view.start(maintain=False)
@@ -102,6 +103,22 @@ class QueryStack:
         self._write(pa.Table.from_batches(rows) if rows else None)
         snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
         self.snapshots.commit(snapshot, self.files, self.states)
+
+    def rewrite(self):
+        """What compaction does: all files as one a exchange, under a snapshot of the same rows."""
+        self.commits += 1
+        stats, self.files = self.files, []
+        tables = [pq.read_table(stat.path.removeprefix("file://")) for stat in stats]
+        self._write(pa.concat_tables(tables) if tables else None)
+        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
+        self.snapshots.commit(snapshot, self.files, self.states)
+        return [Path(stat.path.removeprefix("file://")) for stat in stats]
+
+    def restarted(self, **tail):
+        """Another server on the same tape and lake, as after a restart; enter it to start it."""
+        return QueryStack(
+            self.folder, clock=self.clock, tape=self.tape, snapshots=self.snapshots, **tail
+        )
 
     def ask(self, **fields):
         """Plan, open and read to the end; the rows as a table, and the answer."""

@@ -73,6 +73,7 @@ class World:
         self.snapshots.append(Snapshot(zero, {}, dict(self.judged)))
         self.window = Window(zero, {})
         self.uncommitted = []
+        self.named = 0
 
     @property
     def end(self):
@@ -112,7 +113,7 @@ class World:
         before = self.snapshots[-1]
         files = dict(before.files)
         if self.uncommitted:
-            files[f"f{len(self.snapshots)}"] = tuple(self.uncommitted)
+            files[f"f{self._number()}"] = tuple(self.uncommitted)
         self.snapshots.append(Snapshot(self.end, files, dict(self.judged)))
         self.uncommitted = []
 
@@ -121,8 +122,18 @@ class World:
         newest = self.snapshots[-1]
         rows = sorted(row for of in newest.files.values() for row in of)
         of = {s: tuple(r for r in rows if r.symbol == s) for s in HOMES}
-        files = {f"c{len(self.snapshots)}{s}": some for s, some in of.items() if some}
+        number = self._number()
+        files = {f"c{number}{s}": some for s, some in of.items() if some}
         self.snapshots.append(Snapshot(newest.positions, files, newest.states))
+
+    def expire(self, kept):
+        """All but the newest so many snapshots go."""
+        self.snapshots = self.snapshots[-kept:]
+
+    def covering(self, end):
+        """The oldest snapshot kept that holds all below `end`; else the newest."""
+        found = [one for one in self.snapshots if one.positions.covers(end)]
+        return (found or self.snapshots[-1:])[0]
 
     def evict(self, age, bytes_max):
         """The tail lets go what the newest snapshot holds."""
@@ -150,6 +161,11 @@ class World:
             and request.range.overlaps(row.event_time, row.event_time)
         )
         return in_order(rows, request)
+
+    def _number(self):
+        """Of a file, unlike any other."""
+        self.named += 1
+        return self.named
 
     def _into_window(self, partition, rows, end):
         batch = columns(

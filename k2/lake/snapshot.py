@@ -271,6 +271,19 @@ class SnapshotReader:
             metadata={"as_of_us": str(time_us)},
         )
 
+    def covering(self, positions: OffsetVector) -> LakeSnapshot | None:
+        """The oldest snapshot kept that holds all below `positions`; None when none does.
+
+        Args:
+            positions: of the tape that the lake was written from.
+        """
+        found = None
+        for snapshot in self.list():
+            if not snapshot.positions.covers(positions):
+                break
+            found = snapshot
+        return found
+
     def files(self, snapshot_id: int) -> tuple[FileStat, ...]:
         """The data files of a snapshot, with their statistics.
 

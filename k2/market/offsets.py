@@ -62,6 +62,21 @@ class OffsetVector:
 
 
 @dataclass(frozen=True)
+class ReadToken:
+    """What names the rows of an answer for ever: those below `end`, on one tape.
+
+    Attributes:
+        topic_id: of the tape's topic; changes when a topic of the same name is made again.
+        end: E.
+        snapshot_id: S, the snapshot that the answer pinned; a hint for people, 0 for none.
+    """
+
+    topic_id: str
+    end: OffsetVector
+    snapshot_id: int = 0
+
+
+@dataclass(frozen=True)
 class TimeRange:
     """Half-open event times in microseconds; None is unbounded."""
 

@@ -16,7 +16,7 @@ from itertools import islice
 from k2.errors import Reason
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
-from k2.market.offsets import OffsetVector, TimeRange
+from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 
 GAPS_LISTED_MAX = 100
 
@@ -62,7 +62,8 @@ class Provenance:
         snapshot_id: S; 0 while the lake is empty.
         committed_at_us: when S was committed; None while the lake is empty.
         positions: O(S).
-        end: E; equal to `positions` where the lake alone answers.
+        end: E; equal to `positions` where one snapshot answers.
+        topic_id: of the tape that positions are of.
         planned_at_us: when E was fixed.
         newest_receive_us: when the newest row the tail holds of those asked for was received; None
             where it holds none.
@@ -71,12 +72,14 @@ class Provenance:
         gaps: ids missing, at most `GAPS_LISTED_MAX`.
         gaps_total: how many gaps there are.
         missing: sides that are not in the answer.
+        range: event times asked for, `last` resolved.
     """
 
     snapshot_id: int
     committed_at_us: int | None
     positions: OffsetVector
     end: OffsetVector
+    topic_id: str
     planned_at_us: int
     newest_receive_us: int | None
     source: str
@@ -84,6 +87,12 @@ class Provenance:
     gaps: tuple[Gap, ...]
     gaps_total: int
     missing: tuple[MissingPart, ...]
+    range: TimeRange
+
+    @property
+    def token(self) -> ReadToken:
+        """What asks for the same rows again."""
+        return ReadToken(self.topic_id, self.end, self.snapshot_id)
 
 
 @dataclass(frozen=True)

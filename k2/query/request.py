@@ -15,7 +15,7 @@ from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.market import schema
 from k2.market.instrument import Instrument
-from k2.market.offsets import TimeRange
+from k2.market.offsets import ReadToken, TimeRange
 
 TIME_MIN_US = -62_135_596_800_000_000  # 0001-01-01, the least a timestamp column can be asked for
 TIME_MAX_US = 253_402_300_799_999_999  # 9999-12-31
@@ -33,7 +33,7 @@ class Consistency(StrEnum):
     """Which rows an answer may hold.
 
     UNION: all that was acknowledged on the tape when the query was planned. COMMITTED: what the
-    lake's newest snapshot holds. AS_OF: what an older snapshot holds.
+    lake's newest snapshot holds. AS_OF: what an older snapshot holds, or an older answer held.
     """
 
     UNION = "UNION"
@@ -54,8 +54,9 @@ class TradesRequest:
         limit: at most so many rows, from the start of `order`; None is without a limit.
         order: direction of the canonical order.
         consistency: which rows may be in the answer.
-        as_of_snapshot, as_of_time_us: exactly one of them with AS_OF, none otherwise; a time means
-            the newest snapshot committed at or before it.
+        as_of_snapshot, as_of_time_us, as_of_token: exactly one of them with AS_OF, none otherwise;
+            a time means the newest snapshot committed at or before it, a token the rows that the
+            answer it came with was made from.
         allow_partial: answer even if a side is missing, and say what is missing.
     """
 
@@ -69,12 +70,18 @@ class TradesRequest:
     consistency: Consistency = Consistency.UNION
     as_of_snapshot: int | None = None
     as_of_time_us: int | None = None
+    as_of_token: ReadToken | None = None
     allow_partial: bool = False
 
     @property
     def output_columns(self) -> tuple[str, ...]:
         """Names of the columns to return."""
         return self.columns or schema.TRADE.columns
+
+    @property
+    def needs_lake_alone(self) -> bool:
+        """Whether one snapshot answers: no row is asked for that no snapshot holds yet."""
+        return self.consistency is not Consistency.UNION and self.as_of_token is None
 
     def names(self, instrument: Instrument) -> bool:
         """Whether the request is about this instrument."""
@@ -93,8 +100,8 @@ def validated(request: TradesRequest) -> TradesRequest:
     """The request in its normal form: names in upper case, each once.
 
     Raises:
-        Invalid: RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, or BAD_REQUEST for anything
-            else that cannot be meant.
+        Invalid: RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, BAD_TOKEN, or BAD_REQUEST for
+            anything else that cannot be meant.
     """
     _check_range(request)
     _check_as_of(request)
@@ -133,13 +140,31 @@ def _check_range(request: TradesRequest) -> None:
 
 
 def _check_as_of(request: TradesRequest) -> None:
-    named = (request.as_of_snapshot is not None) + (request.as_of_time_us is not None)
+    moments = (request.as_of_snapshot, request.as_of_time_us, request.as_of_token)
+    named = sum(one is not None for one in moments)
     if request.consistency is Consistency.AS_OF and named != 1:
-        raise Invalid(Reason.BAD_REQUEST, "AS_OF needs a snapshot or a time, one of them")
+        raise Invalid(Reason.BAD_REQUEST, "AS_OF needs a snapshot, a time or a token, one of them")
     if request.consistency is not Consistency.AS_OF and named:
         raise Invalid(
-            Reason.BAD_REQUEST, f"{request.consistency} takes no snapshot and no time; AS_OF does"
+            Reason.BAD_REQUEST,
+            f"{request.consistency} takes no snapshot, time or token; AS_OF does",
         )
+    if request.as_of_token is not None:
+        _check_token(request.as_of_token)
+        if request.last_us is not None:
+            raise Invalid(
+                Reason.BAD_REQUEST,
+                "a read token asks for the same rows at any time, `last` for others each time:"
+                " give the range that the answer's provenance names",
+            )
+
+
+def _check_token(token: ReadToken) -> None:
+    label = token.topic_id
+    named = label.isprintable() and 0 < len(label.encode()) <= limits.LABEL_BYTES_MAX
+    placed = 0 < len(token.end.offsets) <= limits.PARTITIONS_MAX and min(token.end.offsets) >= 0
+    if not (named and placed and token.end.epoch >= 0 and token.snapshot_id >= 0):
+        raise Invalid(Reason.BAD_TOKEN, "no answer carried such a read token")
 
 
 def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:

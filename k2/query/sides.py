@@ -17,7 +17,7 @@ from k2.lake.snapshot import LakeSnapshot
 from k2.market.files import FileIndex
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
-from k2.market.offsets import FileStat, OffsetVector
+from k2.market.offsets import FileStat, OffsetVector, ReadToken
 from k2.query.plan import LakeFacts
 from k2.query.request import TradesRequest
 from k2.tape.window import TailView
@@ -38,6 +38,10 @@ class SnapshotSource(Protocol):
 
     def as_of(self, time_us: int) -> LakeSnapshot:
         """The newest snapshot committed at or before a time."""
+        ...
+
+    def covering(self, positions: OffsetVector) -> LakeSnapshot | None:
+        """The oldest snapshot kept that holds all below these positions; None when none does."""
         ...
 
     def files(self, snapshot_id: int) -> Sequence[FileStat]:
@@ -133,10 +137,12 @@ class LakeSide:
     Args:
         snapshots: reads the lake.
         partitions: how many the tape has.
+        topic_id: of the tape's topic.
     """
 
-    def __init__(self, snapshots: SnapshotSource, partitions: int) -> None:
+    def __init__(self, snapshots: SnapshotSource, partitions: int, topic_id: str) -> None:
         self.partitions = partitions
+        self.topic_id = topic_id
         self._snapshots = snapshots
         zero = OffsetVector.zero(0, partitions)
         self._empty = PlannableSnapshot(None, LakeFacts(zero, FileIndex(())))
@@ -162,7 +168,7 @@ class LakeSide:
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE; the snapshot published before stays.
-            Data: PARTITIONS_CHANGED when the lake was written from another tape.
+            Data: PARTITIONS_CHANGED, TOPIC_RECREATED when the lake was written from another tape.
         """
         with self._refreshing:
             snapshot = self._snapshots.current()
@@ -181,6 +187,27 @@ class LakeSide:
         if request.as_of_time_us is not None:
             return self._ready(self._snapshots.as_of(request.as_of_time_us))
         return self.refresh()
+
+    def covering(self, token: ReadToken) -> PlannableSnapshot | None:
+        """A snapshot that holds all rows of a token; None when the tail must give some.
+
+        The oldest such, because it holds the least besides.
+
+        Raises:
+            NotFound: UNKNOWN_TOKEN when the token is of another tape.
+            Unavailable: LAKE_UNAVAILABLE.
+        """
+        end, epoch = token.end, self._empty.facts.positions.epoch
+        if (token.topic_id, end.epoch, len(end.offsets)) != (self.topic_id, epoch, self.partitions):
+            raise NotFound(
+                Reason.UNKNOWN_TOKEN,
+                f"the read token is of a tape with topic id {token.topic_id}, epoch {end.epoch} and"
+                f" {len(end.offsets)} partitions; this one has {self.topic_id}, {epoch} and"
+                f" {self.partitions}",
+                metadata={"topic_id": token.topic_id},
+            )
+        snapshot = self._snapshots.covering(end)
+        return self._ready(snapshot) if snapshot else None
 
     def named_or_newer(self, snapshot_id: int) -> PlannableSnapshot:
         """A snapshot by its id, or the published one where it is no longer kept.
@@ -213,6 +240,13 @@ class LakeSide:
                     Reason.PARTITIONS_CHANGED,
                     f"the lake was written from {len(snapshot.positions.offsets)} partitions, "
                     f"the tape has {self.partitions}",
+                )
+            if snapshot.topic_id != self.topic_id:
+                raise Data(
+                    Reason.TOPIC_RECREATED,
+                    f"the lake was written from a topic with id {snapshot.topic_id}, the tape's is"
+                    f" {self.topic_id}: point K2 at the tape this lake was written from, or start a"
+                    " new data directory",
                 )
             files = FileIndex(self._snapshots.files(snapshot.snapshot_id))
             kept = PlannableSnapshot(snapshot, LakeFacts(snapshot.positions, files))

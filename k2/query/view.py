@@ -4,6 +4,10 @@ One snapshot at a time is published for planning; a maintainer polls for newer o
 *before* the tail evicts what it covers, and keeps its file list in memory. So planning does no I/O
 but one question to the broker: where the tape ends (E). An answer is planned again when it is
 opened, after the tail has reached E, and then holds its chunks to the end of the stream.
+
+A read token is an E of before. It is planned like any union, on the oldest snapshot that holds all
+below it, so that the tail gives nothing; where none does yet, beside the tail as on its first day.
+Rows below E never change, so the answer does not either, whatever became of files and snapshots.
 """
 
 from __future__ import annotations
@@ -11,15 +15,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, K2Error, NotFound, Overloaded, Reason, Unavailable
-from k2.market.instrument import Instrument
-from k2.market.offsets import OffsetVector
-from k2.query.plan import Lack, Missing, Plan, TailFacts, plan_lake, plan_union
+from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
+from k2.market.fold import FoldState
+from k2.market.offsets import OffsetVector, ReadToken
+from k2.query.asked import Asked, asked_by
+from k2.query.lacks import failure_of, part_of
+from k2.query.plan import Lack, Plan, TailFacts, plan_lake, plan_union
 from k2.query.provenance import (
     Estimate,
     Holes,
@@ -69,14 +75,6 @@ class OpenQuery:
     plan: Plan
     held: Mapping[int, Held]
     provenance: Provenance
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Whom a request is about; `instruments` is None for all."""
-
-    instruments: frozenset[Instrument] | None
-    partitions: frozenset[int]
 
 
 class QueryView:
@@ -168,25 +166,47 @@ class QueryView:
 
         Raises:
             Invalid: what is wrong with the request.
-            NotFound: UNKNOWN_SYMBOL, UNKNOWN_SNAPSHOT.
+            NotFound: UNKNOWN_SYMBOL, UNKNOWN_SNAPSHOT, UNKNOWN_TOKEN, OUT_OF_RANGE.
             Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, STARTING.
             Overloaded: TAIL_FULL when the tail let rows go that the answer needs.
         """
         request = validated(request).resolved(self._clock.now_us())
         self._asked(request)
-        if request.consistency is Consistency.UNION:
-            lake = self._lake.published()
-            end, missing = self._end(request)
-            opened = self._union(request, lake, end, missing, waited=False)
-        else:
-            lake = self._lake.pinned(request)
-            end = lake.facts.positions
+        lake, end, missing = self._pinned(request)
+        if request.needs_lake_alone:
             opened = self._lake_only(request, lake, end)
+        else:
+            opened = self._union(request, lake, end, missing, waited=False)
         plan = opened.plan
         estimate = Estimate(
             len(plan.files), len(plan.chunks), plan.files.size_bytes, plan.rows_estimated
         )
         return PlannedQuery(request, lake.snapshot_id, end, estimate, opened.provenance)
+
+    def _pinned(
+        self, request: TradesRequest
+    ) -> tuple[PlannableSnapshot, OffsetVector, tuple[MissingPart, ...]]:
+        """S and E of a request, and what is missing when E had to be guessed."""
+        if request.as_of_token is not None:
+            return self._covering(request, request.as_of_token), request.as_of_token.end, ()
+        if request.needs_lake_alone:
+            lake = self._lake.pinned(request)
+            return lake, lake.facts.positions, ()
+        return self._lake.published(), *self._end(request)
+
+    def _covering(self, request: TradesRequest, token: ReadToken) -> PlannableSnapshot:
+        """The snapshot to plan a token on, once it is known that the tape reaches so far."""
+        lake = self._lake.covering(token)
+        if lake is not None:
+            return lake
+        end, missing = self._end(request)
+        if not missing and not end.covers(token.end):
+            raise NotFound(
+                Reason.OUT_OF_RANGE,
+                f"the read token ends at {token.end.encode()}, the tape at {end.encode()}: it lost"
+                " records, or was restored from before the token",
+            )
+        return self._lake.published()
 
     def open(self, request: TradesRequest, snapshot_id: int, end: OffsetVector) -> OpenQuery:
         """Get ready to answer what `plan` fixed, in this process or another.
@@ -211,10 +231,11 @@ class QueryView:
                 Reason.PARTITIONS_CHANGED,
                 f"the query was planned on another tape: it ends at {end.encode()}",
             )
-        if request.consistency is not Consistency.UNION:
+        if request.needs_lake_alone:
             return self._lake_only(request, lake, end)
         self._wait(request, lake, end)
-        missing = self._end(request)[1] if request.allow_partial else ()
+        to_now = request.consistency is Consistency.UNION
+        missing = self._end(request)[1] if to_now and request.allow_partial else ()
         return self._union(request, lake, end, missing, waited=True)
 
     def _lake_only(
@@ -222,9 +243,7 @@ class QueryView:
     ) -> OpenQuery:
         plan = plan_lake(request, lake.facts, end)
         holes = holes_of(self._lake.states(lake), self._asked(request).instruments, request.range)
-        return OpenQuery(
-            request, plan, {}, self._provenance(lake, end, holes, newest_us=None, missing=())
-        )
+        return OpenQuery(request, plan, {}, self._provenance(request, lake, end, holes))
 
     def _union(
         self,
@@ -241,19 +260,33 @@ class QueryView:
         for one in plan.missing:
             if one.lack is Lack.BEHIND and not waited:
                 continue
-            failure = _failure(one, self._tail.failure)
+            failure = failure_of(one, self._tail.failure)
             if not request.allow_partial:
                 raise failure
-            part = "lake" if one.lack in (Lack.LAKE, Lack.EVICTED) else "tail"
-            parts.append(MissingPart(part, failure.reason, failure.message))
-        holes = holes_of(self._tail.states(), asked.instruments, request.range)
-        provenance = self._provenance(
-            lake, end, holes, newest_us=view.receive_max_us, missing=parts
+            parts.append(part_of(one, failure))
+        to_now = request.consistency is Consistency.UNION
+        states = self._tail.states() if to_now else self._states_at(end, lake, asked)
+        holes = holes_of(states, asked.instruments, request.range) if states is not None else None
+        provenance = replace(
+            self._provenance(request, lake, end, holes),
+            newest_receive_us=view.receive_max_us if to_now else None,
+            completeness=completeness(holes, parts),
+            missing=tuple(parts),
         )
         return OpenQuery(request, plan, view.held, provenance)
 
+    def _states_at(
+        self, end: OffsetVector, lake: PlannableSnapshot, asked: Asked
+    ) -> Mapping[int, FoldState] | None:
+        """The fold's states at a token's end; None where this snapshot's are of another moment.
+
+        Later states will not do: an id that was missing then may have come since.
+        """
+        same = all(lake.facts.positions[each] == end[each] for each in asked.partitions)
+        return self._lake.states(lake) if same else None
+
     def _best_plan(
-        self, request: TradesRequest, asked: _Asked, lake: PlannableSnapshot, end: OffsetVector
+        self, request: TradesRequest, asked: Asked, lake: PlannableSnapshot, end: OffsetVector
     ) -> tuple[TailView, Plan, PlannableSnapshot]:
         """A plan that lacks as little as can be: on a newer snapshot where rows were evicted.
 
@@ -272,51 +305,32 @@ class QueryView:
 
     def _provenance(
         self,
+        request: TradesRequest,
         lake: PlannableSnapshot,
         end: OffsetVector,
         holes: Holes | None,
-        *,
-        newest_us: int | None,
-        missing: Sequence[MissingPart],
     ) -> Provenance:
+        """Of an answer that lacks no side."""
         return Provenance(
             snapshot_id=lake.snapshot_id,
             committed_at_us=lake.snapshot.committed_at_us if lake.snapshot else None,
             positions=lake.facts.positions,
             end=end,
+            topic_id=self._lake.topic_id,
             planned_at_us=self._clock.now_us(),
-            newest_receive_us=newest_us,
+            newest_receive_us=None,
             source=self._source,
-            completeness=completeness(holes, missing),
+            completeness=completeness(holes, ()),
             gaps=holes.listed if holes else (),
             gaps_total=holes.total if holes else 0,
-            missing=tuple(missing),
+            missing=(),
+            range=request.range,
         )
 
     # --- tape and tail --------------------------------------------------------------------------
 
-    def _asked(self, request: TradesRequest) -> _Asked:
-        """Whom the request is about, now.
-
-        Raises:
-            NotFound: UNKNOWN_SYMBOL when a symbol or exchange named was never seen.
-        """
-        everything = frozenset(range(self._lake.partitions))
-        if not request.symbols and not request.exchanges:
-            return _Asked(None, everything)
-        homes = self._placement.known()
-        read = filter(request.names, self._tail.instruments())
-        if _unknown(request, homes) or any(one not in homes for one in read):
-            homes = self._placement.refresh()
-        unknown = _unknown(request, homes)
-        if unknown:
-            raise NotFound(
-                Reason.UNKNOWN_SYMBOL,
-                f"no trade of {', '.join(unknown)} was ever seen",
-                metadata={"unknown": ",".join(unknown)},
-            )
-        instruments = frozenset(filter(request.names, homes))
-        return _Asked(instruments, frozenset(homes[one] for one in instruments))
+    def _asked(self, request: TradesRequest) -> Asked:
+        return asked_by(request, self._placement, self._tail, self._lake.partitions)
 
     def _end(self, request: TradesRequest) -> tuple[OffsetVector, tuple[MissingPart, ...]]:
         """E; where the broker does not answer and that is allowed, what the tail has."""
@@ -356,42 +370,6 @@ def _facts(view: TailView, request: TradesRequest) -> TailFacts:
     )
 
 
-def _unknown(request: TradesRequest, homes: Mapping[Instrument, int]) -> list[str]:
-    """Symbols and exchanges named of which nothing is known."""
-    named = [one for one in homes if request.names(one)]
-    symbols, exchanges = {one.symbol for one in named}, {one.exchange for one in named}
-    return [name for name in request.symbols if name not in symbols] + [
-        name for name in request.exchanges if name not in exchanges
-    ]
-
-
 def _readable(plan: Plan) -> bool:
     """Whether the files of a plan are there; asked only where a partial answer is allowed."""
     return all(Path(path.removeprefix("file://")).exists() for path in plan.files.paths)
-
-
-def _failure(missing: Missing, stopped: K2Error | None) -> K2Error:
-    """What a plan lacks, as the error that whoever does not accept that gets."""
-    partitions = ", ".join(map(str, missing.partitions))
-    detail = {"partitions": partitions}
-    if missing.lack is Lack.RELEASED:
-        return Overloaded(
-            Reason.TAIL_FULL,
-            f"rows of partitions {partitions} are not in the lake yet, and the tail is full",
-            metadata=detail,
-            retry_after_s=limits.COMMIT_INTERVAL_S,
-        )
-    if missing.lack is Lack.BEHIND:
-        cause = f": {stopped.message}" if stopped else ""
-        return Unavailable(
-            Reason.TAIL_BEHIND,
-            f"the tail has not reached the end of partitions {partitions}{cause}",
-            metadata=detail,
-            retry_after_s=limits.TAIL_RETRY_S,
-        )
-    return Unavailable(
-        Reason.LAKE_UNAVAILABLE,
-        "the lake cannot be read, or not far enough",
-        metadata=detail,
-        retry_after_s=limits.SNAPSHOT_POLL_S,
-    )

@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Invalid. A setting of the wrong kind: `K2_LAKE__COMMIT_INTERVAL_S=soon`."""
     ERROR_REASON_NOT_LOCAL: _ErrorReason.ValueType  # 9
     """Invalid. A call from another machine: access without a key is for loopback only."""
+    ERROR_REASON_BAD_TOKEN: _ErrorReason.ValueType  # 42
+    """Invalid. A read token that no answer carried: one cut in half by copying."""
     ERROR_REASON_UNKNOWN_SYMBOL: _ErrorReason.ValueType  # 10
     """NotFound. A symbol that K2 has never seen: `BTCUSTD`."""
     ERROR_REASON_UNKNOWN_SNAPSHOT: _ErrorReason.ValueType  # 11
@@ -52,6 +54,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_STACK_NOT_RUNNING: _ErrorReason.ValueType  # 12
     """NotFound. `k2 status` for a data directory without a running stack."""
+    ERROR_REASON_UNKNOWN_TOKEN: _ErrorReason.ValueType  # 43
+    """NotFound. A read token of another tape: of another stack, or of before the topic was made
+    again.
+    """
+    ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 44
+    """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
+    the data directory was restored from before the token.
+    """
     ERROR_REASON_STARTING: _ErrorReason.ValueType  # 13
     """Unavailable. A query in the first second of the server's life: the tail has not caught
     up yet.
@@ -158,6 +168,8 @@ ERROR_REASON_BAD_SETTING: ErrorReason.ValueType  # 8
 """Invalid. A setting of the wrong kind: `K2_LAKE__COMMIT_INTERVAL_S=soon`."""
 ERROR_REASON_NOT_LOCAL: ErrorReason.ValueType  # 9
 """Invalid. A call from another machine: access without a key is for loopback only."""
+ERROR_REASON_BAD_TOKEN: ErrorReason.ValueType  # 42
+"""Invalid. A read token that no answer carried: one cut in half by copying."""
 ERROR_REASON_UNKNOWN_SYMBOL: ErrorReason.ValueType  # 10
 """NotFound. A symbol that K2 has never seen: `BTCUSTD`."""
 ERROR_REASON_UNKNOWN_SNAPSHOT: ErrorReason.ValueType  # 11
@@ -166,6 +178,14 @@ first one.
 """
 ERROR_REASON_STACK_NOT_RUNNING: ErrorReason.ValueType  # 12
 """NotFound. `k2 status` for a data directory without a running stack."""
+ERROR_REASON_UNKNOWN_TOKEN: ErrorReason.ValueType  # 43
+"""NotFound. A read token of another tape: of another stack, or of before the topic was made
+again.
+"""
+ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 44
+"""NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
+the data directory was restored from before the token.
+"""
 ERROR_REASON_STARTING: ErrorReason.ValueType  # 13
 """Unavailable. A query in the first second of the server's life: the tail has not caught
 up yet.

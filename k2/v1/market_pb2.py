@@ -27,17 +27,17 @@ from k2.v1 import degradation_service_pb2 as k2_dot_v1_dot_degradation__service_
 from k2.v1 import error_reason_pb2 as k2_dot_v1_dot_error__reason__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12k2/v1/market.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fk2/v1/degradation_service.proto\x1a\x18k2/v1/error_reason.proto\".\n\nInstrument\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\"i\n\tTimeRange\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x0cOffsetVector\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x07offsets\x18\x02 \x03(\x03\"[\n\x03Gap\x12%\n\ninstrument\x18\x01 \x01(\x0b\x32\x11.k2.v1.Instrument\x12\x16\n\x0e\x66irst_trade_id\x18\x02 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x03 \x01(\x03\"P\n\x0bMissingPart\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\"\n\x06reason\x18\x02 \x01(\x0e\x32\x12.k2.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xe0\x04\n\nProvenance\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x03\x12\x38\n\x14snapshot_commit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0elake_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12*\n\rend_positions\x18\x04 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05level\x18\x06 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12!\n\x06source\x18\x07 \x01(\x0e\x32\x11.k2.v1.DataSource\x12)\n\x0c\x63ompleteness\x18\x08 \x01(\x0e\x32\x13.k2.v1.Completeness\x12\x18\n\x04gaps\x18\t \x03(\x0b\x32\n.k2.v1.Gap\x12\x12\n\ngaps_total\x18\n \x01(\x03\x12#\n\x07missing\x18\x0b \x03(\x0b\x32\x12.k2.v1.MissingPart\x12\x16\n\trows_lake\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x16\n\trows_tail\x18\r \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0c\x66reshness_ms\x18\x0e \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x13newest_receive_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_rows_lakeB\x0c\n\n_rows_tailB\x0f\n\r_freshness_ms*t\n\nDataSource\x12\x1b\n\x17\x44\x41TA_SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x41TA_SOURCE_LIVE\x10\x01\x12\x18\n\x14\x44\x41TA_SOURCE_RECORDED\x10\x02\x12\x19\n\x15\x44\x41TA_SOURCE_SIMULATED\x10\x03*\x92\x01\n\x0c\x43ompleteness\x12\x1c\n\x18\x43OMPLETENESS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OMPLETENESS_COMPLETE\x10\x01\x12\x15\n\x11\x43OMPLETENESS_GAPS\x10\x02\x12\x18\n\x14\x43OMPLETENESS_PARTIAL\x10\x03\x12\x18\n\x14\x43OMPLETENESS_UNKNOWN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12k2/v1/market.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fk2/v1/degradation_service.proto\x1a\x18k2/v1/error_reason.proto\".\n\nInstrument\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\"i\n\tTimeRange\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x0cOffsetVector\x12\r\n\x05\x65poch\x18\x01 \x01(\x05\x12\x0f\n\x07offsets\x18\x02 \x03(\x03\"[\n\x03Gap\x12%\n\ninstrument\x18\x01 \x01(\x0b\x32\x11.k2.v1.Instrument\x12\x16\n\x0e\x66irst_trade_id\x18\x02 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x03 \x01(\x03\"P\n\x0bMissingPart\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\"\n\x06reason\x18\x02 \x01(\x0e\x32\x12.k2.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"^\n\tReadToken\x12\x10\n\x08topic_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x03\x12*\n\rend_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\"\x90\x05\n\nProvenance\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x03\x12\x38\n\x14snapshot_commit_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x0elake_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12*\n\rend_positions\x18\x04 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05level\x18\x06 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12!\n\x06source\x18\x07 \x01(\x0e\x32\x11.k2.v1.DataSource\x12)\n\x0c\x63ompleteness\x18\x08 \x01(\x0e\x32\x13.k2.v1.Completeness\x12\x18\n\x04gaps\x18\t \x03(\x0b\x32\n.k2.v1.Gap\x12\x12\n\ngaps_total\x18\n \x01(\x03\x12#\n\x07missing\x18\x0b \x03(\x0b\x32\x12.k2.v1.MissingPart\x12\x16\n\trows_lake\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x16\n\trows_tail\x18\r \x01(\x03H\x01\x88\x01\x01\x12\x19\n\x0c\x66reshness_ms\x18\x0e \x01(\x01H\x02\x88\x01\x01\x12\x37\n\x13newest_receive_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05token\x18\x10 \x01(\t\x12\x1f\n\x05range\x18\x11 \x01(\x0b\x32\x10.k2.v1.TimeRangeB\x0c\n\n_rows_lakeB\x0c\n\n_rows_tailB\x0f\n\r_freshness_ms*t\n\nDataSource\x12\x1b\n\x17\x44\x41TA_SOURCE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x41TA_SOURCE_LIVE\x10\x01\x12\x18\n\x14\x44\x41TA_SOURCE_RECORDED\x10\x02\x12\x19\n\x15\x44\x41TA_SOURCE_SIMULATED\x10\x03*\x92\x01\n\x0c\x43ompleteness\x12\x1c\n\x18\x43OMPLETENESS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OMPLETENESS_COMPLETE\x10\x01\x12\x15\n\x11\x43OMPLETENESS_GAPS\x10\x02\x12\x18\n\x14\x43OMPLETENESS_PARTIAL\x10\x03\x12\x18\n\x14\x43OMPLETENESS_UNKNOWN\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'k2.v1.market_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASOURCE']._serialized_start=1110
-  _globals['_DATASOURCE']._serialized_end=1226
-  _globals['_COMPLETENESS']._serialized_start=1229
-  _globals['_COMPLETENESS']._serialized_end=1375
+  _globals['_DATASOURCE']._serialized_start=1254
+  _globals['_DATASOURCE']._serialized_end=1370
+  _globals['_COMPLETENESS']._serialized_start=1373
+  _globals['_COMPLETENESS']._serialized_end=1519
   _globals['_INSTRUMENT']._serialized_start=121
   _globals['_INSTRUMENT']._serialized_end=167
   _globals['_TIMERANGE']._serialized_start=169
@@ -48,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GAP']._serialized_end=415
   _globals['_MISSINGPART']._serialized_start=417
   _globals['_MISSINGPART']._serialized_end=497
-  _globals['_PROVENANCE']._serialized_start=500
-  _globals['_PROVENANCE']._serialized_end=1108
+  _globals['_READTOKEN']._serialized_start=499
+  _globals['_READTOKEN']._serialized_end=593
+  _globals['_PROVENANCE']._serialized_start=596
+  _globals['_PROVENANCE']._serialized_end=1252
 # @@protoc_insertion_point(module_scope)

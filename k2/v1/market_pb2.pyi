@@ -67,7 +67,9 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     COMPLETENESS_PARTIAL: _Completeness.ValueType  # 3
     """A side was missing and the caller allowed that; `missing` names it."""
     COMPLETENESS_UNKNOWN: _Completeness.ValueType  # 4
-    """K2 cannot tell, for example because it has seen no trade of the instrument."""
+    """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
+    token's end is at no snapshot that is still kept: what was missing then may have come since.
+    """
 
 class Completeness(_Completeness, metaclass=_CompletenessEnumTypeWrapper):
     """How much of what the request names an answer holds."""
@@ -81,7 +83,9 @@ COMPLETENESS_GAPS: Completeness.ValueType  # 2
 COMPLETENESS_PARTIAL: Completeness.ValueType  # 3
 """A side was missing and the caller allowed that; `missing` names it."""
 COMPLETENESS_UNKNOWN: Completeness.ValueType  # 4
-"""K2 cannot tell, for example because it has seen no trade of the instrument."""
+"""K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
+token's end is at no snapshot that is still kept: what was missing then may have come since.
+"""
 Global___Completeness: _TypeAlias = Completeness  # noqa: Y015
 
 @_typing.final
@@ -235,6 +239,47 @@ class MissingPart(_message.Message):
 Global___MissingPart: _TypeAlias = MissingPart  # noqa: Y015
 
 @_typing.final
+class ReadToken(_message.Message):
+    """What a read token says: which rows an answer was made from, for ever. They are those at tape
+    positions below `end_positions`; when they were committed, in which files and in which snapshot
+    they are, does not matter.
+
+    As text, the only form in which it is passed on, a token is `k2t1.` and, in base64url without
+    padding, a serialized ReadToken followed by the CRC-32 of those bytes, most significant byte
+    first. It is no secret and grants nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    END_POSITIONS_FIELD_NUMBER: _builtins.int
+    topic_id: _builtins.str
+    """The id of the tape's topic, which changes when a topic of the same name is made again."""
+    snapshot_id: _builtins.int
+    """The snapshot S that the answer pinned: a hint for people. Any snapshot will do, so that it is
+    gone is no failure. 0: the lake had none.
+    """
+    @_builtins.property
+    def end_positions(self) -> Global___OffsetVector:
+        """E."""
+
+    def __init__(
+        self,
+        *,
+        topic_id: _builtins.str = ...,
+        snapshot_id: _builtins.int = ...,
+        end_positions: Global___OffsetVector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_positions", b"end_positions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_positions", b"end_positions", "snapshot_id", b"snapshot_id", "topic_id", b"topic_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadToken: _TypeAlias = ReadToken  # noqa: Y015
+
+@_typing.final
 class Provenance(_message.Message):
     """Where an answer comes from, exactly enough to ask for the same answer again."""
 
@@ -255,6 +300,8 @@ class Provenance(_message.Message):
     ROWS_TAIL_FIELD_NUMBER: _builtins.int
     FRESHNESS_MS_FIELD_NUMBER: _builtins.int
     NEWEST_RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """The lake's snapshot S that the answer pins. 0: the lake has no snapshot yet."""
     level: _degradation_service_pb2.DegradationLevel.ValueType
@@ -273,6 +320,11 @@ class Provenance(_message.Message):
     """How old the answer is at most: the time from reading E to the first batch, in milliseconds.
     Unset until the first batch was made.
     """
+    token: _builtins.str
+    """The read token of this answer, as text (see ReadToken): asked AS_OF it, at any later time, the
+    same request, with `range` for `last`, has the same rows. Of an answer that lacked a side it
+    has all rows there were.
+    """
     @_builtins.property
     def snapshot_commit_time(self) -> _timestamp_pb2.Timestamp:
         """When S was committed. Unset: as above."""
@@ -283,13 +335,16 @@ class Provenance(_message.Message):
 
     @_builtins.property
     def end_positions(self) -> Global___OffsetVector:
-        """E: rows from O(S) up to E come from the tail. Equal to `lake_positions` when only the lake
-        was asked (COMMITTED, AS_OF).
+        """E: rows from O(S) up to E come from the tail. Equal to `lake_positions` when one snapshot was
+        asked (COMMITTED, AS_OF it). Below them when a read token was and S is newer: then the lake's
+        rows are cut at E.
         """
 
     @_builtins.property
     def planned_time(self) -> _timestamp_pb2.Timestamp:
-        """When E was read from the tape: every trade acknowledged before is in the answer (UNION)."""
+        """When the answer was planned. With UNION, E was read from the tape then: every trade
+        acknowledged before is in the answer.
+        """
 
     @_builtins.property
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gap]:
@@ -304,6 +359,10 @@ class Provenance(_message.Message):
         """When K2 received the newest trade that the tail holds of the instruments asked for. Unset: the
         tail was not asked, or holds none.
         """
+
+    @_builtins.property
+    def range(self) -> Global___TimeRange:
+        """The event times asked for, `last` resolved."""
 
     def __init__(
         self,
@@ -323,10 +382,12 @@ class Provenance(_message.Message):
         rows_tail: _builtins.int | None = ...,
         freshness_ms: _builtins.float | None = ...,
         newest_receive_time: _timestamp_pb2.Timestamp | None = ...,
+        token: _builtins.str = ...,
+        range: Global___TimeRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freshness_ms: _TypeAlias = _typing.Literal["freshness_ms"]  # noqa: Y015
     _WhichOneofArgType__freshness_ms: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms"]  # noqa: Y015

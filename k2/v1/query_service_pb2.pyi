@@ -37,7 +37,7 @@ class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consisten
     CONSISTENCY_COMMITTED: _Consistency.ValueType  # 2
     """The current snapshot of the lake only; older by up to a commit interval, and reproducible."""
     CONSISTENCY_AS_OF: _Consistency.ValueType  # 3
-    """The snapshot that `as_of` names, only."""
+    """What `as_of` names, only: the rows of a snapshot, or those that an answer was made from."""
 
 class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
     """Which rows may answer."""
@@ -49,7 +49,7 @@ CONSISTENCY_UNION: Consistency.ValueType  # 1
 CONSISTENCY_COMMITTED: Consistency.ValueType  # 2
 """The current snapshot of the lake only; older by up to a commit interval, and reproducible."""
 CONSISTENCY_AS_OF: Consistency.ValueType  # 3
-"""The snapshot that `as_of` names, only."""
+"""What `as_of` names, only: the rows of a snapshot, or those that an answer was made from."""
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 class _Order:
@@ -92,6 +92,7 @@ class TradesRequest(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     AS_OF_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    AS_OF_TOKEN_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """At most so many rows, the first ones in `order`; from 1 to 1,000,000,000. Unset: all."""
@@ -101,6 +102,11 @@ class TradesRequest(_message.Message):
     """Which rows may answer. Unset: UNION, or AS_OF when `as_of` is set."""
     as_of_snapshot_id: _builtins.int
     """A snapshot's id, as ListSnapshots prints it."""
+    as_of_token: _builtins.str
+    """The read token of an answer, as `provenance.token` gave it; at most 16,384 characters. The
+    same request then has the same rows. Not together with `last`, which asks for others each
+    time: the `provenance.range` of the answer is what it meant. A token of another tape is UNKNOWN_TOKEN, one beyond this tape's end OUT_OF_RANGE.
+    """
     allow_partial: _builtins.bool
     """Whether to answer although a side is missing; the provenance then says PARTIAL and what is
     missing. Unset: the query fails instead.
@@ -144,15 +150,16 @@ class TradesRequest(_message.Message):
         consistency: Global___Consistency.ValueType = ...,
         as_of_snapshot_id: _builtins.int = ...,
         as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        as_of_token: _builtins.str = ...,
         allow_partial: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "as_of", b"as_of", "as_of_snapshot_id", b"as_of_snapshot_id", "as_of_time", b"as_of_time", "last", b"last", "limit", b"limit", "range", b"range"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "as_of", b"as_of", "as_of_snapshot_id", b"as_of_snapshot_id", "as_of_time", b"as_of_time", "as_of_token", b"as_of_token", "last", b"last", "limit", b"limit", "range", b"range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "allow_partial", b"allow_partial", "as_of", b"as_of", "as_of_snapshot_id", b"as_of_snapshot_id", "as_of_time", b"as_of_time", "columns", b"columns", "consistency", b"consistency", "exchanges", b"exchanges", "last", b"last", "limit", b"limit", "order", b"order", "range", b"range", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "allow_partial", b"allow_partial", "as_of", b"as_of", "as_of_snapshot_id", b"as_of_snapshot_id", "as_of_time", b"as_of_time", "as_of_token", b"as_of_token", "columns", b"columns", "consistency", b"consistency", "exchanges", b"exchanges", "last", b"last", "limit", b"limit", "order", b"order", "range", b"range", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
-    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["as_of_snapshot_id", "as_of_time"]  # noqa: Y015
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["as_of_snapshot_id", "as_of_time", "as_of_token"]  # noqa: Y015
     _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...

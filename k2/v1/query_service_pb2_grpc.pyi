@@ -51,13 +51,14 @@ class QueryServiceStub:
 
     To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
     the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-    or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
+    or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
+    time: after commits, compaction and the expiry of snapshots too.
 
     Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
     for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
     Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-    UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+    UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
     DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
     TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
     """
@@ -83,13 +84,14 @@ class QueryServiceAsyncStub(QueryServiceStub):
 
     To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
     the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-    or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
+    or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
+    time: after commits, compaction and the expiry of snapshots too.
 
     Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
     for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
     Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-    UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+    UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
     DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
     TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
     """
@@ -118,13 +120,14 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
         the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-        or a broken stream, plan again; AS_OF `provenance.snapshot_id` repeats the lake's part.
+        or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
+        time: after commits, compaction and the expiry of snapshots too.
 
         Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
         for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
 
         Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
-        UNKNOWN_SNAPSHOT, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
+        UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, PEER_UNAVAILABLE,
         DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
         TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
         """

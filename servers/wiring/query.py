@@ -26,7 +26,7 @@ from k2.tape.consumer import TapeReader
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
-from k2.tape.topics import TapeAdmin
+from k2.tape.topics import TapeAdmin, TapeFacts
 from servers import query
 from servers.flight import Parts, RowServer
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
@@ -99,9 +99,10 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     tape = settings.tape
     admin = TapeAdmin(tape.bootstrap)
     closing.callback(admin.close)
-    count = _partitions(admin, settings, runtime)
-    if count is None:
+    facts = _facts(admin, settings, runtime)
+    if facts is None:
         return None
+    count = facts.partitions
     board = Board(tape.bootstrap, topics.HEARTBEATS)
     closing.callback(board.close)
     board.start()
@@ -110,7 +111,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     catalog = open_catalog(settings)
     closing.callback(catalog.close)
     placement = Placement(homes, topics.EPOCH, tape.partitions_per_tier)
-    lake = LakeSide(SnapshotReader(catalog), count)
+    lake = LakeSide(SnapshotReader(catalog), count, facts.topic_id)
     tail = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
         decoder=Decoder(SchemaStore(tape.registry_url, settings.data_dir / "schemas")),
@@ -139,11 +140,11 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     return Sides(board, lake, tail, view, executor, ends)
 
 
-def _partitions(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> int | None:
-    """How many partitions the tape has, as soon as it answers; None when stopped before."""
+def _facts(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> TapeFacts | None:
+    """What the tape is, as soon as it answers; None when stopped before."""
     while not runtime.stopping.is_set():
         try:
-            return admin.facts(settings.tape.topic).partitions
+            return admin.facts(settings.tape.topic)
         except Unavailable as error:
             _log.warning("waiting for the tape: %s", error.message)
             runtime.stopping.wait(_WAIT_S)

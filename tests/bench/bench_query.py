@@ -144,7 +144,7 @@ class Server:
             clock=CLOCK,
         )
         self.view = QueryView(
-            lake=LakeSide(snapshots, 1),
+            lake=LakeSide(snapshots, 1, "1"),
             tail=self.tail,
             ends=lambda: self.tail.position().offsets,
             placement=Homes(),

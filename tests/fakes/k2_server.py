@@ -39,6 +39,7 @@ from k2.v1 import (
 SCHEMA = schema.arrow_schema(schema.TRADE)
 FIRST_US = 1_610_064_000_000_000  # 2021-01-08
 COMMIT_US = FIRST_US + 5_000_000
+TOKEN = "k2t1.CgExGgQSAgAKAAAAAA"
 SNAPSHOT_IDS = (9_007_199_254_740_993, 12)  # the first loses digits as a JSON number
 _SERVICES = ("Query", "Snapshot", "Degradation", "Feed", "Platform")
 
@@ -159,7 +160,8 @@ class K2Server:
         self._check(trades, context)
         table = self._answer(trades)
         ticket = f"ticket-{len(self._tickets)}".encode()
-        self._tickets[ticket] = table
+        times = _resolved(trades)
+        self._tickets[ticket] = table, times
         return query_service_pb2.PlanQueryResponse(
             arrow_schema=table.schema.serialize().to_pybytes(),
             endpoints=[
@@ -168,7 +170,7 @@ class K2Server:
                 )
             ],
             estimate=query_service_pb2.QueryEstimate(rows=table.num_rows, files=1),
-            provenance=self.provenance(),
+            provenance=self.provenance(range=times),
         )
 
     def _check(self, trades, context):
@@ -182,6 +184,8 @@ class K2Server:
             self.refuse(context, invalid, "LIMIT_OUT_OF_BOUNDS", "limit is below 1", "limit")
         if wrong := set(trades.columns) - set(SCHEMA.names):
             self.refuse(context, invalid, "UNKNOWN_COLUMN", f"no column {wrong.pop()}", "columns")
+        if trades.as_of_token and trades.as_of_token != TOKEN:
+            self.refuse(context, invalid, "BAD_TOKEN", "a read token is something else")
         if trades.WhichOneof("as_of") == "as_of_snapshot_id":
             self._known_snapshot(trades.as_of_snapshot_id, context)
 
@@ -209,7 +213,7 @@ class K2Server:
         table = pa.Table.from_pylist(rows, SCHEMA)
         return table.select(list(trades.columns)) if trades.columns else table
 
-    def provenance(self, **rows):
+    def provenance(self, **more):
         return market_pb2.Provenance(
             snapshot_id=SNAPSHOT_IDS[0],
             snapshot_commit_time=stamp(COMMIT_US),
@@ -230,7 +234,8 @@ class K2Server:
             ],
             gaps_total=1,
             missing=self.missing,
-            **rows,
+            token=TOKEN,
+            **more,
         )
 
     def gone(self):
@@ -245,13 +250,13 @@ class K2Server:
         )
 
     def stream(self, ticket):
-        table = self._tickets.get(ticket)
+        table, times = self._tickets.get(ticket, (None, None))
         if table is None:
             _fail(status(code_pb2.INVALID_ARGUMENT, "BAD_TICKET", "this stack did not sign it"))
         before, failure = self.fail_rows.pop(0) if self.fail_rows else (None, None)
-        return table.schema, self._batches(table, before, failure)
+        return table.schema, self._batches(table, times, before, failure)
 
-    def _batches(self, table, before, failure):
+    def _batches(self, table, times, before, failure):
         sent = 0
         try:
             if before == 0:
@@ -260,7 +265,8 @@ class K2Server:
                 sent += batch.num_rows
                 last = sent == table.num_rows
                 counts = {"rows_lake": 6, "rows_tail": sent - 6} if last else {}
-                yield batch, self.provenance(freshness_ms=1.5, **counts).SerializeToString()
+                said = self.provenance(range=times, freshness_ms=1.5, **counts)
+                yield batch, said.SerializeToString()
                 if before is not None and sent >= before:
                     _fail(failure)
         except GeneratorExit:
@@ -285,6 +291,13 @@ class K2Server:
             )
             for number, snapshot_id in enumerate(SNAPSHOT_IDS)
         ]
+
+
+def _resolved(trades):
+    """The range of a question; `last` ends at the commit."""
+    if not trades.HasField("last"):
+        return trades.range
+    return market_pb2.TimeRange(start_time=stamp(COMMIT_US - trades.last.ToMicroseconds()))
 
 
 def _with_integer_times():

@@ -14,7 +14,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0):
         counters={},
         state_path="",
         topic="t",
-        topic_id="",
+        topic_id="1",
         cluster_id="",
         writer_id="",
         commit_id="",
@@ -53,6 +53,11 @@ class FakeSnapshots:
             if snapshot.committed_at_us <= time_us:
                 return snapshot
         raise NotFound(Reason.UNKNOWN_SNAPSHOT, "none that old")
+
+    def covering(self, positions):
+        self._look()
+        kept = [one for one, _, _ in self._kept if one.positions.covers(positions)]
+        return kept[0] if kept else None
 
     def files(self, snapshot_id):
         return self._find(snapshot_id)[1]

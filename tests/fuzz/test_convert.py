@@ -41,6 +41,7 @@ fields = st.fixed_dictionaries(
         "consistency": small,
         "symbols": st.lists(st.text(), max_size=3),
         "as_of_snapshot_id": numbers,
+        "as_of_token": st.text(),
         "last": st.builds(Duration, seconds=numbers, nanos=small),
         "range": st.builds(
             TimeRange,

@@ -30,6 +30,7 @@ steps = st.lists(
         st.tuples(st.just("compact")),
         st.tuples(st.just("evict"), st.integers(0, 5), st.sampled_from([0, 10_000, 10**9])),
         st.tuples(st.just("restart_tail")),
+        st.tuples(st.just("expire"), st.integers(1, 3)),
     ),
     max_size=10,
 )
@@ -107,6 +108,26 @@ def test_a_snapshot_answers_the_same_for_ever(before, after, request):
         plan = plan_lake(request, kept.facts(), snapshot.positions)
         assert read(plan, request, kept.files, view) == expected
     assert in_order(expected, request) == expected
+
+
+@settings(max_examples=400, deadline=None)
+@given(before=steps, lives=st.lists(steps, max_size=3), request=requests)
+def test_a_token_answers_the_same_for_ever(before, lives, request):
+    world = World()
+    happen(world, before)
+    end = world.end
+    expected = world.expected(request, end)
+    instruments, partitions = asked_by(request)
+    for what in [[], *lives]:
+        happen(world, what)
+        facts, view = world.tail(instruments, end)
+        snapshot = world.covering(end)
+        plan = plan_union(request, partitions, snapshot.facts(), facts, end)
+        if plan.needs_newer_snapshot:
+            snapshot = world.snapshots[-1]
+            plan = plan_union(request, partitions, snapshot.facts(), facts, end)
+        assert plan.missing == ()
+        assert read(plan, request, snapshot.files, view) == expected
 
 
 @settings(max_examples=200, deadline=None)

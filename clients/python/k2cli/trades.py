@@ -38,7 +38,7 @@ _TERMINAL_ROWS_MAX = 1000
     type=click.Choice(["union", "committed"]),
     help="Lake and tail (default), or the lake only.",
 )
-@click.option("--as-of", metavar="ID|TIME", help="A snapshot, by id or by time of commit.")
+@click.option("--as-of", metavar="ID|TIME|TOKEN", help="A snapshot, or a read token.")
 @click.option("--allow-partial", is_flag=True, help="Answer although a side is missing.")
 @click.option("--format", "form", type=click.Choice(output.FORMATS), help="[default: table]")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
@@ -65,7 +65,8 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
 ) -> None:
     """Trades of one or several symbols, exactly once, from lake and tail as one table.
 
-    Without a range: all there are. Where the rows come from is said on stderr.
+    Without a range: all there are. Where the rows come from is said on stderr, with the read token
+    that asks for the same rows again at any later time.
     """
     form = output.format_of("json" if as_json else form, path)
     if form in output.BINARY and path is None and sys.stdout.isatty():
@@ -89,6 +90,8 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
         answer = k2.ask(question)
         rows = _write(answer, form, path, shown_max if sys.stdout.isatty() else None)
         screen.say(summary(rows, answer.provenance))
+        if again := how_again(answer.provenance, resolved=last is not None):
+            screen.say(again)
 
 
 def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int | None) -> int:
@@ -112,6 +115,20 @@ def _first(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.Reco
 def _split(*names: str) -> tuple[str, ...]:
     """`BTCUSDT,ETHUSDT` and `BTCUSDT ETHUSDT` alike."""
     return tuple(part for name in names for part in name.split(","))
+
+
+def how_again(origin: records.Provenance, *, resolved: bool) -> str | None:
+    """How to ask for the same rows later; None where that cannot be promised.
+
+    Args:
+        origin: of the answer.
+        resolved: whether its range was `--last`, which a token does not go with.
+    """
+    if not origin.token or origin.missing:
+        return None
+    start = origin.range.start_time if resolved else None
+    since = f"--from {start.isoformat()} (for --last) " if start else ""
+    return f"the same rows again: {since}--as-of {origin.token}"
 
 
 def summary(rows: int, origin: records.Provenance) -> str:

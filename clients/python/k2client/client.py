@@ -131,7 +131,8 @@ class Client:
             order: `asc`, oldest first, or `desc`.
             columns: which, in this order; unset: all.
             consistency: `union` (default; lake and tail) or `committed` (lake only).
-            as_of: a snapshot's id, or a time: the newest snapshot committed until then.
+            as_of: a snapshot's id; a time: the newest snapshot committed until then; or the read
+                token of an answer, `provenance.token`: the rows that one was made from.
             allow_partial: answer although a side is missing; `provenance` says which.
             deadline_s: how long planning and then reading may take; unset: the connection's
                 deadline to plan, an hour to read.

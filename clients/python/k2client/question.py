@@ -6,6 +6,7 @@ left to it; here only what has no form on the wire is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +25,7 @@ _CONSISTENCIES = {
     "as_of": query_service_pb2.CONSISTENCY_AS_OF,
 }
 _ORDERS = {"asc": query_service_pb2.ORDER_ASC, "desc": query_service_pb2.ORDER_DESC}
+_TOKEN = re.compile(r"k2t\d+\.")
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799  # years 1 to 9999, as the wire has it
 
@@ -44,7 +46,7 @@ class TradesQuestion:
         order: `asc` (oldest first) or `desc`.
         columns: which, in this order; None: all.
         consistency: `union` (lake and tail), `committed` (lake only); None: by `as_of`.
-        as_of: a snapshot's id (an int, or only digits), or a time.
+        as_of: a snapshot's id (an int, or only digits), a time, or the read token of an answer.
         allow_partial: answer although a side is missing.
     """
 
@@ -97,10 +99,17 @@ class TradesQuestion:
     def _set_as_of(self, trades: query_service_pb2.TradesRequest) -> None:
         if self.as_of is None:
             return
-        if (snapshot_id := snapshot_id_of(self.as_of)) is not None:
+        if is_token(self.as_of):
+            trades.as_of_token = str(self.as_of).strip()
+        elif (snapshot_id := snapshot_id_of(self.as_of)) is not None:
             trades.as_of_snapshot_id = snapshot_id
         else:
             trades.as_of_time.CopyFrom(_moment(self.as_of))
+
+
+def is_token(as_of: Time) -> bool:
+    """Whether `as_of` is a read token, of this or a later form: `k2t1.` and more."""
+    return isinstance(as_of, str) and _TOKEN.match(as_of.strip()) is not None
 
 
 def snapshot_id_of(as_of: Time) -> int | None:

@@ -20,6 +20,14 @@ class OffsetVector:
 
 
 @dataclass(frozen=True)
+class TimeRange:
+    """Event times, half-open; None is unbounded."""
+
+    start_time: datetime | None
+    end_time: datetime | None
+
+
+@dataclass(frozen=True)
 class Gap:
     """Trade ids that K2 has not seen, between two that it has; both ends inclusive."""
 
@@ -40,7 +48,7 @@ class MissingPart:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an answer comes from, exactly enough to ask for the same answer again."""
+    """Where an answer comes from; `token` asks for the same rows again, at any time."""
 
     snapshot_id: int | None
     snapshot_commit_time: datetime | None
@@ -57,6 +65,8 @@ class Provenance:
     rows_tail: int | None
     freshness_ms: float | None
     newest_receive_time: datetime | None
+    token: str | None
+    range: TimeRange
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tests.fakes.k2_server import (
     COMMIT_US,
     FIRST_US,
     SNAPSHOT_IDS,
+    TOKEN,
     K2Server,
     status,
     trade_rows,
@@ -43,6 +44,19 @@ def test_trades_as_arrow_polars_and_pandas_are_exact(k2, server):
     assert frame["quantity"][0] == Decimal("0.00000001")
     assert frame["event_time"][0] == dt.datetime(2021, 1, 8, 0, 0, 0, 7, dt.UTC)
     assert answer.to_pandas()["price"][9] == Decimal("39441.28")
+
+
+def test_an_answers_token_asks_for_it_again(k2, server):
+    answer = k2.trades("BTCUSDT", last="5s")
+    assert answer.provenance.token == TOKEN
+    times = answer.provenance.range
+    assert (times.start_time, times.end_time) == (
+        k2client.times.from_us(COMMIT_US - 5_000_000),
+        None,
+    )
+    again = k2.trades("BTCUSDT", start=times.start_time, as_of=answer.provenance.token)
+    assert server.requests[-1].trades.as_of_token == TOKEN
+    assert again.to_arrow() == answer.to_arrow()
 
 
 def test_an_answer_is_arrow_for_whoever_takes_it(k2):
@@ -137,6 +151,7 @@ def test_a_refused_ticket_is_said_at_once(k2, server):
         ({"limit": -1}, errors.Invalid, "LIMIT_OUT_OF_BOUNDS"),
         ({"columns": ["prise"]}, errors.Invalid, "UNKNOWN_COLUMN"),
         ({"as_of": 77}, errors.NotFound, "UNKNOWN_SNAPSHOT"),
+        ({"as_of": "k2t1.AAAA"}, errors.Invalid, "BAD_TOKEN"),
     ],
 )
 def test_reasons_become_exceptions(k2, asked, kind, reason):

@@ -11,6 +11,7 @@ import pytest
 from k2.market import schema
 from k2cli.trades import summary
 from k2client import records
+from tests.fakes.k2_server import TOKEN
 
 
 def test_people_get_a_table_and_the_provenance_on_stderr(k2, asked):
@@ -86,6 +87,20 @@ def test_every_option_travels(k2, asked):
     assert (asked_for.last.seconds, asked_for.consistency) == (900, 2)
     k2("trades", "BTCUSDT", "--as-of", "2021-01-08T00:00:06Z")
     assert asked.requests[-1].trades.WhichOneof("as_of") == "as_of_time"
+    k2("trades", "BTCUSDT", "--as-of", TOKEN)
+    assert asked.requests[-1].trades.as_of_token == TOKEN
+
+
+def test_how_to_ask_again_is_said(k2, asked):
+    done = k2("trades", "BTCUSDT", "--to", "2021-01-09")
+    assert done.stderr.splitlines()[-1] == f"the same rows again: --as-of {TOKEN}"
+    done = k2("trades", "BTCUSDT", "--last", "5s")
+    assert done.stderr.splitlines()[-1] == (
+        f"the same rows again: --from 2021-01-08T00:00:00+00:00 (for --last) --as-of {TOKEN}"
+    )
+    asked.missing = [asked.missing_lake()]
+    done = k2("trades", "BTCUSDT", "--allow-partial")
+    assert "again" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,7 @@ def test_every_option_travels(k2, asked):
         (["BTCUSDT", "--limit", "-1"], 2, "LIMIT_OUT_OF_BOUNDS"),
         (["BTCUSDT", "--columns", "prise"], 2, "UNKNOWN_COLUMN"),
         (["BTCUSDT", "--as-of", "77"], 1, "UNKNOWN_SNAPSHOT"),
+        (["BTCUSDT", "--as-of", "k2t1.AAAA"], 2, "BAD_TOKEN"),
         (["BTCUSDT", "--last", "soon"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "--from", "yesterday"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "--order", "sideways"], 2, "BAD_REQUEST"),
@@ -128,6 +144,8 @@ def test_the_summary_names_what_is_missing():
         1,
         None,
         None,
+        None,
+        records.TimeRange(None, None),
     )
     assert summary(1234, origin) == (
         "1,234 rows · no snapshot yet · live · PARTIAL · level SOFT"

@@ -2,7 +2,7 @@ import pytest
 
 from k2.v1 import query_service_pb2
 from k2client.errors import Invalid
-from k2client.question import TradesQuestion, snapshot_id_of
+from k2client.question import TradesQuestion, is_token, snapshot_id_of
 
 
 def trades(**asked):
@@ -42,6 +42,16 @@ def test_digits_are_a_snapshots_id(as_of, snapshot_id):
 def test_other_texts_are_times():
     assert trades(as_of="2021-01-08T00:00:00Z").as_of_time.seconds == 1_610_064_000
     assert snapshot_id_of("2021-01-08") is None
+
+
+@pytest.mark.parametrize("text", ["k2t1.AAAA", " k2t1.AAAA\n", "k2t22.", "k2t1.not one"])
+def test_what_looks_like_a_token_travels_as_one(text):
+    assert trades(as_of=text).as_of_token == text.strip()
+    assert trades(as_of=text).WhichOneof("as_of") == "as_of_token"
+
+
+def test_times_and_ids_are_no_tokens():
+    assert not any(map(is_token, (7, "7", "2021-01-08", "k2t1", "k2t.", "")))
 
 
 def test_what_the_server_judges_is_left_to_it():

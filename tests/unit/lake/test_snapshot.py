@@ -5,7 +5,7 @@ from k2.lake.catalog import local_path, write_file
 from k2.lake.snapshot import Carried, SnapshotReader, carried
 from k2.lake.tables import TRADES
 from k2.market.offsets import OffsetVector
-from tests.lake_world import piece
+from tests.lake_world import TAPE, piece
 from tests.trades import NOW_US
 
 CARRIED = Carried(
@@ -72,6 +72,17 @@ def test_as_of_is_the_newest_at_or_before(lake):
     assert at(second.committed_at_us - 1) == first
     with pytest.raises(NotFound):
         at(first.committed_at_us - 1)
+
+
+def test_the_oldest_that_covers_positions_is_found(lake):
+    first, second, third = three(lake)
+    covering = lake.snapshots.covering
+    assert covering(first.positions) == first
+    assert covering(OffsetVector.zero(0, TAPE.partitions)) == first
+    assert covering(second.positions) == second
+    beyond = third.positions.advanced(0, third.positions[0] + 1)
+    assert covering(beyond) is None
+    assert covering(third.positions.advanced(1, 1)) is None
 
 
 def test_files_have_their_bounds_and_only_new_manifests_are_read(lake):

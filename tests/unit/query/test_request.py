@@ -3,7 +3,7 @@ import pytest
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.market.instrument import Instrument
-from k2.market.offsets import TimeRange
+from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.market.schema import TRADE
 from k2.query.request import (
     TIME_MAX_US,
@@ -112,6 +112,34 @@ def test_as_of_needs_exactly_one_of_snapshot_and_time():
 def test_only_as_of_takes_a_snapshot_or_a_time():
     assert refused(as_of_snapshot=1) is Reason.BAD_REQUEST
     assert refused(consistency=Consistency.COMMITTED, as_of_time_us=1) is Reason.BAD_REQUEST
+
+
+def test_a_token_is_a_moment_of_its_own():
+    as_of, token = Consistency.AS_OF, ReadToken("t", OffsetVector(0, (1, 2)))
+    request = validated(TradesRequest(consistency=as_of, as_of_token=token))
+    assert request.as_of_token == token
+    assert not request.needs_lake_alone
+    assert refused(as_of_token=token) is Reason.BAD_REQUEST
+    assert refused(consistency=as_of, as_of_token=token, as_of_snapshot=1) is Reason.BAD_REQUEST
+    assert refused(consistency=as_of, as_of_token=token, last_us=1) is Reason.BAD_REQUEST
+    assert validated(TradesRequest(consistency=as_of, as_of_snapshot=1)).needs_lake_alone
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        ReadToken("", OffsetVector(0, (1,))),
+        ReadToken("\x00", OffsetVector(0, (1,))),
+        ReadToken("t" * (limits.LABEL_BYTES_MAX + 1), OffsetVector(0, (1,))),
+        ReadToken("t", OffsetVector(0, ())),
+        ReadToken("t", OffsetVector(0, (0,) * (limits.PARTITIONS_MAX + 1))),
+        ReadToken("t", OffsetVector(0, (1, -1))),
+        ReadToken("t", OffsetVector(-1, (1,))),
+        ReadToken("t", OffsetVector(0, (1,)), snapshot_id=-1),
+    ],
+)
+def test_what_no_answer_can_have_carried_is_no_token(token):
+    assert refused(consistency=Consistency.AS_OF, as_of_token=token) is Reason.BAD_TOKEN
 
 
 def test_it_knows_which_instruments_it_names():

@@ -3,7 +3,7 @@ import pytest
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
-from k2.market.offsets import OffsetVector
+from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.request import Consistency, TradesRequest
 from k2.query.sides import LakeSide
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
@@ -22,12 +22,12 @@ def snapshots():
 
 def test_before_the_lake_was_read_it_is_starting(snapshots):
     with pytest.raises(Unavailable) as caught:
-        LakeSide(snapshots, 2).published()
+        LakeSide(snapshots, 2, "1").published()
     assert caught.value.reason is Reason.STARTING
 
 
 def test_the_newest_snapshot_is_published_and_stays_when_the_lake_is_away(snapshots):
-    lake = LakeSide(snapshots, 2)
+    lake = LakeSide(snapshots, 2, "1")
     assert lake.refresh().snapshot_id == 2
     snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "away")
     with pytest.raises(Unavailable):
@@ -36,7 +36,7 @@ def test_the_newest_snapshot_is_published_and_stays_when_the_lake_is_away(snapsh
 
 
 def test_an_empty_lake_covers_nothing():
-    lake = LakeSide(FakeSnapshots(), 2)
+    lake = LakeSide(FakeSnapshots(), 2, "1")
     empty = lake.refresh()
     assert (empty.snapshot_id, empty.snapshot) == (0, None)
     assert empty.facts.positions == OffsetVector.zero(0, 2)
@@ -45,7 +45,7 @@ def test_an_empty_lake_covers_nothing():
 
 
 def test_a_request_pins_the_newest_one_by_id_or_by_time(snapshots):
-    lake, as_of = LakeSide(snapshots, 2), Consistency.AS_OF
+    lake, as_of = LakeSide(snapshots, 2, "1"), Consistency.AS_OF
     assert lake.pinned(TradesRequest(consistency=Consistency.COMMITTED)).snapshot_id == 2
     assert lake.pinned(TradesRequest(consistency=as_of, as_of_snapshot=1)).snapshot_id == 1
     assert lake.pinned(TradesRequest(consistency=as_of, as_of_time_us=199)).snapshot_id == 1
@@ -54,14 +54,14 @@ def test_a_request_pins_the_newest_one_by_id_or_by_time(snapshots):
 
 
 def test_a_snapshot_no_longer_kept_is_replaced_by_the_published_one(snapshots):
-    lake = LakeSide(snapshots, 2)
+    lake = LakeSide(snapshots, 2, "1")
     lake.refresh()
     assert lake.named_or_newer(1).snapshot_id == 1
     assert lake.named_or_newer(77).snapshot_id == 2
 
 
 def test_what_was_read_is_not_read_again(snapshots):
-    lake = LakeSide(snapshots, 2)
+    lake = LakeSide(snapshots, 2, "1")
     published = lake.refresh()
     assert lake.states(published) == STATES
     reads = snapshots.reads
@@ -71,7 +71,7 @@ def test_what_was_read_is_not_read_again(snapshots):
 
 
 def test_only_so_many_snapshots_are_kept_in_memory(snapshots):
-    lake = LakeSide(snapshots, 2)
+    lake = LakeSide(snapshots, 2, "1")
     for number in range(3, limits.FILE_LISTS_KEPT + 10):
         snapshots.commit(lake_snapshot(number, OffsetVector(0, (number, 0))), (), STATES)
         lake.states(lake.refresh())
@@ -81,5 +81,38 @@ def test_only_so_many_snapshots_are_kept_in_memory(snapshots):
 
 def test_a_lake_of_another_tape_is_refused(snapshots):
     with pytest.raises(Data) as caught:
-        LakeSide(snapshots, 3).refresh()
+        LakeSide(snapshots, 3, "1").refresh()
     assert caught.value.reason is Reason.PARTITIONS_CHANGED
+
+
+def test_a_lake_of_another_topic_is_refused(snapshots):
+    with pytest.raises(Data) as caught:
+        LakeSide(snapshots, 2, "2").refresh()
+    assert caught.value.reason is Reason.TOPIC_RECREATED
+
+
+@pytest.mark.parametrize(
+    ("end", "snapshot_id"), [((0, 0), 1), ((10, 0), 1), ((11, 0), 2), ((20, 0), 2)]
+)
+def test_the_oldest_snapshot_that_holds_a_tokens_rows_is_chosen(snapshots, end, snapshot_id):
+    lake = LakeSide(snapshots, 2, "1")
+    assert lake.covering(ReadToken("1", OffsetVector(0, end))).snapshot_id == snapshot_id
+
+
+def test_no_snapshot_holds_rows_that_were_not_committed(snapshots):
+    lake = LakeSide(snapshots, 2, "1")
+    assert lake.covering(ReadToken("1", OffsetVector(0, (20, 1)), snapshot_id=2)) is None
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        ReadToken("2", OffsetVector(0, (1, 1))),
+        ReadToken("1", OffsetVector(1, (1, 1))),
+        ReadToken("1", OffsetVector(0, (1, 1, 1))),
+    ],
+)
+def test_a_token_of_another_tape_is_refused(snapshots, token):
+    with pytest.raises(NotFound) as caught:
+        LakeSide(snapshots, 2, "1").covering(token)
+    assert caught.value.reason is Reason.UNKNOWN_TOKEN

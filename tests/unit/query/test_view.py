@@ -166,7 +166,7 @@ def test_a_pinned_snapshot_that_was_expired_is_answered_by_a_newer_one(stack):
     stack.commit()
     stack.snapshots.expire(1)
     fresh = QueryStack(stack.folder)
-    other = LakeSide(stack.snapshots, PARTITIONS)
+    other = LakeSide(stack.snapshots, PARTITIONS, stack.tape.topic_id)
     fresh.view._lake, stack.view._lake = stack.view._lake, other
     stack.view.maintain()
     table, _ = stack.read(planned)

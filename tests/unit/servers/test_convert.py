@@ -6,12 +6,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from k2.degrade.level import Level
 from k2.errors import Invalid, Reason
-from k2.market.offsets import OffsetVector, TimeRange
+from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.v1 import degradation_service_pb2, market_pb2
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
-from servers import convert
+from servers import convert, read_token
+
+TOKEN = ReadToken("topic", OffsetVector(0, (5, 0, 7)), 2**62)
 
 
 def asked(**fields):
@@ -37,6 +39,7 @@ def test_nothing_set_asks_for_everything():
         TradesRequest(consistency=Consistency.AS_OF, as_of_snapshot=2**63 - 1),
         TradesRequest(consistency=Consistency.AS_OF, as_of_snapshot=0),
         TradesRequest(consistency=Consistency.AS_OF, as_of_time_us=1_600_000_000_000_001),
+        TradesRequest(consistency=Consistency.AS_OF, as_of_token=TOKEN),
     ],
 )
 def test_a_request_survives_the_wire(request_):
@@ -47,6 +50,7 @@ def test_a_request_survives_the_wire(request_):
 def test_a_moment_means_as_of():
     assert asked(as_of_snapshot_id=7).consistency is Consistency.AS_OF
     assert asked(as_of_time=Timestamp(seconds=1)).as_of_time_us == 1_000_000
+    assert asked(as_of_token=read_token.to_text(TOKEN)).as_of_token == TOKEN
     assert asked(as_of_snapshot_id=7, consistency=1).consistency is Consistency.UNION
 
 

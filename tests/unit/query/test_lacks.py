@@ -1,0 +1,28 @@
+import pytest
+
+from k2.errors import Data, Overloaded, Reason, Unavailable
+from k2.query.lacks import failure_of, part_of
+from k2.query.plan import Lack, Missing
+
+
+@pytest.mark.parametrize(
+    ("lack", "kind", "reason", "part"),
+    [
+        (Lack.LAKE, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
+        (Lack.EVICTED, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
+        (Lack.BEHIND, Unavailable, Reason.TAIL_BEHIND, "tail"),
+        (Lack.RELEASED, Overloaded, Reason.TAIL_FULL, "tail"),
+    ],
+)
+def test_each_lack_has_a_reason_and_a_side(lack, kind, reason, part):
+    failure = failure_of(Missing(lack, (3, 5)), None)
+    assert (type(failure), failure.reason) == (kind, reason)
+    assert failure.metadata == {"partitions": "3, 5"}
+    assert failure.retry_after_s
+    said = part_of(Missing(lack, (3, 5)), failure)
+    assert (said.part, said.reason, said.message) == (part, reason, failure.message)
+
+
+def test_why_the_tail_stopped_is_said():
+    stopped = Data(Reason.TAPE_TRUNCATED, "the tape ends at 7")
+    assert "the tape ends at 7" in failure_of(Missing(Lack.BEHIND, (0,)), stopped).message
