@@ -43,10 +43,12 @@ class SchemaStore:
         self._lock = threading.Lock()
         self._known: dict[int, Schema] = {}
 
-    def register(
-        self, subject: str, schema: Schema, compatibility: str = "BACKWARD_TRANSITIVE"
-    ) -> int:
+    def register(self, subject: str, schema: Schema, compatibility: str = "FULL_TRANSITIVE") -> int:
         """Register a schema under a subject; repeatable.
+
+        Fully compatible, in both directions and with every version before: a reader of today reads
+        what was written years ago, and one that has been running for months reads what a newer
+        writer sends. Compatible backward alone, a schema without the price is accepted.
 
         Returns:
             Its id, the same for the same schema.

@@ -18,7 +18,7 @@ from servers.local.process import Command
 
 _PROBE_S = 2.0
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
-_COMPATIBILITY = "BACKWARD_TRANSITIVE"
+_COMPATIBILITY = "FULL_TRANSITIVE"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from k2.feed.binance import BinanceSource, mantissa
 from k2.feed.source import Malformed, ShutdownAnnounced, Skipped
 from k2.market.events import Fault, Label
 from k2.market.instrument import Instrument
+from k2.tape.codec import encode_trade
 
 NOW_US = 1_760_000_000_123_456
 TIME_MS = 1_760_000_000_100
@@ -81,6 +82,40 @@ def test_unknown_fields_land_in_vendor_data_as_the_venue_wrote_them():
     assert trade.vendor_data == {
         "X": "MARKET", "n": "0.10", "o": '{"a":[1, 2]}', "z": "null", "b": "true",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (b'"tradeGroupId":-1', {"tradeGroupId": "-1"}),  # as its order streams have it
+        (b'"b":88,"a":50', {"b": "88", "a": "50"}),  # buyer's and seller's order, as until 2023
+        (b'"ot":"LIMIT_MAKER"', {"ot": "LIMIT_MAKER"}),
+        (b'"f":1e-8', {"f": "1e-8"}),  # never a float
+        (b'"n":12345678901234567890123', {"n": "12345678901234567890123"}),
+        (b'"pP":0.100000000000000000001', {"pP": "0.100000000000000000001"}),
+        (b'"pegged":{"of":"BEST", "by":[{"t":1},null]}', {
+            "pegged": '{"of":"BEST", "by":[{"t":1},null]}'
+        }),
+        ('"hinweis":"Größe \\u2265 1"'.encode(), {"hinweis": "Größe ≥ 1"}),
+        (b'"":"","empty":[]', {"": "", "empty": "[]"}),
+    ],
+)  # fmt: skip
+def test_fields_the_venue_may_add_are_kept_to_the_last_digit(written, kept):
+    for stream, end in (("btcusdt@trade", b"}}"), (None, b"}")):
+        trade = only(frame(stream).removesuffix(end) + b"," + written + end)
+        assert trade.vendor_data == kept
+        assert trade._replace(vendor_data={}) == only(frame(stream))
+
+
+def test_a_known_field_never_lands_in_vendor_data():
+    assert only(frame(E="now", M="?", x=1)).vendor_data == {"x": "1"}
+
+
+def test_the_widest_vendor_data_fits_a_message():
+    wide = {f"{each:03}" + "k" * 500: "v" * 500 for each in range(limits.VENDOR_ENTRIES_MAX)}
+    trade = only(frame(**wide))
+    assert trade.vendor_data == wide
+    assert len(encode_trade(trade, 1)) < limits.RECORD_BYTES_MAX
 
 
 def test_unknown_fields_are_bounded():

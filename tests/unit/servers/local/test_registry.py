@@ -45,7 +45,7 @@ def api():
 def test_it_answers_once_its_compatibility_is_ours(api):
     kind, ports = api
     assert answers(ports)
-    assert kind.level == "BACKWARD_TRANSITIVE"
+    assert kind.level == "FULL_TRANSITIVE"
     assert answers(ports)
 
 
