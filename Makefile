@@ -19,7 +19,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test ci bench gen lock lint types layers protos help
+.PHONY: setup up down test sim ci bench gen lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -52,6 +52,9 @@ lock: .uv/stamp ## pin the dependencies of pyproject.toml again
 
 bench: setup ## measure (at most 10 minutes); prints a table and writes bench-results/
 	@$(BIN)/python -m tests.bench
+
+sim: setup ## simulate SEEDS histories of writers, feeds and queries under faults (SEEDS=200)
+	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),200)
 
 ci: lint types layers protos test ## exactly what CI runs
 

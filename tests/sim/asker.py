@@ -1,0 +1,263 @@
+"""A query server's process: the real tail, view and executor, asked at random moments.
+
+One task does what three threads do in the real one, in any order: step the tail, maintain the view,
+plan, open and read. In the middle of planning and opening, between the view's looks at the tail and
+at the lake, the tail may be stepped and the view maintained too: that is where its races are.
+"""
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from k2.errors import Data, Internal, K2Error, NotFound, Reason, Unavailable
+from k2.lake.snapshot import SnapshotReader
+from k2.market.offsets import TimeRange
+from k2.query.request import Consistency, Order, TradesRequest
+from k2.query.sides import LakeSide
+from k2.query.view import QueryView
+from k2.tape import topics
+from k2.tape.codec import Decoder
+from k2.tape.placement import Placement
+from k2.tape.tail import Tail
+from tests.sim.catalog import Connection
+from tests.sim.oracle import require
+from tests.sim.process import EPOCH_US
+from tests.sim.reference import rows_of
+from tests.sim.tape import Admin, Board, Reader, Registry
+
+PENDING_MAX = 6
+NESTED = 0.2  # of the view's looks, how many find that something else just happened
+
+
+class SteppedTail(Tail):
+    """The real tail, stepped by its process instead of by a thread."""
+
+    process = None
+    meanwhile = None
+
+    def start(self, positions, states):
+        self.close()
+        self._begin(positions, states)
+        self._reader = self._open(dict(enumerate(positions.offsets)))
+
+    def go_on(self):
+        """What its thread does once."""
+        if self.failure is None:
+            try:
+                self.step(0.0)
+            except Unavailable:
+                pass
+            except K2Error as error:
+                self._fail(error)
+
+    def view(self, instruments, end=None):
+        self.meanwhile()
+        view = super().view(instruments, end)
+        self.meanwhile()
+        return view
+
+    def released(self):
+        self.meanwhile()
+        return super().released()
+
+    def wait_until(self, end, timeout_s, partitions=None):
+        until_s = self.process.monotonic_s() + timeout_s
+        while not super().wait_until(end, 0.0, partitions):
+            if self.failure is not None or self.process.monotonic_s() >= until_s:
+                return False
+            self.go_on()
+            self.process.sleep(0.05)
+        return True
+
+
+class Asker:
+    """One life of a query server.
+
+    Args:
+        process: whose life.
+        tail: the class of tail to use.
+
+    Attributes:
+        exam: requests that must be answered, now that nothing is in the way.
+    """
+
+    def __init__(self, process, tail=SteppedTail):
+        world = process.world
+        self.process = process
+        self.world = world
+        self.exam = []
+        self._pending = []
+        self._nesting = self._maintaining = False
+        self._snapshots = SnapshotReader(Connection(process, world.metastore, world.store))
+        schemas = Registry(process, world.schemas)
+        self.tail = tail(
+            reader_factory=lambda start: Reader(process, world.tape, start),
+            decoder=Decoder(schemas),
+            placement=self._placement(),
+            clock=process,
+            bytes_max=world.swarm.tail_bytes_max,
+            recent_s=world.swarm.tail_recent_s,
+        )
+        self.tail.process, self.tail.meanwhile = process, self._meanwhile
+        self.view = QueryView(
+            lake=LakeSide(self._snapshots, len(world.tape.logs)),
+            tail=self.tail,
+            ends=lambda: Admin(process, world.tape).log_ends("trades", len(world.tape.logs)),
+            placement=self._placement(),
+            clock=process,
+            source="simulated",
+        )
+
+    def run(self):
+        """Serve for ever."""
+        while not self._tried(lambda: self.view.start(maintain=False)):
+            self.process.sleep(0.5)
+        chance = self.world.chance
+        quiet = [self._read, self._maintain]
+        actions = [*quiet, self._read, self._plan, self._answer, self._look]
+        while True:
+            self.process.before("serve")
+            if self.exam:
+                require(self.ask(self.exam.pop(0)), "no answer though all is calm")
+            chosen = quiet if self.world.calm else actions
+            chosen[int(chance.integers(len(chosen)))]()
+            if self.world.happens("tail.restart"):
+                self._tried(lambda: self.view.start(maintain=False))
+            self.process.sleep(chance.exponential(0.15))
+
+    # --- what it does -----------------------------------------------------------------------------
+
+    def _read(self):
+        self.tail.go_on()
+        failure = self.tail.failure
+        require(failure is None or failure.reason in self.world.refusals, "the tail", failure)
+
+    def _maintain(self):
+        self._maintaining = True
+        self._tried(self.view.maintain)
+        self._maintaining = False
+
+    def _plan(self):
+        if len(self._pending) >= PENDING_MAX:
+            return
+        acknowledged, committed = self.world.reference.ends(), self.world.oracle.positions
+        request = self._request()
+        planned = self._tried(lambda: self.view.plan(request))
+        if planned:
+            self._judge_end(request, planned, acknowledged, committed)
+            self._pending.append(planned)
+
+    def _judge_end(self, request, planned, acknowledged, committed):
+        """E covers all that the question promises."""
+        snapshots = {one.snapshot_id: one for one in self.world.oracle.snapshots}
+        if request.consistency is Consistency.AS_OF:
+            known = snapshots[planned.snapshot_id]
+            asked = request.as_of_snapshot, request.as_of_time_us
+            found = known.snapshot_id, known.committed_at_us
+            require(any(a == f for a, f in zip(asked, found, strict=True)), "as of", asked, found)
+            require(planned.end == known.positions, "as of", planned.end, known.positions)
+            return
+        lost = self.world.chaos.struck is not None
+        union = request.consistency is Consistency.UNION and not lost
+        promised = acknowledged if union else committed
+        covers = all(e >= p for e, p in zip(planned.end.offsets, promised, strict=True))
+        require(covers, "E lies too low", request, planned.end, promised)
+
+    def _answer(self):
+        if self._pending:
+            at = int(self.world.chance.integers(len(self._pending)))
+            self.execute(self._pending.pop(at))
+
+    def _look(self):
+        """Read an old snapshot again."""
+        snapshots = self._tried(self._snapshots.list)
+        if snapshots:
+            chosen = snapshots[int(self.world.chance.integers(len(snapshots)))]
+            files = self._tried(lambda: self._snapshots.files(chosen.snapshot_id))
+            if files is not None:
+                self.world.oracle.snapshot_reads_the_same(chosen, files)
+
+    def execute(self, planned):
+        """Open and read what was planned, and have the answer judged; whether there was one."""
+        request = planned.request
+        opened = self._tried(lambda: self.view.open(request, planned.snapshot_id, planned.end))
+        if not opened:
+            return False
+        self.world.store.unfold(opened.plan.files.paths)
+        answer = self.world.executor.run(opened)
+        table = pa.Table.from_batches(list(answer), schema=answer.schema)
+        rows = rows_of(table)
+        self.world.note(self.process.identity, f"answers {len(rows)} rows below {planned.end}")
+        self.world.oracle.answered(request, planned.end.offsets, rows)
+        return True
+
+    def ask(self, request):
+        """Plan and execute; whether there was an answer."""
+        planned = self._tried(lambda: self.view.plan(request))
+        return bool(planned) and self.execute(planned)
+
+    # --- how --------------------------------------------------------------------------------------
+
+    def _tried(self, attempt):
+        """What `attempt` gives; None when it failed in a way that passes, or was to be expected."""
+        try:
+            given = attempt()
+            return True if given is None else given
+        except NotFound as error:
+            self._unexpected(error, Reason.UNKNOWN_SYMBOL, Reason.UNKNOWN_SNAPSHOT)
+        except Data as error:
+            self._unexpected(error, *self.world.refusals)
+        except Internal:
+            raise
+        except K2Error as error:
+            self.world.note(self.process.identity, f"{error.reason}")
+        return None
+
+    def _unexpected(self, error, *expected):
+        require(error.reason in expected, "refused", error.reason, error.message)
+        self.world.note(self.process.identity, f"{error.reason}")
+
+    def _meanwhile(self):
+        """Between two looks of the view, the tail's thread and the maintainer may have run."""
+        if not self._nesting and self.world.chance.random() < NESTED:
+            self._nesting = True
+            try:
+                self._read()
+                if not self._maintaining and self.world.chance.random() < 0.5:
+                    self._maintain()
+            finally:
+                self._nesting = False
+
+    def _request(self):
+        chance, world = self.world.chance, self.world
+        symbols = world.venue.symbols
+        chosen = tuple(symbol for symbol in symbols if chance.random() < 0.6)
+        request = TradesRequest(
+            symbols=chosen,
+            range=self._range(),
+            limit=int(chance.integers(1, 50)) if chance.random() < 0.4 else None,
+            order=Order.DESC if chance.random() < 0.5 else Order.ASC,
+        )
+        return self._pinned(request) if chance.random() < 0.25 else request
+
+    def _pinned(self, request):
+        """The same of the lake alone."""
+        snapshots = self.world.oracle.snapshots
+        if not snapshots or self.world.chance.random() < 0.5:
+            return replace(request, consistency=Consistency.COMMITTED)
+        chosen = snapshots[int(self.world.chance.integers(len(snapshots)))]
+        by_time = {"as_of_time_us": chosen.committed_at_us}
+        by_id = {"as_of_snapshot": chosen.snapshot_id}
+        named = by_time if self.world.chance.random() < 0.5 else by_id
+        return replace(request, consistency=Consistency.AS_OF, **named)
+
+    def _range(self):
+        chance, now_s = self.world.chance, self.process.monotonic_s()
+        start, end = sorted(EPOCH_US + int(s * 1e6) for s in chance.uniform(-2, now_s + 2, 2))
+        return TimeRange(
+            start if chance.random() < 0.5 else None, end if chance.random() < 0.3 else None
+        )
+
+    def _placement(self):
+        board = Board(self.process, self.world.tape, topics.PARTITIONS)
+        return Placement(board, topics.EPOCH, 1)

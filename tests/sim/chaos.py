@@ -1,0 +1,138 @@
+"""Whatever is done to a world from outside, now and then, in tasks of their own."""
+
+from k2.errors import K2Error, Reason
+from tests.sim.feed import Backfill
+from tests.sim.process import Process
+
+AWAY_S = (0.5, 15.0)
+SKEW_S = (-3600.0, 3600.0)
+BACKFILL_EVERY_S = 5.0
+
+
+class Chaos:
+    """See the module.
+
+    Attributes:
+        struck: the partition that a disaster struck; None without one.
+    """
+
+    def __init__(self, world):
+        self.world = world
+        self.struck = None
+        self._tasks = []
+
+    def begin(self):
+        """Start everything that the swarm has."""
+        deeds = {
+            "rebalance": self._rebalance,
+            "tape.away": lambda: self._away(self.world.tape, "away"),
+            "catalog.away": lambda: self._away(self.world, "catalog_away"),
+            "disk.full": lambda: self._away(self.world.store, "full"),
+            "clock.jump": self._jump,
+            "retention": self._retain,
+            "power.loss": self._lose_power,
+        }
+        for name, every_s in self.world.swarm.every_s.items():
+            self._spawn(name, deeds[name], every_s)
+        self._spawn("backfill", self._backfill, BACKFILL_EVERY_S)
+        if self.world.swarm.disaster:
+            at_s = self.world.chance.uniform(0.5, 0.9) * self.world.swarm.seconds
+            scheduler = self.world.scheduler
+            self._tasks.append(scheduler.spawn("disaster", self._strike, at_s))
+
+    def end(self):
+        """Stop, and put right what can be put right."""
+        for task in self._tasks:
+            self.world.scheduler.kill(task)
+        self.world.tape.away = self.world.catalog_away = self.world.store.full = False
+
+    def _spawn(self, name, deed, every_s):
+        world = self.world
+
+        def body():
+            while True:
+                world.scheduler.pause(world.chance.exponential(every_s))
+                world.note("chaos", name)
+                deed()
+
+        self._tasks.append(world.scheduler.spawn(name, body))
+
+    def _away(self, what, name):
+        setattr(what, name, True)
+        self.world.scheduler.pause(self.world.chance.uniform(*AWAY_S))
+        setattr(what, name, False)
+
+    def _rebalance(self):
+        names = [process.name for process in self.world.writers]
+        count = len(self.world.tape.logs)
+        self.world.tape.share([str(name) for name in self.world.chance.choice(names, count)])
+
+    def _jump(self):
+        processes = self.world.processes
+        process = processes[int(self.world.chance.integers(len(processes)))]
+        process.skew(self.world.chance.uniform(*SKEW_S))
+
+    def _retain(self):
+        """Retention removes what is committed, or some of it."""
+        for partition, position in enumerate(self.world.oracle.positions):
+            self.world.tape.remove_before(
+                partition, int(self.world.chance.integers(0, position + 1))
+            )
+
+    def _lose_power(self):
+        for process in self.world.processes:
+            if process.alive:
+                self.world.scheduler.kill(process.task)
+        self.world.store.lose_power()
+
+    def _backfill(self):
+        """Somebody asks for a range of ids again, whether it is missing or not."""
+        world, process = self.world, Process(self.world, "backfill")
+        symbol = str(world.chance.choice(world.venue.symbols))
+        printed = sorted(world.venue.printed[symbol])
+        if not printed:
+            return
+        first = int(world.chance.integers(len(printed)))
+        wanted = [(symbol, one) for one in printed[first : first + 30]]
+        if world.chance.random() < 0.5:
+            wanted.reverse()
+        process.mortal = False
+        process.task = world.scheduler.current
+        try:
+            Backfill(process, world.venue, world.tape).send(wanted)
+        except K2Error:
+            world.note("chaos", "the backfill fails")
+
+    def _strike(self):
+        """The tape loses records for good: truncated, made again, or overtaken by retention."""
+        world, tape, disaster = self.world, self.world.tape, self.world.swarm.disaster
+        positions = world.oracle.positions
+        truncatable = [p for p, log in enumerate(tape.logs) if positions[p] > log.start]
+        waiting = [p for p, log in enumerate(tape.logs) if positions[p] < log.end]
+        possible = {"truncated": truncatable, "recreated": truncatable, "overtaken": waiting}
+        if not possible[disaster]:
+            return
+        self.struck = int(world.chance.choice(possible[disaster]))
+        self._silence()
+        world.note("chaos", f"disaster: {disaster} on {self.struck}")
+        if disaster == "recreated":
+            tape.recreate()
+            world.refusals |= {Reason.TOPIC_RECREATED, Reason.TAPE_TRUNCATED}
+        elif disaster == "truncated":
+            log = tape.logs[self.struck]
+            end = int(world.chance.integers(log.start, positions[self.struck]))
+            tape.truncate(self.struck, end)
+            world.refusals |= {Reason.TAPE_TRUNCATED}
+        else:
+            tape.remove_before(self.struck, tape.logs[self.struck].end)
+            world.refusals |= {Reason.RETENTION_OVERTOOK}
+
+    def _silence(self):
+        """Nothing is printed on the tape any more: offsets that are used again show nothing."""
+        self.world.venue.open = False
+        for task in self._tasks:
+            if task is not self.world.scheduler.current:
+                self.world.scheduler.kill(task)
+        for process in self.world.feeds:
+            if process.alive:
+                self.world.scheduler.kill(process.task)

@@ -1,0 +1,153 @@
+"""What must be true: after every commit, after every answer, and when all has calmed down.
+
+After a commit, wherever it came from and whatever its writer was told: it adds to its parent's rows
+exactly the accepted ones between its parent's positions and its own, publishes the counters and the
+fold's state of just there, comes later than its parent, and every record it passes that is no row
+has its dead letter acknowledged already. By induction every snapshot is exact.
+"""
+
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from k2.lake.catalog import local_path
+from k2.lake.snapshot import current_of, read_states
+from k2.market.fold import FoldState
+from tests.sim.reference import rows_of
+from tests.sim.store import Files
+
+
+class Violation(AssertionError):
+    """K2 broke a guarantee, or the simulation is wrong."""
+
+
+def require(true, what, *details):
+    if not true:
+        raise Violation(f"{what}: {', '.join(map(str, details))}")
+
+
+class Oracle:
+    """Judges a world.
+
+    Attributes:
+        snapshots: of every commit that landed, oldest first.
+    """
+
+    def __init__(self, world):
+        self._world = world
+        self._files = Files(world.store)
+        self._known = {}
+        self.snapshots = []
+
+    @property
+    def positions(self):
+        """Of the newest snapshot."""
+        zero = (0,) * len(self._world.tape.logs)
+        return self.snapshots[-1].positions.offsets if self.snapshots else zero
+
+    # --- commits ----------------------------------------------------------------------------------
+
+    def landed(self, metadata):
+        """A commit has swung the head."""
+        snapshot, before = current_of(metadata), self.positions
+        after = snapshot.positions.offsets
+        if self.snapshots:
+            parent = self.snapshots[-1]
+            require(snapshot.parent_id == parent.snapshot_id, "a commit is not on the head")
+            require(snapshot.committed_at_us > parent.committed_at_us, "commit times go back")
+        moved = all(high >= low for low, high in zip(before, after, strict=True))
+        require(moved, "positions moved back", before, after)
+        self._rows(metadata, before, after)
+        self._published(snapshot, after)
+        self._letters(before, after)
+        self.snapshots.append(snapshot)
+        self._world.note("lake", f"holds {after}")
+
+    def _rows(self, metadata, before, after):
+        head = metadata.current_snapshot()
+        added = [
+            entry.data_file.file_path
+            for manifest in head.manifests(self._files)
+            if manifest.added_snapshot_id == head.snapshot_id
+            for entry in manifest.fetch_manifest_entry(self._files)
+            if entry.snapshot_id == head.snapshot_id
+        ]
+        same(self.read(added), self._world.reference.accepted(before, after))
+
+    def _published(self, snapshot, after):
+        states = read_states(self._files, snapshot)
+        reference = self._world.reference
+        for partition, end in enumerate(after):
+            state, counts = states.get(partition, FoldState()), reference.count(partition, end)
+            have = state.accepted, state.duplicate, state.dead
+            require(have == counts, "counters", partition, have, counts)
+            want = reference.seen(partition, end)
+            require(set(state.seen) == set(want), "instruments seen", partition)
+            for instrument, (ids, newest) in want.items():
+                seen = state.seen[instrument]
+                require(seen.time_max_us == newest, "newest time", instrument)
+                expanded = [range(first, last + 1) for first, last in seen.intervals.tolist()]
+                exact = {one for each in expanded for one in each} == ids
+                apart = bool((np.diff(seen.intervals.ravel())[1::2] > 1).all())
+                require(exact and apart, "ids seen", instrument)
+
+    def _letters(self, before, after):
+        letters = {
+            (letter.partition, letter.offset)
+            for letter in self._world.tape.letters
+            if letter.topic == self._world.tape.topic
+        }
+        dead = self._world.reference.dead(before, after)
+        require(dead <= letters, "passed without a dead letter", sorted(dead - letters)[:5])
+
+    def read(self, locations):
+        """All rows of some data files; each is read once, as long as its bytes are the same."""
+        rows = []
+        for location in locations:
+            content = self._world.store.read(location)
+            path = local_path(location)
+            known = self._known.get(path)
+            if known is None or known[0] is not content:
+                table = pq.read_table(io.BytesIO(content), use_threads=False)
+                known = self._known[path] = content, rows_of(table)
+            rows += known[1]
+        return rows
+
+    # --- what is kept -----------------------------------------------------------------------------
+
+    def snapshot_reads_the_same(self, snapshot, files):
+        """A snapshot holds what it held: the accepted rows below its positions."""
+        zero = (0,) * len(self._world.tape.logs)
+        want = self._world.reference.accepted(zero, snapshot.positions.offsets)
+        same(self.read([file.path for file in files]), want)
+
+    def no_letter_is_undue(self):
+        """A record has a letter only if it is no row and no duplicate."""
+        dead = self._world.reference.dead((0,) * len(self.positions), self._world.reference.ends())
+        for letter in self._world.tape.letters:
+            if letter.topic == self._world.tape.topic:
+                place = letter.partition, letter.offset
+                require(place in dead, "a letter of a good record", place, letter.fault)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def answered(self, request, end, rows):
+        """An answer was given."""
+        want = self._world.reference.answer(request, end)
+        require(
+            rows == want, "a wrong answer", request, end,
+            f"{len(rows)} rows, {len(want)} expected",
+            f"undue {sorted(set(rows) - set(want))[:3]}",
+            f"missing {sorted(set(want) - set(rows))[:3]}",
+        )  # fmt: skip
+
+
+def same(rows, want):
+    """These rows, each once."""
+    have = {(row.partition, row.offset): row for row in rows}
+    require(len(have) == len(rows), "doubled", len(rows) - len(have))
+    missing, undue = want.keys() - have.keys(), have.keys() - want.keys()
+    require(not missing, "lost", len(missing), sorted(missing)[:5])
+    require(not undue, "undue", len(undue), sorted(undue)[:5])
+    require(have == want, "changed", [place for place in want if have[place] != want[place]][:5])

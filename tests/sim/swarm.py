@@ -1,0 +1,110 @@
+"""What a seed's world is like: its size, and which faults there are, how often.
+
+Drawn anew for every seed, so that seeds differ in kind and not only in order (swarm testing): a
+fault that is always on hides what only happens without it, such as two long-lived writers that
+never crash and still share partitions. Each fault is off in about half of the worlds.
+"""
+
+import math
+from dataclasses import dataclass
+
+# At each occasion, between these chances; the occasion is named by who asks (`World.happens`).
+CHANCES = {
+    "crash": (0.0003, 0.01),  # a process dies before or after touching anything outside itself
+    "freeze": (0.0003, 0.005),  # it stands still for a while: then it is a zombie
+    "store.error": (0.002, 0.3),
+    "store.stall": (0.002, 0.05),
+    "catalog.refused": (0.02, 0.4),  # a conflict is reported, and nothing landed
+    "catalog.landed_refused": (0.02, 0.3),  # a conflict is reported, and it landed
+    "catalog.reply_lost": (0.02, 0.3),
+    "catalog.busy": (0.02, 0.4),
+    "catalog.late": (0.02, 0.2),  # no reply, and it lands, or not, some time later
+    "tape.silent": (0.02, 0.4),  # a fetch that returns nothing
+    "tape.short": (0.05, 0.8),  # a fetch that returns few records
+    "tape.ack_lost": (0.005, 0.1),  # the producer sends it again
+    "tape.error": (0.01, 0.2),  # a request that fails
+    "poison": (0.002, 0.1),  # beside a record, one that is none
+    "misplaced": (0.002, 0.05),  # a record on a partition that is not its symbol's
+    "net.drop": (0.002, 0.1),
+    "net.double": (0.002, 0.2),
+    "net.late": (0.002, 0.2),
+    "net.garbage": (0.002, 0.05),
+    "net.cut": (0.002, 0.03),
+    "registry.away": (0.1, 0.5),
+    "tail.restart": (0.01, 0.1),
+}
+# Things that somebody does to the world every so many seconds.
+EVERY_S = {
+    "rebalance": (2.0, 30.0),
+    "tape.away": (10.0, 60.0),
+    "catalog.away": (10.0, 60.0),
+    "disk.full": (10.0, 60.0),
+    "clock.jump": (5.0, 30.0),
+    "retention": (3.0, 20.0),
+    "power.loss": (15.0, 60.0),
+}
+DISASTERS = ("truncated", "recreated", "overtaken")
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """One world.
+
+    Attributes:
+        seconds: of the unsafe part of its history.
+        symbols, feeds, writers: how many.
+        rate: trades a second, of all symbols.
+        commit_interval_s, tail_bytes_max, tail_recent_s: settings of K2.
+        latency_s: of an access to anything outside a process, about.
+        chances, every_s: faults that are on.
+        disaster: what the tape loses for good, if anything.
+    """
+
+    seconds: float
+    symbols: int
+    feeds: int
+    writers: int
+    rate: float
+    commit_interval_s: float
+    tail_bytes_max: int
+    tail_recent_s: float
+    latency_s: float
+    chances: dict
+    every_s: dict
+    disaster: str | None
+
+    def __str__(self):
+        chances = ", ".join(f"{name} {chance:.3g}" for name, chance in self.chances.items())
+        every = ", ".join(f"{name} every {seconds:.0f} s" for name, seconds in self.every_s.items())
+        return (
+            f"{self.seconds:.0f} s, {self.symbols} symbols, {self.feeds} feeds, {self.writers}"
+            f" writers, {self.rate:.0f} trades/s, commit every {self.commit_interval_s:.1f} s,"
+            f" tail of {self.tail_bytes_max} bytes and {self.tail_recent_s:.0f} s, latency"
+            f" {self.latency_s * 1000:.1f} ms, disaster: {self.disaster}\n  {chances}\n  {every}"
+        )
+
+
+def drawn(chance):
+    """A swarm of a seed's generator."""
+
+    def between(low, high):
+        return math.exp(chance.uniform(math.log(low), math.log(high)))
+
+    def some(of):
+        share = chance.choice([0.1, 0.5, 0.5, 0.8])
+        return {name: between(*span) for name, span in of.items() if chance.random() < share}
+
+    return Swarm(
+        seconds=between(15, 60),
+        symbols=int(chance.integers(1, 6)),
+        feeds=int(chance.integers(1, 3)),
+        writers=int(chance.integers(1, 4)),
+        rate=between(3, 40),
+        commit_interval_s=between(0.5, 6),
+        tail_bytes_max=int(chance.choice([12_000, 40_000, 1 << 30, 1 << 30])),
+        tail_recent_s=float(chance.choice([0, 5, 60])),
+        latency_s=between(0.0005, 0.02),
+        chances=some(CHANCES),
+        every_s=some(EVERY_S),
+        disaster=str(chance.choice(DISASTERS)) if chance.random() < 0.08 else None,
+    )

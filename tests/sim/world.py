@@ -1,0 +1,279 @@
+"""A world of one seed: its processes, what is done to them, and the history that follows.
+
+First the *unsafe* phase: every fault the swarm has, while the oracle judges each commit and each
+answer. Then the *live* phase: all faults end, whoever is dead is started again, what is missing of
+the venue's ids is backfilled by what the lake says is missing, and within a bounded time everything
+must be committed, verified and answered. A safe system that stands still is found out there.
+
+After a disaster (the tape lost records for good) there is no such phase: then every writer must
+refuse by name, and the lake must be what it was.
+"""
+
+import hashlib
+from collections import deque
+
+import numpy as np
+
+from k2.errors import Data, Reason
+from k2.lake.snapshot import SnapshotReader, read_states
+from k2.lake.tables import TRADES, ensure_tables
+from k2.lake.verify import Witnesses, verify
+from k2.market import schema
+from k2.market.instrument import first_partition
+from k2.query.request import Consistency, Order, TradesRequest
+from k2.tape import topics
+from k2.tape.codec import Decoder
+from k2.tape.placement import Placement
+from tests.sim.asker import Asker, SteppedTail
+from tests.sim.catalog import LATE_S, Connection, Metastore
+from tests.sim.chaos import Chaos
+from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
+from tests.sim.oracle import Oracle, require
+from tests.sim.process import Process
+from tests.sim.reference import Reference
+from tests.sim.schedule import Scheduler
+from tests.sim.store import Files, Store
+from tests.sim.swarm import drawn
+from tests.sim.tape import Admin, Board, Office, Reader, Registry, SimTape
+from tests.sim.writer import Parts, identity_of, pump_of
+
+PARTITIONS = 4
+LIVE_S = 400.0  # for everything to be committed once the faults are over
+EVENTS_SHOWN = 60
+
+
+class World:
+    """See the module.
+
+    Args:
+        seed: of everything.
+        executor: runs queries; shared by all worlds.
+        folder: where files are unfolded for it.
+        parts, tail: what the writer and the query server are made of.
+    """
+
+    def __init__(self, seed, executor, folder, *, parts=Parts, tail=SteppedTail):
+        self.seed = seed
+        self.chance = np.random.default_rng(seed)
+        self.swarm = drawn(self.chance)
+        self.executor = executor
+        self.scheduler = Scheduler()
+        self.events = deque(maxlen=EVENTS_SHOWN)
+        self.event_count = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.calm = self.catalog_away = False
+        self.refusals = {Reason.RETENTION_OVERTOOK} if "retention" in self.swarm.every_s else set()
+        self.schemas = {SCHEMA_ID: schema.avro_schema(schema.TRADE)}
+        self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
+        self.tape = SimTape(PARTITIONS, self.reference.append)
+        self.store = Store()
+        self.metastore = Metastore(self.store, f"file://{folder}/{seed}")
+        ensure_tables(self.metastore)
+        self.oracle = Oracle(self)
+        self.venue = Venue(self)
+        self._parts, self._tail = parts, tail
+        self.asker = None
+        self.writers = [Process(self, f"writer{n}") for n in range(self.swarm.writers)]
+        self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
+        self.query = Process(self, "query")
+        self.chaos = Chaos(self)
+
+    @property
+    def processes(self):
+        return [*self.writers, *self.feeds, self.query]
+
+    @property
+    def history(self):
+        """A number that two runs share if all happened alike."""
+        return self._hash.hexdigest()
+
+    def happens(self, fault):
+        """Whether a fault occurs at this occasion."""
+        chance = self.swarm.chances.get(fault)
+        return chance is not None and not self.calm and self.chance.random() < chance
+
+    def note(self, who, what):
+        """Write the history."""
+        line = f"{self.scheduler.now_s:11.6f} {who}: {what}"
+        self._hash.update(line.encode())
+        self.events.append(line)
+        self.event_count += 1
+
+    def poison(self, value):
+        """Bytes beside a record that are none."""
+        kinds = [
+            None, b"", value[:3], value[: len(value) // 2], value + b"x", b"{}",
+            b"\x00\x00\x00\x00\x63" + value[5:],
+        ]  # fmt: skip
+        return kinds[int(self.chance.integers(len(kinds)))]
+
+    # --- the history ------------------------------------------------------------------------------
+
+    def run(self):
+        """Live through it.
+
+        Raises:
+            Violation: something K2 promises is not so.
+            Exception: whatever a part raised that it must not raise.
+        """
+        try:
+            self.tape.share([self.writers[p % len(self.writers)].name for p in range(PARTITIONS)])
+            self.scheduler.spawn("venue", self.venue.run)
+            self.scheduler.spawn("supervisor", self._supervise)
+            self.chaos.begin()
+            self.scheduler.run(self.swarm.seconds)
+            if self.chaos.struck is not None:
+                self._refused()
+            else:
+                self._live()
+        finally:
+            self.scheduler.close()
+
+    def _supervise(self):
+        """Start whoever is not alive, after a while."""
+        while True:
+            for process in self.processes:
+                if not process.alive and not (
+                    process in self.feeds and self.chaos.struck is not None
+                ):
+                    process.start(self._body(process), self.chance.uniform(0.0, 3.0))
+            self.scheduler.pause(0.2)
+
+    def _body(self, process):
+        if process in self.writers:
+            return lambda: self._write(process)
+        if process in self.feeds:
+            process.body = Feed(process, self.venue, self.tape)
+        else:
+            process.body = self.asker = Asker(process, self._tail)
+        return process.body.run
+
+    def _write(self, process):
+        try:
+            pump_of(process, self._parts).run()
+        except Data as error:
+            require(error.reason in self.refusals, "refused", error.reason, error.message)
+            self.note(process.identity, f"refuses: {error.reason}")
+            process.refusal = error.reason
+
+    # --- liveness ---------------------------------------------------------------------------------
+
+    def _live(self):
+        """Faults end; everything must come to rest, right."""
+        self.be_calm()
+        self.scheduler.run(self.scheduler.now_s + 3.0)
+        self.venue.open = False
+        self._await(self._all_frames_sent, "the feeds to send what came")
+        self._await(self._rests, "the lake to reach the end of the tape")
+        self._backfill()
+        self._await(self._rests, "the lake to reach the end of the tape again")
+        self._in_a_task("auditor", self._audit)
+
+    def be_calm(self):
+        """No fault from now on."""
+        self.calm = True
+        self.chaos.end()
+        for process in self.processes:
+            process.mortal = False
+        names = [process.name for process in self.writers]
+        self.tape.share([names[p % len(names)] for p in range(PARTITIONS)])
+        self.note("world", "calms")
+
+    def _await(self, satisfied, what):
+        until_s = self.scheduler.now_s + LIVE_S
+        if not self.scheduler.run(until_s, satisfied):
+            have = self.oracle.positions, self.reference.ends()
+            tail = self.asker.tail.position() if self.asker else None
+            require(False, f"in vain for {LIVE_S} s: {what}", *have, tail)
+
+    def _all_frames_sent(self):
+        """Every feed is alive and has sent all that its wires carried."""
+        return all(feed.alive and feed.body.idle for feed in self.feeds)
+
+    def _rests(self):
+        ends = self.reference.ends()
+        tail = self.asker is not None and self.query.alive and self.asker.tail.position().offsets
+        return self.oracle.positions == ends and tail == ends
+
+    def _backfill(self):
+        """Send what the lake knows to be missing, and what came after all it has."""
+        if not self.oracle.snapshots:
+            return
+        wanted = []
+        for state in read_states(Files(self.store), self.oracle.snapshots[-1]).values():
+            for instrument, seen in sorted(state.seen.items()):
+                spans = [*seen.holes(), (int(seen.intervals[-1, 1]) + 1, self._newest(instrument))]
+                for first, last in spans:
+                    wanted += [(instrument.symbol, one) for one in range(first, last + 1)]
+        self._in_a_task(
+            "backfill", lambda process: Backfill(process, self.venue, self.tape).send(wanted)
+        )
+
+    def _newest(self, instrument):
+        """The last id that was printed."""
+        return self.venue.next_id[instrument.symbol] - 1
+
+    def _in_a_task(self, name, body):
+        """Run something as a process to its end."""
+        process = Process(self, name)
+        process.mortal = False
+        process.start(lambda: body(process))
+        self._await(lambda: process.task.done, name)
+
+    def _audit(self, process):
+        """Everything is there: by K2's own proof, by the venue, and in every answer."""
+        report = self._verified(process)
+        require(report["ok"], "verify", report["message"], report["problems"])
+        self.oracle.no_letter_is_undue()
+        snapshots = SnapshotReader(Connection(process, self.metastore, self.store))
+        for snapshot in snapshots.list():
+            self.oracle.snapshot_reads_the_same(snapshot, snapshots.files(snapshot.snapshot_id))
+        self._complete()
+        self.asker.exam += [
+            TradesRequest(consistency=consistency, order=order)
+            for consistency in (Consistency.UNION, Consistency.COMMITTED)
+            for order in Order
+        ]
+        while self.asker.exam:
+            process.sleep(0.1)
+
+    def _complete(self):
+        """From the first trade in the lake to the last that was printed, none is missing."""
+        for judged in self.reference.partitions:
+            for instrument in {instrument for instrument, _ in judged.seen}:
+                ids = {one for name, one in judged.seen if name == instrument}
+                want = set(range(min(ids), self._newest(instrument) + 1))
+                require(ids == want, "trades missing", instrument, sorted(want - ids)[:5])
+
+    def _verified(self, process):
+        """The report of the real `k2 verify`."""
+        catalog = Connection(process, self.metastore, self.store)
+        board = Board(process, self.tape, topics.PARTITIONS)
+        witnesses = Witnesses(
+            snapshots=SnapshotReader(catalog),
+            io=catalog.load_table(TRADES).io,
+            identity=identity_of(self),
+            facts=lambda: Admin(process, self.tape).facts("trades"),
+            replay=lambda start: Reader(process, self.tape, start),
+            decoder=Decoder(Registry(process, self.schemas)),
+            placement=Placement(board, topics.EPOCH, 1),
+            letters=Office(process, self.tape).read_all,
+        )
+        return verify(witnesses, process, lambda *_: None)
+
+    # --- disaster ---------------------------------------------------------------------------------
+
+    def _refused(self):
+        """Every writer says why it does not go on; the lake is as good as it was."""
+        self.be_calm()
+        self.scheduler.run(self.scheduler.now_s + LATE_S[1])  # commits that are under way
+        position, log = self.oracle.positions[self.chaos.struck], self.tape.logs[self.chaos.struck]
+        if self.swarm.disaster == "overtaken" and position >= log.start:
+            return  # the writer had read it all
+        for process in self.writers:
+            process.refusal = None
+            if process.alive:
+                self.scheduler.kill(process.task)
+        owner = self.tape.owners[self.chaos.struck]
+        victim = next(process for process in self.writers if process.name == owner)
+        self._await(lambda: victim.refusal is not None, "a refusal by name")

@@ -1,0 +1,50 @@
+"""A lake writer's process: the real pump and committer, joined to a sharing group.
+
+It ends as the real one ends (a refusal by name, a crash) and is started again by the world.
+"""
+
+from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.intake import TapeEnd
+from k2.lake.pump import Pump
+from k2.settings import LakeSettings
+from k2.tape import topics
+from k2.tape.codec import Decoder
+from k2.tape.placement import Placement
+from tests.sim.catalog import Connection
+from tests.sim.process import Flag
+from tests.sim.tape import Admin, Board, Member, Office, Registry
+
+
+class Parts:
+    """Which classes a writer is made of; the mutants of `test_mutants.py` replace some."""
+
+    committer = Committer
+    pump = Pump
+    office = Office
+
+
+def identity_of(world):
+    """The tape that this stack was deployed with."""
+    return TapeIdentity("trades", "1", "fake", topics.EPOCH, len(world.tape.logs))
+
+
+def pump_of(process, parts):
+    """A writer's pump, ready to run."""
+    world, identity = process.world, identity_of(process.world)
+    catalog = Connection(process, world.metastore, world.store)
+    return parts.pump(
+        tape=TapeEnd(
+            identity=identity,
+            join=lambda assign, revoke: Member(process, world.tape, assign, revoke),
+            facts=lambda: Admin(process, world.tape).facts("trades"),
+            decoder=Decoder(Registry(process, world.schemas)),
+            placement=Placement(Board(process, world.tape, topics.PARTITIONS), topics.EPOCH, 1),
+            letters=parts.office(process, world.tape),
+        ),
+        committer=parts.committer(
+            catalog=catalog, clock=process, tape=identity, writer_id=process.identity
+        ),
+        settings=LakeSettings(commit_interval_s=world.swarm.commit_interval_s),
+        clock=process,
+        stopping=Flag(process),
+    )
