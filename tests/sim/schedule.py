@@ -21,6 +21,13 @@ class Stuck(AssertionError):
     """Nothing moves any more."""
 
 
+def shut():
+    """A lock that whoever acquires it waits for somebody to release."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass
 class Task:
     """A body that runs when its time has come."""
@@ -31,7 +38,7 @@ class Task:
     done: bool = False
     failure: BaseException | None = None
     wakes: int = 0  # entries in the queue with another number are of the past
-    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    go: threading.Lock = field(default_factory=shut)
     thread: threading.Thread | None = None
 
 
@@ -44,7 +51,7 @@ class Scheduler:
         self.switches = 0
         self._queue = []
         self._count = 0
-        self._back = threading.Semaphore(0)
+        self._back = shut()
         self._tasks = []
 
     def spawn(self, name, body, after_s=0.0):
