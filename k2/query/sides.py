@@ -163,6 +163,14 @@ class LakeSide:
             )
         return self._published
 
+    def newer_than(self, lake: PlannableSnapshot) -> PlannableSnapshot | None:
+        """The published snapshot where it reaches further than another; None where it does not."""
+        published = self.published()
+        other = published.snapshot_id != lake.snapshot_id
+        return (
+            published if other and published.facts.positions.covers(lake.facts.positions) else None
+        )
+
     def refresh(self) -> PlannableSnapshot:
         """Read the newest snapshot and publish it.
 

@@ -288,7 +288,7 @@ class QueryView:
     def _best_plan(
         self, request: TradesRequest, asked: Asked, lake: PlannableSnapshot, end: OffsetVector
     ) -> tuple[TailView, Plan, PlannableSnapshot]:
-        """A plan that lacks as little as can be: on a newer snapshot where rows were evicted.
+        """A plan that lacks as little as can be: on a newer snapshot where the tail lacks rows.
 
         What the tail has evicted, a snapshot published before covers; so the one published after
         the tail was looked at reaches up to what the tail still holds.
@@ -296,8 +296,8 @@ class QueryView:
         view = self._tail.view(asked.instruments, end)
         facts = _facts(view, request)
         plan = plan_union(request, asked.partitions, lake.facts, facts, end)
-        if plan.needs_newer_snapshot:
-            lake = self._lake.published()
+        if plan.missing and (newer := self._lake.newer_than(lake)):
+            lake = newer
             plan = plan_union(request, asked.partitions, lake.facts, facts, end)
         if request.allow_partial and not _readable(plan):
             plan = plan_union(request, asked.partitions, None, facts, end)

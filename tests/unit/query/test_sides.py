@@ -35,6 +35,17 @@ def test_the_newest_snapshot_is_published_and_stays_when_the_lake_is_away(snapsh
     assert lake.published().facts.positions == OffsetVector(0, (20, 0))
 
 
+def test_only_a_snapshot_that_reaches_further_is_newer(snapshots):
+    lake = LakeSide(snapshots, 2)
+    newest = lake.refresh()
+    assert lake.newer_than(newest) is None
+    assert lake.newer_than(lake.named_or_newer(1)) is newest
+    behind = LakeSide(snapshots, 2)
+    snapshots.expire(2)
+    assert behind.refresh().snapshot_id == 1
+    assert behind.newer_than(newest) is None, "another server has seen a newer one"
+
+
 def test_an_empty_lake_covers_nothing():
     lake = LakeSide(FakeSnapshots(), 2, "1")
     empty = lake.refresh()

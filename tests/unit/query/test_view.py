@@ -318,6 +318,20 @@ def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient
         assert stack.ids(symbols=("ADAUSDT",)) == list(range(2000))
 
 
+def test_what_a_full_tail_let_go_a_snapshot_of_meanwhile_has(tmp_path, impatient):
+    with QueryStack(tmp_path, bytes_max=100_000) as stack:
+        stack.send("ADAUSDT", [0])
+        stack.commit()
+        old = stack.lake.refresh()
+        stack.send("ADAUSDT", range(1, 2000))
+        eventually(lambda: stack.tail.released() == {2})
+        stack.commit()
+        stack.lake.refresh()  # as the maintainer does before it restores what was let go
+        end = OffsetVector(0, stack.tape.admin().log_ends("trades", PARTITIONS))
+        opened = stack.view.open(TradesRequest(symbols=("ADAUSDT",)), old.snapshot_id, end)
+        assert opened.plan.missing == ()
+
+
 def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
     stack.send("BTCUSDT", [1, 2, 3])
     eventually(lambda: stack.tail.position()[0] == 3)
