@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from k2.errors import NotFound, Reason
@@ -40,9 +39,9 @@ def asked_by(request: TradesRequest, placement: Homes, tail: TailSource, partiti
         return Asked(None, frozenset(range(partitions)))
     homes = placement.known()
     read = filter(request.names, tail.instruments())
-    if _unknown(request, homes) or any(one not in homes for one in read):
+    if request.unknown_among(homes) or any(one not in homes for one in read):
         homes = placement.refresh()
-    unknown = _unknown(request, homes)
+    unknown = request.unknown_among(homes)
     if unknown:
         raise NotFound(
             Reason.UNKNOWN_SYMBOL,
@@ -51,12 +50,3 @@ def asked_by(request: TradesRequest, placement: Homes, tail: TailSource, partiti
         )
     instruments = frozenset(filter(request.names, homes))
     return Asked(instruments, frozenset(homes[one] for one in instruments))
-
-
-def _unknown(request: TradesRequest, homes: Mapping[Instrument, int]) -> list[str]:
-    """Symbols and exchanges named of which nothing is known."""
-    named = [one for one in homes if request.names(one)]
-    symbols, exchanges = {one.symbol for one in named}, {one.exchange for one in named}
-    return [name for name in request.symbols if name not in symbols] + [
-        name for name in request.exchanges if name not in exchanges
-    ]

@@ -89,6 +89,14 @@ class TradesRequest:
             not self.exchanges or instrument.exchange in self.exchanges
         )
 
+    def unknown_among(self, instruments: Iterable[Instrument]) -> list[str]:
+        """Symbols and exchanges that are named and that no instrument meant has."""
+        meant = [one for one in instruments if self.names(one)]
+        symbols, exchanges = {one.symbol for one in meant}, {one.exchange for one in meant}
+        return [name for name in self.symbols if name not in symbols] + [
+            name for name in self.exchanges if name not in exchanges
+        ]
+
     def resolved(self, now_us: int) -> TradesRequest:
         """The same request, `last` turned into a range that starts so long before `now_us`."""
         if self.last_us is None:

@@ -7,7 +7,7 @@ that a warm plan does no I/O.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import FileStat, OffsetVector, ReadToken
 from k2.query.plan import LakeFacts
 from k2.query.request import TradesRequest
+from k2.tape.consumer import lost_position
 from k2.tape.window import TailView
 
 Kept = TypeVar("Kept")
@@ -260,6 +261,20 @@ class LakeSide:
             kept = PlannableSnapshot(snapshot, LakeFacts(snapshot.positions, files))
             self._kept = _newest(self._kept) | {snapshot.snapshot_id: kept}
         return kept
+
+
+def assert_not_truncated(end: OffsetVector, known: Iterable[OffsetVector]) -> None:
+    """Refuse an end of the tape that lies below what was read before it was asked for.
+
+    A question cut there would be answered as if the rows above had never been.
+
+    Raises:
+        Data: TAPE_TRUNCATED.
+    """
+    for positions in known:
+        for partition, position in enumerate(positions.offsets):
+            if end[partition] < position:
+                raise lost_position(partition, position, 0, end[partition])
 
 
 def _newest(kept: Mapping[int, Kept]) -> dict[int, Kept]:

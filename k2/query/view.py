@@ -35,7 +35,13 @@ from k2.query.provenance import (
     holes_of,
 )
 from k2.query.request import Consistency, TradesRequest, validated
-from k2.query.sides import Homes, LakeSide, PlannableSnapshot, TailSource
+from k2.query.sides import (
+    Homes,
+    LakeSide,
+    PlannableSnapshot,
+    TailSource,
+    assert_not_truncated,
+)
 from k2.tape.chunk import Held
 from k2.tape.window import TailView
 
@@ -169,6 +175,7 @@ class QueryView:
             NotFound: UNKNOWN_SYMBOL, UNKNOWN_SNAPSHOT, UNKNOWN_TOKEN, OUT_OF_RANGE.
             Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, STARTING.
             Overloaded: TAIL_FULL when the tail let rows go that the answer needs.
+            Data: TAPE_TRUNCATED when the tape lost what was read before.
         """
         request = validated(request).resolved(self._clock.now_us())
         self._asked(request)
@@ -192,21 +199,23 @@ class QueryView:
         if request.needs_lake_alone:
             lake = self._lake.pinned(request)
             return lake, lake.facts.positions, ()
-        return self._lake.published(), *self._end(request)
+        lake = self._lake.published()
+        return lake, *self._end(request, lake)
 
     def _covering(self, request: TradesRequest, token: ReadToken) -> PlannableSnapshot:
         """The snapshot to plan a token on, once it is known that the tape reaches so far."""
         lake = self._lake.covering(token)
         if lake is not None:
             return lake
-        end, missing = self._end(request)
+        published = self._lake.published()
+        end, missing = self._end(request, published)
         if not missing and not end.covers(token.end):
             raise NotFound(
                 Reason.OUT_OF_RANGE,
                 f"the read token ends at {token.end.encode()}, the tape at {end.encode()}: it lost"
                 " records, or was restored from before the token",
             )
-        return self._lake.published()
+        return published
 
     def open(self, request: TradesRequest, snapshot_id: int, end: OffsetVector) -> OpenQuery:
         """Get ready to answer what `plan` fixed, in this process or another.
@@ -235,7 +244,7 @@ class QueryView:
             return self._lake_only(request, lake, end)
         self._wait(request, lake, end)
         to_now = request.consistency is Consistency.UNION
-        missing = self._end(request)[1] if to_now and request.allow_partial else ()
+        missing = self._end(request, lake)[1] if to_now and request.allow_partial else ()
         return self._union(request, lake, end, missing, waited=True)
 
     def _lake_only(
@@ -332,15 +341,19 @@ class QueryView:
     def _asked(self, request: TradesRequest) -> Asked:
         return asked_by(request, self._placement, self._tail, self._lake.partitions)
 
-    def _end(self, request: TradesRequest) -> tuple[OffsetVector, tuple[MissingPart, ...]]:
-        """E; where the broker does not answer and that is allowed, what the tail has."""
+    def _end(
+        self, request: TradesRequest, lake: PlannableSnapshot
+    ) -> tuple[OffsetVector, tuple[MissingPart, ...]]:
+        """E; where the broker gives none and that is allowed, what the tail has."""
         position = self._tail.position()
         try:
-            return OffsetVector(position.epoch, self._ends()), ()
-        except Unavailable as error:
+            end = OffsetVector(position.epoch, self._ends())
+            assert_not_truncated(end, (position, lake.facts.positions))
+        except (Unavailable, Data) as error:
             if not request.allow_partial:
                 raise
             return position, (MissingPart("tail", error.reason, error.message),)
+        return end, ()
 
     def _wait(self, request: TradesRequest, lake: PlannableSnapshot, end: OffsetVector) -> None:
         """Wait for the rows below E that the lake does not have; the plan says what is missing.

@@ -100,7 +100,7 @@ class Asker:
         )
         self.tail.process, self.tail.meanwhile = process, self._meanwhile
         self.view = QueryView(
-            lake=LakeSide(self._snapshots, len(world.tape.logs)),
+            lake=LakeSide(self._snapshots, len(world.tape.logs), "1"),
             tail=self.tail,
             ends=lambda: Admin(process, world.tape).log_ends("trades", len(world.tape.logs)),
             placement=self._placement(),

@@ -149,3 +149,10 @@ def test_it_knows_which_instruments_it_names():
     assert not TradesRequest(symbols=("ETHUSDT",)).names(btc)
     assert TradesRequest(exchanges=("BINANCE",)).names(btc)
     assert not TradesRequest(exchanges=("BINANCE_UM",), symbols=("BTCUSDT",)).names(btc)
+
+
+def test_names_that_no_instrument_meant_has_are_unknown():
+    known = [Instrument("A", "X"), Instrument("B", "Y")]
+    asked = TradesRequest(symbols=("X", "Y", "Z"), exchanges=("A", "C"))
+    assert asked.unknown_among(known) == ["Y", "Z", "C"]
+    assert TradesRequest().unknown_among(known) == []

@@ -5,7 +5,7 @@ from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.request import Consistency, TradesRequest
-from k2.query.sides import LakeSide
+from k2.query.sides import LakeSide, assert_not_truncated
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
 
 STATES = {0: FoldState(accepted=1)}
@@ -36,11 +36,11 @@ def test_the_newest_snapshot_is_published_and_stays_when_the_lake_is_away(snapsh
 
 
 def test_only_a_snapshot_that_reaches_further_is_newer(snapshots):
-    lake = LakeSide(snapshots, 2)
+    lake = LakeSide(snapshots, 2, "1")
     newest = lake.refresh()
     assert lake.newer_than(newest) is None
     assert lake.newer_than(lake.named_or_newer(1)) is newest
-    behind = LakeSide(snapshots, 2)
+    behind = LakeSide(snapshots, 2, "1")
     snapshots.expire(2)
     assert behind.refresh().snapshot_id == 1
     assert behind.newer_than(newest) is None, "another server has seen a newer one"
@@ -127,3 +127,13 @@ def test_a_token_of_another_tape_is_refused(snapshots, token):
     with pytest.raises(NotFound) as caught:
         LakeSide(snapshots, 2, "1").covering(token)
     assert caught.value.reason is Reason.UNKNOWN_TOKEN
+
+
+def test_the_tape_may_only_grow():
+    read = OffsetVector(0, (3, 7))
+    for end in ((3, 7), (4, 9)):
+        assert_not_truncated(OffsetVector(0, end), (read,))
+    with pytest.raises(Data) as caught:
+        assert_not_truncated(OffsetVector(0, (9, 6)), (OffsetVector(0, (0, 0)), read))
+    assert caught.value.reason is Reason.TAPE_TRUNCATED
+    assert caught.value.metadata["partition"] == "1"

@@ -300,6 +300,21 @@ def test_warm_planning_reads_nothing_of_the_lake(stack):
     assert stack.snapshots.reads == before
 
 
+def test_a_tape_that_lost_what_was_read_is_refused_by_name(stack):
+    stack.send("BTCUSDT", [1, 2, 3])
+    eventually(lambda: stack.tail.position()[0] == 3)
+    stack.commit()
+    stack.view.maintain()
+    stack.tape.truncate(0, 1)
+    with pytest.raises(Data) as caught:
+        plan(stack, symbols=BTC)
+    assert caught.value.reason is Reason.TAPE_TRUNCATED
+    assert stack.ids(symbols=BTC, consistency=Consistency.COMMITTED) == [1, 2, 3]
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1, 2, 3]
+    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_TRUNCATED]
+
+
 def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient):
     with QueryStack(tmp_path, bytes_max=100_000) as stack:
         stack.send("BTCUSDT", [1])
