@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from k2.clock import ManualClock, SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
-from k2.lake.snapshot import SnapshotReader
+from k2.lake.snapshot import Carried, SnapshotReader
 from k2.lake.tables import TRADES, ensure_tables
 from k2.market.fold import FoldState, Verdict, fold
 from k2.settings import Settings
@@ -110,3 +110,18 @@ class FaultyCatalog:
 
 def locked():
     return OperationalError("UPDATE", {}, Exception("database is locked"))
+
+
+def facts_of(lake, commit_id):
+    """What a commit that changes no row says of itself."""
+    head = lake.snapshots.current()
+    return Carried(
+        positions=head.positions,
+        counters=head.counters,
+        state_path=head.state_path,
+        topic=head.topic,
+        topic_id=head.topic_id,
+        cluster_id=head.cluster_id,
+        writer_id="m",
+        commit_id=commit_id,
+    )

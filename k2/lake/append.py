@@ -1,32 +1,25 @@
-"""One Iceberg commit that appends files, built from the format's parts.
+"""One Iceberg commit that appends or replaces files, built from the format's parts.
 
 pyiceberg's own transaction copies the whole metadata some twenty times a commit (210 ms with 120
 snapshots; this takes 40), retries by rebasing, and deletes manifests when a commit is refused,
-which destroys the table's head if the refused commit had landed after all. Here the manifest, the
+which destroys the table's head if the refused commit had landed after all. Here the manifests, the
 manifest list and the snapshot are written, then one compare-and-set on the catalog swings the head.
 Nothing is deleted on a failure, and every failure asks the history before it is believed.
 
-Manifests are merged by size: as soon as `MANIFESTS_TO_MERGE` of one size class stand side by side
-they become one of the next class, so a commit rewrites few entries and a plan reads few manifests.
+The same swing serves maintenance: a commit can put files in the place of others that hold the same
+rows, or change no file at all and only drop snapshots. An append drops the snapshots that `thin.py`
+says. What is dropped stays on disk until `sweep.py` removes it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.io import OutputFile
-from pyiceberg.manifest import (
-    DataFile,
-    ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
-    write_manifest,
-    write_manifest_list,
-)
+from pyiceberg.manifest import DataFile, write_manifest_list
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
@@ -35,7 +28,6 @@ from pyiceberg.table.snapshots import (
     Snapshot,
     SnapshotSummaryCollector,
     Summary,
-    ancestors_of,
     update_snapshot_summaries,
 )
 from pyiceberg.table.update import (
@@ -50,12 +42,12 @@ from pyiceberg.table.update import (
 )
 from pyiceberg.typedef import Identifier
 
-from k2 import limits
+from k2.lake.lineage import lineage_of
+from k2.lake.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
 from k2.lake.snapshot import Carried
+from k2.lake.thin import superfluous
 
 _log = logging.getLogger(__name__)
-_FORMAT: Literal[2] = 2
-_CODEC: Literal["deflate"] = "deflate"
 
 
 class TableCatalog(Protocol):
@@ -79,6 +71,26 @@ class Conflict(Exception):
     """Another commit came first; this one surely did not land."""
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """What maintenance commits: other files with the same rows, or none; snapshots to drop.
+
+    Attributes:
+        facts: what the commit says of itself; all but its identity is its parent's.
+        added: durable data files that take the place of the removed ones.
+        removed: locations of those; all of them are live in the head that is committed on.
+        touched: locations of the head's manifests that name them.
+        dropped: snapshots to drop from the metadata besides those that an append would drop;
+            neither the head nor one that a branch or tag names.
+    """
+
+    facts: Carried
+    added: Sequence[DataFile] = ()
+    removed: frozenset[str] = frozenset()
+    touched: frozenset[str] = frozenset()
+    dropped: frozenset[int] = frozenset()
+
+
 def append(
     catalog: TableCatalog, table: Table, files: Sequence[DataFile], facts: Carried, now_us: int
 ) -> Table:
@@ -99,10 +111,141 @@ def append(
         Exception: whatever the catalog or the warehouse raised; the commit did not land, as far as
             the history says now.
     """
-    properties = facts.properties()
-    snapshot = _snapshot(table, files, properties, now_us)
+    snapshot_id = table.metadata.new_snapshot_id()
+    listed = appended(table, files, snapshot_id, facts.commit_id)
+    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us)
+    return _swing(catalog, table, snapshot, facts, thinned(table.metadata, snapshot.timestamp_ms))
+
+
+def replace(catalog: TableCatalog, table: Table, change: Replacement, now_us: int) -> Table:
+    """Commit what changes no row; see `append` for the rest."""
+    snapshot_id = table.metadata.new_snapshot_id()
+    facts = change.facts
+    listed = replaced(table, change.added, change.removed, change.touched, snapshot_id)
+    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, Operation.REPLACE)
+    dropped = {*change.dropped, *thinned(table.metadata, snapshot.timestamp_ms)}
+    return _swing(catalog, table, snapshot, facts, sorted(dropped))
+
+
+def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
+    """A commit of K2 in the history of the head."""
+    for ancestor in lineage_of(metadata, metadata.current_snapshot()):
+        summary = ancestor.summary.additional_properties if ancestor.summary else {}
+        if summary.get("k2.commit-id") == commit_id:
+            return ancestor
+    return None
+
+
+def thinned(metadata: TableMetadata, now_ms: int) -> list[int]:
+    """The snapshots that a commit of that time drops, oldest first; see `thin.py`."""
+    named = named_snapshots(metadata)
+    commits = {
+        one.snapshot_id: one.timestamp_ms * 1000
+        for one in metadata.snapshots
+        if one.snapshot_id not in named
+    }
+    coming = 0  # no snapshot has this id
+    return superfluous(commits | {coming: now_ms * 1000}, now_ms * 1000)
+
+
+def named_snapshots(metadata: TableMetadata) -> set[int]:
+    """What a tag names, or a branch other than main."""
+    return {ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH}
+
+
+@dataclass(frozen=True)
+class _Droppable:
+    """The snapshots that a commit drops are there yet, and nobody came to name one of them.
+
+    The catalog asks this of the metadata that it is about to replace, so a tag cannot be lost to a
+    commit that was prepared before it. (Over REST it could not be asked; K2's catalogs ask here.)
+    """
+
+    snapshot_ids: Sequence[int]
+
+    def validate(self, base_metadata: TableMetadata | None) -> None:
+        """See pyiceberg's `ValidatableTableRequirement`."""
+        there = {one.snapshot_id for one in base_metadata.snapshots} if base_metadata else set()
+        named = named_snapshots(base_metadata) if base_metadata else set()
+        if not there.issuperset(self.snapshot_ids) or named.intersection(self.snapshot_ids):
+            raise CommitFailedException("a snapshot to drop was dropped or named meanwhile")
+
+
+def _snapshot(
+    table: Table,
+    snapshot_id: int,
+    listed: Listed,
+    facts: Carried,
+    now_us: int,
+    operation: Operation = Operation.APPEND,
+) -> Snapshot:
+    """Write the manifest list; the snapshot that names it."""
     metadata = table.metadata
-    head = metadata.current_snapshot_id
+    parent = metadata.current_snapshot()
+    sequence = metadata.next_sequence_number()
+    output = new_metadata_output(table, f"snap-{snapshot_id}-{facts.commit_id}.avro")
+    parent_id = parent.snapshot_id if parent else None
+    with write_manifest_list(FORMAT, output, snapshot_id, parent_id, sequence, CODEC) as writer:
+        writer.add_manifests(listed.manifests)
+    # As-of a time stays true when the clock goes back.
+    after_parent_ms = max(parent.timestamp_ms if parent else 0, metadata.last_updated_ms) + 1
+    return Snapshot(
+        snapshot_id=snapshot_id,
+        parent_snapshot_id=parent_id,
+        sequence_number=sequence,
+        timestamp_ms=max(now_us // 1000, after_parent_ms),
+        manifest_list=output.location,
+        summary=_summary(table, listed, facts, parent, operation),
+        schema_id=metadata.current_schema_id,
+    )
+
+
+def _summary(
+    table: Table, listed: Listed, facts: Carried, parent: Snapshot | None, operation: Operation
+) -> Summary:
+    collector = SnapshotSummaryCollector()
+    for file in listed.added:
+        collector.add_file(file, table.schema(), table.spec())
+    for file in listed.removed:
+        collector.remove_file(file, table.schema(), table.spec())
+    # The library adds up totals of an append, and refuses to do the same for a replacement.
+    own = Summary(operation=Operation.APPEND, **collector.build(), **facts.properties())
+    own = update_snapshot_summaries(own, parent.summary if parent else None)
+    return Summary(operation=operation, **own.additional_properties)
+
+
+def _swing(
+    catalog: TableCatalog,
+    table: Table,
+    snapshot: Snapshot,
+    facts: Carried,
+    dropped: Sequence[int],
+) -> Table:
+    """The compare-and-set; when it fails, the history says whether it landed."""
+    requirements, updates = _asked(table, snapshot, facts, dropped)
+    try:
+        reply = catalog.commit_table(table, requirements, updates)
+    except Exception as error:
+        fresh = catalog.load_table(table.name())
+        if find_commit(fresh.metadata, facts.commit_id):
+            _log.warning("a commit landed though it was answered with %r", error)
+            return fresh
+        if isinstance(error, CommitFailedException):
+            raise Conflict from error
+        raise
+    after = Table(table.name(), reply.metadata, reply.metadata_location, table.io, table.catalog)
+    _remove_old_metadata(table, after)
+    return after
+
+
+def _asked(
+    table: Table, snapshot: Snapshot, facts: Carried, dropped: Sequence[int]
+) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
+    """What must hold, and what changes then."""
+    requirements: list[TableRequirement] = [
+        AssertTableUUID(uuid=table.metadata.table_uuid),
+        AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=table.metadata.current_snapshot_id),
+    ]
     updates: list[TableUpdate] = [
         AddSnapshotUpdate(snapshot=snapshot),
         SetSnapshotRefUpdate(
@@ -113,161 +256,12 @@ def append(
             max_snapshot_age_ms=None,
             min_snapshots_to_keep=None,
         ),
-        SetPropertiesUpdate(updates=properties),
+        SetPropertiesUpdate(updates=facts.properties()),
     ]
-    if superfluous := _superfluous(metadata):
-        updates.append(RemoveSnapshotsUpdate(snapshot_ids=superfluous))
-    requirements = (
-        AssertTableUUID(uuid=metadata.table_uuid),
-        AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head),
-    )
-    after = _swing(catalog, table, requirements, tuple(updates), facts.commit_id)
-    _remove_old_metadata(table, after)
-    return after
-
-
-def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
-    """A commit of K2 in the history of the head."""
-    for ancestor in ancestors_of(metadata.current_snapshot(), metadata):
-        summary = ancestor.summary.additional_properties if ancestor.summary else {}
-        if summary.get("k2.commit-id") == commit_id:
-            return ancestor
-    return None
-
-
-def _swing(
-    catalog: TableCatalog,
-    table: Table,
-    requirements: tuple[TableRequirement, ...],
-    updates: tuple[TableUpdate, ...],
-    commit_id: str,
-) -> Table:
-    """The compare-and-set; when it fails, the history says whether it landed."""
-    try:
-        reply = catalog.commit_table(table, requirements, updates)
-    except Exception as error:
-        fresh = catalog.load_table(table.name())
-        if find_commit(fresh.metadata, commit_id):
-            _log.warning("a commit landed though it was answered with %r", error)
-            return fresh
-        if isinstance(error, CommitFailedException):
-            raise Conflict from error
-        raise
-    return Table(table.name(), reply.metadata, reply.metadata_location, table.io, table.catalog)
-
-
-def _snapshot(
-    table: Table, files: Sequence[DataFile], properties: Mapping[str, str], now_us: int
-) -> Snapshot:
-    """Write manifests and manifest list; the snapshot that names them."""
-    metadata = table.metadata
-    parent = metadata.current_snapshot()
-    snapshot_id = metadata.new_snapshot_id()
-    manifests = _manifests(table, files, snapshot_id, properties["k2.commit-id"])
-    sequence = metadata.next_sequence_number()
-    name = f"snap-{snapshot_id}-{properties['k2.commit-id']}.avro"
-    output = _new_output(table, name)
-    parent_id = parent.snapshot_id if parent else None
-    with write_manifest_list(_FORMAT, output, snapshot_id, parent_id, sequence, _CODEC) as writer:
-        writer.add_manifests(manifests)
-    # As-of a time stays true when the clock goes back.
-    after_parent_ms = max(parent.timestamp_ms if parent else 0, metadata.last_updated_ms) + 1
-    return Snapshot(
-        snapshot_id=snapshot_id,
-        parent_snapshot_id=parent_id,
-        sequence_number=sequence,
-        timestamp_ms=max(now_us // 1000, after_parent_ms),
-        manifest_list=output.location,
-        summary=_summary(table, files, properties, parent),
-        schema_id=metadata.current_schema_id,
-    )
-
-
-def _manifests(
-    table: Table, files: Sequence[DataFile], snapshot_id: int, commit_id: str
-) -> list[ManifestFile]:
-    """The head's manifests and one with the new files; those of a crowded size class merged."""
-    parent = table.metadata.current_snapshot()
-    kept = parent.manifests(table.io) if parent else []
-    if not files:
-        return kept
-    merged = _crowded(kept, table.metadata.default_spec_id)
-    output = _new_output(table, f"{commit_id}-{snapshot_id}.avro")
-    with write_manifest(
-        _FORMAT, table.spec(), table.schema(), output, snapshot_id, _CODEC
-    ) as writer:
-        for file in files:
-            writer.add(
-                ManifestEntry.from_args(
-                    status=ManifestEntryStatus.ADDED,
-                    snapshot_id=snapshot_id,
-                    sequence_number=None,
-                    file_sequence_number=None,
-                    data_file=file,
-                )
-            )
-        for manifest in merged:
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-                writer.existing(entry)
-    gone = {manifest.manifest_path for manifest in merged}
-    return [
-        writer.to_manifest_file(),
-        *(manifest for manifest in kept if manifest.manifest_path not in gone),
-    ]
-
-
-def _crowded(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFile]:
-    """The manifests of the lowest size classes that overflow with one more; none if none does."""
-    classes: dict[int, list[ManifestFile]] = {}
-    for manifest in manifests:
-        if manifest.content is ManifestContent.DATA and manifest.partition_spec_id == spec_id:
-            entries = (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
-            classes.setdefault(_size_class(entries), []).append(manifest)
-    chosen: list[ManifestFile] = []
-    for size in range(limits.MANIFEST_CLASSES):
-        if len(classes.get(size, [])) + 1 < limits.MANIFESTS_TO_MERGE:
-            break
-        chosen += classes[size]
-    return chosen
-
-
-def _size_class(entries: int) -> int:
-    """0 for fewer entries than are merged at once, 1 for fewer than its square, and so on."""
-    size = 0
-    while entries >= limits.MANIFESTS_TO_MERGE:
-        entries //= limits.MANIFESTS_TO_MERGE
-        size += 1
-    return size
-
-
-def _new_output(table: Table, name: str) -> OutputFile:
-    return table.io.new_output(table.location_provider().new_metadata_location(name))
-
-
-def _summary(
-    table: Table,
-    files: Sequence[DataFile],
-    properties: Mapping[str, str],
-    parent: Snapshot | None,
-) -> Summary:
-    collector = SnapshotSummaryCollector()
-    for file in files:
-        collector.add_file(file, table.schema(), table.spec())
-    own = Summary(operation=Operation.APPEND, **collector.build(), **properties)
-    return update_snapshot_summaries(own, parent.summary if parent else None)
-
-
-def _superfluous(metadata: TableMetadata) -> list[int]:
-    """Snapshots to drop from the metadata so that, with one more, the bound holds.
-
-    The oldest go; what a branch or a tag names stays. Their files stay on disk.
-    """
-    head = metadata.current_snapshot_id  # a branch names it now, and will not after this commit
-    named = {ref.snapshot_id for ref in metadata.refs.values()} - {head}
-    untagged = [one for one in metadata.snapshots if one.snapshot_id not in named]
-    untagged.sort(key=lambda one: one.timestamp_ms)
-    excess = len(untagged) + 1 - limits.SNAPSHOTS_KEPT_MAX
-    return [one.snapshot_id for one in untagged[: max(0, excess)]]
+    if dropped:
+        requirements.append(cast("TableRequirement", _Droppable(dropped)))
+        updates.append(RemoveSnapshotsUpdate(snapshot_ids=list(dropped)))
+    return tuple(requirements), tuple(updates)
 
 
 def _remove_old_metadata(before: Table, after: Table) -> None:

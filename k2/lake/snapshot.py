@@ -19,11 +19,12 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Snapshot
 
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.catalog import local_path, metadata_location, reaching_lake
+from k2.lake.lineage import lineage_of
 from k2.lake.tables import TRADES
 from k2.market.fold import FoldState, from_table
 from k2.market.offsets import FileStat, OffsetVector
@@ -105,12 +106,13 @@ class LakeSnapshot:
 
     Attributes:
         snapshot_id: Iceberg's, a random 64-bit number.
-        parent_id: of the snapshot before it; None for the first that is kept.
+        parent_id: of the snapshot before it; None where that is not kept.
         committed_at_us: commit time, microseconds; greater than its parent's.
         positions, counters, state_path, topic, topic_id, cluster_id, writer_id, commit_id: see
             `Carried`.
         operation: append, overwrite, replace or delete.
-        rows_total, rows_added, files_total, bytes_total: of the table at this snapshot.
+        rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
+            that only rewrote rows added none.
     """
 
     snapshot_id: int
@@ -154,14 +156,14 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
         commit_id=facts.commit_id,
         operation=summary.operation.value if summary else "",
         rows_total=int(numbers.get("total-records", 0)),
-        rows_added=int(numbers.get("added-records", 0)),
+        rows_added=int(numbers.get("added-records", 0)) - int(numbers.get("deleted-records", 0)),
         files_total=int(numbers.get("total-data-files", 0)),
         bytes_total=int(numbers.get("total-files-size", 0)),
     )
 
 
 def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> Carried:
-    for ancestor in ancestors_of(snapshot, metadata):
+    for ancestor in lineage_of(metadata, snapshot):
         if ancestor.summary and (found := carried(ancestor.summary.additional_properties)):
             return found
     if found := carried(metadata.properties):  # the ancestor that carried them was expired
@@ -331,7 +333,7 @@ class SnapshotReader:
         table = self._catalog.load_table(TRADES)
         known = self._view
         lineage = []
-        for raw in ancestors_of(table.metadata.current_snapshot(), table.metadata):
+        for raw in lineage_of(table.metadata, table.metadata.current_snapshot()):
             old = known.find(raw.snapshot_id) if known else None
             same = old is not None and old.parent_id == raw.parent_snapshot_id
             lineage.append(old if old and same else snapshot_of(table.metadata, raw))

@@ -5,7 +5,7 @@ import pytest
 from k2 import limits
 from k2.lake.append import find_commit
 from k2.lake.catalog import local_path
-from tests.lake_world import piece
+from tests.lake_world import FaultyCatalog, piece
 
 
 def commits(lake, count, writer=None, start=0, state=None):
@@ -25,6 +25,7 @@ def metadata_files(lake):
 def few(monkeypatch):
     monkeypatch.setattr(limits, "MANIFESTS_TO_MERGE", 3)
     monkeypatch.setattr(limits, "SNAPSHOTS_KEPT_MAX", 5)
+    monkeypatch.setattr(limits, "SNAPSHOTS_NEWEST_KEPT", 4)
     monkeypatch.setattr(limits, "MANIFEST_CLASSES", 2)
 
 
@@ -62,6 +63,41 @@ def test_a_tagged_snapshot_stays(lake, few):
     assert len(ids) == 6
     scan = lake.table.scan(snapshot_id=first.snapshot.snapshot_id)
     assert scan.to_arrow().num_rows == 1
+
+
+def test_a_tag_made_while_a_commit_is_prepared_is_not_lost(lake, few):
+    outcome = commits(lake, 1)
+
+    def tag():
+        with lake.table.manage_snapshots() as manage:
+            manage.create_tag(outcome.snapshot.snapshot_id, "audit")
+
+    latest = commits(lake, 4, lake.committer("w2"), 1, outcome.states[0])
+    catalog = FaultyCatalog(lake.catalog, before=tag)
+    commits(lake, 1, lake.committer("w3", catalog), 5, latest.states[0])  # it would drop the first
+    assert catalog.commits == 2
+    assert lake.table.metadata.refs["audit"].snapshot_id == outcome.snapshot.snapshot_id
+    assert lake.table.scan(snapshot_id=outcome.snapshot.snapshot_id).to_arrow().num_rows == 1
+
+
+def test_snapshots_are_found_though_the_middle_is_dropped(lake, monkeypatch):
+    monkeypatch.setattr(limits, "SNAPSHOTS_NEWEST_KEPT", 2)
+    monkeypatch.setattr(limits, "SNAPSHOTS_KEPT_MAX", 8)
+    writer, state, made = lake.committer(), None, []
+    for number in range(10):
+        lake.clock.advance(61 if number < 6 else 1)
+        state = (outcome := commits(lake, 1, writer, number, state)).states[0]
+        made.append(outcome.snapshot)
+    kept = [one.snapshot_id for one in lake.snapshots.list()]
+    assert len(kept) == 8
+    assert kept == [one.snapshot_id for one in made[::-1] if one.snapshot_id in kept]
+    assert kept[-5:] == [one.snapshot_id for one in made[4::-1]]
+    assert lake.snapshots.as_of(made[2].committed_at_us).commit_id == "w1-3"
+    gone = next(one for one in made if one.snapshot_id not in kept)
+    before = lake.snapshots.as_of(gone.committed_at_us)
+    assert before.committed_at_us < gone.committed_at_us
+    assert before.snapshot_id in kept
+    assert find_commit(lake.table.metadata, "w1-2") is not None
 
 
 def test_old_metadata_files_are_removed(lake, monkeypatch):

@@ -1,0 +1,170 @@
+"""Manifests: the files of a snapshot, in lists that commits share.
+
+An append writes one manifest with its files. Manifests are merged by size: as soon as
+`MANIFESTS_TO_MERGE` of one size class stand side by side they become one of the next class, so a
+commit rewrites few entries and a plan reads few manifests. A replacement rewrites the manifests
+that name a removed file, all into one, and so takes from their number too. What it removed is noted
+there as deleted, as the format wants it, until that manifest is rewritten in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pyiceberg.io import OutputFile
+from pyiceberg.manifest import (
+    DataFile,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriter,
+    write_manifest,
+)
+from pyiceberg.table import Table
+
+from k2 import limits
+
+FORMAT: Literal[2] = 2
+CODEC: Literal["deflate"] = "deflate"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The manifests of a snapshot to be.
+
+    Attributes:
+        manifests: all of them, the new one first.
+        added, removed: files by which they differ from the head's.
+    """
+
+    manifests: list[ManifestFile]
+    added: Sequence[DataFile] = ()
+    removed: Sequence[DataFile] = ()
+
+
+def appended(table: Table, files: Sequence[DataFile], snapshot_id: int, name: str) -> Listed:
+    """The head's manifests and one with the new files; those of a crowded size class merged.
+
+    Args:
+        table: whose head it is.
+        files: the new ones.
+        snapshot_id: of the snapshot to be.
+        name: leads the name of the new manifest.
+    """
+    kept = _living(table)
+    if not files:
+        return Listed(kept)
+    merged = _crowded(kept, table.metadata.default_spec_id)
+    with _writer(table, snapshot_id, name) as writer:
+        _add(writer, files, snapshot_id)
+        for entry in _entries(table, merged):
+            writer.existing(entry)
+    return Listed([writer.to_manifest_file(), *_without(kept, merged)], added=files)
+
+
+def replaced(
+    table: Table,
+    added: Sequence[DataFile],
+    removed: frozenset[str],
+    touched: frozenset[str],
+    snapshot_id: int,
+) -> Listed:
+    """The head's manifests with some files in the place of others.
+
+    Args:
+        table: whose head it is.
+        added: files that come.
+        removed: locations of files that go.
+        touched: locations of the manifests that name those.
+        snapshot_id: of the snapshot to be.
+    """
+    kept = _living(table)
+    if not removed:
+        assert not added, "files without rows of others would double rows"
+        return Listed(kept)
+    rewritten = [one for one in kept if one.manifest_path in touched]
+    gone = []
+    with _writer(table, snapshot_id, "replaced") as writer:
+        _add(writer, added, snapshot_id)
+        for entry in _entries(table, rewritten):
+            if entry.data_file.file_path in removed:
+                writer.delete(entry)
+                gone.append(entry.data_file)
+            else:
+                writer.existing(entry)
+    assert len(gone) == len(removed), "a file to remove is not in the head's manifests"
+    return Listed([writer.to_manifest_file(), *_without(kept, rewritten)], added, gone)
+
+
+def new_metadata_output(table: Table, name: str) -> OutputFile:
+    """A new file in the table's metadata folder."""
+    return table.io.new_output(table.location_provider().new_metadata_location(name))
+
+
+def _living(table: Table) -> list[ManifestFile]:
+    """The head's manifests that name any file still."""
+    head = table.metadata.current_snapshot()
+    return [one for one in (head.manifests(table.io) if head else []) if _size(one) != 0]
+
+
+def _size(manifest: ManifestFile) -> int:
+    """Living files it names; -1 where another engine did not say."""
+    if manifest.added_files_count is None or manifest.existing_files_count is None:
+        return -1
+    return manifest.added_files_count + manifest.existing_files_count
+
+
+def _writer(table: Table, snapshot_id: int, name: str) -> ManifestWriter:
+    output = new_metadata_output(table, f"{name}-{snapshot_id}.avro")
+    return write_manifest(FORMAT, table.spec(), table.schema(), output, snapshot_id, CODEC)
+
+
+def _add(writer: ManifestWriter, files: Iterable[DataFile], snapshot_id: int) -> None:
+    for file in files:
+        writer.add(
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED,
+                snapshot_id=snapshot_id,
+                sequence_number=None,
+                file_sequence_number=None,
+                data_file=file,
+            )
+        )
+
+
+def _entries(table: Table, manifests: Iterable[ManifestFile]) -> Iterable[ManifestEntry]:
+    for manifest in manifests:
+        yield from manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+
+
+def _without(
+    manifests: Sequence[ManifestFile], rewritten: Sequence[ManifestFile]
+) -> list[ManifestFile]:
+    gone = {manifest.manifest_path for manifest in rewritten}
+    return [manifest for manifest in manifests if manifest.manifest_path not in gone]
+
+
+def _crowded(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFile]:
+    """The manifests of the lowest size classes that overflow with one more; none if none does."""
+    classes: dict[int, list[ManifestFile]] = {}
+    for manifest in manifests:
+        if manifest.content is ManifestContent.DATA and manifest.partition_spec_id == spec_id:
+            classes.setdefault(_size_class(_size(manifest)), []).append(manifest)
+    chosen: list[ManifestFile] = []
+    for size in range(limits.MANIFEST_CLASSES):
+        if len(classes.get(size, [])) + 1 < limits.MANIFESTS_TO_MERGE:
+            break
+        chosen += classes[size]
+    return chosen
+
+
+def _size_class(entries: int) -> int:
+    """0 for fewer entries than are merged at once, 1 for fewer than its square, and so on."""
+    size = 0
+    while entries >= limits.MANIFESTS_TO_MERGE:
+        entries //= limits.MANIFESTS_TO_MERGE
+        size += 1
+    return size
