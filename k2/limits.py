@@ -180,6 +180,12 @@ CHILD_LINE_BYTES_MAX = 64 * KIB  # of one line that a child prints
 LOG_BYTES_MAX = 32 * MIB  # of the log of one process; one older file of that size is kept
 LIVE_PROBE_S = 5.0  # to find out whether a live venue can be reached
 
+# Backup
+COPY_BYTES = 1 * MIB  # moved at once
+BACKUP_PINS_MAX = 10  # when maintenance removes what was about to be copied
+STEADY_COPIES_MAX = 20  # of a database that is written meanwhile
+STEADY_PAUSE_S = 0.5
+
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX

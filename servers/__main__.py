@@ -15,7 +15,10 @@ from k2 import settings, telemetry
 from k2.errors import Data, Invalid, K2Error, Reason
 from servers import runtime
 
-NAMES = ("feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify")
+NAMES = (
+    "feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify", "backup",
+    "restore",
+)  # fmt: skip
 
 _EXIT_CODES = {
     Reason.PORT_IN_USE: 3,

@@ -122,6 +122,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Data. Another writer committed past this one's position: this one steps back."""
     ERROR_REASON_LAKE_CORRUPT: _ErrorReason.ValueType  # 36
     """Data. A snapshot names a file that is not there."""
+    ERROR_REASON_BACKUP_INVALID: _ErrorReason.ValueType  # 60
+    """Data. `k2 restore` of a folder whose backup was interrupted before it became one."""
+    ERROR_REASON_RESTORE_UNFINISHED: _ErrorReason.ValueType  # 61
+    """Data. `k2 up` for a data directory whose restore was interrupted: restore it again."""
+    ERROR_REASON_DATA_DIR_NEWER: _ErrorReason.ValueType  # 62
+    """Data. `k2 up` for a data directory that a newer K2 has upgraded."""
+    ERROR_REASON_NOT_EMPTY: _ErrorReason.ValueType  # 63
+    """Operation. `k2 restore` into a data directory that holds a lake already."""
     ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 37
     """Operation. `k2 up` while something else listens on port 50051."""
     ERROR_REASON_NOT_WRITABLE: _ErrorReason.ValueType  # 38
@@ -246,6 +254,14 @@ ERROR_REASON_WRITER_FENCED: ErrorReason.ValueType  # 35
 """Data. Another writer committed past this one's position: this one steps back."""
 ERROR_REASON_LAKE_CORRUPT: ErrorReason.ValueType  # 36
 """Data. A snapshot names a file that is not there."""
+ERROR_REASON_BACKUP_INVALID: ErrorReason.ValueType  # 60
+"""Data. `k2 restore` of a folder whose backup was interrupted before it became one."""
+ERROR_REASON_RESTORE_UNFINISHED: ErrorReason.ValueType  # 61
+"""Data. `k2 up` for a data directory whose restore was interrupted: restore it again."""
+ERROR_REASON_DATA_DIR_NEWER: ErrorReason.ValueType  # 62
+"""Data. `k2 up` for a data directory that a newer K2 has upgraded."""
+ERROR_REASON_NOT_EMPTY: ErrorReason.ValueType  # 63
+"""Operation. `k2 restore` into a data directory that holds a lake already."""
 ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 37
 """Operation. `k2 up` while something else listens on port 50051."""
 ERROR_REASON_NOT_WRITABLE: ErrorReason.ValueType  # 38

@@ -20,7 +20,7 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.registry import SchemaStore
-from servers.local import ports, reach, stamp
+from servers.local import layout, ports, reach, stamp
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.options import Options
 from servers.local.parts import Site
@@ -31,7 +31,6 @@ from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 
 _PROGRESS_S = 0.2
-_STAMP = "stamp.json"
 _SEPARATORS = ",;"  # of lists, in the configuration of Kafka and of the registry's database
 
 
@@ -41,7 +40,7 @@ def run_stack(options: Options, runtime: Runtime) -> None:
     Raises:
         Invalid: NOT_WRITABLE, ALREADY_RUNNING or BAD_SETTING.
         Overloaded: DISK_FULL.
-        Data: STAMP_MISMATCH.
+        Data: STAMP_MISMATCH, DATA_DIR_NEWER or RESTORE_UNFINISHED.
         Unavailable: PORT_IN_USE, PEER_UNAVAILABLE (artefacts) or PROCESS_DIED.
     """
     data_dir = options.settings.data_dir
@@ -99,7 +98,7 @@ def choose_ports(options: Options, run_id: str) -> Ports:
 def _choose(options: Options, runtime: Runtime) -> Site:
     """Venue, exchange and ports, each refused by name if it cannot be."""
     config, data_dir = options.settings, options.settings.data_dir
-    stamped = stamp.read_stamp(data_dir / _STAMP)
+    stamped = layout.check(data_dir)
     venue = stamp.choose_venue(config.feed.venue, stamped, _reach(config, runtime))
     stamp.check(stamped, venue, data_dir)
     config = _listening_to_all(config, venue)
@@ -141,10 +140,11 @@ def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
 def _supervise(site: Site, runtime: Runtime) -> None:
     config, data_dir = site.settings, site.data_dir
     ports.check(site.used_ports().items())  # again: fetching may have taken minutes
-    if stamp.read_stamp(data_dir / _STAMP) is None:
-        with _disk_errors(data_dir):
+    with _disk_errors(data_dir):
+        layout.upgrade(data_dir, lambda said: _step(runtime, "upgrade", said))
+        if stamp.read_stamp(data_dir / layout.STAMP) is None:
             made = Stamp(stamp.source_of(site.venue), site.venue, site.exchange)
-            stamp.write_stamp(data_dir / _STAMP, made)
+            stamp.write_stamp(data_dir / layout.STAMP, made)
     record = StackRecord(
         run_id=site.run_id,
         supervisor_pid=os.getpid(),

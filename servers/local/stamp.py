@@ -14,6 +14,7 @@ AUTO = "auto"
 LIVE = "live"
 SYNTHETIC = "synthetic"
 RECORDING = "recording:"
+LAYOUT_VERSION = 1  # of data directories made now: `layout.py`
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Stamp:
         source: live, recorded or simulated.
         venue: live, synthetic or recording:PATH, of its first start.
         exchange: of its first start.
+        version: of the directory's layout; 0 where the stamp does not say.
     """
 
     source: str
     venue: str
     exchange: str
+    version: int = LAYOUT_VERSION
 
 
 def read_stamp(path: Path) -> Stamp | None:
@@ -39,7 +42,8 @@ def read_stamp(path: Path) -> Stamp | None:
     """
     try:
         content = json.loads(path.read_text())
-        return Stamp(*(str(content[name]) for name in ("source", "venue", "exchange")))
+        source, venue, exchange = (str(content[name]) for name in ("source", "venue", "exchange"))
+        return Stamp(source, venue, exchange, int(content.get("version", 0)))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from k2cli import doctor, down, record, reports, screen, status, trades, up, verify
+from k2cli import backup, doctor, down, record, reports, screen, status, trades, up, verify
 from k2cli.spawned import INTERRUPTED
 from k2client.errors import Invalid, K2Error
 
@@ -68,6 +68,8 @@ for command in (
     reports.feeds,
     record.record,
     verify.verify,
+    backup.backup,
+    backup.restore,
 ):
     k2.add_command(command)
 

@@ -1,0 +1,191 @@
+"""What a copy of the lake must hold: every file that a pinned catalog reaches.
+
+A catalog names one metadata file a table. From there everything is immutable: the metadata names
+snapshots, a snapshot its manifest list and the file with the fold's state, a manifest list its
+manifests, a manifest its data files. So a copy of the catalog, taken in one step, pins a consistent
+lake of all tables, however the writer goes on.
+
+What maintenance removes meanwhile is missing when it is looked for (FileNotFoundError): then a
+newer catalog no longer names it, and the caller pins again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import TableMetadata
+
+from k2 import limits
+from k2.errors import Data, Invalid, Reason
+from k2.lake.catalog import CATALOG_NAME, DurableFileIO, local_path
+from k2.lake.snapshot import LakeSnapshot, current_of
+from k2.settings import Settings
+
+_SQLITE, _LOCAL = "sqlite:///", "file://"
+_TABLES = (
+    "SELECT table_namespace || '.' || table_name, metadata_location FROM iceberg_tables"
+    " WHERE catalog_name = ? ORDER BY 1"
+)
+
+
+@dataclass(frozen=True)
+class LocalLake:
+    """Where a lake on this machine is.
+
+    Attributes:
+        catalog: the SQLite file.
+        warehouse: the folder of all tables.
+    """
+
+    catalog: Path
+    warehouse: Path
+
+    def inside(self, location: str) -> str:
+        """A location as a path inside the warehouse.
+
+        Raises:
+            Data: LAKE_CORRUPT when it is not inside.
+        """
+        path, folder = local_path(location), f"{self.warehouse}/"
+        inside = path.removeprefix(folder)
+        if inside == path or ".." in Path(inside).parts:
+            raise Data(Reason.LAKE_CORRUPT, f"{location} is not in the warehouse {self.warehouse}")
+        return inside
+
+
+@dataclass(frozen=True)
+class Head:
+    """A table as a pinned catalog has it.
+
+    Attributes:
+        name: with its namespace, `market.trades`.
+        location: of its metadata file.
+        metadata: what is there.
+    """
+
+    name: str
+    location: str
+    metadata: TableMetadata
+
+    def snapshot(self) -> LakeSnapshot | None:
+        """Its newest snapshot; None while it is empty, or where none stands anywhere on a tape."""
+        return current_of(self.metadata) if "k2.positions" in self.metadata.properties else None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One file.
+
+    Attributes:
+        location: where it is.
+        size: in bytes, where what names it says so.
+        data: whether it holds rows, under a name that is never given again.
+    """
+
+    location: str
+    size: int | None
+    data: bool
+
+
+def local_lake(settings: Settings) -> LocalLake:
+    """Where the settings have the lake.
+
+    Raises:
+        Invalid: BAD_SETTING when it is not on this machine alone.
+    """
+    if not settings.catalog_uri.startswith(_SQLITE):
+        raise Invalid(
+            Reason.BAD_SETTING,
+            "the catalog is not a file of this machine: back it up and restore it with the tools "
+            "of its database (pg_dump, pg_restore), after the warehouse's files",
+        )
+    if not settings.warehouse.startswith(_LOCAL):
+        raise Invalid(
+            Reason.BAD_SETTING,
+            "the warehouse is not a folder of this machine: keep its files by the versioning and "
+            "replication of the object store",
+        )
+    catalog = Path(settings.catalog_uri.removeprefix(_SQLITE))
+    return LocalLake(catalog, Path(local_path(settings.warehouse)))
+
+
+def pin_catalog(lake: LocalLake, copy: Path) -> None:
+    """Copy the catalog as it is at one moment; the copy is one file without a log beside it.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be read, or the copy not be written.
+    """
+    source = sqlite3.connect(f"file:{lake.catalog}?mode=ro", uri=True, timeout=_BUSY_S)
+    with closing(source), closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")
+
+
+_BUSY_S = limits.CATALOG_BUSY_S
+
+
+def heads_of(catalog: Path, io: FileIO | None = None) -> tuple[Head, ...]:
+    """The tables that a copy of a catalog names.
+
+    Raises:
+        FileNotFoundError: the metadata of one was superseded and removed.
+    """
+    io = io or DurableFileIO()
+    return tuple(
+        Head(name, location, FromInputFile.table_metadata(io.new_input(location)))
+        for name, location in tables_of(catalog)
+    )
+
+
+def tables_of(catalog: Path) -> list[tuple[str, str]]:
+    """Names and metadata locations of the tables in a copy of a catalog."""
+    with closing(sqlite3.connect(catalog)) as connection:
+        return [(str(row[0]), str(row[1])) for row in connection.execute(_TABLES, (CATALOG_NAME,))]
+
+
+def files_of(head: Head, io: FileIO | None = None) -> Iterator[Reached]:
+    """Every file that the kept snapshots of a table reach, each once; its metadata file first.
+
+    Raises:
+        FileNotFoundError: one that had to be read was removed.
+        Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
+    """
+    io = io or DurableFileIO()
+    yield Reached(head.location, None, data=False)
+    for location in sorted(_named(head.metadata)):
+        yield Reached(location, None, data=False)
+    manifests: dict[str, ManifestFile] = {}
+    for snapshot in head.metadata.snapshots:
+        yield Reached(snapshot.manifest_list, None, data=False)
+        for manifest in read_manifest_list(io.new_input(snapshot.manifest_list)):
+            manifests.setdefault(manifest.manifest_path, manifest)
+    known: set[str] = set()
+    for manifest in manifests.values():
+        if manifest.content is not ManifestContent.DATA:
+            raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files in the lake")
+        yield Reached(manifest.manifest_path, manifest.manifest_length, data=False)
+        for entry in manifest.fetch_manifest_entry(io, discard_deleted=True):
+            file = entry.data_file
+            if file.file_path not in known:
+                known.add(file.file_path)
+                yield Reached(file.file_path, file.file_size_in_bytes, data=True)
+
+
+def _named(metadata: TableMetadata) -> set[str]:
+    """Files that K2's commits carry (the fold's state), and statistics of other engines."""
+    carried = [metadata.properties]
+    carried += [one.summary.additional_properties for one in metadata.snapshots if one.summary]
+    found = {
+        value
+        for properties in carried
+        for name, value in properties.items()
+        if name.startswith("k2.") and value.startswith(f"{metadata.location}/")
+    }
+    return found | {one.statistics_path for one in metadata.statistics}
