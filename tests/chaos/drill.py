@@ -1,0 +1,124 @@
+"""The drill: a lake is backed up under load, destroyed, restored beside its tape, and goes on.
+
+    python -m tests.chaos.drill --rate 500
+
+checks, after `k2 restore --keep-tape`:
+
+* `k2 verify` exits 0;
+* every id the feed had acknowledged before the end is in the lake, once, from the first on;
+* what is missing lies in holes that begin after it: the time while nothing ran;
+* a snapshot of the backup answers with the same rows as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import k2client
+from tests.chaos.kills import committed, settle
+from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
+from tests.chaos.stack import Stack, until
+from tests.chaos.travel import fingerprint
+
+
+def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
+    """Back up a running stack twice, with commits between; what is there to be lost after that."""
+    with k2client.connect(str(stack.addresses["control"])) as k2:
+        until(lambda: len(k2.snapshots()) >= 2, "two commits")
+        first = stack.json("backup", str(folder))
+        commits = len(k2.snapshots())
+        until(lambda: len(k2.snapshots()) > commits, "another commit")
+        second = stack.json("backup", str(folder))
+        snapshot_id = int(first["tables"][0]["snapshot_id"])
+        rows = fingerprint(k2, snapshot_id)
+        commits = len(k2.snapshots())
+        until(lambda: len(k2.snapshots()) > commits, "a commit after the backup")
+        return {
+            "first": first,
+            "second": second,
+            "snapshot_id": snapshot_id,
+            "fingerprint": rows,
+            "acknowledged": acknowledged(k2),
+        }
+
+
+def faults_of(symbol: str, ids: list[int], holes: list[dict[str, Any]], before: int) -> list[str]:
+    """What is wrong with a symbol's account after the restore.
+
+    Args:
+        symbol: which.
+        ids: in the lake.
+        holes: that `k2 verify` lists of it.
+        before: the highest id acknowledged before the lake was lost.
+    """
+    held = set(ids)
+    faults = [] if len(held) == len(ids) else [f"{symbol}: {len(ids) - len(held)} ids doubled"]
+    lost = set(range(min(held), before + 1)) - held
+    if lost:
+        faults.append(f"{symbol}: {len(lost)} of the ids acknowledged before are lost")
+    missing = {
+        trade_id
+        for hole in holes
+        for trade_id in range(int(hole["first_id"]), int(hole["last_id"]) + 1)
+    }
+    if set(range(min(held), max(held) + 1)) - held - missing:
+        faults.append(f"{symbol}: ids are neither held nor in a hole")
+    if held & missing:
+        faults.append(f"{symbol}: ids are held and in a hole")
+    return faults
+
+
+def run(folder: Path, rate: float) -> dict[str, Any]:
+    """The drill in a folder of its own; what it found."""
+    data_dir, backup = folder / "k2", folder / "backup"
+    options = ("--venue", "synthetic", "--rate", str(rate))
+    with Stack(data_dir, *options, environment=ENVIRONMENT) as stack:
+        known = backed_up(stack, backup)
+    shutil.rmtree(data_dir / "lake")
+    restored = stack.json("restore", str(backup), "--keep-tape")
+    faults = []
+    with Stack(data_dir, *options, environment=ENVIRONMENT) as stack:
+        verified = settle(stack)
+        if verified["exit"] != 0:
+            faults.append(f"k2 verify exits {verified['exit']}")
+        for symbol in SYMBOLS:
+            holes = [
+                hole for hole in verified["document"].get("holes", []) if hole["symbol"] == symbol
+            ]
+            ids = committed(stack, symbol).column("trade_id").to_pylist()
+            faults += faults_of(symbol, ids, holes, known["acknowledged"][symbol])
+        with k2client.connect(str(stack.addresses["control"])) as k2:
+            same = fingerprint(k2, known["snapshot_id"]) == known["fingerprint"]
+    if not same:
+        faults.append("a snapshot of the backup answers differently")
+    first, second = known["first"], known["second"]
+    return {
+        "rows_of_snapshot": known["fingerprint"][0],
+        "backup_bytes": second["bytes"],
+        "copied_first": first["copied_bytes"],
+        "copied_second": second["copied_bytes"],
+        "restored_files": restored["files"],
+        "restored_positions": restored["tables"][0]["positions"],
+        "verified": verified["document"].get("message"),
+        "faults": faults,
+    }
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=float, default=500)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(Path(folder), arguments.rate)
+    print(json.dumps(report, indent=2))
+    return 1 if report["faults"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
