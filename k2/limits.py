@@ -20,6 +20,7 @@ PRICE_SCALE = 8
 QUANTITY_SCALE = 8
 PRICE_DIGITS = 18
 QUANTITY_DIGITS = 38
+TRADE_ID_MAX = 2**63 - 1
 
 # Tape
 MESSAGE_OVERHEAD_BYTES_MAX = 64 * KIB  # key and headers beside a record
@@ -68,6 +69,25 @@ VENDOR_BYTES_MAX = 64 * KIB  # of vendor_data of one record, names and values
 SEQUENCE_GAPS_MAX = 1000  # open gaps remembered per instrument
 SEQUENCE_JUMP_MAX = 1_000_000_000  # more ids missing than this: the venue began anew
 SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue began anew
+
+# Gaps and backfill
+LEDGER_GAPS_MAX = 10_000  # intervals of one instrument that a reader of the ledger remembers
+FEED_GAP_GRACE_S = (
+    1.0  # a missing id may still come by itself: out of order, by the other connection
+)
+FEED_MISSING_MAX = 1000  # runs of missing ids of a line that the ledger does not have yet
+FEED_REST_S = 10.0  # one request to a venue
+FEED_REST_BYTES_MAX = 4 * MIB  # of its answer
+FEED_WEIGHT_PER_MINUTE = 3000  # of the 6000 that Binance gives an address: others use it, too
+FEED_REST_BACKOFF_MIN_S = 1.0
+FEED_REST_BACKOFF_MAX_S = 60.0
+FEED_REST_BLOCKED_MAX_S = 3 * 86_400.0  # believed of a Retry-After; Binance's longest ban
+FEED_ABSENT_S = 30.0  # what a venue does not have when it is missing for so long, it never had
+BACKFILL_QUEUE_RECORDS_MAX = 10_000  # with more in the producer's queue, backfill waits
+BACKFILL_ACK_S = 30.0  # for the tape to acknowledge a page
+BACKFILL_STEP_S = 0.2  # between two looks at what there is to fill
+BACKFILL_IDS_MAX = 10_000_000  # of one request
+BACKFILL_REQUESTS_MAX = 1000  # that wait to be taken up
 
 # Practice venue
 VENUE_RATE_MAX = 100_000.0  # trades a second of all symbols together
@@ -198,6 +218,11 @@ assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
 assert FEED_TICK_S < FEED_BACKOFF_MIN_S < FEED_BACKOFF_MAX_S < FEED_QUIET_MAX_S
 assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replaced, not lost"
 assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
+assert FEED_GAP_GRACE_S < FEED_OVERLAP_S
+assert FEED_TICK_S < FEED_GAP_GRACE_S < FEED_ABSENT_S
+assert HISTORICAL_TRADES_MAX <= BACKFILL_QUEUE_RECORDS_MAX < FEED_QUEUE_RECORDS_MAX // 2
+assert FEED_WEIGHT_PER_MINUTE < VENUE_WEIGHT_PER_MINUTE_MAX
+assert FEED_MISSING_MAX < LEDGER_GAPS_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"

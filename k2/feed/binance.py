@@ -25,7 +25,6 @@ from k2.market.events import DAY_US, EVENT_TIME_MIN_US, Fault, Label, Trade
 from k2.market.instrument import Instrument, split_symbol
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
-_ID_MAX = 2**63 - 1
 _PRICE_END = 10**limits.PRICE_DIGITS
 _QUANTITY_END = 10**limits.QUANTITY_DIGITS
 _SCALE = limits.PRICE_SCALE
@@ -64,8 +63,8 @@ class _Frame(msgspec.Struct, gc=False):
     data: _Data
 
 
-class _Loose(msgspec.Struct):
-    """A trade with fields that K2 does not know."""
+class Printed(msgspec.Struct):
+    """A trade as the venue prints it, whatever else is printed beside it."""
 
     s: str
     t: int
@@ -78,7 +77,7 @@ class _Loose(msgspec.Struct):
 _Fields = dict[str, msgspec.Raw]
 
 _decode_frame = msgspec.json.Decoder(_Frame).decode
-_decode_loose = msgspec.json.Decoder(_Loose).decode
+_decode_loose = msgspec.json.Decoder(Printed).decode
 _decode_fields = msgspec.json.Decoder(_Fields).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
@@ -132,7 +131,7 @@ class BinanceSource:
         label = self._streams.get(decoded.stream)
         if label is None:
             return self._decode_slowly(frame, receive_time_us)
-        return _trade(label, decoded.data, receive_time_us, {})
+        return trade_of(label, decoded.data, receive_time_us, {})
 
     # --- whatever is not a trade as K2 knows it ---------------------------------------------------
 
@@ -165,7 +164,7 @@ class BinanceSource:
             data = _decode_loose(msgspec.json.encode(event))
         except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
             return Malformed(Fault.BAD_VALUE, str(error))
-        return _trade(label, data, receive_time_us, vendor_data)
+        return trade_of(label, data, receive_time_us, vendor_data)
 
 
 def _label(exchange: str, symbol: str, source: str) -> Label:
@@ -237,9 +236,10 @@ def _vendor_data(event: _Fields) -> dict[str, str]:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def _trade(
-    label: Label, data: _Data | _Loose, receive_time_us: int, vendor_data: dict[str, str]
+def trade_of(
+    label: Label, data: _Data | Printed, receive_time_us: int, vendor_data: dict[str, str]
 ) -> tuple[Trade] | Malformed:
+    """A trade with exact numbers, or what is wrong with it."""
     if data.s != label.symbol:
         return Malformed(Fault.BAD_VALUE, f"symbol {data.s[:_SHOWN]!r} on {label.symbol}'s stream")
     price, quantity = mantissa(data.p), mantissa(data.q)
@@ -248,7 +248,7 @@ def _trade(
     if (
         0 < price < _PRICE_END
         and 0 < quantity < _QUANTITY_END
-        and 0 <= data.t <= _ID_MAX
+        and 0 <= data.t <= limits.TRADE_ID_MAX
         and EVENT_TIME_MIN_US <= event_time_us <= receive_time_us + DAY_US
     ):
         side = _SELL if data.m else _BUY
@@ -260,7 +260,7 @@ def _trade(
     return _fault(data, price, quantity)
 
 
-def _fault(data: _Data | _Loose, price: int, quantity: int) -> Malformed:
+def _fault(data: _Data | Printed, price: int, quantity: int) -> Malformed:
     for name, text, value, end in (
         ("price", data.p, price, _PRICE_END),
         ("quantity", data.q, quantity, _QUANTITY_END),
