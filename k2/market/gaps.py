@@ -26,6 +26,7 @@ class Cause(StrEnum):
     SHED = "SHED"  # deferred under load
     REFUSED = "REFUSED"  # the feed could not take them
     EPOCH = "EPOCH"  # lost with an epoch of the tape
+    REQUESTED = "REQUESTED"  # not known to be missing: a person asked to fetch them
 
 
 class GapState(StrEnum):

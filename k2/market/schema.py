@@ -103,7 +103,9 @@ GAP = Event(
         Field("first_id", Kind.LONG, "The first of the missing trade ids."),
         Field("last_id", Kind.LONG, "The last of the missing trade ids, itself missing."),
         Field("detected", Kind.TIME, "When they were found missing (UTC)."),
-        Field("cause", Kind.STRING, "SEQUENCE, DISCONNECT, OUTAGE, SHED, REFUSED or EPOCH."),
+        Field(
+            "cause", Kind.STRING, "SEQUENCE, DISCONNECT, OUTAGE, SHED, REFUSED, EPOCH, REQUESTED."
+        ),
         Field("state", Kind.STRING, "OPEN, FILLED or UNFILLABLE."),
         Field("recorded", Kind.TIME, "When this event was made (UTC)."),
         Field("filled_at", Kind.TIME, "When the trades came; null unless FILLED.", nullable=True),

@@ -68,6 +68,11 @@ class Sequence:
         """First and last missing id of each gap that is open, ascending."""
         return tuple(zip(self._gap_first, self._gap_last, strict=True))
 
+    @property
+    def newest_gap(self) -> tuple[int, int]:
+        """First and last missing id of the gap that the last `Finding.GAP` opened."""
+        return self._gap_first[-1], self._gap_last[-1]
+
     def observe(self, trade_id: int) -> Finding:
         """Judge one id and remember it.
 

@@ -1,0 +1,189 @@
+"""The ledger of gaps: which trade ids are missing, why, and what became of them. Pure.
+
+The ledger is written as events, each saying "these ids have this state now". This module folds them
+into the present: for each instrument, disjoint intervals of ids. A later event paints over what it
+covers, so an interval may be split, and repeating an event changes nothing.
+
+Three rules keep the picture true and small:
+
+* OPEN over OPEN keeps when and why the ids were first missed: two feeds find the same gap.
+* Neighbours that say the same are one interval; settled ones (FILLED, UNFILLABLE) also when they
+  were settled at different times, as the pages of one backfill are.
+* Beyond `limits.LEDGER_GAPS_MAX` intervals of an instrument the oldest settled one is forgotten
+  (the table keeps it). If all are open, the two oldest become one, with the ids between: to fetch
+  too much is harmless, to forget what is missing is not.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from k2 import limits
+from k2.market.gaps import GapEvent, GapState
+from k2.market.instrument import Instrument
+
+
+class Ledger:
+    """The present of all instruments. Not thread-safe.
+
+    Attributes:
+        forgotten: settled intervals that were dropped to keep the bound.
+        joined: open intervals that were joined, with the ids between, to keep it.
+    """
+
+    def __init__(self, intervals_max: int = limits.LEDGER_GAPS_MAX) -> None:
+        self.forgotten = 0
+        self.joined = 0
+        self._max = intervals_max
+        self._lines: dict[Instrument, _Line] = {}
+
+    def apply(self, event: GapEvent) -> None:
+        """Paint one event over what is there.
+
+        Args:
+            event: `first_id` is not above `last_id`.
+        """
+        line = self._lines.setdefault(event.instrument, _Line())
+        line.paint(event)
+        while len(line) > self._max:
+            if line.forget_oldest_settled():
+                self.forgotten += 1
+            else:
+                line.join_oldest()
+                self.joined += 1
+
+    def gaps(self, instruments: Iterable[Instrument] | None = None) -> Iterator[GapEvent]:
+        """Every interval, by instrument and id; of all instruments when none are named."""
+        for instrument in sorted(self._lines if instruments is None else set(instruments)):
+            if instrument in self._lines:
+                yield from self._lines[instrument].gaps
+
+    def open(self, instrument: Instrument) -> tuple[GapEvent, ...]:
+        """What is missing of an instrument, ascending."""
+        return tuple(gap for gap in self.gaps([instrument]) if gap.state is GapState.OPEN)
+
+    def within(self, instrument: Instrument, first_id: int, last_id: int) -> tuple[GapEvent, ...]:
+        """The intervals that touch a range of ids, cut to it, ascending."""
+        line = self._lines.get(instrument)
+        return () if line is None else line.within(first_id, last_id)
+
+
+class _Line:
+    """The intervals of one instrument: disjoint, ascending."""
+
+    def __init__(self) -> None:
+        self.gaps: list[GapEvent] = []
+        self._firsts: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.gaps)
+
+    def paint(self, event: GapEvent) -> None:
+        low, high = self._touched(event.first_id, event.last_id)
+        covered = self.gaps[low:high]
+        painted = list(_outside(covered, event))
+        painted += _kept(covered, event) if event.state is GapState.OPEN else [event]
+        painted.sort(key=_first)
+        low, high = max(0, low - 1), min(len(self.gaps), high + 1)  # a neighbour may say the same
+        around = [gap for gap in self.gaps[low:high] if gap not in covered]
+        self._swap(low, high, _merged(sorted((*around, *painted), key=_first)))
+
+    def within(self, first_id: int, last_id: int) -> tuple[GapEvent, ...]:
+        low, high = self._touched(first_id, last_id)
+        return tuple(cut(gap, first_id, last_id) for gap in self.gaps[low:high])
+
+    def forget_oldest_settled(self) -> bool:
+        for at, gap in enumerate(self.gaps):
+            if gap.state is not GapState.OPEN:
+                self._swap(at, at + 1, [])
+                return True
+        return False
+
+    def join_oldest(self) -> None:
+        one, other = self.gaps[:2]
+        self._swap(0, 2, [replace(one, last_id=other.last_id)])
+
+    def _touched(self, first_id: int, last_id: int) -> tuple[int, int]:
+        """Indices, half-open, of the intervals that share ids with a range."""
+        low = bisect_right(self._firsts, first_id)
+        if low and self.gaps[low - 1].last_id >= first_id:
+            low -= 1
+        return low, max(low, bisect_left(self._firsts, last_id + 1))
+
+    def _swap(self, low: int, high: int, gaps: list[GapEvent]) -> None:
+        self.gaps[low:high] = gaps
+        self._firsts[low:high] = [gap.first_id for gap in gaps]
+
+
+def cut(gap: GapEvent, first_id: int, last_id: int) -> GapEvent:
+    """The part of a gap that lies in a range of ids."""
+    return replace(gap, first_id=max(gap.first_id, first_id), last_id=min(gap.last_id, last_id))
+
+
+def filled(gap: GapEvent, at_us: int) -> GapEvent:
+    """An event that says: these ids are on the tape since then."""
+    return replace(gap, state=GapState.FILLED, filled_at_us=at_us, reason=None)
+
+
+def unfillable(gap: GapEvent, reason: str) -> GapEvent:
+    """An event that says: these ids will not come, and why."""
+    return replace(gap, state=GapState.UNFILLABLE, filled_at_us=None, reason=reason)
+
+
+def _first(gap: GapEvent) -> int:
+    return gap.first_id
+
+
+def _outside(covered: list[GapEvent], event: GapEvent) -> Iterator[GapEvent]:
+    """The parts of covered intervals that an event leaves as they are."""
+    for gap in covered:
+        if gap.first_id < event.first_id:
+            yield replace(gap, last_id=event.first_id - 1)
+        if gap.last_id > event.last_id:
+            yield replace(gap, first_id=event.last_id + 1)
+
+
+def _kept(covered: list[GapEvent], event: GapEvent) -> list[GapEvent]:
+    """What an OPEN event makes of its range: what was open stays, all else becomes the event."""
+    parts, free = [], event.first_id
+    for gap in covered:
+        if gap.state is not GapState.OPEN:
+            continue
+        part = cut(gap, event.first_id, event.last_id)
+        if free < part.first_id:
+            parts.append(replace(event, first_id=free, last_id=part.first_id - 1))
+        parts.append(part)
+        free = part.last_id + 1
+    if free <= event.last_id:
+        parts.append(replace(event, first_id=free))
+    return parts
+
+
+def _merged(gaps: list[GapEvent]) -> list[GapEvent]:
+    merged = gaps[:1]
+    for gap in gaps[1:]:
+        last = merged[-1]
+        if last.last_id + 1 == gap.first_id and _alike(last, gap):
+            merged[-1] = _join(last, gap)
+        else:
+            merged.append(gap)
+    return merged
+
+
+def _alike(one: GapEvent, other: GapEvent) -> bool:
+    if one.state is GapState.OPEN and one.detected_us != other.detected_us:
+        return False
+    return (one.state, one.cause, one.reason) == (other.state, other.cause, other.reason)
+
+
+def _join(one: GapEvent, other: GapEvent) -> GapEvent:
+    times = [at for at in (one.filled_at_us, other.filled_at_us) if at is not None]
+    return replace(
+        one,
+        last_id=other.last_id,
+        detected_us=min(one.detected_us, other.detected_us),
+        recorded_us=max(one.recorded_us, other.recorded_us),
+        filled_at_us=max(times, default=None),
+    )

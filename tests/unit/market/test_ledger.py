@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
+
+BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
+
+
+def event(first, last, state=GapState.OPEN, *, instrument=BTC, at=1, cause=Cause.SEQUENCE, **more):
+    filled = at if state is GapState.FILLED else None
+    return GapEvent(instrument, first, last, at, cause, state, at, "feed", filled, **more)
+
+
+def told(*events, intervals_max=100):
+    ledger = Ledger(intervals_max)
+    for each in events:
+        ledger.apply(each)
+    return ledger
+
+
+def shown(ledger, instrument=BTC):
+    return [(gap.first_id, gap.last_id, gap.state.value) for gap in ledger.gaps([instrument])]
+
+
+def test_an_event_paints_over_what_it_covers():
+    ledger = told(event(10, 19), event(13, 15, GapState.FILLED, at=9))
+    assert shown(ledger) == [(10, 12, "OPEN"), (13, 15, "FILLED"), (16, 19, "OPEN")]
+    assert [gap.first_id for gap in ledger.open(BTC)] == [10, 16]
+    filled = ledger.within(BTC, 14, 14)[0]
+    assert (filled.first_id, filled.last_id, filled.filled_at_us) == (14, 14, 9)
+
+
+def test_a_settled_interval_can_be_opened_again():
+    ledger = told(event(1, 9, GapState.UNFILLABLE, reason="gone"), event(4, 5, at=3))
+    assert shown(ledger) == [(1, 3, "UNFILLABLE"), (4, 5, "OPEN"), (6, 9, "UNFILLABLE")]
+    assert ledger.open(BTC)[0].reason is None
+
+
+def test_open_over_open_keeps_when_and_why_it_was_first_missed():
+    ledger = told(
+        event(10, 19, at=1, cause=Cause.DISCONNECT), event(5, 25, at=2, cause=Cause.OUTAGE)
+    )
+    found = [(gap.first_id, gap.last_id, gap.cause.value, gap.detected_us) for gap in ledger.gaps()]
+    assert found == [(5, 9, "OUTAGE", 2), (10, 19, "DISCONNECT", 1), (20, 25, "OUTAGE", 2)]
+
+
+def test_pages_of_one_backfill_become_one_interval_again():
+    first = event(1, 100)
+    pages = [
+        replace(first, first_id=low, last_id=low + 24, state=GapState.FILLED, filled_at_us=low)
+        for low in (76, 51, 26, 1)
+    ]
+    ledger = told(first, *pages)
+    assert shown(ledger) == [(1, 100, "FILLED")]
+    assert next(ledger.gaps()).filled_at_us == 76
+
+
+def test_neighbours_that_differ_stay_apart():
+    assert len(shown(told(event(1, 5, at=1), event(6, 9, at=2)))) == 2
+    reasons = [event(at, at, GapState.UNFILLABLE, reason=str(at)) for at in (1, 2)]
+    assert len(shown(told(*reasons))) == 2
+
+
+def test_repeating_events_changes_nothing():
+    events = [event(1, 9), event(3, 4, GapState.FILLED), event(20, 30)]
+    once, twice = told(*events), told(*events, events[1], events[2])
+    assert shown(once) == shown(twice)
+
+
+def test_instruments_are_apart():
+    ledger = told(event(1, 2), event(1, 2, instrument=ETH))
+    assert len(list(ledger.gaps())) == 2
+    assert shown(ledger, ETH) == [(1, 2, "OPEN")]
+    assert ledger.within(Instrument("X", "Y"), 1, 2) == ()
+    assert list(ledger.gaps([Instrument("X", "Y")])) == []
+
+
+def test_the_oldest_settled_interval_is_forgotten_first():
+    events = [event(0, 1), event(10, 11, GapState.FILLED), event(20, 21, GapState.FILLED)]
+    ledger = told(*events, event(30, 31), intervals_max=3)
+    assert shown(ledger) == [(0, 1, "OPEN"), (20, 21, "FILLED"), (30, 31, "OPEN")]
+    assert (ledger.forgotten, ledger.joined) == (1, 0)
+
+
+def test_too_many_open_gaps_are_joined_never_forgotten():
+    ledger = told(*(event(at, at) for at in range(0, 10, 2)), intervals_max=3)
+    assert shown(ledger) == [(0, 4, "OPEN"), (6, 6, "OPEN"), (8, 8, "OPEN")]
+    assert ledger.joined == 2
