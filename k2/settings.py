@@ -63,7 +63,19 @@ class FeedSettings(_Group):
     copies: int = Field(
         default=1, ge=1, le=limits.FEEDS_MAX, description="processes that listen to the same"
     )
-    name: str = Field(default="feed", pattern=r"^feed(-[2-9])?$", description="of this process")
+    name: str = Field(
+        default="feed",
+        pattern=r"^feed[a-z0-9-]{0,32}$",
+        description="of the process; a second feed of the same venue needs another one",
+    )
+    rest_url: str = Field(
+        default="", description="REST base of the venue; unset: the one that goes with venue_url"
+    )
+    rest_weight_per_minute: int = Field(
+        default=limits.FEED_WEIGHT_PER_MINUTE,
+        ge=1,
+        description="of the venue's limit for this address, what backfill may see used",
+    )
 
     @property
     def names(self) -> tuple[str, ...]:

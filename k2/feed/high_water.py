@@ -1,8 +1,8 @@
-"""The acknowledged high water of each line, on a compacted topic: what survives the process.
+"""The promise of each line, on a compacted topic: what survives the process.
 
-The document of an instrument's key: `trade_id`, the high water (`line.py`); `first_id`, the first
-id of the run that published it; `resumed_after`, the high water of the run before (null: none). So
-the ids between `resumed_after` and `first_id` are what nobody listened to.
+The document of an instrument's key: `trade_id`, what is promised (`line.py`); `first_id`, the first
+id of the run that published it; `resumed_after`, what the run before promised (null: none). So the
+ids between `resumed_after` and `first_id` are what nobody listened to.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HighWaters:
         return found
 
     def publish(self, lines: Iterable[Line], at_us: int, wait_s: float | None = None) -> None:
-        """Publish the lines whose high water has changed; the tape's absence is logged.
+        """Publish the lines whose promise has changed; the tape's absence is logged.
 
         Args:
             lines: any lines.
@@ -66,11 +66,11 @@ class HighWaters:
             wait_s: wait for acknowledgements, at most so long each; None does not wait.
         """
         for line in lines:
-            high_water = line.high_water
-            if high_water is None or self._published.get(line.instrument) == high_water:
+            promised = line.promised
+            if promised is None or self._published.get(line.instrument) == promised:
                 continue
             document = {
-                "trade_id": high_water,
+                "trade_id": promised,
                 "first_id": line.sequence.first,
                 "resumed_after": line.resumed_after,
                 "run_id": self._run_id,
@@ -81,4 +81,4 @@ class HighWaters:
             except K2Error as error:
                 _log.warning("high water not published: %s", error.message)
                 return
-            self._published[line.instrument] = high_water
+            self._published[line.instrument] = promised

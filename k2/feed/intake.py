@@ -53,6 +53,7 @@ class Intake:
         headers: of every message.
 
     Attributes:
+        lines: as given.
         frames: taken so far, of any kind.
         skipped: frames that are not for K2, by kind.
         malformed: frames that went to the letters.
@@ -76,6 +77,7 @@ class Intake:
         self.shutdown_announced = False
         self._source = source
         self._tape = tape
+        self.lines = tuple(lines)
         self._lines = {line.instrument.symbol: line for line in lines}
         self._headers = headers
         self._encode = encode
@@ -142,6 +144,8 @@ class Intake:
         finding = line.sequence.observe(trade.trade_id)
         if finding is Finding.DUPLICATE:
             return
+        if finding is not Finding.NEXT:
+            line.note(trade.trade_id, finding, trade.receive_time_us)
         flight = line.prepare(trade.trade_id, finding)
         value = self._encode(trade)
         if self._refused:  # an earlier trade of the same frame: keep their order

@@ -1,15 +1,20 @@
 """One instrument's way from the venue to the tape: what was seen, sent and acknowledged.
 
 The *high water* of a line is an id such that it, and every trade of this run sent before it, is
-acknowledged by the broker: what the feed may promise to others. It is published, survives the
-process, and after a restart everything between it and the first id is a gap that was missed.
+acknowledged by the broker. What the feed *promises* to others stops short of it below the first
+missing id that is not in the ledger yet: everything up to there is on the tape or known to be
+missing. The promise is published, survives the process, and after a restart everything between it
+and the first id is a gap that was missed.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
+from k2 import limits
 from k2.errors import K2Error
+from k2.feed.missing import Missing
+from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding, Sequence
 
@@ -20,17 +25,27 @@ class Line:
     Args:
         instrument: whose.
         partition: where its trades go.
-        acknowledged: the high water an earlier run published; None without one.
+        acknowledged: what an earlier run promised; None without one.
+        missing: gathers the ids that were jumped over.
 
     Attributes:
         key: of its messages.
         sequence: the check of its ids.
         high_water: see the module; None until something is acknowledged in this run.
         acknowledged: trades acknowledged in this run.
+        missing: ids that were jumped over and are not in the ledger yet.
+        late: ids that came out of order and are acknowledged, the newest; whoever takes them
+            removes them.
         failure: why a trade of it will never be acknowledged; the feed must not go on.
     """
 
-    def __init__(self, instrument: Instrument, partition: int, acknowledged: int | None) -> None:
+    def __init__(
+        self,
+        instrument: Instrument,
+        partition: int,
+        acknowledged: int | None,
+        missing: Missing | None = None,
+    ) -> None:
         self.instrument = instrument
         self.partition = partition
         self.key = instrument.key.encode()
@@ -38,7 +53,10 @@ class Line:
         self.sequence = Sequence(acknowledged)
         self.high_water: int | None = None
         self.acknowledged = 0
+        self.missing = missing or Missing()
+        self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
         self.failure: K2Error | None = None
+        self._interrupted_after: int | None = None
         self._flying: deque[Flight] = deque()
 
     @property
@@ -46,9 +64,40 @@ class Line:
         """Trades sent and not yet acknowledged, or acknowledged out of order."""
         return len(self._flying)
 
+    @property
+    def promised(self) -> int | None:
+        """See the module; None until something is acknowledged in this run."""
+        lowest = self.missing.lowest
+        if self.high_water is None or lowest is None:
+            return self.high_water
+        return min(self.high_water, lowest - 1)
+
+    def interrupted(self) -> None:
+        """The connection was lost: what is missing behind the newest id was missed by that."""
+        self._interrupted_after = self.sequence.last
+
+    def note(self, trade_id: int, finding: Finding, at_us: int) -> None:
+        """Remember what a trade that is not simply the next one says of others.
+
+        Args:
+            trade_id: of the trade.
+            finding: what `sequence` said of it.
+            at_us: when it came, wall microseconds.
+        """
+        if finding is Finding.GAP:
+            first, last = self.sequence.newest_gap
+            self.missing.jumped(first, last, self._cause(first - 1), at_us)
+        elif finding is Finding.REORDERED:
+            self.missing.came(trade_id)
+
+    def _cause(self, last_seen: int) -> Cause:
+        if last_seen == self.resumed_after:
+            return Cause.OUTAGE
+        return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
+
     def prepare(self, trade_id: int, finding: Finding) -> Flight:
         """Something to call with the tape's answer; `launched` when the tape took the trade."""
-        return Flight(self, trade_id, finding is Finding.RESET)
+        return Flight(self, trade_id, finding)
 
     def launched(self, flight: Flight) -> None:
         """The tape has taken a trade; its answer will come."""
@@ -60,20 +109,27 @@ class Line:
         while flying and flying[0].landed:
             flight = flying.popleft()
             self.acknowledged += 1
-            if self.high_water is None or flight.anew or flight.trade_id > self.high_water:
+            if flight.finding is Finding.REORDERED:
+                self.late.append(flight.trade_id)
+            if self.high_water is None or flight.begins or flight.trade_id > self.high_water:
                 self.high_water = flight.trade_id
 
 
 class Flight:
     """One trade on its way; called by the producer with the tape's answer."""
 
-    __slots__ = ("anew", "landed", "line", "trade_id")
+    __slots__ = ("finding", "landed", "line", "trade_id")
 
-    def __init__(self, line: Line, trade_id: int, anew: bool) -> None:
+    def __init__(self, line: Line, trade_id: int, finding: Finding) -> None:
         self.line = line
         self.trade_id = trade_id
-        self.anew = anew
+        self.finding = finding
         self.landed = False
+
+    @property
+    def begins(self) -> bool:
+        """Whether the venue's ids began anew with it."""
+        return self.finding is Finding.RESET
 
     def __call__(self, offset: int | None, error: K2Error | None) -> None:
         """The tape's answer: an offset, or why there will be none."""

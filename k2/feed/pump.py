@@ -1,12 +1,13 @@
-"""The feed's loop: connections in, trades out, high waters published, a clean end.
+"""The feed's loop: connections in, trades out, gaps told, promises published, a clean end.
 
 One thread, one event loop. Connections hand over batches of frames; the intake takes them as fast
 as the producer does, and while it is blocked nobody reads, so the venue's own buffers and then TCP
 hold the rest: nothing that was read is dropped. A tick, many times a second, collects
-acknowledgements, lets sessions do what is due and publishes high waters.
+acknowledgements, lets sessions do what is due, tells the keeper of gaps what is missing, and
+publishes what the lines promise.
 
-The end, when asked: stop reading, flush with acknowledgements, publish the high waters and wait for
-them. What the broker did not acknowledge in time is above the high water, so the next start knows.
+The end, when asked: stop reading, flush with acknowledgements, publish the promises and wait for
+them. What the broker did not acknowledge in time is above the promise, so the next start knows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from k2 import limits
 from k2.clock import Clock
@@ -52,6 +53,23 @@ class Tape(Protocol):
         ...
 
 
+class Gaps(Protocol):
+    """The part of `k2.feed.backfill.Backfill` that a pump needs."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it keeps no more gaps, if so."""
+        ...
+
+    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
+        """Take what is missing from lines, tell them what is recorded; returns at once."""
+        ...
+
+    def counters(self) -> dict[str, Any]:
+        """What to tell of it; from any thread."""
+        ...
+
+
 class Pump:
     """See the module. `run` once; what it counts may be read from any thread.
 
@@ -59,14 +77,15 @@ class Pump:
         intake: takes frames.
         tape: the intake's producer.
         letters: the intake's letters, started.
-        lines: the intake's lines.
-        high_waters: where they are published.
+        gaps: keeps what is missing, started.
+        high_waters: where promises are published.
         clock: wall time for frames, monotonic time for everything else.
 
     Attributes:
         subscriptions: one for each address.
         frames_waiting: read from connections and not yet taken.
-        lines: as given.
+        lines: the intake's.
+        gaps: as given.
     """
 
     def __init__(
@@ -75,7 +94,7 @@ class Pump:
         intake: Intake,
         tape: Tape,
         letters: LetterBox,
-        lines: Sequence[Line],
+        gaps: Gaps,
         high_waters: HighWaters,
         clock: Clock,
     ) -> None:
@@ -84,7 +103,9 @@ class Pump:
         self._intake = intake
         self._tape = tape
         self._letters = letters
-        self.lines = lines
+        self.lines = intake.lines
+        self.gaps = gaps
+        self._reconnects = 0
         self._high_waters = high_waters
         self._clock = clock
         self._publish_s = 0.0
@@ -166,13 +187,26 @@ class Pump:
         for subscription in self.subscriptions:
             subscription.tick(blocked=self._intake.blocked)
         now_s = self._clock.monotonic_s()
+        self._tell_gaps(now_s)
         if now_s >= self._publish_s:
             self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
             self._high_waters.publish(self.lines, self._clock.now_us())
 
+    def _tell_gaps(self, now_s: float) -> None:
+        reconnects = sum(each.session.reconnects for each in self.subscriptions)
+        if reconnects != self._reconnects:
+            self._reconnects = reconnects
+            for line in self.lines:
+                line.interrupted()
+        self.gaps.exchange(self.lines, now_s)
+
     def _check(self) -> None:
         """Go on only while everything that was taken can still be acknowledged."""
-        failures: list[BaseException | None] = [self._tape.failure, self._letters.failure]
+        failures: list[BaseException | None] = [
+            self._tape.failure,
+            self._letters.failure,
+            self.gaps.failure,
+        ]
         failures += [line.failure for line in self.lines]
         failures += [subscription.failure for subscription in self.subscriptions]
         for failure in failures:

@@ -254,7 +254,7 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
     """
     consumer = reader_of(bootstrap, topic)
     try:
-        _, end = persist(lambda: _watermarks(consumer, topic))
+        end = persist(lambda: log_end(consumer, topic))
         reached = 0
         while reached < end:
             messages = consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S)
@@ -267,7 +267,12 @@ def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, topic: str) -> tuple[int, int]:
+def log_end(consumer: Consumer, topic: str) -> int:
+    """The offset that the next record of partition 0 will get, asked for once.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE.
+    """
     try:
         answer = consumer.get_watermark_offsets(
             TopicPartition(topic, 0), timeout=limits.TAPE_REQUEST_S
@@ -276,7 +281,7 @@ def _watermarks(consumer: Consumer, topic: str) -> tuple[int, int]:
         raise translate(error, f"cannot read {topic}") from error
     if answer is None:
         raise Unavailable(Reason.TAPE_UNAVAILABLE, f"the end of {topic} is not known")
-    return answer
+    return answer[1]
 
 
 def parse(message: Message) -> tuple[str, Document | None] | None:

@@ -27,8 +27,11 @@ from k2.tape.client import configuration, persist, translate
 PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `placement.py`
 HEARTBEATS = "k2.heartbeats"
 HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
+BACKFILLS = "k2.backfills"  # what people asked to fetch and no feed has taken up yet
 DEAD_LETTERS = "k2.dead-letters"
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `ledger.py`
+
+_BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS)
 
 EPOCH = 0  # of the tape; a new one begins when its topic is made again
 
@@ -123,7 +126,7 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
     }
     return [
         NewTopic(tape.topic, partition_count(tape), config=trades),
-        *(NewTopic(name, 1, config=compacted) for name in (PARTITIONS, HEARTBEATS, HIGH_WATER)),
+        *(NewTopic(name, 1, config=compacted) for name in _BOARDS),
         NewTopic(DEAD_LETTERS, 1, config=dead),
         NewTopic(GAPS, 1, config=gaps),
     ]
@@ -164,7 +167,7 @@ def _await_leaders(tape: TapeSettings) -> None:
     asker = TapeAdmin(tape.bootstrap)
     try:
         persist(lambda: asker.log_ends(tape.topic, partition_count(tape)))
-        for topic in (PARTITIONS, HEARTBEATS, HIGH_WATER, DEAD_LETTERS, GAPS):
+        for topic in (*_BOARDS, DEAD_LETTERS, GAPS):
             persist(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
     finally:
         asker.close()

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from k2 import limits
 from k2.clock import Clock
 from k2.degrade.signals import Signal
 from k2.errors import Reason, Unavailable
+from k2.feed.backfill import Backfill
 from k2.feed.binance import BinanceSource
 from k2.feed.high_water import HighWaters
 from k2.feed.intake import Intake
@@ -29,11 +31,13 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import encode_trade
 from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.producer import TapeProducer
 from k2.tape.registry import SchemaStore, fingerprint
 from servers.heartbeat import SERVING, Heart, Sample, process_signals
 from servers.runtime import Runtime
+from servers.wiring.filling import backfill_of, sender_of
 
 _STARTING = "STARTING"
 _WAIT_S = 0.5
@@ -59,35 +63,39 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     with ExitStack() as parts:
         tape = parts.enter_context(closing(TapeProducer(settings.tape)))
         office = parts.enter_context(closing(DeadLetterOffice(settings.tape.bootstrap)))
-        partitions, notices, heartbeats = (
+        partitions, notices, heartbeats, requests = (
             parts.enter_context(closing(Board(settings.tape.bootstrap, topic)))
-            for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS)
+            for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
         )
         high_waters = HighWaters(notices, runtime.run_id)
         schema_id = _patiently(runtime, lambda: _schema_id(settings))
         lines = _patiently(runtime, lambda: _lines(settings, source, partitions, high_waters))
         if schema_id is None or lines is None:
             return 0
+        encode = partial(encode_trade, schema_id=schema_id)
         letters = LetterBox(office, f"feed:{source.name}:{runtime.run_id}")
         intake = Intake(
             source=source,
             tape=tape,
             lines=lines,
-            encode=partial(encode_trade, schema_id=schema_id),
+            encode=encode,
             letters=letters,
             headers={"source": settings.feed.source.encode()},
         )
+        gap_log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, _schemas(settings))))
+        sender = sender_of(tape, lines, encode, runtime)
+        backfill = backfill_of(settings, runtime, sender, gap_log, requests)
         pump = Pump(
             intake=intake,
             tape=tape,
             letters=letters,
-            lines=lines,
+            gaps=backfill,
             high_waters=high_waters,
             clock=runtime.clock,
         )
         pump.subscribe(source.addresses(), _sessions(settings, runtime), open_socket)
         gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
-        _feed(runtime, gauges, letters, heartbeats)
+        _feed(runtime, gauges, letters, backfill, _heart(settings, runtime, gauges, heartbeats))
     return 0
 
 
@@ -104,8 +112,7 @@ def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
 
 def _schema_id(settings: Settings) -> int:
     """The id of today's schema: from the registry, or while it is away from what was cached."""
-    cache = settings.data_dir / "schemas"
-    schemas = SchemaStore(settings.tape.registry_url, cache)
+    schemas, cache = _schemas(settings), settings.data_dir / "schemas"
     try:
         return topics.deploy(settings.tape, schemas)
     except Unavailable as error:
@@ -117,6 +124,10 @@ def _schema_id(settings: Settings) -> int:
                 _log.warning("the registry is away; schema id %s was cached", path.stem)
                 return int(path.stem)
         raise
+
+
+def _schemas(settings: Settings) -> SchemaStore:
+    return SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
 
 
 def _lines(
@@ -134,15 +145,20 @@ def _sessions(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     return lambda: Session(chance, Tuning(stale_s=settings.feed.stale_s))
 
 
-def _feed(runtime: Runtime, gauges: Gauges, letters: LetterBox, heartbeats: Board) -> None:
-    heart = Heart(
+def _heart(settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: Board) -> Heart:
+    return Heart(
         board=heartbeats,
         clock=runtime.clock,
-        process=gauges.name,
+        process=settings.feed.name,
         run_id=runtime.run_id,
         addresses={},
         sample=gauges.sample,
     )
+
+
+def _feed(
+    runtime: Runtime, gauges: Gauges, letters: LetterBox, backfill: Backfill, heart: Heart
+) -> None:
 
     def connected() -> None:
         gauges.state = SERVING
@@ -152,8 +168,11 @@ def _feed(runtime: Runtime, gauges: Gauges, letters: LetterBox, heartbeats: Boar
     heart.start()
     try:
         letters.start()
+        backfill.start()
         asyncio.run(gauges.pump.run(runtime.stopping, connected))
     finally:
+        runtime.stopping.set()
+        backfill.close(limits.CHILD_DRAIN_S - limits.DRAIN_S)
         heart.close()
 
 
@@ -161,7 +180,6 @@ class Gauges:
     """What the feed's heart says.
 
     Attributes:
-        name: of this process.
         state: STARTING until everything is subscribed for the first time, then SERVING.
         pump: as given.
     """
@@ -169,7 +187,6 @@ class Gauges:
     def __init__(
         self, *, settings: Settings, clock: Clock, intake: Intake, tape: TapeProducer, pump: Pump
     ) -> None:
-        self.name = settings.feed.name
         self.state = _STARTING
         self._settings = settings
         self._clock = clock
@@ -205,6 +222,7 @@ class Gauges:
             "frames_malformed": intake.malformed,
             "reconnects": sum(session.reconnects for session in sessions),
             "renewals": sum(session.renewals for session in sessions),
+            "backfill": self.pump.gaps.counters(),
             "symbols": {line.instrument.symbol: _line_counters(line) for line in lines},
         }
 

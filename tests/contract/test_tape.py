@@ -17,6 +17,7 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetter, DeadLetterOffice
+from k2.tape.gap_log import GapLog
 from k2.tape.ledger import GapLedger
 from k2.tape.producer import TapeProducer
 from tests.eventually import eventually
@@ -68,6 +69,9 @@ class RealTape:
 
     def ledger(self):
         return self._keep(GapLedger(self.settings.bootstrap, NoRegistry()))
+
+    def gap_log(self):
+        return self._keep(GapLog(self.settings.bootstrap, NoRegistry()))
 
     def remove_before(self, partition, offset):
         admin = AdminClient({"bootstrap.servers": self.settings.bootstrap})
@@ -443,3 +447,19 @@ def test_an_event_that_contradicts_itself_is_not_published(tape, key):
         ledger.publish([gap(key, 1, 2), gap(key, 10, 9)], 10)
     assert caught.value.reason is Reason.BAD_REQUEST
     assert not [each for each in ledger.read_all() if each.event.instrument.symbol == key]
+
+
+def test_who_keeps_up_with_the_ledger_gets_each_event_once_in_the_order_of_all(tape, key):
+    one, other = tape.gap_log(), tape.gap_log()
+
+    def news(log):
+        return [event for event in log.advance() if event.instrument.symbol == key]
+
+    assert news(one) == []
+    one.publish([gap(key, 1, 2)], 10)
+    other.publish([gap(key, 5, 6)], 10)
+    assert news(one) == [gap(key, 1, 2), gap(key, 5, 6)], "all that was acknowledged before"
+    assert news(one) == []
+    one.publish([gap(key, 9, 9)], 10)
+    assert news(other) == [gap(key, 1, 2), gap(key, 5, 6), gap(key, 9, 9)]
+    assert news(tape.gap_log()) == [gap(key, 1, 2), gap(key, 5, 6), gap(key, 9, 9)]

@@ -109,6 +109,9 @@ class FakeTape:
     def office(self):
         return FakeOffice(self)
 
+    def gap_log(self):
+        return FakeGapLog(self)
+
     def ledger(self):
         return FakeLedger(self)
 
@@ -365,3 +368,26 @@ class FakeLedger:
 
     def close(self):
         pass
+
+
+class FakeGapLog(FakeLedger):
+    """`GapLog`; `refusing` is a broker that is away for it alone."""
+
+    def __init__(self, tape):
+        super().__init__(tape)
+        self.refusing = False
+        self._reached = 0
+
+    def publish(self, events, wait_s=10.0):
+        self._ask()
+        super().publish(events, wait_s)
+
+    def advance(self):
+        self._ask()
+        new, self._reached = self._tape.gaps[self._reached :], len(self._tape.gaps)
+        return new
+
+    def _ask(self):
+        self._tape.ask()
+        if self.refusing:
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "the ledger is away", retry_after_s=0.01)

@@ -22,6 +22,7 @@ from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import Decoder, encode_trade
 from tests.eventually import eventually
+from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import FakeVenue, frame
 from tests.fakes.tape import FakeTape
 from tests.messages import SCHEMA_ID, Schemas, raw
@@ -41,6 +42,7 @@ class Feed:
         )
         high_waters = HighWaters(tape.board(topics.HIGH_WATER), "run")
         self.tape = tape
+        self.gaps = FakeGaps()
         self.line = Line(BTC, 0, high_waters.read([BTC]).get(BTC))
         self.producer = tape.producer(queue_max)
         self.letters = LetterBox(tape.office(), "f")
@@ -56,7 +58,7 @@ class Feed:
             intake=self.intake,
             tape=self.producer,
             letters=self.letters,
-            lines=[self.line],
+            gaps=self.gaps,
             high_waters=high_waters,
             clock=SystemClock(),
         )

@@ -14,6 +14,7 @@ from k2.settings import FeedSettings, Settings
 from servers.convert import feed_to
 from servers.heartbeat import Beat
 from servers.wiring.feed import Gauges
+from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import frame
 from tests.fakes.tape import FakeTape
 
@@ -46,7 +47,7 @@ class World:
             intake=self.intake,
             tape=self.producer,
             letters=letters,
-            lines=lines,
+            gaps=FakeGaps(),
             high_waters=HighWaters(tape.board("h"), "r"),
             clock=self.clock,
         )

@@ -1,0 +1,101 @@
+"""Ids of one line that were jumped over, from the jump until the ledger has them. Pure.
+
+An id that is missing now may still come by itself: the venue sends two trades out of order, or the
+other connection of a renewal is a moment behind. So a run of missing ids rests for a grace before
+it is handed to the ledger; what comes meanwhile is taken out of it. Until the ledger has a run, the
+line's high water may not pass it (`lowest`): a feed that is killed would otherwise forget it.
+
+The number of runs is bounded: beyond it the two that lie closest become one, with the ids between.
+Fetching those again is harmless.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from k2 import limits
+from k2.market.gaps import Cause
+
+
+@dataclass(frozen=True)
+class Run:
+    """Missing ids, both ends inclusive.
+
+    Attributes:
+        first_id, last_id: the run.
+        cause: why they were missed.
+        detected_us: when that was seen, wall microseconds.
+        due_s: when the grace is over, monotonic; None: not timed yet.
+    """
+
+    first_id: int
+    last_id: int
+    cause: Cause
+    detected_us: int
+    due_s: float | None = None
+
+
+class Missing:
+    """See the module. Not thread-safe.
+
+    Args:
+        grace_s: how long a run rests.
+        runs_max: resting runs, at most.
+    """
+
+    def __init__(
+        self, grace_s: float = limits.FEED_GAP_GRACE_S, runs_max: int = limits.FEED_MISSING_MAX
+    ) -> None:
+        self._grace_s = grace_s
+        self._runs_max = runs_max
+        self._resting: list[Run] = []
+        self._handed: list[Run] = []
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest id that the ledger does not have yet; None when it has all."""
+        return min((run.first_id for run in (*self._resting, *self._handed)), default=None)
+
+    def jumped(self, first_id: int, last_id: int, cause: Cause, at_us: int) -> None:
+        """Ids were jumped over."""
+        self._resting.append(Run(first_id, last_id, cause, at_us))
+        if len(self._resting) > self._runs_max:
+            self._join_closest()
+
+    def came(self, trade_id: int) -> None:
+        """An id came after all; it is not missing if it still rested."""
+        for at in range(len(self._resting) - 1, -1, -1):  # what comes late was just missed
+            run = self._resting[at]
+            if run.first_id <= trade_id <= run.last_id:
+                before = replace(run, last_id=trade_id - 1)
+                after = replace(run, first_id=trade_id + 1)
+                parts = [part for part in (before, after) if part.first_id <= part.last_id]
+                self._resting[at : at + 1] = parts
+                return
+
+    def due(self, now_s: float) -> list[Run]:
+        """The runs whose grace is over: they are the ledger's now, and not given again."""
+        if not self._resting:
+            return []
+        timed = [
+            replace(run, due_s=now_s + self._grace_s) if run.due_s is None else run
+            for run in self._resting
+        ]
+        due = [run for run in timed if run.due_s is not None and run.due_s <= now_s]
+        self._resting = [run for run in timed if run.due_s is None or run.due_s > now_s]
+        self._handed += due
+        return due
+
+    def recorded(self, run: Run) -> None:
+        """The ledger has a run that `due` gave."""
+        self._handed.remove(run)
+
+    def _join_closest(self) -> None:
+        runs = sorted(self._resting, key=lambda run: run.first_id)
+        between = [other.first_id - one.last_id for one, other in pairwise(runs)]
+        at = between.index(min(between))
+        one, other = runs[at : at + 2]
+        earlier = one if one.detected_us <= other.detected_us else other
+        runs[at : at + 2] = [replace(earlier, first_id=one.first_id, last_id=other.last_id)]
+        self._resting = runs

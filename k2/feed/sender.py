@@ -1,0 +1,164 @@
+"""Trades of the past on their way to the tape: behind the live ones, and counted when they landed.
+
+They go through the same producer, to the same partition and under the same key as live trades, but
+take no part in a line: neither its id check nor its high water hears of them. Live trades never
+wait for them: while the producer's queue is long, nothing is sent here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error, Overloaded
+from k2.market.events import Trade
+from k2.market.instrument import Instrument
+from k2.tape.producer import OnAck
+
+HEADERS: Mapping[str, bytes] = {"source": b"backfill"}
+
+
+class Tape(Protocol):
+    """The part of `k2.tape.producer.TapeProducer` that a sender needs."""
+
+    def send(
+        self,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Mapping[str, bytes] | None = None,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Take a record; QUEUE_FULL when no more fit just now."""
+        ...
+
+    def depth(self) -> int:
+        """Records taken and not yet acknowledged."""
+        ...
+
+
+class Place(NamedTuple):
+    """Where the trades of an instrument go."""
+
+    key: bytes
+    partition: int
+
+
+class Landing:
+    """Counts what was acknowledged; called from whichever thread polls the producer."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+        self.failure: K2Error | None = None
+        self._flying = 0
+        self._changed = threading.Condition()
+
+    @property
+    def done(self) -> bool:
+        """Whether the tape has answered for everything that was sent."""
+        with self._changed:
+            return self._flying == 0
+
+    def launch(self, trade_id: int) -> OnAck:
+        """What to call with the tape's answer for a trade that is being sent."""
+
+        def landed(offset: int | None, error: K2Error | None) -> None:
+            with self._changed:
+                self._flying -= 1
+                if error is None:
+                    self.ids.add(trade_id)
+                else:
+                    self.failure = error
+
+        with self._changed:
+            self._flying += 1
+        return landed
+
+    def refused(self) -> None:
+        """The tape did not take the trade that was just to be launched."""
+        with self._changed:
+            self._flying -= 1
+
+
+class Sender:
+    """See the module. One thread sends; the producer is polled elsewhere, or by `pause`.
+
+    Args:
+        tape: where trades go.
+        places: of every instrument that may be sent.
+        encode: a trade as the bytes of a message.
+        clock: monotonic time bounds the waiting.
+        pause: waits for so many seconds at most; true: give up waiting, the process ends.
+
+    Attributes:
+        sent: trades acknowledged so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        tape: Tape,
+        places: Mapping[Instrument, Place],
+        encode: Callable[[Trade], bytes],
+        clock: Clock,
+        pause: Callable[[float], bool],
+    ) -> None:
+        self.sent = 0
+        self._tape = tape
+        self._places = places
+        self._encode = encode
+        self._clock = clock
+        self._pause = pause
+
+    @property
+    def instruments(self) -> frozenset[Instrument]:
+        """What may be sent."""
+        return frozenset(self._places)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether live trades need the producer's queue."""
+        return self._tape.depth() > limits.BACKFILL_QUEUE_RECORDS_MAX
+
+    def send(self, trades: Iterable[Trade]) -> frozenset[int]:
+        """Send trades of one instrument and wait until they are acknowledged.
+
+        Returns:
+            The ids that are acknowledged; of the others it is not known whether they will be.
+
+        Raises:
+            K2Error: the tape will never take anything again.
+        """
+        landing = Landing()
+        deadline_s = self._clock.monotonic_s() + limits.BACKFILL_ACK_S
+        for trade in trades:
+            if not self._launch(trade, landing, deadline_s):
+                break
+        while not landing.done and not self._over(deadline_s):
+            pass
+        if landing.failure is not None:
+            raise landing.failure
+        self.sent += len(landing.ids)
+        return frozenset(landing.ids)
+
+    def _launch(self, trade: Trade, landing: Landing, deadline_s: float) -> bool:
+        place = self._places[trade.label.instrument]
+        value = self._encode(trade)
+        while True:
+            if not self.held_up:
+                on_ack = landing.launch(trade.trade_id)
+                try:
+                    self._tape.send(place.key, value, place.partition, HEADERS, on_ack)
+                except Overloaded:
+                    landing.refused()
+                else:
+                    return True
+            if self._over(deadline_s):
+                return False
+
+    def _over(self, deadline_s: float) -> bool:
+        """Wait a moment; whether to wait no longer."""
+        return self._pause(limits.FEED_TICK_S) or self._clock.monotonic_s() > deadline_s

@@ -1,0 +1,228 @@
+import itertools
+
+from k2 import limits
+from k2.errors import Reason, Unavailable
+from k2.feed.history import Busy
+from k2.feed.source import Malformed
+from k2.market.events import Fault
+from tests.fill_world import ABSENT_S, BTC, ETH, PAGE, FillWorld
+
+ALL = {BTC: range(1, 1001), ETH: range(1, 1001)}
+FAILED = Unavailable(Reason.VENUE_UNAVAILABLE, "no answer")
+
+
+def test_a_gap_is_filled_with_exactly_its_ids():
+    world = FillWorld(ALL)
+    world.hear(10, 15, 16, 20)
+    world.find()
+    world.turns()
+    assert world.ids() == [11, 12, 13, 14, 17, 18, 19]
+    assert world.gaps() == [(11, 14, "FILLED"), (17, 19, "FILLED")]
+    assert world.history.asked == [("BTCUSDT", 11, 9)], "one request for gaps that are near"
+    counters = world.filler.counters()
+    assert (counters["filled_ids"], counters["open_ids"], counters["requests"]) == (7, 0, 1)
+
+
+def test_the_newest_page_comes_first_and_instruments_take_turns():
+    world = FillWorld(ALL)
+    world.hear(1, 500)
+    world.hear(1, 300, line=1)
+    world.find()
+    world.turns()
+    first = [(symbol, from_id + count - 1) for symbol, from_id, count in world.history.asked[:4]]
+    assert sorted(first[:2]) == [("BTCUSDT", 499), ("ETHUSDT", 299)]
+    assert sorted(first[2:]) == [("BTCUSDT", 399), ("ETHUSDT", 199)]
+    assert sorted(world.ids(0)) == list(range(2, 500))
+    assert sorted(world.ids(1)) == list(range(2, 300))
+    assert world.gaps() == [(2, 499, "FILLED")]
+
+
+def test_what_the_venue_never_had_is_unfillable_only_after_a_while():
+    world = FillWorld({BTC: [*range(1, 12), *range(15, 100)]})
+    world.hear(10, 20)
+    world.find()
+    started_s = world.clock.monotonic_s()
+    world.turn()
+    assert world.gaps() == [
+        (11, 11, "FILLED"), (12, 14, "OPEN"), (15, 19, "FILLED"),
+    ]  # fmt: skip
+    world.turns()
+    assert world.clock.monotonic_s() - started_s >= ABSENT_S - 1
+    assert world.gaps()[1] == (12, 14, "UNFILLABLE")
+    (gap,) = world.keeper.ledger.within(BTC, 12, 14)
+    assert gap.reason == "the venue does not have it"
+    assert world.filler.counters()["unfillable_ids"] == 3
+    assert len(world.history.asked) < 10, "it is not asked all the time"
+
+
+def test_what_a_young_absence_defers_does_not_hold_up_other_gaps():
+    world = FillWorld({BTC: [*range(1, 500), *range(600, 900)]})
+    world.hear(10, 12, 800)
+    world.find()
+    for _ in range(12):
+        world.turn()
+    assert (11, 11, "FILLED") in world.gaps()
+    assert (500, 599, "OPEN") in world.gaps()
+
+
+def test_what_was_never_printed_is_unfillable_and_says_so():
+    world = FillWorld({BTC: range(1, 50)})
+    world.hear(10, 100)
+    world.find()
+    world.turns()
+    assert world.gaps() == [(11, 49, "FILLED"), (50, 99, "UNFILLABLE")]
+    (gap,) = world.keeper.ledger.within(BTC, 50, 50)
+    assert gap.reason == "the venue has not printed it: its newest id is 49"
+
+
+def test_a_symbol_the_venue_does_not_know_is_unfillable():
+    world = FillWorld(ALL)
+    world.hear(10, 12)
+    world.find()
+    del world.history.ids[BTC]
+    world.turns()
+    assert world.gaps() == [(11, 11, "UNFILLABLE")]
+
+
+def test_a_trade_that_cannot_be_stored_is_unfillable_alone():
+    world = FillWorld(ALL)
+    world.history.malformed = {12: Malformed(Fault.BAD_VALUE, "price NaN")}
+    world.hear(10, 14)
+    world.find()
+    world.turns()
+    assert world.gaps() == [(11, 11, "FILLED"), (12, 12, "UNFILLABLE"), (13, 13, "FILLED")]
+
+
+def test_a_venue_that_fails_is_asked_again_ever_later_and_for_ever():
+    world = FillWorld(ALL)
+    world.history.failures = [FAILED] * 9
+    world.hear(10, 12)
+    world.find()
+    asked_s = []
+    for _ in range(20_000):
+        before = len(world.history.asked)
+        wait_s = world.turn()
+        if len(world.history.asked) > before:
+            asked_s.append(world.clock.monotonic_s())
+        if not world.keeper.ledger.open(BTC):
+            break
+        world.clock.advance(wait_s)
+    pauses = [round(later - before) for before, later in itertools.pairwise(asked_s)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert world.gaps() == [(11, 11, "FILLED")]
+    assert world.filler.counters()["last_error"] == "no answer"
+
+
+def test_a_failure_of_one_symbol_is_not_the_others():
+    world = FillWorld(ALL)
+    world.hear(10, 12)
+    world.hear(10, 12, line=1)
+    world.find()
+    world.history.failures = [FAILED]
+    world.turn()
+    world.turn()
+    assert len([gap for gap in world.keeper.ledger.gaps() if gap.state == "FILLED"]) == 1
+
+
+def test_a_venue_that_asks_for_peace_gets_it():
+    world = FillWorld(ALL)
+    world.hear(10, 12)
+    world.find()
+    world.history.failures = [Busy(Reason.VENUE_UNAVAILABLE, "429", retry_after_s=40)]
+    world.budget.block(40, world.clock.now_us())
+    asked = len(world.history.asked)
+    for _ in range(39):
+        world.turn()
+        world.clock.advance(1)
+    assert len(world.history.asked) == asked
+    world.clock.advance(1)
+    world.turns()
+    assert world.gaps() == [(11, 11, "FILLED")]
+
+
+def test_the_budget_of_a_minute_is_kept_and_told():
+    world = FillWorld({BTC: range(1, 100_000)})
+    world.budget.per_minute = 100
+    world.hear(1, 1002)
+    world.find()
+    minutes = {}
+    for _ in range(10_000):
+        before = len(world.history.asked)
+        wait_s = world.turn()
+        minute = world.clock.now_us() // 60_000_000
+        minutes[minute] = minutes.get(minute, 0) + len(world.history.asked) - before
+        if not world.keeper.ledger.open(BTC):
+            break
+        world.clock.advance(min(wait_s, 5))
+    assert [count for count in minutes.values() if count] == [4, 4, 2]
+
+
+def test_the_eta_counts_requests_not_gaps():
+    world = FillWorld({BTC: range(1, 100_000)})
+    world.budget.per_minute = 100
+    world.hear(1, 1 + 8 * PAGE + 1)
+    world.find()
+    world.keeper.record([BTC])
+    world.filler._survey()
+    counters = world.filler.counters()
+    assert counters["open_ids"] == 8 * PAGE
+    assert counters["eta_s"] == 60.0
+
+
+def test_a_killed_feed_goes_on_where_the_ledger_stands():
+    world = FillWorld(ALL)
+    world.hear(1, 500)
+    world.find()
+    for _ in range(2):
+        world.turn()
+    filled = len(world.ids())
+    assert filled == 2 * PAGE
+    after = world.again()
+    after.turns()
+    assert after.gaps() == [(2, 499, "FILLED")]
+    assert sorted(after.ids()) == list(range(2, 500)), "nothing was fetched twice"
+
+
+def test_a_tape_that_does_not_acknowledge_leaves_the_gap_open():
+    world = FillWorld(ALL)
+    world.hear(10, 14)
+    world.find()
+    world.keeper.record([BTC])
+    world.tape.away = True
+    world.filler.step()
+    assert world.gaps() == [(11, 13, "OPEN")]
+    world.tape.away = False
+    world.turns()
+    assert world.gaps() == [(11, 13, "FILLED")]
+    assert set(world.ids()) == {11, 12, 13}
+
+
+def test_it_waits_while_live_trades_need_the_queue():
+    world = FillWorld(ALL)
+    world.hear(10, 14)
+    world.find()
+    world.keeper.record([BTC])
+    world.tape.away = True
+    for _ in range(limits.BACKFILL_QUEUE_RECORDS_MAX + 1):
+        world.producer.send(b"k", b"live", 5)
+    world.filler.step()
+    assert world.history.asked == []
+    world.tape.away = False
+    world.producer.poll()
+    world.turns()
+    assert world.ids() == [11, 12, 13]
+
+
+def test_two_feeds_fill_the_same_gap_without_harm():
+    one = FillWorld(ALL)
+    other = FillWorld(ALL, one.tape)
+    for world in (one, other):
+        world.hear(10, 14)
+        world.find()
+    one.keeper.record([BTC])
+    one.turns()
+    other.turns()
+    assert other.gaps() == [(11, 13, "FILLED")]
+    one.turns()
+    assert one.gaps() == [(11, 13, "FILLED")]
+    assert set(one.ids()) == {11, 12, 13}

@@ -1,0 +1,58 @@
+from k2.feed.missing import Missing
+from k2.market.gaps import Cause
+
+
+def spans(runs):
+    return [(run.first_id, run.last_id) for run in runs]
+
+
+def jumped(*runs, **given):
+    missing = Missing(1.0, **given)
+    for first, last in runs:
+        missing.jumped(first, last, Cause.SEQUENCE, first)
+    return missing
+
+
+def test_a_run_rests_for_the_grace_and_is_handed_over_once():
+    missing = jumped((5, 9))
+    assert missing.due(10.0) == []
+    assert missing.due(10.9) == []
+    (run,) = missing.due(11.0)
+    assert (run.first_id, run.last_id, run.cause, run.detected_us) == (5, 9, Cause.SEQUENCE, 5)
+    assert missing.due(99.0) == []
+
+
+def test_what_comes_within_the_grace_is_not_missing():
+    missing = jumped((5, 9), (20, 20))
+    missing.due(0.0)
+    for each in (5, 7, 20, 100):
+        missing.came(each)
+    assert spans(missing.due(1.0)) == [(6, 6), (8, 9)]
+
+
+def test_nothing_is_promised_past_a_run_until_the_ledger_has_it():
+    missing = jumped((20, 29), (5, 9))
+    assert missing.lowest == 5
+    missing.due(0.0)
+    first, second = missing.due(1.0)
+    assert missing.lowest == 5
+    missing.recorded(second)
+    assert missing.lowest == 20
+    missing.recorded(first)
+    assert missing.lowest is None
+
+
+def test_what_comes_after_it_was_handed_over_is_the_ledgers_matter():
+    missing = jumped((5, 9))
+    missing.due(0.0)
+    (run,) = missing.due(1.0)
+    missing.came(7)
+    assert missing.lowest == 5
+    missing.recorded(run)
+    assert missing.lowest is None
+
+
+def test_beyond_the_bound_the_closest_runs_become_one():
+    missing = jumped((0, 0), (100, 100), (110, 110), (900, 900), runs_max=3)
+    missing.due(0.0)
+    assert sorted(spans(missing.due(1.0))) == [(0, 0), (100, 110), (900, 900)]
