@@ -17,7 +17,7 @@ from servers import runtime
 
 NAMES = (
     "feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify", "backup",
-    "restore",
+    "restore", "backfill",
 )  # fmt: skip
 
 _EXIT_CODES = {

@@ -17,6 +17,7 @@ from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES
 from k2.errors import Invalid, Reason
 from k2.lake.snapshot import LakeSnapshot
+from k2.market.gaps import GapEvent, GapState
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.provenance import Provenance
 from k2.query.request import Consistency, Order, TradesRequest
@@ -333,3 +334,39 @@ def _symbol_to(symbol: str, counts: Mapping[str, Any]) -> feed_service_pb2.Symbo
         acknowledged_trade_id=counts.get("acknowledged_trade_id"),
         **{name: int(counts.get(name, 0)) for name in _SYMBOL_COUNTS},
     )
+
+
+def gap_state_from(value: int) -> GapState | None:
+    """The state that a request names; None for any.
+
+    Raises:
+        Invalid: BAD_REQUEST for a value that nobody declared.
+    """
+    if value == feed_service_pb2.GAP_STATE_UNSPECIFIED:
+        return None
+    if value not in feed_service_pb2.GapState.values():
+        raise _bad("state", f"{value} is no state of a gap")
+    return GapState[feed_service_pb2.GapState.Name(value).removeprefix("GAP_STATE_")]  # type: ignore[arg-type]
+
+
+def gap_to(gap: GapEvent) -> feed_service_pb2.GapRecord:
+    """A gap as the ledger has it."""
+    return feed_service_pb2.GapRecord(
+        exchange=gap.instrument.exchange,
+        symbol=gap.instrument.symbol,
+        first_trade_id=gap.first_id,
+        last_trade_id=gap.last_id,
+        state=feed_service_pb2.GapState.Value(f"GAP_STATE_{gap.state.value}"),
+        cause=feed_service_pb2.GapCause.Value(f"GAP_CAUSE_{gap.cause.value}"),
+        detect_time=_maybe_time(gap.detected_us),
+        record_time=_maybe_time(gap.recorded_us),
+        fill_time=_maybe_time(gap.filled_at_us),
+        reason=gap.reason or "",
+        feed=gap.feed,
+    )
+
+
+def duration_to(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a Duration."""
+    whole = int(seconds)
+    return duration_pb2.Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

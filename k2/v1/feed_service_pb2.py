@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from k2.v1 import market_pb2 as k2_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18k2/v1/feed_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\x94\x03\n\x04\x46\x65\x65\x64\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x65xchange\x18\x03 \x01(\t\x12!\n\x06source\x18\x04 \x01(\x0e\x32\x11.k2.v1.DataSource\x12\x11\n\tvenue_url\x18\x05 \x01(\t\x12\x11\n\tconnected\x18\x06 \x01(\x08\x12\"\n\x07symbols\x18\x07 \x03(\x0b\x32\x11.k2.v1.SymbolFeed\x12\x1b\n\x13trades_acknowledged\x18\x08 \x01(\x03\x12\x16\n\x0e\x66rames_skipped\x18\t \x01(\x03\x12\x18\n\x10\x66rames_malformed\x18\n \x01(\x03\x12\x12\n\nreconnects\x18\x0b \x01(\x03\x12+\n\x08\x63ounters\x18\x0c \x03(\x0b\x32\x19.k2.v1.Feed.CountersEntry\x12/\n\x0breport_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\nSymbolFeed\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\"\n\x15\x61\x63knowledged_trade_id\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04gaps\x18\x03 \x01(\x03\x12\x13\n\x0bids_missing\x18\x04 \x01(\x03\x12\x12\n\nduplicates\x18\x05 \x01(\x03\x12\x11\n\treordered\x18\x06 \x01(\x03\x12\x0e\n\x06resets\x18\x07 \x01(\x03\x42\x18\n\x16_acknowledged_trade_id\"9\n\x10ListFeedsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"H\n\x11ListFeedsResponse\x12\x1a\n\x05\x66\x65\x65\x64s\x18\x01 \x03(\x0b\x32\x0b.k2.v1.Feed\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11WatchFeedsRequest\"0\n\x12WatchFeedsResponse\x12\x1a\n\x05\x66\x65\x65\x64s\x18\x01 \x03(\x0b\x32\x0b.k2.v1.Feed2\x92\x01\n\x0b\x46\x65\x65\x64Service\x12>\n\tListFeeds\x12\x17.k2.v1.ListFeedsRequest\x1a\x18.k2.v1.ListFeedsResponse\x12\x43\n\nWatchFeeds\x12\x18.k2.v1.WatchFeedsRequest\x1a\x19.k2.v1.WatchFeedsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18k2/v1/feed_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xcb\x02\n\tGapRecord\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_trade_id\x18\x03 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x04 \x01(\x03\x12\x1e\n\x05state\x18\x05 \x01(\x0e\x32\x0f.k2.v1.GapState\x12\x1e\n\x05\x63\x61use\x18\x06 \x01(\x0e\x32\x0f.k2.v1.GapCause\x12/\n\x0b\x64\x65tect_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecord_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tfill_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0c\n\x04\x66\x65\x65\x64\x18\x0b \x01(\t\"z\n\x0fListGapsRequest\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x1e\n\x05state\x18\x03 \x01(\x0e\x32\x0f.k2.v1.GapState\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"c\n\x10ListGapsResponse\x12\x1e\n\x04gaps\x18\x01 \x03(\x0b\x32\x10.k2.v1.GapRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0eopen_trade_ids\x18\x03 \x01(\x03\"b\n\x0f\x42\x61\x63kfillRequest\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_trade_id\x18\x03 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x04 \x01(\x03\"\x9d\x01\n\x10\x42\x61\x63kfillResponse\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x16\n\x0e\x66irst_trade_id\x18\x03 \x01(\x03\x12\x15\n\rlast_trade_id\x18\x04 \x01(\x03\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12&\n\x03\x65ta\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x94\x03\n\x04\x46\x65\x65\x64\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08\x65xchange\x18\x03 \x01(\t\x12!\n\x06source\x18\x04 \x01(\x0e\x32\x11.k2.v1.DataSource\x12\x11\n\tvenue_url\x18\x05 \x01(\t\x12\x11\n\tconnected\x18\x06 \x01(\x08\x12\"\n\x07symbols\x18\x07 \x03(\x0b\x32\x11.k2.v1.SymbolFeed\x12\x1b\n\x13trades_acknowledged\x18\x08 \x01(\x03\x12\x16\n\x0e\x66rames_skipped\x18\t \x01(\x03\x12\x18\n\x10\x66rames_malformed\x18\n \x01(\x03\x12\x12\n\nreconnects\x18\x0b \x01(\x03\x12+\n\x08\x63ounters\x18\x0c \x03(\x0b\x32\x19.k2.v1.Feed.CountersEntry\x12/\n\x0breport_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\nSymbolFeed\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\"\n\x15\x61\x63knowledged_trade_id\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04gaps\x18\x03 \x01(\x03\x12\x13\n\x0bids_missing\x18\x04 \x01(\x03\x12\x12\n\nduplicates\x18\x05 \x01(\x03\x12\x11\n\treordered\x18\x06 \x01(\x03\x12\x0e\n\x06resets\x18\x07 \x01(\x03\x42\x18\n\x16_acknowledged_trade_id\"9\n\x10ListFeedsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"H\n\x11ListFeedsResponse\x12\x1a\n\x05\x66\x65\x65\x64s\x18\x01 \x03(\x0b\x32\x0b.k2.v1.Feed\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x13\n\x11WatchFeedsRequest\"0\n\x12WatchFeedsResponse\x12\x1a\n\x05\x66\x65\x65\x64s\x18\x01 \x03(\x0b\x32\x0b.k2.v1.Feed*i\n\x08GapState\x12\x19\n\x15GAP_STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eGAP_STATE_OPEN\x10\x01\x12\x14\n\x10GAP_STATE_FILLED\x10\x02\x12\x18\n\x14GAP_STATE_UNFILLABLE\x10\x03*\xc6\x01\n\x08GapCause\x12\x19\n\x15GAP_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12GAP_CAUSE_SEQUENCE\x10\x01\x12\x18\n\x14GAP_CAUSE_DISCONNECT\x10\x02\x12\x14\n\x10GAP_CAUSE_OUTAGE\x10\x03\x12\x12\n\x0eGAP_CAUSE_SHED\x10\x04\x12\x15\n\x11GAP_CAUSE_REFUSED\x10\x05\x12\x13\n\x0fGAP_CAUSE_EPOCH\x10\x06\x12\x17\n\x13GAP_CAUSE_REQUESTED\x10\x07\x32\x8c\x02\n\x0b\x46\x65\x65\x64Service\x12>\n\tListFeeds\x12\x17.k2.v1.ListFeedsRequest\x1a\x18.k2.v1.ListFeedsResponse\x12\x43\n\nWatchFeeds\x12\x18.k2.v1.WatchFeedsRequest\x1a\x19.k2.v1.WatchFeedsResponse0\x01\x12;\n\x08ListGaps\x12\x16.k2.v1.ListGapsRequest\x1a\x17.k2.v1.ListGapsResponse\x12;\n\x08\x42\x61\x63kfill\x12\x16.k2.v1.BackfillRequest\x1a\x17.k2.v1.BackfillResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +36,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FEED_COUNTERSENTRY']._loaded_options = None
   _globals['_FEED_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_FEED']._serialized_start=89
-  _globals['_FEED']._serialized_end=493
-  _globals['_FEED_COUNTERSENTRY']._serialized_start=446
-  _globals['_FEED_COUNTERSENTRY']._serialized_end=493
-  _globals['_SYMBOLFEED']._serialized_start=496
-  _globals['_SYMBOLFEED']._serialized_end=676
-  _globals['_LISTFEEDSREQUEST']._serialized_start=678
-  _globals['_LISTFEEDSREQUEST']._serialized_end=735
-  _globals['_LISTFEEDSRESPONSE']._serialized_start=737
-  _globals['_LISTFEEDSRESPONSE']._serialized_end=809
-  _globals['_WATCHFEEDSREQUEST']._serialized_start=811
-  _globals['_WATCHFEEDSREQUEST']._serialized_end=830
-  _globals['_WATCHFEEDSRESPONSE']._serialized_start=832
-  _globals['_WATCHFEEDSRESPONSE']._serialized_end=880
-  _globals['_FEEDSERVICE']._serialized_start=883
-  _globals['_FEEDSERVICE']._serialized_end=1029
+  _globals['_GAPSTATE']._serialized_start=1733
+  _globals['_GAPSTATE']._serialized_end=1838
+  _globals['_GAPCAUSE']._serialized_start=1841
+  _globals['_GAPCAUSE']._serialized_end=2039
+  _globals['_GAPRECORD']._serialized_start=121
+  _globals['_GAPRECORD']._serialized_end=452
+  _globals['_LISTGAPSREQUEST']._serialized_start=454
+  _globals['_LISTGAPSREQUEST']._serialized_end=576
+  _globals['_LISTGAPSRESPONSE']._serialized_start=578
+  _globals['_LISTGAPSRESPONSE']._serialized_end=677
+  _globals['_BACKFILLREQUEST']._serialized_start=679
+  _globals['_BACKFILLREQUEST']._serialized_end=777
+  _globals['_BACKFILLRESPONSE']._serialized_start=780
+  _globals['_BACKFILLRESPONSE']._serialized_end=937
+  _globals['_FEED']._serialized_start=940
+  _globals['_FEED']._serialized_end=1344
+  _globals['_FEED_COUNTERSENTRY']._serialized_start=1297
+  _globals['_FEED_COUNTERSENTRY']._serialized_end=1344
+  _globals['_SYMBOLFEED']._serialized_start=1347
+  _globals['_SYMBOLFEED']._serialized_end=1527
+  _globals['_LISTFEEDSREQUEST']._serialized_start=1529
+  _globals['_LISTFEEDSREQUEST']._serialized_end=1586
+  _globals['_LISTFEEDSRESPONSE']._serialized_start=1588
+  _globals['_LISTFEEDSRESPONSE']._serialized_end=1660
+  _globals['_WATCHFEEDSREQUEST']._serialized_start=1662
+  _globals['_WATCHFEEDSREQUEST']._serialized_end=1681
+  _globals['_WATCHFEEDSRESPONSE']._serialized_start=1683
+  _globals['_WATCHFEEDSRESPONSE']._serialized_end=1731
+  _globals['_FEEDSERVICE']._serialized_start=2042
+  _globals['_FEEDSERVICE']._serialized_end=2310
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,11 @@ What K2 listens to, and how well it hears."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from k2.v1 import market_pb2 as _market_pb2
 import builtins as _builtins
 import sys
@@ -19,6 +21,294 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _GapState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GapStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GAP_STATE_UNSPECIFIED: _GapState.ValueType  # 0
+    """Never sent; in a request: any."""
+    GAP_STATE_OPEN: _GapState.ValueType  # 1
+    """Missing, and still to be fetched."""
+    GAP_STATE_FILLED: _GapState.ValueType  # 2
+    """On the tape after all."""
+    GAP_STATE_UNFILLABLE: _GapState.ValueType  # 3
+    """They will not come: the venue does not have them; `reason` says what it answered."""
+
+class GapState(_GapState, metaclass=_GapStateEnumTypeWrapper):
+    """What is known of missed trade ids."""
+
+GAP_STATE_UNSPECIFIED: GapState.ValueType  # 0
+"""Never sent; in a request: any."""
+GAP_STATE_OPEN: GapState.ValueType  # 1
+"""Missing, and still to be fetched."""
+GAP_STATE_FILLED: GapState.ValueType  # 2
+"""On the tape after all."""
+GAP_STATE_UNFILLABLE: GapState.ValueType  # 3
+"""They will not come: the venue does not have them; `reason` says what it answered."""
+Global___GapState: _TypeAlias = GapState  # noqa: Y015
+
+class _GapCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GapCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GAP_CAUSE_UNSPECIFIED: _GapCause.ValueType  # 0
+    """Never sent."""
+    GAP_CAUSE_SEQUENCE: _GapCause.ValueType  # 1
+    """The venue's stream skipped them."""
+    GAP_CAUSE_DISCONNECT: _GapCause.ValueType  # 2
+    """They were printed while the connection was lost."""
+    GAP_CAUSE_OUTAGE: _GapCause.ValueType  # 3
+    """They were printed while no feed ran."""
+    GAP_CAUSE_SHED: _GapCause.ValueType  # 4
+    """They were not taken, to relieve the platform."""
+    GAP_CAUSE_REFUSED: _GapCause.ValueType  # 5
+    """The feed could not take them."""
+    GAP_CAUSE_EPOCH: _GapCause.ValueType  # 6
+    """They were lost with an epoch of the tape."""
+    GAP_CAUSE_REQUESTED: _GapCause.ValueType  # 7
+    """Nobody missed them: `Backfill` asked to fetch them."""
+
+class GapCause(_GapCause, metaclass=_GapCauseEnumTypeWrapper):
+    """Why trade ids were missed."""
+
+GAP_CAUSE_UNSPECIFIED: GapCause.ValueType  # 0
+"""Never sent."""
+GAP_CAUSE_SEQUENCE: GapCause.ValueType  # 1
+"""The venue's stream skipped them."""
+GAP_CAUSE_DISCONNECT: GapCause.ValueType  # 2
+"""They were printed while the connection was lost."""
+GAP_CAUSE_OUTAGE: GapCause.ValueType  # 3
+"""They were printed while no feed ran."""
+GAP_CAUSE_SHED: GapCause.ValueType  # 4
+"""They were not taken, to relieve the platform."""
+GAP_CAUSE_REFUSED: GapCause.ValueType  # 5
+"""The feed could not take them."""
+GAP_CAUSE_EPOCH: GapCause.ValueType  # 6
+"""They were lost with an epoch of the tape."""
+GAP_CAUSE_REQUESTED: GapCause.ValueType  # 7
+"""Nobody missed them: `Backfill` asked to fetch them."""
+Global___GapCause: _TypeAlias = GapCause  # noqa: Y015
+
+@_typing.final
+class GapRecord(_message.Message):
+    """A run of trade ids that share a history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FIRST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    LAST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    DETECT_TIME_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    FILL_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FEED_FIELD_NUMBER: _builtins.int
+    exchange: _builtins.str
+    """Id space of the venue."""
+    symbol: _builtins.str
+    """The symbol."""
+    first_trade_id: _builtins.int
+    """The first id."""
+    last_trade_id: _builtins.int
+    """The last id, inclusive."""
+    state: Global___GapState.ValueType
+    """What is known of them."""
+    cause: Global___GapCause.ValueType
+    """Why they were missed."""
+    reason: _builtins.str
+    """Why they will not come, for a person. Empty unless UNFILLABLE."""
+    feed: _builtins.str
+    """Who recorded it."""
+    @_builtins.property
+    def detect_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were found missing, or asked for."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When their state was recorded last."""
+
+    @_builtins.property
+    def fill_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last of them came. Unset unless FILLED."""
+
+    def __init__(
+        self,
+        *,
+        exchange: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        first_trade_id: _builtins.int = ...,
+        last_trade_id: _builtins.int = ...,
+        state: Global___GapState.ValueType = ...,
+        cause: Global___GapCause.ValueType = ...,
+        detect_time: _timestamp_pb2.Timestamp | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        fill_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        feed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detect_time", b"detect_time", "fill_time", b"fill_time", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "detect_time", b"detect_time", "exchange", b"exchange", "feed", b"feed", "fill_time", b"fill_time", "first_trade_id", b"first_trade_id", "last_trade_id", b"last_trade_id", "reason", b"reason", "record_time", b"record_time", "state", b"state", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GapRecord: _TypeAlias = GapRecord  # noqa: Y015
+
+@_typing.final
+class ListGapsRequest(_message.Message):
+    """Asks for a page of the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    exchange: _builtins.str
+    """Only of this exchange. Unset: of all."""
+    symbol: _builtins.str
+    """Only of this symbol. Unset: of all."""
+    state: Global___GapState.ValueType
+    """Only in this state. Unset: in any."""
+    page_size: _builtins.int
+    """Gaps a page, up to 1000; more is taken as 1000. 0 or unset: 100. Negative: BAD_REQUEST."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before. Unset: the first page."""
+    def __init__(
+        self,
+        *,
+        exchange: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        state: Global___GapState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGapsRequest: _TypeAlias = ListGapsRequest  # noqa: Y015
+
+@_typing.final
+class ListGapsResponse(_message.Message):
+    """A page of the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GAPS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OPEN_TRADE_IDS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page. Empty: this was the last."""
+    open_trade_ids: _builtins.int
+    """Trade ids that are OPEN in all pages of this list."""
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___GapRecord]:
+        """By exchange, symbol and id."""
+
+    def __init__(
+        self,
+        *,
+        gaps: _abc.Iterable[Global___GapRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+        open_trade_ids: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gaps", b"gaps", "next_page_token", b"next_page_token", "open_trade_ids", b"open_trade_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGapsResponse: _TypeAlias = ListGapsResponse  # noqa: Y015
+
+@_typing.final
+class BackfillRequest(_message.Message):
+    """Asks to fetch trade ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FIRST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    LAST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    exchange: _builtins.str
+    """Id space. Unset: that of the one feed that listens to the symbol."""
+    symbol: _builtins.str
+    """The symbol."""
+    first_trade_id: _builtins.int
+    """The first id to fetch."""
+    last_trade_id: _builtins.int
+    """The last id to fetch, inclusive."""
+    def __init__(
+        self,
+        *,
+        exchange: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        first_trade_id: _builtins.int = ...,
+        last_trade_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "first_trade_id", b"first_trade_id", "last_trade_id", b"last_trade_id", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillRequest: _TypeAlias = BackfillRequest  # noqa: Y015
+
+@_typing.final
+class BackfillResponse(_message.Message):
+    """What will be fetched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FIRST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    LAST_TRADE_ID_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
+    exchange: _builtins.str
+    """Id space."""
+    symbol: _builtins.str
+    """The symbol."""
+    first_trade_id: _builtins.int
+    """The first id."""
+    last_trade_id: _builtins.int
+    """The last id, inclusive."""
+    requests: _builtins.int
+    """How many requests to the venue that takes."""
+    @_builtins.property
+    def eta(self) -> _duration_pb2.Duration:
+        """How long until it is done at the earliest, with what is open already before it."""
+
+    def __init__(
+        self,
+        *,
+        exchange: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        first_trade_id: _builtins.int = ...,
+        last_trade_id: _builtins.int = ...,
+        requests: _builtins.int = ...,
+        eta: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta", "exchange", b"exchange", "first_trade_id", b"first_trade_id", "last_trade_id", b"last_trade_id", "requests", b"requests", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillResponse: _TypeAlias = BackfillResponse  # noqa: Y015
 
 @_typing.final
 class Feed(_message.Message):

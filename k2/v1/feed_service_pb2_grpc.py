@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class FeedServiceStub:
-    """Reads the state of the feeds.
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class FeedServiceStub:
                 request_serializer=k2_dot_v1_dot_feed__service__pb2.WatchFeedsRequest.SerializeToString,
                 response_deserializer=k2_dot_v1_dot_feed__service__pb2.WatchFeedsResponse.FromString,
                 _registered_method=True)
+        self.ListGaps = channel.unary_unary(
+                '/k2.v1.FeedService/ListGaps',
+                request_serializer=k2_dot_v1_dot_feed__service__pb2.ListGapsRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_feed__service__pb2.ListGapsResponse.FromString,
+                _registered_method=True)
+        self.Backfill = channel.unary_unary(
+                '/k2.v1.FeedService/Backfill',
+                request_serializer=k2_dot_v1_dot_feed__service__pb2.BackfillRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_feed__service__pb2.BackfillResponse.FromString,
+                _registered_method=True)
 
 
 class FeedServiceServicer:
-    """Reads the state of the feeds.
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it.
     """
 
     def ListFeeds(self, request, context):
@@ -80,6 +90,40 @@ class FeedServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListGaps(self, request, context):
+        """Lists the ledger of gaps: runs of trade ids that were missed, why, and what became of them.
+
+        Guarantees: everything that was recorded before the call. Runs of one instrument are disjoint
+        and ascend; neighbours that say the same are one. An id that is in no run was never missed, or
+        was settled so long ago that only the table `ops.gaps` still tells (10,000 runs of an
+        instrument are kept; open ones are never forgotten).
+
+        Limits: 1000 gaps a page. To go on: send `next_page_token` back.
+
+        Reasons: BAD_PAGE_TOKEN, BAD_REQUEST, STARTING, TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Backfill(self, request, context):
+        """Asks the feed of an instrument to fetch a range of trade ids from its venue.
+
+        Guarantees: once answered, the request survives every restart: the feed puts the range into
+        the ledger as an open gap and fills it like any other, newest first, within the venue's weight
+        budget. Ids that the lake has already are dropped there as duplicates. Asking twice is asking
+        once. What becomes of it: `ListGaps`.
+
+        Limits: 10,000,000 ids a request (LIMIT_OUT_OF_BOUNDS beyond); 1000 requests that no feed has
+        taken up yet (QUEUE_FULL beyond); no id above the newest that is acknowledged (BAD_REQUEST).
+
+        Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_SYMBOL (no feed listens to
+        it), QUEUE_FULL, STARTING, TAPE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +137,16 @@ def add_FeedServiceServicer_to_server(servicer, server):
                     request_deserializer=k2_dot_v1_dot_feed__service__pb2.WatchFeedsRequest.FromString,
                     response_serializer=k2_dot_v1_dot_feed__service__pb2.WatchFeedsResponse.SerializeToString,
             ),
+            'ListGaps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGaps,
+                    request_deserializer=k2_dot_v1_dot_feed__service__pb2.ListGapsRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_feed__service__pb2.ListGapsResponse.SerializeToString,
+            ),
+            'Backfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backfill,
+                    request_deserializer=k2_dot_v1_dot_feed__service__pb2.BackfillRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_feed__service__pb2.BackfillResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'k2.v1.FeedService', rpc_method_handlers)
@@ -102,7 +156,7 @@ def add_FeedServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FeedService:
-    """Reads the state of the feeds.
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it.
     """
 
     @staticmethod
@@ -149,6 +203,60 @@ class FeedService:
             '/k2.v1.FeedService/WatchFeeds',
             k2_dot_v1_dot_feed__service__pb2.WatchFeedsRequest.SerializeToString,
             k2_dot_v1_dot_feed__service__pb2.WatchFeedsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGaps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.FeedService/ListGaps',
+            k2_dot_v1_dot_feed__service__pb2.ListGapsRequest.SerializeToString,
+            k2_dot_v1_dot_feed__service__pb2.ListGapsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.FeedService/Backfill',
+            k2_dot_v1_dot_feed__service__pb2.BackfillRequest.SerializeToString,
+            k2_dot_v1_dot_feed__service__pb2.BackfillResponse.FromString,
             options,
             channel_credentials,
             insecure,

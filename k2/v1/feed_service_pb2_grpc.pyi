@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FeedServiceStub:
-    """Reads the state of the feeds."""
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -54,10 +54,36 @@ class FeedServiceStub:
 
     Reasons: STARTING, TAPE_UNAVAILABLE, TOO_MANY_QUERIES, DRAINING.
     """
+    ListGaps: _grpc.UnaryUnaryMultiCallable[_feed_service_pb2.ListGapsRequest, _feed_service_pb2.ListGapsResponse]
+    """Lists the ledger of gaps: runs of trade ids that were missed, why, and what became of them.
+
+    Guarantees: everything that was recorded before the call. Runs of one instrument are disjoint
+    and ascend; neighbours that say the same are one. An id that is in no run was never missed, or
+    was settled so long ago that only the table `ops.gaps` still tells (10,000 runs of an
+    instrument are kept; open ones are never forgotten).
+
+    Limits: 1000 gaps a page. To go on: send `next_page_token` back.
+
+    Reasons: BAD_PAGE_TOKEN, BAD_REQUEST, STARTING, TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE.
+    """
+    Backfill: _grpc.UnaryUnaryMultiCallable[_feed_service_pb2.BackfillRequest, _feed_service_pb2.BackfillResponse]
+    """Asks the feed of an instrument to fetch a range of trade ids from its venue.
+
+    Guarantees: once answered, the request survives every restart: the feed puts the range into
+    the ledger as an open gap and fills it like any other, newest first, within the venue's weight
+    budget. Ids that the lake has already are dropped there as duplicates. Asking twice is asking
+    once. What becomes of it: `ListGaps`.
+
+    Limits: 10,000,000 ids a request (LIMIT_OUT_OF_BOUNDS beyond); 1000 requests that no feed has
+    taken up yet (QUEUE_FULL beyond); no id above the newest that is acknowledged (BAD_REQUEST).
+
+    Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_SYMBOL (no feed listens to
+    it), QUEUE_FULL, STARTING, TAPE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class FeedServiceAsyncStub(FeedServiceStub):
-    """Reads the state of the feeds."""
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFeeds: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.ListFeedsRequest, _feed_service_pb2.ListFeedsResponse]  # type: ignore[assignment]
@@ -81,9 +107,35 @@ class FeedServiceAsyncStub(FeedServiceStub):
 
     Reasons: STARTING, TAPE_UNAVAILABLE, TOO_MANY_QUERIES, DRAINING.
     """
+    ListGaps: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.ListGapsRequest, _feed_service_pb2.ListGapsResponse]  # type: ignore[assignment]
+    """Lists the ledger of gaps: runs of trade ids that were missed, why, and what became of them.
+
+    Guarantees: everything that was recorded before the call. Runs of one instrument are disjoint
+    and ascend; neighbours that say the same are one. An id that is in no run was never missed, or
+    was settled so long ago that only the table `ops.gaps` still tells (10,000 runs of an
+    instrument are kept; open ones are never forgotten).
+
+    Limits: 1000 gaps a page. To go on: send `next_page_token` back.
+
+    Reasons: BAD_PAGE_TOKEN, BAD_REQUEST, STARTING, TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE.
+    """
+    Backfill: _aio.UnaryUnaryMultiCallable[_feed_service_pb2.BackfillRequest, _feed_service_pb2.BackfillResponse]  # type: ignore[assignment]
+    """Asks the feed of an instrument to fetch a range of trade ids from its venue.
+
+    Guarantees: once answered, the request survives every restart: the feed puts the range into
+    the ledger as an open gap and fills it like any other, newest first, within the venue's weight
+    budget. Ids that the lake has already are dropped there as duplicates. Asking twice is asking
+    once. What becomes of it: `ListGaps`.
+
+    Limits: 10,000,000 ids a request (LIMIT_OUT_OF_BOUNDS beyond); 1000 requests that no feed has
+    taken up yet (QUEUE_FULL beyond); no id above the newest that is acknowledged (BAD_REQUEST).
+
+    Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_SYMBOL (no feed listens to
+    it), QUEUE_FULL, STARTING, TAPE_UNAVAILABLE.
+    """
 
 class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the state of the feeds."""
+    """Reads the state of the feeds and the ledger of what they missed, and asks them to fetch it."""
 
     @_abc_1.abstractmethod
     def ListFeeds(
@@ -116,6 +168,44 @@ class FeedServiceServicer(metaclass=_abc_1.ABCMeta):
         Limits: 16 watchers a server over all watching calls (TOO_MANY_QUERIES beyond).
 
         Reasons: STARTING, TAPE_UNAVAILABLE, TOO_MANY_QUERIES, DRAINING.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGaps(
+        self,
+        request: _feed_service_pb2.ListGapsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feed_service_pb2.ListGapsResponse, _abc.Awaitable[_feed_service_pb2.ListGapsResponse]]:
+        """Lists the ledger of gaps: runs of trade ids that were missed, why, and what became of them.
+
+        Guarantees: everything that was recorded before the call. Runs of one instrument are disjoint
+        and ascend; neighbours that say the same are one. An id that is in no run was never missed, or
+        was settled so long ago that only the table `ops.gaps` still tells (10,000 runs of an
+        instrument are kept; open ones are never forgotten).
+
+        Limits: 1000 gaps a page. To go on: send `next_page_token` back.
+
+        Reasons: BAD_PAGE_TOKEN, BAD_REQUEST, STARTING, TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def Backfill(
+        self,
+        request: _feed_service_pb2.BackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feed_service_pb2.BackfillResponse, _abc.Awaitable[_feed_service_pb2.BackfillResponse]]:
+        """Asks the feed of an instrument to fetch a range of trade ids from its venue.
+
+        Guarantees: once answered, the request survives every restart: the feed puts the range into
+        the ledger as an open gap and fills it like any other, newest first, within the venue's weight
+        budget. Ids that the lake has already are dropped there as duplicates. Asking twice is asking
+        once. What becomes of it: `ListGaps`.
+
+        Limits: 10,000,000 ids a request (LIMIT_OUT_OF_BOUNDS beyond); 1000 requests that no feed has
+        taken up yet (QUEUE_FULL beyond); no id above the newest that is acknowledged (BAD_REQUEST).
+
+        Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_SYMBOL (no feed listens to
+        it), QUEUE_FULL, STARTING, TAPE_UNAVAILABLE.
         """
 
 def add_FeedServiceServicer_to_server(servicer: FeedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

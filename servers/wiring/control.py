@@ -15,9 +15,12 @@ from k2.lake.snapshot import SnapshotReader
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
+from k2.tape.gap_log import GapLog
+from k2.tape.registry import SchemaStore
 from servers import degradation, feed, platform, query, snapshot
 from servers.degradation import DegradationService
 from servers.feed import FeedService
+from servers.gaps import BackfillDesk, GapView
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
 from servers.listening import Listener
 from servers.platform import Facts, PlatformService, Probe
@@ -42,8 +45,18 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     heartbeats = Heartbeats(board, runtime.clock, expected)
     catalog = open_catalog(settings)
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
+    requests = Board(settings.tape.bootstrap, topics.BACKFILLS)
+    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    gap_log = GapLog(settings.tape.bootstrap, schemas)
+    feeds = FeedService(
+        heartbeats=heartbeats,
+        gaps=GapView(gap_log),
+        desk=BackfillDesk(requests, runtime.clock),
+        draining=runtime.stopping,
+    )
+    snapshots = SnapshotReader(catalog)
     try:
-        listener = _listener(settings, runtime, heartbeats, SnapshotReader(catalog), forwarded)
+        listener = _listener(settings, runtime, heartbeats, snapshots, forwarded, feeds)
         heart = Heart(
             board=board,
             clock=runtime.clock,
@@ -61,9 +74,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heart.close()
         listener.drain()
     finally:
-        forwarded.close()
-        catalog.close()
-        board.close()
+        for part in (forwarded, catalog, gap_log, requests, board):
+            part.close()
     return 0
 
 
@@ -73,6 +85,7 @@ def _listener(
     heartbeats: Heartbeats,
     snapshots: SnapshotReader,
     forwarded: ForwardedQueryService,
+    feeds: FeedService,
 ) -> Listener:
     draining = runtime.stopping
     platform_service = PlatformService(
@@ -89,7 +102,7 @@ def _listener(
         degradation.NAME: DegradationService(
             heartbeats=heartbeats, clock=runtime.clock, draining=draining
         ).register,
-        feed.NAME: FeedService(heartbeats=heartbeats, draining=draining).register,
+        feed.NAME: feeds.register,
         platform.NAME: platform_service.register,
     }
     return Listener(settings.control.listen, services, runtime.clock)

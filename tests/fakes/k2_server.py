@@ -400,6 +400,34 @@ class _Feed(_Service, feed_service_pb2_grpc.FeedServiceServicer):
         )
         return feed_service_pb2.ListFeedsResponse(feeds=[feed])
 
+    def ListGaps(self, request, context):
+        self.server.enter("ListGaps", context)
+        first = 10 if not request.page_token else 20
+        unfillable = feed_service_pb2.GapRecord(
+            exchange="BINANCE",
+            symbol="BTCUSDT",
+            first_trade_id=2**60 + first,
+            last_trade_id=2**60 + first + 4,
+            state=feed_service_pb2.GAP_STATE_UNFILLABLE,
+            cause=feed_service_pb2.GAP_CAUSE_SEQUENCE,
+            detect_time=stamp(COMMIT_US),
+            reason="never printed",
+            feed="feed",
+        )
+        token = "" if request.page_token else "next"
+        return feed_service_pb2.ListGapsResponse(gaps=[unfillable], next_page_token=token)
+
+    def Backfill(self, request, context):
+        self.server.enter("Backfill", context)
+        return feed_service_pb2.BackfillResponse(
+            exchange=request.exchange or "BINANCE",
+            symbol=request.symbol,
+            first_trade_id=request.first_trade_id,
+            last_trade_id=request.last_trade_id,
+            requests=3,
+            eta={"seconds": 90},
+        )
+
 
 class _Platform(_Service, platform_service_pb2_grpc.PlatformServiceServicer):
     def GetStatus(self, request, context):

@@ -14,7 +14,20 @@ from typing import Any
 
 import click
 
-from k2cli import backup, doctor, down, record, reports, screen, status, trades, up, verify
+from k2cli import (
+    backfill,
+    backup,
+    doctor,
+    down,
+    gaps,
+    record,
+    reports,
+    screen,
+    status,
+    trades,
+    up,
+    verify,
+)
 from k2cli.spawned import INTERRUPTED
 from k2client.errors import Invalid, K2Error
 
@@ -70,6 +83,8 @@ for command in (
     verify.verify,
     backup.backup,
     backup.restore,
+    gaps.gaps,
+    backfill.backfill,
 ):
     k2.add_command(command)
 

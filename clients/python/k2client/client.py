@@ -23,7 +23,7 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
-from k2client.convert import record, timestamp
+from k2client.convert import backfill_plan, gap_state, record, timestamp
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal
 from k2client.flights import FlightPool
@@ -193,6 +193,54 @@ class Client:
         request = feed_service_pb2.ListFeedsRequest(page_size=PAGE_SIZE)
         pages = self._pages(self._feed.ListFeeds, request)
         return [record(records.Feed, each) for page in pages for each in page.feeds]
+
+    def gaps(
+        self,
+        symbol: str | None = None,
+        *,
+        exchange: str | None = None,
+        state: str | None = None,
+        limit: int | None = None,
+    ) -> list[records.GapRecord]:
+        """Runs of trade ids that were missed, and what became of them, by symbol and id.
+
+        Args:
+            symbol: only of this one.
+            exchange: only of this one.
+            state: only `open`, `filled` or `unfillable` ones.
+            limit: at most so many.
+        """
+        request = feed_service_pb2.ListGapsRequest(
+            exchange=exchange or "",
+            symbol=symbol or "",
+            state=gap_state(state),
+            page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE),
+        )
+        found: list[records.GapRecord] = []
+        for page in self._pages(self._feed.ListGaps, request):
+            found += [record(records.GapRecord, each) for each in page.gaps]
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
+
+    def backfill(
+        self, symbol: str, first_trade_id: int, last_trade_id: int, exchange: str | None = None
+    ) -> records.BackfillPlan:
+        """Ask the feed to fetch trade ids from its venue; `gaps` tells what becomes of it.
+
+        Args:
+            symbol: whose.
+            first_trade_id: the first id to fetch.
+            last_trade_id: the last id to fetch, inclusive.
+            exchange: of the symbol; unset: of the one feed that listens to it.
+        """
+        request = feed_service_pb2.BackfillRequest(
+            exchange=exchange or "",
+            symbol=symbol,
+            first_trade_id=first_trade_id,
+            last_trade_id=last_trade_id,
+        )
+        return backfill_plan(self._call(self._feed.Backfill, request))
 
     def health(self) -> dict[str, str]:
         """Each service and whether it is SERVING; the empty name is the server as a whole."""

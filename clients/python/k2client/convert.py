@@ -16,8 +16,9 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from k2.v1 import feed_service_pb2
 from k2client import records, times
-from k2client.errors import Internal
+from k2client.errors import Internal, Invalid
 
 R = TypeVar("R")
 
@@ -41,6 +42,33 @@ def gap(message: Message) -> records.Gap:
         flat.instrument.symbol,
         flat.first_trade_id,
         flat.last_trade_id,
+    )
+
+
+def gap_state(name: str | None) -> feed_service_pb2.GapState.ValueType:
+    """A gap's state by its name in any case; None is any.
+
+    Raises:
+        Invalid: BAD_REQUEST for a name that is none.
+    """
+    if name is None:
+        return feed_service_pb2.GAP_STATE_UNSPECIFIED
+    values = feed_service_pb2.GapState.DESCRIPTOR.values_by_name
+    value = values.get(f"GAP_STATE_{name.upper()}")
+    if value is None or value.number == feed_service_pb2.GAP_STATE_UNSPECIFIED:
+        raise Invalid("BAD_REQUEST", f"{name!r} is none of open, filled, unfillable")
+    return feed_service_pb2.GapState.ValueType(value.number)
+
+
+def backfill_plan(message: feed_service_pb2.BackfillResponse) -> records.BackfillPlan:
+    """What a request to fetch will take."""
+    return records.BackfillPlan(
+        message.exchange,
+        message.symbol,
+        message.first_trade_id,
+        message.last_trade_id,
+        message.requests,
+        message.eta.ToTimedelta().total_seconds(),
     )
 
 

@@ -172,6 +172,35 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class GapRecord:
+    """A run of missed trade ids, both ends inclusive, and what became of them."""
+
+    exchange: str
+    symbol: str
+    first_trade_id: int
+    last_trade_id: int
+    state: str
+    cause: str
+    detect_time: datetime | None
+    record_time: datetime | None
+    fill_time: datetime | None
+    reason: str
+    feed: str
+
+
+@dataclass(frozen=True)
+class BackfillPlan:
+    """What was asked to be fetched, and what that takes; `eta_s` at the earliest."""
+
+    exchange: str
+    symbol: str
+    first_trade_id: int
+    last_trade_id: int
+    requests: int
+    eta_s: float
+
+
+@dataclass(frozen=True)
 class Component:
     """One part of the platform."""
 

@@ -4,9 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.v1 import degradation_service_pb2, market_pb2, platform_service_pb2, snapshot_service_pb2
+from k2.v1 import (
+    degradation_service_pb2,
+    feed_service_pb2,
+    market_pb2,
+    platform_service_pb2,
+    snapshot_service_pb2,
+)
 from k2client import convert, records
-from k2client.errors import Internal
+from k2client.errors import Internal, Invalid
 
 
 def test_fields_of_the_same_name_and_none_for_what_is_unset():
@@ -55,3 +61,11 @@ def test_a_record_that_asks_for_more_than_the_message_has_is_a_defect():
 @given(st.integers(-(10**15), 10**17))
 def test_times_are_exact_both_ways(micros):
     assert convert.micros(convert.timestamp(micros)) == micros
+
+
+def test_a_gaps_state_by_name():
+    assert convert.gap_state(None) == feed_service_pb2.GAP_STATE_UNSPECIFIED
+    assert convert.gap_state("open") == feed_service_pb2.GAP_STATE_OPEN
+    for name in ("lost", "unspecified", ""):
+        with pytest.raises(Invalid):
+            convert.gap_state(name)

@@ -6,12 +6,17 @@ import grpc
 import pytest
 
 from k2.clock import SystemClock
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.tape import topics
 from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
 from k2.v1 import market_pb2
 from servers import feed
 from servers.feed import FeedService
+from servers.gaps import BackfillDesk, GapView
 from servers.heartbeat import Heartbeats
+from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
 
 COUNTERS = {
@@ -32,10 +37,18 @@ def board():
 
 
 @pytest.fixture
-def stub(board):
+def tape():
+    return FakeTape()
+
+
+@pytest.fixture
+def stub(board, tape):
     draining = threading.Event()
     service = FeedService(
-        heartbeats=Heartbeats(board, SystemClock(), patience_s=0), draining=draining
+        heartbeats=Heartbeats(board, SystemClock(), patience_s=0),
+        gaps=GapView(tape.gap_log()),
+        desk=BackfillDesk(tape.board(topics.BACKFILLS), SystemClock()),
+        draining=draining,
     )
     with served((feed.NAME, service.register)) as (_, channel):
         yield rpc.FeedServiceStub(channel)
@@ -77,3 +90,114 @@ def test_a_watch_starts_with_the_current_state_and_tells_changes(stub, board):
     assert next(watch).feeds[0].trades_acknowledged == 12
     board.put("feed", beat("feed", counters=COUNTERS | {"trades_acknowledged": 13}))
     assert next(watch).feeds[0].trades_acknowledged == 13
+
+
+AT_US = 1_760_000_000_000_000
+BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
+
+
+def gap(first, last, instrument=BTC, state=GapState.OPEN):
+    settled = {
+        GapState.OPEN: {},
+        GapState.FILLED: {"filled_at_us": AT_US + 5},
+        GapState.UNFILLABLE: {"reason": "never printed"},
+    }[state]
+    return GapEvent(
+        instrument, first, last, AT_US, Cause.DISCONNECT, state, AT_US + 1, "feed", **settled
+    )
+
+
+def spans(answer):
+    return [(each.symbol, each.first_trade_id, each.last_trade_id) for each in answer.gaps]
+
+
+def test_the_ledger_is_listed_as_it_stands(stub, tape):
+    tape.gaps += [gap(10, 19), gap(1, 5, ETH), gap(12, 13, state=GapState.FILLED)]
+    answer = stub.ListGaps(pb.ListGapsRequest())
+    assert spans(answer) == [
+        ("BTCUSDT", 10, 11), ("BTCUSDT", 12, 13), ("BTCUSDT", 14, 19), ("ETHUSDT", 1, 5),
+    ]  # fmt: skip
+    assert answer.open_trade_ids == 13
+    filled = answer.gaps[1]
+    assert (filled.state, filled.cause) == (pb.GAP_STATE_FILLED, pb.GAP_CAUSE_DISCONNECT)
+    assert filled.fill_time.ToMicroseconds() == AT_US + 5
+    assert not answer.gaps[0].HasField("fill_time")
+    tape.gaps.append(gap(1, 100, state=GapState.UNFILLABLE))
+    (one,) = stub.ListGaps(pb.ListGapsRequest(symbol="BTCUSDT")).gaps
+    assert (one.first_trade_id, one.last_trade_id, one.reason) == (1, 100, "never printed")
+
+
+def test_the_ledger_is_filtered_and_paged(stub, tape):
+    tape.gaps += [gap(at, at) for at in range(8, 13, 2)] + [gap(2, 2, state=GapState.FILLED)]
+    opened = stub.ListGaps(pb.ListGapsRequest(state=pb.GAP_STATE_OPEN, page_size=2))
+    assert spans(opened) == [("BTCUSDT", 8, 8), ("BTCUSDT", 10, 10)], "by number, not by text"
+    assert opened.open_trade_ids == 3
+    rest = stub.ListGaps(
+        pb.ListGapsRequest(state=pb.GAP_STATE_OPEN, page_token=opened.next_page_token)
+    )
+    assert spans(rest) == [("BTCUSDT", 12, 12)]
+    assert not stub.ListGaps(pb.ListGapsRequest(exchange="OTHER")).gaps
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ListGaps(pb.ListGapsRequest(state=99))
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
+
+
+def test_a_tape_that_is_away_is_said(stub, tape):
+    tape.away = True
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ListGaps(pb.ListGapsRequest())
+    assert reason_of(caught.value) == ("UNAVAILABLE", "TAPE_UNAVAILABLE")
+
+
+def asking(first, last, symbol="BTCUSDT", exchange=""):
+    return pb.BackfillRequest(
+        exchange=exchange, symbol=symbol, first_trade_id=first, last_trade_id=last
+    )
+
+
+def test_a_request_waits_on_the_board_and_says_what_it_takes(stub, board, tape):
+    backfill = {
+        "eta_s": 7.5, "weight_per_minute": 100, "weight_per_request": 25, "ids_per_request": 1000
+    }  # fmt: skip
+    board.put("feed", beat("feed", counters=COUNTERS | {"backfill": backfill}))
+    answer = stub.Backfill(asking(1, 8000))
+    assert (answer.exchange, answer.first_trade_id, answer.last_trade_id) == ("BINANCE", 1, 8000)
+    assert (answer.requests, answer.eta.ToMilliseconds()) == (8, 127_500)
+    stub.Backfill(asking(1, 8000))
+    (document,) = tape.board(topics.BACKFILLS).current().values()
+    assert (document["symbol"], document["first_id"], document["last_id"]) == ("BTCUSDT", 1, 8000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (asking(1, 2, ""), ("INVALID_ARGUMENT", "BAD_REQUEST")),
+        (asking(1, 2, "NOSUCH"), ("NOT_FOUND", "UNKNOWN_SYMBOL")),
+        (asking(1, 2, exchange="OTHER"), ("NOT_FOUND", "UNKNOWN_SYMBOL")),
+        (asking(5, 2), ("INVALID_ARGUMENT", "RANGE_REVERSED")),
+        (asking(1, 10_000_001), ("INVALID_ARGUMENT", "LIMIT_OUT_OF_BOUNDS")),
+        (asking(2**60, 2**60 + 1), ("INVALID_ARGUMENT", "BAD_REQUEST")),
+    ],
+)
+def test_what_cannot_be_fetched_is_refused(stub, tape, asked, expected):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Backfill(asked)
+    assert reason_of(caught.value) == expected
+    assert not tape.board(topics.BACKFILLS).current()
+
+
+def test_two_exchanges_with_one_symbol_must_be_told_apart(stub, board):
+    board.put("feed-b", beat("feed-b", counters=COUNTERS | {"exchange": "BINANCE_UM"}))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Backfill(asking(1, 2))
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
+    assert stub.Backfill(asking(1, 2, exchange="BINANCE_UM")).exchange == "BINANCE_UM"
+
+
+def test_waiting_requests_are_bounded(stub, tape):
+    requests = tape.board(topics.BACKFILLS)
+    for at in range(1000):
+        requests.put(str(at), {})
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Backfill(asking(1, 2))
+    assert reason_of(caught.value) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")

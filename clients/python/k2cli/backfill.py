@@ -1,0 +1,80 @@
+"""`k2 backfill`: fetch trade ids from the venue again, or load a day from the venue's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from k2cli import documents, options, screen
+from k2cli.spawned import Event
+from k2cli.tools import run_tool
+from k2cli.verify import tape_of
+
+
+@click.command()
+@click.argument("symbol", required=False)
+@click.option("--from-id", type=click.IntRange(min=0), help="The first trade id to fetch.")
+@click.option("--to-id", type=click.IntRange(min=0), help="The last one, inclusive.")
+@click.option("--exchange", help="Of the symbol.  [default: of the feed that listens to it]")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A daily file of Binance instead: SYMBOL-trades-YYYY-MM-DD.zip or .csv.",
+)
+@options.as_json
+@options.data_dir
+@click.pass_context
+def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
+    context: click.Context,
+    symbol: str | None,
+    from_id: int | None,
+    to_id: int | None,
+    exchange: str | None,
+    file: Path | None,
+    as_json: bool,
+    data_dir: Path | None,
+) -> None:
+    """Fetch trade ids FROM..TO of SYMBOL from the venue, or load them from a FILE.
+
+    What the lake has already is dropped there, so asking for too much is harmless. `k2 gaps`
+    shows what becomes of a request.
+    """
+    if file is not None:
+        if from_id is not None or to_id is not None or exchange is not None:
+            raise click.UsageError("--file says itself what it holds: give no ids, no exchange")
+        context.exit(_load(file, symbol, as_json, data_dir))
+    if symbol is None or from_id is None or to_id is None:
+        raise click.UsageError("say SYMBOL, --from-id and --to-id, or --file")
+    with options.connect(data_dir) as k2:
+        plan = k2.backfill(symbol, from_id, to_id, exchange)
+    if as_json:
+        click.echo(documents.text(plan))
+        return
+    click.echo(
+        f"{plan.exchange}:{plan.symbol} {plan.first_trade_id} to {plan.last_trade_id}:"
+        f" {plan.last_trade_id - plan.first_trade_id + 1:,} ids in {plan.requests:,} requests,"
+        f" {plan.eta_s:,.0f} s at the earliest; see `k2 gaps {plan.symbol}`"
+    )
+
+
+def _load(file: Path, symbol: str | None, as_json: bool, data_dir: Path | None) -> int:
+    """Load a file in a process of its own; its exit code."""
+    directory = options.directory_of(data_dir)
+    found: dict[str, Any] = {}
+
+    def take(event: Event) -> None:
+        if event["event"] == "refused":
+            screen.say(f"{event.get('place')}: {event.get('error')}")
+        else:
+            found.update({name: value for name, value in event.items() if name != "event"})
+
+    arguments = [str(file.resolve()), *(["--symbol", symbol] if symbol else [])]
+    code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
+    if found and as_json:
+        click.echo(documents.text(found))
+    elif found:
+        click.echo(str(found.get("message")))
+    return code
