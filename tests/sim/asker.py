@@ -81,12 +81,11 @@ class Asker:
         exam: requests that must be answered, now that nothing is in the way.
     """
 
-    def __init__(self, process, tail=SteppedTail):
+    def __init__(self, process, tail):
         world = process.world
         self.process = process
         self.world = world
         self.exam = []
-        self._pending = []
         self._nesting = self._maintaining = False
         self._snapshots = SnapshotReader(Connection(process, world.metastore, world.store))
         schemas = Registry(process, world.schemas)
@@ -138,14 +137,14 @@ class Asker:
         self._maintaining = False
 
     def _plan(self):
-        if len(self._pending) >= PENDING_MAX:
+        if len(self.world.planned) >= PENDING_MAX:
             return
         acknowledged, committed = self.world.reference.ends(), self.world.oracle.positions
         request = self._request()
         planned = self._tried(lambda: self.view.plan(request))
         if planned:
             self._judge_end(request, planned, acknowledged, committed)
-            self._pending.append(planned)
+            self.world.planned.append(planned)
 
     def _judge_end(self, request, planned, acknowledged, committed):
         """E covers all that the question promises."""
@@ -164,9 +163,10 @@ class Asker:
         require(covers, "E lies too low", request, planned.end, promised)
 
     def _answer(self):
-        if self._pending:
-            at = int(self.world.chance.integers(len(self._pending)))
-            self.execute(self._pending.pop(at))
+        """Execute what any server has planned: whoever holds its ticket may ask any."""
+        planned = self.world.planned
+        if planned:
+            self.execute(planned.pop(int(self.world.chance.integers(len(planned)))))
 
     def _look(self):
         """Read an old snapshot again."""

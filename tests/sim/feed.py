@@ -19,6 +19,7 @@ from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import encode_trade
 from k2.tape.placement import Placement
+from tests.sim.oracle import require
 from tests.sim.process import EPOCH_US
 from tests.sim.tape import Board, Office, Producer
 
@@ -138,6 +139,7 @@ class Feed:
         self._tape = tape
         self._session = Session(process.world.chance, TUNING)
         self._wires = {}
+        self._sent = {}
         self._intake = None
         self._source = BinanceSource(
             url="wss://sim", exchange=EXCHANGE, symbols=venue.symbols, source=SOURCE
@@ -162,6 +164,7 @@ class Feed:
                 process.sleep(chance.uniform(*TICK_S))
                 self._send()
                 high_waters.publish(lines, process.now_us())
+                self._judge(lines)
         finally:
             for link in list(self._wires):
                 self._cut(link)
@@ -184,7 +187,20 @@ class Feed:
             except K2Error:
                 self.process.sleep(0.5)
 
+    def _judge(self, lines):
+        """Every trade that this run sent before its high water, and that one, is on the tape."""
+        for line in lines:
+            sent = self._sent.get(line.instrument, [])
+            if line.high_water in sent:
+                below = sent[: sent.index(line.high_water) + 1]
+                lost = set(below) - self.process.world.reference.ids(
+                    line.partition, line.instrument
+                )
+                require(not lost, "below the high water, and not on the tape", line.key, lost)
+                del sent[: len(below)]
+
     def _encode(self, trade):
+        self._sent.setdefault(trade.label.instrument, []).append(trade.trade_id)
         value = encode_trade(trade, SCHEMA_ID)
         self.process.world.reference.means(value, trade)
         return value

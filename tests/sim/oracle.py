@@ -18,8 +18,11 @@ from tests.sim.reference import rows_of
 from tests.sim.store import Files
 
 
-class Violation(AssertionError):
-    """K2 broke a guarantee, or the simulation is wrong."""
+class Violation(BaseException):
+    """K2 broke a guarantee, or the simulation is wrong.
+
+    No `Exception`: it is raised in the midst of K2, which lives through those.
+    """
 
 
 def require(true, what, *details):
@@ -50,6 +53,12 @@ class Oracle:
 
     def landed(self, metadata):
         """A commit has swung the head."""
+        try:
+            self._judge(metadata)
+        except Exception as error:
+            raise Violation(f"a commit cannot be read: {error!r}") from error
+
+    def _judge(self, metadata):
         snapshot, before = current_of(metadata), self.positions
         after = snapshot.positions.offsets
         if self.snapshots:

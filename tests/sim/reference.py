@@ -107,6 +107,10 @@ class Reference:
                 found[Instrument(row.exchange, row.symbol)] = ids, max(newest, row.event_time)
         return found
 
+    def ids(self, partition, instrument):
+        """All ids of an instrument that are rows of a partition."""
+        return {one for name, one in self.partitions[partition].seen if name == instrument}
+
     def answer(self, request, end):
         """What a request must give when it is cut at `end`."""
         rows = sorted(

@@ -1,14 +1,25 @@
-"""Runs worlds one after the other with one query executor, which is costly to make."""
+"""Runs worlds one after the other, with what they share."""
 
 import shutil
 
+from k2 import limits
 from k2.clock import ManualClock
 from k2.query.execute import Executor
+from tests.sim.oracle import Violation
 from tests.sim.world import World
+
+# So small that a short history meets them: snapshots leave the metadata, manifests are merged,
+# file lists and manifests are forgotten.
+SMALL = {
+    "SNAPSHOTS_KEPT_MAX": 7,
+    "MANIFESTS_TO_MERGE": 3,
+    "FILE_LISTS_KEPT": 3,
+    "MANIFESTS_KEPT": 4,
+}
 
 
 class Runs:
-    """See the module.
+    """See the module; limits are small while one is open, and one query executor serves all.
 
     Args:
         folder: for the files that a query reads.
@@ -20,19 +31,24 @@ class Runs:
         self._executor = Executor(
             clock=ManualClock(), warehouse=f"file://{folder}", temp_dir=folder / "tmp", threads=1
         )
+        self._limits = {name: getattr(limits, name) for name in SMALL}
 
     def __enter__(self):
+        for name, value in SMALL.items():
+            setattr(limits, name, value)
         return self
 
     def __exit__(self, *_):
+        for name, value in self._limits.items():
+            setattr(limits, name, value)
         self._executor.close()
 
-    def run(self, seed, **parts):
+    def run(self, seed, parts=None):
         """One world; it, and what went wrong."""
-        world = World(seed, self._executor, self._folder, **parts)
+        world = World(seed, self._executor, self._folder, parts)
         try:
             world.run()
-        except Exception as error:  # noqa: BLE001 whatever it is, it is the finding
+        except (Exception, Violation) as error:  # noqa: BLE001 whatever it is, it is the finding
             return world, error
         finally:
             shutil.rmtree(self._folder / str(seed), ignore_errors=True)

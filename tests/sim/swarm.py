@@ -52,7 +52,7 @@ class Swarm:
 
     Attributes:
         seconds: of the unsafe part of its history.
-        symbols, feeds, writers: how many.
+        symbols, feeds, writers, servers: how many.
         rate: trades a second, of all symbols.
         commit_interval_s, tail_bytes_max, tail_recent_s: settings of K2.
         latency_s: of an access to anything outside a process, about.
@@ -64,6 +64,7 @@ class Swarm:
     symbols: int
     feeds: int
     writers: int
+    servers: int
     rate: float
     commit_interval_s: float
     tail_bytes_max: int
@@ -77,10 +78,11 @@ class Swarm:
         chances = ", ".join(f"{name} {chance:.3g}" for name, chance in self.chances.items())
         every = ", ".join(f"{name} every {seconds:.0f} s" for name, seconds in self.every_s.items())
         return (
-            f"{self.seconds:.0f} s, {self.symbols} symbols, {self.feeds} feeds, {self.writers}"
-            f" writers, {self.rate:.0f} trades/s, commit every {self.commit_interval_s:.1f} s,"
-            f" tail of {self.tail_bytes_max} bytes and {self.tail_recent_s:.0f} s, latency"
-            f" {self.latency_s * 1000:.1f} ms, disaster: {self.disaster}\n  {chances}\n  {every}"
+            f"{self.seconds:.0f} s, {self.rate:.0f} trades/s of {self.symbols} symbols;"
+            f" {self.feeds} feeds, {self.writers} writers, {self.servers} query servers;"
+            f" commit every {self.commit_interval_s:.1f} s, tail of {self.tail_bytes_max} bytes"
+            f" and {self.tail_recent_s:.0f} s, latency {self.latency_s * 1000:.1f} ms;"
+            f" disaster: {self.disaster}\n  {chances}\n  {every}"
         )
 
 
@@ -99,6 +101,7 @@ def drawn(chance):
         symbols=int(chance.integers(1, 6)),
         feeds=int(chance.integers(1, 3)),
         writers=int(chance.integers(1, 4)),
+        servers=int(chance.integers(1, 3)),
         rate=between(3, 40),
         commit_interval_s=between(0.5, 6),
         tail_bytes_max=int(chance.choice([12_000, 40_000, 1 << 30, 1 << 30])),

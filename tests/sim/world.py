@@ -24,18 +24,19 @@ from k2.query.request import Consistency, Order, TradesRequest
 from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
-from tests.sim.asker import Asker, SteppedTail
+from tests.sim.asker import Asker
 from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
 from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
 from tests.sim.oracle import Oracle, require
+from tests.sim.parts import Parts
 from tests.sim.process import Process
 from tests.sim.reference import Reference
 from tests.sim.schedule import Scheduler
 from tests.sim.store import Files, Store
 from tests.sim.swarm import drawn
 from tests.sim.tape import Admin, Board, Office, Reader, Registry, SimTape
-from tests.sim.writer import Parts, identity_of, pump_of
+from tests.sim.writer import identity_of, pump_of
 
 PARTITIONS = 4
 LIVE_S = 400.0  # for everything to be committed once the faults are over
@@ -49,10 +50,10 @@ class World:
         seed: of everything.
         executor: runs queries; shared by all worlds.
         folder: where files are unfolded for it.
-        parts, tail: what the writer and the query server are made of.
+        parts: what its processes are made of.
     """
 
-    def __init__(self, seed, executor, folder, *, parts=Parts, tail=SteppedTail):
+    def __init__(self, seed, executor, folder, parts=None):
         self.seed = seed
         self.chance = np.random.default_rng(seed)
         self.swarm = drawn(self.chance)
@@ -71,16 +72,16 @@ class World:
         ensure_tables(self.metastore)
         self.oracle = Oracle(self)
         self.venue = Venue(self)
-        self._parts, self._tail = parts, tail
-        self.asker = None
+        self._parts = parts or Parts()
+        self.planned = []
         self.writers = [Process(self, f"writer{n}") for n in range(self.swarm.writers)]
         self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
-        self.query = Process(self, "query")
+        self.servers = [Process(self, f"query{n}") for n in range(self.swarm.servers)]
         self.chaos = Chaos(self)
 
     @property
     def processes(self):
-        return [*self.writers, *self.feeds, self.query]
+        return [*self.writers, *self.feeds, *self.servers]
 
     @property
     def history(self):
@@ -145,7 +146,7 @@ class World:
         if process in self.feeds:
             process.body = Feed(process, self.venue, self.tape)
         else:
-            process.body = self.asker = Asker(process, self._tail)
+            process.body = Asker(process, self._parts.tail)
         return process.body.run
 
     def _write(self, process):
@@ -183,8 +184,8 @@ class World:
         until_s = self.scheduler.now_s + LIVE_S
         if not self.scheduler.run(until_s, satisfied):
             have = self.oracle.positions, self.reference.ends()
-            tail = self.asker.tail.position() if self.asker else None
-            require(False, f"in vain for {LIVE_S} s: {what}", *have, tail)
+            tails = [server.body and server.body.tail.position() for server in self.servers]
+            require(False, f"in vain for {LIVE_S} s: {what}", *have, *tails)
 
     def _all_frames_sent(self):
         """Every feed is alive and has sent all that its wires carried."""
@@ -192,8 +193,9 @@ class World:
 
     def _rests(self):
         ends = self.reference.ends()
-        tail = self.asker is not None and self.query.alive and self.asker.tail.position().offsets
-        return self.oracle.positions == ends and tail == ends
+        return self.oracle.positions == ends and all(
+            server.alive and server.body.tail.position().offsets == ends for server in self.servers
+        )
 
     def _backfill(self):
         """Send what the lake knows to be missing, and what came after all it has."""
@@ -229,19 +231,20 @@ class World:
         for snapshot in snapshots.list():
             self.oracle.snapshot_reads_the_same(snapshot, snapshots.files(snapshot.snapshot_id))
         self._complete()
-        self.asker.exam += [
-            TradesRequest(consistency=consistency, order=order)
-            for consistency in (Consistency.UNION, Consistency.COMMITTED)
-            for order in Order
-        ]
-        while self.asker.exam:
+        for server in self.servers:
+            server.body.exam += [
+                TradesRequest(consistency=consistency, order=order)
+                for consistency in (Consistency.UNION, Consistency.COMMITTED)
+                for order in Order
+            ]
+        while any(server.body.exam for server in self.servers):
             process.sleep(0.1)
 
     def _complete(self):
         """From the first trade in the lake to the last that was printed, none is missing."""
-        for judged in self.reference.partitions:
+        for partition, judged in enumerate(self.reference.partitions):
             for instrument in {instrument for instrument, _ in judged.seen}:
-                ids = {one for name, one in judged.seen if name == instrument}
+                ids = self.reference.ids(partition, instrument)
                 want = set(range(min(ids), self._newest(instrument) + 1))
                 require(ids == want, "trades missing", instrument, sorted(want - ids)[:5])
 

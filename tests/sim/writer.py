@@ -3,24 +3,15 @@
 It ends as the real one ends (a refusal by name, a crash) and is started again by the world.
 """
 
-from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.commit import TapeIdentity
 from k2.lake.intake import TapeEnd
-from k2.lake.pump import Pump
 from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
 from tests.sim.catalog import Connection
 from tests.sim.process import Flag
-from tests.sim.tape import Admin, Board, Member, Office, Registry
-
-
-class Parts:
-    """Which classes a writer is made of; the mutants of `test_mutants.py` replace some."""
-
-    committer = Committer
-    pump = Pump
-    office = Office
+from tests.sim.tape import Admin, Board, Member, Registry
 
 
 def identity_of(world):

@@ -1,0 +1,18 @@
+"""What the processes of a world are made of: K2's own parts, or mutants of them."""
+
+from dataclasses import dataclass
+
+from k2.lake.commit import Committer
+from k2.lake.pump import Pump
+from tests.sim.asker import SteppedTail
+from tests.sim.tape import Office
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Classes, each with the constructor of the one named here."""
+
+    committer: type = Committer
+    pump: type = Pump
+    office: type = Office
+    tail: type = SteppedTail

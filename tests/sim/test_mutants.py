@@ -1,0 +1,146 @@
+"""The simulation can fail: K2 with one thing wrong is found out within a few seeds, each mutant."""
+
+from dataclasses import replace
+
+import pytest
+
+from k2.lake.commit import Committer
+from k2.lake.pump import Pump
+from k2.market.fold import FoldState
+from tests.sim.asker import SteppedTail
+from tests.sim.oracle import Violation
+from tests.sim.parts import Parts
+from tests.sim.runs import Runs
+from tests.sim.store import Files
+from tests.sim.tape import Office
+
+SEEDS_MAX = 25
+
+
+class CommitsWithoutComparing(Committer):
+    """Takes whatever it has for the next piece, as a commit that is rebased does."""
+
+    def commit(self, batch):
+        positions, _, _ = self.base()
+        return super().commit([replace(one, start=positions[one.partition]) for one in batch])
+
+
+class BelievesWhatItWasTold(Committer):
+    """An attempt that failed did not land, it thinks, and goes on with what it knew before."""
+
+    def _attempt(self, base, due, commit_id, attempt):
+        try:
+            return super()._attempt(base, due, commit_id, attempt)
+        except Exception:
+            self.told = base.positions
+            raise
+
+    def _read_base(self):
+        base = super()._read_base()
+        told, self.told = getattr(self, "told", None), None
+        return base if told is None else replace(base, positions=told)
+
+
+class TidiesUp(Committer):
+    """Deletes the files of an attempt that failed."""
+
+    def _attempt(self, base, due, commit_id, attempt):
+        store = base.table.io.store
+        before = set(store.files)
+        try:
+            return super()._attempt(base, due, commit_id, attempt)
+        except Exception:
+            for path in set(store.files) - before:
+                if path.endswith(".parquet") and commit_id in path:
+                    Files(store).delete(path)
+            raise
+
+
+class ForgetsOnRestart(Pump):
+    """Starts where the lake is, with an empty fold."""
+
+    def _assigned(self, partitions):
+        positions = super()._assigned(partitions)
+        for one in self._slices.values():
+            one.state = FoldState()
+        return positions
+
+
+class DoesNotSeek(Pump):
+    """Reads on from where it was, after another writer took over."""
+
+    def _settle(self, outcome, latency_s):
+        seek, self._reader.seek = self._reader.seek, lambda positions: None
+        super()._settle(outcome, latency_s)
+        self._reader.seek = seek
+
+
+class GoesOnAfterAFailure(Pump):
+    """Drops the rows of a commit that failed, and not their positions."""
+
+    def commit(self):
+        done = super().commit()
+        if not done:
+            for one in self._slices.values():
+                one.accepted = []
+        return done
+
+
+class PublishesLater(Office):
+    """Keeps dead letters back until the next ones come."""
+
+    def publish(self, letters, wait_s=10.0):
+        kept, self._kept = getattr(self, "_kept", []), list(letters)
+        if kept:
+            super().publish(kept, wait_s)
+
+
+class StartsWithoutState(SteppedTail):
+    """Starts at the lake's positions with an empty fold."""
+
+    def start(self, positions, states):
+        super().start(positions, {})
+
+
+class EvictsWhatItHas(SteppedTail):
+    """Lets rows go though the lake does not hold them yet."""
+
+    def evict(self, covered):
+        return super().evict(self.position())
+
+    def view(self, instruments, end=None):
+        view = super().view(instruments, end)
+        return replace(view, low=self._covered)
+
+
+MUTANTS = [
+    Parts(committer=CommitsWithoutComparing),
+    Parts(committer=BelievesWhatItWasTold),
+    Parts(committer=TidiesUp),
+    Parts(pump=ForgetsOnRestart),
+    Parts(pump=DoesNotSeek),
+    Parts(pump=GoesOnAfterAFailure),
+    Parts(office=PublishesLater),
+    Parts(tail=StartsWithoutState),
+    Parts(tail=EvictsWhatItHas),
+]
+
+
+def name_of(parts):
+    return next(one.__name__ for one in vars(parts).values() if one.__module__ == __name__)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    with Runs(tmp_path_factory.mktemp("sim")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=name_of)
+def test_a_mutant_is_found_out(runs, mutant):
+    for seed in range(100, 100 + SEEDS_MAX):
+        _, error = runs.run(seed, mutant)
+        if error is not None:
+            assert isinstance(error, Violation | OSError), error
+            return
+    raise AssertionError(f"{name_of(mutant)} lives after {SEEDS_MAX} seeds")

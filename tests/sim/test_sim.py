@@ -1,0 +1,28 @@
+"""A few seeds with every change; `make sim SEEDS=500` runs many."""
+
+import pytest
+
+from tests.sim.runs import Runs
+
+SEEDS = range(6)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    with Runs(tmp_path_factory.mktemp("sim")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_doubled_or_answered_wrongly(runs, seed):
+    world, error = runs.run(seed)
+    if error is not None:
+        raise AssertionError(f"seed {seed}: {world.swarm}") from error
+    assert len(world.oracle.snapshots) > 0
+
+
+def test_a_seed_is_one_history(runs):
+    (one, _), (again, _), (other, _) = runs.run(2), runs.run(2), runs.run(3)
+    assert one.history == again.history
+    assert one.event_count == again.event_count > 500
+    assert one.history != other.history
