@@ -137,6 +137,17 @@ VERIFY_PROGRESS_INTERVAL_S = 0.5
 
 # Maintenance
 SNAPSHOTS_NEWEST_KEPT = 20  # of those that are kept, at least
+COMPACT_FILES_TO_MERGE = 8  # of a size class; each class holds so many times the one below
+COMPACT_FILES_MAX = 64  # merged in one pass
+COMPACT_ROWS_MAX = 1_000_000  # rewritten in one pass; files of half that are left alone
+COMPACT_MEMORY_MAX = 128 * MIB  # of the rows of one pass
+COMPACT_TARGET_BYTES = 32 * MIB  # files of half that are left alone
+COMPACT_QUIET_S = 86_400.0  # after the end of a day, until what is left of it is merged further
+MAINTAIN_INTERVAL_S = 30.0  # between two looks for files to merge
+SWEEP_INTERVAL_S = 600.0  # between two looks for files that nothing names
+SWEEP_GRACE_S = 10_800.0  # how long a file stays that nothing names
+SWEEP_GRACE_MIN_S = 8_100.0
+CLOCK_SKEW_MAX_S = 3_600.0  # by which the clocks of one platform may differ
 
 # Tail
 TAIL_BYTES_MAX = 512 * MIB
@@ -228,3 +239,8 @@ assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX,
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
 assert CHILD_DRAIN_S > DRAIN_S
 assert SNAPSHOTS_NEWEST_KEPT < SNAPSHOTS_KEPT_MAX
+assert COMPACT_FILES_TO_MERGE <= COMPACT_FILES_MAX
+assert SWEEP_GRACE_MIN_S <= SWEEP_GRACE_S
+assert SWEEP_GRACE_MIN_S > (
+    SNAPSHOT_POLL_S + TICKET_LIFE_S + QUERY_DEADLINE_S + STREAM_S + CLOCK_SKEW_MAX_S
+), "a query may read what was the newest snapshot when it was planned until its stream ends"

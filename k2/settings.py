@@ -47,6 +47,23 @@ class LakeSettings(_Group):
     warehouse: str = Field(default="", description="unset: a folder under the data directory")
     commit_interval_s: float = Field(default=limits.COMMIT_INTERVAL_S, gt=0)
     commit_bytes_max: int = Field(default=limits.COMMIT_BYTES_MAX, ge=limits.MIB)
+    maintain: bool = Field(
+        default=True, description="merge files and remove unnamed ones in the lake process"
+    )
+    maintain_interval_s: float = Field(
+        default=limits.MAINTAIN_INTERVAL_S, gt=0, description="between looks for files to merge"
+    )
+    compact_target_bytes: int = Field(
+        default=limits.COMPACT_TARGET_BYTES, ge=limits.MIB, description="of a merged file"
+    )
+    sweep_interval_s: float = Field(
+        default=limits.SWEEP_INTERVAL_S, gt=0, description="between looks for unnamed files"
+    )
+    sweep_grace_s: float = Field(
+        default=limits.SWEEP_GRACE_S,
+        ge=limits.SWEEP_GRACE_MIN_S,
+        description="how long a file stays that nothing names; longer than any query reads",
+    )
 
 
 class FeedSettings(_Group):

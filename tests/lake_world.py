@@ -1,13 +1,16 @@
 """A real lake in a folder, and faults for its catalog, for the tests of `k2/lake`."""
 
+from itertools import count
 from pathlib import Path
 
 from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import OperationalError
 
 from k2.clock import ManualClock, SystemClock
-from k2.lake.catalog import open_catalog
+from k2.lake.catalog import local_path, open_catalog
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
+from k2.lake.maintain import Maintainer
+from k2.lake.replacer import Replacer
 from k2.lake.snapshot import Carried, SnapshotReader
 from k2.lake.tables import TRADES, ensure_tables
 from k2.market.fold import FoldState, Verdict, fold
@@ -15,6 +18,7 @@ from k2.settings import Settings
 from tests.trades import columns
 
 TAPE = TapeIdentity("trades", "topic-1", "cluster-1", 0, 4)
+_names = count()
 
 
 class LakeWorld:
@@ -32,6 +36,33 @@ class LakeWorld:
         return Committer(
             catalog=catalog or self.catalog, clock=self.clock, tape=tape, writer_id=writer_id
         )
+
+    def replacer(self, maintainer_id="m", catalog=None, **given):
+        return Replacer(
+            catalog=catalog or self.catalog, clock=self.clock, maintainer_id=maintainer_id, **given
+        )
+
+    def maintainer(self, maintainer_id="m", catalog=None, paused=lambda: False, **given):
+        return Maintainer(
+            replacer=self.replacer(maintainer_id, catalog, **given),
+            clock=self.clock,
+            settings=self.settings.lake,
+            paused=paused,
+        )
+
+    def commit_each(self, numbers, writer=None, **given):
+        """A commit of one row for each id, printed now, after what the lake has."""
+        writer = writer or self.committer(f"w{next(_names)}")
+        for number in numbers:
+            positions, states, _ = writer.base()
+            start = positions[0]
+            now = {"times": [self.clock.now_us()]} | given
+            writer.commit([piece(0, [number], start=start, state=states.get(0), **now)])
+
+    def on_disk(self):
+        """Every file of the table."""
+        root = Path(local_path(self.table.location()))
+        return {str(path) for path in root.rglob("*") if path.is_file()}
 
     @property
     def table(self):

@@ -20,8 +20,10 @@ them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyiceberg.table import Table
@@ -102,7 +104,7 @@ class _Base:
 
 
 class Committer:
-    """Commits batches of one writer. One thread."""
+    """Commits batches of one writer. One thread; another may commit in its place (`excluded`)."""
 
     def __init__(
         self, *, catalog: TableCatalog, clock: Clock, tape: TapeIdentity, writer_id: str
@@ -113,6 +115,23 @@ class Committer:
         self._writer_id = writer_id
         self._commits = 0
         self._base: _Base | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def excluded(self) -> Iterator[Callable[[Table], None]]:
+        """Keep this writer from committing meanwhile, so that no work is lost to a conflict.
+
+        Yields:
+            What to tell a commit that changed no row; the writer goes on from it.
+        """
+        with self._lock:
+            yield self._adopt
+
+    def _adopt(self, table: Table) -> None:
+        base, current = self._base, current_of(table.metadata)
+        self._base = None
+        if base and base.snapshot and current and base.snapshot.state_path == current.state_path:
+            self._base = replace(base, table=table, snapshot=current)
 
     def base(self) -> tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]:
         """Where the lake stands now, read anew: positions, fold states, newest snapshot.
@@ -122,7 +141,8 @@ class Committer:
                 LAKE_CORRUPT.
             Unavailable: LAKE_UNAVAILABLE.
         """
-        base = self._base = self._read_base()
+        with self._lock:
+            base = self._base = self._read_base()
         return base.positions, base.states, base.snapshot
 
     def commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
@@ -136,6 +156,10 @@ class Committer:
             Unavailable: LAKE_UNAVAILABLE, the same.
             Data: see `base`.
         """
+        with self._lock:
+            return self._commit(batch)
+
+    def _commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
         self._commits += 1
         commit_id = f"{self._writer_id}-{self._commits}"
         for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):

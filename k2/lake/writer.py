@@ -146,21 +146,42 @@ def _files(rows: _Rows) -> Iterator[tuple[int, str, Int64s]]:
 
 
 def _sorted(columns: TradeColumns) -> Int64s:
-    """The order of (symbol, event_time, trade_id).
-
-    Per symbol, trades mostly come in the order of time already, so a cheap sort by symbol that
-    keeps order is tried first.
-    """
+    """The order of (symbol, event_time, trade_id)."""
     symbols = sorted({label.symbol for label in columns.labels})
     kind = np.int16 if len(symbols) < 2**15 else np.int32  # short codes are radix-sorted
     rank = np.array([symbols.index(label.symbol) for label in columns.labels], dtype=kind)
-    code = rank[columns.label]
-    order = np.argsort(code, kind="stable")
-    symbol, time, number = code[order], columns.event_time[order], columns.trade_id[order]
-    rises = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (number[1:] >= number[:-1]))
-    if bool((rises | (symbol[1:] != symbol[:-1])).all()):
+    return row_order(rank[columns.label], columns.event_time, columns.trade_id)
+
+
+def row_order(symbol: npt.NDArray[Any], time: Int64s, number: Int64s) -> Int64s:
+    """The order of rows in a file: (symbol, event_time, trade_id).
+
+    Per symbol, trades mostly come in the order of time already, so a cheap sort by symbol that
+    keeps order is tried first.
+
+    Args:
+        symbol: an integer for each row that orders as its symbol does. n
+        time: event times. int64[n]
+        number: trade ids. int64[n]
+    """
+    order = np.argsort(symbol, kind="stable")
+    codes, times, numbers = symbol[order], time[order], number[order]
+    rises = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (numbers[1:] >= numbers[:-1]))
+    if bool((rises | (codes[1:] != codes[:-1])).all()):
         return order
-    return np.lexsort((columns.trade_id, columns.event_time, code))
+    return np.lexsort((number, time, symbol))
+
+
+def write_sorted(table: Table, rows: pa.Table, name: str, place: tuple[int, str]) -> DataFile:
+    """Write rows as one file, durable when this returns.
+
+    Args:
+        table: where it will be committed.
+        rows: of `parquet_schema`, in the order of `row_order`.
+        name: unlike any other commit's; the file's.
+        place: day and exchange of all rows, the Iceberg partition.
+    """
+    return _Layout.of(table).store(rows, name, place)
 
 
 @dataclass(frozen=True)
@@ -186,9 +207,12 @@ class _Layout:
             name: of the commit.
             place: day and exchange, the Iceberg partition.
         """
-        day, exchange = place
-        content, metadata = _parquet(_arrow(rows, chosen, epoch, self.parquet))
-        partition = Record(day, exchange)
+        return self.store(_arrow(rows, chosen, epoch, self.parquet), name, place)
+
+    def store(self, rows: pa.Table, name: str, place: tuple[int, str]) -> DataFile:
+        """Write rows as one file; see `write_sorted`."""
+        content, metadata = _parquet(rows)
+        partition = Record(*place)
         path = self.table.spec().partition_to_path(partition, self.table.schema())
         location = self.table.location_provider().new_data_location(f"{path}/{name}.parquet")
         write_file(self.table.io.new_output(location), content)

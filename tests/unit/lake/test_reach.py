@@ -1,0 +1,35 @@
+from k2.lake.reach import Reach, path_of
+
+
+def test_a_lake_that_lost_nothing_reaches_every_file(lake):
+    assert Reach().of(lake.table) == lake.on_disk()
+    lake.commit_each(range(10))
+    assert Reach().of(lake.table) == lake.on_disk()
+
+
+def test_what_only_older_snapshots_name_is_reached_while_they_are_kept(lake):
+    lake.commit_each(range(8))
+    lake.maintainer().compact()
+    reach = Reach()
+    assert reach.of(lake.table) == lake.on_disk()
+    lake.maintainer("other").expire(lake.clock.now_us() + 10**12)
+    left = reach.of(lake.table)
+    assert len(lake.on_disk() - left) > 8
+    assert left == Reach().of(lake.table)
+    lake.commit_each([8])
+    assert reach.of(lake.table) == Reach().of(lake.table)
+
+
+def test_a_tag_keeps_its_snapshots_files(lake):
+    lake.commit_each(range(8))
+    with lake.table.manage_snapshots() as manage:
+        manage.create_tag(lake.table.metadata.current_snapshot_id, "audit")
+    lake.maintainer().compact()
+    lake.maintainer().expire(lake.clock.now_us() + 10**12)
+    files = {path for path in Reach().of(lake.table) if path.endswith(".parquet")}
+    assert len(files) == 9
+
+
+def test_a_location_is_a_path_of_its_file_system():
+    assert path_of("file:///a/b") == "/a/b"
+    assert path_of("s3://bucket/a/b") == "bucket/a/b"
