@@ -80,8 +80,8 @@ class Replacement:
         added: durable data files that take the place of the removed ones.
         removed: locations of those; all of them are live in the head that is committed on.
         touched: locations of the head's manifests that name them.
-        dropped: snapshots to drop from the metadata besides those that an append would drop;
-            neither the head nor one that a branch or tag names.
+        dropped: snapshots to drop from the metadata; neither the head nor one that a branch or tag
+            names.
     """
 
     facts: Carried
@@ -118,13 +118,16 @@ def append(
 
 
 def replace(catalog: TableCatalog, table: Table, change: Replacement, now_us: int) -> Table:
-    """Commit what changes no row; see `append` for the rest."""
+    """Commit what changes no row; see `append` for the rest.
+
+    Where no file changes either, only what is asked for is dropped: a fence leaves nothing dead.
+    """
     snapshot_id = table.metadata.new_snapshot_id()
     facts = change.facts
     listed = replaced(table, change.added, change.removed, change.touched, snapshot_id)
     snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, Operation.REPLACE)
-    dropped = {*change.dropped, *thinned(table.metadata, snapshot.timestamp_ms)}
-    return _swing(catalog, table, snapshot, facts, sorted(dropped))
+    thin = thinned(table.metadata, snapshot.timestamp_ms) if change.added else []
+    return _swing(catalog, table, snapshot, facts, sorted({*change.dropped, *thin}))
 
 
 def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:

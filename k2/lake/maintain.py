@@ -69,7 +69,7 @@ class Maintainer:
         replacer: commits.
         clock: of ages and intervals.
         settings: what is worth merging, and when.
-        paused: asked before each piece of work; a hot process does none.
+        paused: asked before each merge; a hot process makes none.
     """
 
     def __init__(
@@ -95,11 +95,15 @@ class Maintainer:
         return self._stats
 
     def run(self, stopping: threading.Event) -> None:
-        """Maintain until `stopping` is set; what fails is tried again at the next turn."""
+        """Maintain until `stopping` is set; what fails is tried again at the next turn.
+
+        A pause is for merging only: sweeping costs little and frees disk, whose want may be the
+        reason for the pause.
+        """
         sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
         while not stopping.wait(self._settings.maintain_interval_s):
             self._tried(lambda: self.compact(stopping=stopping))
-            if self._clock.monotonic_s() >= sweep_at_s and not self._paused():
+            if self._clock.monotonic_s() >= sweep_at_s:
                 sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
                 self._tried(self.sweep)
 

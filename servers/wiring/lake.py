@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 
+from k2 import limits
 from k2.clock import Clock
+from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
 from k2.errors import Unavailable
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, TapeIdentity
 from k2.lake.intake import Reader, TapeEnd
+from k2.lake.maintain import Maintainer, MaintainStats
 from k2.lake.pump import Pump, PumpStats
+from k2.lake.replacer import Replacer
 from k2.lake.tables import ensure_tables
 from k2.settings import Settings
 from k2.tape import topics
@@ -49,14 +56,26 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             return 0
         catalog = open_catalog(settings)
         ensure_tables(catalog)
+        committer = Committer(
+            catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
+        )
         pump = Pump(
             tape=_tape_end(settings, identity, admin, partitions, letters),
-            committer=Committer(
-                catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
-            ),
+            committer=committer,
             settings=settings.lake,
             clock=runtime.clock,
             stopping=runtime.stopping,
+        )
+        maintainer = Maintainer(
+            replacer=Replacer(
+                catalog=catalog,
+                clock=runtime.clock,
+                maintainer_id=f"{runtime.run_id}-maintain",
+                excluding=committer.excluded,
+            ),
+            clock=runtime.clock,
+            settings=settings.lake,
+            paused=lambda: heart.level >= Level.SOFT,
         )
         heart = Heart(
             board=heartbeats,
@@ -64,12 +83,13 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             process=PROCESS,
             run_id=runtime.run_id,
             addresses={},
-            sample=sampler(settings, runtime.clock, lambda: pump.stats),
+            sample=sampler(settings, runtime.clock, lambda: pump.stats, lambda: maintainer.stats),
         )
         heart.start()
         try:
             runtime.emit("serving", addresses={})
-            pump.run()
+            with maintained(maintainer, wanted=settings.lake.maintain):
+                pump.run()
         finally:
             heart.close()
             catalog.close()
@@ -79,10 +99,28 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     return 0
 
 
+@contextmanager
+def maintained(maintainer: Maintainer, *, wanted: bool) -> Iterator[None]:
+    """Maintain the lake in a thread meanwhile, where that is wanted."""
+    ending = threading.Event()
+    thread = threading.Thread(target=maintainer.run, args=(ending,), name="maintain", daemon=True)
+    if wanted:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        if wanted:
+            thread.join(limits.DRAIN_S)
+
+
 def sampler(
-    settings: Settings, clock: Clock, stats: Callable[[], PumpStats]
+    settings: Settings,
+    clock: Clock,
+    stats: Callable[[], PumpStats],
+    maintenance: Callable[[], MaintainStats] = MaintainStats,
 ) -> Callable[[], Sample]:
-    """What the writer's heart says: its lag, its last commit, and what it has done."""
+    """What the writer's heart says: its lag, its last commit, and what was done."""
     interval = settings.lake.commit_interval_s
     scale = SCALES[Signal.WRITER_LAG_S]
     full: dict[str, float] = {Signal.WRITER_LAG_S: max(scale.full, 30 * interval)}
@@ -104,7 +142,7 @@ def sampler(
             "positions": now.positions.encode() if now.positions else "",
             "snapshot_id": str(now.snapshot_id or ""),
             "committed_at_us": now.committed_at_us or 0,
-        }
+        } | {f"maintain_{name}": count for name, count in asdict(maintenance()).items()}
         return Sample(signals=signals, counters=counters, full=full)
 
     return sample

@@ -71,6 +71,21 @@ def test_an_idle_lake_comes_to_rest(worn):
     assert worn.on_disk() == Reach().of(worn.table)
 
 
+def test_an_idle_lake_with_all_the_snapshots_it_may_have_comes_to_rest(lake, monkeypatch):
+    monkeypatch.setattr(limits, "SNAPSHOTS_KEPT_MAX", 5)
+    monkeypatch.setattr(limits, "SNAPSHOTS_NEWEST_KEPT", 4)
+    lake.commit_each(range(7))
+    for number in range(2):
+        lake.maintainer(f"m{number}").sweep()
+        lake.clock.advance(GRACE)
+    before = lake.table.metadata_location
+    assert lake.maintainer("last").sweep().waiting == 0
+    assert lake.table.metadata_location == before
+    assert lake.on_disk() == Reach().of(lake.table)
+    lake.commit_each([7])
+    assert len(lake.table.metadata.snapshots) == 5
+
+
 def test_what_is_known_outlives_the_process(worn):
     gone = dead(worn)
     worn.maintainer("one").sweep()
