@@ -16,23 +16,23 @@ import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
-from k2.lake.catalog import local_path, metadata_location, reaching_lake
+from k2.lake.catalog import metadata_location, reaching_lake
 from k2.lake.lineage import lineage_of
+from k2.lake.stats import read_manifest
 from k2.lake.tables import TRADES
 from k2.market.fold import FoldState, from_table
 from k2.market.offsets import FileStat, OffsetVector
+from k2.market.schema import TRADE, Event
 
 Counters = dict[int, tuple[int, int, int]]
 _PREFIX = "k2."
 _LOAD_ATTEMPTS = 3
-_NO_MAX = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -218,10 +218,15 @@ class SnapshotReader:
 
     What has been read is kept: a call costs one look at the catalog, and only what a new commit
     added is read again.
+
+    Args:
+        catalog: of the lake.
+        event: what the rows are; its optional columns may be missing in files.
     """
 
-    def __init__(self, catalog: SqlCatalog) -> None:
+    def __init__(self, catalog: SqlCatalog, event: Event = TRADE) -> None:
         self._catalog = catalog
+        self._optional = tuple(field.name for field in event.fields if field.nullable)
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._files: dict[int, tuple[FileStat, ...]] = {}
@@ -345,7 +350,9 @@ class SnapshotReader:
             found: dict[str, tuple[FileStat, ...]] = {}
             for manifest in manifests:
                 path = manifest.manifest_path
-                found[path] = self._manifests.get(path) or _read_manifest(table, manifest)
+                found[path] = self._manifests.get(path) or read_manifest(
+                    table, manifest, self._optional
+                )
         files = tuple(stat for stats in found.values() for stat in stats)
         self._manifests |= found
         if len(self._manifests) > limits.MANIFESTS_KEPT + len(found):
@@ -354,32 +361,3 @@ class SnapshotReader:
         while len(self._files) > limits.FILE_LISTS_KEPT:
             del self._files[next(iter(self._files))]
         return files
-
-
-def _read_manifest(table: Table, manifest: ManifestFile) -> tuple[FileStat, ...]:
-    if manifest.content is not ManifestContent.DATA:
-        raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files; K2 cannot read them")
-    schema = table.schema()
-    symbol, time = schema.find_field("symbol").field_id, schema.find_field("event_time").field_id
-    return tuple(
-        _stat(entry.data_file, symbol, time)
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-    )
-
-
-def _stat(file: DataFile, symbol: int, time: int) -> FileStat:
-    low, high = file.lower_bounds or {}, file.upper_bounds or {}
-    return FileStat(
-        path=local_path(file.file_path),
-        size_bytes=file.file_size_in_bytes,
-        rows=file.record_count,
-        exchange=str(file.partition[1]),
-        symbol_min=low.get(symbol, b"").decode(),
-        symbol_max=high[symbol].decode() if symbol in high else _NO_MAX,
-        time_min_us=_int64(low.get(time), -(2**63)),
-        time_max_us=_int64(high.get(time), 2**63 - 1),
-    )
-
-
-def _int64(bound: bytes | None, unknown: int) -> int:
-    return int.from_bytes(bound, "little", signed=True) if bound is not None else unknown

@@ -36,6 +36,7 @@ from sqlalchemy.exc import IntegrityError
 from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.catalog import reaching_lake
+from k2.lake.evolution import evolve, lacking
 from k2.market.schema import TRADE, Event, Kind
 
 NAMESPACE = "market"
@@ -91,6 +92,8 @@ _ICEBERG: dict[Kind, IcebergType] = {
 def ensure_tables(catalog: SqlCatalog) -> Table:
     """The table `market.trades`, made when it does not exist; safe to call from many processes.
 
+    One that an earlier K2 made is given the optional columns that it lacks (`evolution.py`).
+
     Raises:
         Data: LAKE_CORRUPT when the table is not as K2 made it.
         Unavailable: LAKE_UNAVAILABLE.
@@ -100,8 +103,8 @@ def ensure_tables(catalog: SqlCatalog) -> Table:
             table = catalog.load_table(TRADES)
         except NoSuchTableError:
             table = _create(catalog)
-    assert_ours(table)
-    return table
+    _assert_no_retries(table)
+    return evolve(table, iceberg_schema(TRADE))
 
 
 def _create(catalog: Catalog) -> Table:
@@ -132,14 +135,19 @@ def assert_ours(table: Table) -> None:
     Raises:
         Data: LAKE_CORRUPT, naming what differs.
     """
+    _assert_no_retries(table)
+    if missing := lacking(table.schema(), iceberg_schema(TRADE), ".".join(TRADES)):
+        names = ", ".join(field.name for field in missing)
+        raise Data(
+            Reason.LAKE_CORRUPT,
+            f"table {'.'.join(TRADES)} has lost its columns {names}: start again to add them",
+        )
+
+
+def _assert_no_retries(table: Table) -> None:
     if table.properties.get(_NO_RETRIES) != "0":
         raise Data(
             Reason.LAKE_CORRUPT,
             f"table {'.'.join(TRADES)} must have {_NO_RETRIES}=0: with retries, a batch could be"
             " stored twice; set the property and start again",
         )
-    have = {(f.name, str(f.field_type), f.required) for f in table.schema().fields}
-    want = {(f.name, str(f.field_type), f.required) for f in iceberg_schema(TRADE).fields}
-    if missing := want - have:
-        names = ", ".join(sorted(name for name, _, _ in missing))
-        raise Data(Reason.LAKE_CORRUPT, f"table {'.'.join(TRADES)} lacks or changed: {names}")

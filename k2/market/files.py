@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class FileIndex:
         self.time_min: Int64s = np.array([one.time_min_us for one in self.stats], dtype=np.int64)
         self.time_max: Int64s = np.array([one.time_max_us for one in self.stats], dtype=np.int64)
         self.rows: Int64s = np.array([one.rows for one in self.stats], dtype=np.int64)
+        self._all_whole = not any(one.lacks for one in self.stats)
         self._exchange = np.array([one.exchange for one in self.stats], dtype=np.str_)
         self._symbol_min = np.array([one.symbol_min for one in self.stats], dtype=np.str_)
         self._symbol_max = np.array([one.symbol_max for one in self.stats], dtype=np.str_)
@@ -38,6 +39,21 @@ class FileIndex:
     def paths(self) -> list[str]:
         """Where they are, oldest rows first."""
         return [self.stats[at].path for at in np.argsort(self.time_min, kind="stable").tolist()]
+
+    def paths_by_lack(self, columns: Collection[str]) -> dict[tuple[str, ...], list[str]]:
+        """Where they are, oldest rows first, by which of these columns they lack.
+
+        Args:
+            columns: that are to be read.
+        """
+        if self._all_whole:
+            return {(): self.paths}
+        found: dict[tuple[str, ...], list[str]] = {}
+        for at in np.argsort(self.time_min, kind="stable").tolist():
+            one = self.stats[at]
+            lack = tuple(name for name in one.lacks if name in columns)
+            found.setdefault(lack, []).append(one.path)
+        return found
 
     def within(self, times: TimeRange) -> FileIndex:
         """The files that may hold rows of these times."""

@@ -101,6 +101,7 @@ class FileStat:
         exchange: the exchange of all its rows (a partition value).
         symbol_min, symbol_max: least and greatest symbol, inclusive.
         time_min_us, time_max_us: least and greatest event_time, inclusive.
+        lacks: optional columns that it was written without; they are null in all its rows.
     """
 
     path: str
@@ -111,6 +112,7 @@ class FileStat:
     symbol_max: str
     time_min_us: int
     time_max_us: int
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

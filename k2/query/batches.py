@@ -60,9 +60,17 @@ def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
-    """The asked columns with exactly the types of the schema; DuckDB's differ in name only."""
+    """The asked columns with exactly the types of the schema; DuckDB's differ in name only.
+
+    A column that no file has comes as nulls of any type.
+    """
     arrays = [
-        column if column.type == field.type else column.cast(field.type)
-        for field, column in zip(columns, batch.columns, strict=True)
+        _typed(column, field.type) for field, column in zip(columns, batch.columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=columns)
+
+
+def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    return pa.nulls(len(column), kind) if column.null_count == len(column) else column.cast(kind)

@@ -249,16 +249,21 @@ class Answer:
         what DuckDB's sort does; a part that is much larger than it seemed is left to DuckDB, which
         can sort on disk.
         """
-        paths = [path.removeprefix(_FILE_SCHEME) for path in part.files.paths]
-        lake = self._gathered(part, paths, limit)
+        files = {
+            lack: [path.removeprefix(_FILE_SCHEME) for path in paths]
+            for lack, paths in part.files.paths_by_lack(self._needed.names).items()
+        }
+        lake = self._gathered(part, files, limit)
         if lake is None:
-            return self._sorted_by_duckdb(part, paths, tail, limit)
+            return self._sorted_by_duckdb(part, files, tail, limit)
         return self._merged(lake, tail, limit)
 
-    def _gathered(self, part: Plan, paths: list[str], limit: int | None) -> pa.RecordBatch | None:
+    def _gathered(
+        self, part: Plan, files: sql.LakeFiles, limit: int | None
+    ) -> pa.RecordBatch | None:
         """The lake's rows of a part; None when they are too many to hold."""
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
-        reader = self._reader(sql.lake_rows(self.opened.request, part, paths, first))
+        reader = self._reader(sql.lake_rows(self.opened.request, part, files, first))
         batches, size = [], 0
         for batch in reader:
             size += batch.nbytes
@@ -289,13 +294,13 @@ class Answer:
             yield rows.take(pa.array(chosen))
 
     def _sorted_by_duckdb(
-        self, part: Plan, paths: list[str], tail: TailRows, limit: int | None
+        self, part: Plan, files: sql.LakeFiles, tail: TailRows, limit: int | None
     ) -> Iterator[pa.RecordBatch]:
         order = tail.canonical(descending=False, limit=None)
         beside = tail.batch(self._needed.names, order)
         self._cursor.register(sql.TAIL_TABLE, pa.Table.from_batches([beside]))
         left = limit
-        for batch in self._reader(sql.ordered_rows(self.opened.request, part, paths)):
+        for batch in self._reader(sql.ordered_rows(self.opened.request, part, files)):
             given = batch.slice(0, left)
             left = None if left is None else left - given.num_rows
             in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0

@@ -5,7 +5,7 @@ Text and parameters only; what a caller names (symbols, exchanges) is always a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from k2.market import schema
@@ -15,6 +15,7 @@ from k2.query.request import Order, TradesRequest
 TAIL_TABLE = "tail"
 IN_TAIL = "in_tail"
 _FILES = "read_parquet(?, hive_partitioning = FALSE)"
+LakeFiles = Mapping[tuple[str, ...], Sequence[str]]  # paths, by the columns that they lack
 ORDER_COLUMNS = ("event_time", "exchange", "symbol", "trade_id")
 
 
@@ -32,37 +33,54 @@ def needed_columns(request: TradesRequest) -> tuple[str, ...]:
     return tuple(name for name in schema.TRADE.columns if name in wanted)
 
 
-def lake_rows(
-    request: TradesRequest, plan: Plan, paths: Sequence[str], limit: int | None
-) -> Statement:
+def lake_rows(request: TradesRequest, plan: Plan, files: LakeFiles, limit: int | None) -> Statement:
     """The lake's rows of a plan, with `needed_columns`; the first ones in order with a limit.
 
     Args:
         request: what is asked.
         plan: the part to read.
-        paths: its files.
+        files: its files.
         limit: at most so many rows, in canonical order; None gives all, in no order.
     """
     where, values = _conditions(request, plan)
-    text = f"SELECT {', '.join(needed_columns(request))} FROM {_FILES}{where}"
+    needed = needed_columns(request)
+    source, paths = _source(needed, files)
+    text = f"SELECT {', '.join(needed)} FROM {source}{where}"
     if limit is not None:
         text += f"{_order(request)} LIMIT {limit}"
-    return Statement(text, (list(paths), *values))
+    return Statement(text, (*paths, *values))
 
 
-def ordered_rows(request: TradesRequest, plan: Plan, paths: Sequence[str]) -> Statement:
+def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statement:
     """All rows of a plan in canonical order, with the columns to return and `in_tail`.
 
     The tail's rows are read from a table named `TAIL_TABLE`, with `needed_columns`.
     """
-    needed = ", ".join(needed_columns(request))
+    columns = needed_columns(request)
+    needed = ", ".join(columns)
+    source, paths = _source(columns, files)
     where, values = _conditions(request, plan)
     text = (
         f"SELECT {', '.join((*request.output_columns, IN_TAIL))} FROM ("
-        f"SELECT {needed}, FALSE AS {IN_TAIL} FROM {_FILES}{where}"
+        f"SELECT {needed}, FALSE AS {IN_TAIL} FROM {source}{where}"
         f" UNION ALL SELECT {needed}, TRUE AS {IN_TAIL} FROM {TAIL_TABLE})"
     )
-    return Statement(text + _order(request), (list(paths), *values))
+    return Statement(text + _order(request), (*paths, *values))
+
+
+def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[str]]]:
+    """What to select these columns from, and the paths of its files.
+
+    Files that lack a column are read beside the others: what DuckDB has for it (`union_by_name`)
+    opens every file before the first is read.
+    """
+    if list(files) == [()]:
+        return _FILES, [list(files[()])]
+    parts = [
+        ", ".join(f"NULL AS {name}" if name in lack else name for name in columns) for lack in files
+    ]
+    union = " UNION ALL ".join(f"SELECT {part} FROM {_FILES}" for part in parts)
+    return f"({union})", [list(paths) for paths in files.values()]
 
 
 def _order(request: TradesRequest) -> str:

@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+from pyiceberg.types import StringType
 
 from k2.errors import Data, Reason
 from k2.lake.catalog import open_catalog
@@ -61,6 +62,13 @@ def test_a_table_with_retries_is_refused(lake):
     assert caught.value.reason is Reason.LAKE_CORRUPT
     with pytest.raises(Data):
         lake.committer().base()
+
+
+def test_a_table_with_a_later_k2s_optional_column_is_taken_as_it_is(lake):
+    with lake.table.update_schema() as update:
+        update.add_column("later", StringType())
+    assert "later" in ensure_tables(lake.catalog).schema().column_names
+    assert_ours(lake.table)
 
 
 def test_a_table_that_lacks_a_column_is_refused(lake):

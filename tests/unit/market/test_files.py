@@ -39,3 +39,15 @@ def test_paths_come_oldest_first_and_sizes_add_up():
     assert INDEX.size_bytes == 30
     assert len(FileIndex([])) == 0
     assert FileIndex([]).of(("A",), ("X",)).paths == []
+
+
+def test_paths_are_parted_by_the_columns_that_their_files_lack():
+    old = FileStat("old", 10, 100, "X", "A", "Z", 5, 9, lacks=("note", "fee"))
+    index = FileIndex([*INDEX.stats, old])
+    assert index.paths_by_lack(["note", "price"]) == {
+        (): ["early", "other", "late"],
+        ("note",): ["old"],
+    }
+    assert index.paths_by_lack(["price"]) == {(): ["early", "other", "old", "late"]}
+    assert INDEX.paths_by_lack(["note"]) == {(): INDEX.paths}
+    assert FileIndex([old]).paths_by_lack(["fee", "note"]) == {("note", "fee"): ["old"]}

@@ -35,6 +35,13 @@ def test_types_that_differ_in_name_only_are_made_equal():
         conformed(rows, pa.schema([]))
 
 
+def test_a_column_of_nulls_has_whatever_type_is_wanted():
+    wanted = pa.schema([pa.field("m", pa.map_(pa.string(), pa.string()))])
+    rows = pa.RecordBatch.from_pydict({"m": pa.nulls(2, pa.int32())})
+    made = conformed(rows, wanted)
+    assert (made.schema, made.column("m").null_count) == (wanted, 2)
+
+
 def test_large_batches_are_halved_until_they_fit_or_are_one_row():
     text = "x" * (limits.FLIGHT_BATCH_BYTES_MAX // 4)
     rows = pa.RecordBatch.from_pydict({"text": [text] * 10})

@@ -12,14 +12,14 @@ def plan_of(times=None, ends=None):
 def test_what_a_caller_names_is_a_parameter_and_never_text():
     evil = "X'; DROP TABLE trades; --"
     request = TradesRequest(symbols=(evil, "B"), exchanges=(evil,), columns=("price",))
-    statement = lake_rows(request, plan_of(), ["a.parquet"], None)
+    statement = lake_rows(request, plan_of(), {(): ["a.parquet"]}, None)
     assert evil not in statement.text
     assert statement.parameters == (["a.parquet"], evil, "B", evil)
     assert statement.text.count("?") == len(statement.parameters)
 
 
 def test_times_and_ends_of_partitions_are_conditions():
-    statement = lake_rows(TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), ["a"], 5)
+    statement = lake_rows(TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), {(): ["a"]}, 5)
     assert "event_time >= make_timestamptz(?)" in statement.text
     assert "event_time < make_timestamptz(?)" in statement.text
     assert statement.parameters == (["a"], 1, 2, 1, 7, 3, 40)
@@ -28,21 +28,41 @@ def test_times_and_ends_of_partitions_are_conditions():
 
 
 def test_the_tail_stands_beside_the_files():
-    statement = ordered_rows(TradesRequest(), plan_of(), ["a"])
+    statement = ordered_rows(TradesRequest(), plan_of(), {(): ["a"]})
     assert "UNION ALL" in statement.text
     assert " WHERE " not in statement.text
 
 
 def test_the_order_leaves_out_what_is_the_same_in_all_rows():
-    whole = ordered_rows(TradesRequest(order=Order.DESC), plan_of(), ["a"]).text
+    whole = ordered_rows(TradesRequest(order=Order.DESC), plan_of(), {(): ["a"]}).text
     assert whole.endswith("ORDER BY event_time DESC, exchange DESC, symbol DESC, trade_id DESC")
     one = TradesRequest(symbols=("A",), exchanges=("B",))
-    assert lake_rows(one, plan_of(), ["a"], 3).text.endswith(
+    assert lake_rows(one, plan_of(), {(): ["a"]}, 3).text.endswith(
         "ORDER BY event_time ASC, trade_id ASC LIMIT 3"
     )
-    assert "ORDER" not in lake_rows(one, plan_of(), ["a"], None).text
+    assert "ORDER" not in lake_rows(one, plan_of(), {(): ["a"]}, None).text
 
 
 def test_what_orders_is_read_also_where_it_is_not_returned():
     request = TradesRequest(columns=("price",))
     assert needed_columns(request) == ("exchange", "symbol", "trade_id", "event_time", "price")
+
+
+def test_files_that_lack_a_column_are_read_beside_the_others():
+    request = TradesRequest(columns=("price", "trade_id"), symbols=("A",))
+    files = {("price",): ["old"], (): ["new", "newer"]}
+    for statement in (
+        lake_rows(request, plan_of(), files, 7),
+        ordered_rows(request, plan_of(), files),
+    ):
+        assert statement.text.count("NULL AS price") == 1
+        assert statement.parameters == (["old"], ["new", "newer"], "A")
+        assert statement.text.count("?") == 3
+    assert "NULL" not in lake_rows(request, plan_of(), {(): ["a"]}, 7).text
+
+
+def test_a_column_that_no_file_has_is_null():
+    request = TradesRequest(columns=("price",))
+    statement = lake_rows(request, plan_of(), {("price",): ["old"]}, None)
+    assert "NULL AS price" in statement.text
+    assert statement.parameters == (["old"],)
