@@ -19,7 +19,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test sim ci bench gen lock lint types layers protos help
+.PHONY: setup up down test sim ci bench chaos gen lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -55,6 +55,9 @@ bench: setup ## measure (at most 10 minutes); prints a table and writes bench-re
 
 sim: setup ## simulate SEEDS histories of writers, feeds and queries under faults (SEEDS=200)
 	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),200)
+
+chaos: setup ## a storm of faults on a real stack for MINUTES=20, then the whole account
+	@$(BIN)/python -m tests.chaos.storm --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
 
 ci: lint types layers protos test ## exactly what CI runs
 

@@ -99,13 +99,18 @@ class Stack:
         """What `k2 status` says of each process, by name."""
         return {process["name"]: process for process in self.json("status")["processes"]}
 
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        """What the supervisor wrote down of each process, by name; costs no process."""
+        record = json.loads((self.data_dir / "run" / "stack.json").read_text())
+        return {process["name"]: process for process in record["processes"]}
+
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a process of this stack, to start another like it."""
-        return psutil.Process(int(self.processes()[name]["pid"])).environ()
+        return psutil.Process(int(self.recorded()[name]["pid"])).environ()
 
     def kill(self, name: str) -> int:
         """`kill -9` one process of this stack; its pid."""
-        pid = int(self.processes()[name]["pid"])
+        pid = int(self.recorded()[name]["pid"])
         os.kill(pid, signal.SIGKILL)
         return pid
 
