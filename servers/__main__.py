@@ -17,7 +17,7 @@ from servers import runtime
 
 NAMES = (
     "feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify", "backup",
-    "restore", "backfill",
+    "restore", "backfill", "maintain",
 )  # fmt: skip
 
 _EXIT_CODES = {

@@ -1,4 +1,4 @@
-"""PlatformService: every component's state, the settings, and the proof of what is stored."""
+"""PlatformService: every component's state, the settings, proof and upkeep of what is stored."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from pydantic import BaseModel, SecretStr
 
 from k2.clock import Clock
@@ -20,6 +22,8 @@ from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers import convert
 from servers.heartbeat import Heartbeats, platform_level
+
+M = TypeVar("M", bound=Message)
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["PlatformService"].full_name
 _MASK: Final = "********"
@@ -55,6 +59,19 @@ class Facts:
     source: str
 
 
+@dataclass(frozen=True)
+class Tools:
+    """Commands that work, print JSON lines and end.
+
+    Attributes:
+        verify: proves what is stored.
+        maintain: merges and removes; takes a task and its arguments.
+    """
+
+    verify: Sequence[str]
+    maintain: Sequence[str]
+
+
 class PlatformService(rpc.PlatformServiceServicer):
     """See `protos/k2/v1/platform_service.proto`.
 
@@ -64,7 +81,7 @@ class PlatformService(rpc.PlatformServiceServicer):
         settings: of this process.
         facts: see `Facts`.
         clock: to time what is sent.
-        verify: the command that verifies and prints JSON lines.
+        tools: what long work is done by, each in a process of its own.
     """
 
     def __init__(
@@ -75,15 +92,16 @@ class PlatformService(rpc.PlatformServiceServicer):
         settings: Settings,
         facts: Facts,
         clock: Clock,
-        verify: Sequence[str],
+        tools: Tools,
     ) -> None:
         self._heartbeats = heartbeats
         self._probes = tuple(probes)
         self._settings = settings
         self._facts = facts
         self._clock = clock
-        self._verify = tuple(verify)
+        self._tools = tools
         self._verifying = threading.Lock()
+        self._maintaining = threading.Lock()
 
     def register(self, server: grpc.Server) -> None:
         """Serve on `server`."""
@@ -118,32 +136,91 @@ class PlatformService(rpc.PlatformServiceServicer):
         self, request: pb.VerifyIntegrityRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.VerifyIntegrityResponse]:
         """See the proto."""
-        if not self._verifying.acquire(blocking=False):
-            raise Overloaded(
-                Reason.TOO_MANY_QUERIES, "a verification is running already", retry_after_s=10.0
-            )
-        try:
-            yield from self._verified(context)
-        finally:
-            self._verifying.release()
+        with _alone(self._verifying, "a verification"):
+            for event, code in _events(self._tools.verify, context):
+                yield _progress(event) if code is None else _result(event, code)
 
-    def _verified(self, context: grpc.ServicerContext) -> Iterator[pb.VerifyIntegrityResponse]:
-        with subprocess.Popen(
-            self._verify, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
-        ) as child:
-            try:
-                if not context.add_callback(child.terminate):
-                    return
-                report: dict[str, Any] = {}
-                for line in child.stdout or ():
-                    event = _event(line)
-                    if event.get("event") == "progress":
-                        yield _progress(event)
-                    elif event:
-                        report = event
-                yield _result(report, child.wait())
-            finally:
-                child.terminate()
+    def Compact(
+        self, request: pb.CompactRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.CompactResponse]:
+        """See the proto."""
+        for event, code in self._maintained(("compact",), context):
+            if code is None:
+                yield pb.CompactResponse(progress=_filled(pb.MaintenanceProgress, event))
+            else:
+                yield pb.CompactResponse(result=_filled(pb.CompactResult, event))
+
+    def ExpireSnapshots(
+        self, request: pb.ExpireSnapshotsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ExpireSnapshotsResponse]:
+        """See the proto."""
+        task = ["expire"]
+        if request.HasField("older_than_time"):
+            older_than_us = convert.time_us_from(request.older_than_time, "older_than_time")
+            task.append(str(max(0, older_than_us)))
+        for event, code in self._maintained(task, context):
+            if code is None:
+                yield pb.ExpireSnapshotsResponse(progress=_filled(pb.MaintenanceProgress, event))
+            else:
+                yield pb.ExpireSnapshotsResponse(result=_filled(pb.ExpireSnapshotsResult, event))
+
+    def _maintained(
+        self, task: Sequence[str], context: grpc.ServicerContext
+    ) -> Iterator[tuple[dict[str, Any], int | None]]:
+        with _alone(self._maintaining, "maintenance"):
+            yield from _events([*self._tools.maintain, *task], context)
+
+
+@contextmanager
+def _alone(lock: threading.Lock, what: str) -> Iterator[None]:
+    """Only one at a time.
+
+    Raises:
+        Overloaded: TOO_MANY_QUERIES.
+    """
+    if not lock.acquire(blocking=False):
+        raise Overloaded(Reason.TOO_MANY_QUERIES, f"{what} is running already", retry_after_s=10.0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _events(
+    command: Sequence[str], context: grpc.ServicerContext
+) -> Iterator[tuple[dict[str, Any], int | None]]:
+    """What a child says: progress, then its result with its exit code; it ends with the call.
+
+    Raises:
+        K2Error: what the child failed with, when it had no result.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+    ) as child:
+        try:
+            if not context.add_callback(child.terminate):
+                return
+            last: dict[str, Any] = {}
+            for line in child.stdout or ():
+                event = _event(line)
+                if event.get("event") == "progress":
+                    yield event, None
+                elif event:
+                    last = event
+            code = child.wait()
+            if last.get("event") == "failed":
+                raise _failure(last)
+            if last.get("event") != "result":
+                raise Internal(Reason.INTERNAL, f"the work ended early, with code {code}")
+            yield last, code
+        finally:
+            child.terminate()
+
+
+def _filled(kind: type[M], event: Mapping[str, Any]) -> M:
+    """A message from the fields of an event that have its fields' names."""
+    names = {field.name for field in kind.DESCRIPTOR.fields}
+    return kind(**{name: value for name, value in event.items() if name in names})
 
 
 def _probed(probe: Probe) -> pb.Component:
@@ -190,15 +267,6 @@ def _progress(event: Mapping[str, Any]) -> pb.VerifyIntegrityResponse:
 
 
 def _result(report: dict[str, Any], exit_code: int) -> pb.VerifyIntegrityResponse:
-    """The child's last word.
-
-    Raises:
-        K2Error: what the child failed with, when it could not verify at all.
-    """
-    if report.get("event") == "failed":
-        raise _failure(report)
-    if report.get("event") != "result":
-        raise Internal(Reason.INTERNAL, f"the verification ended early, with code {exit_code}")
     return pb.VerifyIntegrityResponse(
         result=pb.VerifyResult(
             ok=exit_code == 0,
@@ -210,14 +278,16 @@ def _result(report: dict[str, Any], exit_code: int) -> pb.VerifyIntegrityRespons
 
 
 def _failure(event: Mapping[str, Any]) -> K2Error:
-    """What kept the child from verifying, by the reason it gave."""
+    """What kept a child from its work, by the reason it gave."""
     try:
         reason = Reason(event.get("reason", ""))
     except ValueError:
         reason = Reason.INTERNAL
-    message = f"the verification could not be made: {event.get('message', '')}"
+    message = f"it could not be done: {event.get('message', '')}"
     if reason is Reason.INTERNAL:
         return Internal(reason, message)
     if reason.value.endswith("_UNAVAILABLE"):
         return Unavailable(reason, message)
+    if reason is Reason.DISK_FULL:
+        return Overloaded(reason, message)
     return Data(reason, message)

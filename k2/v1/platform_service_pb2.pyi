@@ -392,3 +392,230 @@ class VerifyResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyResult: _TypeAlias = VerifyResult  # noqa: Y015
+
+@_typing.final
+class CompactRequest(_message.Message):
+    """Starts merging."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactRequest: _TypeAlias = CompactRequest  # noqa: Y015
+
+@_typing.final
+class CompactResponse(_message.Message):
+    """One message of merging."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___MaintenanceProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def result(self) -> Global___CompactResult:
+        """What it did."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___MaintenanceProgress | None = ...,
+        result: Global___CompactResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CompactResponse: _TypeAlias = CompactResponse  # noqa: Y015
+
+@_typing.final
+class MaintenanceProgress(_message.Message):
+    """How far maintenance is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """What it is doing, for a person."""
+    done: _builtins.int
+    """Merges made so far."""
+    total: _builtins.int
+    """Merges to make, as far as is known."""
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "message", b"message", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceProgress: _TypeAlias = MaintenanceProgress  # noqa: Y015
+
+@_typing.final
+class CompactResult(_message.Message):
+    """What merging did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERGES_FIELD_NUMBER: _builtins.int
+    FILES_MERGED_FIELD_NUMBER: _builtins.int
+    ROWS_REWRITTEN_FIELD_NUMBER: _builtins.int
+    ABANDONED_FIELD_NUMBER: _builtins.int
+    FILES_TOTAL_FIELD_NUMBER: _builtins.int
+    BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    merges: _builtins.int
+    """Merges that were committed, each of several files into one."""
+    files_merged: _builtins.int
+    """Files they read."""
+    rows_rewritten: _builtins.int
+    """Rows they wrote again."""
+    abandoned: _builtins.int
+    """Merges that were given up because their files had been merged by another."""
+    files_total: _builtins.int
+    """Data files of the newest snapshot afterwards."""
+    bytes_total: _builtins.int
+    """Their size, bytes."""
+    message: _builtins.str
+    """The outcome in a sentence, for a person."""
+    def __init__(
+        self,
+        *,
+        merges: _builtins.int = ...,
+        files_merged: _builtins.int = ...,
+        rows_rewritten: _builtins.int = ...,
+        abandoned: _builtins.int = ...,
+        files_total: _builtins.int = ...,
+        bytes_total: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned", b"abandoned", "bytes_total", b"bytes_total", "files_merged", b"files_merged", "files_total", b"files_total", "merges", b"merges", "message", b"message", "rows_rewritten", b"rows_rewritten"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompactResult: _TypeAlias = CompactResult  # noqa: Y015
+
+@_typing.final
+class ExpireSnapshotsRequest(_message.Message):
+    """Starts to drop snapshots and to remove files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OLDER_THAN_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def older_than_time(self) -> _timestamp_pb2.Timestamp:
+        """Snapshots committed before this time are dropped. Unset: none; only files are removed."""
+
+    def __init__(
+        self,
+        *,
+        older_than_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["older_than_time", b"older_than_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["older_than_time", b"older_than_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireSnapshotsRequest: _TypeAlias = ExpireSnapshotsRequest  # noqa: Y015
+
+@_typing.final
+class ExpireSnapshotsResponse(_message.Message):
+    """One message of expiry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___MaintenanceProgress:
+        """How far it is."""
+
+    @_builtins.property
+    def result(self) -> Global___ExpireSnapshotsResult:
+        """What it did."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___MaintenanceProgress | None = ...,
+        result: Global___ExpireSnapshotsResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ExpireSnapshotsResponse: _TypeAlias = ExpireSnapshotsResponse  # noqa: Y015
+
+@_typing.final
+class ExpireSnapshotsResult(_message.Message):
+    """What expiry did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_DROPPED_FIELD_NUMBER: _builtins.int
+    SNAPSHOTS_KEPT_FIELD_NUMBER: _builtins.int
+    FILES_REMOVED_FIELD_NUMBER: _builtins.int
+    BYTES_REMOVED_FIELD_NUMBER: _builtins.int
+    FILES_WAITING_FIELD_NUMBER: _builtins.int
+    BYTES_WAITING_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    snapshots_dropped: _builtins.int
+    """Snapshots dropped."""
+    snapshots_kept: _builtins.int
+    """Snapshots that are kept."""
+    files_removed: _builtins.int
+    """Files removed now."""
+    bytes_removed: _builtins.int
+    """Their size, bytes."""
+    files_waiting: _builtins.int
+    """Files that nothing names any more and that wait for the grace."""
+    bytes_waiting: _builtins.int
+    """Their size, bytes."""
+    message: _builtins.str
+    """The outcome in a sentence, for a person."""
+    def __init__(
+        self,
+        *,
+        snapshots_dropped: _builtins.int = ...,
+        snapshots_kept: _builtins.int = ...,
+        files_removed: _builtins.int = ...,
+        bytes_removed: _builtins.int = ...,
+        files_waiting: _builtins.int = ...,
+        bytes_waiting: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_removed", b"bytes_removed", "bytes_waiting", b"bytes_waiting", "files_removed", b"files_removed", "files_waiting", b"files_waiting", "message", b"message", "snapshots_dropped", b"snapshots_dropped", "snapshots_kept", b"snapshots_kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireSnapshotsResult: _TypeAlias = ExpireSnapshotsResult  # noqa: Y015

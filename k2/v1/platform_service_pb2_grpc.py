@@ -50,6 +50,16 @@ class PlatformServiceStub:
                 request_serializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityRequest.SerializeToString,
                 response_deserializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityResponse.FromString,
                 _registered_method=True)
+        self.Compact = channel.unary_stream(
+                '/k2.v1.PlatformService/Compact',
+                request_serializer=k2_dot_v1_dot_platform__service__pb2.CompactRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_platform__service__pb2.CompactResponse.FromString,
+                _registered_method=True)
+        self.ExpireSnapshots = channel.unary_stream(
+                '/k2.v1.PlatformService/ExpireSnapshots',
+                request_serializer=k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class PlatformServiceServicer:
@@ -91,6 +101,42 @@ class PlatformServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compact(self, request, context):
+        """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
+        The lake process does the same by itself, now and then.
+
+        Guarantees: progress while it works, then exactly one result, then the end of the stream. No
+        row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
+        whole or not at all, beside the writer's.
+
+        Limits: one call of Compact or ExpireSnapshots at a time (TOO_MANY_QUERIES beyond); a merge
+        reads at most a million rows. Cancelling the call ends the work after at most a merge; what
+        was merged stays. To resume: start again.
+
+        Reasons: TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL, DEADLINE_EXCEEDED,
+        DRAINING, INTERNAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExpireSnapshots(self, request, context):
+        """Drops the snapshots that are older than a time, and removes files that nothing has named for
+        the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+
+        Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+        what a tag or a branch names. No file is removed that a query in progress may read: what only
+        the dropped snapshots named waits for the grace.
+
+        Limits: as for Compact. To resume: start again.
+
+        Reasons: BAD_REQUEST, TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL,
+        DEADLINE_EXCEEDED, DRAINING, INTERNAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlatformServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -108,6 +154,16 @@ def add_PlatformServiceServicer_to_server(servicer, server):
                     servicer.VerifyIntegrity,
                     request_deserializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityRequest.FromString,
                     response_serializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityResponse.SerializeToString,
+            ),
+            'Compact': grpc.unary_stream_rpc_method_handler(
+                    servicer.Compact,
+                    request_deserializer=k2_dot_v1_dot_platform__service__pb2.CompactRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_platform__service__pb2.CompactResponse.SerializeToString,
+            ),
+            'ExpireSnapshots': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExpireSnapshots,
+                    request_deserializer=k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -192,6 +248,60 @@ class PlatformService:
             '/k2.v1.PlatformService/VerifyIntegrity',
             k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityRequest.SerializeToString,
             k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/k2.v1.PlatformService/Compact',
+            k2_dot_v1_dot_platform__service__pb2.CompactRequest.SerializeToString,
+            k2_dot_v1_dot_platform__service__pb2.CompactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpireSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/k2.v1.PlatformService/ExpireSnapshots',
+            k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsRequest.SerializeToString,
+            k2_dot_v1_dot_platform__service__pb2.ExpireSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

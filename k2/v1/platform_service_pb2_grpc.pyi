@@ -55,6 +55,34 @@ class PlatformServiceStub:
     Reasons: TOO_MANY_QUERIES, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING,
     INTERNAL.
     """
+    Compact: _grpc.UnaryStreamMultiCallable[_platform_service_pb2.CompactRequest, _platform_service_pb2.CompactResponse]
+    """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
+    The lake process does the same by itself, now and then.
+
+    Guarantees: progress while it works, then exactly one result, then the end of the stream. No
+    row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
+    whole or not at all, beside the writer's.
+
+    Limits: one call of Compact or ExpireSnapshots at a time (TOO_MANY_QUERIES beyond); a merge
+    reads at most a million rows. Cancelling the call ends the work after at most a merge; what
+    was merged stays. To resume: start again.
+
+    Reasons: TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL, DEADLINE_EXCEEDED,
+    DRAINING, INTERNAL.
+    """
+    ExpireSnapshots: _grpc.UnaryStreamMultiCallable[_platform_service_pb2.ExpireSnapshotsRequest, _platform_service_pb2.ExpireSnapshotsResponse]
+    """Drops the snapshots that are older than a time, and removes files that nothing has named for
+    the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+
+    Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+    what a tag or a branch names. No file is removed that a query in progress may read: what only
+    the dropped snapshots named waits for the grace.
+
+    Limits: as for Compact. To resume: start again.
+
+    Reasons: BAD_REQUEST, TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL,
+    DEADLINE_EXCEEDED, DRAINING, INTERNAL.
+    """
 
 @_typing.type_check_only
 class PlatformServiceAsyncStub(PlatformServiceStub):
@@ -82,6 +110,34 @@ class PlatformServiceAsyncStub(PlatformServiceStub):
 
     Reasons: TOO_MANY_QUERIES, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING,
     INTERNAL.
+    """
+    Compact: _aio.UnaryStreamMultiCallable[_platform_service_pb2.CompactRequest, _platform_service_pb2.CompactResponse]  # type: ignore[assignment]
+    """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
+    The lake process does the same by itself, now and then.
+
+    Guarantees: progress while it works, then exactly one result, then the end of the stream. No
+    row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
+    whole or not at all, beside the writer's.
+
+    Limits: one call of Compact or ExpireSnapshots at a time (TOO_MANY_QUERIES beyond); a merge
+    reads at most a million rows. Cancelling the call ends the work after at most a merge; what
+    was merged stays. To resume: start again.
+
+    Reasons: TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL, DEADLINE_EXCEEDED,
+    DRAINING, INTERNAL.
+    """
+    ExpireSnapshots: _aio.UnaryStreamMultiCallable[_platform_service_pb2.ExpireSnapshotsRequest, _platform_service_pb2.ExpireSnapshotsResponse]  # type: ignore[assignment]
+    """Drops the snapshots that are older than a time, and removes files that nothing has named for
+    the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+
+    Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+    what a tag or a branch names. No file is removed that a query in progress may read: what only
+    the dropped snapshots named waits for the grace.
+
+    Limits: as for Compact. To resume: start again.
+
+    Reasons: BAD_REQUEST, TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL,
+    DEADLINE_EXCEEDED, DRAINING, INTERNAL.
     """
 
 class PlatformServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -125,6 +181,46 @@ class PlatformServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Reasons: TOO_MANY_QUERIES, TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, DEADLINE_EXCEEDED, DRAINING,
         INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
+    def Compact(
+        self,
+        request: _platform_service_pb2.CompactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_platform_service_pb2.CompactResponse], _abc.AsyncIterator[_platform_service_pb2.CompactResponse]]:
+        """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
+        The lake process does the same by itself, now and then.
+
+        Guarantees: progress while it works, then exactly one result, then the end of the stream. No
+        row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
+        whole or not at all, beside the writer's.
+
+        Limits: one call of Compact or ExpireSnapshots at a time (TOO_MANY_QUERIES beyond); a merge
+        reads at most a million rows. Cancelling the call ends the work after at most a merge; what
+        was merged stays. To resume: start again.
+
+        Reasons: TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL, DEADLINE_EXCEEDED,
+        DRAINING, INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
+    def ExpireSnapshots(
+        self,
+        request: _platform_service_pb2.ExpireSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_platform_service_pb2.ExpireSnapshotsResponse], _abc.AsyncIterator[_platform_service_pb2.ExpireSnapshotsResponse]]:
+        """Drops the snapshots that are older than a time, and removes files that nothing has named for
+        the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+
+        Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+        what a tag or a branch names. No file is removed that a query in progress may read: what only
+        the dropped snapshots named waits for the grace.
+
+        Limits: as for Compact. To resume: start again.
+
+        Reasons: BAD_REQUEST, TOO_MANY_QUERIES, LAKE_UNAVAILABLE, LAKE_CORRUPT, DISK_FULL,
+        DEADLINE_EXCEEDED, DRAINING, INTERNAL.
         """
 
 def add_PlatformServiceServicer_to_server(servicer: PlatformServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

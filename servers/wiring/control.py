@@ -23,7 +23,7 @@ from servers.feed import FeedService
 from servers.gaps import BackfillDesk, GapView
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
 from servers.listening import Listener
-from servers.platform import Facts, PlatformService, Probe
+from servers.platform import Facts, PlatformService, Probe, Tools
 from servers.query import ForwardedQueryService
 from servers.runtime import Runtime
 from servers.snapshot import SnapshotService
@@ -94,7 +94,10 @@ def _listener(
         settings=settings,
         facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_of(settings)),
         clock=runtime.clock,
-        verify=(sys.executable, "-m", "servers", "verify"),
+        tools=Tools(
+            verify=(sys.executable, "-m", "servers", "verify"),
+            maintain=(sys.executable, "-m", "servers", "maintain"),
+        ),
     )
     services = {
         query.NAME: forwarded.register,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 
-from k2 import limits
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
@@ -16,9 +13,8 @@ from k2.errors import Unavailable
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, TapeIdentity
 from k2.lake.intake import Reader, TapeEnd
-from k2.lake.maintain import Maintainer, MaintainStats
+from k2.lake.maintain import MaintainStats
 from k2.lake.pump import Pump, PumpStats
-from k2.lake.replacer import Replacer
 from k2.lake.tables import ensure_tables
 from k2.settings import Settings
 from k2.tape import topics
@@ -31,6 +27,7 @@ from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.heartbeat import Heart, Sample, process_signals
 from servers.runtime import Runtime
+from servers.wiring.maintain import maintained, maintainer_of
 
 PROCESS = "lake"
 GROUP = "k2-lake"
@@ -66,15 +63,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             clock=runtime.clock,
             stopping=runtime.stopping,
         )
-        maintainer = Maintainer(
-            replacer=Replacer(
-                catalog=catalog,
-                clock=runtime.clock,
-                maintainer_id=f"{runtime.run_id}-maintain",
-                excluding=committer.excluded,
-            ),
-            clock=runtime.clock,
-            settings=settings.lake,
+        maintainer = maintainer_of(
+            settings,
+            runtime,
+            catalog,
+            excluding=committer.excluded,
             paused=lambda: heart.level >= Level.SOFT,
         )
         heart = Heart(
@@ -97,21 +90,6 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         for part in (letters, heartbeats, partitions, admin):
             part.close()
     return 0
-
-
-@contextmanager
-def maintained(maintainer: Maintainer, *, wanted: bool) -> Iterator[None]:
-    """Maintain the lake in a thread meanwhile, where that is wanted."""
-    ending = threading.Event()
-    thread = threading.Thread(target=maintainer.run, args=(ending,), name="maintain", daemon=True)
-    if wanted:
-        thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        if wanted:
-            thread.join(limits.DRAIN_S)
 
 
 def sampler(

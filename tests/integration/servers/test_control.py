@@ -20,7 +20,13 @@ SERVICES = {
     "k2.v1.SnapshotService": {"ListSnapshots", "GetSnapshot", "WatchSnapshots"},
     "k2.v1.DegradationService": {"GetDegradation", "WatchDegradation"},
     "k2.v1.FeedService": {"ListFeeds", "WatchFeeds"},
-    "k2.v1.PlatformService": {"GetStatus", "GetSettings", "VerifyIntegrity"},
+    "k2.v1.PlatformService": {
+        "GetStatus",
+        "GetSettings",
+        "VerifyIntegrity",
+        "Compact",
+        "ExpireSnapshots",
+    },
 }
 
 

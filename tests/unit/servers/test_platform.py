@@ -13,7 +13,7 @@ from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers import platform
 from servers.heartbeat import Heartbeats
-from servers.platform import Facts, PlatformService, Probe
+from servers.platform import Facts, PlatformService, Probe, Tools
 from tests.eventually import eventually
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
 
@@ -27,7 +27,7 @@ def child(*lines, code=0):
     return [sys.executable, "-c", f"print({text!r}, end=''); raise SystemExit({code})"]
 
 
-def service(verify=(), board=None, alive=True, **settings):
+def service(verify=(), board=None, alive=True, maintain=(), **settings):
     board = board or MemoryBoard({"lake": beat(), "query": beat("query")})
     made = PlatformService(
         heartbeats=Heartbeats(board, SystemClock()),
@@ -35,7 +35,7 @@ def service(verify=(), board=None, alive=True, **settings):
         settings=load(**settings),
         facts=Facts("1.2.3", "simulated"),
         clock=SystemClock(),
-        verify=verify,
+        tools=Tools(verify, maintain),
     )
     return platform.NAME, made.register
 
@@ -140,3 +140,73 @@ def test_one_at_a_time_and_cancelling_ends_the_child():
             return True
 
         eventually(free_again)
+
+
+# --- maintenance ---------------------------------------------------------------------------------
+
+MERGING = {"event": "progress", "message": "merging files", "done": 1, "total": 2}
+MERGED = {"event": "result", "message": "16 files became 2", "merges": 2, "bytes_total": 2**40}
+
+
+def maintained(maintain, name, request):
+    with served(service(maintain=maintain)) as (_, channel):
+        return list(getattr(rpc.PlatformServiceStub(channel), name)(request))
+
+
+def saying_its_task(**fields):
+    """A command that answers with the arguments it was given."""
+    script = (
+        "import json, sys; print(json.dumps("
+        f"{{'event': 'result', 'message': ' '.join(sys.argv[1:]), **{fields!r}}}))"
+    )
+    return [sys.executable, "-c", script]
+
+
+def test_merging_streams_progress_then_the_result():
+    first, last = maintained(child(MERGING, MERGED), "Compact", pb.CompactRequest())
+    assert (first.progress.message, first.progress.done, first.progress.total) == (
+        "merging files",
+        1,
+        2,
+    )
+    assert (last.result.merges, last.result.bytes_total) == (2, 2**40)
+    assert last.result.message == "16 files became 2"
+
+
+def test_expiry_hands_its_time_on():
+    command = saying_its_task(snapshots_dropped=4, files_waiting=7)
+    request = pb.ExpireSnapshotsRequest()
+    (found,) = maintained(command, "ExpireSnapshots", request)
+    assert found.result.message == "expire"
+    assert (found.result.snapshots_dropped, found.result.files_waiting) == (4, 7)
+    request.older_than_time.FromMicroseconds(1_700_000_000_000_001)
+    (found,) = maintained(command, "ExpireSnapshots", request)
+    assert found.result.message == "expire 1700000000000001"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("LAKE_UNAVAILABLE", ("UNAVAILABLE", "LAKE_UNAVAILABLE")),
+        ("DISK_FULL", ("RESOURCE_EXHAUSTED", "DISK_FULL")),
+        ("LAKE_CORRUPT", ("DATA_LOSS", "LAKE_CORRUPT")),
+    ],
+)
+def test_what_keeps_maintenance_from_its_work_is_an_error(reason, expected):
+    failed = child({"event": "failed", "reason": reason}, code=1)
+    with pytest.raises(grpc.RpcError) as caught:
+        maintained(failed, "Compact", pb.CompactRequest())
+    assert reason_of(caught.value) == expected
+
+
+def test_maintenance_runs_one_at_a_time():
+    progress = json.dumps({"event": "progress"})
+    script = f"import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
+    with served(service(maintain=[sys.executable, "-c", script])) as (_, channel):
+        stub = rpc.PlatformServiceStub(channel)
+        running = stub.Compact(pb.CompactRequest())
+        next(running)
+        with pytest.raises(grpc.RpcError) as second:
+            list(stub.ExpireSnapshots(pb.ExpireSnapshotsRequest()))
+        assert reason_of(second.value) == ("RESOURCE_EXHAUSTED", "TOO_MANY_QUERIES")
+        running.cancel()

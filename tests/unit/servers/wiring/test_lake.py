@@ -1,7 +1,3 @@
-import threading
-
-import pytest
-
 from k2.clock import ManualClock
 from k2.degrade.signals import Signal
 from k2.lake.commit import TapeIdentity
@@ -10,7 +6,7 @@ from k2.lake.pump import PumpStats
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, Settings
 from k2.tape.topics import TapeFacts
-from servers.wiring.lake import identity_of, maintained, sampler
+from servers.wiring.lake import identity_of, sampler
 
 
 def sample(tmp_path, stats, interval_s=10.0):
@@ -44,40 +40,6 @@ def test_the_heart_says_what_maintenance_has_done(tmp_path):
     told = sampler(settings, ManualClock(), PumpStats, lambda: done)()
     assert told.counters["maintain_compactions"] == 3
     assert told.counters["maintain_files_removed"] == 40
-
-
-class Working:
-    """Maintains until it is told to stop."""
-
-    def __init__(self):
-        self.began, self.ended = threading.Event(), threading.Event()
-
-    def run(self, stopping):
-        self.began.set()
-        stopping.wait()
-        self.ended.set()
-
-
-def test_maintenance_runs_beside_the_writer_and_ends_with_it():
-    working = Working()
-    with maintained(working, wanted=True):
-        assert working.began.wait(5)
-        assert not working.ended.is_set()
-    assert working.ended.is_set()
-
-
-def test_maintenance_ends_when_the_writer_fails():
-    working = Working()
-    with pytest.raises(ZeroDivisionError), maintained(working, wanted=True):
-        raise ZeroDivisionError
-    assert working.ended.is_set()
-
-
-def test_maintenance_that_is_not_wanted_does_not_start():
-    working = Working()
-    with maintained(working, wanted=False):
-        pass
-    assert not working.began.is_set()
 
 
 def test_a_writer_that_has_done_nothing_yet_has_a_sample(tmp_path):
