@@ -13,6 +13,8 @@ from pathlib import Path
 from k2.clock import SystemClock
 from tests.sim.runs import Runs
 
+PROGRESS_SEEDS = 50
+
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -31,6 +33,8 @@ def main(argv=None):
                 break
             world, error = runs.run(seed)
             done += 1
+            if done % PROGRESS_SEEDS == 0:
+                print(f"{done} seeds", file=sys.stderr, flush=True)
             switches += world.scheduler.switches
             if error is not None:
                 failed += 1

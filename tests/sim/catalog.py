@@ -6,6 +6,7 @@ a commit that landed and was answered otherwise, no answer at all, and a commit 
 swing, so real conflicts happen as well.
 """
 
+import numpy as np
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
@@ -15,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from tests.sim.store import Files
 
 LATE_S = (0.01, 15.0)
+SILENT_S = 2.0
 STORE = "tests.sim.store"
 
 
@@ -56,6 +58,7 @@ class Connection:
         self.engine = Engine(self, metastore.engine)
         self.files = Files(store, process)
         self._metastore = metastore
+        self._silent_until_s = 0.0
 
     def load_table(self, identifier):
         self.ask("load the table")
@@ -68,11 +71,13 @@ class Connection:
             raise CommitFailedException("refused, and not landed")
         if world.happens("catalog.late"):
             self._later(table, requirements, updates)
+            self._silent(0.5)
             raise unavailable("no answer")
         reply = self._swing(table, requirements, updates)
         process.after("commit")
         if world.happens("catalog.reply_lost"):
             world.note(process.identity, "the reply is lost")
+            self._silent(0.5)
             raise unavailable("the reply was lost")
         if world.happens("catalog.landed_refused"):
             world.note(process.identity, "refused though it landed")
@@ -82,9 +87,16 @@ class Connection:
     def ask(self, what):
         """A request that may not come through."""
         self.process.before(what)
-        if self.process.world.catalog_away or self.process.world.happens("catalog.busy"):
+        silent = self.process.monotonic_s() < self._silent_until_s
+        if silent or self.process.world.catalog_away or self.process.world.happens("catalog.busy"):
             self.process.world.note(self.process.identity, f"{what}: the catalog is away")
             raise unavailable("the database is locked")
+
+    def _silent(self, often):
+        """The connection is gone for a while, more or less often."""
+        chance = self.process.world.chance
+        if chance.random() < often:
+            self._silent_until_s = self.process.monotonic_s() + chance.exponential(SILENT_S)
 
     def _swing(self, table, requirements, updates):
         reply = self._metastore.commit_table(table, requirements, updates)
@@ -103,7 +115,8 @@ class Connection:
             except CommitFailedException:
                 world.note(name, "is refused")
 
-        world.scheduler.spawn(name, land, world.chance.uniform(*LATE_S))
+        low, high = np.log(LATE_S)
+        world.scheduler.spawn(name, land, float(np.exp(world.chance.uniform(low, high))))
 
     def _mine(self, table):
         return Table(table.name(), table.metadata, table.metadata_location, self.files, self)

@@ -35,12 +35,14 @@ class Oracle:
 
     Attributes:
         snapshots: of every commit that landed, oldest first.
+        found: the first violation by a commit: what others see of it comes after.
     """
 
     def __init__(self, world):
         self._world = world
         self._files = Files(world.store)
         self._known = {}
+        self.found = None
         self.snapshots = []
 
     @property
@@ -53,10 +55,16 @@ class Oracle:
 
     def landed(self, metadata):
         """A commit has swung the head."""
+        if self.found is not None:  # whoever is on its way out may commit once more
+            raise self.found
         try:
             self._judge(metadata)
+        except Violation as violation:
+            self.found = violation
+            raise
         except Exception as error:
-            raise Violation(f"a commit cannot be read: {error!r}") from error
+            self.found = Violation(f"a commit cannot be read: {error!r}")
+            raise self.found from error
 
     def _judge(self, metadata):
         snapshot, before = current_of(metadata), self.positions

@@ -49,7 +49,7 @@ class Runs:
         try:
             world.run()
         except (Exception, Violation) as error:  # noqa: BLE001 whatever it is, it is the finding
-            return world, error
+            return world, world.oracle.found or error
         finally:
             shutil.rmtree(self._folder / str(seed), ignore_errors=True)
         return world, None

@@ -18,7 +18,7 @@ def test_nothing_is_lost_doubled_or_answered_wrongly(runs, seed):
     world, error = runs.run(seed)
     if error is not None:
         raise AssertionError(f"seed {seed}: {world.swarm}") from error
-    assert len(world.oracle.snapshots) > 0
+    assert world.oracle.snapshots
 
 
 def test_a_seed_is_one_history(runs):
