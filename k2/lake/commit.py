@@ -24,6 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import pyarrow as pa
 from pyiceberg.table import Table
@@ -41,6 +42,8 @@ from k2.lake.writer import Part, write_files
 from k2.market.events import TradeColumns
 from k2.market.fold import FoldState, to_table
 from k2.market.offsets import OffsetVector
+
+Base: TypeAlias = tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]
 
 _log = logging.getLogger(__name__)
 
@@ -133,7 +136,7 @@ class Committer:
         if base and base.snapshot and current and base.snapshot.state_path == current.state_path:
             self._base = replace(base, table=table, snapshot=current)
 
-    def base(self) -> tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]:
+    def base(self) -> Base:
         """Where the lake stands now, read anew: positions, fold states, newest snapshot.
 
         Raises:

@@ -25,7 +25,7 @@ from typing import TypeVar
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Overloaded, Unavailable
-from k2.lake.commit import Committer, Outcome, PartitionBatch
+from k2.lake.commit import Base, Committer, Outcome, PartitionBatch
 from k2.lake.intake import Reader, TapeEnd, check_tape, from_offset, judge, letters_of
 from k2.market.events import TradeColumns
 from k2.market.fold import FoldState, Verdict
@@ -33,6 +33,7 @@ from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
+from k2.tape.topics import TapeFacts
 
 T = TypeVar("T")
 
@@ -182,10 +183,10 @@ class Pump:
 
     def _assigned(self, partitions: list[int]) -> Mapping[int, int]:
         """Step 1: where to read each partition from."""
-        known = self._at_last(lambda: (self._tape.facts(), self._committer.base()))
+        known = self._at_last(self._lake_and_tape)
         if known is None:
             return {}
-        facts, (positions, states, snapshot) = known
+        (positions, states, snapshot), facts = known
         check_tape(facts, self._tape.identity, positions, partitions)
         self._paused = False
         for partition in partitions:
@@ -199,6 +200,20 @@ class Pump:
         )
         _log.info("assigned", extra={"partitions": partitions, "positions": positions.encode()})
         return {partition: positions[partition] for partition in partitions}
+
+    def _lake_and_tape(self) -> tuple[Base, TapeFacts]:
+        """Where the lake stands, and what the tape is at that same moment.
+
+        Another writer may commit, and retention follow it, between the two looks; then what they
+        say does not belong together, and both are looked at again.
+        """
+        base = self._committer.base()
+        while True:
+            facts = self._tape.facts()
+            again = self._committer.base()
+            if again[0] == base[0]:
+                return again, facts
+            base = again
 
     def _revoked(self, partitions: list[int]) -> None:
         """Who gets them next starts from the lake; what is pending here is theirs to read."""

@@ -7,7 +7,7 @@ from k2.errors import Data, Reason, Unavailable
 from k2.lake.pump import PumpStats
 from k2.market.events import Fault
 from k2.market.instrument import Instrument
-from tests.lake_world import Crash, FaultyCatalog
+from tests.lake_world import Crash, FaultyCatalog, piece
 from tests.pump_world import BTC, message
 
 
@@ -294,6 +294,30 @@ def test_retention_of_what_is_committed_is_fine(world):
     pump.step()
     pump.commit()
     assert world.ids() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_commit_between_the_looks_at_lake_and_tape_is_no_contradiction(world, look):
+    partition = committed(world, 1)
+
+    def meanwhile():
+        world.put(2, 3)
+        other = world.committer("other", tape=world.identity)
+        other.commit([piece(partition, [2, 3], start=1, state=other.base()[1][partition])])
+        world.tape.remove_before(partition, 3)
+
+    class Busy(FaultyCatalog):
+        looks = 0
+
+        def load_table(self, identifier):
+            self.looks += 1
+            if self.looks == look:
+                meanwhile()
+            return super().load_table(identifier)
+
+    pump = world.pump("w2", catalog=Busy(world.catalog))
+    pump.step()
+    assert pump.stats.positions[partition] == 3
 
 
 def test_lag_is_the_age_of_what_is_not_committed():
