@@ -126,7 +126,7 @@ DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters
 WRITER_READ_TIMEOUT_S = 0.1  # waiting for the first record
 WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
 WRITER_PACE_S = 0.1
-ROW_BYTES = 64  # of a decoded row in memory, without vendor_data
+ROW_BYTES = 64  # of a decoded row in memory, without vendor_data and optional columns
 
 # Verification
 VERIFY_PATIENCE_S = 30.0  # with a tape that gives nothing

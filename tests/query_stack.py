@@ -4,6 +4,7 @@ Tail, codec, placement, view and executor are the real ones; the writer folds an
 the lake's does, without Iceberg.
 """
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from k2.clock import ManualClock
+from k2.lake.commit import PartitionBatch
+from k2.lake.snapshot import SnapshotReader
 from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument, split_symbol
@@ -25,20 +28,22 @@ from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
 from tests.fakes.tape import FakeTape
+from tests.lake_world import TAPE
 from tests.messages import SCHEMA_ID, Schemas
 from tests.trades import NOW_US
 
 PARTITIONS = 4
+_writers = count()
 
 
 class QueryStack:
     """One partition a tier: BTC, ETH are in 0, BNB, SOL in 1, ADA in 2, all others in 3."""
 
-    def __init__(self, folder, *, clock=None, tape=None, snapshots=None, **tail):
+    def __init__(self, folder, *, clock=None, tape=None, snapshots=None, schemas=None, **tail):
         self.folder = folder
         self.tape = tape or FakeTape(partitions=PARTITIONS)
         self.clock = clock or ManualClock(NOW_US)
-        self.decoder = Decoder(Schemas())
+        self.decoder = Decoder(Schemas(schemas))
         self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
         self.snapshots = snapshots or FakeSnapshots()
         self.lake = LakeSide(self.snapshots, PARTITIONS, self.tape.topic_id)
@@ -48,7 +53,7 @@ class QueryStack:
         self.commits = 0
         self.tail = Tail(
             reader_factory=self.tape.reader,
-            decoder=Decoder(Schemas()),
+            decoder=Decoder(Schemas(schemas)),
             placement=Placement(self.tape.board("k2.partitions"), 0, 1),
             clock=self.clock,
             **tail,
@@ -87,8 +92,15 @@ class QueryStack:
     def commit(self):
         """What the writer does: fold from O(S) to the end, files, positions and state together."""
         self.commits += 1
-        rows = []
+        rows = [to_arrow(piece.accepted[0], 0, piece.partition) for piece in self.judged()]
+        self._write(pa.Table.from_batches(rows) if rows else None)
+        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
+        self.snapshots.commit(snapshot, self.files, self.states)
+
+    def judged(self):
+        """The next records of each partition, folded; they count as committed from here on."""
         homes = self.homes.refresh()
+        pieces = []
         for partition, log in enumerate(self.tape.logs):
             start = self.committed[partition]
             values = log.values[start - log.start :]
@@ -97,12 +109,12 @@ class QueryStack:
             offsets = np.arange(start, start + len(values))
             batch = self.decoder.decode(RawBatch(partition, offsets, values, log.end))
             batch = check(batch, homes, partition)
-            self.states[partition], verdicts = fold(self.states[partition], batch)
-            rows.append(to_arrow(batch.take(verdicts == Verdict.ACCEPTED), 0, partition))
+            state, verdicts = fold(self.states[partition], batch)
+            accepted = batch.take(verdicts == Verdict.ACCEPTED)
+            pieces.append(PartitionBatch(partition, start, log.end, (accepted,), state))
+            self.states[partition] = state
             self.committed = self.committed.advanced(partition, log.end)
-        self._write(pa.Table.from_batches(rows) if rows else None)
-        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
-        self.snapshots.commit(snapshot, self.files, self.states)
+        return pieces
 
     def rewrite(self):
         """What compaction does: all files as one a exchange, under a snapshot of the same rows."""
@@ -155,4 +167,31 @@ class QueryStack:
             )  # fmt: skip
 
 
-__all__ = ["DAY_US", "PARTITIONS", "Fault", "QueryStack"]
+class LakeStack(QueryStack):
+    """The same on a real lake: commits are Iceberg's.
+
+    Args:
+        lake: a `LakeWorld`.
+    """
+
+    def __init__(self, lake, *, tape=None, **more):
+        tape = tape or FakeTape(partitions=PARTITIONS)
+        tape.topic_id = TAPE.topic_id
+        self.world = lake
+        self.writer = lake.committer(f"stack-{next(_writers)}")
+        folder = Path(lake.settings.warehouse.removeprefix("file://"))
+        super().__init__(folder, tape=tape, snapshots=SnapshotReader(lake.catalog), **more)
+
+    def commit(self):
+        """What the writer does."""
+        self.world.clock.advance(10)
+        assert not self.writer.commit(self.judged()).fenced
+
+    def restarted(self, **more):
+        """Another server and another writer on the same tape and lake."""
+        other = LakeStack(self.world, tape=self.tape, clock=self.clock, **more)
+        other.committed, other.states = self.committed, dict(self.states)
+        return other
+
+
+__all__ = ["DAY_US", "PARTITIONS", "Fault", "LakeStack", "QueryStack"]

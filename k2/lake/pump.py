@@ -329,5 +329,6 @@ class Pump:
 
 def _size(columns: TradeColumns) -> int:
     """Bytes that the rows take in memory, about."""
-    vendor = columns.vendor_data.nbytes if columns.vendor_data is not None else 0
-    return len(columns) * limits.ROW_BYTES + int(vendor)
+    beside = (columns.vendor_data, columns.optional)
+    size = sum(int(one.nbytes) for one in beside if one is not None)
+    return len(columns) * limits.ROW_BYTES + size

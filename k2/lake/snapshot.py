@@ -26,9 +26,9 @@ from k2.lake.catalog import metadata_location, reaching_lake
 from k2.lake.lineage import lineage_of
 from k2.lake.stats import read_manifest
 from k2.lake.tables import TRADES
+from k2.market import schema
 from k2.market.fold import FoldState, from_table
 from k2.market.offsets import FileStat, OffsetVector
-from k2.market.schema import TRADE, Event
 
 Counters = dict[int, tuple[int, int, int]]
 _PREFIX = "k2."
@@ -218,15 +218,11 @@ class SnapshotReader:
 
     What has been read is kept: a call costs one look at the catalog, and only what a new commit
     added is read again.
-
-    Args:
-        catalog: of the lake.
-        event: what the rows are; its optional columns may be missing in files.
     """
 
-    def __init__(self, catalog: SqlCatalog, event: Event = TRADE) -> None:
+    def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog
-        self._optional = tuple(field.name for field in event.fields if field.nullable)
+        self._optional = tuple(field.name for field in schema.TRADE.fields if field.nullable)
         self._lock = threading.Lock()
         self._view: _View | None = None
         self._files: dict[int, tuple[FileStat, ...]] = {}

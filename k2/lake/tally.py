@@ -131,6 +131,20 @@ def fingerprints(columns: TradeColumns) -> Hashes:
         prints = _mixed(prints + _vendor_hashes(columns.vendor_data))
     else:
         prints = _mixed(prints)
+    return prints if columns.optional is None else _with_optional(prints, columns.optional)
+
+
+def _with_optional(prints: Hashes, optional: pa.StructArray) -> Hashes:
+    """The same with the optional columns; what is null changes nothing."""
+    for name, values in zip(optional.type.names, optional.flatten(), strict=True):
+        there = values.is_valid().to_numpy(zero_copy_only=False)
+        if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+            nothing = pa.scalar(b"").cast(values.type)
+            hashes = _column_hashes(values.fill_null(nothing))
+        else:
+            hashes = values.view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+        mixed = _mixed(prints ^ _mixed(hashes ^ np.uint64(_text_hash(name))))
+        prints = np.where(there, mixed, prints)
     return prints
 
 
@@ -139,8 +153,9 @@ def _mixed(words: Hashes) -> Hashes:
     return words ^ (words >> _SHIFT)
 
 
-def _text_hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+def _text_hash(text: str | bytes) -> int:
+    content = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def _vendor_hashes(maps: pa.MapArray) -> Hashes:
@@ -213,7 +228,22 @@ def columns_of(batch: pa.RecordBatch) -> TradeColumns:
         side=sides.astype(np.uint8),
         vendor_data=batch.column("vendor_data"),
         fault=np.zeros(len(sides), dtype=np.uint8),
+        optional=_optional(batch),
     )
+
+
+def _optional(batch: pa.RecordBatch) -> pa.StructArray | None:
+    """The optional columns, null where the file was written without them."""
+    kinds = list(schema.optional_type(schema.TRADE))
+    columns = [
+        batch.column(kind.name)
+        if kind.name in batch.schema.names
+        else pa.nulls(len(batch), kind.type)
+        for kind in kinds
+    ]
+    if all(column.null_count == len(batch) for column in columns):
+        return None
+    return pa.StructArray.from_arrays(columns, fields=kinds)
 
 
 def _labels(batch: pa.RecordBatch) -> tuple[tuple[Label, ...], Int32s]:

@@ -32,7 +32,16 @@ from pyiceberg.types import MapType
 from k2 import limits
 from k2.lake.catalog import write_file
 from k2.market import schema
-from k2.market.events import DAY_US, Int32s, Int64s, TradeColumns, decimal_array, no_vendor, widen
+from k2.market.events import (
+    DAY_US,
+    Int32s,
+    Int64s,
+    TradeColumns,
+    decimal_array,
+    no_optional,
+    no_vendor,
+    widen,
+)
 
 _DELTA = (
     "trade_id", "event_time", "receive_time", "price",
@@ -117,6 +126,7 @@ def _merge(parts: Sequence[Part]) -> _Rows:
         side=joined("side"),
         vendor_data=_join_vendor([part.columns for part in parts]),
         fault=joined("fault"),
+        optional=_join_optional([part.columns for part in parts]),
     )
     return _Rows(partition, columns)
 
@@ -126,6 +136,14 @@ def _join_vendor(columns: Sequence[TradeColumns]) -> pa.MapArray | None:
         return None
     return pa.concat_arrays(
         [one.vendor_data if one.vendor_data is not None else no_vendor(len(one)) for one in columns]
+    )
+
+
+def _join_optional(columns: Sequence[TradeColumns]) -> pa.StructArray | None:
+    if all(one.optional is None for one in columns):
+        return None
+    return pa.concat_arrays(
+        [one.optional if one.optional is not None else no_optional(len(one)) for one in columns]
     )
 
 
@@ -242,7 +260,7 @@ def parquet_schema(icebergs: Schema) -> pa.Schema:
     for field in schema.arrow_schema(schema.TRADE):
         column = icebergs.find_field(field.name)
         kind = field.type
-        if kind == pa.string():
+        if kind == pa.string() and not field.nullable:
             kind = pa.dictionary(pa.int32(), pa.string())
         if isinstance(kind, pa.MapType):
             assert isinstance(column.field_type, MapType)
@@ -252,7 +270,7 @@ def parquet_schema(icebergs: Schema) -> pa.Schema:
                 pa.field("value", pa.string(), nullable=False, metadata={_FIELD_ID: str(ids[1])}),
             )
         fields.append(
-            pa.field(field.name, kind, nullable=False, metadata={_FIELD_ID: str(column.field_id)})
+            pa.field(field.name, kind, field.nullable, metadata={_FIELD_ID: str(column.field_id)})
         )
     return pa.schema(fields)
 
@@ -275,6 +293,9 @@ def _arrow(rows: _Rows, chosen: Int64s, epoch: int, target: pa.Schema) -> pa.Tab
     arrays["vendor_data"] = (
         no_vendor(len(chosen)) if vendor is None else vendor.take(pa.array(chosen))
     ).cast(target.field("vendor_data").type)
+    optional = columns.optional
+    optional = no_optional(len(chosen)) if optional is None else optional.take(pa.array(chosen))
+    arrays |= dict(zip(optional.type.names, optional.flatten(), strict=True))
     arrays["tape_epoch"] = pa.array(np.full(len(chosen), epoch, np.int32))
     arrays["tape_partition"] = pa.array(rows.partition[chosen])
     arrays["tape_offset"] = pa.array(columns.offset[chosen])

@@ -96,6 +96,8 @@ class TradeColumns:
         side: index into `schema.SIDES`. uint8[n]
         vendor_data: map<string, string> of n rows, or None when every map is empty.
         fault: `Fault` of each record. uint8[n]
+        optional: the optional columns of n rows, `schema.optional_type(TRADE)`, or None when all
+            of them are null.
     """
 
     offset: Int64s
@@ -109,16 +111,18 @@ class TradeColumns:
     side: Bytes
     vendor_data: pa.MapArray | None
     fault: Bytes
+    optional: pa.StructArray | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def take(self, indices: npt.NDArray[Any]) -> TradeColumns:
         """The records at `indices` (integers or a mask), in that order."""
-        vendor = self.vendor_data
-        if vendor is not None:
-            rows = np.flatnonzero(indices) if indices.dtype == np.bool_ else indices
-            vendor = vendor.take(pa.array(rows))
+        vendor, optional = self.vendor_data, self.optional
+        if vendor is not None or optional is not None:
+            rows = pa.array(np.flatnonzero(indices) if indices.dtype == np.bool_ else indices)
+            vendor = vendor.take(rows) if vendor is not None else None
+            optional = optional.take(rows) if optional is not None else None
         return TradeColumns(
             self.offset[indices],
             self.labels,
@@ -131,6 +135,7 @@ class TradeColumns:
             self.side[indices],
             vendor,
             self.fault[indices],
+            optional,
         )
 
 
@@ -210,6 +215,8 @@ def to_arrow(columns: TradeColumns, epoch: int, partition: int) -> pa.RecordBatc
     arrays["vendor_data"] = (
         columns.vendor_data if columns.vendor_data is not None else no_vendor(rows)
     )
+    optional = columns.optional if columns.optional is not None else no_optional(rows)
+    arrays |= dict(zip(optional.type.names, optional.flatten(), strict=True))
     arrays["tape_epoch"] = pa.array(np.full(rows, epoch, np.int32))
     arrays["tape_partition"] = pa.array(np.full(rows, partition, np.int32))
     arrays["tape_offset"] = pa.array(np.ascontiguousarray(columns.offset))
@@ -220,3 +227,8 @@ def no_vendor(rows: int) -> pa.MapArray:
     """`rows` empty maps."""
     empty = pa.array([], pa.string())
     return pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), empty, empty)
+
+
+def no_optional(rows: int) -> pa.StructArray:
+    """`rows` times nothing in the optional columns."""
+    return pa.nulls(rows, schema.optional_type(schema.TRADE))

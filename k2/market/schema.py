@@ -172,6 +172,14 @@ _AVRO: dict[Kind, object] = {
 
 
 @cache
+def optional_type(event: Event) -> pa.StructType:
+    """The columns that a message may carry or not, as one Arrow struct; often an empty one."""
+    schema = arrow_schema(event)
+    fields = [each for each in event.fields if each.nullable and each.on_tape]
+    return pa.struct([schema.field(each.name) for each in fields])
+
+
+@cache
 def arrow_schema(event: Event) -> pa.Schema:
     """The event's Arrow schema: every column, in order."""
     return pa.schema(

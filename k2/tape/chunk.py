@@ -12,7 +12,7 @@ columns that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,16 +27,17 @@ from k2.market.events import (
     Label,
     TradeColumns,
     decimal_array,
+    no_optional,
     no_vendor,
     widen,
 )
 from k2.market.offsets import ChunkRange, TimeRange
+from k2.tape.runs import Runs
 
 Indices = npt.NDArray[np.intp]
 
 _INT64 = np.iinfo(np.int64)
 _ROW_BYTES = 5 * 8 + 2 * 8 + 1
-_VENDOR_RUNS_MAX = 64  # runs of vendor data kept apart before they are made one
 
 
 class Chunk:
@@ -69,14 +70,15 @@ class Chunk:
         self.time_max_us = _INT64.min
         self.receive_max_us = 0
         self.arrived_s = 0.0
-        self._vendor: tuple[tuple[int, pa.MapArray], ...] = ()
-        self._vendor_bytes = 0
+        self.vendor_data = Runs(no_vendor)
+        self.optional = Runs(no_optional)
         self._sealed: Held | None = None
 
     @property
     def size_bytes(self) -> int:
         """Memory it takes, whether filled or not."""
-        return self.capacity * _ROW_BYTES + self._vendor_bytes
+        beside = self.vendor_data.size_bytes + self.optional.size_bytes
+        return self.capacity * _ROW_BYTES + beside
 
     @property
     def free(self) -> int:
@@ -95,7 +97,11 @@ class Chunk:
         self.quantity[low:high] = columns.quantity[rows]
         self.side[low:high] = columns.side[rows]
         if columns.vendor_data is not None:
-            self._add_vendor(low, columns.vendor_data.take(pa.array(rows)))
+            maps = columns.vendor_data.take(pa.array(rows))
+            if len(maps.keys):
+                self.vendor_data.add(low, maps)
+        if columns.optional is not None:
+            self.optional.add(low, columns.optional.take(pa.array(rows)))
         self.time_min_us = min(int(times.min()), self.time_min_us)
         self.time_max_us = max(int(times.max()), self.time_max_us)
         self.receive_max_us = max(int(receives.max()), self.receive_max_us)
@@ -109,16 +115,6 @@ class Chunk:
     def hold(self) -> Held:
         """The rows published so far, to keep."""
         return self._sealed or self._hold()
-
-    def vendor(self, start: int, stop: int) -> pa.MapArray | None:
-        """vendor_data of a range of rows; None when all are empty."""
-        parts, at = [], start
-        for first, maps in self._vendor:
-            low, high = max(first, at), min(first + len(maps), stop)
-            if low < high:
-                parts += [no_vendor(low - at), maps.slice(low - first, high - low)]
-                at = high
-        return pa.concat_arrays([*parts, no_vendor(stop - at)]) if parts else None
 
     def _hold(self) -> Held:
         rows = self.rows  # read before the bounds: they may only be wider than the rows need
@@ -135,17 +131,6 @@ class Chunk:
                 rows,
             ),
         )
-
-    def _add_vendor(self, low: int, maps: pa.MapArray) -> None:
-        """Runs of rows without vendor data stay implicit; many small runs become one."""
-        if not len(maps.keys):
-            return
-        if len(self._vendor) >= _VENDOR_RUNS_MAX:
-            first = self._vendor[0][0]
-            last = self._vendor[-1][0] + len(self._vendor[-1][1])
-            self._vendor = ((first, self.vendor(first, last)),)
-        self._vendor = (*self._vendor, (low, maps))
-        self._vendor_bytes = sum(maps.nbytes for _, maps in self._vendor)
 
 
 @dataclass(frozen=True)
@@ -269,16 +254,26 @@ class TailRows:
 
     @cached_property
     def _vendor(self) -> pa.MapArray | None:
+        return self._sparse([piece.chunk.vendor_data for piece in self._pieces], no_vendor)
+
+    @cached_property
+    def _optional(self) -> pa.StructArray | None:
+        return self._sparse([piece.chunk.optional for piece in self._pieces], no_optional)
+
+    def _sparse(
+        self, of_piece: Sequence[Runs], nothing: Callable[[int], pa.Array]
+    ) -> pa.Array | None:
+        """A column that most rows lack, in the order of the pieces; None when all lack it."""
         parts = [
-            (piece.chunk.vendor(int(rows[0]), int(rows[-1]) + 1), rows)
-            for piece, rows in zip(self._pieces, self._rows, strict=True)
+            (runs.between(int(rows[0]), int(rows[-1]) + 1), rows)
+            for runs, rows in zip(of_piece, self._rows, strict=True)
         ]
-        if all(maps is None for maps, _ in parts):
+        if all(values is None for values, _ in parts):
             return None
         return pa.concat_arrays(
             [
-                no_vendor(len(rows)) if maps is None else maps.take(pa.array(rows - rows[0]))
-                for maps, rows in parts
+                nothing(len(rows)) if values is None else values.take(pa.array(rows - rows[0]))
+                for values, rows in parts
             ]
         )
 
@@ -296,6 +291,8 @@ class TailRows:
         if name == "vendor_data":
             maps = self._vendor
             return no_vendor(len(order)) if maps is None else maps.take(pa.array(order))
+        if field.nullable:
+            return self._optional_array(field, order)
         if name == "tape_offset":
             return pa.array(self.column("offset")[order])
         values = self.column(name)[order]
@@ -306,6 +303,13 @@ class TailRows:
         if name == "side":
             return pa.array(schema.SIDES, pa.string()).take(pa.array(values))
         return pa.array(values).view(field.type)
+
+    def _optional_array(self, field: pa.Field, order: Indices) -> pa.Array:
+        structs = self._optional
+        if structs is None:
+            return pa.nulls(len(order), field.type)
+        values = structs.flatten()[structs.type.get_field_index(field.name)]
+        return values.take(pa.array(order))
 
     def _constant(
         self, of_piece: list[str] | list[int], field: pa.Field, order: Indices

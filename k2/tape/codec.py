@@ -21,15 +21,29 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2 import limits
+from k2.market import schema
 from k2.market.events import Fault, Int32s, Int64s, Label, Trade, TradeColumns
-from k2.tape.columns import Cells, Entries, gather, not_text, read_cells, text_array
+from k2.tape.columns import Cells, Entries, read_cells
 from k2.tape.consumer import RawBatch
 from k2.tape.cursors import NONE, Cursors, Joined, join, some
 from k2.tape.labels import LabelTable
+from k2.tape.optional import Part, assembled
 from k2.tape.resolution import Step, resolve
+from k2.tape.texts import gather, not_text, text_array
 
 MAGIC = 0
 HEADER_BYTES = 5
+
+_WRITTEN = (
+    *schema.LABEL_COLUMNS, "trade_id", "event_time", "receive_time", "price", "quantity", "side",
+    "vendor_data",
+)  # fmt: skip
+_OPTIONAL = schema.optional_type(schema.TRADE).names
+_UNSAID = bytes(len(_OPTIONAL))  # each optional column: the branch of null
+
+assert [field.name for field in schema.TRADE.fields if field.on_tape] == [*_WRITTEN, *_OPTIONAL], (
+    "encode_trade writes the columns in this order"
+)
 
 
 class Schemas(Protocol):
@@ -65,6 +79,7 @@ def encode_trade(trade: Trade, schema_id: int) -> bytes:
             quantity.to_bytes(quantity_bytes, "big", signed=True),
             _SHORT[trade.side],
             _vendor(trade.vendor_data) if trade.vendor_data else b"\x00",
+            _UNSAID,
         )
     )
 
@@ -210,6 +225,7 @@ class _Columns:
         self._quantity = np.zeros((count, 2), dtype=np.int64)
         self._side = np.zeros(count, dtype=np.uint8)
         self._entries: list[Entries] = []
+        self._optional: list[Part] = []
 
     def put(self, rows: npt.NDArray[np.intp], cells: Cells) -> None:
         """Put what was read where it belongs."""
@@ -224,6 +240,7 @@ class _Columns:
         if len(cells.entries.row):
             cells.entries.row = rows[cells.entries.row]
             self._entries.append(cells.entries)
+        self._optional.append((rows, cells.optional))
 
     def finish(self, joined: Joined, offset: Int64s) -> TradeColumns:
         """Columns with zeros where there is a fault."""
@@ -248,6 +265,7 @@ class _Columns:
             side=self._side,
             vendor_data=vendor,
             fault=self._fault,
+            optional=assembled(self._optional, self._fault),
         )
 
     def _vendor(self, joined: Joined) -> pa.MapArray | None:

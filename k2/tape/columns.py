@@ -25,6 +25,7 @@ from k2.tape.cursors import (
     some,
 )
 from k2.tape.labels import BAD, LabelTable, label_of
+from k2.tape.optional import read_optional
 from k2.tape.resolution import LABELS, NO_SIDE, Step
 
 _TIME_COLUMNS = ("trade_id", "event_time", "receive_time")
@@ -77,6 +78,7 @@ class Cells:
         side: uint8[n]
         entries: vendor_data.
         fault: uint8[n]
+        optional: of the optional columns those that the writer of the messages knows.
     """
 
     label: Int32s
@@ -86,6 +88,7 @@ class Cells:
     side: Bytes
     entries: Entries
     fault: Bytes
+    optional: dict[str, pa.Array]
 
 
 def read_cells(steps: Sequence[Step], cursors: Cursors, labels: LabelTable) -> Cells:
@@ -115,6 +118,7 @@ class _Reading:
         self._label: Int32s | None = None
         self._side: Bytes = np.zeros(0, dtype=np.uint8)
         self._entries = NO_ENTRIES
+        self._optional: dict[str, pa.Array] = {}
 
     def take(self, step: Step) -> None:
         """Read what a step names."""
@@ -122,6 +126,8 @@ class _Reading:
             self._label = _read_labels(self._cursors, self._labels)
         elif step.skip is not None:
             step.skip(self._cursors, ALL)
+        elif step.optional:
+            self._optional[step.column] = read_optional(self._cursors, step)
         elif step.kind is Kind.STRING:
             self._texts[step.column] = self._cursors.spans()
         elif step.kind in (Kind.LONG, Kind.TIME):
@@ -147,6 +153,7 @@ class _Reading:
             self._side,
             self._entries,
             self._cursors.fault,
+            self._optional,
         )
 
 
@@ -308,39 +315,3 @@ def _refuse_doubles(cursors: Cursors, entries: Entries) -> Entries:
         seen.add(key)
     cursors.mark(ALL, doubled, Fault.BAD_VALUE)
     return entries.where(cursors.fault[row] == NONE)
-
-
-def gather(joined: Joined, start: Int64s, length: Int64s) -> tuple[Bytes, Int64s]:
-    """The bytes of spans, end to end, and their bounds. uint8[total], int64[m + 1]."""
-    bounds = np.zeros(len(start) + 1, dtype=np.int64)
-    np.cumsum(length, out=bounds[1:])
-    at = np.repeat(start - bounds[:-1], length) + np.arange(bounds[-1])
-    return joined.buffer[at], bounds
-
-
-def not_text(data: Bytes, bounds: Int64s) -> npt.NDArray[np.intp]:
-    """Which of the spans that `gather` gave are not UTF-8."""
-    high = data >= 0x80
-    if not some(high):
-        return np.empty(0, dtype=np.intp)
-    before = np.concatenate(([0], np.cumsum(high)))
-    suspects = np.flatnonzero(before[bounds[1:]] > before[bounds[:-1]])
-    bad = [
-        each for each in suspects.tolist() if not _is_text(data[bounds[each] : bounds[each + 1]])
-    ]
-    return np.array(bad, dtype=np.intp)
-
-
-def _is_text(data: Bytes) -> bool:
-    try:
-        data.tobytes().decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def text_array(data: Bytes, bounds: Int64s) -> pa.StringArray:
-    """Spans that `gather` gave, as Arrow strings."""
-    return pa.StringArray.from_buffers(
-        len(bounds) - 1, pa.py_buffer(bounds.astype(np.int32)), pa.py_buffer(data)
-    )

@@ -1,8 +1,9 @@
 """How to read a trade from what some schema wrote: Avro's resolution, worked out once per schema.
 
 A plan is a list of steps in the writer's order. Each reads one column of ours, or passes over a
-field that is not ours. Resolution is strict where Avro is lenient about meaning: a decimal of
-another scale, or a time in another unit, is no trade of ours.
+field that is not ours. A column that is optional may be missing: its rows are null. Resolution is
+strict where Avro is lenient about meaning: a decimal of another scale, or a time in another unit,
+is no trade of ours.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import numpy as np
 from k2 import limits
 from k2.market import schema
 from k2.market.events import Bytes, Fault
-from k2.market.schema import Kind
+from k2.market.schema import Field, Kind
 from k2.tape.cursors import Cursors, Rows, for_each_item
 
 Skip: TypeAlias = Callable[[Cursors, Rows], None]
 
 LABELS = "labels"  # the step that reads all label columns at once
 NO_SIDE = 255
+OPTIONAL_KINDS = (Kind.STRING, Kind.BYTES, Kind.LONG, Kind.TIME)
+
+assert all(field.kind in OPTIONAL_KINDS for field in schema.TRADE.fields if field.nullable), (
+    "an optional column of another kind needs a way to be read"
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Step:
         skip: how to pass over a field that is not ours.
         sides: index into `schema.SIDES` of each symbol of the writer's enum, or `NO_SIDE`. uint8[k]
         narrow: whether the writer's type is `int`, so that larger values are wrong.
+        optional: whether the column is one that a record may lack.
+        value_branch: of an optional column, the branch of the writer's union of null and a value
+            that is the value; None where it always writes one.
     """
 
     column: str
@@ -43,6 +52,8 @@ class Step:
     skip: Skip | None = None
     sides: Bytes | None = None
     narrow: bool = False
+    optional: bool = False
+    value_branch: int | None = None
 
 
 class _Unreadable(Exception):
@@ -59,8 +70,8 @@ def resolve(written: Mapping[str, Any]) -> tuple[Step, ...] | None:
         steps = [_step(field, names) for field in written["fields"]]
     except (_Unreadable, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return None
-    ours = {field.name for field in schema.TRADE.fields if field.on_tape}
-    if {step.column for step in steps if step.column} != ours:
+    needed = {each.name for each in schema.TRADE.fields if each.on_tape and not each.nullable}
+    if not needed <= {step.column for step in steps}:
         return None
     lead = tuple(step.column for step in steps[: len(schema.LABEL_COLUMNS)])
     if lead == schema.LABEL_COLUMNS:
@@ -73,6 +84,8 @@ def _step(field: Mapping[str, Any], names: dict[str, Any]) -> Step:
     wanted = ours.get(field["name"])
     if wanted is None:
         return Step("", skip=_skip(field["type"], names))
+    if wanted.nullable:
+        return _optional_step(wanted, field["type"], names)
     written = _named(field["type"], names)
     base, details = _base(written)
     if wanted.kind is Kind.SIDE and base == "enum":
@@ -82,12 +95,28 @@ def _step(field: Mapping[str, Any], names: dict[str, Any]) -> Step:
     return Step(wanted.name, wanted.kind, narrow=base == "int")
 
 
+def _optional_step(wanted: Field, written: Any, names: dict[str, Any]) -> Step:  # noqa: ANN401 JSON
+    """Reads a value, or a union of null and one; any other union is not understood."""
+    branch = None
+    if isinstance(written, list):
+        if len(written) != 2 or "null" not in written:
+            raise _Unreadable(wanted.name)
+        branch = 1 - written.index("null")
+        written = written[branch]
+    base, details = _base(_named(written, names))
+    if wanted.kind not in OPTIONAL_KINDS or not _fits(wanted.kind, base, details):
+        raise _Unreadable(wanted.name)
+    return Step(wanted.name, wanted.kind, narrow=base == "int", optional=True, value_branch=branch)
+
+
 def _fits(kind: Kind, base: str, details: Mapping[str, Any]) -> bool:
     logical = details.get("logicalType")
     if kind is Kind.STRING:
         return base in ("string", "bytes") and logical in (None, "string")
     if kind is Kind.LONG:
         return base in ("int", "long") and logical is None
+    if kind is Kind.BYTES:
+        return base == "bytes" and logical is None
     if kind is Kind.TIME:
         return base == "long" and logical == "timestamp-micros"
     if kind in (Kind.PRICE, Kind.QUANTITY):

@@ -1,28 +1,24 @@
 """What is known of files that were written before a column was added, and after."""
 
-from dataclasses import replace
-
-from k2.lake.evolution import evolve
 from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import iceberg_schema
-from k2.market.schema import TRADE, Field, Kind
+from k2.lake.tables import ensure_tables
 from tests.lake_world import piece
+from tests.tomorrow import OPTIONAL, comes
 
-NOTE = Field("note", Kind.STRING, "What the venue says of it.", nullable=True)
-TAGS = Field("tags", Kind.LABELS, "More of that.", nullable=True)
-NEWER = replace(TRADE, fields=(*TRADE.fields, NOTE, TAGS))
+NAMES = tuple(field.name for field in OPTIONAL)
 
 
 def lacks(reader):
-    files = reader.files(reader.current().snapshot_id)
-    return [one.lacks for one in sorted(files, key=lambda one: one.path)]
+    return {one.lacks for one in reader.files(reader.current().snapshot_id)}
 
 
-def test_a_file_lacks_what_its_table_does_not_have_yet(lake):
-    lake.committer().commit([piece(0, [1])])
-    assert lacks(SnapshotReader(lake.catalog)) == [()]
-    reader = SnapshotReader(lake.catalog, NEWER)
-    assert lacks(reader) == [("note", "tags")]
-    evolve(lake.table, iceberg_schema(NEWER))
-    assert lacks(reader) == [("note", "tags")]  # what was read before
-    assert lacks(SnapshotReader(lake.catalog, NEWER)) == [("note", "tags")]
+def test_a_file_lacks_what_it_was_written_without(lake, monkeypatch):
+    state = lake.committer().commit([piece(0, [1])]).states[0]
+    assert lacks(lake.snapshots) == {()}
+    comes(monkeypatch)
+    early = SnapshotReader(lake.catalog)
+    assert lacks(early) == {NAMES}  # the table does not have the columns yet
+    ensure_tables(lake.catalog)
+    assert lacks(early) == lacks(SnapshotReader(lake.catalog)) == {NAMES}
+    lake.committer("w2").commit([piece(0, [2], start=1, state=state)])
+    assert lacks(early) == lacks(SnapshotReader(lake.catalog)) == {NAMES, ()}

@@ -136,8 +136,8 @@ def test_vendor_data_of_many_small_batches():
     rows = TailRows([piece(chunk)], ALL)
     got = rows.batch(["vendor_data"], np.arange(301)).column(0).to_pylist()
     assert got == expected
-    assert chunk.vendor(300, 301) is None
-    assert chunk.vendor(2, 5).to_pylist() == [[], [("n", "3")], []]
+    assert chunk.vendor_data.between(300, 301) is None
+    assert chunk.vendor_data.between(2, 5).to_pylist() == [[], [("n", "3")], []]
     assert chunk.size_bytes > 1024 * 57
 
 
