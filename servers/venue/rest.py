@@ -184,7 +184,8 @@ class Rest:
 
 
 def _in_microseconds(headers: Mapping[str, str]) -> bool:
-    return headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+    units = [value for name, value in headers.items() if name.upper() == "X-MBX-TIME-UNIT"]
+    return bool(units) and units[0].upper() == "MICROSECOND"
 
 
 def _whole(query: Mapping[str, str], name: str) -> int | None:

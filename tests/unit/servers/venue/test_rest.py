@@ -45,6 +45,7 @@ def test_it_is_there_and_knows_the_time(world):
     assert world.get("/api/v3/ping") == {}
     assert world.get("/api/v3/time") == {"serverTime": NOW // 1000}
     assert world.get("/api/v3/time", {"X-MBX-TIME-UNIT": "microsecond"}) == {"serverTime": NOW}
+    assert world.get("/api/v3/time", {"x-Mbx-Time-unit": "MICROSECOND"}) == {"serverTime": NOW}
 
 
 def test_trades_of_the_past_by_id(world):
