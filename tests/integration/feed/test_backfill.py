@@ -1,0 +1,243 @@
+"""Nothing lost: a real venue with faults, a feed that is stopped and killed, a tape, a ledger."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from itertools import count
+
+import pytest
+
+from k2 import settings
+from k2.clock import SystemClock
+from k2.feed.request import FillRequest
+from k2.market.gaps import Cause, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
+from k2.settings import TapeSettings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import Decoder
+from k2.tape.consumer import TapeReader
+from k2.tape.gap_log import GapLog
+from k2.tape.registry import SchemaStore
+from tests.eventually import eventually
+from tests.fakes.scripted_venue import frame
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+_numbers = count()
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+
+
+class World:
+    """A venue, feeds, and the tape and ledger that they leave."""
+
+    def __init__(self, folder, bootstrap, registry):
+        self.folder = folder
+        topic = f"backfill.{os.getpid()}.{next(_numbers)}"
+        self.exchange = topic.upper().replace(".", "_")
+        self.tape = TapeSettings(bootstrap=bootstrap, registry_url=registry, topic=topic)
+        self.schemas = SchemaStore(registry, folder / "schemas")
+        topics.deploy(self.tape, self.schemas)
+        self.addresses = {}
+        self.processes = []
+
+    def start(self, name, **changes):
+        environment = settings.environment() | {
+            "K2_DATA_DIR": str(self.folder),
+            "K2_TAPE__BOOTSTRAP": self.tape.bootstrap,
+            "K2_TAPE__REGISTRY_URL": self.tape.registry_url,
+            "K2_TAPE__TOPIC": self.tape.topic,
+            "K2_VENUE__LISTEN": "127.0.0.1:0",
+            "K2_FEED__EXCHANGE": self.exchange,
+            "K2_FEED__SYMBOLS": json.dumps(SYMBOLS),
+            "K2_FEED__SOURCE": "simulated",
+            **changes,
+        }
+        with (self.folder / f"{name}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "servers", name],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.processes.append(process)
+        line = json.loads(process.stdout.readline())
+        assert line["event"] == "serving", line
+        self.addresses |= line["addresses"]
+        return process
+
+    def venue(self, rate, **changes):
+        return self.start("venue", K2_FEED__VENUE="synthetic", K2_VENUE__RATE=str(rate), **changes)
+
+    def feed(self, **changes):
+        return self.start("feed", K2_FEED__VENUE_URL=self.addresses["ws"], **changes)
+
+    def faults(self, query):
+        """Change the venue's faults; what has happened so far."""
+        with urllib.request.urlopen(f"{self.addresses['http']}/k2/faults?{query}") as answer:
+            return json.loads(answer.read())["happened"]
+
+    def stop(self, process, how=signal.SIGTERM):
+        process.send_signal(how)
+        assert process.wait(30) == (0 if how == signal.SIGTERM else -how)
+        process.stdout.close()
+        self.processes.remove(process)
+
+    def end(self):
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            process.wait(30)
+            process.stdout.close()
+
+    def rows(self):
+        """What is on the tape: (symbol, id, price, quantity, time, sells) and source of each."""
+        admin = topics.TapeAdmin(self.tape.bootstrap)
+        partitions = topics.partition_count(self.tape)
+        ends = admin.log_ends(self.tape.topic, partitions)
+        admin.close()
+        decoder = Decoder(self.schemas)
+        reader = TapeReader.assigned(self.tape, dict.fromkeys(range(partitions), 0))
+        found, left = [], {each for each in range(partitions) if ends[each]}
+        while left:
+            for batch in reader.read(10_000, 0.1):
+                columns = decoder.decode(batch)
+                assert not columns.fault.any()
+                labels = [columns.labels[code] for code in columns.label]
+                values = (columns.trade_id, columns.price, columns.quantity[:, 0])
+                more = (columns.event_time, columns.side)
+                names = [label.symbol for label in labels]
+                sources = [label.source for label in labels]
+                lists = [each.tolist() for each in (*values, *more)]
+                found += zip(zip(names, *lists, strict=True), sources, strict=True)
+                if batch.next_offset >= ends[batch.partition]:
+                    left.discard(batch.partition)
+        reader.close()
+        return found
+
+    def ids(self, symbol):
+        return {row[1] for row, _ in self.rows() if row[0] == symbol}
+
+    def gaps(self):
+        """The ledger of this world's exchange, as it stands."""
+        log, ledger = GapLog(self.tape.bootstrap, self.schemas), Ledger()
+        for event in log.advance():
+            ledger.apply(event)
+        log.close()
+        return [gap for gap in ledger.gaps() if gap.instrument.exchange == self.exchange]
+
+    def opened(self):
+        return [gap for gap in self.gaps() if gap.state is GapState.OPEN]
+
+    def ask(self, symbol, first, last):
+        request = FillRequest(
+            Instrument(self.exchange, symbol), first, last, SystemClock().now_us()
+        )
+        board = Board(self.tape.bootstrap, topics.BACKFILLS)
+        board.put(request.key, request.document(), 10)
+        board.close()
+
+    def await_whole(self):
+        """Wait until nothing is open and every id from the first to the last is on the tape."""
+
+        def whole():
+            assert not self.opened()
+            found = {symbol: self.ids(symbol) for symbol in SYMBOLS}
+            for symbol, ids in found.items():
+                missing = set(range(min(ids), max(ids) + 1)) - ids
+                assert not missing, f"{symbol} lacks {sorted(missing)[:10]}"
+            return found
+
+        return eventually(whole, 60, 0.5)
+
+
+@pytest.fixture
+def world(tmp_path, broker, registry):
+    made = World(tmp_path, broker, registry)
+    yield made
+    made.end()
+
+
+def test_whatever_the_venue_and_the_feed_suffer_every_id_is_there(world):
+    world.venue(300)
+    first = world.feed()
+    world.faults("drop=0.05&duplicate=0.02&reorder=0.02&garbage=0.01")
+    eventually(lambda: len(world.rows()) > 1500, 40, 0.5)
+    world.faults("disconnect=1")
+    eventually(lambda: world.faults("")["disconnect"], 10)
+    world.faults("disconnect=0")
+    eventually(lambda: len(world.rows()) > 2500, 40, 0.5)
+    world.faults("drop=0.05")
+    world.stop(first)
+    ended = max(world.ids("BTCUSDT"))
+    SystemClock().sleep(5)
+    world.feed()
+    eventually(lambda: max(world.ids("BTCUSDT")) > ended + 500, 40, 0.5)
+    world.faults("clear")
+    world.await_whole()
+    gaps = world.gaps()
+    assert {gap.state for gap in gaps} == {GapState.FILLED}
+    assert {gap.cause for gap in gaps} == {Cause.SEQUENCE, Cause.DISCONNECT, Cause.OUTAGE}
+    outage = [gap for gap in gaps if gap.cause is Cause.OUTAGE]
+    assert {gap.instrument.symbol for gap in outage} == set(SYMBOLS)
+    rows = world.rows()
+    assert {source for _, source in rows} == {"simulated", "backfill"}
+    trades = {row for row, _ in rows}
+    assert len(trades) == len({row[:2] for row in trades}), "the same, whichever way it came"
+
+
+def test_a_killed_feed_goes_on_with_its_backfill(world):
+    world.venue(50)
+    feed = world.feed()
+    newest = eventually(lambda: max(world.ids("BTCUSDT"), default=0), 30, 0.3)
+    first, last = newest - 100_000, newest - 40_001
+    world.ask("BTCUSDT", first, last)
+    eventually(lambda: len(world.ids("BTCUSDT")) > 10_000, 40, 0.2)
+    world.stop(feed, signal.SIGKILL)
+    asked = set(range(first, last + 1))
+    assert asked - world.ids("BTCUSDT"), "it was killed in the middle"
+    assert [gap.cause for gap in world.opened() if gap.first_id == first] == [Cause.REQUESTED]
+    world.feed()
+    eventually(lambda: asked <= world.ids("BTCUSDT"), 60, 0.5)
+    eventually(lambda: not world.opened(), 40, 0.5)
+    filled = [gap for gap in world.gaps() if gap.cause is Cause.REQUESTED]
+    assert [(gap.first_id, gap.last_id) for gap in filled] == [(first, last)]
+    board = Board(world.tape.bootstrap, topics.BACKFILLS)
+    assert not [key for key in board.read_all() if key.startswith(world.exchange)]
+    board.close()
+
+
+def test_two_feeds_of_one_venue_are_no_more_than_one(world):
+    world.venue(300)
+    feeds = [world.feed(), world.feed(K2_FEED__NAME="feed-b")]
+    world.faults("drop=0.1")
+    eventually(lambda: len(world.rows()) > 4000, 40, 0.5)
+    world.stop(feeds[0], signal.SIGKILL)
+    reached = max(world.ids("BTCUSDT"))
+    eventually(lambda: max(world.ids("BTCUSDT")) > reached + 300, 40, 0.5)
+    world.feed()
+    world.faults("clear")
+    world.await_whole()
+    assert {gap.state for gap in world.gaps()} == {GapState.FILLED}
+    board = Board(world.tape.bootstrap, topics.HEARTBEATS)
+    assert {"feed", "feed-b"} <= set(board.read_all())
+    board.close()
+
+
+def test_what_the_venue_never_had_is_unfillable(world):
+    path = world.folder / "holes.jsonl"
+    ids = [*range(1, 50), *range(60, 100)]
+    path.write_text("".join(frame(each) + "\n" for each in ids))
+    venue = f"recording:{path}"
+    world.start("venue", K2_FEED__VENUE=venue, K2_VENUE__SPEED="0")
+    world.feed(K2_FEED__VENUE=venue, K2_FEED__SOURCE="recorded")
+    eventually(lambda: world.ids("BTCUSDT") == set(ids), 30, 0.3)
+    (gap,) = eventually(
+        lambda: [gap for gap in world.gaps() if gap.state is GapState.UNFILLABLE], 40, 0.5
+    )
+    assert (gap.first_id, gap.last_id, gap.cause) == (50, 59, Cause.SEQUENCE)
+    assert gap.reason == "the venue does not have it"
