@@ -22,6 +22,8 @@ from pydantic_settings import (
 from k2 import limits
 from k2.errors import Invalid, Reason
 
+EXCHANGE_PATTERN = r"^[A-Z0-9_]{1,32}$"
+
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,7 +75,7 @@ class FeedSettings(_Group):
     venue_url: str = Field(
         default="wss://stream.binance.com:9443", description="WebSocket base of the venue"
     )
-    exchange: str = Field(default="BINANCE", pattern=r"^[A-Z0-9_]{1,32}$")
+    exchange: str = Field(default="BINANCE", pattern=EXCHANGE_PATTERN)
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     source: Literal["live", "recorded", "simulated"] = "live"
     stale_s: float = Field(default=limits.FEED_STALE_S, gt=0)

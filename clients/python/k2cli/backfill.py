@@ -17,7 +17,10 @@ from k2cli.verify import tape_of
 @click.argument("symbol", required=False)
 @click.option("--from-id", type=click.IntRange(min=0), help="The first trade id to fetch.")
 @click.option("--to-id", type=click.IntRange(min=0), help="The last one, inclusive.")
-@click.option("--exchange", help="Of the symbol.  [default: of the feed that listens to it]")
+@click.option(
+    "--exchange",
+    help="Id space.  [default: of the feed that listens to SYMBOL; of a file: the stack's]",
+)
 @click.option(
     "--file",
     "file",
@@ -43,9 +46,11 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     shows what becomes of a request.
     """
     if file is not None:
-        if from_id is not None or to_id is not None or exchange is not None:
-            raise click.UsageError("--file says itself what it holds: give no ids, no exchange")
-        context.exit(_load(file, symbol, as_json, data_dir))
+        if from_id is not None or to_id is not None:
+            raise click.UsageError("--file says itself which ids it holds")
+        given = {"--symbol": symbol, "--exchange": exchange}
+        more = [part for name, value in given.items() if value for part in (name, value)]
+        context.exit(_load([str(file.resolve()), *more], as_json, data_dir))
     if symbol is None or from_id is None or to_id is None:
         raise click.UsageError("say SYMBOL, --from-id and --to-id, or --file")
     with options.connect(data_dir) as k2:
@@ -60,7 +65,7 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     )
 
 
-def _load(file: Path, symbol: str | None, as_json: bool, data_dir: Path | None) -> int:
+def _load(arguments: list[str], as_json: bool, data_dir: Path | None) -> int:
     """Load a file in a process of its own; its exit code."""
     directory = options.directory_of(data_dir)
     found: dict[str, Any] = {}
@@ -71,7 +76,6 @@ def _load(file: Path, symbol: str | None, as_json: bool, data_dir: Path | None) 
         else:
             found.update({name: value for name, value in event.items() if name != "event"})
 
-    arguments = [str(file.resolve()), *(["--symbol", symbol] if symbol else [])]
     code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
     if found and as_json:
         click.echo(documents.text(found))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from itertools import count
 
 import pytest
@@ -45,6 +46,15 @@ class World:
         self.processes = []
 
     def start(self, name, **changes):
+        """Start a process that serves."""
+        process = self.launch(name, **changes)
+        self.processes.append(process)
+        line = json.loads(process.stdout.readline())
+        assert line["event"] == "serving", line
+        self.addresses |= line["addresses"]
+        return process
+
+    def launch(self, name, *arguments, **changes):
         environment = settings.environment() | {
             "K2_DATA_DIR": str(self.folder),
             "K2_TAPE__BOOTSTRAP": self.tape.bootstrap,
@@ -57,18 +67,13 @@ class World:
             **changes,
         }
         with (self.folder / f"{name}.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "servers", name],
+            return subprocess.Popen(
+                [sys.executable, "-m", "servers", name, *arguments],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
             )
-        self.processes.append(process)
-        line = json.loads(process.stdout.readline())
-        assert line["event"] == "serving", line
-        self.addresses |= line["addresses"]
-        return process
 
     def venue(self, rate, **changes):
         return self.start("venue", K2_FEED__VENUE="synthetic", K2_VENUE__RATE=str(rate), **changes)
@@ -226,6 +231,41 @@ def test_two_feeds_of_one_venue_are_no_more_than_one(world):
     board = Board(world.tape.bootstrap, topics.HEARTBEATS)
     assert {"feed", "feed-b"} <= set(board.read_all())
     board.close()
+
+
+def loaded(world, path, *more):
+    """Load a file in a process of its own: exit code and what it printed last."""
+    process = world.launch("backfill", str(path), *more)
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, json.loads(out.splitlines()[-1])
+
+
+def test_a_days_file_goes_the_way_of_every_trade(world):
+    day_us = 1_735_689_600_000_000  # 2025-01-01
+    for day, unit_us in (("2024-12-31", 1000), ("2025-01-01", 1)):
+        start = day_us if unit_us == 1 else day_us - 86_400_000_000
+        first = 1 if unit_us == 1000 else 20_001
+        text = "".join(
+            f"{each},100.5,0.1,10.05,{(start + 1000 * each) // unit_us},True,True\n"
+            for each in range(first, first + 20_000)
+        )
+        path = world.folder / f"BTCUSDT-trades-{day}.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"BTCUSDT-trades-{day}.csv", text)
+        code, result = loaded(world, path)
+        assert (code, result["loaded"], result["refused"]) == (0, 20_000, 0)
+        assert (result["first_trade_id"], result["last_trade_id"]) == (first, first + 19_999)
+    rows = world.rows()
+    assert [row[1] for row, _ in rows] == list(range(1, 40_001))
+    assert {source for _, source in rows} == {"backfill"}
+    assert all(row[4] < day_us for row, _ in rows[:20_000])
+    assert all(row[4] >= day_us for row, _ in rows[20_000:])
+    path = world.folder / "ETHUSDT-trades-2025-01-01.csv"
+    path.write_text(f"1,x,1,1,{day_us},True,True\n2,1.5,1,1,{day_us},False,True\n")
+    code, result = loaded(world, path, "--symbol", "ETHUSDT")
+    assert (code, result["loaded"], result["refused"]) == (1, 1, 1)
+    code, result = loaded(world, path, "--symbol", "BTCUSDT")
+    assert (code, result["reason"]) == (2, "BAD_REQUEST")
 
 
 def test_what_the_venue_never_had_is_unfillable(world):

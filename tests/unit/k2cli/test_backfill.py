@@ -3,7 +3,7 @@ import json
 import pytest
 
 RESULT = {"event": "result", "message": "3 trades loaded", "loaded": 3, "refused": 1}
-REFUSED = {"event": "refused", "place": "x.csv:7", "error": "price is not a number"}
+REFUSED = {"event": "refused", "place": "line 7", "error": "price is not a number"}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_a_file_is_loaded_by_a_process_of_its_own(k2, script, tmp_path):
     file.touch()
     done = k2("backfill", "--file", file, "--data-dir", directory)
     assert (done.code, done.stdout) == (1, "3 trades loaded\n")
-    assert "x.csv:7: price is not a number" in done.stderr
+    assert "line 7: price is not a number" in done.stderr
     given = json.loads((directory / "backfill.given.json").read_text())
     assert given["arguments"] == [str(file.resolve())]
     done = k2("backfill", "BTCUSDT", "--file", file, "--json", "--data-dir", directory)
