@@ -86,6 +86,7 @@ FEED_ABSENT_S = 10.0  # what a venue does not have when it is missing for so lon
 BACKFILL_QUEUE_RECORDS_MAX = 10_000  # with more in the producer's queue, backfill waits
 BACKFILL_ACK_S = 30.0  # for the tape to acknowledge a page
 BACKFILL_STEP_S = 0.2  # between two looks at what there is to fill
+BACKFILL_GATHER_S = 2.0  # an instrument that was whole again lets new gaps gather for one request
 BACKFILL_IDS_MAX = 10_000_000  # of one request
 DAY_FILE_LINE_BYTES_MAX = 4 * KIB  # of a venue's file of trades
 DAY_FILE_REFUSED_LISTED = 100  # lines of it that are no trades; more are counted
@@ -236,6 +237,7 @@ assert FEED_GAP_GRACE_S < FEED_OVERLAP_S
 assert FEED_TICK_S < FEED_GAP_GRACE_S < FEED_ABSENT_S
 assert HISTORICAL_TRADES_MAX <= BACKFILL_QUEUE_RECORDS_MAX < FEED_QUEUE_RECORDS_MAX // 2
 assert DAY_FILE_ROWS <= BACKFILL_QUEUE_RECORDS_MAX
+assert BACKFILL_STEP_S < BACKFILL_GATHER_S < FEED_ABSENT_S
 assert FEED_WEIGHT_PER_MINUTE < VENUE_WEIGHT_PER_MINUTE_MAX
 assert FEED_MISSING_MAX < LEDGER_GAPS_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN

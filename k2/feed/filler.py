@@ -157,7 +157,10 @@ class Filler:
         self._settle(verdict.unfillable)
         turn = self._turns[page.instrument]
         turn.failures = 0
-        until_s = self._clock.monotonic_s() + self._absent_s / 2
+        now_s = self._clock.monotonic_s()
+        if not self._keeper.ledger.open(page.instrument):
+            turn.not_before_s = now_s + limits.BACKFILL_GATHER_S
+        until_s = now_s + self._absent_s / 2
         turn.deferred += [(run, until_s) for run in verdict.deferred]
 
     def _ask(self, page: Page) -> tuple[Answer, int | None]:

@@ -38,6 +38,7 @@ class Ledger:
         self.joined = 0
         self._max = intervals_max
         self._lines: dict[Instrument, _Line] = {}
+        self._open: dict[Instrument, tuple[GapEvent, ...]] = {}  # as far as asked for
 
     def apply(self, event: GapEvent) -> None:
         """Paint one event over what is there.
@@ -45,6 +46,7 @@ class Ledger:
         Args:
             event: `first_id` is not above `last_id`.
         """
+        self._open.pop(event.instrument, None)
         line = self._lines.setdefault(event.instrument, _Line())
         line.paint(event)
         while len(line) > self._max:
@@ -62,7 +64,11 @@ class Ledger:
 
     def open(self, instrument: Instrument) -> tuple[GapEvent, ...]:
         """What is missing of an instrument, ascending."""
-        return tuple(gap for gap in self.gaps([instrument]) if gap.state is GapState.OPEN)
+        known = self._open.get(instrument)
+        if known is None:
+            known = tuple(gap for gap in self.gaps([instrument]) if gap.state is GapState.OPEN)
+            self._open[instrument] = known
+        return known
 
     def within(self, instrument: Instrument, first_id: int, last_id: int) -> tuple[GapEvent, ...]:
         """The intervals that touch a range of ids, cut to it, ascending."""

@@ -226,3 +226,20 @@ def test_two_feeds_fill_the_same_gap_without_harm():
     one.turns()
     assert one.gaps() == [(11, 13, "FILLED")]
     assert set(one.ids()) == {11, 12, 13}
+
+
+def test_a_stream_that_loses_all_the_time_costs_few_requests():
+    world = FillWorld({BTC: range(1, 100_000)})
+    reached, asked_s = 1, []
+    for _ in range(400):
+        world.hear(*(reached + each for each in (0, 1, 2, 4)))
+        reached += 5
+        world.exchange()
+        before = len(world.history.asked)
+        world.turn()
+        if len(world.history.asked) > before:
+            asked_s.append(world.clock.monotonic_s())
+        world.clock.advance(0.1)
+    assert len(asked_s) <= 40 / limits.BACKFILL_GATHER_S + 1
+    lost = set(range(4, reached - 200, 5))
+    assert lost <= set(world.ids())

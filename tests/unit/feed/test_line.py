@@ -2,6 +2,7 @@
 
 from k2.errors import Reason, Unavailable
 from k2.feed.line import Line
+from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding
 
@@ -64,3 +65,76 @@ def test_a_trade_that_will_never_be_acknowledged_is_a_failure_of_the_line():
     second(1, None)
     assert line.failure.message == "purged"
     assert line.high_water is None
+
+
+def heard(line, *ids):
+    for trade_id in ids:
+        finding = line.sequence.observe(trade_id)
+        if finding is not Finding.NEXT:
+            line.note(trade_id, finding, 7)
+        flight = line.prepare(trade_id, finding)
+        line.launched(flight)
+        flight(0, None)
+
+
+def causes(line):
+    line.missing.due(0.0)
+    return [(run.first_id, run.last_id, run.cause) for run in line.missing.due(100.0)]
+
+
+def test_why_ids_were_missed():
+    line = Line(BTC, 0, 9)
+    heard(line, 12, 14)
+    line.interrupted()
+    heard(line, 20, 22)
+    assert causes(line) == [
+        (10, 11, Cause.OUTAGE),
+        (13, 13, Cause.SEQUENCE),
+        (15, 19, Cause.DISCONNECT),
+        (21, 21, Cause.SEQUENCE),
+    ]
+
+
+def test_an_interruption_that_missed_nothing_explains_nothing():
+    line = Line(BTC, 0, None)
+    heard(line, 1, 2)
+    line.interrupted()
+    heard(line, 3, 5)
+    assert causes(line) == [(4, 4, Cause.SEQUENCE)]
+
+
+def test_what_was_before_the_first_id_is_no_gap():
+    line = Line(BTC, 0, None)
+    heard(line, 1000, 1001)
+    assert causes(line) == []
+    assert line.promised == 1001
+
+
+def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids():
+    line = Line(BTC, 0, 5)
+    heard(line, 6, 5_000_000_000_000)
+    assert causes(line) == []
+    assert line.promised == 5_000_000_000_000
+
+
+def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
+    line = Line(BTC, 0, None)
+    heard(line, 1, 4)
+    finding = line.sequence.observe(2)
+    line.note(2, finding, 7)
+    flight = line.prepare(2, finding)
+    line.launched(flight)
+    assert not line.late
+    flight(0, None)
+    assert list(line.late) == [2]
+    assert causes(line) == [(3, 3, Cause.SEQUENCE)]
+
+
+def test_the_promise_stops_short_of_what_is_not_written_down():
+    line = Line(BTC, 0, None)
+    heard(line, 1, 2, 5, 6)
+    assert (line.high_water, line.promised) == (6, 2)
+    line.missing.due(0.0)
+    (run,) = line.missing.due(100.0)
+    line.missing.recorded(run)
+    assert line.promised == 6

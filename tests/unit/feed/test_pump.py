@@ -18,6 +18,7 @@ from k2.feed.line import Line
 from k2.feed.pump import Pump
 from k2.feed.session import Session, Tuning
 from k2.feed.socket import open_socket
+from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import Decoder, encode_trade
@@ -129,6 +130,27 @@ def test_the_end_publishes_the_high_water_and_the_next_run_counts_the_outage(ven
         eventually(lambda: feed.line.high_water == 15)
     document = tape.board(topics.HIGH_WATER).read_all()[BTC.key]
     assert (document["resumed_after"], document["first_id"]) == (11, 15)
+
+
+def test_what_is_missing_goes_to_the_keeper_with_its_cause(venue, tape):
+    with Feed(venue, tape) as feed:
+        venue.await_connection(1).send(frame(1), frame(3))
+        feed.await_ids(1, 3)
+        venue.connections[0].cut()
+        venue.await_connection(2).send(frame(6))
+        feed.await_ids(1, 3, 6)
+        eventually(lambda: len(feed.gaps.runs) == 2)
+        found = [(run.first_id, run.last_id, run.cause) for _, run in feed.gaps.runs]
+        assert found == [(2, 2, Cause.SEQUENCE), (4, 5, Cause.DISCONNECT)]
+        high_waters = tape.board(topics.HIGH_WATER)
+        eventually(lambda: high_waters.read_all().get(BTC.key, {}).get("trade_id") == 6)
+
+
+def test_a_keeper_that_failed_for_good_ends_the_feed(venue, tape):
+    with Feed(venue, tape) as feed:
+        venue.await_connection(1)
+        feed.gaps.failure = Data(Reason.SCHEMA_CONFLICT, "another ledger")
+        assert eventually(lambda: feed.failure).reason is Reason.SCHEMA_CONFLICT
 
 
 @pytest.mark.parametrize("way", ["close", "cut"])
