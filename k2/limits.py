@@ -132,6 +132,14 @@ WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
 WRITER_PACE_S = 0.1
 ROW_BYTES = 64  # of a decoded row in memory, without vendor_data and optional columns
 
+# Ops tables
+OPS_READ_RECORDS = 100
+OPS_PACE_S = 0.25  # between two looks at the topics
+OPS_ROWS_MAX = 10_000  # not yet committed, before a commit is forced
+OPS_BYTES_MAX = 32 * MIB  # the same
+LETTER_INTERVALS_MAX = 10_000  # of one origin, remembered; older ones are looked up in the lake
+LETTER_ORIGINS_MAX = 1000  # partitions and runs of feeds, remembered; the same
+
 # Verification
 VERIFY_PATIENCE_S = 30.0  # with a tape that gives nothing
 VERIFY_PLACES_MAX = 16  # runs of 65,536 offsets that are looked at row by row
@@ -240,6 +248,8 @@ assert DAY_FILE_ROWS <= BACKFILL_QUEUE_RECORDS_MAX
 assert BACKFILL_STEP_S < BACKFILL_GATHER_S < FEED_ABSENT_S
 assert FEED_WEIGHT_PER_MINUTE < VENUE_WEIGHT_PER_MINUTE_MAX
 assert FEED_MISSING_MAX < LEDGER_GAPS_MAX
+assert DEAD_LETTER_BYTES_MAX <= OPS_BYTES_MAX
+assert LETTER_INTERVALS_MAX <= INTERVALS_PER_KEY_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"

@@ -20,4 +20,4 @@ NEWER_ID = 8
 def comes(monkeypatch):
     """From now on this K2 is the later one."""
     monkeypatch.setattr(schema, "TRADE", NEWER)
-    monkeypatch.setattr(tables, "TRADE", NEWER)
+    monkeypatch.setattr(tables, "TRADES_LAYOUT", replace(tables.TRADES_LAYOUT, event=NEWER))

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
@@ -31,6 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from k2 import limits
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import Settings
+
+Catalog: TypeAlias = SqlCatalog
 
 CATALOG_NAME = "k2"
 _FILE_IO = "k2.lake.catalog.DurableFileIO"

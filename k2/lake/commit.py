@@ -24,12 +24,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.typedef import Identifier
 
 from k2 import limits
 from k2.clock import Clock
@@ -44,6 +46,7 @@ from k2.market.fold import FoldState, to_table
 from k2.market.offsets import OffsetVector
 
 Base: TypeAlias = tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]
+Rows: TypeAlias = TradeColumns | pa.Table
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +76,44 @@ class PartitionBatch:
     partition: int
     start: int
     end: int
-    accepted: tuple[TradeColumns, ...]
+    accepted: tuple[Rows, ...]
     state: FoldState
+
+
+class Store(Protocol):
+    """How rows become files of one table."""
+
+    @property
+    def identifier(self) -> Identifier:
+        """The table's name."""
+        ...
+
+    def check(self, table: Table) -> None:
+        """Refuse a table that is not as K2 made it: Data LAKE_CORRUPT."""
+        ...
+
+    def write(
+        self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
+    ) -> list[DataFile]:
+        """Write the accepted rows of the pieces, durable; `name` is unlike any other commit's."""
+        ...
+
+
+class TradeStore:
+    """`market.trades`."""
+
+    identifier: Identifier = TRADES
+
+    def check(self, table: Table) -> None:
+        """See `Store`."""
+        assert_ours(table)
+
+    def write(
+        self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
+    ) -> list[DataFile]:
+        """See `Store`."""
+        parts = [Part(piece.partition, rows) for piece in pieces for rows in piece.accepted]
+        return write_files(parts, epoch, table, name)
 
 
 @dataclass(frozen=True)
@@ -107,15 +146,30 @@ class _Base:
 
 
 class Committer:
-    """Commits batches of one writer. One thread; another may commit in its place (`excluded`)."""
+    """Commits batches of one writer. One thread; another may commit in its place (`excluded`).
+
+    Args:
+        catalog: where the head is swung.
+        clock: of commit times.
+        tape: which tape the batches are of.
+        writer_id: this process.
+        store: of the table; the trades' when none is named.
+    """
 
     def __init__(
-        self, *, catalog: TableCatalog, clock: Clock, tape: TapeIdentity, writer_id: str
+        self,
+        *,
+        catalog: TableCatalog,
+        clock: Clock,
+        tape: TapeIdentity,
+        writer_id: str,
+        store: Store | None = None,
     ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._tape = tape
         self._writer_id = writer_id
+        self._store: Store = store or TradeStore()
         self._commits = 0
         self._base: _Base | None = None
         self._lock = threading.Lock()
@@ -187,8 +241,8 @@ class Committer:
 
     def _read_base(self) -> _Base:
         with reaching_lake():
-            table = self._catalog.load_table(TRADES)
-        assert_ours(table)
+            table = self._catalog.load_table(self._store.identifier)
+        self._store.check(table)
         return self._base_of(table, None)
 
     def _base_of(self, table: Table, own: tuple[str, Mapping[int, FoldState]] | None) -> _Base:
@@ -207,13 +261,12 @@ class Committer:
     ) -> _Base:
         """Write everything, durable, then swing the head; the new base."""
         name = f"{commit_id}-{attempt}"
-        parts = [Part(piece.partition, rows) for piece in due for rows in piece.accepted]
         states = dict(base.states) | {piece.partition: piece.state for piece in due}
         positions = base.positions
         for piece in due:
             positions = positions.advanced(piece.partition, piece.end)
         with reaching_lake():
-            files = write_files(parts, self._tape.epoch, base.table, name)
+            files = self._store.write(due, self._tape.epoch, base.table, name)
             facts = Carried(
                 positions=positions,
                 counters={p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()},

@@ -151,12 +151,17 @@ def letters_of(
                 offset=int(batch.offset[row]),
                 schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
                 fault=fault,
-                error=_MEANING[fault],
+                error=meaning(fault),
                 at_us=now_us,
                 value=value,
             )
         )
     return letters
+
+
+def meaning(fault: Fault) -> str:
+    """A fault for a person, to be read after the name of the record."""
+    return _MEANING[fault]
 
 
 def from_offset(batch: RawBatch, offset: int) -> RawBatch:

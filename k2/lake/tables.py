@@ -7,7 +7,9 @@ because a retry would rebase a stale writer's batch onto another writer's commit
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
@@ -20,6 +22,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.typedef import Identifier
 from pyiceberg.types import (
     BinaryType,
     DecimalType,
@@ -37,15 +40,13 @@ from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.catalog import reaching_lake
 from k2.lake.evolution import evolve, lacking
-from k2.market.schema import TRADE, Event, Kind
+from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
 
-NAMESPACE = "market"
-TRADES = (NAMESPACE, "trades")
+TRADES = ("market", "trades")
+GAPS = ("ops", "gaps")
+DEAD_LETTERS = ("ops", "dead_letters")
 SORTED_BY = ("symbol", "event_time", "trade_id")
 _NO_RETRIES = "commit.retry.num-retries"
-
-# Bounds of these are kept in the manifests; of other columns nothing, which keeps them small.
-_BOUNDED = ("exchange", "symbol", "trade_id", "event_time", "tape_partition", "tape_offset")
 
 PROPERTIES = {
     "format-version": "2",
@@ -58,7 +59,64 @@ PROPERTIES = {
     "write.parquet.compression-codec": "zstd",
     "write.parquet.compression-level": "1",
     "write.metadata.metrics.default": "none",
-} | {f"write.metadata.metrics.column.{name}": "full" for name in _BOUNDED}
+}
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """A table and how its rows are laid out.
+
+    Attributes:
+        identifier: its name.
+        event: whose columns it has.
+        day_of: the time column by whose day it is partitioned.
+        split_by: columns by whose values it is partitioned besides.
+        sorted_by: the order within a file.
+        bounded: columns whose bounds the manifests keep; of others nothing, which keeps them small.
+    """
+
+    identifier: Identifier
+    event: Event
+    day_of: str
+    split_by: tuple[str, ...]
+    sorted_by: tuple[str, ...]
+    bounded: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As it is written: `market.trades`."""
+        return ".".join(self.identifier)
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Its columns as Arrow knows them."""
+        return arrow_schema(self.event)
+
+
+TRADES_LAYOUT = TableLayout(
+    identifier=TRADES,
+    event=TRADE,
+    day_of="event_time",
+    split_by=("exchange",),
+    sorted_by=SORTED_BY,
+    bounded=("exchange", "symbol", "trade_id", "event_time", "tape_partition", "tape_offset"),
+)
+GAPS_LAYOUT = TableLayout(
+    identifier=GAPS,
+    event=GAP,
+    day_of="recorded",
+    split_by=(),
+    sorted_by=("recorded", "tape_offset"),
+    bounded=("exchange", "symbol", "recorded", "tape_offset"),
+)
+DEAD_LETTERS_LAYOUT = TableLayout(
+    identifier=DEAD_LETTERS,
+    event=DEAD_LETTER,
+    day_of="judged",
+    split_by=(),
+    sorted_by=("judged", "tape_offset"),
+    bounded=("origin", "origin_partition", "origin_offset", "fault", "judged", "tape_offset"),
+)
 
 
 def iceberg_schema(event: Event) -> Schema:
@@ -90,7 +148,12 @@ _ICEBERG: dict[Kind, IcebergType] = {
 
 
 def ensure_tables(catalog: SqlCatalog) -> Table:
-    """The table `market.trades`, made when it does not exist; safe to call from many processes.
+    """The table `market.trades`, made when it does not exist; see `ensure_table`."""
+    return ensure_table(catalog, TRADES_LAYOUT)
+
+
+def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
+    """A table, made when it does not exist; safe to call from many processes.
 
     One that an earlier K2 made is given the optional columns that it lacks (`evolution.py`).
 
@@ -100,54 +163,60 @@ def ensure_tables(catalog: SqlCatalog) -> Table:
     """
     with reaching_lake():
         try:
-            table = catalog.load_table(TRADES)
+            table = catalog.load_table(layout.identifier)
         except NoSuchTableError:
-            table = _create(catalog)
-    _assert_no_retries(table)
-    return evolve(table, iceberg_schema(TRADE))
+            table = _create(catalog, layout)
+    _assert_no_retries(table, layout)
+    return evolve(table, iceberg_schema(layout.event))
 
 
-def _create(catalog: Catalog) -> Table:
+def _create(catalog: Catalog, layout: TableLayout) -> Table:
     with suppress(NamespaceAlreadyExistsError, IntegrityError):  # another process was faster
-        catalog.create_namespace(NAMESPACE)
-    schema = iceberg_schema(TRADE)
-    ids = {name: schema.find_field(name).field_id for name in TRADE.columns}
+        catalog.create_namespace(layout.identifier[:-1])
+    schema = iceberg_schema(layout.event)
+    ids = {name: schema.find_field(name).field_id for name in layout.event.columns}
+    day = f"{layout.day_of.removesuffix('_time')}_day"
+    bounds = {f"write.metadata.metrics.column.{name}": "full" for name in layout.bounded}
     try:
         return catalog.create_table(
-            TRADES,
+            layout.identifier,
             schema=schema,
             partition_spec=PartitionSpec(
-                PartitionField(ids["event_time"], 1000, DayTransform(), "event_day"),
-                PartitionField(ids["exchange"], 1001, IdentityTransform(), "exchange"),
+                PartitionField(ids[layout.day_of], 1000, DayTransform(), day),
+                *(
+                    PartitionField(ids[name], 1001 + number, IdentityTransform(), name)
+                    for number, name in enumerate(layout.split_by)
+                ),
             ),
             sort_order=SortOrder(
-                *(SortField(ids[name], IdentityTransform()) for name in SORTED_BY)
+                *(SortField(ids[name], IdentityTransform()) for name in layout.sorted_by)
             ),
-            properties=PROPERTIES,
+            properties=PROPERTIES | bounds,
         )
     except TableAlreadyExistsError:
-        return catalog.load_table(TRADES)
+        return catalog.load_table(layout.identifier)
 
 
-def assert_ours(table: Table) -> None:
-    """Refuse a table that K2 must not commit to.
+def assert_ours(table: Table, layout: TableLayout | None = None) -> None:
+    """Refuse a table that K2 must not commit to; `market.trades` where no other is named.
 
     Raises:
         Data: LAKE_CORRUPT, naming what differs.
     """
-    _assert_no_retries(table)
-    if missing := lacking(table.schema(), iceberg_schema(TRADE), ".".join(TRADES)):
+    layout = layout or TRADES_LAYOUT
+    _assert_no_retries(table, layout)
+    if missing := lacking(table.schema(), iceberg_schema(layout.event), layout.name):
         names = ", ".join(field.name for field in missing)
         raise Data(
             Reason.LAKE_CORRUPT,
-            f"table {'.'.join(TRADES)} has lost its columns {names}: start again to add them",
+            f"table {layout.name} has lost its columns {names}: start again to add them",
         )
 
 
-def _assert_no_retries(table: Table) -> None:
+def _assert_no_retries(table: Table, layout: TableLayout) -> None:
     if table.properties.get(_NO_RETRIES) != "0":
         raise Data(
             Reason.LAKE_CORRUPT,
-            f"table {'.'.join(TRADES)} must have {_NO_RETRIES}=0: with retries, a batch could be"
+            f"table {layout.name} must have {_NO_RETRIES}=0: with retries, a batch could be"
             " stored twice; set the property and start again",
         )

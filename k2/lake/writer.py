@@ -230,28 +230,42 @@ class _Layout:
     def store(self, rows: pa.Table, name: str, place: tuple[int, str]) -> DataFile:
         """Write rows as one file; see `write_sorted`."""
         content, metadata = _parquet(rows)
-        partition = Record(*place)
-        path = self.table.spec().partition_to_path(partition, self.table.schema())
-        location = self.table.location_provider().new_data_location(f"{path}/{name}.parquet")
-        write_file(self.table.io.new_output(location), content)
-        icebergs = self.table.schema()
-        statistics = data_file_statistics_from_parquet_metadata(
-            metadata,
-            compute_statistics_plan(icebergs, self.table.properties),
-            parquet_path_to_id_mapping(icebergs),
-        )
-        return DataFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=location,
-            file_format=FileFormat.PARQUET,
-            partition=partition,
-            file_size_in_bytes=len(content),
-            sort_order_id=self.table.sort_order().order_id,
-            spec_id=self.table.spec().spec_id,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
+        return stored(self.table, Record(*place), name, content, metadata)
+
+
+def stored(
+    table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
+) -> DataFile:
+    """Write a Parquet file into a table's folder, durable; the file, ready to be appended.
+
+    Args:
+        table: where it will be committed.
+        partition: its values of the table's partition fields.
+        name: unlike any other file's of the partition.
+        content: of the file.
+        metadata: of the content.
+    """
+    icebergs, spec = table.schema(), table.spec()
+    path = spec.partition_to_path(partition, icebergs)
+    location = table.location_provider().new_data_location(f"{path}/{name}.parquet")
+    write_file(table.io.new_output(location), content)
+    statistics = data_file_statistics_from_parquet_metadata(
+        metadata,
+        compute_statistics_plan(icebergs, table.properties),
+        parquet_path_to_id_mapping(icebergs),
+    )
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=location,
+        file_format=FileFormat.PARQUET,
+        partition=partition,
+        file_size_in_bytes=len(content),
+        sort_order_id=table.sort_order().order_id,
+        spec_id=spec.spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
 
 
 def parquet_schema(icebergs: Schema) -> pa.Schema:

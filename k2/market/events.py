@@ -25,6 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
 EVENT_TIME_MIN_US = 1_230_768_000_000_000  # 2009-01-01: no venue K2 knows is older
+TIME_MAX_US = 253_402_300_799_999_999  # the end of the year 9999, which every library can name
 DAY_US = 86_400_000_000
 
 

@@ -113,7 +113,9 @@ def fold(state: FoldState, columns: TradeColumns) -> tuple[FoldState, Bytes]:
     seen = dict(state.seen)
     for instrument, rows in _by_instrument(columns, good):
         before = seen.get(instrument)
-        intervals, new = _accept(before.intervals if before else _NONE_SEEN, columns.trade_id[rows])
+        intervals, new = accept_ids(
+            before.intervals if before else _NONE_SEEN, columns.trade_id[rows]
+        )
         if len(intervals) > limits.INTERVALS_PER_KEY_MAX:
             raise Overloaded(
                 Reason.INTERVALS_FULL,
@@ -159,8 +161,8 @@ def _by_instrument(
     ]
 
 
-def _accept(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """The intervals with `ids` added, and which of them were new, in order."""
+def accept_ids(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """The intervals with `ids` (at least one) added, and which of them were new, in order."""
     above = len(intervals) == 0 or ids[0] > intervals[-1, 1]
     if above and (len(ids) == 1 or bool((np.diff(ids) > 0).all())):
         return _join(intervals, _runs(ids)), np.ones(len(ids), dtype=np.bool_)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from k2 import limits
-from k2.market.events import EVENT_TIME_MIN_US, Fault
+from k2.market.events import EVENT_TIME_MIN_US, TIME_MAX_US, Fault
 from k2.market.instrument import Instrument
 
 
@@ -114,5 +114,5 @@ def check_gap(event: GapEvent) -> Fault:
     if event.filled_at_us is not None:
         times.append(event.filled_at_us)
     ordered = 0 <= event.first_id <= event.last_id < 2**63
-    told = all(EVENT_TIME_MIN_US <= each < 2**63 for each in times)
+    told = all(EVENT_TIME_MIN_US <= each <= TIME_MAX_US for each in times)
     return Fault.NONE if ordered and told else Fault.OUT_OF_RANGE

@@ -229,8 +229,8 @@ class _Follower:
                 self._changed.notify_all()
 
 
-def reader_of(bootstrap: str, topic: str) -> Consumer:
-    """A consumer of partition 0 of a topic, from its start, that says when it reaches the end."""
+def reader_of(bootstrap: str, topic: str, start: int = _OFFSET_BEGINNING) -> Consumer:
+    """A consumer of partition 0 of a topic, by default from its start, that says when it ends."""
     consumer = Consumer(
         configuration(
             bootstrap,
@@ -242,20 +242,20 @@ def reader_of(bootstrap: str, topic: str) -> Consumer:
             queued_max_messages_kbytes=limits.FETCH_QUEUE_BYTES_MAX // limits.KIB,
         )
     )
-    consumer.assign([TopicPartition(topic, 0, _OFFSET_BEGINNING)])
+    consumer.assign([TopicPartition(topic, 0, start)])
     return consumer
 
 
-def read_topic(bootstrap: str, topic: str) -> Iterator[Message]:
-    """Every record of partition 0 of a topic, up to its end at the call.
+def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
+    """Every record of partition 0 of a topic from an offset on, up to its end at the call.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE when the broker is away or falls silent.
     """
-    consumer = reader_of(bootstrap, topic)
+    consumer = reader_of(bootstrap, topic, start or _OFFSET_BEGINNING)
     try:
         end = persist(lambda: log_end(consumer, topic))
-        reached = 0
+        reached = start
         while reached < end:
             messages = consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S)
             for message in messages:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -50,12 +50,14 @@ class RawBatch:
         offset: of each, ascending. int64[n], n > 0
         values: of each; None for a record without one.
         next_offset: the position after the last.
+        headers: of each, where the reader was asked for them.
     """
 
     partition: int
     offset: Int64s
     values: list[bytes | None]
     next_offset: int
+    headers: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -69,6 +71,7 @@ class TapeReader:
 
     def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
         self._topic = tape.topic
+        self._batches = by_partition
         self._positions: dict[int, int] = {}
         self._paused: frozenset[int] = frozenset()
         self._connected = False
@@ -101,6 +104,13 @@ class TapeReader:
         """A reader of these partitions from these offsets, in no group."""
         reader = cls(tape, {"group_id": "k2-assigned"})
         reader._assign(start)
+        return reader
+
+    @classmethod
+    def of_log(cls, tape: TapeSettings, topic: str, start: int) -> TapeReader:
+        """A reader of a topic of one partition from an offset, in no group, with headers."""
+        reader = cls.assigned(tape.model_copy(update={"topic": topic}), {0: start})
+        reader._batches = with_headers
         return reader
 
     @classmethod
@@ -160,7 +170,7 @@ class TapeReader:
         self._check()
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
-        batches = by_partition(messages) if messages else []
+        batches = self._batches(messages) if messages else []
         for batch in batches:
             self._positions[batch.partition] = batch.next_offset
         return batches
@@ -340,3 +350,9 @@ def by_partition(messages: list[Message]) -> list[RawBatch]:
         picked = [values[rows[0]]] if len(rows) == 1 else list(itemgetter(*rows.tolist())(values))
         batches.append(RawBatch(each, chosen, picked, int(chosen[-1]) + 1))
     return batches
+
+
+def with_headers(messages: list[Message]) -> list[RawBatch]:
+    """The messages (at least one, none an error) of a topic of one partition, with headers."""
+    (batch,) = by_partition(messages)
+    return [replace(batch, headers=list(map(Message.headers, messages)))]

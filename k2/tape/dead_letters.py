@@ -7,17 +7,20 @@ committing publishes again: readers take a position once, whatever the number of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from confluent_kafka import Message
+from typing import NamedTuple, TypeAlias
 
 from k2 import limits
-from k2.market.events import Fault
+from k2.market.events import TIME_MAX_US, Fault
 from k2.tape import topics
 from k2.tape.board import read_topic
 from k2.tape.delivery import Delivery, Record
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,18 @@ class DeadLetter:
     error: str
     at_us: int
     value: bytes | None
+
+    @property
+    def name(self) -> str:
+        """What names it everywhere: `topic/epoch/partition/offset`."""
+        return f"{self.topic}/{self.epoch}/{self.partition}/{self.offset}"
+
+
+class Posted(NamedTuple):
+    """A letter and its own offset on the topic of letters."""
+
+    offset: int
+    letter: DeadLetter
 
 
 class DeadLetterOffice:
@@ -71,8 +86,20 @@ class DeadLetterOffice:
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        for message in read_topic(self._bootstrap, self._topic):
-            yield letter_of(message)
+        return (posted.letter for posted in self.read_posted())
+
+    def read_posted(self, start: int = 0) -> Iterator[Posted]:
+        """The letters from an offset on, with their own offsets; see `read_all`.
+
+        A record that is no letter is passed over.
+        """
+        for message in read_topic(self._bootstrap, self._topic, start):
+            offset = message.offset() or 0
+            letter = read_letter(message.headers(), message.value())  # type: ignore[arg-type]
+            if letter is None:
+                _log.warning("%s@%s is no letter", self._topic, offset)
+            else:
+                yield Posted(offset, letter)
 
     def close(self) -> None:
         """Let the connection go; every published letter is acknowledged already."""
@@ -82,7 +109,7 @@ class DeadLetterOffice:
 def _record_of(letter: DeadLetter) -> Record:
     value = letter.value
     return Record(
-        f"{letter.topic}/{letter.epoch}/{letter.partition}/{letter.offset}",
+        letter.name,
         None if value is None else value[: limits.DEAD_LETTER_BYTES_MAX],
         headers_of(letter),
     )
@@ -102,18 +129,24 @@ def headers_of(letter: DeadLetter) -> dict[str, str | bytes | None]:
     }
 
 
-def letter_of(message: Message) -> DeadLetter:
-    """The letter that a message holds."""
-    headers: Any = message.headers() or []  # a list of (name, bytes), whatever was given
-    texts = {name: value.decode() for name, value in headers}
-    return DeadLetter(
-        topic=texts["topic"],
-        epoch=int(texts["epoch"]),
-        partition=int(texts["partition"]),
-        offset=int(texts["offset"]),
-        schema_id=int(texts["schema_id"]) if texts["schema_id"] else None,
-        fault=Fault[texts["fault"]],
-        error=texts["error"],
-        at_us=int(texts["at_us"]),
-        value=message.value(),
-    )
+def read_letter(headers: Headers | None, value: bytes | None) -> DeadLetter | None:
+    """The letter that a message holds; None when it is not one of K2."""
+    try:
+        texts = {name: (content or b"").decode() for name, content in headers or ()}
+        letter = DeadLetter(
+            topic=texts["topic"],
+            epoch=int(texts["epoch"]),
+            partition=int(texts["partition"]),
+            offset=int(texts["offset"]),
+            schema_id=int(texts["schema_id"]) if texts["schema_id"] else None,
+            fault=Fault[texts["fault"]],
+            error=texts["error"],
+            at_us=int(texts["at_us"]),
+            value=value,
+        )
+    except (KeyError, ValueError):
+        return None
+    small = max(letter.epoch, letter.partition) < 2**31 and letter.offset < 2**63
+    positive = min(letter.epoch, letter.partition, letter.offset, letter.at_us) >= 0
+    named = 0 <= (letter.schema_id or 0) < 2**32
+    return letter if small and positive and named and letter.at_us <= TIME_MAX_US else None

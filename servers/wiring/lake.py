@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from typing import Any
 
 from k2.clock import Clock
 from k2.degrade.level import Level
@@ -28,6 +29,7 @@ from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.heartbeat import Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of
+from servers.wiring.ops import OpsTables
 
 PROCESS = "lake"
 GROUP = "k2-lake"
@@ -56,6 +58,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         committer = Committer(
             catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
         )
+        ops = OpsTables(settings, runtime, catalog, admin, letters)
         pump = Pump(
             tape=_tape_end(settings, identity, admin, partitions, letters),
             committer=committer,
@@ -76,27 +79,34 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             process=PROCESS,
             run_id=runtime.run_id,
             addresses={},
-            sample=sampler(settings, runtime.clock, lambda: pump.stats, lambda: maintainer.stats),
+            sample=sampler(
+                settings,
+                runtime.clock,
+                lambda: pump.stats,
+                lambda: {**maintenance_counters(maintainer.stats), **ops.counters()},
+            ),
         )
         heart.start()
         try:
             runtime.emit("serving", addresses={})
+            ops.start()
             with maintained(maintainer, wanted=settings.lake.maintain):
                 pump.run()
         finally:
+            well = ops.stop()
             heart.close()
             catalog.close()
     finally:
         for part in (letters, heartbeats, partitions, admin):
             part.close()
-    return 0
+    return 0 if well else 1
 
 
 def sampler(
     settings: Settings,
     clock: Clock,
     stats: Callable[[], PumpStats],
-    maintenance: Callable[[], MaintainStats] = MaintainStats,
+    more: Callable[[], Mapping[str, Any]],
 ) -> Callable[[], Sample]:
     """What the writer's heart says: its lag, its last commit, and what was done."""
     interval = settings.lake.commit_interval_s
@@ -120,10 +130,16 @@ def sampler(
             "positions": now.positions.encode() if now.positions else "",
             "snapshot_id": str(now.snapshot_id or ""),
             "committed_at_us": now.committed_at_us or 0,
-        } | {f"maintain_{name}": count for name, count in asdict(maintenance()).items()}
+            **more(),
+        }
         return Sample(signals=signals, counters=counters, full=full)
 
     return sample
+
+
+def maintenance_counters(stats: MaintainStats) -> dict[str, Any]:
+    """What maintenance has done, as the heart tells it."""
+    return {f"maintain_{name}": count for name, count in asdict(stats).items()}
 
 
 def identity_of(facts: TapeFacts) -> TapeIdentity:

@@ -15,6 +15,7 @@ from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.market.events import Fault
 from k2.market.gaps import check_gap
 from k2.tape.consumer import RawBatch
+from k2.tape.dead_letters import Posted
 from k2.tape.ledger import Entry
 from k2.tape.topics import TapeFacts
 
@@ -26,6 +27,7 @@ class Log:
     start: int = 0
     values: list = field(default_factory=list)
     keys: list = field(default_factory=list)
+    headers: list = field(default_factory=list)
 
     @property
     def end(self):
@@ -65,24 +67,25 @@ class FakeTape:
             self._away = away
             self.changed.notify_all()
 
-    def append(self, partition, *values, key=b""):
+    def append(self, partition, *values, key=b"", headers=None):
         """Put records on a partition past any producer; the offset after them."""
         with self.changed:
             self.logs[partition].values.extend(values)
             self.logs[partition].keys.extend([key] * len(values))
+            self.logs[partition].headers.extend([headers] * len(values))
             self.changed.notify_all()
             return self.logs[partition].end
 
     def remove_before(self, partition, offset):
         log = self.logs[partition]
         gone = max(0, min(offset, log.end) - log.start)
-        del log.values[:gone], log.keys[:gone]
+        del log.values[:gone], log.keys[:gone], log.headers[:gone]
         log.start += gone
 
     def truncate(self, partition, end):
         log = self.logs[partition]
         keep = max(0, end - log.start)
-        del log.values[keep:], log.keys[keep:]
+        del log.values[keep:], log.keys[keep:], log.headers[keep:]
 
     def recreate(self):
         """Make the topic again: empty, with another id."""
@@ -163,14 +166,14 @@ class FakeProducer:
             raise Invalid(Reason.LIMIT_OUT_OF_BOUNDS, "too large")
         if len(self._queue) >= self._queue_max:
             raise Overloaded(Reason.QUEUE_FULL, "full", retry_after_s=0.01)
-        self._queue.append((key, value, partition, on_ack))
+        self._queue.append((key, value, partition, on_ack, headers))
 
     def poll(self, timeout_s=0.0):
         if self._tape.away:
             return 0
         queue, self._queue = self._queue, []
-        for key, value, partition, on_ack in queue:
-            offset = self._tape.append(partition, value, key=key) - 1
+        for key, value, partition, on_ack, headers in queue:
+            offset = self._tape.append(partition, value, key=key, headers=headers) - 1
             if on_ack is not None:
                 on_ack(offset, None)
         return len(queue)
@@ -185,7 +188,7 @@ class FakeProducer:
     def close(self):
         self.poll()
         queue, self._queue = self._queue, []
-        for *_, on_ack in queue:
+        for *_, on_ack, _headers in queue:
             if on_ack is not None:
                 on_ack(None, Unavailable(Reason.TAPE_UNAVAILABLE, "purged"))
 
@@ -280,7 +283,8 @@ class FakeReader:
             if values:
                 max_records -= len(values)
                 offsets = np.arange(offset, offset + len(values), dtype=np.int64)
-                batches.append(RawBatch(partition, offsets, values, offset + len(values)))
+                headers = log.headers[first : first + len(values)]
+                batches.append(RawBatch(partition, offsets, values, offset + len(values), headers))
                 self._positions[partition] = offset + len(values)
         return batches
 
@@ -342,8 +346,12 @@ class FakeOffice:
         self._tape.letters.extend(letters)
 
     def read_all(self):
+        return (posted.letter for posted in self.read_posted())
+
+    def read_posted(self, start=0):
         self._tape.ask()
-        return iter(list(self._tape.letters))
+        letters = enumerate(list(self._tape.letters))
+        return iter([Posted(offset, letter) for offset, letter in letters if offset >= start])
 
     def close(self):
         pass

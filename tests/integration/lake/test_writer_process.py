@@ -9,8 +9,9 @@ import pytest
 from confluent_kafka import Producer
 
 from k2.lake.catalog import open_catalog
+from k2.lake.ops import view_of
 from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import TRADES, ensure_tables
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, TRADES, ensure_tables
 from k2.market.events import Label, Trade
 from k2.market.instrument import Instrument
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
@@ -92,6 +93,12 @@ class Site:
     def await_rows(self, rows):
         eventually(lambda: self.committed() >= rows, 60)
 
+    def letters(self):
+        """Rows of `ops.dead_letters` that are of this topic."""
+        view = view_of(self.catalog, DEAD_LETTERS_LAYOUT)
+        ours = [("origin", "==", self.settings.tape.topic)]
+        return [*view.newest(["origin_offset", "fault", "value"], ours)]
+
     def verified(self):
         """Exit code and report of `python -m servers verify`."""
         done = subprocess.run(
@@ -133,7 +140,11 @@ def test_every_trade_is_in_the_lake_once_whatever_kills_the_writer(site):
     code, report = site.verified()
     assert (code, report["ok"], report["problems"]) == (0, True, [])
     assert (report["accepted"], report["uncommitted"]) == (total, 0)
-    assert report["dead"] == KILLS * WAVE // 100 + 1
+    dead = KILLS * WAVE // 100 + 1
+    assert report["dead"] == dead
+    letters = site.letters()
+    assert len(letters) == len({row["origin_offset"] for row in letters}) == dead
+    assert {(row["fault"], row["value"]) for row in letters} == {("BAD_MAGIC", b"garbage")}
     assert report["holes_total"] == 0
 
 

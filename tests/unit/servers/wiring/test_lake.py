@@ -6,12 +6,14 @@ from k2.lake.pump import PumpStats
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, Settings
 from k2.tape.topics import TapeFacts
-from servers.wiring.lake import identity_of, sampler
+from servers.wiring.lake import identity_of, maintenance_counters, sampler
 
 
 def sample(tmp_path, stats, interval_s=10.0):
     settings = Settings(data_dir=tmp_path, lake=LakeSettings(commit_interval_s=interval_s))
-    return sampler(settings, ManualClock(100_000_000), lambda: stats)()
+    return sampler(
+        settings, ManualClock(100_000_000), lambda: stats, lambda: {"ops.gaps.rows": 3}
+    )()
 
 
 def test_the_heart_says_what_the_writer_has_done(tmp_path):
@@ -32,14 +34,13 @@ def test_the_heart_says_what_the_writer_has_done(tmp_path):
     assert told.counters["positions"] == "0:3,4"
     assert told.counters["snapshot_id"] == str(2**62)
     assert (told.counters["commits"], told.counters["rows"]) == (2, 10)
+    assert told.counters["ops.gaps.rows"] == 3
 
 
-def test_the_heart_says_what_maintenance_has_done(tmp_path):
-    settings = Settings(data_dir=tmp_path)
-    done = MaintainStats(compactions=3, files_removed=40)
-    told = sampler(settings, ManualClock(), PumpStats, lambda: done)()
-    assert told.counters["maintain_compactions"] == 3
-    assert told.counters["maintain_files_removed"] == 40
+def test_the_heart_says_what_maintenance_has_done():
+    told = maintenance_counters(MaintainStats(compactions=3, files_removed=40))
+    assert told["maintain_compactions"] == 3
+    assert told["maintain_files_removed"] == 40
 
 
 def test_a_writer_that_has_done_nothing_yet_has_a_sample(tmp_path):

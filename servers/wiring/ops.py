@@ -1,0 +1,117 @@
+"""The ops tables' writers, in a thread of the lake's process."""
+
+from __future__ import annotations
+
+import threading
+
+from k2 import limits
+from k2.lake.catalog import Catalog
+from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.intake import Letters
+from k2.lake.ops import OpsStore, view_of
+from k2.lake.ops_events import GapIntake, Intake, LetterIntake
+from k2.lake.ops_pump import Ends, OpsWriter, Reader, run_ops
+from k2.lake.tables import ensure_table
+from k2.market.schema import GAP
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.consumer import TapeReader
+from k2.tape.records import RecordCodec
+from k2.tape.registry import SchemaStore
+from k2.tape.topics import TapeAdmin
+from servers.runtime import Runtime
+
+
+class OpsTables:
+    """Writes `ops.gaps` and `ops.dead_letters` from `start` until the process stops.
+
+    Args:
+        settings, runtime: of the process.
+        catalog, admin, letters: shared with the trades' writer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        catalog: Catalog,
+        admin: TapeAdmin,
+        letters: Letters,
+    ) -> None:
+        self._runtime = runtime
+        schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+        codec = RecordCodec(GAP, schemas)
+        intakes: dict[str, Intake] = {
+            topics.GAPS: GapIntake(topics.GAPS, codec, letters, runtime.clock),
+            topics.DEAD_LETTERS: LetterIntake(topics.DEAD_LETTERS, runtime.clock),
+        }
+        self._writers = {
+            intake.layout.name: OpsWriter(
+                _ends(topic, intake, settings, runtime, catalog, admin),
+                settings.lake.commit_interval_s,
+                runtime.clock,
+            )
+            for topic, intake in intakes.items()
+        }
+        for intake in intakes.values():
+            ensure_table(catalog, intake.layout)
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write; returns at once."""
+        self._failed = True  # until the thread has ended well
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Have what is there committed, within `limits.DRAIN_S`; whether there was no defect."""
+        self._runtime.stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(limits.DRAIN_S)
+        return self._thread.is_alive() or not self._failed
+
+    def counters(self) -> dict[str, int | str]:
+        """What was done, for the heartbeat."""
+        counters: dict[str, int | str] = {}
+        for name, writer in self._writers.items():
+            stats = writer.stats
+            counters |= {f"{name}.rows": stats.rows, f"{name}.failures": stats.failures}
+            if stats.halted:
+                counters[f"{name}.halted"] = stats.halted
+        return counters
+
+    def _run(self) -> None:
+        try:
+            run_ops(list(self._writers.values()), self._runtime.stopping)
+            self._failed = False
+        finally:  # a defect ends the process, as one of the trades' writer does
+            self._runtime.stopping.set()
+
+
+def _ends(
+    topic: str,
+    intake: Intake,
+    settings: Settings,
+    runtime: Runtime,
+    catalog: Catalog,
+    admin: TapeAdmin,
+) -> Ends:
+    def committer(identity: TapeIdentity) -> Committer:
+        return Committer(
+            catalog=catalog,
+            clock=runtime.clock,
+            tape=identity,
+            writer_id=runtime.run_id,
+            store=OpsStore(intake.layout),
+        )
+
+    def read_from(start: int) -> Reader:
+        return TapeReader.of_log(settings.tape, topic, start)
+
+    return Ends(
+        facts=lambda: admin.facts(topic),
+        read_from=read_from,
+        committer=committer,
+        view=lambda: view_of(catalog, intake.layout),
+        intake=intake,
+    )
