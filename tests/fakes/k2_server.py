@@ -475,6 +475,27 @@ class _Platform(_Service, platform_service_pb2_grpc.PlatformServiceServicer):
             )
         )
 
+    def Compact(self, request, context):
+        self.server.enter("Compact", context)
+        answer = platform_service_pb2.CompactResponse
+        yield answer(
+            progress=platform_service_pb2.MaintenanceProgress(message="merging", done=1, total=2)
+        )
+        yield answer(
+            result=platform_service_pb2.CompactResult(
+                merges=2, files_merged=16, rows_rewritten=2**40, message="16 files became 2"
+            )
+        )
+
+    def ExpireSnapshots(self, request, context):
+        self.server.enter("ExpireSnapshots", context)
+        self.server.requests.append(request)
+        yield platform_service_pb2.ExpireSnapshotsResponse(
+            result=platform_service_pb2.ExpireSnapshotsResult(
+                snapshots_dropped=3, snapshots_kept=7, files_waiting=9, message="3 dropped"
+            )
+        )
+
 
 def _register(server, target):
     query_service_pb2_grpc.add_QueryServiceServicer_to_server(_Query(server), target)

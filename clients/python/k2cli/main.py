@@ -20,6 +20,7 @@ from k2cli import (
     doctor,
     down,
     gaps,
+    maintain,
     record,
     reports,
     screen,
@@ -85,6 +86,8 @@ for command in (
     backup.restore,
     gaps.gaps,
     backfill.backfill,
+    maintain.compact,
+    maintain.expire,
 ):
     k2.add_command(command)
 

@@ -274,19 +274,57 @@ class Client:
             deadline_s: how long it may take. It is not tried again.
         """
         request = platform_service_pb2.VerifyIntegrityRequest()
+        result = self._worked(self._platform.VerifyIntegrity, request, progress, deadline_s)
+        return _verification(result)
+
+    def compact(
+        self,
+        progress: Callable[[str, int, int], None] | None = None,
+        deadline_s: float = VERIFY_DEADLINE_S,
+    ) -> records.Compaction:
+        """Merge small files of the lake until nothing is worth merging; no row changes.
+
+        Args:
+            progress: is told what is being done, how many merges are done, and of how many.
+            deadline_s: how long it may take. It is not tried again; what was merged stays.
+        """
+        request = platform_service_pb2.CompactRequest()
+        result = self._worked(self._platform.Compact, request, progress, deadline_s)
+        return record(records.Compaction, result)
+
+    def expire(
+        self, older_than: Time | None = None, deadline_s: float = VERIFY_DEADLINE_S
+    ) -> records.Expiry:
+        """Drop snapshots, and remove files that nothing has named for the grace.
+
+        Args:
+            older_than: snapshots committed before this time are dropped; unset: none.
+            deadline_s: how long it may take. It is not tried again.
+        """
+        request = platform_service_pb2.ExpireSnapshotsRequest()
+        if older_than is not None:
+            request.older_than_time.CopyFrom(timestamp(to_us(older_than)))
+        result = self._worked(self._platform.ExpireSnapshots, request, None, deadline_s)
+        return record(records.Expiry, result)
+
+    def _worked(
+        self,
+        method: grpc.UnaryStreamMultiCallable[Any, Any],
+        request: Message,
+        progress: Callable[[str, int, int], None] | None,
+        deadline_s: float,
+    ) -> Any:  # noqa: ANN401 the result of any long work
+        """What long work ends with."""
         try:
-            events = self._platform.VerifyIntegrity(
-                request, timeout=deadline_s, metadata=self._metadata
-            )
-            for event in events:
+            for event in method(request, timeout=deadline_s, metadata=self._metadata):
                 if event.HasField("result"):
-                    return _verification(event.result)
+                    return event.result
                 if progress is not None:
                     step = event.progress
                     progress(step.message, step.done, step.total)
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
-        raise Internal("INTERNAL", "the verification ended without a result")
+        raise Internal("INTERNAL", "the work ended without a result")
 
     def _pages(self, method: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any) -> Iterator[Any]:  # noqa: ANN401 of any list call
         while True:

@@ -234,3 +234,29 @@ class Verification:
     exit_code: int
     message: str
     report: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What merging small files did."""
+
+    merges: int
+    files_merged: int
+    rows_rewritten: int
+    abandoned: int
+    files_total: int
+    bytes_total: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """What dropping snapshots and removing files did."""
+
+    snapshots_dropped: int
+    snapshots_kept: int
+    files_removed: int
+    bytes_removed: int
+    files_waiting: int
+    bytes_waiting: int
+    message: str

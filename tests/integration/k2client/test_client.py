@@ -230,3 +230,15 @@ def test_verify_reports_progress_and_the_outcome(k2, server):
     assert seen == [("folding", 5, 10)]
     server.verify_ok = False
     assert k2.verify().report == {"ok": False, "holes": []}
+
+
+def test_maintenance_reports_progress_and_what_it_did(k2, server):
+    seen = []
+    found = k2.compact(progress=lambda *step: seen.append(step))
+    assert (found.merges, found.files_merged, found.rows_rewritten) == (2, 16, 2**40)
+    assert seen == [("merging", 1, 2)]
+    assert k2.expire().snapshots_dropped == 3
+    assert not server.requests[-1].HasField("older_than_time")
+    found = k2.expire(older_than="2021-01-08")
+    assert (found.snapshots_kept, found.files_waiting, found.message) == (7, 9, "3 dropped")
+    assert server.requests[-1].older_than_time.ToMicroseconds() == 1_610_064_000_000_000

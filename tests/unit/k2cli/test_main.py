@@ -26,6 +26,8 @@ def test_without_a_command_it_helps(k2):
         "feeds",
         "record",
         "verify",
+        "compact",
+        "expire",
     ],
 )
 def test_every_command_takes_a_data_directory_and_explains_itself(k2, name):

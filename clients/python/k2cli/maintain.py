@@ -1,0 +1,78 @@
+"""`k2 compact` and `k2 expire`: maintenance of the lake, which it also does by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from k2cli import documents, options, screen
+from k2cli.spawned import Event
+from k2cli.tools import run_tool
+from k2client import times
+from k2client.errors import Invalid
+
+
+@click.command()
+@options.as_json
+@options.data_dir
+@click.pass_context
+def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
+    """Merge small files of the lake, until nothing is worth merging.
+
+    No row comes, goes or changes, and queries read on. The lake does the same by itself.
+    """
+    context.exit(_done(["compact"], as_json, data_dir))
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    metavar="AGE|TIME",
+    help="Drop snapshots committed longer ago (`7d`) or before (`2026-01-31`).  [default: none]",
+)
+@options.as_json
+@options.data_dir
+@click.pass_context
+def expire(
+    context: click.Context, older_than: str | None, as_json: bool, data_dir: Path | None
+) -> None:
+    """Drop old snapshots, and remove files that nothing has named for the grace.
+
+    The newest snapshot stays, and those that are tagged. Files that only dropped snapshots named
+    wait until no query can be reading them.
+    """
+    task = ["expire"] if older_than is None else ["expire", str(before_us(older_than))]
+    context.exit(_done(task, as_json, data_dir))
+
+
+def before_us(text: str) -> int:
+    """An age or a time as a time in microseconds since 1970.
+
+    Raises:
+        Invalid: BAD_REQUEST when it is neither.
+    """
+    try:
+        age_us = times.duration_us(text)
+    except Invalid:
+        return max(0, times.to_us(text))
+    return max(0, time.time_ns() // 1000 - age_us)
+
+
+def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
+    """Have it done and show what was; the exit code."""
+    found: dict[str, Any] = {}
+
+    def take(event: Event) -> None:
+        found.update({name: value for name, value in event.items() if name != "event"})
+
+    code = run_tool("maintain", task, options.directory_of(data_dir), take)
+    if found and as_json:
+        click.echo(documents.text(found))
+    elif found:
+        click.echo(f"ok: {found.pop('message', '')}")
+        screen.table([name.replace("_", " ") for name in found], [[*found.values()]])
+    return code
