@@ -54,7 +54,7 @@ class Site:
         now = self.lake.clock.now_us()
         batch = piece(
             0,
-            range(start, start + ROWS),
+            [one // len(SYMBOLS) for one in range(start, start + ROWS)],  # contiguous a symbol
             start=start,
             state=self.state,
             symbol=[SYMBOLS[one % len(SYMBOLS)] for one in range(ROWS)],
@@ -123,8 +123,8 @@ def measured(commits: int) -> list[tuple[int, list[tuple[str, float, str]]]]:
             if site.number in stops:
                 found.append((site.number, site.figures()))
                 print(*found[-1], file=sys.stderr, flush=True)
-        ids = [row[0] for row in site.lake.rows("trade_id")]
-        assert ids == list(range(site.number * ROWS)), "a row was lost or doubled"
+        offsets = [row[0] for row in site.lake.rows("tape_offset")]
+        assert offsets == list(range(site.number * ROWS)), "a row was lost or doubled"
         site.lake.close()
     return found
 
