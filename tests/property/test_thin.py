@@ -92,3 +92,21 @@ def test_a_clock_that_is_wrong_drops_no_more_than_it_may(skew):
     kept = thinned(commits, max(commits.values()) + skew * SECOND)
     assert limits.SNAPSHOTS_NEWEST_KEPT <= len(kept) <= limits.SNAPSHOTS_KEPT_MAX
     assert 199 in kept
+
+
+def test_a_week_of_commits_is_bounded_and_can_be_asked_about():
+    """A commit a minute; of each day, and each hour of the last, the last is there."""
+    kept, everything = {}, {}
+    for number in range(7 * 1440):
+        at = NOW + number * 60 * SECOND
+        everything[number] = kept[number] = at
+        if gone := superfluous(kept, at):
+            for one in gone:
+                del kept[one]
+        assert len(kept) <= limits.SNAPSHOTS_KEPT_MAX
+    end, times_kept = at, set(kept.values())
+    day, hour = 86_400 * SECOND, 3600 * SECOND
+    for midnight in range(NOW // day * day + day, end, day):
+        assert max(one for one in everything.values() if one < midnight) in times_kept
+    for full in range((end - 10 * hour) // hour * hour, end, hour):
+        assert max(one for one in everything.values() if one < full) in times_kept

@@ -2,12 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from k2 import limits
 from k2.errors import Unavailable
 from k2.lake.catalog import local_path
 from k2.lake.reach import Reach
 from k2.lake.sweep import Swept
+from k2.settings import LakeSettings
 from tests.lake_world import Crash, FaultyCatalog, piece
 
 GRACE = limits.SWEEP_GRACE_S
@@ -216,3 +218,8 @@ def test_two_sweepers_at_once_do_no_harm(worn):
     swept = worn.maintainer("three", catalog).sweep()
     assert swept.removed == len(gone)
     assert ids(worn) == list(range(8))
+
+
+def test_a_grace_shorter_than_a_query_is_refused():
+    with pytest.raises(ValidationError):
+        LakeSettings(sweep_grace_s=limits.STREAM_S)
