@@ -198,12 +198,14 @@ def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Pla
 
     Args:
         request: what is asked, with `last` resolved.
-        lake: the snapshot asked for, or any newer one.
+        lake: the snapshot asked for, or any newer one; of an older one the plan says what it lacks.
         end: positions of the snapshot asked for.
     """
     files = lake.files.within(request.range).of(request.symbols, request.exchanges)
     ends = {p: stop for p, stop in enumerate(end.offsets) if lake.positions[p] > stop}
-    return Plan(request.range, {}, files, ends, (), skips_lake=False, missing=())
+    behind = tuple(p for p, stop in enumerate(end.offsets) if lake.positions[p] < stop)
+    missing = (Missing(Lack.LAKE, behind),) if behind else ()
+    return Plan(request.range, {}, files, ends, (), skips_lake=False, missing=missing)
 
 
 def plan_union(

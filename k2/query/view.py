@@ -12,9 +12,10 @@ Rows below E never change, so the answer does not either, whatever became of fil
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -207,15 +208,15 @@ class QueryView:
         lake = self._lake.covering(token)
         if lake is not None:
             return lake
-        published = self._lake.published()
-        end, missing = self._end(request, published)
-        if not missing and not end.covers(token.end):
-            raise NotFound(
-                Reason.OUT_OF_RANGE,
-                f"the read token ends at {token.end.encode()}, the tape at {end.encode()}: it lost"
-                " records, or was restored from before the token",
-            )
-        return published
+        with contextlib.suppress(*((Unavailable,) if request.allow_partial else ())):
+            end = OffsetVector(token.end.epoch, self._ends())
+            if not end.covers(token.end):
+                raise NotFound(
+                    Reason.OUT_OF_RANGE,
+                    f"the read token ends at {token.end.encode()}, the tape at {end.encode()}: it"
+                    " lost records, or was restored from before the token",
+                )
+        return self._lake.published()
 
     def open(self, request: TradesRequest, snapshot_id: int, end: OffsetVector) -> OpenQuery:
         """Get ready to answer what `plan` fixed, in this process or another.
@@ -251,8 +252,14 @@ class QueryView:
         self, request: TradesRequest, lake: PlannableSnapshot, end: OffsetVector
     ) -> OpenQuery:
         plan = plan_lake(request, lake.facts, end)
+        parts = list(self._accepted(request, plan, waited=True))
         holes = holes_of(self._lake.states(lake), self._asked(request).instruments, request.range)
-        return OpenQuery(request, plan, {}, self._provenance(request, lake, end, holes))
+        provenance = replace(
+            self._provenance(request, lake, end, holes),
+            completeness=completeness(holes, parts),
+            missing=tuple(parts),
+        )
+        return OpenQuery(request, plan, {}, provenance)
 
     def _union(
         self,
@@ -265,14 +272,7 @@ class QueryView:
     ) -> OpenQuery:
         asked = self._asked(request)
         view, plan, lake = self._best_plan(request, asked, lake, end)
-        parts = [*missing]
-        for one in plan.missing:
-            if one.lack is Lack.BEHIND and not waited:
-                continue
-            failure = failure_of(one, self._tail.failure)
-            if not request.allow_partial:
-                raise failure
-            parts.append(part_of(one, failure))
+        parts = [*missing, *self._accepted(request, plan, waited=waited)]
         to_now = request.consistency is Consistency.UNION
         states = self._tail.states() if to_now else self._states_at(end, lake, asked)
         holes = holes_of(states, asked.instruments, request.range) if states is not None else None
@@ -283,6 +283,18 @@ class QueryView:
             missing=tuple(parts),
         )
         return OpenQuery(request, plan, view.held, provenance)
+
+    def _accepted(
+        self, request: TradesRequest, plan: Plan, *, waited: bool
+    ) -> Iterator[MissingPart]:
+        """What a plan lacks, where the caller accepts that; else the first of it is the error."""
+        for one in plan.missing:
+            if one.lack is Lack.BEHIND and not waited:
+                continue
+            failure = failure_of(one, self._tail.failure)
+            if not request.allow_partial:
+                raise failure
+            yield part_of(one, failure)
 
     def _states_at(
         self, end: OffsetVector, lake: PlannableSnapshot, asked: Asked

@@ -52,6 +52,13 @@ def ids(made):
     return [one.chunk_id for one in made.chunks]
 
 
+def test_an_older_snapshot_than_the_one_asked_for_lacks_rows_and_says_so():
+    made = plan_lake(ALL, LAKE, OffsetVector(0, (200,)))
+    assert made.missing == ()
+    above = plan_lake(ALL, LAKE, OffsetVector(0, (LAKE.positions[0] + 1,)))
+    assert above.missing == (Missing(Lack.LAKE, (0,)),)
+
+
 def test_the_lake_answers_below_the_snapshot_and_the_tail_from_there_on():
     made = plan()
     assert made.cuts == {0: PartitionCut(0, 200, 300)}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
@@ -331,6 +333,21 @@ def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient
         stack.view.maintain()
         eventually(lambda: not stack.tail.released())
         assert stack.ids(symbols=("ADAUSDT",)) == list(range(2000))
+
+
+def test_a_server_that_cannot_reach_as_far_as_the_ticket_refuses(stack):
+    stack.send("BTCUSDT", [1, 2])
+    planner = LakeSide(stack.snapshots, PARTITIONS, stack.tape.topic_id)  # of another server, which sees the commit
+    stack.commit()
+    planned = planner.refresh()
+    request = TradesRequest(symbols=BTC, consistency=Consistency.COMMITTED)
+    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+    end = planned.facts.positions
+    with pytest.raises(Unavailable) as caught:
+        stack.view.open(request, planned.snapshot_id, end)
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+    opened = stack.view.open(replace(request, allow_partial=True), planned.snapshot_id, end)
+    assert [one.part for one in opened.provenance.missing] == ["lake"]
 
 
 def test_what_a_full_tail_let_go_a_snapshot_of_meanwhile_has(tmp_path, impatient):
