@@ -103,7 +103,7 @@ class Asker:
         self.view = QueryView(
             lake=LakeSide(self._snapshots, len(world.tape.logs), "1"),
             tail=self.tail,
-            ends=lambda: Admin(process, world.tape).log_ends("trades", len(world.tape.logs)),
+            ends=self._ends,
             placement=self._placement(),
             clock=process,
             source="simulated",
@@ -170,6 +170,8 @@ class Asker:
         lost = self.world.chaos.struck is not None
         union = request.consistency is Consistency.UNION and not lost
         promised = acknowledged if union else committed
+        if planned.provenance.missing:
+            return
         covers = all(e >= p for e, p in zip(planned.end.offsets, promised, strict=True))
         require(covers, "E lies too low", request, planned.end, promised)
 
@@ -194,12 +196,12 @@ class Asker:
         opened = self._tried(lambda: self.view.open(request, planned.snapshot_id, planned.end))
         if not opened:
             return False
-        self.world.store.unfold(opened.plan.files.paths)
         answer = self.world.executor.run(opened)
         table = pa.Table.from_batches(list(answer), schema=answer.schema)
         rows = rows_of(table)
         self.world.note(self.process.identity, f"answers {len(rows)} rows below {planned.end}")
-        self.world.oracle.answered(request, planned.end.offsets, rows)
+        missing = opened.provenance.missing
+        self.world.oracle.answered(request, planned.end.offsets, rows, missing)
         return True
 
     def ask(self, request):
@@ -239,6 +241,10 @@ class Asker:
             finally:
                 self._nesting = False
 
+    def _ends(self):
+        self._meanwhile()
+        return Admin(self.process, self.world.tape).log_ends("trades", len(self.world.tape.logs))
+
     def _request(self):
         chance, world = self.world.chance, self.world
         symbols = world.venue.symbols
@@ -248,6 +254,7 @@ class Asker:
             range=self._range(),
             limit=int(chance.integers(1, 50)) if chance.random() < 0.4 else None,
             order=Order.DESC if chance.random() < 0.5 else Order.ASC,
+            allow_partial=bool(chance.random() < 0.2),
         )
         return self._pinned(request) if chance.random() < 0.25 else request
 

@@ -43,9 +43,9 @@ class Runs:
             setattr(limits, name, value)
         self._executor.close()
 
-    def run(self, seed, parts=None):
-        """One world; it, and what went wrong."""
-        world = World(seed, self._executor, self._folder, parts)
+    def run(self, seed, parts=None, **fields):
+        """One world (see there); it, and what went wrong."""
+        world = World(seed, self._executor, self._folder, parts, **fields)
         try:
             world.run()
         except (Exception, Violation) as error:  # noqa: BLE001 whatever it is, it is the finding

@@ -15,6 +15,7 @@ from k2.lake.catalog import local_path
 from tests.sim.process import STALL_S
 
 WRITE_S = 0.0001
+READ_FROM_DISK = ".parquet"  # DuckDB knows no other files
 
 
 class Store:
@@ -37,26 +38,23 @@ class Store:
     def write(self, location, content, *, torn):
         path = local_path(location)
         self.files[path] = content
+        if path.endswith(READ_FROM_DISK) and not torn:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_bytes(content)
         (self.torn.add if torn else self.torn.discard)(path)
 
     def delete(self, location):
         self.read(location)
-        del self.files[local_path(location)]
-        self.torn.discard(local_path(location))
+        path = local_path(location)
+        del self.files[path]
+        self.torn.discard(path)
+        Path(path).unlink(missing_ok=True)
 
     def lose_power(self):
         """What was not synced is gone."""
         for path in self.torn:
             del self.files[path]
         self.torn.clear()
-
-    def unfold(self, locations):
-        """Write files to the real disk, for readers that know no other."""
-        for location in locations:
-            path = Path(local_path(location))
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self.read(location))
 
 
 class Files(FileIO):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.sim.runs import Runs
 
-SEEDS = range(6)
+SEEDS = range(5)
 
 
 @pytest.fixture(scope="module")

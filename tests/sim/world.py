@@ -11,6 +11,7 @@ refuse by name, and the lake must be what it was.
 
 import hashlib
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,12 +52,13 @@ class World:
         executor: runs queries; shared by all worlds.
         folder: where files are unfolded for it.
         parts: what its processes are made of.
+        fields: those of its swarm that are not left to chance.
     """
 
-    def __init__(self, seed, executor, folder, parts=None):
+    def __init__(self, seed, executor, folder, parts=None, **fields):
         self.seed = seed
         self.chance = np.random.default_rng(seed)
-        self.swarm = drawn(self.chance)
+        self.swarm = replace(drawn(self.chance), **fields)
         self.executor = executor
         self.scheduler = Scheduler()
         self.events = deque(maxlen=EVENTS_SHOWN)
