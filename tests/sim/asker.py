@@ -150,14 +150,22 @@ class Asker:
     def _plan(self):
         if len(self.world.planned) >= PENDING_MAX:
             return
-        acknowledged, committed = self.world.reference.ends(), self.world.oracle.positions
         request = self._request()
+        promised = self._promised(request)
         planned = self._tried(lambda: self.view.plan(request))
         if planned:
-            self._judge_end(request, planned, acknowledged, committed)
+            self._judge_end(request, planned, promised)
             self.world.planned.append(planned)
 
-    def _judge_end(self, request, planned, acknowledged, committed):
+    def _promised(self, request):
+        """Where the tape must reach for an answer to hold all that was acknowledged before."""
+        if request.consistency is not Consistency.UNION:
+            return self.world.oracle.positions
+        if self.world.chaos.struck is None:
+            return self.world.reference.ends()
+        return self.tail.position().offsets  # the tape lost the rest: nobody knows how much
+
+    def _judge_end(self, request, planned, promised):
         """E covers all that the question promises."""
         snapshots = {one.snapshot_id: one for one in self.world.oracle.snapshots}
         if request.consistency is Consistency.AS_OF:
@@ -167,9 +175,6 @@ class Asker:
             require(any(a == f for a, f in zip(asked, found, strict=True)), "as of", asked, found)
             require(planned.end == known.positions, "as of", planned.end, known.positions)
             return
-        lost = self.world.chaos.struck is not None
-        union = request.consistency is Consistency.UNION and not lost
-        promised = acknowledged if union else committed
         if planned.provenance.missing:
             return
         covers = all(e >= p for e, p in zip(planned.end.offsets, promised, strict=True))
