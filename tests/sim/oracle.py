@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
+from pyiceberg.table.snapshots import Operation
 
 from k2.lake.catalog import local_path
 from k2.lake.snapshot import current_of, read_states
@@ -72,26 +73,33 @@ class Oracle:
         after = snapshot.positions.offsets
         if self.snapshots:
             parent = self.snapshots[-1]
+            if snapshot.snapshot_id == parent.snapshot_id:
+                return  # other metadata changed
             require(snapshot.parent_id == parent.snapshot_id, "a commit is not on the head")
             require(snapshot.committed_at_us > parent.committed_at_us, "commit times go back")
         moved = all(high >= low for low, high in zip(before, after, strict=True))
         require(moved, "positions moved back", before, after)
-        self._rows(metadata, before, after)
+        self._rows(metadata.current_snapshot(), before, after)
         self._published(snapshot, after)
         self._letters(before, after)
         self.snapshots.append(snapshot)
         self._world.note("lake", f"holds {after}")
 
-    def _rows(self, metadata, before, after):
-        head = metadata.current_snapshot()
-        added = [
-            entry.data_file.file_path
-            for manifest in head.manifests(self._files)
-            if manifest.added_snapshot_id == head.snapshot_id
+    def _rows(self, head, before, after):
+        """An append adds the rows between; whatever rewrites files must hold all of them."""
+        appends = head.summary.operation is Operation.APPEND
+        manifests = head.manifests(self._files)
+        if appends:
+            manifests = [one for one in manifests if one.added_snapshot_id == head.snapshot_id]
+        entries = [
+            entry
+            for manifest in manifests
             for entry in manifest.fetch_manifest_entry(self._files)
-            if entry.snapshot_id == head.snapshot_id
+            if not appends or entry.snapshot_id == head.snapshot_id
         ]
-        same(self.read(added), self._world.reference.accepted(before, after))
+        start = before if appends else (0,) * len(after)
+        want = self._world.reference.accepted(start, after)
+        same(self.read([entry.data_file.file_path for entry in entries]), want)
 
     def _published(self, snapshot, after):
         states = read_states(self._files, snapshot)

@@ -9,8 +9,9 @@ from tests.sim.oracle import Violation
 from tests.sim.world import World
 
 # So small that a short history meets them: snapshots leave the metadata, manifests are merged,
-# file lists and manifests are forgotten.
+# file lists and manifests are forgotten, a writer stops reading while its commits fail.
 SMALL = {
+    "COMMIT_ROWS_MAX": 100,
     "SNAPSHOTS_KEPT_MAX": 7,
     "MANIFESTS_TO_MERGE": 3,
     "FILE_LISTS_KEPT": 3,
