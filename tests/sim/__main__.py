@@ -4,7 +4,6 @@ A failing seed fails again, alike: `python -m tests.sim --first SEED --seeds 1 -
 """
 
 import argparse
-import logging
 import sys
 import tempfile
 import traceback
@@ -24,7 +23,6 @@ def main(argv=None):
     parser.add_argument("--events", action="store_true", help="print the last events of each seed")
     parser.add_argument("--keep-going", action="store_true", help="go on after a seed that fails")
     asked = parser.parse_args(argv)
-    logging.disable(logging.CRITICAL)  # K2 logs every fault that it meets: they are many
     clock = SystemClock()
     began_s, failed, done, switches = clock.monotonic_s(), 0, 0, 0
     with tempfile.TemporaryDirectory() as folder, Runs(Path(folder)) as runs:
@@ -43,6 +41,9 @@ def main(argv=None):
                 print(*world.events, sep="\n")
             if failed and not asked.keep_going:
                 break
+        print(
+            "K2 said:", *(f"{count:7} {what}" for what, count in runs.said.most_common()), sep="\n"
+        )
     took_s = clock.monotonic_s() - began_s
     print(
         f"{done} seeds from {asked.first}, {failed} failed; {took_s:.1f} s,"

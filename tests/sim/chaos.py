@@ -63,9 +63,10 @@ class Chaos:
         setattr(what, name, False)
 
     def _rebalance(self):
-        names = [process.name for process in self.world.writers]
-        count = len(self.world.tape.logs)
-        self.world.tape.share([str(name) for name in self.world.chance.choice(names, count)])
+        world, names = self.world, [process.name for process in self.world.writers]
+        owners = [str(name) for name in world.chance.choice(names, len(world.tape.logs))]
+        deaf = str(world.chance.choice(names)) if world.happens("tape.deaf") else None
+        world.tape.share(owners, deaf)
 
     def _jump(self):
         processes = self.world.processes

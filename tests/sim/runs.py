@@ -1,12 +1,16 @@
 """Runs worlds one after the other, with what they share."""
 
+import logging
 import shutil
+from collections import Counter
 
 from k2 import limits
 from k2.clock import ManualClock
 from k2.query.execute import Executor
 from tests.sim.oracle import Violation
 from tests.sim.world import World
+
+LOG = logging.getLogger("k2")
 
 # So small that a short history meets them: snapshots leave the metadata, manifests are merged,
 # file lists and manifests are forgotten, a writer stops reading while its commits fail.
@@ -19,11 +23,25 @@ SMALL = {
 }
 
 
+class Said(logging.Handler):
+    """Counts what K2 logs: it names the hard paths, so the counts tell which were taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = Counter()
+
+    def emit(self, record):
+        self.times[record.msg] += 1
+
+
 class Runs:
     """See the module; limits are small while one is open, and one query executor serves all.
 
     Args:
         folder: for the files that a query reads.
+
+    Attributes:
+        said: how often K2 logged each message.
     """
 
     def __init__(self, folder):
@@ -33,15 +51,23 @@ class Runs:
             clock=ManualClock(), warehouse=f"file://{folder}", temp_dir=folder / "tmp", threads=1
         )
         self._limits = {name: getattr(limits, name) for name in SMALL}
+        self._said = Said()
+        self.said = self._said.times
 
     def __enter__(self):
         for name, value in SMALL.items():
             setattr(limits, name, value)
+        LOG.addHandler(self._said)
+        LOG.setLevel(logging.WARNING)
+        LOG.propagate = False  # every fault that K2 meets is logged: they are many
         return self
 
     def __exit__(self, *_):
         for name, value in self._limits.items():
             setattr(limits, name, value)
+        LOG.removeHandler(self._said)
+        LOG.setLevel(logging.NOTSET)
+        LOG.propagate = True
         self._executor.close()
 
     def run(self, seed, parts=None, **fields):

@@ -20,6 +20,7 @@ CHANCES = {
     "catalog.busy": (0.02, 0.4),
     "catalog.late": (0.02, 0.2),  # no reply, and it lands, or not, some time later
     "tape.silent": (0.02, 0.4),  # a fetch that returns nothing
+    "tape.deaf": (0.3, 1.0),  # a writer does not hear that its partitions were given to another
     "tape.short": (0.05, 0.8),  # a fetch that returns few records
     "tape.ack_lost": (0.005, 0.1),  # the producer sends it again
     "tape.error": (0.01, 0.2),  # a request that fails
@@ -35,7 +36,7 @@ CHANCES = {
 }
 # Things that somebody does to the world every so many seconds.
 EVERY_S = {
-    "rebalance": (2.0, 30.0),
+    "rebalance": (1.0, 30.0),
     "tape.away": (10.0, 60.0),
     "catalog.away": (10.0, 60.0),
     "disk.full": (10.0, 60.0),

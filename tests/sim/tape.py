@@ -18,6 +18,7 @@ class SimTape(FakeTape):
     Attributes:
         on_append: told of every record, in the order of its partition.
         owners: which writer the group gives each partition to.
+        deaf: which writer does not hear of it, until the next time.
     """
 
     def __init__(self, partitions, on_append):
@@ -25,14 +26,16 @@ class SimTape(FakeTape):
         self.on_append = on_append
         self.generation = 0
         self.owners = {}
+        self.deaf = None
 
     def append(self, partition, *values, key=b""):
         for value in values:
             self.on_append(partition, value)
         return super().append(partition, *values, key=key)
 
-    def share(self, owners):
-        """The group gives its partitions to these, one owner for each."""
+    def share(self, owners, deaf=None):
+        """The group gives its partitions to these, one owner for each; one may not hear of it."""
+        self.deaf = deaf
         self.owners = dict(enumerate(owners))
         self.generation += 1
 
@@ -70,6 +73,8 @@ class Member(Reader):
     def _share(self):
         """Hear of a new sharing only now, long after it was made perhaps."""
         while self._generation != self._tape.generation:
+            if self._owned and self._tape.deaf == self._process.name:
+                return  # it goes on reading what is no longer its own
             self._generation = self._tape.generation
             if self._owned:
                 self._on_revoke(self._owned)
