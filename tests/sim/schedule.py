@@ -17,12 +17,8 @@ class Killed(BaseException):
     """The process is dead."""
 
 
-class Stuck(AssertionError):
-    """Nothing moves any more."""
-
-
 def shut():
-    """A lock that whoever acquires it waits for somebody to release."""
+    """A lock that is taken: whoever acquires it waits until somebody releases it."""
     lock = threading.Lock()
     lock.acquire()
     return lock
