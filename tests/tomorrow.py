@@ -9,8 +9,7 @@ from k2.market.schema import TRADE, Field, Kind
 NOTE = Field("note", Kind.STRING, "What the venue says of it.", nullable=True)
 ORDER = Field("buyer_order", Kind.LONG, "The venue's id of the buyer's order.", nullable=True)
 SETTLES = Field("settles", Kind.TIME, "When it settles (UTC).", nullable=True)
-PROOF = Field("proof", Kind.BYTES, "The venue's signature.", nullable=True)
-OPTIONAL = (NOTE, ORDER, SETTLES, PROOF)
+OPTIONAL = (NOTE, ORDER, SETTLES)
 NEWER = replace(TRADE, fields=(*TRADE.fields[:13], *OPTIONAL, *TRADE.fields[13:]))
 
 AVRO = schema.avro_schema(NEWER)

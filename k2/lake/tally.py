@@ -138,9 +138,8 @@ def _with_optional(prints: Hashes, optional: pa.StructArray) -> Hashes:
     """The same with the optional columns; what is null changes nothing."""
     for name, values in zip(optional.type.names, optional.flatten(), strict=True):
         there = values.is_valid().to_numpy(zero_copy_only=False)
-        if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-            nothing = pa.scalar(b"").cast(values.type)
-            hashes = _column_hashes(values.fill_null(nothing))
+        if pa.types.is_string(values.type):
+            hashes = _column_hashes(values.fill_null(""))
         else:
             hashes = values.view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
         mixed = _mixed(prints ^ _mixed(hashes ^ np.uint64(_text_hash(name))))
@@ -153,9 +152,8 @@ def _mixed(words: Hashes) -> Hashes:
     return words ^ (words >> _SHIFT)
 
 
-def _text_hash(text: str | bytes) -> int:
-    content = text.encode() if isinstance(text, str) else text
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
+def _text_hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _vendor_hashes(maps: pa.MapArray) -> Hashes:

@@ -33,7 +33,7 @@ def read_optional(cursors: Cursors, step: Step) -> pa.Array:
             cursors.mark(ALL, wrong, Fault.BAD_VALUE)
         present = np.flatnonzero(branch == step.value_branch)
     kind = schema.arrow_schema(schema.TRADE).field(step.column).type
-    read = _texts if step.kind in (Kind.STRING, Kind.BYTES) else _longs
+    read = _texts if step.kind is Kind.STRING else _longs
     values = read(cursors, present, step).cast(kind)
     at = np.full(len(cursors), -1, dtype=np.int64)
     at[present] = np.arange(len(present))
@@ -52,8 +52,6 @@ def _longs(cursors: Cursors, rows: Indices, step: Step) -> pa.Array:
 def _texts(cursors: Cursors, rows: Indices, step: Step) -> pa.Array:
     start, length = cursors.spans(rows)
     data, bounds = gather(cursors.joined, start, length)
-    if step.kind is Kind.BYTES:
-        return text_array(data, bounds).view(pa.binary())
     bad = not_text(data, bounds)
     if len(bad):
         cursors.mark(rows, np.isin(np.arange(len(rows)), bad), Fault.BAD_VALUE)

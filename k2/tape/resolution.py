@@ -25,7 +25,7 @@ Skip: TypeAlias = Callable[[Cursors, Rows], None]
 
 LABELS = "labels"  # the step that reads all label columns at once
 NO_SIDE = 255
-OPTIONAL_KINDS = (Kind.STRING, Kind.BYTES, Kind.LONG, Kind.TIME)
+OPTIONAL_KINDS = (Kind.STRING, Kind.LONG, Kind.TIME)
 
 assert all(field.kind in OPTIONAL_KINDS for field in schema.TRADE.fields if field.nullable), (
     "an optional column of another kind needs a way to be read"
@@ -115,8 +115,6 @@ def _fits(kind: Kind, base: str, details: Mapping[str, Any]) -> bool:
         return base in ("string", "bytes") and logical in (None, "string")
     if kind is Kind.LONG:
         return base in ("int", "long") and logical is None
-    if kind is Kind.BYTES:
-        return base == "bytes" and logical is None
     if kind is Kind.TIME:
         return base == "long" and logical == "timestamp-micros"
     if kind in (Kind.PRICE, Kind.QUANTITY):

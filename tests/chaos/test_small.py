@@ -26,7 +26,7 @@ def test_every_hybrid_answer_is_whole_and_fresh(stack):
 def test_an_older_snapshot_answers_the_same_some_commits_later(stack):
     report = travel.run(stack, commits=5)
     assert report["equal"]
-    assert report["token_equal"]
+    assert report["tokens_equal"]
 
 
 def test_the_accounts_balance_after_a_kill_of_each_process(stack):

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from k2 import limits
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
+from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.admission import Admission
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
@@ -18,6 +19,7 @@ from servers.flight import Parts, RowServer
 from servers.flight_stream import PROVENANCE_KEY
 from servers.listening import split_address
 from servers.query import Planner
+from servers.read_token import to_text
 from servers.ticket import Signer
 from tests.eventually import eventually
 from tests.query_stack import QueryStack
@@ -124,6 +126,21 @@ def test_rows_of_lake_and_tail_come_with_their_provenance(wire, stack):
     assert sum(last.end_positions.offsets) == 15
 
 
+def test_the_token_that_came_with_the_rows_asks_for_them_again(wire, stack):
+    stack.send(SYMBOL, range(10))
+    stack.commit()
+    stack.send(SYMBOL, range(10, 15))
+    reader = wire.get(wire.ticket(columns=["trade_id"]))
+    said = json.loads(reader.schema.metadata[PROVENANCE_KEY])
+    rows = reader.read_all()
+    stack.send(SYMBOL, range(15, 40))
+    stack.commit()
+    stack.view.maintain()
+    again = wire.get(wire.ticket(columns=["trade_id"], as_of_token=said["token"])).read_all()
+    assert again.equals(rows)
+    assert len(wire.ids()) == 40
+
+
 def test_get_flight_info_does_both_for_a_flight_only_client(wire, stack):
     stack.send(SYMBOL, range(5))
     command = asked(columns=["trade_id", "price"]).SerializeToString()
@@ -176,6 +193,9 @@ def test_an_expired_ticket(wire, stack):
         ({"limit": 0}, "LIMIT_OUT_OF_BOUNDS"),
         ({"columns": ["prise"]}, "UNKNOWN_COLUMN"),
         ({"as_of_snapshot_id": 7}, "UNKNOWN_SNAPSHOT"),
+        ({"as_of_token": "k2t1.AAAA"}, "BAD_TOKEN"),
+        ({"as_of_token": to_text(ReadToken("9", OffsetVector(0, (0,) * 4)))}, "UNKNOWN_TOKEN"),
+        ({"as_of_token": to_text(ReadToken("1", OffsetVector(0, (9, 0, 0, 0))))}, "OUT_OF_RANGE"),
         ({"consistency": 77}, "BAD_REQUEST"),
         ({"symbols": ["A" * 1000]}, "BAD_REQUEST"),
     ],
