@@ -4,7 +4,9 @@ Tens of millions of rows are compared by 65,536 offsets of a partition at a time
 the sum of their fingerprints modulo 2^64. Equal tallies mean equal rows, each as often. Where two
 differ, the places that differ are looked at row by row (`kept`).
 
-A fingerprint covers every column of a row, also its place on the tape.
+A fingerprint covers every column of a row, also its place on the tape; but not the optional ones. A
+record may say more than its row, when the K2 that stored it did not know the column yet, and that
+is no disagreement.
 """
 
 from __future__ import annotations
@@ -131,19 +133,6 @@ def fingerprints(columns: TradeColumns) -> Hashes:
         prints = _mixed(prints + _vendor_hashes(columns.vendor_data))
     else:
         prints = _mixed(prints)
-    return prints if columns.optional is None else _with_optional(prints, columns.optional)
-
-
-def _with_optional(prints: Hashes, optional: pa.StructArray) -> Hashes:
-    """The same with the optional columns; what is null changes nothing."""
-    for name, values in zip(optional.type.names, optional.flatten(), strict=True):
-        there = values.is_valid().to_numpy(zero_copy_only=False)
-        if pa.types.is_string(values.type):
-            hashes = _column_hashes(values.fill_null(""))
-        else:
-            hashes = values.view(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
-        mixed = _mixed(prints ^ _mixed(hashes ^ np.uint64(_text_hash(name))))
-        prints = np.where(there, mixed, prints)
     return prints
 
 
@@ -187,7 +176,7 @@ def read_rows(io: FileIO, location: str, epoch: int) -> Iterator[Rows]:
         Data: LAKE_CORRUPT when a row is of another epoch, or the file is not K2's.
         Unavailable: LAKE_UNAVAILABLE.
     """
-    names = list(schema.TRADE.columns)
+    names = [field.name for field in schema.TRADE.fields if not field.nullable]
     texts = [*schema.LABEL_COLUMNS, "side"]
     try:
         with reaching_lake(), io.new_input(location).open() as stream:
@@ -226,22 +215,7 @@ def columns_of(batch: pa.RecordBatch) -> TradeColumns:
         side=sides.astype(np.uint8),
         vendor_data=batch.column("vendor_data"),
         fault=np.zeros(len(sides), dtype=np.uint8),
-        optional=_optional(batch),
     )
-
-
-def _optional(batch: pa.RecordBatch) -> pa.StructArray | None:
-    """The optional columns, null where the file was written without them."""
-    kinds = list(schema.optional_type(schema.TRADE))
-    columns = [
-        batch.column(kind.name)
-        if kind.name in batch.schema.names
-        else pa.nulls(len(batch), kind.type)
-        for kind in kinds
-    ]
-    if all(column.null_count == len(batch) for column in columns):
-        return None
-    return pa.StructArray.from_arrays(columns, fields=kinds)
 
 
 def _labels(batch: pa.RecordBatch) -> tuple[tuple[Label, ...], Int32s]:

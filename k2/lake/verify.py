@@ -3,6 +3,7 @@
 Everything is compared at the positions of one pinned snapshot:
 
 * the rows that the fold accepts  with  the rows in the lake, column by column, by place on the tape
+  (but for optional columns, which the K2 that stored a row may not have known)
 * the records it finds dead       with  the dead letters
 * its state and counters          with  those that the snapshot published
 

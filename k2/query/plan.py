@@ -4,7 +4,8 @@
 one snapshot S; the tail answers from there to E, the end of the tape when the query was asked.
 Writer and tail accept rows by the same fold, so the two never share a row and never miss one,
 whatever is committed, evicted or rewritten meanwhile; no clock is involved. Where E lies below O(S)
-(a newer snapshot than the one a ticket was made for), the lake is cut at E by tape position.
+(a newer snapshot than the one a ticket or a read token was made for), the lake is cut at E by tape
+position. So E alone fixes the rows, for ever.
 
 **Without the lake.** All rows below the tail's low offset have event times up to a known greatest
 one (kept per instrument). A range that starts above it needs nothing from the lake: the tail

@@ -6,14 +6,10 @@ import pytest
 
 from k2.errors import Data, Reason
 from k2.lake.catalog import write_file
-from k2.lake.tables import ensure_tables
 from k2.lake.tally import BUCKET_BITS, Rows, Tally, fingerprints, read_rows
 from k2.lake.writer import Part, write_files
-from k2.market import schema
-from tests.tomorrow import OPTIONAL, comes
 from tests.trades import columns, label
 
-NAMES = [field.name for field in OPTIONAL]
 MAP = pa.map_(pa.string(), pa.string())
 
 
@@ -106,42 +102,3 @@ def test_a_file_that_is_not_parquet_is_refused(lake, tmp_path):
     write_file(lake.table.io.new_output(str(tmp_path / "x")), b"garbage")
     with pytest.raises(Data):
         list(read_rows(lake.table.io, str(tmp_path / "x"), 0))
-
-
-def said(*rows):
-    """Four rows with these optional columns."""
-    values = [dict(zip(NAMES, row, strict=True)) if row else None for row in rows]
-    return replace(batch(), optional=pa.array(values, schema.optional_type(schema.TRADE)))
-
-
-def test_optional_columns_count_and_null_is_the_same_as_not_there(monkeypatch):
-    comes(monkeypatch)
-    one = said(("n", 5, 7), (None, 5, None), None, (None,) * 3)
-    assert tally((0, one)).differing(tally((0, one))) == []
-    assert tally((0, batch())).differing(tally((0, said(None, None, None, (None,) * 3)))) == []
-    for other in (
-        said(("m", 5, 7), (None, 5, None), None, None),
-        said(("n", 6, 7), (None, 5, None), None, None),
-        said(("n", 5, None), (None, 5, None), None, None),
-        said(("n", 5, 7), (None, None, 5), None, None),
-        said(("n", 5, 7), None, None, None),
-        said(("n", 5, 7), (None, 5, None), ("", None, None), None),
-        batch(),
-    ):
-        assert tally((0, one)).differing(tally((0, other))) == [(0, 0)]
-
-
-def test_optional_columns_are_read_back_from_files_with_and_without_them(lake, monkeypatch):
-    (old,) = write_files([Part(0, batch())], 0, lake.table, "old")
-    comes(monkeypatch)
-    ensure_tables(lake.catalog)
-    rows = said(("n", 5, 7), None, (None, -1, None), None)
-    parts = [Part(0, rows), Part(1, batch())]
-    (new,) = write_files(parts, 0, lake.table, "new")
-    read = list(read_rows(lake.table.io, new.file_path, 0))
-    assert tally(*((one.partition, one.columns) for one in read)).differing(
-        tally((0, rows), (1, batch()))
-    ) == []  # fmt: skip
-    (one,) = read_rows(lake.table.io, old.file_path, 0)
-    assert one.columns.optional is None
-    assert tally((0, one.columns)).differing(tally((0, batch()))) == []

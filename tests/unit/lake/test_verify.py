@@ -5,14 +5,19 @@ from k2 import limits
 from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit import PartitionBatch
 from k2.lake.intake import checked
+from k2.lake.tables import ensure_tables
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
 from k2.tape.codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
+from tests.messages import record, trade, written
 from tests.pump_world import BTC, message
+from tests.tomorrow import AVRO, NEWER_ID, OPTIONAL, comes
 from tests.trades import NOW_US
+
+EMPTY = {field.name: None for field in OPTIONAL}
 
 
 def pumped(world, writer_id="w1"):
@@ -286,3 +291,22 @@ def test_the_same_answer_after_a_hundred_commits(world):
         assert sorted(rows["trade_id"].to_pylist()) == ids
         assert sum(file.rows for file in world.snapshots.files(snapshot_id)) == len(ids)
     assert world.verified()["ok"]
+
+
+def test_rows_stored_before_a_column_was_known_are_no_disagreement(world, monkeypatch):
+    def newer(trade_id, note):
+        more = EMPTY | {"note": note}
+        return written(record(trade(trade_id=trade_id)) | more, AVRO, NEWER_ID)
+
+    world.schemas.known[NEWER_ID] = AVRO
+    partition = world.put(1)
+    world.tape.append(partition, newer(2, None), newer(3, "x"))
+    pumped(world)
+    comes(monkeypatch)
+    ensure_tables(world.catalog)
+    world.tape.append(partition, newer(4, "y"))
+    pumped(world, "w2")
+    report = world.verified()
+    assert (report["ok"], report["rows"], report["problems"]) == (True, 4, [])
+    rows = world.table.scan().to_arrow().sort_by("tape_offset")
+    assert rows.column("note").to_pylist() == [None, None, None, "y"]
