@@ -27,8 +27,9 @@ class Problem:
 
     Attributes:
         kind: LOST, DOUBLED, UNDUE, CHANGED, STRAY (rows); LETTER_MISSING, LETTER_UNDUE (dead
-            letters); STATE, COUNTERS (what the snapshot published); OVERTAKEN (retention removed
-            records that were never committed).
+            letters); LETTER_ROW_... (their table, see `verify_letters.py`); STATE, COUNTERS (what
+            the snapshot published); OVERTAKEN (retention removed records that were never
+            committed).
         partition: of the tape; None when it is of no one partition.
         count: how many.
         offsets: the first of them.
@@ -147,7 +148,8 @@ def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
 def empty_report(facts: TapeFacts) -> dict[str, Any]:
     """The document for a lake without a snapshot: nothing was promised yet."""
     waiting = sum(end - start for start, end in zip(facts.log_start, facts.log_end, strict=True))
-    counts = dict.fromkeys(("rows", "accepted", "duplicate", "dead", "holes_total"), 0)
+    names = ("rows", "accepted", "duplicate", "dead", "holes_total")
+    counts = dict.fromkeys((*names, "letter_rows", "letters_waiting"), 0)
     lists: dict[str, Any] = {n: [] for n in ("problems", "partitions", "symbols", "holes")}
     return (
         counts

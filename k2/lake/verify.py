@@ -5,6 +5,7 @@ Everything is compared at the positions of one pinned snapshot:
 * the rows that the fold accepts  with  the rows in the lake, column by column, by place on the tape
   (but for optional columns, which the K2 that stored a row may not have known)
 * the records it finds dead       with  the dead letters
+* the dead letters                with  the table that holds them (`verify_letters.py`)
 * its state and counters          with  those that the snapshot published
 
 Where retention has removed the beginning of a partition, the fold starts from what the lake holds
@@ -43,6 +44,7 @@ from k2.lake.report import (
 )
 from k2.lake.snapshot import LakeSnapshot, SnapshotReader
 from k2.lake.tally import Place, Rows, Tally, read_rows
+from k2.lake.verify_letters import LetterWitnesses, compare_letters
 from k2.market.events import Fault, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.tape.consumer import RawBatch
@@ -81,6 +83,7 @@ class Witnesses:
         replay: makes a reader from these offsets on, in no group.
         decoder, placement: see their classes.
         letters: reads all dead letters.
+        table: of the dead letters; None where there is none to compare.
     """
 
     snapshots: SnapshotReader
@@ -91,6 +94,7 @@ class Witnesses:
     decoder: Decoder
     placement: PartitionMap
     letters: Callable[[], Iterable[DeadLetter]]
+    table: LetterWitnesses | None = None
 
 
 def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, Any]:
@@ -128,8 +132,14 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     if doubled:
         message = "rows of what retention removed from the tape have an id that another row has"
         problems.append(Problem("DOUBLED", None, doubled, (), message))
+    counts = {"letter_rows": 0, "letters_waiting": 0}
+    if witnesses.table is not None:
+        compared = compare_letters(witnesses.table)
+        problems += compared.problems
+        counts = {"letter_rows": compared.rows, "letters_waiting": compared.waiting}
     published = witnesses.snapshots.states(snapshot)
-    return report(Case(snapshot, facts, start, published, folded, stored, letters), problems)
+    case = Case(snapshot, facts, start, published, folded, stored, letters)
+    return report(case, problems) | counts
 
 
 @dataclass(frozen=True)

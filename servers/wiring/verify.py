@@ -5,9 +5,11 @@ from __future__ import annotations
 from k2 import limits
 from k2.clock import Clock
 from k2.lake.catalog import open_catalog
+from k2.lake.ops import view_of
 from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import ensure_tables
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, ensure_tables
 from k2.lake.verify import Progress, Witnesses, verify
+from k2.lake.verify_letters import LetterWitnesses
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
@@ -37,6 +39,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             decoder=Decoder(SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")),
             placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
             letters=letters.read_all,
+            table=LetterWitnesses(
+                view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
+            ),
         )
         document = verify(witnesses, runtime.clock, paced(runtime))
     finally:

@@ -6,6 +6,7 @@ from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit import PartitionBatch
 from k2.lake.intake import checked
 from k2.lake.tables import ensure_tables
+from k2.lake.verify_letters import LetterWitnesses
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
@@ -174,6 +175,15 @@ def test_a_dead_letter_of_a_good_record_is_found(world):
     pumped(world)
     world.tape.letters.append(DeadLetter("trades", 0, partition, 0, 7, Fault.TRUNCATED, "", 0, b""))
     assert kinds(world.verified()) == {("LETTER_UNDUE", 1, (0,))}
+
+
+def test_the_table_of_letters_is_part_of_the_report(world):
+    partition = world.put(1)
+    world.tape.append(partition, b"garbage")
+    pumped(world)
+    office = world.tape.office()
+    report = world.verified(table=LetterWitnesses(lambda: None, office.read_posted))
+    assert (report["ok"], report["letter_rows"], report["letters_waiting"]) == (True, 0, 1)
 
 
 def test_letters_of_other_tapes_and_of_what_is_not_committed_do_not_count(world):
