@@ -139,6 +139,9 @@ OPS_ROWS_MAX = 10_000  # not yet committed, before a commit is forced
 OPS_BYTES_MAX = 32 * MIB  # the same
 LETTER_INTERVALS_MAX = 10_000  # of one origin, remembered; older ones are looked up in the lake
 LETTER_ORIGINS_MAX = 1000  # partitions and runs of feeds, remembered; the same
+LETTERS_UNSTORED_MAX = 100_000  # listed of those that the table has yet to take
+LETTERS_REPLAYED_MAX = 100  # a call
+LETTER_SHOWN_BYTES_MAX = 1 * MIB
 
 # Verification
 VERIFY_PATIENCE_S = 30.0  # with a tape that gives nothing
@@ -249,6 +252,7 @@ assert BACKFILL_STEP_S < BACKFILL_GATHER_S < FEED_ABSENT_S
 assert FEED_WEIGHT_PER_MINUTE < VENUE_WEIGHT_PER_MINUTE_MAX
 assert FEED_MISSING_MAX < LEDGER_GAPS_MAX
 assert DEAD_LETTER_BYTES_MAX <= OPS_BYTES_MAX
+assert LETTER_SHOWN_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX
 assert LETTER_INTERVALS_MAX <= INTERVALS_PER_KEY_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"

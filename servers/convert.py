@@ -50,7 +50,7 @@ def request_from(message: query_service_pb2.PlanQueryRequest) -> TradesRequest:
     return TradesRequest(
         symbols=tuple(trades.symbols),
         exchanges=tuple(trades.exchanges),
-        range=_range(trades.range),
+        range=range_from(trades.range),
         last_us=_duration_us(trades.last) if trades.HasField("last") else None,
         columns=tuple(trades.columns),
         limit=trades.limit if trades.HasField("limit") else None,
@@ -75,7 +75,8 @@ def _as_of(
     return _consistency(trades.consistency), snapshot, time_us, token
 
 
-def _range(message: market_pb2.TimeRange) -> TimeRange:
+def range_from(message: market_pb2.TimeRange) -> TimeRange:
+    """A range of times; an end that is not set is open."""
     start = message.start_time if message.HasField("start_time") else None
     end = message.end_time if message.HasField("end_time") else None
     return TimeRange(

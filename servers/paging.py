@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from k2 import limits
@@ -33,11 +34,7 @@ def page(
     Raises:
         Invalid: BAD_REQUEST for a negative size, BAD_PAGE_TOKEN for a token no page gave.
     """
-    if size < 0:
-        raise Invalid(
-            Reason.BAD_REQUEST, f"page_size {size} is negative", metadata={"field": "page_size"}
-        )
-    size = min(size or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
+    size = _size(size)
     ordered = sorted(items, key=key)
     if token:
         kind = type(key(ordered[0])) if ordered else None
@@ -46,6 +43,39 @@ def page(
     if len(ordered) <= size:
         return ordered, ""
     return ordered[:size], _write(key(ordered[size - 1]))
+
+
+def page_of_newest(
+    newest: Callable[[int | None], Iterator[Item]],
+    key: Callable[[Item], int],
+    size: int,
+    token: str,
+) -> tuple[list[Item], str]:
+    """A page of what is read in descending order of its key, no further than the page goes.
+
+    Args:
+        newest: the items below a key, or all, the greatest first.
+        key: unlike for each two.
+        size: see `page`.
+        token: see `page`.
+
+    Raises:
+        Invalid: see `page`.
+    """
+    size = _size(size)
+    below = _read(token, int) if token else None
+    found = list(islice(newest(below), size + 1))
+    if len(found) <= size:
+        return found, ""
+    return found[:size], _write(key(found[size - 1]))
+
+
+def _size(asked: int) -> int:
+    if asked < 0:
+        raise Invalid(
+            Reason.BAD_REQUEST, f"page_size {asked} is negative", metadata={"field": "page_size"}
+        )
+    return min(asked or limits.PAGE_SIZE_DEFAULT, limits.PAGE_SIZE_MAX)
 
 
 def _write(key: int | str) -> str:

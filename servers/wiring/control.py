@@ -7,8 +7,12 @@ import importlib.metadata
 import json
 import socket
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Final
 from urllib.parse import urlsplit
+
+import grpc
 
 from k2.lake.catalog import open_catalog
 from k2.lake.snapshot import SnapshotReader
@@ -17,7 +21,7 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.gap_log import GapLog
 from k2.tape.registry import SchemaStore
-from servers import degradation, feed, platform, query, snapshot
+from servers import dead_letter, degradation, feed, platform, query, snapshot
 from servers.degradation import DegradationService
 from servers.feed import FeedService
 from servers.gaps import BackfillDesk, GapView
@@ -27,6 +31,7 @@ from servers.platform import Facts, PlatformService, Probe, Tools
 from servers.query import ForwardedQueryService
 from servers.runtime import Runtime
 from servers.snapshot import SnapshotService
+from servers.wiring.dead_letter import dead_letter_service
 
 PROCESS: Final = "control"
 _DISTRIBUTION: Final = "k2-lakehouse"
@@ -44,6 +49,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     expected = (PROCESS, *settings.feed.names, "lake", "query")
     heartbeats = Heartbeats(board, runtime.clock, expected)
     catalog = open_catalog(settings)
+    parts = ExitStack()
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
     requests = Board(settings.tape.bootstrap, topics.BACKFILLS)
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
@@ -56,7 +62,13 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     )
     snapshots = SnapshotReader(catalog)
     try:
-        listener = _listener(settings, runtime, heartbeats, snapshots, forwarded, feeds)
+        letters = parts.enter_context(dead_letter_service(settings, runtime, catalog))
+        more = {
+            dead_letter.NAME: letters.register,
+            query.NAME: forwarded.register,
+            feed.NAME: feeds.register,
+        }
+        listener = _listener(settings, runtime, heartbeats, snapshots, more)
         heart = Heart(
             board=board,
             clock=runtime.clock,
@@ -74,6 +86,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heart.close()
         listener.drain()
     finally:
+        parts.close()
         for part in (forwarded, catalog, gap_log, requests, board):
             part.close()
     return 0
@@ -84,8 +97,7 @@ def _listener(
     runtime: Runtime,
     heartbeats: Heartbeats,
     snapshots: SnapshotReader,
-    forwarded: ForwardedQueryService,
-    feeds: FeedService,
+    more: Mapping[str, Callable[[grpc.Server], None]],
 ) -> Listener:
     draining = runtime.stopping
     platform_service = PlatformService(
@@ -100,12 +112,11 @@ def _listener(
         ),
     )
     services = {
-        query.NAME: forwarded.register,
+        **more,
         snapshot.NAME: SnapshotService(snapshots=snapshots, draining=draining).register,
         degradation.NAME: DegradationService(
             heartbeats=heartbeats, clock=runtime.clock, draining=draining
         ).register,
-        feed.NAME: feeds.register,
         platform.NAME: platform_service.register,
     }
     return Listener(settings.control.listen, services, runtime.clock)

@@ -22,6 +22,8 @@ from pyarrow import flight  # noqa: TID251 the fake speaks Flight
 
 from k2.market import schema
 from k2.v1 import (
+    dead_letter_service_pb2,
+    dead_letter_service_pb2_grpc,
     degradation_service_pb2,
     degradation_service_pb2_grpc,
     error_reason_pb2,
@@ -41,7 +43,7 @@ FIRST_US = 1_610_064_000_000_000  # 2021-01-08
 COMMIT_US = FIRST_US + 5_000_000
 TOKEN = "k2t1.CgExGgQSAgAKAAAAAA"
 SNAPSHOT_IDS = (9_007_199_254_740_993, 12)  # the first loses digits as a JSON number
-_SERVICES = ("Query", "Snapshot", "Degradation", "Feed", "Platform")
+_SERVICES = ("Query", "Snapshot", "Degradation", "Feed", "Platform", "DeadLetter")
 
 
 def trade_rows(count, symbol="BTCUSDT", exchange="BINANCE"):
@@ -497,6 +499,68 @@ class _Platform(_Service, platform_service_pb2_grpc.PlatformServiceServicer):
         )
 
 
+class _DeadLetter(_Service, dead_letter_service_pb2_grpc.DeadLetterServiceServicer):
+    def ListDeadLetters(self, request, context):
+        self.server.enter("ListDeadLetters", context)
+        self.server.requests.append(request)
+        first = int(request.page_token or 0)
+        more = str(first + request.page_size) if first + request.page_size < 3 else ""
+        return dead_letter_service_pb2.ListDeadLettersResponse(
+            letters=[_letter(each) for each in range(first, min(3, first + request.page_size))],
+            next_page_token=more,
+        )
+
+    def GetDeadLetter(self, request, context):
+        self.server.enter("GetDeadLetter", context)
+        trade = dead_letter_service_pb2.TradeRecord(symbol="BTCUSDT", trade_id=2**60, price="1.5")
+        return dead_letter_service_pb2.GetDeadLetterResponse(
+            letter=_letter(0),
+            value=b"\x00\xffBTCUSDT and more",
+            value_bytes=18,
+            fault_now="" if request.name.endswith("/0") else "TRUNCATED",
+            trade=trade if request.name.endswith("/0") else None,
+        )
+
+    def ReplayDeadLetters(self, request, context):
+        self.server.enter("ReplayDeadLetters", context)
+        self.server.requests.append(request)
+        outcome = dead_letter_service_pb2.ReplayOutcome
+        return dead_letter_service_pb2.ReplayDeadLettersResponse(
+            outcomes=[
+                outcome(
+                    name=name,
+                    state=dead_letter_service_pb2.REPLAY_STATE_SENT,
+                    message="it is on the tape again",
+                    partition=3,
+                    offset=2**40,
+                )
+                if name.endswith("/0")
+                else outcome(
+                    name=name,
+                    state=dead_letter_service_pb2.REPLAY_STATE_REFUSED,
+                    fault="TRUNCATED",
+                    message="it ends inside a field",
+                )
+                for name in request.names
+            ]
+        )
+
+
+def _letter(offset):
+    return dead_letter_service_pb2.DeadLetter(
+        name=f"trades/0/3/{offset}",
+        origin="trades",
+        origin_partition=3,
+        origin_offset=offset,
+        schema_id=None if offset else 7,
+        fault="TRUNCATED",
+        error="ends inside a field",
+        judged_time=stamp(COMMIT_US),
+        letter_offset=10 + offset,
+        stored=bool(offset),
+    )
+
+
 def _register(server, target):
     query_service_pb2_grpc.add_QueryServiceServicer_to_server(_Query(server), target)
     snapshot_service_pb2_grpc.add_SnapshotServiceServicer_to_server(_Snapshot(server), target)
@@ -505,6 +569,9 @@ def _register(server, target):
     )
     feed_service_pb2_grpc.add_FeedServiceServicer_to_server(_Feed(server), target)
     platform_service_pb2_grpc.add_PlatformServiceServicer_to_server(_Platform(server), target)
+    dead_letter_service_pb2_grpc.add_DeadLetterServiceServicer_to_server(
+        _DeadLetter(server), target
+    )
     checks = health.HealthServicer()
     for name in ("", *(f"k2.v1.{each}Service" for each in _SERVICES)):
         checks.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -17,6 +17,7 @@ import click
 from k2cli import (
     backfill,
     backup,
+    dlq,
     doctor,
     down,
     gaps,
@@ -88,6 +89,7 @@ for command in (
     backfill.backfill,
     maintain.compact,
     maintain.expire,
+    dlq.dlq,
 ):
     k2.add_command(command)
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from k2.v1 import feed_service_pb2
+from k2.v1 import dead_letter_service_pb2, feed_service_pb2
 from k2client import records, times
 from k2client.errors import Internal, Invalid
 
@@ -77,6 +78,18 @@ def timestamp(micros: int) -> Timestamp:
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
+def trade_message(fields: Mapping[str, Any]) -> dead_letter_service_pb2.TradeRecord:
+    """A trade from its fields, as JSON gives them: times are ISO 8601, ids may be texts.
+
+    Raises:
+        Invalid: BAD_REQUEST when a field is unknown or has another type.
+    """
+    try:
+        return json_format.ParseDict(dict(fields), dead_letter_service_pb2.TradeRecord())
+    except json_format.ParseError as error:
+        raise Invalid("BAD_REQUEST", f"not a trade: {error}") from error
+
+
 def micros(stamp: Timestamp) -> int:
     """A Timestamp in microseconds since 1970; finer digits are cut off."""
     return stamp.seconds * 1_000_000 + stamp.nanos // 1000
@@ -87,8 +100,10 @@ def _value(message: Message, name: str, hint: Any) -> Any:  # noqa: ANN401 a fie
     if field is None:
         raise Internal("INTERNAL", f"{message.DESCRIPTOR.full_name} has no field {name}")
     optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
-    if optional and _unset(message, field):
-        return None
+    if optional:
+        if _unset(message, field):
+            return None
+        (hint,) = (each for each in hint.__args__ if each is not type(None))
     value = getattr(message, name)
     element = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
     if element is not None:

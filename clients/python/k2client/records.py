@@ -260,3 +260,63 @@ class Expiry:
     files_waiting: int
     bytes_waiting: int
     message: str
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One record that is not a row; `stored` says whether the table holds it already."""
+
+    name: str
+    origin: str
+    origin_epoch: int
+    origin_partition: int
+    origin_offset: int
+    schema_id: int | None
+    fault: str
+    error: str
+    judged_time: datetime | None
+    letter_offset: int
+    stored: bool
+    replay_time: datetime | None
+
+
+@dataclass(frozen=True)
+class TradeRecord:
+    """One trade as it is written to the tape; price and quantity are decimal texts."""
+
+    exchange: str
+    symbol: str
+    base: str
+    quote: str
+    asset_class: str
+    source: str
+    trade_id: int
+    event_time: datetime | None
+    receive_time: datetime | None
+    price: str
+    quantity: str
+    side: str
+    vendor_data: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DeadLetterContent:
+    """A dead letter and its bytes; `fault_now` and `trade` are what they would be today."""
+
+    letter: DeadLetter
+    value: bytes | None
+    value_bytes: int
+    fault_now: str
+    trade: TradeRecord | None
+
+
+@dataclass(frozen=True)
+class ReplayOutcome:
+    """What became of a letter that was replayed: SENT, REFUSED or REPLAYED_BEFORE."""
+
+    name: str
+    state: str
+    fault: str
+    message: str
+    partition: int | None
+    offset: int | None

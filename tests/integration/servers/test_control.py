@@ -27,6 +27,7 @@ SERVICES = {
         "Compact",
         "ExpireSnapshots",
     },
+    "k2.v1.DeadLetterService": {"ListDeadLetters", "GetDeadLetter", "ReplayDeadLetters"},
 }
 
 

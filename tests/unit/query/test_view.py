@@ -337,7 +337,9 @@ def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient
 
 def test_a_server_that_cannot_reach_as_far_as_the_ticket_refuses(stack):
     stack.send("BTCUSDT", [1, 2])
-    planner = LakeSide(stack.snapshots, PARTITIONS, stack.tape.topic_id)  # of another server, which sees the commit
+    planner = LakeSide(
+        stack.snapshots, PARTITIONS, stack.tape.topic_id
+    )  # of another server, which sees the commit
     stack.commit()
     planned = planner.refresh()
     request = TradesRequest(symbols=BTC, consistency=Consistency.COMMITTED)

@@ -4,7 +4,7 @@ import pytest
 
 from k2 import limits
 from k2.errors import Invalid, Reason
-from servers.paging import page
+from servers.paging import page, page_of_newest
 
 
 def walk(items, size, change=lambda items: None):
@@ -46,3 +46,23 @@ def test_a_token_that_no_page_gave_is_refused(token):
     with pytest.raises(Invalid) as caught:
         page([1, 2], lambda item: item, 1, token)
     assert caught.value.reason is Reason.BAD_PAGE_TOKEN
+
+
+def test_what_is_read_newest_first_is_read_no_further_than_the_page():
+    taken = []
+
+    def newest(below):
+        for item in range(9, -1, -1):
+            if below is None or item < below:
+                taken.append(item)
+                yield item
+
+    first, token = page_of_newest(newest, lambda item: item, 4, "")
+    assert (first, taken) == ([9, 8, 7, 6], [9, 8, 7, 6, 5])
+    second, token = page_of_newest(newest, lambda item: item, 4, token)
+    last, end = page_of_newest(newest, lambda item: item, 4, token)
+    assert (second, last, end) == ([5, 4, 3, 2], [1, 0], "")
+    with pytest.raises(Invalid):
+        page_of_newest(newest, lambda item: item, 4, "x")
+    with pytest.raises(Invalid):
+        page_of_newest(newest, lambda item: item, -4, "")

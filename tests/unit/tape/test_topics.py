@@ -20,7 +20,8 @@ def test_the_subject_is_that_of_the_topics_values():
 
 def test_boards_are_compacted_and_letters_and_gaps_are_kept():
     made = layout()
-    for name in (topics.PARTITIONS, topics.HEARTBEATS, topics.HIGH_WATER, topics.BACKFILLS):
+    compacted = (topics.PARTITIONS, topics.HEARTBEATS, topics.HIGH_WATER)
+    for name in (*compacted, topics.BACKFILLS, topics.REPLAYS):
         assert made[name].num_partitions == 1
         assert made[name].config["cleanup.policy"] == "compact"
     for name in (topics.DEAD_LETTERS, topics.GAPS):

@@ -1,0 +1,226 @@
+"""Puts dead letters back on the tape, if they are good by what is known now, or repaired.
+
+A record is judged here as the writer will judge it, so that none is sent to die again. What is sent
+is one more record of the tape: the fold takes its trade once, whatever was replayed how often. That
+a letter was replayed is written down, so a second replay can say so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error, Reason, Unavailable
+from k2.lake.intake import Decoder, PartitionMap, meaning
+from k2.lake.letters import LetterReader
+from k2.market.events import Fault, Label, Trade, check
+from k2.tape.codec import encode_trade
+from k2.tape.consumer import RawBatch
+from k2.tape.producer import OnAck
+
+LETTER_HEADER = "k2-dead-letter"  # of a replayed record: the letter's name
+_SENT, _REFUSED, _BEFORE = "SENT", "REFUSED", "REPLAYED_BEFORE"
+
+
+class Sender(Protocol):
+    """The part of `k2.tape.producer.TapeProducer` that is needed here."""
+
+    def send(
+        self,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Mapping[str, bytes] | None = None,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Take a record."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for acknowledgements; how many are lacking."""
+        ...
+
+
+class Replays(Protocol):
+    """The part of `k2.tape.board.Board` that is needed here."""
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Make a document the newest of its key."""
+        ...
+
+    def read_all(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest document of each key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a record is by what is known now.
+
+    Attributes:
+        fault: what is wrong with it.
+        trade: what was read; None when nothing could be.
+        home: the partition of its symbol; None when it has none.
+    """
+
+    fault: Fault
+    trade: Trade | None
+    home: int | None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a letter.
+
+    Attributes:
+        name: the letter's.
+        state: SENT, REFUSED or REPLAYED_BEFORE.
+        message: for a person.
+        fault: what it would be dead of again; NONE unless refused.
+        partition, offset: where it is now; None unless sent.
+    """
+
+    name: str
+    state: str
+    message: str
+    fault: Fault = Fault.NONE
+    partition: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class ReplayParts:
+    """What replaying needs; see the classes.
+
+    Attributes:
+        letters: finds them.
+        decoder, placement: judge records.
+        sender: of the trades topic.
+        schema_id: the id that trades are written with; may ask the registry.
+        replays: what was replayed.
+    """
+
+    letters: LetterReader
+    decoder: Decoder
+    placement: PartitionMap
+    sender: Sender
+    schema_id: Callable[[], int]
+    replays: Replays
+
+
+class Replayer:
+    """Reads and replays letters. Thread-safe: one call at a time."""
+
+    def __init__(self, parts: ReplayParts, clock: Clock) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def read(self, value: bytes | None) -> Reading:
+        """What a record would be if it came today, on the right partition.
+
+        Raises:
+            Unavailable: REGISTRY_UNAVAILABLE, TAPE_UNAVAILABLE.
+        """
+        with self._lock:
+            return self._read(value)
+
+    def encode(self, trade: Trade) -> bytes:
+        """A trade as a message of the tape.
+
+        Raises:
+            Unavailable: REGISTRY_UNAVAILABLE.
+        """
+        return encode_trade(trade, self._parts.schema_id())
+
+    def replayed(self) -> dict[str, int]:
+        """When each letter was last replayed, microseconds, by name."""
+        return {name: int(one["at_us"]) for name, one in self._parts.replays.read_all().items()}
+
+    def replay(self, name: str, repaired: bytes | None, *, again: bool) -> Replayed:
+        """Put one letter's record back on the tape.
+
+        Args:
+            name: the letter's.
+            repaired: what to put in the place of its bytes; None: the bytes as they are.
+            again: also when it was replayed before.
+
+        Raises:
+            NotFound: UNKNOWN_DEAD_LETTER.
+            Invalid: BAD_REQUEST.
+            Unavailable: not acknowledged, or a part is away; try again.
+            Overloaded: QUEUE_FULL.
+        """
+        with self._lock:
+            letter = self._parts.letters.get(name).letter
+            before = self._parts.replays.read_all().get(name)
+            if before is not None and not again:
+                place = f"partition {before['partition']}, offset {before['offset']}"
+                return Replayed(name, _BEFORE, f"it was replayed before: {place}")
+            value = letter.value if repaired is None else repaired
+            reading = self._read(value)
+            if value is None or reading.trade is None or reading.home is None or reading.fault:
+                reason = f"it {meaning(reading.fault)}" if reading.fault else "it is no trade"
+                return Replayed(name, _REFUSED, reason, reading.fault)
+            offset = self._send(name, value, reading.trade.label, reading.home)
+            note = {"at_us": self._clock.now_us(), "partition": reading.home, "offset": offset}
+            self._parts.replays.put(name, note, wait_s=limits.BOARD_WAIT_S)
+            return Replayed(
+                name, _SENT, "it is on the tape again", partition=reading.home, offset=offset
+            )
+
+    def _read(self, value: bytes | None) -> Reading:
+        batch = RawBatch(0, np.zeros(1, dtype=np.int64), [value], 1)
+        columns = self._parts.decoder.decode(batch)
+        fault = Fault(int(columns.fault[0]))
+        if fault is not Fault.NONE:
+            return Reading(fault, None, None)
+        label = columns.labels[int(columns.label[0])]
+        homes = self._parts.placement.covering([label.instrument])
+        home = homes.get(label.instrument)
+        checked = check(columns, homes, -1 if home is None else home)
+        fault = Fault(int(checked.fault[0]))
+        if home is None and fault is Fault.NONE:
+            fault = Fault.WRONG_PARTITION  # of a symbol that nobody has placed
+        low, high = columns.quantity[0].tolist()
+        vendor = columns.vendor_data
+        trade = Trade(
+            label=label,
+            trade_id=int(columns.trade_id[0]),
+            event_time_us=int(columns.event_time[0]),
+            receive_time_us=int(columns.receive_time[0]),
+            price=int(columns.price[0]),
+            quantity=(high << 64) | (low & (2**64 - 1)),
+            side=int(columns.side[0]),
+            vendor_data={} if vendor is None else dict(vendor[0].as_py()),
+        )
+        return Reading(fault, trade, home)
+
+    def _send(self, name: str, value: bytes, label: Label, partition: int) -> int:
+        """Send a record; the offset it got."""
+        acknowledged: list[tuple[int | None, K2Error | None]] = []
+
+        def on_ack(offset: int | None, error: K2Error | None) -> None:
+            acknowledged.append((offset, error))
+
+        headers = {"source": label.source.encode(), LETTER_HEADER: name.encode()}
+        sender = self._parts.sender
+        sender.send(label.instrument.key.encode(), value, partition, headers, on_ack)
+        sender.flush(limits.BOARD_WAIT_S)
+        offset, error = acknowledged[0] if acknowledged else (None, None)
+        if error is not None:
+            raise error
+        if offset is None:
+            raise Unavailable(
+                Reason.TAPE_UNAVAILABLE,
+                f"the tape did not acknowledge within {limits.BOARD_WAIT_S} s: it may have taken"
+                " the record, which harms nothing; try again",
+                retry_after_s=limits.RECONNECT_MAX_S,
+            )
+        return offset

@@ -1,0 +1,54 @@
+"""What the dead letters' service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from k2.lake.catalog import Catalog
+from k2.lake.letters import LetterReader
+from k2.lake.ops import view_of
+from k2.lake.replay import Replayer, ReplayParts
+from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.market import schema
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import Decoder
+from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.placement import Placement
+from k2.tape.producer import TapeProducer
+from k2.tape.registry import SchemaStore
+from servers.dead_letter import DeadLetterService
+from servers.runtime import Runtime
+
+
+@contextmanager
+def dead_letter_service(
+    settings: Settings, runtime: Runtime, catalog: Catalog
+) -> Iterator[DeadLetterService]:
+    """The service while the block lasts; nothing is asked of tape or registry before a call is."""
+    tape = settings.tape
+    schemas = SchemaStore(tape.registry_url, settings.data_dir / "schemas")
+    with ExitStack() as parts:
+        office = parts.enter_context(closing(DeadLetterOffice(tape.bootstrap)))
+        partitions = parts.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
+        replays = parts.enter_context(closing(Board(tape.bootstrap, topics.REPLAYS)))
+        sender = parts.enter_context(closing(TapeProducer(tape)))
+        letters = LetterReader(
+            view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=office.read_posted
+        )
+        replayer = Replayer(
+            ReplayParts(
+                letters=letters,
+                decoder=Decoder(schemas),
+                placement=Placement(partitions, topics.EPOCH, tape.partitions_per_tier),
+                sender=sender,
+                schema_id=lambda: schemas.register(
+                    topics.subject(tape.topic), schema.avro_schema(schema.TRADE)
+                ),
+                replays=replays,
+            ),
+            runtime.clock,
+        )
+        yield DeadLetterService(letters=letters, replayer=replayer)
