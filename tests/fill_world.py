@@ -67,16 +67,18 @@ class FakeHistory:
 class FillWorld:
     """One feed's keeper and filler; `again` is its next life, with the same ledger and tape."""
 
-    def __init__(self, ids, tape=None):
-        self.clock = ManualClock()
+    def __init__(self, ids, tape=None, clock=None, promised=None):
+        self.clock = clock or ManualClock()
         self.tape = tape or FakeTape()
         self.log = self.tape.gap_log()
         self.requests = self.tape.board(topics.BACKFILLS)
         self.budget = WeightBudget()
         self.history = FakeHistory(ids, self.clock, self.budget)
         self.producer = self.tape.producer()
+        self.stuck = False  # acknowledgements do not come
         self.lines = [
-            Line(each, at, None, Missing(GRACE_S)) for at, each in enumerate(self.history.ids)
+            Line(each, at, (promised or {}).get(each), Missing(GRACE_S))
+            for at, each in enumerate(self.history.ids)
         ]
         self.keeper = Keeper(log=self.log, requests=self.requests, feed="feed", clock=self.clock)
         self.sender = Sender(
@@ -96,12 +98,14 @@ class FillWorld:
         )
 
     def _pause(self, seconds):
-        self.clock.advance(seconds)
-        self.producer.poll()
+        self.clock.advance(1.0 if self.stuck else seconds)
+        if not self.stuck:
+            self.producer.poll()
         return False
 
-    def again(self):
-        return FillWorld(self.history.ids, self.tape)
+    def again(self, promised=None):
+        """The next life: lines go on after what was promised."""
+        return FillWorld(self.history.ids, self.tape, self.clock, promised)
 
     def hear(self, *ids, line=0):
         """Let ids come as live trades do; what they jump over is found after the grace."""
