@@ -1,0 +1,192 @@
+"""Poison of every kind between good neighbours, on a real Kafka: exactly the poison is dead."""
+
+import threading
+from contextlib import closing
+from decimal import Decimal
+
+import pytest
+from confluent_kafka import Producer
+
+from k2 import limits
+from k2.clock import SystemClock
+from k2.lake.ops import view_of
+from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.market.events import Fault, Label, Trade
+from k2.market.instrument import Instrument
+from k2.market.schema import TRADE, avro_schema
+from k2.tape import topics
+from k2.tape.board import Board
+from k2.tape.codec import encode_trade
+from k2.tape.placement import Placement
+from k2.tape.registry import SchemaStore
+from k2.v1 import dead_letter_service_pb2 as pb
+from servers.runtime import Runtime
+from servers.wiring.dead_letter import dead_letter_service
+from tests.eventually import eventually
+from tests.integration.lake.test_writer_process import Site
+from tests.messages import written
+from tests.trades import NOW_US
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+BTC, SOL = "BTCUSDT", "SOLUSDT"
+KEY = b"BINANCE:BTCUSDT"
+
+
+class PoisonSite(Site):
+    """The writer's site, and what is put on the tape by hand."""
+
+    def __init__(self, folder, broker, registry):
+        super().__init__(folder, broker, registry)
+        self.schemas = SchemaStore(registry, folder / "schemas")
+        self.number = 0
+        self.good = []
+        self.large = Producer({"bootstrap.servers": broker, "message.max.bytes": 4 * limits.MIB})
+
+    def message(self, symbol=BTC, **changes):
+        """The next trade as its message."""
+        self.number += 1
+        number = self.number
+        label = Label("BINANCE", symbol, symbol[:-4], "USDT", "crypto", "simulated")
+        trade = Trade(label, number, NOW_US + number, NOW_US + number + 500, 100, 7, 0, {})
+        return encode_trade(trade._replace(**changes), self.schema_id)
+
+    def neighbour(self, key=KEY):
+        """Put a good trade; its id is among `good`."""
+        message = self.message()
+        self.good.append(self.number)
+        return self.append(message, key)
+
+    def append(self, value, key=KEY, symbol=BTC):
+        """Put a record on the symbol's partition; its offset."""
+        offsets = []
+        self.large.produce(
+            self.settings.tape.topic, value, key, self.home[symbol],
+            on_delivery=lambda error, told: offsets.append(error or told.offset()),
+        )  # fmt: skip
+        assert self.large.flush(30) == 0
+        assert isinstance(offsets[0], int), offsets[0]
+        return offsets[0]
+
+    def close(self):
+        self.large.close()
+        super().close()
+
+
+@pytest.fixture
+def site(tmp_path, broker, registry):
+    made = PoisonSite(tmp_path, broker, registry)
+    yield made
+    made.close()
+
+
+def of_another_type(site):
+    """A message that says a trade id is a text, by a schema the registry knows."""
+    other = avro_schema(TRADE) | {"name": "Other"}
+    other["fields"] = [
+        field | {"type": "string"} if field["name"] == "trade_id" else field
+        for field in other["fields"]
+    ]
+    schema_id = site.schemas.register(f"{site.settings.tape.topic}.other-value", other)
+    values = {
+        "exchange": "BINANCE", "symbol": BTC, "base": "BTC", "quote": "USDT",
+        "asset_class": "crypto", "source": "simulated", "trade_id": "5", "event_time": NOW_US,
+        "receive_time": NOW_US, "price": Decimal(1), "quantity": Decimal(1), "side": "BUY",
+        "vendor_data": {},
+    }  # fmt: skip
+    return written(values, other, schema_id)
+
+
+def poisons(site):
+    """Every kind of poison: its bytes and the fault they have."""
+    good = site.message()
+    side = good[:-2]
+    return {
+        "wrong magic byte": (b"\x01" + good[1:], Fault.BAD_MAGIC),
+        "not a message at all": (b"{}", Fault.BAD_MAGIC),
+        "only a header": (good[:4], Fault.TRUNCATED),
+        "unknown schema id": (b"\x00\x7f\xff\xff\xff" + good[5:], Fault.UNKNOWN_SCHEMA),
+        "wrong type": (of_another_type(site), Fault.UNKNOWN_SCHEMA),
+        "truncated": (good[:-3], Fault.TRUNCATED),
+        "trailing bytes": (good + b"\x00", Fault.TRAILING),
+        "a side that is none": (side + b"\x06\x00", Fault.BAD_VALUE),
+        "a text that is none": (good.replace(b"USDT", b"\xff\xfe\xfd\xfc"), Fault.BAD_VALUE),
+        "bad decimal: too many digits": (site.message(price=10**18), Fault.OUT_OF_RANGE),
+        "bad decimal: negative": (site.message(quantity=-1), Fault.OUT_OF_RANGE),
+        "a time that is none": (site.message(event_time_us=0), Fault.OUT_OF_RANGE),
+        "oversize": (good + bytes(limits.RECORD_BYTES_MAX), Fault.OVERSIZE),
+        "no value": (None, Fault.NULL_VALUE),
+        "a symbol that nobody placed": (site.message(SOL), Fault.WRONG_PARTITION),
+    }
+
+
+def dead(site):
+    """Rows of the table of letters that are of this topic, by offset."""
+    view = view_of(site.catalog, DEAD_LETTERS_LAYOUT)
+    if view is None:
+        return {}
+    ours = [("origin", "==", site.settings.tape.topic)]
+    rows = [*view.newest(["origin_offset", "origin_partition", "fault", "value"], ours)]
+    found = {row["origin_offset"]: row for row in rows}
+    assert len(found) == len(rows), "a letter is there twice"
+    return found
+
+
+def test_exactly_the_poison_is_dead_and_repaired_it_lives(site):
+    put = {}
+    for name, (value, fault) in poisons(site).items():
+        site.neighbour()
+        put[site.append(value)] = (name, value, fault)
+    site.neighbour()
+    site.neighbour(key=None)  # a key decides nothing: the value says whose trade it is
+    site.neighbour(key=b"\xff")
+    writer = site.start()
+    site.await_rows(len(site.good))
+    eventually(lambda: len(dead(site)) == len(put), 30)
+    told = {
+        offset: (put[offset][0], row["value"], Fault[row["fault"]])
+        for offset, row in dead(site).items()
+    }
+    assert told == put
+    assert {row["origin_partition"] for row in dead(site).values()} == {site.home[BTC]}
+    assert sorted(ids(site)) == site.good
+    replayed(site, {name: offset for offset, (name, _, _) in put.items()})
+    site.await_rows(len(site.good) + 2)
+    assert writer.stop(grace_s=20) == 0
+    code, report = site.verified()
+    assert (code, report["problems"], report["letters_waiting"]) == (0, [], 0)
+    assert (report["dead"], report["accepted"]) == (len(put), len(site.good) + 2)
+    assert report["letter_rows"] >= len(put)
+
+
+def ids(site):
+    rows = site.catalog.load_table(("market", "trades")).scan().to_arrow()
+    return rows["trade_id"].to_pylist()
+
+
+def replayed(site, offsets):
+    """Replay one letter as it is, once its symbol is placed, and one repaired; refuse a third."""
+    board = Board(site.settings.tape.bootstrap, topics.PARTITIONS)
+    with closing(board):
+        placement = Placement(board, topics.EPOCH, site.settings.tape.partitions_per_tier)
+        placement.place(Instrument("BINANCE", SOL))
+    runtime = Runtime(SystemClock(), "run", threading.Event())
+    topic, partition = site.settings.tape.topic, site.home[BTC]
+
+    def name(kind):
+        return f"{topic}/0/{partition}/{offsets[kind]}"
+
+    def state(kind, **repair):
+        request = pb.ReplayDeadLettersRequest(names=[name(kind)], **repair)
+        (outcome,) = service.ReplayDeadLetters(request, None).outcomes
+        return pb.ReplayState.Name(outcome.state).removeprefix("REPLAY_STATE_"), outcome.fault
+
+    with dead_letter_service(site.settings, runtime, site.catalog) as service:
+        assert state("a symbol that nobody placed") == ("SENT", "")
+        assert state("a symbol that nobody placed") == ("REPLAYED_BEFORE", "")
+        assert state("trailing bytes") == ("REFUSED", "TRAILING")
+        shown = service.GetDeadLetter(pb.GetDeadLetterRequest(name=name("trailing bytes")), None)
+        assert state("trailing bytes", value=shown.value[:-1]) == ("SENT", "")
+        listed = service.ListDeadLetters(pb.ListDeadLettersRequest(origin=topic), None).letters
+        assert {each.name for each in listed} == {name(kind) for kind in offsets}
+        assert sum(each.HasField("replay_time") for each in listed) == 2
