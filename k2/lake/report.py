@@ -27,7 +27,8 @@ class Problem:
 
     Attributes:
         kind: LOST, DOUBLED, UNDUE, CHANGED, STRAY (rows); LETTER_MISSING, LETTER_UNDUE (dead
-            letters); LETTER_ROW_... (their table, see `verify_letters.py`); STATE, COUNTERS (what
+            letters); LETTER_ROW_... (their table, see `verify_letters.py`); GAP_UNTRUE (the
+            ledger, see `verify_gaps.py`; its offsets are trade ids); STATE, COUNTERS (what
             the snapshot published); OVERTAKEN (retention removed records that were never
             committed).
         partition: of the tape; None when it is of no one partition.

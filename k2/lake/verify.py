@@ -7,6 +7,7 @@ Everything is compared at the positions of one pinned snapshot:
 * the records it finds dead       with  the dead letters
 * the dead letters                with  the table that holds them (`verify_letters.py`)
 * its state and counters          with  those that the snapshot published
+* the holes that it leaves        with  what the ledger says of them (`verify_gaps.py`)
 
 Where retention has removed the beginning of a partition, the fold starts from what the lake holds
 of it; that part of the lake is then only checked for doubles.
@@ -15,7 +16,8 @@ Two faults depend on what was known at the time (a symbol that nobody had placed
 the registry did not know). For those a dead letter is taken at its word, since the same record may
 be good by what is known today; that the lake does not hold it as well is still checked.
 
-Holes in trade ids are what K2 was not told: they are listed, and are no failure.
+Holes in trade ids are what K2 was not told: they are listed, and are no failure, unless the ledger
+calls them filled.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ from k2.lake.report import (
 )
 from k2.lake.snapshot import LakeSnapshot, SnapshotReader
 from k2.lake.tally import Place, Rows, Tally, read_rows
+from k2.lake.verify_gaps import compare_gaps, folded_ledger
 from k2.lake.verify_letters import LetterWitnesses, compare_letters
 from k2.market.events import Fault, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
+from k2.market.gaps import GapEvent
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
@@ -84,6 +88,7 @@ class Witnesses:
         decoder, placement: see their classes.
         letters: reads all dead letters.
         table: of the dead letters; None where there is none to compare.
+        gaps: reads every event of the ledger; None where there is none to compare.
     """
 
     snapshots: SnapshotReader
@@ -95,6 +100,7 @@ class Witnesses:
     placement: PartitionMap
     letters: Callable[[], Iterable[DeadLetter]]
     table: LetterWitnesses | None = None
+    gaps: Callable[[], Iterable[GapEvent]] | None = None
 
 
 def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, Any]:
@@ -110,6 +116,7 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
             cannot be read.
         Unavailable: a part is away.
     """
+    ledger = folded_ledger(witnesses.gaps() if witnesses.gaps is not None else ())
     snapshot = witnesses.snapshots.current()
     facts = witnesses.facts()
     if snapshot is None:
@@ -137,9 +144,13 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
         compared = compare_letters(witnesses.table)
         problems += compared.problems
         counts = {"letter_rows": compared.rows, "letters_waiting": compared.waiting}
+    ends = zip(snapshot.positions.offsets, facts.log_end, strict=True)
+    whole = {partition for partition, (end, log_end) in enumerate(ends) if end == log_end}
+    gaps = compare_gaps(ledger, folded.states, whole)
+    problems += gaps.problems
     published = witnesses.snapshots.states(snapshot)
     case = Case(snapshot, facts, start, published, folded, stored, letters)
-    return report(case, problems) | counts
+    return report(case, problems) | counts | {"missing": gaps.missing}
 
 
 @dataclass(frozen=True)

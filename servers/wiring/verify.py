@@ -16,6 +16,7 @@ from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.ledger import GapLedger
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin
@@ -28,6 +29,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     bootstrap = settings.tape.bootstrap
     admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
     letters = DeadLetterOffice(bootstrap)
+    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    ledger = GapLedger(bootstrap, schemas)
     catalog = open_catalog(settings)
     try:
         witnesses = Witnesses(
@@ -36,16 +39,17 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             identity=identity_of(admin.facts(settings.tape.topic)),
             facts=lambda: admin.facts(settings.tape.topic),
             replay=lambda start: TapeReader.assigned(settings.tape, start),
-            decoder=Decoder(SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")),
+            decoder=Decoder(schemas),
             placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
             letters=letters.read_all,
             table=LetterWitnesses(
                 view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
             ),
+            gaps=lambda: (entry.event for entry in ledger.read_all()),
         )
         document = verify(witnesses, runtime.clock, paced(runtime))
     finally:
-        for part in (letters, partitions, admin, catalog):
+        for part in (ledger, letters, partitions, admin, catalog):
             part.close()
     runtime.emit("result", **document)
     return 0 if document["ok"] else 1

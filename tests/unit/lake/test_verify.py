@@ -9,6 +9,7 @@ from k2.lake.tables import ensure_tables
 from k2.lake.verify_letters import LetterWitnesses
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
+from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.tape.codec import Decoder
 from k2.tape.consumer import RawBatch
@@ -320,3 +321,42 @@ def test_rows_stored_before_a_column_was_known_are_no_disagreement(world, monkey
     assert (report["ok"], report["rows"], report["problems"]) == (True, 4, [])
     rows = world.table.scan().to_arrow().sort_by("tape_offset")
     assert rows.column("note").to_pylist() == [None, None, None, "y"]
+
+
+def told(world, first, last, state):
+    settled = {
+        GapState.OPEN: {},
+        GapState.FILLED: {"filled_at_us": NOW_US},
+        GapState.UNFILLABLE: {"reason": "never printed"},
+    }[state]
+    world.tape.gaps.append(
+        GapEvent(BTC, first, last, NOW_US, Cause.SEQUENCE, state, NOW_US, "feed", **settled)
+    )
+
+
+def test_each_missing_id_is_what_the_ledger_says_of_it(world):
+    world.put(1, 10, 20, 30)
+    pumped(world)
+    told(world, 2, 5, GapState.OPEN)
+    told(world, 6, 9, GapState.UNFILLABLE)
+    told(world, 10, 10, GapState.FILLED)
+    report = world.verified(gaps=lambda: world.tape.gaps)
+    assert report["ok"]
+    assert report["missing"] == {"OPEN": 4, "UNFILLABLE": 4, "FILLED": 0, "UNTOLD": 18}
+
+
+def test_what_is_called_filled_must_be_there(world):
+    partition = world.put(1, 10)
+    pumped(world)
+    told(world, 4, 6, GapState.FILLED)
+    told(world, 8, 8, GapState.FILLED)
+    report = world.verified(gaps=lambda: world.tape.gaps)
+    assert kinds(report) == {("GAP_UNTRUE", 4, (4, 8))}
+    assert report["missing"]["FILLED"] == 4
+    world.put(4, 5, 6, 8)
+    waiting = world.verified(gaps=lambda: world.tape.gaps)
+    assert waiting["ok"], f"partition {partition} has records that wait to be committed"
+    pumped(world, "w2")
+    report = world.verified(gaps=lambda: world.tape.gaps)
+    assert report["ok"]
+    assert report["missing"]["FILLED"] == 0
