@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import Data, K2Error, NotFound, Overloaded, Reason, Unavailable
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
 from k2.lake.intake import check_tape
 from k2.lake.ops import OpsView
@@ -126,7 +126,7 @@ class OpsWriter:
             count = self._read(one)
             if self._due(one):
                 self._commit(one)
-        except (Unavailable, Overloaded) as error:
+        except (Unavailable, Overloaded, NotFound) as error:  # a topic may be made yet
             self._let_go(error)
             return 0
         except Data as error:

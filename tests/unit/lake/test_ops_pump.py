@@ -1,11 +1,12 @@
 """Ops events become rows once, whatever is killed, doubled, refused or away."""
 
+import dataclasses
 import threading
 
 import pytest
 
 from k2 import limits
-from k2.errors import Reason, Unavailable
+from k2.errors import NotFound, Reason, Unavailable
 from k2.lake.ops_pump import run_ops
 from k2.lake.tables import GAPS_LAYOUT
 from k2.market.events import Fault
@@ -209,6 +210,24 @@ def test_the_tape_may_be_away_for_long(world):
     world.commit(writer)
     assert world.origins() == [5]
     assert writer.stats.halted == ""
+
+
+def test_a_topic_that_is_not_there_yet_is_waited_for(world):
+    writer = world.letter_writer()
+    ends, there = writer._ends, []
+
+    def facts():
+        if not there:
+            raise NotFound(Reason.TAPE_UNAVAILABLE, "no such topic")
+        return ends.facts()
+
+    writer._ends = dataclasses.replace(ends, facts=facts)
+    writer.step()
+    there.append(True)
+    world.post(letter(5))
+    world.clock.advance(limits.COMMIT_RETRY_MAX_S)
+    world.commit(writer)
+    assert world.origins() == [5]
 
 
 @pytest.mark.parametrize(
