@@ -18,7 +18,6 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import encode_trade
 from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
 from k2.v1 import dead_letter_service_pb2 as pb
 from servers.runtime import Runtime
 from servers.wiring.dead_letter import dead_letter_service
@@ -38,7 +37,6 @@ class PoisonSite(Site):
 
     def __init__(self, folder, broker, registry):
         super().__init__(folder, broker, registry)
-        self.schemas = SchemaStore(registry, folder / "schemas")
         self.number = 0
         self.good = []
         self.large = Producer({"bootstrap.servers": broker, "message.max.bytes": 4 * limits.MIB})

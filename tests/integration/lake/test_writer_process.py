@@ -11,13 +11,15 @@ from confluent_kafka import Producer
 from k2.lake.catalog import open_catalog
 from k2.lake.ops import view_of
 from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, TRADES, ensure_tables
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables
 from k2.market.events import Label, Trade
+from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import encode_trade
+from k2.tape.ledger import GapLedger
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from servers.local.process import Child, Command
@@ -42,8 +44,8 @@ class Site:
         )
         lake = LakeSettings(commit_interval_s=0.3)
         self.settings = Settings(data_dir=folder, tape=tape, lake=lake)
-        schemas = SchemaStore(registry, folder / "schemas")
-        self.schema_id = topics.deploy(tape, schemas)
+        self.schemas = SchemaStore(registry, folder / "schemas")
+        self.schema_id = topics.deploy(tape, self.schemas)
         board = Board(broker, topics.PARTITIONS)
         placement = Placement(board, topics.EPOCH, tape.partitions_per_tier)
         self.home = {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
@@ -93,6 +95,26 @@ class Site:
     def await_rows(self, rows):
         eventually(lambda: self.committed() >= rows, 60)
 
+    def tell(self, first, many):
+        """Gap events, one for each id."""
+        ledger = GapLedger(self.settings.tape.bootstrap, self.schemas)
+        ledger.publish(
+            [
+                GapEvent(
+                    Instrument("BINANCE", "BTCUSDT"), number, number, NOW_US, Cause.SEQUENCE,
+                    GapState.OPEN, NOW_US, self.settings.tape.topic,
+                )
+                for number in range(first, first + many)
+            ]
+        )  # fmt: skip
+        ledger.close()
+
+    def gaps(self):
+        """Ids of the rows of `ops.gaps` that `tell` made, in the order of the tape."""
+        view = view_of(self.catalog, GAPS_LAYOUT)
+        ours = [("feed", "==", self.settings.tape.topic)]
+        return [row["first_id"] for row in view.newest(["first_id"], ours)][::-1]
+
     def letters(self):
         """Rows of `ops.dead_letters` that are of this topic."""
         view = view_of(self.catalog, DEAD_LETTERS_LAYOUT)
@@ -126,6 +148,7 @@ def test_every_trade_is_in_the_lake_once_whatever_kills_the_writer(site):
     for kill in range(KILLS):
         writer = site.start()
         site.put(kill * WAVE, WAVE)
+        site.tell(kill * 10, 10)
         site.await_rows(kill * WAVE * 2 + 1)  # each life ends at another moment of its work
         writer.kill()
     writer = site.start()
@@ -145,6 +168,7 @@ def test_every_trade_is_in_the_lake_once_whatever_kills_the_writer(site):
     letters = site.letters()
     assert len(letters) == len({row["origin_offset"] for row in letters}) == dead
     assert {(row["fault"], row["value"]) for row in letters} == {("BAD_MAGIC", b"garbage")}
+    assert site.gaps() == list(range(10 * KILLS))
     assert report["holes_total"] == 0
 
 
