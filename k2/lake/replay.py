@@ -166,8 +166,7 @@ class Replayer:
             value = letter.value if repaired is None else repaired
             reading = self._read(value)
             if value is None or reading.trade is None or reading.home is None or reading.fault:
-                reason = f"it {meaning(reading.fault)}" if reading.fault else "it is no trade"
-                return Replayed(name, _REFUSED, reason, reading.fault)
+                return Replayed(name, _REFUSED, _refusal(reading), reading.fault)
             offset = self._send(name, value, reading.trade.label, reading.home)
             note = {"at_us": self._clock.now_us(), "partition": reading.home, "offset": offset}
             self._parts.replays.put(name, note, wait_s=limits.BOARD_WAIT_S)
@@ -224,3 +223,10 @@ class Replayer:
                 retry_after_s=limits.RECONNECT_MAX_S,
             )
         return offset
+
+
+def _refusal(reading: Reading) -> str:
+    """Why a record may not go back, for a person."""
+    if reading.trade is not None and reading.home is None:
+        return f"no feed has placed {reading.trade.label.instrument.key} on a partition"
+    return f"it {meaning(reading.fault)}"

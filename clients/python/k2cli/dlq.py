@@ -77,7 +77,9 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
         click.echo(documents.text(vars(found) | {"value": value}))
         return
     for field in dataclasses.fields(found.letter):
-        told = screen.cell(getattr(found.letter, field.name)).plain
+        value = getattr(found.letter, field.name)
+        plain = type(value) is int  # a number that names something is not grouped
+        told = str(value) if plain else screen.cell(value).plain
         click.echo(f"{field.name:<17}{told}")
     click.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
     if found.trade is not None:
@@ -105,7 +107,7 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
 ) -> None:
     """Put dead letters back on the tape, as they are or repaired.
 
-    What would be dead again is refused. Exit code 1: not every letter is on the tape again.
+    What would be dead again is refused; exit code 1 then.
     """
     if value_file and trade_file:
         raise click.UsageError("give --value-file or --trade-file, not both")

@@ -47,6 +47,7 @@ def test_a_letter_for_programs(k2, asked):
 def test_a_letter_for_people(k2, asked, tmp_path):
     people = k2("dlq", "show", NAMES[0], "--out", tmp_path / "bytes")
     assert "00 ff 42 54 43" in people.stdout
+    assert "letter_offset    10\n" in people.stdout
     assert "..BTCUSDT and mo" in people.stdout
     assert "good: it can be replayed" in people.stdout
     assert '"price": "1.5"' in people.stdout

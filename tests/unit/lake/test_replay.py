@@ -35,6 +35,7 @@ def test_a_record_whose_symbol_is_placed_by_now_goes_to_its_partition(desk):
     name = desk.dead(message(1, "SOLUSDT"), Fault.WRONG_PARTITION)
     refused = replay(desk, name)
     assert (refused.state, refused.fault) == ("REFUSED", Fault.WRONG_PARTITION)
+    assert "no feed has placed BINANCE:SOLUSDT" in refused.message
     assert desk.sent == []
     home = desk.placement.place(Instrument("BINANCE", "SOLUSDT"))
     assert replay(desk, name).partition == home != desk.home
