@@ -19,7 +19,7 @@ SERVICES = {
     "k2.v1.QueryService": {"PlanQuery"},
     "k2.v1.SnapshotService": {"ListSnapshots", "GetSnapshot", "WatchSnapshots"},
     "k2.v1.DegradationService": {"GetDegradation", "WatchDegradation"},
-    "k2.v1.FeedService": {"ListFeeds", "WatchFeeds"},
+    "k2.v1.FeedService": {"ListFeeds", "WatchFeeds", "ListGaps", "Backfill"},
     "k2.v1.PlatformService": {
         "GetStatus",
         "GetSettings",
