@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,7 +12,6 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k2.v1 import (
-    dead_letter_service_pb2,
     dead_letter_service_pb2_grpc,
     degradation_service_pb2,
     degradation_service_pb2_grpc,
@@ -25,10 +24,11 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
-from k2client.convert import backfill_plan, gap_state, record, timestamp, trade_message
+from k2client.convert import backfill_plan, gap_state, record, timestamp
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal
 from k2client.flights import FlightPool
+from k2client.letters import DeadLetterCalls
 from k2client.question import Names, TradesQuestion, snapshot_id_of
 from k2client.reasons import from_rpc
 from k2client.times import Duration, Time, to_us
@@ -60,7 +60,7 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class Client:
+class Client(DeadLetterCalls):
     """A connection; `k2client.connect` makes one. Safe for several threads.
 
     Every method raises `k2client.errors.K2Error` with a reason.
@@ -227,40 +227,6 @@ class Client:
                 return found[:limit]
         return found
 
-    def dead_letters(
-        self,
-        *,
-        start: Time | None = None,
-        end: Time | None = None,
-        fault: str = "",
-        origin: str = "",
-        limit: int | None = None,
-    ) -> list[records.DeadLetter]:
-        """Records that K2 could not take, newest first, without their bytes.
-
-        Args:
-            start: only those judged from then on.
-            end: only those judged before.
-            fault: only those with it, such as `TRUNCATED`.
-            origin: only those of this topic or run of a feed.
-            limit: at most so many.
-        """
-        request = dead_letter_service_pb2.ListDeadLettersRequest(
-            page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE),
-            fault=fault,
-            origin=origin,
-        )
-        if start is not None:
-            request.range.start_time.CopyFrom(timestamp(to_us(start)))
-        if end is not None:
-            request.range.end_time.CopyFrom(timestamp(to_us(end)))
-        found: list[records.DeadLetter] = []
-        for page in self._pages(self._letters.ListDeadLetters, request):
-            found += [record(records.DeadLetter, each) for each in page.letters]
-            if limit is not None and len(found) >= limit:
-                return found[:limit]
-        return found
-
     def backfill(
         self, symbol: str, first_trade_id: int, last_trade_id: int, exchange: str | None = None
     ) -> records.BackfillPlan:
@@ -279,36 +245,6 @@ class Client:
             last_trade_id=last_trade_id,
         )
         return backfill_plan(self._call(self._feed.Backfill, request))
-
-    def dead_letter(self, name: str) -> records.DeadLetterContent:
-        """One dead letter by its name, with its bytes and what they would be today."""
-        request = dead_letter_service_pb2.GetDeadLetterRequest(name=name)
-        answer = self._call(self._letters.GetDeadLetter, request)
-        return record(records.DeadLetterContent, answer)
-
-    def replay_dead_letters(
-        self,
-        names: Sequence[str],
-        *,
-        value: bytes | None = None,
-        trade: Mapping[str, Any] | None = None,
-        again: bool = False,
-    ) -> list[records.ReplayOutcome]:
-        """Put dead letters back on the tape, as they are or repaired.
-
-        Args:
-            names: of the letters, at most 100; one with a repair.
-            value: a whole message in the place of the letter's bytes.
-            trade: the fields of `records.TradeRecord` instead, times as ISO 8601 texts.
-            again: also those that were replayed before.
-        """
-        request = dead_letter_service_pb2.ReplayDeadLettersRequest(names=names, again=again)
-        if value is not None:
-            request.value = value
-        if trade is not None:
-            request.trade.CopyFrom(trade_message(trade))
-        answer = self._call(self._letters.ReplayDeadLetters, request)
-        return [record(records.ReplayOutcome, each) for each in answer.outcomes]
 
     def health(self) -> dict[str, str]:
         """Each service and whether it is SERVING; the empty name is the server as a whole."""
