@@ -13,6 +13,7 @@ says. What is dropped stays on disk until `sweep.py` removes it.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ from pyiceberg.typedef import Identifier
 
 from k2.lake.lineage import lineage_of
 from k2.lake.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
-from k2.lake.snapshot import Carried
+from k2.lake.snapshot import FLOOR, Carried
 from k2.lake.thin import superfluous
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class Replacement:
 
     Attributes:
         facts: what the commit says of itself; all but its identity is its parent's.
-        added: durable data files that take the place of the removed ones.
+        added: durable data files that take the place of the removed ones; where none does, rows go,
+            and the facts name the floor from which on none is missing.
         removed: locations of those; all of them are live in the head that is committed on.
         touched: locations of the head's manifests that name them.
         dropped: snapshots to drop from the metadata; neither the head nor one that a branch or tag
@@ -112,22 +114,33 @@ def append(
             the history says now.
     """
     snapshot_id = table.metadata.new_snapshot_id()
+    facts = _inherited(facts, table)
     listed = appended(table, files, snapshot_id, facts.commit_id)
     snapshot = _snapshot(table, snapshot_id, listed, facts, now_us)
     return _swing(catalog, table, snapshot, facts, thinned(table.metadata, snapshot.timestamp_ms))
 
 
 def replace(catalog: TableCatalog, table: Table, change: Replacement, now_us: int) -> Table:
-    """Commit what changes no row; see `append` for the rest.
+    """Commit what changes no row, or removes those below a floor; see `append` for the rest.
 
     Where no file changes either, only what is asked for is dropped: a fence leaves nothing dead.
     """
     snapshot_id = table.metadata.new_snapshot_id()
-    facts = change.facts
+    facts = _inherited(change.facts, table)
     listed = replaced(table, change.added, change.removed, change.touched, snapshot_id)
-    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, Operation.REPLACE)
-    thin = thinned(table.metadata, snapshot.timestamp_ms) if change.added else []
+    operation = Operation.DELETE if change.removed and not change.added else Operation.REPLACE
+    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, operation)
+    changes = change.added or change.removed
+    thin = thinned(table.metadata, snapshot.timestamp_ms) if changes else []
     return _swing(catalog, table, snapshot, facts, sorted({*change.dropped, *thin}))
+
+
+def _inherited(facts: Carried, table: Table) -> Carried:
+    """With the floor that retention has set; only retention itself sets another."""
+    floor = table.properties.get(FLOOR)
+    if floor is None or facts.floor_us is not None:
+        return facts
+    return dataclasses.replace(facts, floor_us=int(floor))
 
 
 def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:

@@ -31,7 +31,7 @@ from k2.market.fold import FoldState, from_table
 from k2.market.offsets import FileStat, OffsetVector
 
 Counters = dict[int, tuple[int, int, int]]
-_PREFIX = "k2."
+FLOOR = "k2.floor-time"
 _LOAD_ATTEMPTS = 3
 
 
@@ -46,6 +46,8 @@ class Carried:
         topic, topic_id, cluster_id: the tape that the positions are of.
         writer_id: the process that committed.
         commit_id: unlike any other commit's.
+        floor_us: event time below which lake retention has removed rows; None while it has not, and
+            in a commit to be: whatever its parent says.
     """
 
     positions: OffsetVector
@@ -56,11 +58,13 @@ class Carried:
     cluster_id: str
     writer_id: str
     commit_id: str
+    floor_us: int | None = None
 
     def properties(self) -> dict[str, str]:
         """The form in a snapshot's summary and in the table's properties."""
         counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
-        return {
+        floor = {} if self.floor_us is None else {FLOOR: str(self.floor_us)}
+        return floor | {
             "k2.epoch": str(self.positions.epoch),
             "k2.positions": self.positions.encode(),
             "k2.counters": ",".join("/".join(map(str, one)) for one in counters),
@@ -86,10 +90,13 @@ def carried(properties: Mapping[str, Any]) -> Carried | None:
         for partition, one in enumerate(properties["k2.counters"].split(",")):
             accepted, duplicate, dead = (int(count) for count in one.split("/"))
             counters[partition] = accepted, duplicate, dead
+        state, topic, topic_id, cluster, writer, commit = (
+            properties[f"k2.{name}"] for name in _NAMES
+        )
+        positions = OffsetVector.decode(properties["k2.positions"])
+        floor_us = int(properties[FLOOR]) if FLOOR in properties else None
         return Carried(
-            OffsetVector.decode(properties["k2.positions"]),
-            counters,
-            *(properties[f"k2.{name}"] for name in _NAMES),
+            positions, counters, state, topic, topic_id, cluster, writer, commit, floor_us
         )
     except (KeyError, ValueError) as error:
         raise Data(
@@ -108,8 +115,8 @@ class LakeSnapshot:
         snapshot_id: Iceberg's, a random 64-bit number.
         parent_id: of the snapshot before it; None where that is not kept.
         committed_at_us: commit time, microseconds; greater than its parent's.
-        positions, counters, state_path, topic, topic_id, cluster_id, writer_id, commit_id: see
-            `Carried`.
+        positions, counters, state_path, topic, topic_id, cluster_id, writer_id, commit_id,
+            floor_us: see `Carried`.
         operation: append, overwrite, replace or delete.
         rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
             that only rewrote rows added none.
@@ -131,6 +138,7 @@ class LakeSnapshot:
     rows_added: int
     files_total: int
     bytes_total: int
+    floor_us: int | None = None
 
 
 def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
@@ -159,6 +167,7 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
         rows_added=int(numbers.get("added-records", 0)) - int(numbers.get("deleted-records", 0)),
         files_total=int(numbers.get("total-data-files", 0)),
         bytes_total=int(numbers.get("total-files-size", 0)),
+        floor_us=facts.floor_us,
     )
 
 

@@ -12,6 +12,10 @@ Everything is compared at the positions of one pinned snapshot:
 Where retention has removed the beginning of a partition, the fold starts from what the lake holds
 of it; that part of the lake is then only checked for doubles.
 
+Where lake retention has removed rows, those from its floor on are compared, and the tape's alone
+count below it. What was removed may also have had ids that the fold of a shortened tape cannot know
+any more; there the published state may know more than it.
+
 Two faults depend on what was known at the time (a symbol that nobody had placed, a schema id that
 the registry did not know). For those a dead letter is taken at its word, since the same record may
 be good by what is known today; that the lake does not hold it as well is still checked.
@@ -210,7 +214,7 @@ class _Work:
             state, _ = fold(stored.before[partition], columns.take(gone))
             stored.before[partition] = state
             columns = columns.take(~gone)
-        stored.rows.add(Rows(partition, columns))
+        stored.rows.add(Rows(partition, self._compared(columns)))
 
     def folded(
         self,
@@ -262,7 +266,15 @@ class _Work:
         if len(dead):
             folded.dead.setdefault(partition, []).append(dead)
         accepted = verdicts == Verdict.ACCEPTED
-        folded.rows.add(Rows(partition, columns if accepted.all() else columns.take(accepted)))
+        columns = columns if accepted.all() else columns.take(accepted)
+        folded.rows.add(Rows(partition, self._compared(columns)))
+
+    def _compared(self, columns: TradeColumns) -> TradeColumns:
+        """The rows that lake retention leaves alone."""
+        floor_us = self.snapshot.floor_us
+        if floor_us is None:
+            return columns
+        return columns.take(columns.event_time >= floor_us)
 
 
 def _below(batch: RawBatch, end: int) -> RawBatch:
