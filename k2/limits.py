@@ -150,6 +150,11 @@ VERIFY_OFFSETS_LISTED = 20  # of each problem
 VERIFY_HOLES_LISTED = 10_000
 VERIFY_PROGRESS_INTERVAL_S = 0.5
 
+# Retention
+LAKE_BYTES_MAX = 20 * 1024 * MIB  # of the newest snapshot, by default
+LAKE_BYTES_MIN = 64 * MIB
+RETAIN_INTERVAL_S = 60.0
+
 # Maintenance
 SNAPSHOTS_NEWEST_KEPT = 20  # of those that are kept, at least
 COMPACT_FILES_TO_MERGE = 8  # of a size class; each class holds so many times the one below

@@ -49,6 +49,17 @@ class LakeSettings(_Group):
     warehouse: str = Field(default="", description="unset: a folder under the data directory")
     commit_interval_s: float = Field(default=limits.COMMIT_INTERVAL_S, gt=0)
     commit_bytes_max: int = Field(default=limits.COMMIT_BYTES_MAX, ge=limits.MIB)
+    retention_hours: int | None = Field(
+        default=None, ge=1, description="unset: rows are kept while the budget lasts"
+    )
+    bytes_max: int = Field(
+        default=limits.LAKE_BYTES_MAX,
+        ge=limits.LAKE_BYTES_MIN,
+        description="of the newest snapshot; the oldest files above it go",
+    )
+    retain_interval_s: float = Field(
+        default=limits.RETAIN_INTERVAL_S, gt=0, description="between two looks at retention"
+    )
     maintain: bool = Field(
         default=True, description="merge files and remove unnamed ones in the lake process"
     )

@@ -51,6 +51,7 @@ class QueryStack:
         self.states = {partition: FoldState() for partition in range(PARTITIONS)}
         self.files = []
         self.commits = 0
+        self.floor_us = None
         self.tail = Tail(
             reader_factory=self.tape.reader,
             decoder=Decoder(Schemas(schemas)),
@@ -94,8 +95,7 @@ class QueryStack:
         self.commits += 1
         rows = [to_arrow(piece.accepted[0], 0, piece.partition) for piece in self.judged()]
         self._write(pa.Table.from_batches(rows) if rows else None)
-        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
-        self.snapshots.commit(snapshot, self.files, self.states)
+        self._publish()
 
     def judged(self):
         """The next records of each partition, folded; they count as committed from here on."""
@@ -122,9 +122,13 @@ class QueryStack:
         stats, self.files = self.files, []
         tables = [pq.read_table(stat.path.removeprefix("file://")) for stat in stats]
         self._write(pa.concat_tables(tables) if tables else None)
-        snapshot = lake_snapshot(self.commits, self.committed, NOW_US + self.commits * 1_000_000)
-        self.snapshots.commit(snapshot, self.files, self.states)
+        self._publish()
         return [Path(stat.path.removeprefix("file://")) for stat in stats]
+
+    def _publish(self):
+        at_us = NOW_US + self.commits * 1_000_000
+        snapshot = lake_snapshot(self.commits, self.committed, at_us, self.floor_us)
+        self.snapshots.commit(snapshot, self.files, self.states)
 
     def restarted(self, **tail):
         """Another server on the same tape and lake, as after a restart; enter it to start it."""

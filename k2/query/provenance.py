@@ -4,12 +4,15 @@ Completeness is sound and coarse. The fold knows which ids of an instrument are 
 they were traded; but a missing trade lies between two that were seen, so it is never newer than the
 newest trade seen. So an answer reads GAPS when an instrument asked for has a hole in its ids,
 unless its range starts after that instrument's newest trade.
+
+Where lake retention has removed rows of the range, an answer reads PARTIAL and says up to when.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 
@@ -44,7 +47,7 @@ class MissingPart:
     """A side that is not in the answer, because the caller allowed that.
 
     Attributes:
-        part: lake or tail.
+        part: lake, tail, or retention.
         reason: what the query would have failed with.
         message: the same for a person.
     """
@@ -151,6 +154,15 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
     if holes.total:
         return Completeness.GAPS
     return Completeness.COMPLETE if holes.all_seen else Completeness.UNKNOWN
+
+
+def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ...]:
+    """What an answer lacks that reaches below the time up to which retention has removed rows."""
+    if floor_us is None or (times.start_us is not None and times.start_us >= floor_us):
+        return ()
+    since = datetime.fromtimestamp(floor_us / 1e6, UTC).isoformat()
+    message = f"retention has removed trades of before {since}; from then on none is missing"
+    return (MissingPart("retention", Reason.OUT_OF_RANGE, message),)
 
 
 def _first(seen: Seen) -> Seen:

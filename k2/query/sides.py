@@ -18,7 +18,7 @@ from k2.market.files import FileIndex
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import FileStat, OffsetVector, ReadToken
-from k2.query.plan import LakeFacts
+from k2.query.plan import LakeFacts, TailFacts
 from k2.query.request import TradesRequest
 from k2.tape.consumer import lost_position
 from k2.tape.window import TailView
@@ -130,6 +130,11 @@ class PlannableSnapshot:
     def snapshot_id(self) -> int:
         """Its id; 0 while the lake is empty."""
         return self.snapshot.snapshot_id if self.snapshot else 0
+
+    @property
+    def floor_us(self) -> int | None:
+        """Below it retention has removed rows; None where it has not."""
+        return self.snapshot.floor_us if self.snapshot else None
 
 
 class LakeSide:
@@ -261,6 +266,18 @@ class LakeSide:
             kept = PlannableSnapshot(snapshot, LakeFacts(snapshot.positions, files))
             self._kept = _newest(self._kept) | {snapshot.snapshot_id: kept}
         return kept
+
+
+def tail_facts(view: TailView, request: TradesRequest) -> TailFacts:
+    """What a plan may know of a view: only what the request names."""
+    ranges = (one.range for one in view.held.values())
+    return TailFacts(
+        view.position,
+        view.low,
+        view.released,
+        {one: time for one, time in view.time_max_below.items() if request.names(one)},
+        tuple(one for one in ranges if request.names(one.instrument)),
+    )
 
 
 def assert_not_truncated(end: OffsetVector, known: Iterable[OffsetVector]) -> None:

@@ -26,12 +26,13 @@ from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.asked import Asked, asked_by
 from k2.query.lacks import failure_of, part_of
-from k2.query.plan import Lack, Plan, TailFacts, plan_lake, plan_union
+from k2.query.plan import Lack, Plan, plan_lake, plan_union
 from k2.query.provenance import (
     Estimate,
     Holes,
     MissingPart,
     Provenance,
+    below_floor,
     completeness,
     holes_of,
 )
@@ -42,6 +43,7 @@ from k2.query.sides import (
     PlannableSnapshot,
     TailSource,
     assert_not_truncated,
+    tail_facts,
 )
 from k2.tape.chunk import Held
 from k2.tape.window import TailView
@@ -254,6 +256,7 @@ class QueryView:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
         holes = holes_of(self._lake.states(lake), self._asked(request).instruments, request.range)
+        parts += below_floor(lake.floor_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             completeness=completeness(holes, parts),
@@ -273,6 +276,7 @@ class QueryView:
         asked = self._asked(request)
         view, plan, lake = self._best_plan(request, asked, lake, end)
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
+        parts += () if plan.skips_lake else below_floor(lake.floor_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         states = self._tail.states() if to_now else self._states_at(end, lake, asked)
         holes = holes_of(states, asked.instruments, request.range) if states is not None else None
@@ -315,7 +319,7 @@ class QueryView:
         the tail was looked at reaches up to what the tail still holds.
         """
         view = self._tail.view(asked.instruments, end)
-        facts = _facts(view, request)
+        facts = tail_facts(view, request)
         plan = plan_union(request, asked.partitions, lake.facts, facts, end)
         if plan.missing and (newer := self._lake.newer_than(lake)):
             lake = newer
@@ -381,18 +385,6 @@ class QueryView:
             self._placement.refresh()
         needed = [p for p in partitions if lake.facts.positions[p] < end[p] and p not in released]
         self._tail.wait_until(end, limits.WAIT_FOR_TAIL_S, needed)
-
-
-def _facts(view: TailView, request: TradesRequest) -> TailFacts:
-    """What a plan may know of a view: only what the request names."""
-    ranges = (one.range for one in view.held.values())
-    return TailFacts(
-        view.position,
-        view.low,
-        view.released,
-        {one: time for one, time in view.time_max_below.items() if request.names(one)},
-        tuple(one for one in ranges if request.names(one.instrument)),
-    )
 
 
 def _readable(plan: Plan) -> bool:

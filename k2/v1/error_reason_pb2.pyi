@@ -60,7 +60,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 45
     """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
-    the data directory was restored from before the token.
+    the data directory was restored from before the token. Or trades of a time whose rows lake
+    retention has removed.
     """
     ERROR_REASON_STARTING: _ErrorReason.ValueType  # 13
     """Unavailable. A query in the first second of the server's life: the tail has not caught
@@ -194,7 +195,8 @@ again.
 """
 ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 45
 """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
-the data directory was restored from before the token.
+the data directory was restored from before the token. Or trades of a time whose rows lake
+retention has removed.
 """
 ERROR_REASON_STARTING: ErrorReason.ValueType  # 13
 """Unavailable. A query in the first second of the server's life: the tail has not caught

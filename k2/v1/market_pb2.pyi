@@ -65,7 +65,9 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     COMPLETENESS_GAPS: _Completeness.ValueType  # 2
     """Trade ids are missing in the range; `gaps` names them."""
     COMPLETENESS_PARTIAL: _Completeness.ValueType  # 3
-    """A side was missing and the caller allowed that; `missing` names it."""
+    """A side was missing and the caller allowed that, or lake retention has removed rows of the
+    range; `missing` names it.
+    """
     COMPLETENESS_UNKNOWN: _Completeness.ValueType  # 4
     """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
     token's end is at no snapshot that is still kept: what was missing then may have come since.
@@ -81,7 +83,9 @@ COMPLETENESS_COMPLETE: Completeness.ValueType  # 1
 COMPLETENESS_GAPS: Completeness.ValueType  # 2
 """Trade ids are missing in the range; `gaps` names them."""
 COMPLETENESS_PARTIAL: Completeness.ValueType  # 3
-"""A side was missing and the caller allowed that; `missing` names it."""
+"""A side was missing and the caller allowed that, or lake retention has removed rows of the
+range; `missing` names it.
+"""
 COMPLETENESS_UNKNOWN: Completeness.ValueType  # 4
 """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
 token's end is at no snapshot that is still kept: what was missing then may have come since.
@@ -218,7 +222,7 @@ class MissingPart(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     part: _builtins.str
-    """`lake` or `tail`."""
+    """`lake`, `tail`, or `retention`: rows of the range were removed, `message` says up to when."""
     reason: _error_reason_pb2.ErrorReason.ValueType
     """Why it is missing: the reason the query would have failed with."""
     message: _builtins.str
@@ -352,7 +356,7 @@ class Provenance(_message.Message):
 
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPart]:
-        """Sides that were missing. Empty unless `allow_partial` was set and needed."""
+        """Sides that were missing. But for `retention` empty unless `allow_partial` was set and needed."""
 
     @_builtins.property
     def newest_receive_time(self) -> _timestamp_pb2.Timestamp:

@@ -4,7 +4,7 @@ from k2.errors import NotFound, Reason
 from k2.lake.snapshot import LakeSnapshot
 
 
-def lake_snapshot(snapshot_id, positions, committed_at_us=0):
+def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None):
     """A snapshot of which only these facts matter."""
     return LakeSnapshot(
         snapshot_id=snapshot_id,
@@ -23,6 +23,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0):
         rows_added=0,
         files_total=0,
         bytes_total=0,
+        floor_us=floor_us,
     )
 
 

@@ -398,6 +398,31 @@ def test_holes_are_gaps_unless_the_range_is_later(stack):
     assert planned.provenance.completeness is Completeness.GAPS
 
 
+def test_an_answer_below_the_floor_of_retention_says_so(stack):
+    stack.send("BTCUSDT", range(5))
+    stack.floor_us = NOW_US + 3000
+    stack.commit()
+    stack.view.maintain()
+    for consistency in (Consistency.UNION, Consistency.COMMITTED):
+        below = plan(stack, symbols=BTC, consistency=consistency).provenance
+        assert below.completeness is Completeness.PARTIAL
+        (part,) = below.missing
+        assert (part.part, part.reason) == ("retention", Reason.OUT_OF_RANGE)
+        assert "before 2" in part.message
+        above = TimeRange(stack.floor_us, None)
+        whole = plan(stack, symbols=BTC, consistency=consistency, range=above).provenance
+        assert (whole.completeness, whole.missing) == (Completeness.COMPLETE, ())
+
+
+def test_the_newest_rows_of_the_tail_are_above_any_floor(stack):
+    stack.send("BTCUSDT", range(5))
+    stack.floor_us = NOW_US + 1
+    stack.commit()
+    stack.view.maintain()
+    newest = plan(stack, symbols=BTC, limit=2, order=Order.DESC)
+    assert newest.provenance.completeness is Completeness.COMPLETE
+
+
 def test_provenance_says_where_rows_come_from(stack):
     stack.send("BTCUSDT", [1, 2])
     stack.commit()
