@@ -154,6 +154,7 @@ VERIFY_PROGRESS_INTERVAL_S = 0.5
 LAKE_BYTES_MAX = 20 * 1024 * MIB  # of the newest snapshot, by default
 LAKE_BYTES_MIN = 64 * MIB
 RETAIN_INTERVAL_S = 60.0
+TAPE_WATCH_S = 10.0  # between two looks at how near the tape's retention is to the lake's positions
 
 # Maintenance
 SNAPSHOTS_NEWEST_KEPT = 20  # of those that are kept, at least

@@ -164,11 +164,15 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
         commit_id=facts.commit_id,
         operation=summary.operation.value if summary else "",
         rows_total=int(numbers.get("total-records", 0)),
-        rows_added=int(numbers.get("added-records", 0)) - int(numbers.get("deleted-records", 0)),
+        rows_added=max(0, _count(numbers, "added") - _count(numbers, "deleted")),
         files_total=int(numbers.get("total-data-files", 0)),
         bytes_total=int(numbers.get("total-files-size", 0)),
         floor_us=facts.floor_us,
     )
+
+
+def _count(numbers: Mapping[str, str], what: str) -> int:
+    return int(numbers.get(f"{what}-records", 0))
 
 
 def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> Carried:

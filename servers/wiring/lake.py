@@ -30,6 +30,7 @@ from servers.heartbeat import Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of
 from servers.wiring.ops import OpsTables
+from servers.wiring.retention import retention_of
 
 PROCESS = "lake"
 GROUP = "k2-lake"
@@ -73,24 +74,26 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             excluding=committer.excluded,
             paused=lambda: heart.level >= Level.SOFT,
         )
+        retention = retention_of(settings, runtime, catalog, committer, admin, pump)
+        sample = sampler(
+            settings,
+            runtime.clock,
+            lambda: pump.stats,
+            lambda: {**maintenance_counters(maintainer.stats), **ops.counters()},
+        )
         heart = Heart(
             board=heartbeats,
             clock=runtime.clock,
             process=PROCESS,
             run_id=runtime.run_id,
             addresses={},
-            sample=sampler(
-                settings,
-                runtime.clock,
-                lambda: pump.stats,
-                lambda: {**maintenance_counters(maintainer.stats), **ops.counters()},
-            ),
+            sample=retention.told(sample),
         )
         heart.start()
         try:
             runtime.emit("serving", addresses={})
             ops.start()
-            with maintained(maintainer, wanted=settings.lake.maintain):
+            with maintained(maintainer, wanted=settings.lake.maintain), retention:
                 pump.run()
         finally:
             well = ops.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ def _state(supervised: str, heard: records.Component | None) -> str:
     return heard.state if published and heard.state in ("LOST", "DRAINING") else supervised
 
 
+def _alerts(processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What processes say needs a person; with the name of each."""
+    found = []
+    for process in processes:
+        alerts = json.loads(process["counters"].get("alerts") or "[]")
+        found += [(str(process.get("name")), str(alert)) for alert in alerts]
+    return found
+
+
 def _show(view: View) -> None:
     content = view.document()
     level = content["level"] or "not known: the control plane does not answer"
@@ -124,6 +134,8 @@ def _show(view: View) -> None:
         for each in content["processes"]
     ]
     screen.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
+    for name, alert in _alerts(content["processes"]):
+        click.echo(f"ALERT {name}: {alert}")
     if content["failure"]:
         failure = content["failure"]
         click.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")

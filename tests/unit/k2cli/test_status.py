@@ -50,6 +50,14 @@ def test_what_runs_is_listed_with_what_the_control_plane_adds(k2, script, server
     assert people.stdout.count("q:1") == 1
 
 
+def test_what_needs_a_person_is_said():
+    processes = [
+        {"name": "lake", "counters": {"alerts": '["partition 1: late"]'}},
+        {"name": "query", "counters": {}},
+    ]
+    assert status._alerts(processes) == [("lake", "partition 1: late")]
+
+
 def component(**changes):
     heard = records.Component("query", "SERVING", 42, "run", {}, "NORMAL", {}, NOW)
     return dataclasses.replace(heard, **changes)

@@ -3,10 +3,11 @@
 import io
 import json
 
-from k2 import settings
+from k2 import limits, settings
 from k2.clock import SystemClock
 from servers.local.record import holding
 from servers.local.stack import check_writable
+from servers.local.stamp import Stamp, write_stamp
 from servers.runtime import Runtime
 from servers.wiring import doctor
 
@@ -34,6 +35,29 @@ def test_a_fit_machine_is_fit(tmp_path):
     assert "practice venue" in checks["venue"]["message"]
     assert "control" in checks["ports"]["message"]
     assert shown["lake.commit_interval_s"] == 10.0
+
+
+def test_sizes_stand_beside_their_budgets(tmp_path):
+    for name, size in (("kafka/a/b.log", 3), ("lake/warehouse/c.parquet", 2), ("logs/d", 1)):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"x" * size * limits.MIB)
+    lake = {"bytes_max": 64 * limits.MIB, "retention_hours": 48}
+    _, checks, _ = examine(tmp_path, "--ports", "free", lake=lake)
+    assert checks["tape on disk"]["message"] == "3 of about 9,216 MiB, kept for 24 h"
+    assert checks["lake on disk"]["message"] == (
+        "2 MiB; the newest snapshot may take 64 MiB, rows are kept for 48 h"
+    )
+    assert "logs 1 MiB" in checks["other on disk"]["message"]
+    _, checks, _ = examine(tmp_path, "--ports", "free", lake={"bytes_max": 2**60})
+    assert "lower lake.bytes_max" in checks["lake on disk"]["message"]
+
+
+def test_a_newer_data_directory_is_named(tmp_path):
+    check_writable(tmp_path / "data")
+    write_stamp(tmp_path / "data" / "stamp.json", Stamp("live", "live", "BINANCE", 99))
+    code, checks, _ = examine(tmp_path, "--ports", "free")
+    assert code == 1
+    assert "knows versions up to" in checks["stamp"]["message"]
 
 
 def test_what_is_wrong_is_named_and_the_rest_is_looked_at(tmp_path):

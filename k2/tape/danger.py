@@ -1,0 +1,126 @@
+"""How near the tape's retention is to records that the lake does not hold yet.
+
+The broker removes by itself what is older than its hours or beyond its bytes, whether it was
+committed or not. Where a writer lags or a partition is paused for long, that would be a loss, so it
+is said loudly while there is time: a partition is in danger when it has records that are not
+committed, and
+
+* the oldest of them has lived for `ALARM` of the hours; or
+* the broker has begun to remove, and less than `1 - ALARM` of what it keeps is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Unavailable
+from k2.market.offsets import OffsetVector
+from k2.settings import TapeSettings
+from k2.tape.topics import TapeFacts
+
+ALARM = 0.8
+_HOUR_US = 3_600_000_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Danger:
+    """Records that retention will remove before they are committed, unless something is done.
+
+    Attributes:
+        partition: of the tape.
+        records: not committed.
+        overtaken: of those, removed already.
+    """
+
+    partition: int
+    records: int
+    overtaken: int
+
+
+def dangers(
+    facts: TapeFacts, positions: OffsetVector, young: tuple[int, ...]
+) -> tuple[Danger, ...]:
+    """The partitions in danger.
+
+    Args:
+        facts: of the topic now.
+        positions: what the lake holds is below.
+        young: per partition the first offset that has not lived for `ALARM` of the hours.
+    """
+    found = []
+    for partition, at in enumerate(positions.offsets):
+        start, end = facts.log_start[partition], facts.log_end[partition]
+        full = start > 0 and at - start < (1 - ALARM) * (end - start)
+        if at < end and (young[partition] > at or full):
+            found.append(Danger(partition, end - at, max(0, start - at)))
+    return tuple(found)
+
+
+class TapeWatch:
+    """Looks now and then, in a thread that runs `run`; `alerts` may be read by any.
+
+    Args:
+        facts: asks the cluster.
+        offsets_since: asks it for the first offsets written at or after a time, microseconds.
+        positions: of the lake; None while not known.
+        clock: of the records' age.
+        settings: how long the tape is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        facts: Callable[[], TapeFacts],
+        offsets_since: Callable[[int], tuple[int, ...]],
+        positions: Callable[[], OffsetVector | None],
+        clock: Clock,
+        settings: TapeSettings,
+    ) -> None:
+        self._facts = facts
+        self._offsets_since = offsets_since
+        self._positions = positions
+        self._clock = clock
+        self._settings = settings
+        self._found: tuple[Danger, ...] = ()
+
+    @property
+    def alerts(self) -> list[str]:
+        """What there is to be said of it, for a person."""
+        return [self._words(one) for one in self._found]
+
+    def run(self, stopping: threading.Event) -> None:
+        """Look until `stopping` is set."""
+        while not stopping.wait(limits.TAPE_WATCH_S):
+            self.look()
+
+    def look(self) -> None:
+        """Look once; a broker that does not answer leaves what was known."""
+        positions = self._positions()
+        if positions is None:
+            return
+        age_us = int(ALARM * self._settings.retention_hours * _HOUR_US)
+        try:
+            young = self._offsets_since(self._clock.now_us() - age_us)
+            self._found = dangers(self._facts(), positions, young)
+        except Unavailable as error:
+            log.info("the tape's retention is not watched: %s", error.message)
+            return
+        for words in self.alerts:
+            log.warning(words)
+
+    def _words(self, one: Danger) -> str:
+        gone = f", {one.overtaken:,} were removed already" if one.overtaken else ""
+        mib = self._settings.retention_bytes_per_partition // limits.MIB
+        return (
+            f"partition {one.partition}: {one.records:,} records are not in the lake and near the "
+            f"end of the tape's retention ({self._settings.retention_hours} h, {mib:,} MiB){gone}: "
+            "let the writer catch up, or raise tape.retention_hours and "
+            "tape.retention_bytes_per_partition"
+        )

@@ -1,0 +1,59 @@
+"""What is asked of a real cluster about topics beside what the contract holds."""
+
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from k2 import limits
+from k2.clock import SystemClock
+from k2.settings import TapeSettings
+from k2.tape import topics
+from k2.tape.producer import TapeProducer
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class Registry:
+    """Registers anything."""
+
+    def register(self, subject, schema):
+        return 1
+
+
+def config_of(bootstrap, topic):
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    asked = ConfigResource(ResourceType.TOPIC, topic)
+    found = admin.describe_configs([asked])[asked].result(10)
+    return {name: entry.value for name, entry in found.items()}
+
+
+def test_a_topic_of_before_follows_the_settings(broker):
+    settings = TapeSettings(bootstrap=broker, topic="configured.a", retention_hours=1)
+    topics.deploy(settings, Registry())
+    assert config_of(broker, "configured.a")["retention.ms"] == str(3_600_000)
+    changed = settings.model_copy(
+        update={"retention_hours": 3, "retention_bytes_per_partition": 4 * limits.MIB}
+    )
+    topics.deploy(changed, Registry())
+    found = config_of(broker, "configured.a")
+    assert found["retention.ms"] == str(3 * 3_600_000)
+    assert found["retention.bytes"] == found["segment.bytes"] == str(4 * limits.MIB)
+
+
+def test_offsets_since_a_time(broker):
+    settings = TapeSettings(bootstrap=broker, topic="configured.b")
+    topics.deploy(settings, Registry())
+    clock = SystemClock()
+    before_us = clock.now_us()
+    producer = TapeProducer(settings)
+    for value in (b"a", b"b"):
+        producer.send(b"X:Y", value, 2, None, lambda offset, error: None)
+    assert producer.flush(10) == 0
+    producer.close()
+    admin = topics.TapeAdmin(broker)
+    later_us = clock.now_us() + 60_000_000
+    assert admin.offsets_since("configured.b", 8, before_us - 60_000_000) == (0,) * 8
+    assert admin.offsets_since("configured.b", 8, later_us) == (0, 0, 2, 0, 0, 0, 0, 0)
+    admin.close()
