@@ -276,13 +276,16 @@ class SnapshotReader:
         """The newest snapshot committed at or before a time.
 
         Raises:
-            NotFound: UNKNOWN_SNAPSHOT when none that old is kept.
+            NotFound: UNKNOWN_SNAPSHOT when none that old is kept; OUT_OF_RANGE when one may have
+                been, and went with the rows that retention removed.
         """
-        for snapshot in self.list():
+        kept = self.list()
+        for snapshot in kept:
             if snapshot.committed_at_us <= time_us:
                 return snapshot
+        removed = bool(kept) and kept[0].floor_us is not None
         raise NotFound(
-            Reason.UNKNOWN_SNAPSHOT,
+            Reason.OUT_OF_RANGE if removed else Reason.UNKNOWN_SNAPSHOT,
             f"no snapshot from {time_us} (microseconds) or before is kept",
             metadata={"as_of_us": str(time_us)},
         )

@@ -206,6 +206,7 @@ class _Work:
             tables = tables_of(catalog)
             try:
                 heads = heads_of(catalog)
+                self._check_same(heads)
                 return heads, [self.vault.kept(CATALOG), *self._files(heads)], pin
             except FileNotFoundError as error:
                 if tables == last:
@@ -218,6 +219,16 @@ class _Work:
             f"{limits.BACKUP_PINS_MAX} times a file was removed before it was copied: "
             "back up when there is less to maintain",
         )
+
+    def _check_same(self, heads: tuple[Head, ...]) -> None:
+        """Refuse to replace the backup of another lake."""
+        before = self.vault.before
+        known = {table["uuid"] for table in before.tables} if before else set()
+        if known and known.isdisjoint(str(head.metadata.table_uuid) for head in heads):
+            raise Invalid(
+                Reason.NOT_EMPTY,
+                f"{self.vault.folder} holds the backup of another lake: name another folder",
+            )
 
     def _pinned(self) -> Path:
         self.meter.begin("catalog", 0)

@@ -110,6 +110,12 @@ class Vault:
         folder: the backup's.
         state: unlike any other backup's: names the folder of what is not shared.
         tick: told of progress.
+
+    Attributes:
+        before: the backup that is there; None where there is none.
+
+    Raises:
+        Data: BACKUP_INVALID when there is one that cannot be read.
     """
 
     def __init__(self, folder: Path, state: str, tick: Tick) -> None:
@@ -117,8 +123,8 @@ class Vault:
         self.state = f"{_STATE}{state}"
         self._tick = tick
         self._touched: set[Path] = {folder}
-        before = read_backup(folder).files if (folder / _MANIFEST).exists() else ()
-        self._before = {entry.path: entry for entry in before}
+        self.before = read_backup(folder) if (folder / _MANIFEST).exists() else None
+        self._known = {one.path: one for one in self.before.files} if self.before else {}
 
     def room(self, name: str) -> Path:
         """A place for a file of this backup alone, its folder made."""
@@ -152,7 +158,7 @@ class Vault:
         there = self.folder / path
         if there.is_file() and there.stat().st_size == size:
             self._touched.add(there.parent)
-            known = self._before.get(path) or Entry(path, to, *measure(there, self._tick))
+            known = self._known.get(path) or Entry(path, to, *measure(there, self._tick))
             return replace(known, to=to), False
         return self._copied(source, path, to), True
 

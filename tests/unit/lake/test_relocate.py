@@ -1,10 +1,12 @@
 """A lake that was moved says the same of itself, from its new place."""
 
+import os
 import shutil
 
 import pytest
 
 from k2.errors import Data, Reason
+from k2.lake.catalog import local_path
 from k2.lake.reachable import LocalLake, files_of, heads_of, pin_catalog
 from k2.lake.relocate import Move, relocate
 from k2.lake.snapshot import SnapshotReader
@@ -76,7 +78,9 @@ def test_nothing_names_the_old_place(filled, tmp_path):
     other = moved(filled[0], tmp_path)
     home = other.settings.data_dir / "lake"
     (head,) = heads_of(home / "catalog.db")
-    assert all(one.location.startswith(f"file://{home}/") for one in files_of(head))
+    for one in files_of(head):
+        assert one.location.startswith(f"file://{home}/")
+        assert one.size in (None, os.path.getsize(local_path(one.location)))
     assert f"{tmp_path}/lake/" not in head.metadata.model_dump_json()
     assert head.metadata.metadata_log == []
     other.close()

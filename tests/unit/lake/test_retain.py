@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from k2 import limits
+from k2.errors import NotFound, Reason
 from k2.lake.catalog import local_path
 from k2.lake.retain import DatedFile, Retainer, due
 from k2.market.events import DAY_US
@@ -110,6 +111,19 @@ def test_the_next_pass_drops_what_still_names_them_but_for_tags(days):
     one.step()
     assert not one.step()
     assert ids(days) == [2, 3]
+
+
+def test_a_time_before_what_was_removed_is_out_of_range(days):
+    before_us = days.snapshots.current().committed_at_us
+    with pytest.raises(NotFound) as refused:
+        days.snapshots.as_of(1)
+    assert refused.value.reason is Reason.UNKNOWN_SNAPSHOT
+    one = retainer(days)
+    while one.step():
+        pass
+    with pytest.raises(NotFound) as refused:
+        days.snapshots.as_of(before_us)
+    assert refused.value.reason is Reason.OUT_OF_RANGE
 
 
 def test_every_later_commit_carries_the_floor(days):

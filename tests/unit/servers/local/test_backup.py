@@ -162,6 +162,17 @@ def test_nothing_to_back_up(made, to):
     assert not to.exists()
 
 
+def test_the_backup_of_another_lake_is_not_replaced(made, to, tmp_path):
+    before = made.back_up(to).backup
+    other = DataDir(tmp_path / "other")
+    other.commit()
+    with pytest.raises(Invalid, match="another lake") as refused:
+        other.back_up(to, "b2")
+    other.close()
+    assert refused.value.reason is Reason.NOT_EMPTY
+    assert read_backup(to) == before
+
+
 def test_a_lake_without_rows_or_without_a_catalog(tmp_path):
     made = DataDir(tmp_path / "k2")
     assert made.back_up(tmp_path / "b1").backup.tables[0]["snapshot_id"] is None
