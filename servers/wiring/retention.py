@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Self
 
+from k2 import limits
 from k2.lake.append import TableCatalog
 from k2.lake.commit import Committer
 from k2.lake.pump import Pump
@@ -53,7 +54,7 @@ class Retention:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(limits.DRAIN_S / len(self._threads))  # a broker that is away holds it up
 
 
 def retention_of(
