@@ -11,6 +11,7 @@ last commit added). CPU times are for comparing on a machine that others use too
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import time
@@ -120,6 +121,8 @@ def measured(commits: int) -> list[tuple[int, list[tuple[str, float, str]]]]:
     """Figures after some commits, and after the last."""
     found = []
     stops = {100, 300, 1000, 2000, 3000, 5000, commits}
+    gc.collect()
+    gc.freeze()  # as each process of K2 does after its imports
     with tempfile.TemporaryDirectory() as folder:
         site = Site(LakeWorld(Path(folder)))
         while site.number < commits:

@@ -60,3 +60,21 @@ def test_a_wrong_setting_is_refused_by_name(tmp_path):
     assert done.returncode == 2
     assert "rate" in json.loads(done.stdout)["message"]
     assert list(tmp_path.iterdir()) == [tmp_path / "k2.toml"]
+
+
+def test_a_full_collection_does_not_look_at_what_was_imported(tmp_path):
+    script = (
+        "import gc; from servers.__main__ import main;"
+        "code = main(['maintain', 'nosuch']); print(code, gc.get_freeze_count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    code, frozen = done.stdout.splitlines()[-1].split()
+    assert code == "2"
+    assert int(frozen) > 100_000
