@@ -39,11 +39,9 @@ DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `ledger.py`
 
-_BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS)
-
 EPOCH = 0  # of the tape; a new one begins when its topic is made again
 
-_BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, REPLAYS)
+_BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS, REPLAYS)
 _HOUR_MS = 3_600_000
 _OFFSET_END = -1  # librdkafka's logical offsets
 _OFFSET_BEGINNING = -2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import Any
 
@@ -46,15 +47,16 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Data: the tape does not fit the lake; the reason says how.
     """
-    admin = TapeAdmin(settings.tape.bootstrap)
-    partitions = Board(settings.tape.bootstrap, topics.PARTITIONS)
-    heartbeats = Board(settings.tape.bootstrap, topics.HEARTBEATS)
-    letters = DeadLetterOffice(settings.tape.bootstrap)
-    try:
+    with ExitStack() as parts:
+        bootstrap = settings.tape.bootstrap
+        admin = parts.enter_context(closing(TapeAdmin(bootstrap)))
+        partitions = parts.enter_context(closing(Board(bootstrap, topics.PARTITIONS)))
+        heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
+        letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
         identity = _identity(admin, settings, runtime)
         if identity is None:
             return 0
-        catalog = open_catalog(settings)
+        catalog = parts.enter_context(closing(open_catalog(settings)))
         ensure_tables(catalog)
         committer = Committer(
             catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
@@ -81,14 +83,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             lambda: pump.stats,
             lambda: {**maintenance_counters(maintainer.stats), **ops.counters()},
         )
-        heart = Heart(
-            board=heartbeats,
-            clock=runtime.clock,
-            process=PROCESS,
-            run_id=runtime.run_id,
-            addresses={},
-            sample=retention.told(sample),
-        )
+        heart = _heart(runtime, heartbeats, retention.told(sample))
         heart.start()
         try:
             runtime.emit("serving", addresses={})
@@ -98,11 +93,18 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         finally:
             well = ops.stop()
             heart.close()
-            catalog.close()
-    finally:
-        for part in (letters, heartbeats, partitions, admin):
-            part.close()
     return 0 if well else 1
+
+
+def _heart(runtime: Runtime, heartbeats: Board, sample: Callable[[], Sample]) -> Heart:
+    return Heart(
+        board=heartbeats,
+        clock=runtime.clock,
+        process=PROCESS,
+        run_id=runtime.run_id,
+        addresses={},
+        sample=sample,
+    )
 
 
 def sampler(
