@@ -403,6 +403,7 @@ def test_an_answer_below_the_floor_of_retention_says_so(stack):
     stack.floor_us = NOW_US + 3000
     stack.commit()
     stack.view.maintain()
+    eventually(lambda: stack.tail.position()[0] == 5)
     for consistency in (Consistency.UNION, Consistency.COMMITTED):
         below = plan(stack, symbols=BTC, consistency=consistency).provenance
         assert below.completeness is Completeness.PARTIAL
@@ -419,6 +420,7 @@ def test_the_newest_rows_of_the_tail_are_above_any_floor(stack):
     stack.floor_us = NOW_US + 1
     stack.commit()
     stack.view.maintain()
+    eventually(lambda: stack.tail.position()[0] == 5)
     newest = plan(stack, symbols=BTC, limit=2, order=Order.DESC)
     assert newest.provenance.completeness is Completeness.COMPLETE
 
