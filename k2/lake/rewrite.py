@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from k2 import limits
@@ -39,7 +41,7 @@ def rewrite(table: Table, files: Sequence[LiveFile], name: str) -> tuple[DataFil
         Data: LAKE_CORRUPT when a file is not as K2 writes it.
         Unavailable: LAKE_UNAVAILABLE; Overloaded: DISK_FULL.
     """
-    target = parquet_schema(table.schema())
+    target = _columns_of(table.schema())
     pieces: list[pa.Table] = []
     size = 0
     for file in files:
@@ -57,15 +59,29 @@ def rewrite(table: Table, files: Sequence[LiveFile], name: str) -> tuple[DataFil
         return write_sorted(table, rows.take(pa.array(_order(rows))), name, place), count
 
 
+def _columns_of(icebergs: Schema) -> pa.Schema:
+    """All columns of the table; also those that only a later K2 knows: a merge must keep them."""
+    known = parquet_schema(icebergs)
+    later = [one for one in schema_to_pyarrow(icebergs) if one.name not in known.names]
+    return pa.schema([*known, *later])
+
+
 def _read(table: Table, location: str, target: pa.Schema) -> pa.Table:
     texts = [*schema.LABEL_COLUMNS, "side"]
     try:
         with reaching_lake(), table.io.new_input(location).open() as stream:
             rows = pq.ParquetFile(stream, read_dictionary=texts).read(columns=target.names)
-        columns = [rows.column(field.name).cast(field.type) for field in target]
+        columns = [_column(rows, field) for field in target]
         return pa.Table.from_arrays(columns, schema=target)
     except (pa.ArrowInvalid, KeyError) as error:
         raise Data(Reason.LAKE_CORRUPT, f"{location} cannot be read: {error}") from error
+
+
+def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """A column of a file; null where it was written without an optional one."""
+    if field.nullable and field.name not in rows.schema.names:
+        return pa.chunked_array([pa.nulls(len(rows), field.type)])
+    return rows.column(field.name).cast(field.type)
 
 
 def _order(rows: pa.Table) -> Int64s:
