@@ -43,7 +43,10 @@ def configuration(bootstrap: str, **more: Any) -> dict[str, Any]:  # noqa: ANN40
         "socket.keepalive.enable": True,
         "allow.auto.create.topics": False,
         "log_level": _CRITICAL,
-        "metadata.recovery.strategy": "none",  # it would reconnect 30 times a second
+        # A broker that stood still and is fenced for a moment names no brokers at all; a client
+        # that heard this and does not begin anew asks nobody any more.
+        "metadata.recovery.strategy": "rebootstrap",
+        "metadata.recovery.rebootstrap.trigger.ms": 5000,
         "logger": _log,
     } | {_dotted(name): value for name, value in more.items()}
 

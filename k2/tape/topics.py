@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from confluent_kafka import (
@@ -274,6 +274,17 @@ class TapeAdmin:
             log_start=self._ask(topic, partitions, _OFFSET_BEGINNING),
             log_end=self.log_ends(topic, partitions),
         )
+
+    def bounds(self, facts: TapeFacts) -> TapeFacts:
+        """The same topic's log starts and ends as they are now.
+
+        Cheap while the broker is away, when asking the cluster who it is costs a core.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        start = self._ask(facts.topic, facts.partitions, _OFFSET_BEGINNING)
+        return replace(facts, log_start=start, log_end=self.log_ends(facts.topic, facts.partitions))
 
     def log_ends(self, topic: str, partitions: int) -> tuple[int, ...]:
         """The offset that each partition's next record will get, in one round trip.

@@ -164,10 +164,6 @@ _FIXED: Mapping[str, object] = {
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 1,
-    # Nobody could take its place: a broker that was stopped for a while (a laptop's lid, a busy
-    # machine) goes on where it was. One that is fenced says that it has no partitions, and clients
-    # that heard this do not ask again for minutes.
-    "broker.session.timeout.ms": 86_400_000,
     # A restarted member is back at once, and a new group has its partitions at once.
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 1000,

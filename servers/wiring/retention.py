@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any, Self
 
 from k2 import limits
@@ -70,9 +71,10 @@ def retention_of(
     While the `committer` commits, retention does not; `admin` is asked of the tape.
     """
     topic = settings.tape.topic
+    facts = cache(lambda: admin.facts(topic))  # what changes of them is asked for each time
 
     def offsets_since(time_us: int) -> tuple[int, ...]:
-        return admin.offsets_since(topic, admin.facts(topic).partitions, time_us)
+        return admin.offsets_since(topic, facts().partitions, time_us)
 
     replacer = Replacer(
         catalog=catalog,
@@ -83,7 +85,7 @@ def retention_of(
     return Retention(
         Retainer(replacer=replacer, clock=runtime.clock, settings=settings.lake),
         TapeWatch(
-            facts=lambda: admin.facts(topic),
+            facts=lambda: admin.bounds(facts()),
             offsets_since=offsets_since,
             positions=lambda: pump.stats.positions,
             clock=runtime.clock,

@@ -1,9 +1,14 @@
 """The drivers of load and kills in a small form, so that every change runs them."""
 
+import os
+import signal
+
 import pytest
 
 from tests.chaos import kills, load, travel
-from tests.chaos.stack import Stack
+from tests.chaos.stack import CLOCK, Stack, until
+
+STOOD_STILL_S = 30.0  # so long that the broker is fenced, and says so when it goes on
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
@@ -33,6 +38,20 @@ def test_the_accounts_balance_after_a_kill_of_each_process(stack):
     report = kills.run(stack, rounds=1, seed=1, share_min=0.5)
     assert report["faults"] == []
     assert report["kills"] == len(kills.VICTIMS)
+
+
+def test_trades_are_acknowledged_again_when_a_broker_that_stood_still_goes_on(stack):
+    def total():
+        return sum(feed["trades_acknowledged"] for feed in stack.json("feeds")["feeds"])
+
+    broker = int(stack.recorded()["broker"]["pid"])
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        CLOCK.sleep(STOOD_STILL_S)
+    finally:
+        os.kill(broker, signal.SIGCONT)
+    before = total()
+    until(lambda: total() > before + 1000, "trades are acknowledged again", timeout_s=45)
 
 
 def test_the_checks_see_what_is_wrong():

@@ -1,6 +1,6 @@
 """What is asked of a real cluster about topics beside what the contract holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -56,4 +56,7 @@ def test_offsets_since_a_time(broker):
     later_us = clock.now_us() + 60_000_000
     assert admin.offsets_since("configured.b", 8, before_us - 60_000_000) == (0,) * 8
     assert admin.offsets_since("configured.b", 8, later_us) == (0, 0, 2, 0, 0, 0, 0, 0)
+    facts = admin.facts("configured.b")
+    stale = replace(facts, log_start=(7,) * 8, log_end=(7,) * 8)
+    assert admin.bounds(stale) == facts
     admin.close()
