@@ -130,6 +130,7 @@ DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters
 WRITER_READ_TIMEOUT_S = 0.1  # waiting for the first record
 WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
 WRITER_PACE_S = 0.1
+EPOCHS_MAX = 100  # of the tape, in the life of a lake; each snapshot says where they ended
 ROW_BYTES = 64  # of a decoded row in memory, without vendor_data and optional columns
 
 # Ops tables

@@ -18,7 +18,7 @@ from servers import runtime
 
 NAMES = (
     "feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify", "backup",
-    "restore", "backfill", "maintain",
+    "restore", "backfill", "maintain", "new-epoch",
 )  # fmt: skip
 
 _EXIT_CODES = {
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
             raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(NAMES)}")
         loaded = settings.load()
         telemetry.set_up(name, loaded.log_level)
-        wiring = importlib.import_module(f"servers.wiring.{name}")
+        wiring = importlib.import_module(f"servers.wiring.{name.replace('-', '_')}")
         # What was imported stays: a full collection need not look at it, which took 85 ms each.
         gc.collect()
         gc.freeze()

@@ -48,7 +48,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
         wanted = _filter(request)
         found, token = page_of_newest(
             lambda below: self._letters.newest(wanted, below),
-            lambda one: one.offset,
+            lambda one: one.place,
             request.page_size,
             request.page_token,
         )

@@ -26,6 +26,7 @@ from k2.errors import K2Error
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
+REFUSED = "REFUSED"  # it ended: what is stored contradicts itself, and a person must look
 LOST = "LOST"  # no fresh beat
 STARTING = "STARTING"  # no fresh beat yet, and the reader has only just begun to listen
 
@@ -47,7 +48,7 @@ class Sample:
     Attributes:
         signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
         counters: anything else worth knowing, JSON values.
-        state: STARTING, SERVING or DRAINING.
+        state: STARTING, SERVING, DRAINING or REFUSED.
         full: where this process's settings differ from `limits`: the value of a signal at which
             its pressure is 1.
     """

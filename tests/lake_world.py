@@ -150,6 +150,7 @@ def facts_of(lake, commit_id):
         positions=head.positions,
         counters=head.counters,
         state_path=head.state_path,
+        epochs=head.epochs,
         topic=head.topic,
         topic_id=head.topic_id,
         cluster_id=head.cluster_id,

@@ -1,6 +1,9 @@
 """The ops tables, the topics they are written from, and writers that may be faulty."""
 
+from itertools import count
+
 from k2.lake.commit import Committer
+from k2.lake.epoch import TapeThere, begin_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, LetterIntake
 from k2.lake.ops_pump import Ends, OpsWriter
@@ -17,6 +20,7 @@ from tests.lake_world import LakeWorld
 from tests.trades import NOW_US
 
 INTERVAL_S = 10.0
+_tries = count()
 
 
 class Schemas:
@@ -86,8 +90,18 @@ class OpsWorld(LakeWorld):
                 store=OpsStore(intake.layout),
             )
 
+        def facts():
+            return tape.admin().facts(tape.topic)
+
+        def epoch():
+            there = TapeThere(facts, lambda _: {}, lambda _: 0, lambda _: None)
+            commit_id = f"{writer_id}-epoch-{next(_tries)}"
+            store = OpsStore(intake.layout)
+            return begin_epoch(catalog, self.clock, there, commit_id, store).epoch
+
         ends = Ends(
-            facts=lambda: tape.admin().facts(tape.topic),
+            facts=facts,
+            epoch=epoch,
             read_from=lambda start: tape.reader({0: start}),
             committer=committer,
             view=lambda: view_of(self.catalog, intake.layout),

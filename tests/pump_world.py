@@ -1,9 +1,11 @@
 """A writer between a tape in memory and a real lake, for the tests of pump and verify."""
 
 import threading
+from functools import partial
 
-from k2.lake.commit import TapeIdentity
-from k2.lake.intake import TapeEnd
+from k2.errors import Reason
+from k2.lake.epoch import TapeThere, begin_epoch, end_epoch
+from k2.lake.intake import TapeEnd, identity_of
 from k2.lake.pump import Pump
 from k2.lake.tables import ensure_tables
 from k2.lake.verify import Witnesses, verify
@@ -13,6 +15,7 @@ from k2.market.schema import TRADE, avro_schema
 from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.codec import Decoder, encode_trade
+from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from tests.fakes.tape import FakeTape
 from tests.lake_world import LakeWorld
@@ -49,14 +52,41 @@ class PumpWorld(LakeWorld):
         super().__init__(folder)
         self.tape = FakeTape(partitions=8)
         self.schemas = Schemas()
-        self.placement = Placement(self.tape.board(topics.PARTITIONS), 0, 2)
-        self.home = {each: self.placement.place(each) for each in (BTC, ETH)}
+        self.find_homes()
         self.stopping = threading.Event()
+
+    def placed(self):
+        """The partition map of the topic that is there."""
+        per_tier = len(self.tape.logs) // 4
+        return Placement(self.tape.board(topics.PARTITIONS), self.tape.topic_id, per_tier)
+
+    def find_homes(self):
+        """Where the symbols belong on the topic that is there."""
+        self.placement = self.placed()
+        self.home = {each: self.placement.place(each) for each in (BTC, ETH)}
+
+    def begin_epoch(self):
+        """The topic is made again, and the lake goes on with it, by the word of a person."""
+        self.tape.recreate()
+        ending, number = Reason.TOPIC_RECREATED, self.epoch
+        end_epoch(self.catalog, self.clock, ending, f"end-{number}")
+        self.find_homes()
+        marks = partial(read_marks, self.tape.reader)
+        there = TapeThere(lambda: self.facts, marks, self.placement.place, lambda states: None)
+        return begin_epoch(self.catalog, self.clock, there, f"begin-{number + 1}")
+
+    @property
+    def facts(self):
+        return self.tape.admin().facts("trades")
+
+    @property
+    def epoch(self):
+        newest = self.snapshots.current()
+        return newest.positions.epoch if newest else 0
 
     @property
     def identity(self):
-        facts = self.tape.admin().facts("trades")
-        return TapeIdentity("trades", facts.topic_id, facts.cluster_id, 0, facts.partitions)
+        return identity_of(self.facts, self.epoch)
 
     def put(self, *trade_ids, symbol="BTCUSDT", **given):
         """Print trades on the partition of their symbol."""
@@ -72,7 +102,7 @@ class PumpWorld(LakeWorld):
                 join=lambda assign, revoke: self.tape.joined("lake", instance, assign, revoke),
                 facts=lambda: self.tape.admin().facts("trades"),
                 decoder=Decoder(self.schemas),
-                placement=Placement(self.tape.board(topics.PARTITIONS), 0, 2),
+                placement=self.placed(),
                 letters=letters or self.tape.office(),
             ),
             committer=self.committer(writer_id, catalog, identity),
@@ -94,7 +124,7 @@ class PumpWorld(LakeWorld):
             "facts": lambda: self.tape.admin().facts("trades"),
             "replay": self.tape.reader,
             "decoder": Decoder(self.schemas),
-            "placement": Placement(self.tape.board(topics.PARTITIONS), 0, 2),
+            "placement": self.placed(),
             "letters": self.tape.office().read_all,
         }
         return verify(Witnesses(**witnesses | replaced), self.clock, lambda *_: None)

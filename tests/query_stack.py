@@ -4,6 +4,7 @@ Tail, codec, placement, view and executor are the real ones; the writer folds an
 the lake's does, without Iceberg.
 """
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 from k2.clock import ManualClock
 from k2.lake.commit import PartitionBatch
 from k2.lake.snapshot import SnapshotReader
+from k2.lake.succession import Epochs
 from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument, split_symbol
@@ -46,18 +48,28 @@ class QueryStack:
         self.decoder = Decoder(Schemas(schemas))
         self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
         self.snapshots = snapshots or FakeSnapshots()
-        self.lake = LakeSide(self.snapshots, PARTITIONS, self.tape.topic_id)
         self.committed = OffsetVector.zero(0, PARTITIONS)
         self.states = {partition: FoldState() for partition in range(PARTITIONS)}
         self.files = []
         self.commits = 0
         self.floor_us = None
+        self.epochs = Epochs()
+        self.schemas = schemas
+        self.tail_options = tail
+        self._open_view()
+        self.executor = Executor(
+            clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
+        )
+        self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
+
+    def _open_view(self):
+        self.lake = LakeSide(self.snapshots, PARTITIONS, self.tape.topic_id)
         self.tail = Tail(
             reader_factory=self.tape.reader,
-            decoder=Decoder(Schemas(schemas)),
+            decoder=Decoder(Schemas(self.schemas)),
             placement=Placement(self.tape.board("k2.partitions"), 0, 1),
             clock=self.clock,
-            **tail,
+            **self.tail_options,
         )
         self.view = QueryView(
             lake=self.lake,
@@ -67,10 +79,18 @@ class QueryStack:
             clock=self.clock,
             source="simulated",
         )
-        self.executor = Executor(
-            clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
-        )
-        self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
+
+    def begin_epoch(self):
+        """The topic is made again, the writer adopts it, the query process is started again."""
+        self.view.close()
+        topics = (*self.epochs.past_topics, self.tape.topic_id)
+        self.tape.recreate()
+        self.epochs = Epochs(past=(*self.epochs.past, self.committed), past_topics=topics)
+        self.committed = OffsetVector.zero(self.committed.epoch + 1, PARTITIONS)
+        self.states = {partition: FoldState(of.seen) for partition, of in self.states.items()}
+        self.commit()
+        self._open_view()
+        self.view.start(maintain=False)
 
     def __enter__(self):
         self.view.start(maintain=False)
@@ -93,7 +113,8 @@ class QueryStack:
     def commit(self):
         """What the writer does: fold from O(S) to the end, files, positions and state together."""
         self.commits += 1
-        rows = [to_arrow(piece.accepted[0], 0, piece.partition) for piece in self.judged()]
+        epoch = self.committed.epoch
+        rows = [to_arrow(piece.accepted[0], epoch, piece.partition) for piece in self.judged()]
         self._write(pa.Table.from_batches(rows) if rows else None)
         self._publish()
 
@@ -127,7 +148,9 @@ class QueryStack:
 
     def _publish(self):
         at_us = NOW_US + self.commits * 1_000_000
-        snapshot = lake_snapshot(self.commits, self.committed, at_us, self.floor_us)
+        topic_id, epochs = self.tape.topic_id, self.epochs
+        snapshot = lake_snapshot(self.commits, self.committed, at_us, self.floor_us, topic_id)
+        snapshot = replace(snapshot, epochs=epochs)
         self.snapshots.commit(snapshot, self.files, self.states)
 
     def restarted(self, **tail):

@@ -17,7 +17,6 @@ from k2 import limits
 from k2.errors import K2Error, Unavailable
 from k2.feed.source import Malformed
 from k2.tape.dead_letters import DeadLetter
-from k2.tape.topics import EPOCH
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class LetterBox:
         """
         letter = DeadLetter(
             topic=self._feed_id,
-            epoch=EPOCH,
+            epoch=0,
             partition=0,
             offset=number,
             schema_id=None,

@@ -39,11 +39,13 @@ from k2.errors import Data, Reason, Unavailable
 from k2.lake.append import Conflict, TableCatalog, append, find_commit
 from k2.lake.catalog import reaching_lake, write_file
 from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states, snapshot_of
+from k2.lake.succession import Epochs
 from k2.lake.tables import TRADES, assert_ours
 from k2.lake.writer import Part, write_files
 from k2.market.events import TradeColumns
 from k2.market.fold import FoldState, to_table
 from k2.market.offsets import OffsetVector
+from k2.tape.topics import WAY_OUT
 
 Base: TypeAlias = tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]
 Rows: TypeAlias = TradeColumns | pa.Table
@@ -71,6 +73,7 @@ class PartitionBatch:
         start, end: offsets from (inclusive) and to (exclusive).
         accepted: the rows, in offset order.
         state: what the fold remembers at `end`.
+        mark: of the last record (`tape/marks.py`); empty where it is not known.
     """
 
     partition: int
@@ -78,6 +81,7 @@ class PartitionBatch:
     end: int
     accepted: tuple[Rows, ...]
     state: FoldState
+    mark: str = ""
 
 
 class Store(Protocol):
@@ -194,8 +198,7 @@ class Committer:
         """Where the lake stands now, read anew: positions, fold states, newest snapshot.
 
         Raises:
-            Data: TOPIC_RECREATED, CLUSTER_CHANGED, PARTITIONS_CHANGED when it is of another tape;
-                LAKE_CORRUPT.
+            Data: when it is of another tape (`assert_same_tape`); LAKE_CORRUPT.
             Unavailable: LAKE_UNAVAILABLE.
         """
         with self._lock:
@@ -262,15 +265,17 @@ class Committer:
         """Write everything, durable, then swing the head; the new base."""
         name = f"{commit_id}-{attempt}"
         states = dict(base.states) | {piece.partition: piece.state for piece in due}
-        positions = base.positions
+        positions, epochs = base.positions, base.snapshot.epochs if base.snapshot else Epochs()
         for piece in due:
             positions = positions.advanced(piece.partition, piece.end)
+            epochs = epochs.marked(piece.partition, piece.mark, self._tape.partitions)
         with reaching_lake():
             files = self._store.write(due, self._tape.epoch, base.table, name)
             facts = Carried(
                 positions=positions,
                 counters={p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()},
-                state_path=_write_state(base.table, states, name),
+                state_path=write_state(base.table, states, name),
+                epochs=epochs,
                 topic=self._tape.topic,
                 topic_id=self._tape.topic_id,
                 cluster_id=self._tape.cluster_id,
@@ -285,27 +290,38 @@ def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity) -> None:
     """Refuse to put records of one tape behind positions of another.
 
     Raises:
-        Data: CLUSTER_CHANGED, TOPIC_RECREATED or PARTITIONS_CHANGED.
+        Data: EPOCH_ENDED, CLUSTER_CHANGED, PARTITIONS_CHANGED or TOPIC_RECREATED.
     """
-    way_out = "point K2 at the tape this lake was written from, or start a new data directory"
+    epoch = snapshot.positions.epoch
+    if snapshot.epochs.ended:
+        raise Data(
+            Reason.EPOCH_ENDED,
+            f"epoch {epoch} of the tape has ended; the next begins when the lake's writer starts",
+        )
+    if epoch != tape.epoch:
+        raise Data(
+            Reason.EPOCH_ENDED,
+            f"the lake is in epoch {epoch} of the tape, this process in {tape.epoch}: start it"
+            " again",
+        )
     if snapshot.cluster_id != tape.cluster_id:
         raise Data(
             Reason.CLUSTER_CHANGED,
             f"the lake was written from cluster {snapshot.cluster_id}, this is {tape.cluster_id};"
-            f" {way_out}",
+            f" {WAY_OUT}",
+        )
+    have = len(snapshot.positions.offsets)
+    if have != tape.partitions:
+        raise Data(
+            Reason.PARTITIONS_CHANGED,
+            f"the lake was written from {have} partitions, topic {tape.topic} has"
+            f" {tape.partitions}; {WAY_OUT}",
         )
     if (snapshot.topic, snapshot.topic_id) != (tape.topic, tape.topic_id):
         raise Data(
             Reason.TOPIC_RECREATED,
             f"the lake was written from topic {snapshot.topic} with id {snapshot.topic_id}, this is"
-            f" {tape.topic} with id {tape.topic_id}; {way_out}",
-        )
-    have = snapshot.positions.epoch, len(snapshot.positions.offsets)
-    if have != (tape.epoch, tape.partitions):
-        raise Data(
-            Reason.PARTITIONS_CHANGED,
-            f"the lake has epoch {have[0]} with {have[1]} partitions, the tape epoch {tape.epoch}"
-            f" with {tape.partitions}; {way_out}",
+            f" {tape.topic} with id {tape.topic_id}; {WAY_OUT}",
         )
 
 
@@ -323,7 +339,7 @@ def _rows_added(metadata: TableMetadata, snapshot: Snapshot) -> int:
     return snapshot_of(metadata, snapshot).rows_added
 
 
-def _write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:
+def write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:
     """Write the fold's state beside the metadata; its location."""
     location = table.location_provider().new_metadata_location(f"k2-state-{name}.arrow")
     content = pa.BufferOutputStream()

@@ -12,16 +12,18 @@ from typing import Protocol
 import numpy as np
 
 from k2.errors import Data, Reason
-from k2.lake.commit import TapeIdentity
+from k2.lake.commit import TapeIdentity, assert_same_tape
+from k2.lake.snapshot import LakeSnapshot
 from k2.market.events import Bytes, Fault, TradeColumns, check
 from k2.market.fold import FoldState, fold
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tape.consumer import OnAssign, OnRevoke, RawBatch
 from k2.tape.dead_letters import DeadLetter
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import WAY_OUT, TapeFacts
 
 _HEADER_BYTES = 5  # magic and schema id
+Marks = Callable[[Mapping[int, int]], Mapping[int, str]]
 
 
 class Reader(Protocol):
@@ -83,7 +85,7 @@ class TapeEnd:
     Attributes:
         identity: which tape the lake is written from.
         join: makes the reader that takes part in the writers' group.
-        facts: what the cluster says of the topic now.
+        facts: what the cluster says of the topic now, asked once.
         decoder, placement, letters: see their classes.
     """
 
@@ -178,24 +180,25 @@ def check_tape(
     """Refuse a tape that does not fit the positions the lake carries.
 
     Raises:
-        Data: CLUSTER_CHANGED, TOPIC_RECREATED, PARTITIONS_CHANGED; RETENTION_OVERTOOK when records
+        Data: CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED; RETENTION_OVERTOOK when records
             were removed before they were committed; TAPE_TRUNCATED when committed ones are gone.
     """
     if facts.cluster_id != identity.cluster_id:
         raise Data(
             Reason.CLUSTER_CHANGED,
-            f"this is cluster {facts.cluster_id}, it was {identity.cluster_id}",
+            f"this is cluster {facts.cluster_id}, it was {identity.cluster_id}; {WAY_OUT}",
+        )
+    if facts.partitions != identity.partitions:
+        raise Data(
+            Reason.PARTITIONS_CHANGED,
+            f"topic {facts.topic} has {facts.partitions} partitions, it had {identity.partitions};"
+            f" {WAY_OUT}",
         )
     if facts.topic_id != identity.topic_id:
         raise Data(
             Reason.TOPIC_RECREATED,
             f"topic {facts.topic} was made again: its id is {facts.topic_id}, it was"
-            f" {identity.topic_id}; offsets no longer name the same records",
-        )
-    if facts.partitions != identity.partitions:
-        raise Data(
-            Reason.PARTITIONS_CHANGED,
-            f"topic {facts.topic} has {facts.partitions} partitions, it had {identity.partitions}",
+            f" {identity.topic_id}; offsets no longer name the same records; {WAY_OUT}",
         )
     for partition in partitions:
         at, start, end = positions[partition], facts.log_start[partition], facts.log_end[partition]
@@ -204,16 +207,53 @@ def check_tape(
             raise Data(
                 Reason.RETENTION_OVERTOOK,
                 f"partition {partition} starts at {start}, the lake holds what is below {at}:"
-                f" retention removed {start - at} records that were never committed",
+                f" retention removed {start - at} records that were never committed; {WAY_OUT}",
                 metadata=detail | {"log_start": str(start)},
             )
         if at > end:
             raise Data(
                 Reason.TAPE_TRUNCATED,
                 f"partition {partition} ends at {end}, the lake holds what is below {at}:"
-                " the tape was truncated or restored",
+                f" the tape was truncated or restored; {WAY_OUT}",
                 metadata=detail | {"log_end": str(end)},
             )
+
+
+def assert_fits(snapshot: LakeSnapshot | None, facts: TapeFacts, epoch: int, marks: Marks) -> None:
+    """Refuse a tape that the lake cannot go on with, before anything is read from it.
+
+    Args:
+        snapshot: the lake's newest; any tape fits an empty lake.
+        facts: what the cluster says of the tape.
+        epoch: the one this process works in.
+        marks: reads those of records on the tape, by partition and offset.
+
+    Raises:
+        Data: see `assert_same_tape` and `check_tape`; TAPE_TRUNCATED also when the last record
+            that the lake went past is another now.
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    if snapshot is None:
+        return
+    identity = identity_of(facts, epoch)
+    assert_same_tape(snapshot, identity)
+    check_tape(facts, identity, snapshot.positions, range(facts.partitions))
+    kept = {p: mark for p, mark in enumerate(snapshot.epochs.marks) if mark}
+    last = {p: snapshot.positions[p] - 1 for p in kept}
+    found = marks({p: at for p, at in last.items() if at >= facts.log_start[p]})
+    for partition, mark in found.items():
+        if mark != kept[partition]:
+            raise Data(
+                Reason.TAPE_TRUNCATED,
+                f"partition {partition} has another record at {last[partition]} than the one that"
+                f" the lake went past: the tape lost records and was filled again; {WAY_OUT}",
+                metadata={"partition": str(partition), "position": str(last[partition] + 1)},
+            )
+
+
+def identity_of(facts: TapeFacts, epoch: int) -> TapeIdentity:
+    """Which tape this is, as commits carry it."""
+    return TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, epoch, facts.partitions)
 
 
 _MEANING = {

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from k2 import limits
 from k2.errors import Invalid, NotFound, Reason
-from k2.lake.ops import Condition, OpsView
+from k2.lake.ops import Condition, OpsView, Row, place
 from k2.lake.ops_events import letter_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import Fault
@@ -33,11 +33,18 @@ class Found:
         letter: in a list, without its value.
         offset: its own, on the topic of letters.
         stored: whether the table holds it.
+        epoch: of the topic of letters.
     """
 
     letter: DeadLetter
     offset: int
     stored: bool
+    epoch: int
+
+    @property
+    def place(self) -> int:
+        """Where it sits on the topic of letters, in the order of all its epochs."""
+        return place(self.epoch, self.offset)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class LetterReader:
 
         Args:
             wanted: which.
-            below: their own offset; those at or above it are left out.
+            below: their place; those at or above it are left out.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE, TAPE_UNAVAILABLE.
@@ -101,11 +108,11 @@ class LetterReader:
         """
         view = self._view()
         for one in reversed(self._unstored(view)):
-            if wanted.takes(one.letter) and (below is None or one.offset < below):
+            if wanted.takes(one.letter) and (below is None or one.place < below):
                 yield one
         if view is not None:
             for row in view.newest(_LISTED, wanted.conditions(), below):
-                yield Found(letter_of(row), row["tape_offset"], stored=True)
+                yield _stored(row)
 
     def get(self, name: str) -> Found:
         """A letter with its value, by its name.
@@ -119,10 +126,11 @@ class LetterReader:
         view = self._view()
         if view is not None:
             for row in view.newest(_COLUMNS, _of(origin, offset, offset + 1)):
-                return Found(letter_of(row), row["tape_offset"], stored=True)
-        for posted in self._posted(view.position if view else 0):
+                return _stored(row)
+        epoch, position = (view.epoch, view.position) if view else (0, 0)
+        for posted in self._posted(position):
             if posted.letter.name == name:
-                return Found(posted.letter, posted.offset, stored=False)
+                return Found(posted.letter, posted.offset, stored=False, epoch=epoch)
         raise NotFound(
             Reason.UNKNOWN_DEAD_LETTER,
             f"there is no dead letter {name}",
@@ -134,13 +142,15 @@ class LetterReader:
         found: deque[Found] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
         ranges: dict[Origin, tuple[int, int]] = {}
         seen: set[str] = set()
-        for offset, letter in self._posted(view.position if view else 0):
+        epoch, position = (view.epoch, view.position) if view else (0, 0)
+        for offset, letter in self._posted(position):
             if letter.name not in seen:
                 seen.add(letter.name)
                 origin = Origin(letter.topic, letter.epoch, letter.partition)
                 low, high = ranges.get(origin, (letter.offset, letter.offset))
                 ranges[origin] = min(low, letter.offset), max(high, letter.offset)
-                found.append(Found(replace(letter, value=None), offset, stored=False))
+                bare = replace(letter, value=None)
+                found.append(Found(bare, offset, stored=False, epoch=epoch))
         if view is None:
             return list(found)
         stored = {
@@ -149,6 +159,10 @@ class LetterReader:
             for row in view.newest(_LISTED, _of(origin, low, high + 1))
         }
         return [one for one in found if one.letter.name not in stored]
+
+
+def _stored(row: Row) -> Found:
+    return Found(letter_of(row), row["tape_offset"], stored=True, epoch=row["tape_epoch"])
 
 
 def _of(origin: Origin, start: int, end: int) -> list[Condition]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,8 @@ Row: TypeAlias = dict[str, Any]
 Condition: TypeAlias = tuple[str, str, Any]
 
 _FIELD_ID = b"PARQUET:field_id"
-_POSITION = "tape_offset"
+_POSITION = ("tape_epoch", "tape_offset")
+_EPOCH_BITS = 48  # no topic gets so many records in one life
 
 
 class OpsStore:
@@ -103,9 +104,11 @@ class OpsView:
     """One snapshot of an ops table.
 
     Attributes:
-        position: the tape offset below which it holds every event.
+        epoch: of the tape.
+        position: the tape offset of that epoch below which it holds every event.
     """
 
+    epoch: int
     position: int
     _table: Table
     _snapshot_id: int
@@ -119,27 +122,28 @@ class OpsView:
         """Rows from the newest on the tape to the oldest; read as they are taken.
 
         Args:
-            columns: which; `tape_offset` always comes too.
+            columns: which; `tape_epoch` and `tape_offset` always come too.
             conditions: (column, operator, value) that all hold; operators are ==, <, >= and in.
-            below: a tape offset; rows at or above it are left out.
+            below: a place (`place`); rows at or above it are left out.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE.
             Data: LAKE_CORRUPT when another engine wrote delete files, or a file cannot be read.
         """
-        wanted = [*dict.fromkeys([*columns, _POSITION])]
-        conditions = [*conditions, *([(_POSITION, "<", below)] if below is not None else [])]
-        files = sorted(self._files(conditions), reverse=True)
+        wanted = [*dict.fromkeys([*columns, *_POSITION])]
+        end = 2**63 if below is None else below
+        files = sorted((one for one in self._files(conditions) if one.low < end), reverse=True)
         held: list[Row] = []
-        for number, (_, location) in enumerate(files, start=1):
-            held += self._read(location, wanted, conditions)
-            held.sort(key=lambda row: int(row[_POSITION]))
-            ceiling = files[number][0] if number < len(files) else -1
-            while held and held[-1][_POSITION] > ceiling:
+        for number, file in enumerate(files, start=1):
+            rows = self._read(file.location, wanted, conditions)
+            held += [row for row in rows if place_of(row) < end]
+            held.sort(key=place_of)
+            ceiling = files[number].high if number < len(files) else -1
+            while held and place_of(held[-1]) > ceiling:
                 yield held.pop()
 
-    def _files(self, conditions: Sequence[Condition]) -> list[tuple[int, str]]:
-        """The greatest tape offset and the place of each file that may hold such rows."""
+    def _files(self, conditions: Sequence[Condition]) -> list[_File]:
+        """The files that may hold such rows."""
         filters = [_FILTERS[operator](column, value) for column, operator, value in conditions]
         row_filter = And(AlwaysTrue(), AlwaysTrue(), *filters)
         with reaching_lake():
@@ -148,9 +152,13 @@ class OpsView:
             ]
         if any(task.delete_files for task in tasks):
             raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files; K2 reads none")
-        field = self._table.schema().find_field(_POSITION).field_id
+        fields = [self._table.schema().find_field(name).field_id for name in _POSITION]
         return [
-            (_greatest((task.file.upper_bounds or {}).get(field)), task.file.file_path)
+            _File(
+                _bound(task.file.upper_bounds or {}, fields, 2**63 - 1),
+                _bound(task.file.lower_bounds or {}, fields, 0),
+                task.file.file_path,
+            )
             for task in tasks
         ]
 
@@ -182,11 +190,34 @@ def view_of(catalog: SqlCatalog, layout: TableLayout) -> OpsView | None:
     snapshot = current_of(table.metadata)
     if snapshot is None:
         return None
-    return OpsView(snapshot.positions[0], table, snapshot.snapshot_id)
+    positions = snapshot.positions
+    return OpsView(positions.epoch, positions[0], table, snapshot.snapshot_id)
 
 
-def _greatest(bound: bytes | None) -> int:
-    return int.from_bytes(bound, "little", signed=True) if bound is not None else 2**63 - 1
+def place(epoch: int, offset: int) -> int:
+    """Where a record sits on its tape, in the order of the tape; in epoch 0 it is the offset."""
+    return epoch << _EPOCH_BITS | offset
+
+
+def place_of(row: Row) -> int:
+    """The place of a row."""
+    return place(int(row["tape_epoch"]), int(row["tape_offset"]))
+
+
+class _File(NamedTuple):
+    """A file and the bounds of its rows' places; it is of one commit, and so of one epoch."""
+
+    high: int
+    low: int
+    location: str
+
+
+def _bound(bounds: dict[int, bytes], fields: Sequence[int], unknown: int) -> int:
+    """The place that the bounds of epoch and offset make; `unknown` where one is not kept."""
+    if any(field not in bounds for field in fields):
+        return unknown
+    epoch, offset = (int.from_bytes(bounds[field], "little", signed=True) for field in fields)
+    return place(epoch, offset)
 
 
 _FILTERS: dict[str, Any] = {  # makes an expression of a column and a value

@@ -22,7 +22,6 @@ from k2.market.events import Fault
 from k2.market.fold import FoldState
 from k2.market.gaps import GapEvent
 from k2.market.origins import Origin, accept_letters, bounded
-from k2.tape import topics
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter, read_letter
 from k2.tape.ledger import read_event
@@ -47,8 +46,8 @@ class Intake(Protocol):
 
     layout: TableLayout
 
-    def start(self, state: FoldState, view: OpsView | None) -> FoldState:
-        """Begin from what the lake holds; the state to go on from."""
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
+        """Begin from what the lake holds, in an epoch of the tape; the state to go on from."""
         ...
 
     def take(self, batch: RawBatch, state: FoldState) -> Taken:
@@ -77,9 +76,11 @@ class GapIntake:
         self._codec = codec
         self._letters = letters
         self._clock = clock
+        self._epoch = 0
 
-    def start(self, state: FoldState, view: OpsView | None) -> FoldState:
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
         """See `Intake`."""
+        self._epoch = epoch
         return state
 
     def take(self, batch: RawBatch, state: FoldState) -> Taken:
@@ -89,7 +90,7 @@ class GapIntake:
         for offset, value in zip(batch.offset.tolist(), batch.values, strict=True):
             event = read_event(self._codec, value)
             if isinstance(event, GapEvent):
-                rows.append(event.values() | _position(offset))
+                rows.append(event.values() | _position(self._epoch, offset))
             else:
                 letters.append(self._letter(offset, value, event))
         if letters:
@@ -103,7 +104,7 @@ class GapIntake:
         named = value is not None and len(value) >= 5 and value[0] == 0
         return DeadLetter(
             topic=self._topic,
-            epoch=topics.EPOCH,
+            epoch=self._epoch,
             partition=0,
             offset=offset,
             schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
@@ -128,9 +129,11 @@ class LetterIntake:
         self._topic = topic
         self._clock = clock
         self._view: OpsView | None = None
+        self._epoch = 0
 
-    def start(self, state: FoldState, view: OpsView | None) -> FoldState:
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
         """See `Intake`."""
+        self._epoch = epoch
         self._view = view
         return bounded(state)
 
@@ -148,7 +151,7 @@ class LetterIntake:
             state, [(_origin(one), one.offset) for one in letters], now_us, self._stored
         )
         rows = [
-            row_of(letter) | _position(offset)
+            row_of(letter) | _position(self._epoch, offset)
             for letter, offset, is_new in zip(letters, offsets, new, strict=True)
             if is_new
         ]
@@ -171,7 +174,7 @@ class LetterIntake:
         """What stands for a record of the topic that is no letter."""
         return DeadLetter(
             topic=self._topic,
-            epoch=topics.EPOCH,
+            epoch=self._epoch,
             partition=0,
             offset=offset,
             schema_id=None,
@@ -216,8 +219,8 @@ def _origin(letter: DeadLetter) -> Origin:
     return Origin(letter.topic, letter.epoch, letter.partition)
 
 
-def _position(offset: int) -> dict[str, Any]:
-    return {"tape_epoch": topics.EPOCH, "tape_partition": 0, "tape_offset": offset}
+def _position(epoch: int, offset: int) -> dict[str, Any]:
+    return {"tape_epoch": epoch, "tape_partition": 0, "tape_offset": offset}
 
 
 def _table(rows: Sequence[Row], layout: TableLayout) -> pa.Table:

@@ -6,7 +6,8 @@ away, another writer was here), what is pending is let go and read again from wh
 one path that a crash takes as well, so there is no other to get right.
 
 What contradicts the lake (the topic was made again, retention overtook the position) halts the one
-table, by name and for all to see; trades go on.
+table, by name and for all to see; trades go on. Once a person has ended the table's epoch
+(`epoch.py`), the next start goes on with the topic that is there.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Overloaded, Reason, Unavailable
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
-from k2.lake.intake import check_tape
+from k2.lake.intake import check_tape, identity_of
 from k2.lake.ops import OpsView
 from k2.lake.ops_events import Intake
 from k2.market.fold import FoldState
-from k2.tape import topics
 from k2.tape.consumer import RawBatch
 from k2.tape.topics import TapeFacts
 
@@ -52,6 +52,7 @@ class Ends:
 
     Attributes:
         facts: what the cluster says of the topic now.
+        epoch: of the tape that the table is in with it, begun now where the last one has ended.
         read_from: makes a reader of the topic from an offset.
         committer: makes the committer of the table for a tape.
         view: the table's newest snapshot.
@@ -59,6 +60,7 @@ class Ends:
     """
 
     facts: Callable[[], TapeFacts]
+    epoch: Callable[[], int]
     read_from: Callable[[int], Reader]
     committer: Callable[[TapeIdentity], Committer]
     view: Callable[[], OpsView | None]
@@ -148,22 +150,21 @@ class OpsWriter:
 
     def _open(self) -> _Slice:
         """Where the lake is, and a reader from there."""
-        facts = self._ends.facts()
         if self._identity is None or self._committer is None:
-            self._identity = TapeIdentity(
-                facts.topic, facts.topic_id, facts.cluster_id, topics.EPOCH, facts.partitions
-            )
+            self._identity = identity_of(self._ends.facts(), self._ends.epoch())
             self._committer = self._ends.committer(self._identity)
         positions, states, snapshot = self._committer.base()
         start = positions[0]
         view = self._ends.view()
         if view is not None and view.position != start:
             raise _overtaken()
+        facts = self._ends.facts()
         if snapshot is not None:
             check_tape(facts, self._identity, positions, [0])
         # What retention took before there was a table, the table does not lack.
         reader = self._ends.read_from(max(start, facts.log_start[0]) if not snapshot else start)
-        state = self._ends.intake.start(states.get(0, FoldState()), view)
+        state = states.get(0, FoldState())
+        state = self._ends.intake.start(state, view, self._identity.epoch)
         return _Slice(reader, start, start, state)
 
     def _read(self, one: _Slice) -> int:
@@ -193,7 +194,8 @@ class OpsWriter:
             raise _overtaken()
         stats = self._stats
         self._stats = replace(stats, rows=stats.rows + outcome.rows, commits=stats.commits + 1)
-        state = self._ends.intake.start(outcome.states[0], self._ends.view())
+        epoch = outcome.snapshot.positions.epoch
+        state = self._ends.intake.start(outcome.states[0], self._ends.view(), epoch)
         self._slice = _Slice(one.reader, one.end, one.end, state)
 
     # --- failures --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Overloaded, Unavailable
+from k2.errors import Data, NotFound, Overloaded, Unavailable
 from k2.lake.commit import Base, Committer, Outcome, PartitionBatch
 from k2.lake.intake import Reader, TapeEnd, check_tape, from_offset, judge, letters_of
 from k2.market.events import TradeColumns
@@ -33,9 +33,11 @@ from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
+from k2.tape.marks import mark_of
 from k2.tape.topics import TapeFacts
 
 T = TypeVar("T")
+_NOWHERE = OffsetVector(0, ())
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class _Slice:
     start: int
     state: FoldState
     end: int = 0
+    last: bytes | None = None
     accepted: list[TradeColumns] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
@@ -133,7 +136,8 @@ class Pump:
         """Pump until `stopping` is set, then commit what is there and let the partitions go.
 
         Raises:
-            Data: the tape and the lake contradict each other; see the reasons of `check_tape`.
+            Data: the tape and the lake contradict each other, or the topic is another than at the
+                start; see the reasons of `check_tape`.
         """
         try:
             while not self._stopping.is_set():
@@ -146,7 +150,7 @@ class Pump:
     def step(self) -> int:
         """Read once, and commit when it is due; how many records were read."""
         self._hold_or_go_on()
-        batches = self._reader.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S)
+        batches = self._read()
         count = 0
         for batch in batches:
             count += len(batch.values)
@@ -159,12 +163,15 @@ class Pump:
     def commit(self) -> bool:
         """Commit what is pending; whether nothing is pending any more."""
         batch = [
-            PartitionBatch(partition, one.start, one.end, tuple(one.accepted), one.state)
+            PartitionBatch(
+                partition, one.start, one.end, tuple(one.accepted), one.state, mark_of(one.last)
+            )
             for partition, one in self._slices.items()
             if one.end > one.start
         ]
         if not batch:
             return True
+        self._assert_same_topic()
         began_s = self._clock.monotonic_s()
         try:
             outcome = self._committer.commit(batch)
@@ -222,6 +229,14 @@ class Pump:
 
     # --- reading ---------------------------------------------------------------------------------
 
+    def _read(self) -> list[RawBatch]:
+        """The next records; a position that was lost with its topic is refused by that name."""
+        try:
+            return self._reader.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S)
+        except Data:
+            self._assert_same_topic()
+            raise
+
     def _take(self, batch: RawBatch) -> None:
         """Steps 2 and 3: decode, check, fold; dead letters out."""
         one = self._slices.get(batch.partition)
@@ -238,6 +253,7 @@ class Pump:
         accepted = judged.verdicts == Verdict.ACCEPTED
         columns = judged.columns if accepted.all() else judged.columns.take(accepted)
         one.add(batch.next_offset, judged.state, columns)
+        one.last = batch.values[-1]
         if self._stats.oldest_pending_s is None:
             self._stats = replace(self._stats, oldest_pending_s=self._clock.monotonic_s())
 
@@ -319,6 +335,20 @@ class Pump:
             pending_rows=0,
             oldest_pending_s=None,
         )
+
+    def _assert_same_topic(self) -> None:
+        """Commit nothing of a topic that was made again: a reader goes on there at its offsets.
+
+        The id is asked for after the records were read, so any of another topic shows by now.
+
+        Raises:
+            Data: see `check_tape`.
+        """
+        try:
+            facts = self._tape.facts()
+        except (Unavailable, NotFound):
+            return  # while it cannot be asked, nothing is read
+        check_tape(facts, self._tape.identity, self._stats.positions or _NOWHERE, ())
 
     def _drain(self) -> None:
         """Commit what is there; give up after `limits.DRAIN_S`, nothing is lost by it."""

@@ -9,7 +9,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-_STATE = "k2.state"
+_STATES = ("k2.state", "k2.epoch-state")  # of a commit, and of the beginning of its epoch
 
 
 class Reach:
@@ -33,14 +33,15 @@ class Reach:
             *(entry.metadata_file for entry in metadata.metadata_log),
             *(one.statistics_path for one in metadata.statistics),
             *(one.statistics_path for one in metadata.partition_statistics),
-            metadata.properties.get(_STATE, ""),
+            *(metadata.properties.get(name, "") for name in _STATES),
         }
         lists = {one.snapshot_id: self._manifests(table, one) for one in metadata.snapshots}
         manifests = {path for paths in lists.values() for path in paths}
         for snapshot in metadata.snapshots:
             found.add(snapshot.manifest_list)
             if snapshot.summary:
-                found.add(snapshot.summary.additional_properties.get(_STATE, ""))
+                carried = snapshot.summary.additional_properties
+                found.update(carried.get(name, "") for name in _STATES)
         found |= manifests
         found.update(path for one in manifests for path in self._files[one])
         self._lists = lists

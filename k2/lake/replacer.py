@@ -117,6 +117,7 @@ class Replacer:
             positions=head.positions,
             counters=head.counters,
             state_path=head.state_path,
+            epochs=head.epochs,
             topic=head.topic,
             topic_id=head.topic_id,
             cluster_id=head.cluster_id,

@@ -79,13 +79,16 @@ class Stored:
 
     Attributes:
         rows: those that the tape still has.
-        before: the fold's state from the rows that retention removed from the tape.
+        before: the fold's state from what the epoch began with and the rows that retention removed
+            from the tape.
         stray: rows at or above the snapshot's positions, or of partitions the tape does not have.
+        earlier: the fold's state from the rows of earlier epochs, all partitions together.
     """
 
     rows: Tally
     before: dict[int, FoldState]
     stray: int = 0
+    earlier: FoldState = field(default_factory=FoldState)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class Case:
         Not where the beginning of the tape is gone and lake retention has removed rows as well:
         their ids are known to the published state alone.
         """
-        return self.start[partition] == 0 or self.snapshot.floor_us is None
+        whole = self.start[partition] == self.snapshot.first_positions[partition]
+        return whole or self.snapshot.floor_us is None
 
     def known(self, partition: int) -> FoldState:
         """The most complete state there is of a partition."""
@@ -141,14 +145,17 @@ def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
     ends, log_ends = case.snapshot.positions.offsets, case.facts.log_end
     uncommitted = sum(max(0, log - end) for end, log in zip(ends, log_ends, strict=True))
     rows = sum(state.accepted for state in case.folded.states.values())
+    earlier = case.stored.earlier.accepted
     return {
         "ok": not found,
-        "message": _sentence(found, rows, len(holes)) + _floor(case.snapshot.floor_us),
+        "message": _sentence(found, rows, earlier, len(holes)) + _floor(case.snapshot.floor_us),
         "snapshot_id": str(case.snapshot.snapshot_id),
         "committed_at_us": case.snapshot.committed_at_us,
         "positions": case.snapshot.positions.encode(),
         "floor_us": case.snapshot.floor_us,
         "rows": case.snapshot.rows_total,
+        "epoch": case.snapshot.positions.epoch,
+        "rows_of_earlier_epochs": earlier,
         "accepted": rows,
         "duplicate": sum(state.duplicate for state in case.published.values()),
         "dead": sum(state.dead for state in case.published.values()),
@@ -200,6 +207,31 @@ def differences(places: Sequence[tuple[int, int]], tape: Tally, lake: Tally) -> 
     return problems
 
 
+def earlier_problems(
+    first: Mapping[int, FoldState], stored: Stored, floor_us: int | None
+) -> list[Problem]:
+    """Whether the rows of earlier epochs are, each once, what this epoch began with.
+
+    Args:
+        first: the states that it began with.
+        stored: what the lake holds.
+        floor_us: where there is one, lake retention has removed rows; their ids are still known.
+    """
+    problems = []
+    if doubled := stored.earlier.duplicate:
+        message = "rows of earlier epochs have an id that another row has"
+        problems.append(Problem("DOUBLED", None, doubled, (), message))
+    carried = {name: seen for state in first.values() for name, seen in state.seen.items()}
+    have = stored.earlier.seen
+    names, fits = ({*carried, *have}, _equal) if floor_us is None else ({*have}, _within)
+    differing = sorted(n.key for n in names if not fits(have.get(n), carried.get(n)))
+    if differing:
+        named = ", ".join(differing[: limits.VERIFY_OFFSETS_LISTED])
+        message = f"rows of earlier epochs differ from what was carried into this one: {named}"
+        problems.append(Problem("STATE", None, len(differing), (), message))
+    return problems
+
+
 def _problem(kind: str, partition: int, offsets: Int64s, message: str) -> list[Problem]:
     listed = tuple(offsets[: limits.VERIFY_OFFSETS_LISTED].tolist())
     return [Problem(kind, partition, len(offsets), listed, message)] if len(offsets) else []
@@ -232,7 +264,8 @@ def _state_problems(case: Case, partition: int) -> list[Problem]:
         problems.append(Problem("STATE", partition, len(differing), (), message))
     have = published.accepted, published.duplicate, published.dead
     want = folded.accepted, folded.duplicate, folded.dead
-    whole = case.start[partition] == 0  # else duplicate and dead of the beginning are not known
+    first = case.snapshot.first_positions[partition]
+    whole = case.start[partition] == first  # else duplicate and dead of the beginning are not known
     same = have == want if whole else have[0] == want[0] and have[1:] >= want[1:]
     if not (same if exact else have[0] >= want[0]):
         message = f"accepted, duplicate, dead: the tape gives {want}, the snapshot says {have}"
@@ -307,9 +340,12 @@ def _holes(case: Case, partition: int) -> list[dict[str, Any]]:
     ]
 
 
-def _sentence(problems: Sequence[Problem], rows: int, holes: int) -> str:
+def _sentence(problems: Sequence[Problem], rows: int, earlier: int, holes: int) -> str:
     if not problems:
-        return f"{rows} trades, each once, as the tape has them; {holes} holes in trade ids"
+        carried = f" and {earlier} of earlier epochs" if earlier else ""
+        return (
+            f"{rows} trades{carried}, each once, as the tape has them; {holes} holes in trade ids"
+        )
     kinds = ", ".join(sorted({problem.kind for problem in problems}))
     return f"tape and lake disagree: {kinds}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.catalog import metadata_location, reaching_lake
 from k2.lake.lineage import lineage_of
 from k2.lake.stats import read_manifest
+from k2.lake.succession import Epochs, epochs_of
 from k2.lake.tables import TRADES
 from k2.market import schema
 from k2.market.fold import FoldState, from_table
@@ -43,6 +44,7 @@ class Carried:
         positions: next offset of each partition; the lake holds what is below.
         counters: accepted, duplicate and dead records per partition, since the epoch began.
         state_path: the file with the fold's state at `positions`.
+        epochs: where it stands in the succession of epochs.
         topic, topic_id, cluster_id: the tape that the positions are of.
         writer_id: the process that committed.
         commit_id: unlike any other commit's.
@@ -53,6 +55,7 @@ class Carried:
     positions: OffsetVector
     counters: Counters
     state_path: str
+    epochs: Epochs
     topic: str
     topic_id: str
     cluster_id: str
@@ -74,6 +77,7 @@ class Carried:
             "k2.cluster-id": self.cluster_id,
             "k2.writer-id": self.writer_id,
             "k2.commit-id": self.commit_id,
+            **self.epochs.properties(),
         }
 
 
@@ -90,13 +94,12 @@ def carried(properties: Mapping[str, Any]) -> Carried | None:
         for partition, one in enumerate(properties["k2.counters"].split(",")):
             accepted, duplicate, dead = (int(count) for count in one.split("/"))
             counters[partition] = accepted, duplicate, dead
-        state, topic, topic_id, cluster, writer, commit = (
-            properties[f"k2.{name}"] for name in _NAMES
-        )
         positions = OffsetVector.decode(properties["k2.positions"])
+        state, epochs = properties["k2.state"], epochs_of(properties)
+        topic, topic_id, cluster, writer, commit = (properties[f"k2.{name}"] for name in _NAMES)
         floor_us = int(properties[FLOOR]) if FLOOR in properties else None
         return Carried(
-            positions, counters, state, topic, topic_id, cluster, writer, commit, floor_us
+            positions, counters, state, epochs, topic, topic_id, cluster, writer, commit, floor_us
         )
     except (KeyError, ValueError) as error:
         raise Data(
@@ -104,7 +107,7 @@ def carried(properties: Mapping[str, Any]) -> Carried | None:
         ) from error
 
 
-_NAMES = ("state", "topic", "topic-id", "cluster-id", "writer-id", "commit-id")
+_NAMES = ("topic", "topic-id", "cluster-id", "writer-id", "commit-id")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class LakeSnapshot:
         snapshot_id: Iceberg's, a random 64-bit number.
         parent_id: of the snapshot before it; None where that is not kept.
         committed_at_us: commit time, microseconds; greater than its parent's.
-        positions, counters, state_path, topic, topic_id, cluster_id, writer_id, commit_id,
+        positions, counters, state_path, epochs, topic, topic_id, cluster_id, writer_id, commit_id,
             floor_us: see `Carried`.
         operation: append, overwrite, replace or delete.
         rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
@@ -138,7 +141,14 @@ class LakeSnapshot:
     rows_added: int
     files_total: int
     bytes_total: int
+    epochs: Epochs = field(default_factory=Epochs)
     floor_us: int | None = None
+
+    @property
+    def first_positions(self) -> OffsetVector:
+        """Where its epoch began."""
+        zero = OffsetVector.zero(self.positions.epoch, len(self.positions.offsets))
+        return self.epochs.start or zero
 
 
 def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
@@ -167,6 +177,7 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
         rows_added=max(0, _count(numbers, "added") - _count(numbers, "deleted")),
         files_total=int(numbers.get("total-data-files", 0)),
         bytes_total=int(numbers.get("total-files-size", 0)),
+        epochs=facts.epochs,
         floor_us=facts.floor_us,
     )
 
@@ -209,6 +220,15 @@ def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
         raise Data(
             Reason.LAKE_CORRUPT, f"{snapshot.state_path} is not a fold state: {error!r}"
         ) from error
+
+
+def read_first_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+    """The state of every partition where the snapshot's epoch began; see `read_states`."""
+    nothing = dict.fromkeys(range(len(snapshot.positions.offsets)), (0, 0, 0))
+    path = snapshot.epochs.start_state
+    if not path:
+        return {partition: FoldState() for partition in nothing}
+    return read_states(io, replace(snapshot, state_path=path, counters=nothing))
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ GAPS_LAYOUT = TableLayout(
     day_of="recorded",
     split_by=(),
     sorted_by=("recorded", "tape_offset"),
-    bounded=("exchange", "symbol", "recorded", "tape_offset"),
+    bounded=("exchange", "symbol", "recorded", "tape_epoch", "tape_offset"),
 )
 DEAD_LETTERS_LAYOUT = TableLayout(
     identifier=DEAD_LETTERS,
@@ -115,7 +115,10 @@ DEAD_LETTERS_LAYOUT = TableLayout(
     day_of="judged",
     split_by=(),
     sorted_by=("judged", "tape_offset"),
-    bounded=("origin", "origin_partition", "origin_offset", "fault", "judged", "tape_offset"),
+    bounded=(
+        *("origin", "origin_partition", "origin_offset", "fault", "judged"),
+        *("tape_epoch", "tape_offset"),
+    ),
 )
 
 

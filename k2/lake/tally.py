@@ -18,7 +18,6 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 
@@ -44,10 +43,12 @@ class Rows:
     Attributes:
         partition: of the tape.
         columns: the rows, in any order.
+        epoch: of the tape.
     """
 
     partition: int
     columns: TradeColumns
+    epoch: int = 0
 
 
 @dataclass
@@ -169,11 +170,11 @@ def _column_hashes(texts: pa.StringArray) -> Hashes:
 # --- reading the lake ----------------------------------------------------------------------------
 
 
-def read_rows(io: FileIO, location: str, epoch: int) -> Iterator[Rows]:
-    """The rows of a data file, by partition, some at a time.
+def read_rows(io: FileIO, location: str) -> Iterator[Rows]:
+    """The rows of a data file, by epoch and partition, some at a time.
 
     Raises:
-        Data: LAKE_CORRUPT when a row is of another epoch, or the file is not K2's.
+        Data: LAKE_CORRUPT when the file is not K2's.
         Unavailable: LAKE_UNAVAILABLE.
     """
     names = [field.name for field in schema.TRADE.fields if not field.nullable]
@@ -182,21 +183,19 @@ def read_rows(io: FileIO, location: str, epoch: int) -> Iterator[Rows]:
         with reaching_lake(), io.new_input(location).open() as stream:
             file = pq.ParquetFile(stream, read_dictionary=texts)
             for batch in file.iter_batches(batch_size=_READ_ROWS, columns=names):
-                if pc.any(pc.not_equal(batch.column("tape_epoch"), epoch)).as_py():
-                    raise Data(Reason.LAKE_CORRUPT, f"{location} holds rows of another tape epoch")
                 yield from _by_partition(batch)
     except (pa.ArrowInvalid, KeyError) as error:
         raise Data(Reason.LAKE_CORRUPT, f"{location} cannot be read: {error}") from error
 
 
 def _by_partition(batch: pa.RecordBatch) -> Iterator[Rows]:
-    partition = batch.column("tape_partition").to_numpy()
+    epoch = batch.column("tape_epoch").to_numpy().astype(np.int64)
+    place = epoch << 32 | batch.column("tape_partition").to_numpy()
     columns = columns_of(batch)
-    if len(partition) and (partition == partition[0]).all():
-        yield Rows(int(partition[0]), columns)
-        return
-    for one in np.unique(partition).tolist():
-        yield Rows(one, columns.take(partition == one))
+    for one in np.unique(place).tolist():
+        mine = place == one
+        rows = columns if mine.all() else columns.take(mine)
+        yield Rows(one & 0xFFFFFFFF, rows, one >> 32)
 
 
 def columns_of(batch: pa.RecordBatch) -> TradeColumns:

@@ -14,7 +14,11 @@ of it; that part of the lake is then only checked for doubles.
 
 Where lake retention has removed rows, those from its floor on are compared, and the tape's alone
 count below it. What was removed may also have had ids that the fold of a shortened tape cannot know
-any more; there the published state may know more than it.
+any more; there the published state may know more than it, and the beginning of an epoch more than
+the rows of those before it.
+
+The fold starts where the tape's epoch began, with the ids that were carried into it. Those must be
+the ids of the rows of earlier epochs, each once; the tapes of those can no longer be asked.
 
 Two faults depend on what was known at the time (a symbol that nobody had placed, a schema id that
 the registry did not know). For those a dead letter is taken at its word, since the same record may
@@ -45,10 +49,11 @@ from k2.lake.report import (
     Problem,
     Stored,
     differences,
+    earlier_problems,
     empty_report,
     report,
 )
-from k2.lake.snapshot import LakeSnapshot, SnapshotReader
+from k2.lake.snapshot import LakeSnapshot, SnapshotReader, read_first_states
 from k2.lake.tally import Place, Rows, Tally, read_rows
 from k2.lake.verify_gaps import compare_gaps, folded_ledger
 from k2.lake.verify_letters import LetterWitnesses, compare_letters
@@ -128,8 +133,10 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     assert_same_tape(snapshot, witnesses.identity)
     unremoved = replace(facts, log_start=(0,) * facts.partitions)  # what is gone is reported
     check_tape(unremoved, witnesses.identity, snapshot.positions, range(facts.partitions))
-    start = tuple(map(min, facts.log_start, snapshot.positions.offsets))
-    work = _Work(witnesses, snapshot, start, clock, progress)
+    left = map(min, facts.log_start, snapshot.positions.offsets)
+    start = tuple(map(max, snapshot.first_positions.offsets, left))
+    first = read_first_states(witnesses.io, snapshot)
+    work = _Work(witnesses, snapshot, start, first, clock, progress)
     letters = work.letters()
     stored, folded = work.both(letters, frozenset())
     places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
@@ -137,12 +144,13 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
         stored, folded = work.both(letters, frozenset(places))
     problems = differences(places, folded.rows, stored.rows)
     if stored.stray:
-        message = "rows at or above the snapshot's positions, or of no partition of this tape"
+        message = "rows at or above the snapshot's positions, or of no partition or epoch of it"
         problems.append(Problem("STRAY", None, stored.stray, (), message))
     doubled = sum(state.duplicate for state in stored.before.values())
     if doubled:
         message = "rows of what retention removed from the tape have an id that another row has"
         problems.append(Problem("DOUBLED", None, doubled, (), message))
+    problems += earlier_problems(first, stored, snapshot.floor_us)
     counts = {"letter_rows": 0, "letters_waiting": 0}
     if witnesses.table is not None:
         compared = compare_letters(witnesses.table)
@@ -164,6 +172,7 @@ class _Work:
     witnesses: Witnesses
     snapshot: LakeSnapshot
     start: tuple[int, ...]
+    first: Mapping[int, FoldState]
     clock: Clock
     progress: Progress
 
@@ -191,23 +200,25 @@ class _Work:
     def stored(self, keep: frozenset[Place]) -> Stored:
         """Read the lake."""
         ends = self.snapshot.positions.offsets
-        stored = Stored(Tally(ends, keep), {p: FoldState() for p in range(len(ends))})
+        stored = Stored(Tally(ends, keep), dict(self.first))
         done = 0
         for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
             self.progress("reading the lake", done, self.snapshot.rows_total)
-            for rows in read_rows(self.witnesses.io, file.path, self.snapshot.positions.epoch):
+            for rows in read_rows(self.witnesses.io, file.path):
                 self._store(stored, rows)
             done += file.rows
         return stored
 
     def _store(self, stored: Stored, rows: Rows) -> None:
         partition, columns = rows.partition, rows.columns
-        end = self.snapshot.positions.offsets[partition] if partition < len(self.start) else 0
-        inside = columns.offset < end
+        inside = columns.offset < self._end(rows.epoch, partition)
         if not inside.all():
             stored.stray += int((~inside).sum())
             columns = columns.take(inside)
         if not len(columns):
+            return
+        if rows.epoch < self.snapshot.positions.epoch:
+            stored.earlier, _ = fold(stored.earlier, columns)
             return
         gone = columns.offset < self.start[partition]
         if gone.any():
@@ -215,6 +226,12 @@ class _Work:
             stored.before[partition] = state
             columns = columns.take(~gone)
         stored.rows.add(Rows(partition, self._compared(columns)))
+
+    def _end(self, epoch: int, partition: int) -> int:
+        """Where the lake's rows of a partition end; 0 for one that never was."""
+        known = [*self.snapshot.epochs.past, self.snapshot.positions]
+        ends = known[epoch].offsets if 0 <= epoch < len(known) else ()
+        return ends[partition] if partition < len(ends) else 0
 
     def folded(
         self,

@@ -2,7 +2,7 @@
 
 Partitions are tier-pure: each tier owns as many partitions of a topic, in the order of `Tier`, so
 that deferring a tier is pausing its partitions. A symbol's *first* placement is this module's pure
-choice; it is then kept on a compacted topic for the life of the tape epoch (`tape/topics.py`), so a
+choice; it is then kept on a compacted topic for the life of the trades topic (`placement.py`), so a
 later change of tiers changes policy, never placement.
 """
 

@@ -1,7 +1,8 @@
 """Positions on the tape, and the plain records a query plan is made from.
 
 A position is (epoch, partition, offset); an offset names the *next* record to read, so a vector
-covers exactly the records below it. The partition count of an epoch never changes.
+covers exactly the records below it. The partition count of an epoch never changes. Every record of
+an epoch lies below every position of the epochs after it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ class OffsetVector:
 
     def covers(self, other: OffsetVector) -> bool:
         """Whether every record below `other` is below this vector too."""
-        return self.epoch == other.epoch and all(
-            mine >= theirs for mine, theirs in zip(self.offsets, other.offsets, strict=True)
-        )
+        if self.epoch != other.epoch:
+            return self.epoch > other.epoch
+        return all(mine >= theirs for mine, theirs in zip(self.offsets, other.offsets, strict=True))
 
     def merge(self, other: OffsetVector) -> OffsetVector:
-        """The greater offset of each partition; both must be of one epoch."""
-        assert self.epoch == other.epoch, "vectors of two epochs cannot be compared"
+        """The vector that covers both, and nothing else."""
+        if self.epoch != other.epoch:
+            return self if self.epoch > other.epoch else other
         return OffsetVector(self.epoch, tuple(map(max, self.offsets, other.offsets)))
 
     def advanced(self, partition: int, offset: int) -> OffsetVector:

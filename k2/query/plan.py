@@ -5,7 +5,8 @@ one snapshot S; the tail answers from there to E, the end of the tape when the q
 Writer and tail accept rows by the same fold, so the two never share a row and never miss one,
 whatever is committed, evicted or rewritten meanwhile; no clock is involved. Where E lies below O(S)
 (a newer snapshot than the one a ticket or a read token was made for), the lake is cut at E by tape
-position. So E alone fixes the rows, for ever.
+position. So E alone fixes the rows, for ever. A position is (epoch, partition, offset): rows of
+older epochs lie below every cut.
 
 **Without the lake.** All rows below the tail's low offset have event times up to a known greatest
 one (kept per instrument). A range that starts above it needs nothing from the lake: the tail
@@ -92,10 +93,12 @@ class Plan:
         times: event times of the answer; narrower than asked where that is provably enough.
         cuts: of the partitions asked for: the lake answers below `low`, the tail up to `end`.
         files: what to read of the lake.
-        lake_ends: partitions of which the lake's rows count only below an offset.
+        lake_ends: partitions of which the lake's rows count only below an offset, in `epoch`.
         chunks: what to read of the tail, each cut by its partition's cut.
         skips_lake: nothing of the lake can be in the answer.
         missing: what an exact answer would need besides.
+        epoch: of the tape, that `cuts` and `lake_ends` are in; rows of older ones all count.
+        newer_epochs: whether the files may hold rows of newer ones, which do not count.
     """
 
     times: TimeRange
@@ -105,6 +108,8 @@ class Plan:
     chunks: tuple[ChunkRange, ...]
     skips_lake: bool
     missing: tuple[Missing, ...]
+    epoch: int = 0
+    newer_epochs: bool = False
 
     @property
     def needs_newer_snapshot(self) -> bool:
@@ -203,10 +208,13 @@ def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Pla
         end: positions of the snapshot asked for.
     """
     files = lake.files.within(request.range).of(request.symbols, request.exchanges)
-    ends = {p: stop for p, stop in enumerate(end.offsets) if lake.positions[p] > stop}
-    behind = tuple(p for p, stop in enumerate(end.offsets) if lake.positions[p] < stop)
+    newer = lake.positions.epoch > end.epoch
+    ends = {p: at for p, at in enumerate(end.offsets) if newer or lake.positions[p] > at}
+    behind = tuple(p for p, at in enumerate(end.offsets) if not newer and lake.positions[p] < at)
     missing = (Missing(Lack.LAKE, behind),) if behind else ()
-    return Plan(request.range, {}, files, ends, (), skips_lake=False, missing=missing)
+    return Plan(
+        request.range, {}, files, ends, (), False, missing, epoch=end.epoch, newer_epochs=newer
+    )
 
 
 def plan_union(
@@ -234,7 +242,7 @@ def plan_union(
     above = floor_us == _NEVER_US if times.start_us is None else times.start_us > floor_us
     if readable and above and (times.start_us is not None or lake is None):
         chunks = _chosen(tail.chunks, alone, times)
-        return Plan(times, alone, _NO_FILES, {}, chunks, skips_lake=True, missing=())
+        return Plan(times, alone, _NO_FILES, {}, chunks, True, (), epoch=end.epoch)
     return _hybrid(request, partitions, lake, tail, end)
 
 
@@ -265,6 +273,7 @@ def _hybrid(
         _chosen(tail.chunks, cuts, times),
         skips_lake=False,
         missing=tuple(missing),
+        epoch=end.epoch,
     )
 
 

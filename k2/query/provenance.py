@@ -66,7 +66,7 @@ class Provenance:
         committed_at_us: when S was committed; None while the lake is empty.
         positions: O(S).
         end: E; equal to `positions` where one snapshot answers.
-        topic_id: of the tape that positions are of.
+        topic_id: of the tape that `end` is of.
         planned_at_us: when E was fixed.
         newest_receive_us: when the newest row the tail holds of those asked for was received; None
             where it holds none.

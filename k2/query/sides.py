@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from k2 import limits
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.lake.snapshot import LakeSnapshot
+from k2.lake.succession import Epochs
 from k2.market.files import FileIndex
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
@@ -21,6 +22,7 @@ from k2.market.offsets import FileStat, OffsetVector, ReadToken
 from k2.query.plan import LakeFacts, TailFacts
 from k2.query.request import TradesRequest
 from k2.tape.consumer import lost_position
+from k2.tape.topics import WAY_OUT
 from k2.tape.window import TailView
 
 Kept = TypeVar("Kept")
@@ -144,11 +146,16 @@ class LakeSide:
         snapshots: reads the lake.
         partitions: how many the tape has.
         topic_id: of the tape's topic.
+
+    Attributes:
+        failure: why this process cannot go on: the lake is in another epoch of the tape. All that
+            it knows of the tape is of the epoch it started in, so it must be started again.
     """
 
     def __init__(self, snapshots: SnapshotSource, partitions: int, topic_id: str) -> None:
         self.partitions = partitions
         self.topic_id = topic_id
+        self.failure: Data | None = None
         self._snapshots = snapshots
         zero = OffsetVector.zero(0, partitions)
         self._empty = PlannableSnapshot(None, LakeFacts(zero, FileIndex(())))
@@ -181,11 +188,15 @@ class LakeSide:
         """Read the newest snapshot and publish it.
 
         Raises:
-            Unavailable: LAKE_UNAVAILABLE; the snapshot published before stays.
-            Data: PARTITIONS_CHANGED, TOPIC_RECREATED when the lake was written from another tape.
+            Unavailable: LAKE_UNAVAILABLE; STARTING while the next epoch awaits its tape; the
+                snapshot published before stays.
+            Data: EPOCH_ENDED when the lake is in another epoch than before; PARTITIONS_CHANGED,
+                TOPIC_RECREATED when it was written from another tape.
         """
         with self._refreshing:
             snapshot = self._snapshots.current()
+            if snapshot:
+                self._assert_goes_on(snapshot)
             self._published = self._ready(snapshot) if snapshot else self._empty
             return self._published
 
@@ -208,20 +219,46 @@ class LakeSide:
         The oldest such, because it holds the least besides.
 
         Raises:
-            NotFound: UNKNOWN_TOKEN when the token is of another tape.
-            Unavailable: LAKE_UNAVAILABLE.
+            NotFound: UNKNOWN_TOKEN when the token is of another tape; OUT_OF_RANGE when it is of an
+                epoch that ended below it.
+            Unavailable: LAKE_UNAVAILABLE; STARTING.
         """
-        end, epoch = token.end, self._empty.facts.positions.epoch
-        if (token.topic_id, end.epoch, len(end.offsets)) != (self.topic_id, epoch, self.partitions):
+        end = token.end
+        known, ended = self._tape_in(end.epoch)
+        if (token.topic_id, len(end.offsets)) != known:
             raise NotFound(
                 Reason.UNKNOWN_TOKEN,
-                f"the read token is of a tape with topic id {token.topic_id}, epoch {end.epoch} and"
-                f" {len(end.offsets)} partitions; this one has {self.topic_id}, {epoch} and"
-                f" {self.partitions}",
+                f"the read token is of a tape with topic id {token.topic_id} and"
+                f" {len(end.offsets)} partitions in epoch {end.epoch}; this lake has another there,"
+                " or none",
                 metadata={"topic_id": token.topic_id},
             )
+        if ended is not None and not ended.covers(end):
+            raise NotFound(
+                Reason.OUT_OF_RANGE,
+                f"the read token ends at {end.encode()}, its epoch of the tape at"
+                f" {ended.encode()}: the records between were lost with it",
+            )
         snapshot = self._snapshots.covering(end)
+        if snapshot is None and ended is not None:
+            return self.published()
         return self._ready(snapshot) if snapshot else None
+
+    def topic_in(self, epoch: int) -> str:
+        """The id of the topic that an epoch read; empty where that is not known."""
+        known, _ = self._tape_in(epoch)
+        return known[0]
+
+    def _tape_in(self, epoch: int) -> tuple[tuple[str, int], OffsetVector | None]:
+        """Topic id and partition count of an epoch, and where it ended; None while it lasts."""
+        published = self.published()
+        if epoch == published.facts.positions.epoch:
+            return (self.topic_id, self.partitions), None
+        epochs = published.snapshot.epochs if published.snapshot else Epochs()
+        if not 0 <= epoch < len(epochs.past_topics):
+            return ("", 0), None
+        end = epochs.past[epoch]
+        return (epochs.past_topics[epoch], len(end.offsets)), end
 
     def named_or_newer(self, snapshot_id: int) -> PlannableSnapshot:
         """A snapshot by its id, or the published one where it is no longer kept.
@@ -236,6 +273,23 @@ class LakeSide:
         except (NotFound, Unavailable):
             return self.published()
 
+    def assert_answers(self, lake: PlannableSnapshot, end: OffsetVector, *, union: bool) -> None:
+        """Refuse an end E that a snapshot, and for UNION the tail, can no longer be cut at.
+
+        The lake alone answers any older end; the tail reads no epoch but the published one.
+
+        Raises:
+            Data: EPOCH_ENDED.
+        """
+        now, holds = self.published().facts.positions, lake.facts.positions
+        of_another = end.epoch == holds.epoch and len(end.offsets) != len(holds.offsets)
+        if of_another or end.epoch > holds.epoch or (union and end.epoch != now.epoch):
+            raise Data(
+                Reason.EPOCH_ENDED,
+                f"the query was planned in epoch {end.epoch} of the tape, the lake is in epoch"
+                f" {now.epoch}: plan it again",
+            )
+
     def states(self, of: PlannableSnapshot) -> Mapping[int, FoldState]:
         """The fold's states at a snapshot; none while the lake is empty."""
         if of.snapshot is None:
@@ -246,22 +300,37 @@ class LakeSide:
             self._states = _newest(self._states) | {of.snapshot_id: states}
         return states
 
+    def _assert_goes_on(self, newest: LakeSnapshot) -> None:
+        if newest.epochs.ended:
+            raise Unavailable(
+                Reason.STARTING,
+                "the tape epoch has ended; the next begins when the lake's writer has started",
+                retry_after_s=limits.SNAPSHOT_POLL_S,
+            )
+        before, now = self._published and self._published.snapshot, newest.positions
+        if before and before.positions.epoch != now.epoch:
+            self.failure = Data(
+                Reason.EPOCH_ENDED,
+                f"the lake has moved from epoch {before.positions.epoch} of the tape to epoch"
+                f" {now.epoch}: start this process again",
+            )
+            raise self.failure
+        if len(now.offsets) != self.partitions:
+            raise Data(
+                Reason.PARTITIONS_CHANGED,
+                f"the lake was written from {len(now.offsets)} partitions, the tape has"
+                f" {self.partitions}; {WAY_OUT}",
+            )
+        if newest.topic_id != self.topic_id:
+            raise Data(
+                Reason.TOPIC_RECREATED,
+                f"the lake was written from a topic with id {newest.topic_id}, the tape's is"
+                f" {self.topic_id}; {WAY_OUT}",
+            )
+
     def _ready(self, snapshot: LakeSnapshot) -> PlannableSnapshot:
         kept = self._kept.get(snapshot.snapshot_id)
         if kept is None:
-            if len(snapshot.positions.offsets) != self.partitions:
-                raise Data(
-                    Reason.PARTITIONS_CHANGED,
-                    f"the lake was written from {len(snapshot.positions.offsets)} partitions, "
-                    f"the tape has {self.partitions}",
-                )
-            if snapshot.topic_id != self.topic_id:
-                raise Data(
-                    Reason.TOPIC_RECREATED,
-                    f"the lake was written from a topic with id {snapshot.topic_id}, the tape's is"
-                    f" {self.topic_id}: point K2 at the tape this lake was written from, or start a"
-                    " new data directory",
-                )
             files = FileIndex(self._snapshots.files(snapshot.snapshot_id))
             kept = PlannableSnapshot(snapshot, LakeFacts(snapshot.positions, files))
             self._kept = _newest(self._kept) | {snapshot.snapshot_id: kept}

@@ -105,7 +105,10 @@ def _conditions(request: TradesRequest, plan: Plan) -> tuple[str, list[object]]:
         if time_us is not None:
             conditions.append(f"event_time {comparison} make_timestamptz(?)")
             values.append(time_us)
+    if plan.newer_epochs:
+        conditions.append("tape_epoch <= ?")
+        values.append(plan.epoch)
     for partition, end in sorted(plan.lake_ends.items()):
-        conditions.append("NOT (tape_partition = ? AND tape_offset >= ?)")
-        values += (partition, end)
+        conditions.append("NOT (tape_epoch = ? AND tape_partition = ? AND tape_offset >= ?)")
+        values += (plan.epoch, partition, end)
     return (f" WHERE {' AND '.join(conditions)}" if conditions else ""), values

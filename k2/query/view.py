@@ -145,8 +145,10 @@ class QueryView:
 
     def maintain(self) -> None:
         """Publish the newest snapshot, then let the tail evict what it covers."""
+        before = self._lake.published().facts.positions
         lake = self._lake.refresh()
-        if self._tail.failure is not None:
+        moved_back = not lake.facts.positions.covers(before)  # an older lake was put in its place
+        if moved_back or self._tail.failure is not None:
             self._restart_tail()
             return
         self._tail.evict(lake.facts.positions)
@@ -183,7 +185,7 @@ class QueryView:
         request = validated(request).resolved(self._clock.now_us())
         self._asked(request)
         lake, end, missing = self._pinned(request)
-        if request.needs_lake_alone:
+        if self._is_of_lake(request, end):
             opened = self._lake_only(request, lake, end)
         else:
             opened = self._union(request, lake, end, missing, waited=False)
@@ -204,6 +206,11 @@ class QueryView:
             return lake, lake.facts.positions, ()
         lake = self._lake.published()
         return lake, *self._end(request, lake)
+
+    def _is_of_lake(self, request: TradesRequest, end: OffsetVector) -> bool:
+        """Whether one snapshot answers; the tail knows nothing of a token of an older epoch."""
+        older = end.epoch < self._lake.published().facts.positions.epoch
+        return request.needs_lake_alone or (request.as_of_token is not None and older)
 
     def _covering(self, request: TradesRequest, token: ReadToken) -> PlannableSnapshot:
         """The snapshot to plan a token on, once it is known that the tape reaches so far."""
@@ -235,15 +242,12 @@ class QueryView:
             NotFound: UNKNOWN_SYMBOL.
             Unavailable: TAIL_BEHIND, LAKE_UNAVAILABLE, STARTING.
             Overloaded: TAIL_FULL.
-            Data: PARTITIONS_CHANGED when E is of another tape.
+            Data: EPOCH_ENDED when E is of an epoch that cannot answer any more.
         """
         lake = self._lake.named_or_newer(snapshot_id)
-        if len(end.offsets) != self._lake.partitions or end.epoch != lake.facts.positions.epoch:
-            raise Data(
-                Reason.PARTITIONS_CHANGED,
-                f"the query was planned on another tape: it ends at {end.encode()}",
-            )
-        if request.needs_lake_alone:
+        alone = self._is_of_lake(request, end)
+        self._lake.assert_answers(lake, end, union=not alone)
+        if alone:
             return self._lake_only(request, lake, end)
         self._wait(request, lake, end)
         to_now = request.consistency is Consistency.UNION
@@ -255,7 +259,10 @@ class QueryView:
     ) -> OpenQuery:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
-        holes = holes_of(self._lake.states(lake), self._asked(request).instruments, request.range)
+        of_then = request.as_of_token is None or lake.facts.positions == end
+        states = self._lake.states(lake) if of_then else None
+        instruments = self._asked(request).instruments
+        holes = holes_of(states, instruments, request.range) if states is not None else None
         parts += below_floor(lake.floor_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
@@ -341,7 +348,7 @@ class QueryView:
             committed_at_us=lake.snapshot.committed_at_us if lake.snapshot else None,
             positions=lake.facts.positions,
             end=end,
-            topic_id=self._lake.topic_id,
+            topic_id=self._lake.topic_in(end.epoch),
             planned_at_us=self._clock.now_us(),
             newest_receive_us=None,
             source=self._source,

@@ -28,6 +28,7 @@ from k2.errors import Data, K2Error, Reason
 from k2.market.events import Int64s
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, translate
+from k2.tape.topics import WAY_OUT
 
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
 OnRevoke: TypeAlias = Callable[[list[int]], None]
@@ -324,13 +325,13 @@ def lost_position(partition: int, position: int, start: int, end: int) -> Data:
         return Data(
             Reason.RETENTION_OVERTOOK,
             f"partition {partition} of the tape begins at {start}, after position {position}: "
-            f"retention removed {start - position} records that were not read",
+            f"retention removed {start - position} records that were not read; {WAY_OUT}",
             metadata=detail | {"log_start": str(start)},
         )
     return Data(
         Reason.TAPE_TRUNCATED,
         f"partition {partition} of the tape ends at {end}, before position {position}: "
-        "records that were read before are gone",
+        f"records that were read before are gone; {WAY_OUT}",
         metadata=detail | {"log_end": str(end)},
     )
 

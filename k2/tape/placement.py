@@ -1,10 +1,13 @@
-"""Which partition a symbol keeps: the first choice that anybody wrote down, for the whole epoch.
+"""Which partition a symbol keeps: the first choice anybody wrote down, as long as the topic lives.
 
 A symbol's first placement is a pure choice (`market/instrument.py`); another version of K2 may
 choose otherwise, so the choice is written to a compacted topic, and the first record of a key *in
 log order* holds for everybody. Two writers that race both read the log after writing and both find
 the same first record. Compaction keeps the last record of a key, so whoever finds a key whose last
 record differs from its first puts the first one again.
+
+A topic that is made again has another id, and with it a map of its own: whoever sends to a topic
+needs to know nothing but the topic.
 """
 
 from __future__ import annotations
@@ -30,17 +33,17 @@ class Log(Protocol):
 
 
 class Placement:
-    """The partition map of one epoch. Thread-safe: its map is replaced, never changed.
+    """The partition map of one topic. Thread-safe: its map is replaced, never changed.
 
     Args:
         board: `Board(bootstrap, topics.PARTITIONS)`.
-        epoch: of the tape.
+        topic_id: of the trades topic; a topic of the same name made again has another.
         partitions_per_tier: each of the four tiers owns so many.
     """
 
-    def __init__(self, board: Log, epoch: int, partitions_per_tier: int) -> None:
+    def __init__(self, board: Log, topic_id: str, partitions_per_tier: int) -> None:
         self._board = board
-        self._prefix = f"{epoch}/"
+        self._prefix = f"{topic_id}/"
         self._partitions_per_tier = partitions_per_tier
         self._known: Mapping[Instrument, int] = {}
 

@@ -39,7 +39,20 @@ DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `ledger.py`
 
-EPOCH = 0  # of the tape; a new one begins when its topic is made again
+# Why a tape does not fit what a lake holds: nothing but a person's decision mends it.
+REFUSALS = frozenset(
+    {
+        Reason.CLUSTER_CHANGED,
+        Reason.PARTITIONS_CHANGED,
+        Reason.TOPIC_RECREATED,
+        Reason.TAPE_TRUNCATED,
+        Reason.RETENTION_OVERTOOK,
+    }
+)
+WAY_OUT = (
+    "point K2 at the tape this lake was written from, or end this epoch and go on with the tape as"
+    " it is: k2 tape new-epoch"
+)
 
 _BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS, REPLAYS)
 _HOUR_MS = 3_600_000
@@ -106,6 +119,17 @@ def deploy(tape: TapeSettings, schemas: Schemas) -> int:
     _await_leaders(tape)
     schemas.register(subject(GAPS), schema.avro_schema(schema.GAP))
     return schemas.register(subject(tape.topic), schema.avro_schema(schema.TRADE))
+
+
+def topic_id(tape: TapeSettings) -> str:
+    """The id of the trades topic that is there now: `placement.py` keeps a map for each.
+
+    Raises:
+        NotFound: there is none.
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    admin = AdminClient(configuration(tape.bootstrap))
+    return str(persist(lambda: _describe(admin, tape.topic)).topic_id)
 
 
 def layout(tape: TapeSettings) -> list[NewTopic]:
@@ -247,14 +271,18 @@ class TapeAdmin:
         self._started = 0
         self._answers: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
 
-    def facts(self, topic: str) -> TapeFacts:
+    def facts(self, topic: str, *, patient: bool = True) -> TapeFacts:
         """Everything about a topic, in three round trips.
+
+        Args:
+            topic: its name.
+            patient: whether to try again for a while when the broker does not answer.
 
         Raises:
             NotFound: the topic does not exist.
             Unavailable: TAPE_UNAVAILABLE.
         """
-        return persist(lambda: self._facts(topic))
+        return persist(lambda: self._facts(topic)) if patient else self._facts(topic)
 
     def _facts(self, topic: str) -> TapeFacts:
         described = _describe(self._admin, topic)

@@ -143,6 +143,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Internal. A defect in K2: please report it with the server's log."""
     ERROR_REASON_UNKNOWN_DEAD_LETTER: _ErrorReason.ValueType  # 42
     """NotFound. No dead letter has the name that was given."""
+    ERROR_REASON_EPOCH_ENDED: _ErrorReason.ValueType  # 64
+    """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
+    the process again, plan the query again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that `google.rpc.ErrorInfo` of domain `k2` can carry, there without the prefix:
@@ -278,4 +282,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 41
 """Internal. A defect in K2: please report it with the server's log."""
 ERROR_REASON_UNKNOWN_DEAD_LETTER: ErrorReason.ValueType  # 42
 """NotFound. No dead letter has the name that was given."""
+ERROR_REASON_EPOCH_ENDED: ErrorReason.ValueType  # 64
+"""Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
+the process again, plan the query again.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

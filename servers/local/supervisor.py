@@ -3,8 +3,9 @@
 One loop on the main thread decides everything; other threads only post what they saw. Broker and
 registry start together; when both serve, topics and schema are deployed; then the rest starts
 together. A part that dies before it ever served ends the stack. One that dies later is started
-again after a pause, on the same ports, unless that happened too often of late; parts that need the
-tape wait for the broker and the registry, so that one death does not count for many.
+again after a pause, on the same ports, unless that happened too often of late, or it refused a tape
+that does not fit the lake; parts that need the tape wait for the broker and the registry, so that
+one death does not count for many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from k2 import limits
-from k2.errors import Internal, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
+from k2.tape.topics import REFUSALS
 from servers.local import logs
 from servers.local.parts import FOUNDATION, Part
 from servers.local.record import Journal
@@ -153,7 +155,8 @@ class Supervisor:
     def _died(self, watch: Watch, code: int) -> None:
         now_s = self._runtime.clock.monotonic_s()
         watch.deaths = watch.deaths.add(now_s)
-        if not watch.has_served or watch.deaths.too_many:
+        refused = watch.last_words.get("reason") in REFUSALS
+        if refused or not watch.has_served or watch.deaths.too_many:
             watch.record.state = "FAILED"
             raise self._end_of(watch, code)
         watch.due_s = now_s + watch.deaths.pause_s
@@ -170,13 +173,16 @@ class Supervisor:
     def _end_of(self, watch: Watch, code: int) -> K2Error:
         self._check_disk()
         name, times = watch.part.name, len(watch.deaths.at_s)
+        reason = watch.last_words.get("reason", "")
+        if reason in REFUSALS:
+            message = f"{name} refused the tape: {watch.last_words.get('message')}"
+            return Data(Reason(reason), message, metadata={"process": name})
         said = watch.last_words.get("message") or logs.last_lines(Path(watch.record.log))
         when = (
             f"{times} times in {limits.RESTARTS_WINDOW_S:.0f} s"
             if watch.has_served
             else "while it started"
         )
-        reason = watch.last_words.get("reason", "")
         return Unavailable(
             Reason(reason) if reason in _TELLING else Reason.PROCESS_DIED,
             f"{name} died {when}, exit code {code}: {said or 'it said nothing'} "

@@ -64,7 +64,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
         schema_id = topics.deploy(settings.tape, schemas)
         board = parts.enter_context(closing(Board(settings.tape.bootstrap, topics.PARTITIONS)))
-        placement = Placement(board, topics.EPOCH, settings.tape.partitions_per_tier)
+        topic_id = topics.topic_id(settings.tape)
+        placement = Placement(board, topic_id, settings.tape.partitions_per_tier)
         tape = parts.enter_context(closing(TapeProducer(settings.tape)))
         log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
 from k2.lake.catalog import Catalog
@@ -11,7 +11,8 @@ from k2.lake.ops import view_of
 from k2.lake.replay import Replayer, ReplayParts
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
 from k2.market import schema
-from k2.settings import Settings
+from k2.market.instrument import Instrument
+from k2.settings import Settings, TapeSettings
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import Decoder
@@ -21,6 +22,22 @@ from k2.tape.producer import TapeProducer
 from k2.tape.registry import SchemaStore
 from servers.dead_letter import DeadLetterService
 from servers.runtime import Runtime
+
+
+class PlacementAsked:
+    """The partition map of the trades topic, which is asked for its id at the first use."""
+
+    def __init__(self, board: Board, tape: TapeSettings) -> None:
+        self._board = board
+        self._tape = tape
+        self._made: Placement | None = None
+
+    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+        """See `Placement`; also raises what asking the tape raises."""
+        if self._made is None:
+            topic_id = topics.topic_id(self._tape)
+            self._made = Placement(self._board, topic_id, self._tape.partitions_per_tier)
+        return self._made.covering(instruments)
 
 
 @contextmanager
@@ -42,7 +59,7 @@ def dead_letter_service(
             ReplayParts(
                 letters=letters,
                 decoder=Decoder(schemas),
-                placement=Placement(partitions, topics.EPOCH, tape.partitions_per_tier),
+                placement=PlacementAsked(partitions, tape),
                 sender=sender,
                 schema_id=lambda: schemas.register(
                     topics.subject(tape.topic), schema.avro_schema(schema.TRADE)

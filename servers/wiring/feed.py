@@ -134,7 +134,8 @@ def _lines(
     settings: Settings, source: Source, partitions: Board, high_waters: HighWaters
 ) -> list[Line]:
     """One line for each instrument, placed, and resumed after what an earlier run published."""
-    placement = Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier)
+    topic_id = topics.topic_id(settings.tape)
+    placement = Placement(partitions, topic_id, settings.tape.partitions_per_tier)
     resumed = high_waters.read(source.instruments)
     return [Line(each, placement.place(each), resumed.get(each)) for each in source.instruments]
 

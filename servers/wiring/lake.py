@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
-from k2.errors import Unavailable
+from k2.errors import Data, Unavailable
+from k2.feed.high_water import HighWaters
+from k2.lake.append import TableCatalog
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, TapeIdentity
-from k2.lake.intake import Reader, TapeEnd
+from k2.lake.epoch import Begun, TapeThere, begin_epoch, lost_ids
+from k2.lake.intake import Reader, TapeEnd, identity_of
 from k2.lake.maintain import MaintainStats
 from k2.lake.pump import Pump, PumpStats
 from k2.lake.tables import ensure_tables
+from k2.market.fold import FoldState
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.ledger import GapLedger
+from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
-from servers.heartbeat import Heart, Sample, process_signals
+from servers.heartbeat import REFUSED, Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of
 from servers.wiring.ops import OpsTables
@@ -37,6 +45,7 @@ PROCESS = "lake"
 GROUP = "k2-lake"
 INSTANCE = "k2-lake-0"  # one writer a stack; a restarted one takes the place of the one before
 _WAIT_S = 0.5
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +62,18 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         partitions = parts.enter_context(closing(Board(bootstrap, topics.PARTITIONS)))
         heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
         letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
-        identity = _identity(admin, settings, runtime)
-        if identity is None:
-            return 0
+        parts.enter_context(_refusal_told(runtime, heartbeats))
         catalog = parts.enter_context(closing(open_catalog(settings)))
         ensure_tables(catalog)
+        tape = _tape(settings, runtime, catalog, admin, partitions, letters)
+        if tape is None:
+            return 0
         committer = Committer(
-            catalog=catalog, clock=runtime.clock, tape=identity, writer_id=runtime.run_id
+            catalog=catalog, clock=runtime.clock, tape=tape.identity, writer_id=runtime.run_id
         )
         ops = OpsTables(settings, runtime, catalog, admin, letters)
         pump = Pump(
-            tape=_tape_end(settings, identity, admin, partitions, letters),
+            tape=tape,
             committer=committer,
             settings=settings.lake,
             clock=runtime.clock,
@@ -94,6 +104,17 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             well = ops.stop()
             heart.close()
     return 0 if well else 1
+
+
+@contextmanager
+def _refusal_told(runtime: Runtime, heartbeats: Board) -> Iterator[None]:
+    """Tell by a last beat why the lake refused what is stored."""
+    try:
+        yield
+    except Data as refusal:
+        told = {"reason": refusal.reason, "message": refusal.message}
+        _heart(runtime, heartbeats, lambda: Sample(counters=told, state=REFUSED)).beat()
+        raise
 
 
 def _heart(runtime: Runtime, heartbeats: Board, sample: Callable[[], Sample]) -> Heart:
@@ -147,20 +168,81 @@ def maintenance_counters(stats: MaintainStats) -> dict[str, Any]:
     return {f"maintain_{name}": count for name, count in asdict(stats).items()}
 
 
-def identity_of(facts: TapeFacts) -> TapeIdentity:
-    """Which tape this is, as commits carry it."""
-    return TapeIdentity(
-        facts.topic, facts.topic_id, facts.cluster_id, topics.EPOCH, facts.partitions
+def _tape(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    admin: TapeAdmin,
+    partitions: Board,
+    letters: DeadLetterOffice,
+) -> TapeEnd | None:
+    """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
+    facts = _patiently(runtime, lambda: admin.facts(settings.tape.topic))
+    if facts is None:
+        return None
+    placement = Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier)
+    identity = _begin(settings, runtime, catalog, admin, facts, placement)
+    if identity is None:
+        return None
+    return _tape_end(settings, identity, admin, placement, letters)
+
+
+def _begin(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    admin: TapeAdmin,
+    facts: TapeFacts,
+    placement: Placement,
+) -> TapeIdentity | None:
+    """The tape, in the epoch that goes on or begins with it; None when stopped before that.
+
+    Raises:
+        Data: the tape does not fit the lake; the reason says how.
+    """
+    tries = itertools.count(1)
+    there = TapeThere(
+        facts=lambda: admin.facts(settings.tape.topic),
+        marks=partial(read_marks, partial(TapeReader.assigned, settings.tape)),
+        home=placement.place,
+        tell=partial(_tell_lost, settings, runtime),
     )
 
+    def begin() -> Begun:
+        commit_id = f"{runtime.run_id}-epoch-{next(tries)}"
+        return begin_epoch(catalog, runtime.clock, there, commit_id)
 
-def _identity(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> TapeIdentity | None:
-    """The tape, as soon as it answers; None when stopped before that."""
+    begun = _patiently(runtime, begin)
+    if begun is None:
+        return None
+    if begun.adopted:
+        _log.warning("epoch %d of the tape begins", begun.epoch, extra={"topic": facts.topic_id})
+    return identity_of(facts, begun.epoch)
+
+
+def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldState]) -> None:
+    """Put what an ended epoch lost, as far as feeds have promised it, into the ledger."""
+    bootstrap = settings.tape.bootstrap
+    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    instruments = {one for state in states.values() for one in state.seen}
+    with (
+        closing(Board(bootstrap, topics.HIGH_WATER)) as board,
+        closing(GapLedger(bootstrap, schemas)) as ledger,
+    ):
+        promised = HighWaters(board, runtime.run_id).read(instruments)
+        lost = lost_ids(states, promised, runtime.clock.now_us(), f"lake:{runtime.run_id}")
+        if lost:
+            ledger.publish(lost)
+            _log.warning("%d stretches of trades were lost with the epoch", len(lost))
+
+
+def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
+    """What `attempt` returns once what it needs answers; None when asked to stop before that."""
     while not runtime.stopping.is_set():
         try:
-            return identity_of(admin.facts(settings.tape.topic))
+            return attempt()
         except Unavailable as error:
-            _log.warning("waiting for the tape: %s", error.message)
+            _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
             runtime.stopping.wait(_WAIT_S)
     return None
 
@@ -169,7 +251,7 @@ def _tape_end(
     settings: Settings,
     identity: TapeIdentity,
     admin: TapeAdmin,
-    partitions: Board,
+    placement: Placement,
     letters: DeadLetterOffice,
 ) -> TapeEnd:
     def join(on_assign: OnAssign, on_revoke: OnRevoke) -> Reader:
@@ -179,8 +261,8 @@ def _tape_end(
     return TapeEnd(
         identity=identity,
         join=join,
-        facts=lambda: admin.facts(settings.tape.topic),
+        facts=lambda: admin.facts(settings.tape.topic, patient=False),  # the pump tries again
         decoder=Decoder(schemas),
-        placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
+        placement=placement,
         letters=letters,
     )

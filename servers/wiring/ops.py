@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from k2 import limits
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.epoch import TapeThere, begin_epoch
 from k2.lake.intake import Letters
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, Intake, LetterIntake
@@ -18,7 +20,7 @@ from k2.tape import topics
 from k2.tape.consumer import TapeReader
 from k2.tape.records import RecordCodec
 from k2.tape.registry import SchemaStore
-from k2.tape.topics import TapeAdmin
+from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.runtime import Runtime
 
 
@@ -105,11 +107,23 @@ def _ends(
             store=OpsStore(intake.layout),
         )
 
+    tries = itertools.count(1)
+
+    def facts() -> TapeFacts:
+        return admin.facts(topic)
+
+    def epoch() -> int:
+        there = TapeThere(facts, marks=lambda _: {}, home=lambda _: 0, tell=lambda _: None)
+        commit_id = f"{runtime.run_id}-{intake.layout.name}-{next(tries)}"
+        store = OpsStore(intake.layout)
+        return begin_epoch(catalog, runtime.clock, there, commit_id, store).epoch
+
     def read_from(start: int) -> Reader:
         return TapeReader.of_log(settings.tape, topic, start)
 
     return Ends(
-        facts=lambda: admin.facts(topic),
+        facts=facts,
+        epoch=epoch,
         read_from=read_from,
         committer=committer,
         view=lambda: view_of(catalog, intake.layout),

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from k2.degrade.signals import Signal
 from k2.errors import Data, Unavailable
 from k2.lake.catalog import open_catalog
+from k2.lake.intake import assert_fits
 from k2.lake.snapshot import SnapshotReader
 from k2.market.offsets import OffsetVector
 from k2.query.admission import Admission
@@ -23,6 +25,7 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
+from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
@@ -44,7 +47,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sides:
-    """What a query server holds of the platform."""
+    """What a query server holds of the platform.
+
+    Attributes:
+        board, lake, tail, view, executor, ends: see their classes, and `QueryView`.
+        assert_fit: refuses a tape that does not fit the lake; asks both.
+    """
 
     board: Board
     lake: LakeSide
@@ -52,6 +60,7 @@ class Sides:
     view: QueryView
     executor: Executor
     ends: Callable[[], tuple[int, ...]]
+    assert_fit: Callable[[], None]
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -59,7 +68,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
     Raises:
         Unavailable: PORT_IN_USE, NOT_WRITABLE.
-        Data: the tape does not fit the lake; the reason says how.
+        Data: the tape does not fit the lake; the reason says how. EPOCH_ENDED when the lake went
+            on to another epoch of the tape.
     """
     with ExitStack() as closing:
         rows = RowServer(settings.query.listen_flight)
@@ -90,7 +100,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         closing.callback(heart.close)
         heart.start()
         runtime.emit("serving", addresses=addresses)
-        runtime.stopping.wait()
+        while not runtime.stopping.wait(_WAIT_S):
+            if sides.lake.failure is not None:
+                raise sides.lake.failure  # all it knows is of another epoch: to be started again
     return 0
 
 
@@ -110,8 +122,9 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     closing.callback(homes.close)
     catalog = open_catalog(settings)
     closing.callback(catalog.close)
-    placement = Placement(homes, topics.EPOCH, tape.partitions_per_tier)
-    lake = LakeSide(SnapshotReader(catalog), count, facts.topic_id)
+    placement = Placement(homes, facts.topic_id, tape.partitions_per_tier)
+    snapshots = SnapshotReader(catalog)
+    lake = LakeSide(snapshots, count, facts.topic_id)
     tail = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
         decoder=Decoder(SchemaStore(tape.registry_url, settings.data_dir / "schemas")),
@@ -122,7 +135,14 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     )
 
     def ends() -> tuple[int, ...]:
-        return admin.log_ends(tape.topic, count)
+        return admin.log_ends(tape.topic, facts.partitions)
+
+    def assert_fit() -> None:
+        newest = snapshots.current()
+        epoch = newest.positions.epoch if newest else 0
+        if newest is None or not newest.epochs.ended:
+            marks = partial(read_marks, partial(TapeReader.assigned, tape))
+            assert_fits(newest, admin.facts(tape.topic), epoch, marks)
 
     view = QueryView(
         lake=lake,
@@ -137,7 +157,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
         clock=runtime.clock, warehouse=settings.warehouse, temp_dir=settings.data_dir / "tmp"
     )
     closing.callback(executor.close)
-    return Sides(board, lake, tail, view, executor, ends)
+    return Sides(board, lake, tail, view, executor, ends, assert_fit)
 
 
 def _facts(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> TapeFacts | None:
@@ -180,8 +200,9 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
     while not runtime.stopping.is_set():
         try:
             if end is None:
+                sides.assert_fit()
                 sides.view.start()
-                end = OffsetVector(topics.EPOCH, sides.ends())
+                end = OffsetVector(sides.tail.position().epoch, sides.ends())
             if sides.tail.wait_until(end, _WAIT_S):
                 return True
         except Unavailable as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from k2 import limits
 from k2.clock import Clock
 from k2.lake.catalog import open_catalog
+from k2.lake.intake import identity_of
 from k2.lake.ops import view_of
 from k2.lake.snapshot import SnapshotReader
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, ensure_tables
@@ -21,7 +22,6 @@ from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin
 from servers.runtime import Runtime
-from servers.wiring.lake import identity_of
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -33,14 +33,17 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     ledger = GapLedger(bootstrap, schemas)
     catalog = open_catalog(settings)
     try:
+        facts = admin.facts(settings.tape.topic)
+        snapshots = SnapshotReader(catalog)
+        newest = snapshots.current()
         witnesses = Witnesses(
-            snapshots=SnapshotReader(catalog),
+            snapshots=snapshots,
             io=ensure_tables(catalog).io,
-            identity=identity_of(admin.facts(settings.tape.topic)),
+            identity=identity_of(facts, newest.positions.epoch if newest else 0),
             facts=lambda: admin.facts(settings.tape.topic),
             replay=lambda start: TapeReader.assigned(settings.tape, start),
             decoder=Decoder(schemas),
-            placement=Placement(partitions, topics.EPOCH, settings.tape.partitions_per_tier),
+            placement=Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier),
             letters=letters.read_all,
             table=LetterWitnesses(
                 view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted

@@ -141,7 +141,7 @@ def produce(settings):
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
     schema_id = topics.deploy(settings.tape, schemas)
     board = Board(settings.tape.bootstrap, topics.PARTITIONS)
-    placement = Placement(board, topics.EPOCH, settings.tape.partitions_per_tier)
+    placement = Placement(board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier)
     homes = [placement.place(Instrument("BINANCE", symbol)) for symbol in SYMBOLS]
     board.close()
     labels = [Label("BINANCE", s, s[:-4], "USDT", "crypto", "simulated") for s in SYMBOLS]

@@ -4,7 +4,7 @@ from k2.errors import NotFound, Reason
 from k2.lake.snapshot import LakeSnapshot
 
 
-def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None):
+def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topic_id="1"):
     """A snapshot of which only these facts matter."""
     return LakeSnapshot(
         snapshot_id=snapshot_id,
@@ -14,7 +14,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None):
         counters={},
         state_path="",
         topic="t",
-        topic_id="1",
+        topic_id=topic_id,
         cluster_id="",
         writer_id="",
         commit_id="",

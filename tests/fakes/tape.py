@@ -87,10 +87,10 @@ class FakeTape:
         keep = max(0, end - log.start)
         del log.values[keep:], log.keys[keep:], log.headers[keep:]
 
-    def recreate(self):
+    def recreate(self, partitions=None):
         """Make the topic again: empty, with another id."""
         self.topic_id = str(int(self.topic_id) + 1)
-        self.logs = [Log() for _ in self.logs]
+        self.logs = [Log() for _ in range(partitions or len(self.logs))]
 
     def producer(self, queue_max=100_000):
         return FakeProducer(self, queue_max)

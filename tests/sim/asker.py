@@ -283,4 +283,4 @@ class Asker:
 
     def _placement(self):
         board = Board(self.process, self.world.tape, topics.PARTITIONS)
-        return Placement(board, topics.EPOCH, 1)
+        return Placement(board, "1", 1)

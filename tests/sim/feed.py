@@ -122,7 +122,7 @@ class Box(LetterBox):
 
 def lines_of(process, tape, symbols):
     """The lines of a feed that starts now, and its high waters."""
-    placement = Placement(Board(process, tape, topics.PARTITIONS), topics.EPOCH, 1)
+    placement = Placement(Board(process, tape, topics.PARTITIONS), "1", 1)
     high_waters = HighWaters(Board(process, tape, topics.HIGH_WATER), process.identity)
     instruments = [Instrument(EXCHANGE, symbol) for symbol in symbols]
     resumed = high_waters.read(instruments)
@@ -257,7 +257,7 @@ class Backfill:
         """Send these (symbol, id), in this order, until all are acknowledged."""
         process, reference = self._process, self._process.world.reference
         producer = Producer(process, self._tape, len(wanted) + 1)
-        placement = Placement(Board(process, self._tape, topics.PARTITIONS), topics.EPOCH, 1)
+        placement = Placement(Board(process, self._tape, topics.PARTITIONS), "1", 1)
         for symbol, trade_id in wanted:
             frame = self._venue.printed[symbol][trade_id]
             (trade,) = self._source.decode(frame, process.now_us())

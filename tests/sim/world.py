@@ -261,7 +261,7 @@ class World:
             facts=lambda: Admin(process, self.tape).facts("trades"),
             replay=lambda start: Reader(process, self.tape, start),
             decoder=Decoder(Registry(process, self.schemas)),
-            placement=Placement(board, topics.EPOCH, 1),
+            placement=Placement(board, "1", 1),
             letters=Office(process, self.tape).read_all,
         )
         return verify(witnesses, process, lambda *_: None)

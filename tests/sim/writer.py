@@ -16,7 +16,7 @@ from tests.sim.tape import Admin, Board, Member, Registry
 
 def identity_of(world):
     """The tape that this stack was deployed with."""
-    return TapeIdentity("trades", "1", "fake", topics.EPOCH, len(world.tape.logs))
+    return TapeIdentity("trades", "1", "fake", 0, len(world.tape.logs))
 
 
 def pump_of(process, parts):
@@ -29,7 +29,9 @@ def pump_of(process, parts):
             join=lambda assign, revoke: Member(process, world.tape, assign, revoke),
             facts=lambda: Admin(process, world.tape).facts("trades"),
             decoder=Decoder(Registry(process, world.schemas)),
-            placement=Placement(Board(process, world.tape, topics.PARTITIONS), topics.EPOCH, 1),
+            placement=Placement(
+                Board(process, world.tape, topics.PARTITIONS), identity.topic_id, 1
+            ),
             letters=parts.office(process, world.tape),
         ),
         committer=parts.committer(

@@ -26,6 +26,7 @@ from k2cli import (
     reports,
     screen,
     status,
+    tape,
     trades,
     up,
     verify,
@@ -89,6 +90,7 @@ for command in (
     backfill.backfill,
     maintain.compact,
     maintain.expire,
+    tape.tape,
     dlq.dlq,
 ):
     k2.add_command(command)

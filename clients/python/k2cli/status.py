@@ -27,6 +27,8 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     if not found.running:
         error = stack.not_running(found.directory)
         screen.say(f"k2: {error.reason}: {error.message}")
+        if failure := view.document()["failure"]:
+            screen.say(f"it failed: {failure.get('reason')}: {failure.get('message')}")
         context.exit(1)
     if not as_json:
         _show(view)
@@ -72,7 +74,7 @@ class View:
             "started_at_us": content.get("started_at_us"),
             "addresses": self.stack.addresses,
             "processes": [self.process(each) for each in self.stack.processes],
-            "failure": content.get("failure"),
+            "failure": self.stack.content.get("failure"),
         }
 
     def process(self, supervised: dict[str, Any]) -> dict[str, Any]:

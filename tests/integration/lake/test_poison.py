@@ -166,7 +166,9 @@ def replayed(site, offsets):
     """Replay one letter as it is, once its symbol is placed, and one repaired; refuse a third."""
     board = Board(site.settings.tape.bootstrap, topics.PARTITIONS)
     with closing(board):
-        placement = Placement(board, topics.EPOCH, site.settings.tape.partitions_per_tier)
+        placement = Placement(
+            board, topics.topic_id(site.settings.tape), site.settings.tape.partitions_per_tier
+        )
         placement.place(Instrument("BINANCE", SOL))
     runtime = Runtime(SystemClock(), "run", threading.Event())
     topic, partition = site.settings.tape.topic, site.home[BTC]

@@ -52,13 +52,11 @@ def tail(site):
     made = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
         decoder=Decoder(SchemaStore(tape.registry_url, site.folder / "tail-schemas")),
-        placement=Placement(board, topics.EPOCH, tape.partitions_per_tier),
+        placement=Placement(board, topics.topic_id(tape), tape.partitions_per_tier),
         clock=SystemClock(),
     )
     partitions = topics.partition_count(tape)
-    made.start(
-        OffsetVector.zero(topics.EPOCH, partitions), dict.fromkeys(range(partitions), FoldState())
-    )
+    made.start(OffsetVector.zero(0, partitions), dict.fromkeys(range(partitions), FoldState()))
     yield made
     made.close()
     board.close()

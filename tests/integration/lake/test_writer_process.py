@@ -47,7 +47,7 @@ class Site:
         self.schemas = SchemaStore(registry, folder / "schemas")
         self.schema_id = topics.deploy(tape, self.schemas)
         board = Board(broker, topics.PARTITIONS)
-        placement = Placement(board, topics.EPOCH, tape.partitions_per_tier)
+        placement = Placement(board, topics.topic_id(tape), tape.partitions_per_tier)
         self.home = {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
         board.close()
         self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 5})

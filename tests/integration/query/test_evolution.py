@@ -122,7 +122,7 @@ def differing(stack):
     ends = stack.committed.offsets
     lake, tape = Tally(ends), Tally(ends)
     for stat in stack.snapshots.files(stack.snapshots.current().snapshot_id):
-        for rows in read_rows(stack.world.table.io, stat.path, 0):
+        for rows in read_rows(stack.world.table.io, stat.path):
             lake.add(rows)
     with stack.restarted(schemas=SCHEMAS) as other:
         other.committed = OffsetVector.zero(0, len(ends))

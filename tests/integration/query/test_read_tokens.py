@@ -66,7 +66,7 @@ def merge_files(lake):
     """What compaction does: the rows of all files of a day and exchange as one; the old ones go."""
     table = lake.table
     old = data_files(lake)
-    rows = [Part(r.partition, r.columns) for f in old for r in read_rows(table.io, f.file_path, 0)]
+    rows = [Part(r.partition, r.columns) for f in old for r in read_rows(table.io, f.file_path)]
     new = write_files(rows, 0, table, "merged")
     with table.transaction() as transaction, transaction.update_snapshot().overwrite() as change:
         for file in old:

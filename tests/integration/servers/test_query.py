@@ -38,7 +38,9 @@ class Printer:
 
     def __init__(self, settings, schema_id):
         self.board = Board(settings.tape.bootstrap, topics.PARTITIONS)
-        homes = Placement(self.board, topics.EPOCH, settings.tape.partitions_per_tier)
+        homes = Placement(
+            self.board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier
+        )
         self.partition = homes.place(Instrument(LABEL.exchange, LABEL.symbol))
         self.producer = TapeProducer(settings.tape)
         self.schema_id = schema_id

@@ -1,5 +1,6 @@
 import dataclasses
 import datetime as dt
+import json
 
 import pytest
 
@@ -22,6 +23,15 @@ def test_a_stack_that_is_down_is_said_so_with_exit_code_1(k2, tmp_path):
     assert done.json["processes"] == []
     assert done.stderr.startswith("k2: STACK_NOT_RUNNING: no K2 runs in")
     assert k2("status", "--data-dir", tmp_path).code == 1
+
+
+def test_why_the_last_stack_failed_is_said(k2, tmp_path):
+    (tmp_path / "run").mkdir()
+    failure = {"reason": "TOPIC_RECREATED", "message": "made again"}
+    (tmp_path / "run" / "stack.json").write_text(json.dumps({"failure": failure}))
+    done = k2("status", "--json", "--data-dir", tmp_path)
+    assert (done.code, done.json["failure"]) == (1, failure)
+    assert done.stderr.splitlines()[1] == "it failed: TOPIC_RECREATED: made again"
 
 
 def test_what_runs_is_listed_with_what_the_control_plane_adds(k2, script, server):

@@ -214,7 +214,7 @@ def test_the_clock_may_go_back_an_hour(lake):
         (TapeIdentity("trades", "topic-1", "cluster-2", 0, 4), Reason.CLUSTER_CHANGED),
         (TapeIdentity("trades", "topic-2", "cluster-1", 0, 4), Reason.TOPIC_RECREATED),
         (TapeIdentity("others", "topic-1", "cluster-1", 0, 4), Reason.TOPIC_RECREATED),
-        (TapeIdentity("trades", "topic-1", "cluster-1", 1, 4), Reason.PARTITIONS_CHANGED),
+        (TapeIdentity("trades", "topic-1", "cluster-1", 1, 4), Reason.EPOCH_ENDED),
         (TapeIdentity("trades", "topic-1", "cluster-1", 0, 8), Reason.PARTITIONS_CHANGED),
     ],
 )

@@ -92,6 +92,7 @@ def test_a_tape_that_fits_is_taken():
         ({"cluster_id": "x"}, (0, 5), Reason.CLUSTER_CHANGED),
         ({"topic_id": "x"}, (0, 5), Reason.TOPIC_RECREATED),
         ({"partitions": 3}, (0, 5), Reason.PARTITIONS_CHANGED),
+        ({"partitions": 3, "topic_id": "x"}, (0, 5), Reason.PARTITIONS_CHANGED),
         ({}, (0, 4), Reason.RETENTION_OVERTOOK),
         ({}, (10, 5), Reason.TAPE_TRUNCATED),
     ],

@@ -6,6 +6,7 @@ import pytest
 from k2 import limits
 from k2.errors import Data, Unavailable
 from k2.lake.catalog import local_path
+from k2.lake.epoch import end_epoch
 from k2.lake.maintain import MaintainStats
 from k2.market import schema
 from tests.eventually import eventually
@@ -313,3 +314,42 @@ def test_verification_finds_every_trade_once_after_all_of_it(world):
         assert pump.commit()
     assert world.ids() == list(range(13))
     assert world.verified()["ok"]
+
+
+def pumped(world, *ids):
+    """Commits of one row each."""
+    for one in ids:
+        world.put(one)
+        pump = world.pump(f"w{one}")
+        pump.step()
+        assert pump.commit()
+
+
+def by_place(world):
+    """All columns of all rows, in the order of their places on the tapes."""
+    keys = [("tape_epoch", "ascending"), ("tape_offset", "ascending")]
+    return world.table.scan().to_arrow().sort_by(keys)
+
+
+def test_files_of_several_epochs_become_one_in_which_each_row_keeps_its_place(world):
+    pumped(world, 1, 2, 3, 4)
+    world.begin_epoch()
+    pumped(world, 5, 6, 7, 8)
+    before, rows = world.snapshots.current(), by_place(world)
+    assert rows["tape_epoch"].to_pylist() == [0] * 4 + [1] * 4
+    assert rows["tape_offset"].to_pylist() == [0, 1, 2, 3] * 2
+    assert world.maintainer().compact() == 1
+    after = world.snapshots.current()
+    assert len(files(world)) == 1
+    assert by_place(world).equals(rows)
+    assert (after.epochs, after.positions) == (before.epochs, before.positions)
+    report = world.verified()
+    assert (report["ok"], report["accepted"], report["rows_of_earlier_epochs"]) == (True, 4, 4)
+
+
+def test_a_merge_between_the_end_of_an_epoch_and_the_next_one_keeps_it_ended(world):
+    pumped(world, *range(1, 9))
+    ended = end_epoch(world.catalog, world.clock, "TOPIC_RECREATED", "end")
+    assert world.maintainer().compact() == 1
+    assert world.snapshots.current().epochs == ended.epochs
+    assert ended.epochs.ended == "TOPIC_RECREATED"

@@ -87,8 +87,8 @@ def test_a_file_that_is_damaged_is_named(world):
     world.post(letter(5))
     world.commit(world.letter_writer())
     view = view_of(world.catalog, DEAD_LETTERS_LAYOUT)
-    ((_, location),) = view._files([])
-    path = location.removeprefix("file://")
+    (file,) = view._files([])
+    path = file.location.removeprefix("file://")
     with open(path, "r+b") as file:
         file.write(b"nonsense")
         file.seek(-8, 2)

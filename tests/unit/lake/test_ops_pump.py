@@ -7,8 +7,10 @@ import pytest
 
 from k2 import limits
 from k2.errors import NotFound, Reason, Unavailable
+from k2.lake.epoch import end_epoch
+from k2.lake.ops import OpsStore, place
 from k2.lake.ops_pump import run_ops
-from k2.lake.tables import GAPS_LAYOUT
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
 from k2.market.events import Fault
 from tests.eventually import eventually
 from tests.lake_world import Crash, FaultyCatalog
@@ -296,3 +298,39 @@ def test_an_intake_that_must_wait_waits(world):
 class Away:
     def schema(self, schema_id):
         raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
+
+
+def ended(world, layout):
+    commit_id = f"end-{layout.name}"
+    return end_epoch(world.catalog, world.clock, "CLUSTER_CHANGED", commit_id, OpsStore(layout))
+
+
+def test_once_its_epoch_has_ended_a_table_goes_on_with_the_topic_that_is_there(world):
+    world.post(letter(5), letter(6), letter(7))
+    world.commit(world.letter_writer())
+    world.letters.recreate()
+    world.post(letter(6), letter(8))
+    writer = world.letter_writer("w2")
+    world.commit(writer)
+    assert writer.stats.halted.startswith("TOPIC_RECREATED")
+    ended(world, DEAD_LETTERS_LAYOUT)
+    writer = world.letter_writer("w3")
+    world.commit(writer)
+    assert (writer.stats.halted, writer.stats.rows) == ("", 1)
+    assert world.origins() == [5, 6, 7, 8]
+    places = [(row["tape_epoch"], row["tape_offset"]) for row in world.stored()]
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 1)]
+
+
+def test_rows_of_the_epochs_come_in_their_order_page_by_page(world):
+    world.tell(*(gap(each, each) for each in range(5)))
+    world.commit(world.gap_writer())
+    ended(world, GAPS_LAYOUT)
+    world.gaps.recreate()
+    world.tell(*(gap(each, each) for each in range(5, 8)))
+    world.commit(world.gap_writer("w2"))
+    view = world.gap_writer()._ends.view()
+    assert (view.epoch, view.position) == (1, 3)
+    for below, newest in ((None, 7), (place(1, 1), 5), (2, 1)):
+        page = [row["first_id"] for row in view.newest(["first_id"], below=below)]
+        assert page == [*range(newest, -1, -1)]

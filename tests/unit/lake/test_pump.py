@@ -273,6 +273,41 @@ def test_another_cluster_is_refused_by_name(world):
     assert refused(world, before) is Reason.CLUSTER_CHANGED
 
 
+def test_nothing_is_committed_of_a_topic_that_was_made_again_under_a_running_writer(world):
+    world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    pump.commit()
+    world.tape.recreate()
+    world.find_homes()
+    world.put(7, 8, 9, 10)  # the reader goes on at offset 2, in another topic
+    assert pump.step() == 2
+    with pytest.raises(Data) as caught:
+        pump.commit()
+    assert caught.value.reason is Reason.TOPIC_RECREATED
+    assert world.ids() == [1, 2]
+
+
+def test_a_position_that_was_lost_with_its_topic_is_refused_by_that_name(world):
+    world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    pump.commit()
+    world.tape.recreate()  # it ends before the reader's position
+    with pytest.raises(Data) as caught:
+        pump.step()
+    assert caught.value.reason is Reason.TOPIC_RECREATED
+
+
+def test_what_was_read_is_committed_while_the_tape_is_away(world):
+    world.put(1, 2)
+    pump = world.pump()
+    pump.step()
+    world.tape.away = True
+    assert pump.commit()
+    assert world.ids() == [1, 2]
+
+
 def test_a_truncated_tape_is_refused_by_name(world):
     partition = committed(world, 1, 2, 3)
     world.tape.truncate(partition, 2)

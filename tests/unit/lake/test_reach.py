@@ -33,3 +33,19 @@ def test_a_tag_keeps_its_snapshots_files(lake):
 def test_a_location_is_a_path_of_its_file_system():
     assert path_of("file:///a/b") == "/a/b"
     assert path_of("s3://bucket/a/b") == "bucket/a/b"
+
+
+def test_the_state_that_an_epoch_began_with_is_reached_as_long_as_it_lasts(world):
+    for ids in ((1, 2), (3,)):
+        world.put(*ids)
+        pump = world.pump(f"w{ids}")
+        pump.step()
+        assert pump.commit()
+        if ids == (1, 2):
+            world.begin_epoch()
+    world.maintainer().expire(world.clock.now_us() + 10**12)
+    kept = world.snapshots.list()
+    first_state = kept[0].epochs.start_state
+    assert first_state
+    assert first_state not in {one.state_path for one in kept}
+    assert path_of(first_state) in Reach().of(world.table)

@@ -81,3 +81,15 @@ def test_a_file_outside_the_warehouse_is_refused(location):
     with pytest.raises(Data) as refused:
         lake.inside(location)
     assert refused.value.reason is Reason.LAKE_CORRUPT
+
+
+def test_the_state_that_an_epoch_began_with_is_reached(world, tmp_path):
+    world.put(1)
+    pump = world.pump()
+    pump.step()
+    assert pump.commit()
+    world.begin_epoch()
+    world.maintainer().expire(world.clock.now_us() + 10**12)
+    first_state = world.snapshots.current().epochs.start_state
+    (head,) = heads_of(pinned(world, tmp_path))
+    assert first_state in {file.location for file in files_of(head)}

@@ -3,13 +3,14 @@ import pytest
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.catalog import local_path, write_file
 from k2.lake.snapshot import Carried, SnapshotReader, carried
+from k2.lake.succession import Epochs
 from k2.lake.tables import TRADES
 from k2.market.offsets import OffsetVector
 from tests.lake_world import TAPE, piece
 from tests.trades import NOW_US
 
 CARRIED = Carried(
-    OffsetVector(0, (5, 0)), {0: (3, 1, 1), 1: (0, 0, 0)}, "s", "t", "i", "c", "w", "w-1"
+    OffsetVector(0, (5, 0)), {0: (3, 1, 1), 1: (0, 0, 0)}, "s", Epochs(), "t", "i", "c", "w", "w-1"
 )
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from k2 import limits
@@ -429,4 +430,31 @@ def test_a_state_that_forgot_an_id_of_the_tape_is_found_above_a_floor(world):
     writer.commit([PartitionBatch(partition, 4, 6, rows, forgetful)])
     retained(world)
     world.tape.remove_before(partition, 3)
+    assert {one[0] for one in kinds(world.verified())} == {"STATE"}
+
+
+def test_rows_of_earlier_epochs_that_lake_retention_removed_are_not_lost(world):
+    days_of(world, [1, 2], [3], [4])
+    world.begin_epoch()
+    world.put(4, 5, 6, at=world.clock.now_us() // DAY_US * DAY_US + 8)
+    pumped(world, "second")
+    retained(world)
+    assert world.ids() == [3, 4, 5, 6]
+    report = world.verified()
+    assert report["ok"], report["problems"]
+    assert (report["accepted"], report["duplicate"], report["rows_of_earlier_epochs"]) == (2, 1, 2)
+    with world.table.transaction() as transaction:
+        transaction.append(world.table.scan("trade_id == 3").to_arrow())
+    assert {one[0] for one in kinds(world.verified())} == {"DOUBLED"}
+
+
+def test_an_id_of_an_earlier_epoch_that_was_not_carried_over_is_found_above_a_floor(world):
+    days_of(world, [1], [2], [3])
+    world.begin_epoch()
+    retained(world)
+    strange = world.table.scan("trade_id == 3").to_arrow()
+    place = strange.schema.get_field_index("trade_id")
+    strange = strange.set_column(place, strange.schema.field(place), pa.array([9], pa.int64()))
+    with world.table.transaction() as transaction:
+        transaction.append(strange)
     assert {one[0] for one in kinds(world.verified())} == {"STATE"}

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
+from k2.lake.epoch import end_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
@@ -109,3 +110,16 @@ def test_what_retention_removed_from_the_tape_is_not_missed_there(world):
     assert compared(world).problems == ()
     world.letters.remove_before(0, 4)
     assert compared(world).problems == ()
+
+
+def test_rows_of_earlier_epochs_are_only_checked_for_doubles(world):
+    world.post(letter(5), letter(6))
+    world.commit(world.letter_writer())
+    store = OpsStore(DEAD_LETTERS_LAYOUT)
+    end_epoch(world.catalog, world.clock, "CLUSTER_CHANGED", "end", store)
+    world.letters.recreate()
+    world.post(letter(6), letter(7))
+    world.commit(world.letter_writer("w2"))
+    assert (kinds(world), compared(world).rows) == (set(), 3)
+    world.post(letter(8))
+    assert compared(world).waiting == 1

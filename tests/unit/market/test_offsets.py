@@ -6,16 +6,20 @@ from k2.market.offsets import OffsetVector, TimeRange, vector_of
 def test_a_vector_covers_what_is_below_it():
     assert OffsetVector(0, (5, 3)).covers(OffsetVector(0, (5, 2)))
     assert not OffsetVector(0, (5, 3)).covers(OffsetVector(0, (4, 4)))
-    assert not OffsetVector(1, (5, 3)).covers(OffsetVector(0, (5, 3)))
+
+
+def test_a_vector_covers_all_of_older_epochs_and_nothing_of_newer_ones():
+    assert OffsetVector(1, (0, 0, 0)).covers(OffsetVector(0, (5, 3)))
+    assert not OffsetVector(0, (5, 3)).covers(OffsetVector(1, (0, 0, 0)))
 
 
 def test_merge_takes_the_greater():
     assert OffsetVector(0, (5, 3)).merge(OffsetVector(0, (4, 4))) == OffsetVector(0, (5, 4))
 
 
-def test_vectors_of_two_epochs_do_not_merge():
-    with pytest.raises(AssertionError, match="two epochs"):
-        OffsetVector(0, (5,)).merge(OffsetVector(1, (4,)))
+def test_of_two_epochs_the_newer_covers_both():
+    older, newer = OffsetVector(0, (5,)), OffsetVector(1, (4, 0))
+    assert older.merge(newer) == newer.merge(older) == newer
 
 
 def test_advanced_and_zero_and_index():

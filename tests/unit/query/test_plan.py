@@ -150,6 +150,14 @@ def test_a_snapshot_alone_and_a_newer_one_cut_at_it():
     made = plan_lake(ALL, LAKE, OffsetVector(0, (200,)))
     assert (paths(made), made.lake_ends) == (["old", "new"], {})
     assert plan_lake(ALL, LAKE, OffsetVector(0, (120,))).lake_ends == {0: 120}
+
+
+def test_a_snapshot_of_an_older_epoch_is_cut_out_of_a_newer_one_by_epoch():
+    newer = LakeFacts(OffsetVector(2, (0, 0)), LAKE.files)
+    made = plan_lake(ALL, newer, OffsetVector(1, (120,)))
+    assert (made.lake_ends, made.epoch, made.newer_epochs) == ({0: 120}, 1, True)
+    same = plan_lake(ALL, LAKE, LAKE.positions)
+    assert (same.epoch, same.newer_epochs) == (0, False)
     assert paths(plan_lake(TradesRequest(range=TimeRange(100)), LAKE, END)) == ["new"]
 
 

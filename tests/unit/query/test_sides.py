@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
+from k2.lake.succession import Epochs
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.request import Consistency, TradesRequest
@@ -18,6 +21,13 @@ def snapshots():
         positions = OffsetVector(0, (number * 10, 0))
         made.commit(lake_snapshot(number, positions, number * 100), (), STATES)
     return made
+
+
+def published(snapshots, topic_id="1"):
+    """The lake's side once it has read the newest snapshot."""
+    lake = LakeSide(snapshots, 2, topic_id)
+    lake.refresh()
+    return lake
 
 
 def test_before_the_lake_was_read_it_is_starting(snapshots):
@@ -106,12 +116,12 @@ def test_a_lake_of_another_topic_is_refused(snapshots):
     ("end", "snapshot_id"), [((0, 0), 1), ((10, 0), 1), ((11, 0), 2), ((20, 0), 2)]
 )
 def test_the_oldest_snapshot_that_holds_a_tokens_rows_is_chosen(snapshots, end, snapshot_id):
-    lake = LakeSide(snapshots, 2, "1")
+    lake = published(snapshots)
     assert lake.covering(ReadToken("1", OffsetVector(0, end))).snapshot_id == snapshot_id
 
 
 def test_no_snapshot_holds_rows_that_were_not_committed(snapshots):
-    lake = LakeSide(snapshots, 2, "1")
+    lake = published(snapshots)
     assert lake.covering(ReadToken("1", OffsetVector(0, (20, 1)), snapshot_id=2)) is None
 
 
@@ -124,8 +134,9 @@ def test_no_snapshot_holds_rows_that_were_not_committed(snapshots):
     ],
 )
 def test_a_token_of_another_tape_is_refused(snapshots, token):
+    lake = published(snapshots)
     with pytest.raises(NotFound) as caught:
-        LakeSide(snapshots, 2, "1").covering(token)
+        lake.covering(token)
     assert caught.value.reason is Reason.UNKNOWN_TOKEN
 
 
@@ -137,3 +148,92 @@ def test_the_tape_may_only_grow():
         assert_not_truncated(OffsetVector(0, (9, 6)), (OffsetVector(0, (0, 0)), read))
     assert caught.value.reason is Reason.TAPE_TRUNCATED
     assert caught.value.metadata["partition"] == "1"
+
+
+def epoch_of(number, ended="", epoch=1):
+    made = lake_snapshot(number, OffsetVector(epoch, (0, 0)))
+    return replace(made, epochs=Epochs(ended=ended))
+
+
+def test_while_the_next_epoch_awaits_its_tape_the_lake_starts(snapshots):
+    snapshots.commit(epoch_of(3, ended="TOPIC_RECREATED", epoch=0), (), STATES)
+    with pytest.raises(Unavailable) as caught:
+        LakeSide(snapshots, 2, "1").refresh()
+    assert caught.value.reason is Reason.STARTING
+
+
+def test_a_process_does_not_follow_the_lake_into_another_epoch(snapshots):
+    lake = LakeSide(snapshots, 2, "1")
+    before = lake.refresh()
+    assert lake.failure is None
+    snapshots.commit(epoch_of(3), (), STATES)
+    with pytest.raises(Data) as caught:
+        lake.refresh()
+    assert caught.value.reason is Reason.EPOCH_ENDED
+    assert lake.failure is caught.value
+    assert lake.published() is before
+
+
+def test_only_the_lake_answers_what_was_planned_in_an_older_epoch(snapshots):
+    snapshots.commit(epoch_of(3), (), STATES)
+    lake = LakeSide(snapshots, 2, "1")
+    newest = lake.refresh()
+    older, newer = OffsetVector(0, (9, 9, 9)), OffsetVector(2, (0, 0))
+    lake.assert_answers(newest, older, union=False)
+    lake.assert_answers(newest, newest.facts.positions, union=True)
+    refused = [(older, True), (newer, False), (newer, True), (OffsetVector(1, (0,)), False)]
+    for end, union in refused:
+        with pytest.raises(Data) as caught:
+            lake.assert_answers(newest, end, union=union)
+        assert caught.value.reason is Reason.EPOCH_ENDED
+
+
+def test_an_older_snapshot_may_have_had_other_partitions(snapshots):
+    snapshots.commit(epoch_of(3), (), STATES)
+    snapshots._kept[0] = (lake_snapshot(1, OffsetVector(0, (9,) * 5)), (), STATES)
+    lake = LakeSide(snapshots, 2, "1")
+    lake.refresh()
+    asked = TradesRequest(consistency=Consistency.AS_OF, as_of_snapshot=1)
+    assert len(lake.pinned(asked).facts.positions.offsets) == 5
+
+
+@pytest.fixture
+def second_epoch(snapshots):
+    """The first epoch had three partitions and ended at 20, 7 and 0; its topic was `1`."""
+    made = lake_snapshot(3, OffsetVector(1, (0, 0)), 300, topic_id="2")
+    past = Epochs(past=(OffsetVector(0, (20, 7, 0)),), past_topics=("1",))
+    snapshots.commit(replace(made, epochs=past), (), STATES)
+    return published(snapshots, topic_id="2")
+
+
+@pytest.mark.parametrize("offsets", [(20, 7, 0), (3, 7, 0)])
+def test_a_token_of_an_epoch_that_ended_is_answered_by_the_lake(second_epoch, snapshots, offsets):
+    snapshots.expire(1)
+    snapshots.expire(2)
+    token = ReadToken("1", OffsetVector(0, offsets), snapshot_id=1)
+    assert second_epoch.covering(token).snapshot_id == 3
+
+
+def test_a_token_of_an_epoch_whose_last_records_were_lost_is_out_of_range(second_epoch):
+    with pytest.raises(NotFound) as caught:
+        second_epoch.covering(ReadToken("1", OffsetVector(0, (20, 8, 0))))
+    assert caught.value.reason is Reason.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        ReadToken("2", OffsetVector(0, (1, 1, 0))),
+        ReadToken("1", OffsetVector(0, (1, 1))),
+        ReadToken("1", OffsetVector(1, (0, 0))),
+        ReadToken("2", OffsetVector(2, (0, 0))),
+    ],
+)
+def test_a_token_names_the_topic_of_its_epoch(second_epoch, token):
+    with pytest.raises(NotFound) as caught:
+        second_epoch.covering(token)
+    assert caught.value.reason is Reason.UNKNOWN_TOKEN
+
+
+def test_the_topic_of_each_epoch_is_known(second_epoch):
+    assert [second_epoch.topic_in(epoch) for epoch in (0, 1, 2)] == ["1", "2", ""]

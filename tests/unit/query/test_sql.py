@@ -5,8 +5,8 @@ from k2.query.request import Order, TradesRequest
 from k2.query.sql import lake_rows, needed_columns, ordered_rows
 
 
-def plan_of(times=None, ends=None):
-    return Plan(times or TimeRange(), {}, FileIndex(()), ends or {}, (), False, ())
+def plan_of(times=None, ends=None, **more):
+    return Plan(times or TimeRange(), {}, FileIndex(()), ends or {}, (), False, (), **more)
 
 
 def test_what_a_caller_names_is_a_parameter_and_never_text():
@@ -22,9 +22,16 @@ def test_times_and_ends_of_partitions_are_conditions():
     statement = lake_rows(TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), {(): ["a"]}, 5)
     assert "event_time >= make_timestamptz(?)" in statement.text
     assert "event_time < make_timestamptz(?)" in statement.text
-    assert statement.parameters == (["a"], 1, 2, 1, 7, 3, 40)
+    assert statement.parameters == (["a"], 1, 2, 0, 1, 7, 0, 3, 40)
     assert statement.text.endswith("LIMIT 5")
     assert "UNION" not in statement.text
+
+
+def test_rows_of_newer_epochs_do_not_count_and_older_ones_are_not_cut():
+    plan = plan_of(ends={3: 40}, epoch=2, newer_epochs=True)
+    statement = lake_rows(TradesRequest(), plan, {(): ["a"]}, None)
+    assert "tape_epoch <= ?" in statement.text
+    assert statement.parameters == (["a"], 2, 2, 3, 40)
 
 
 def test_the_tail_stands_beside_the_files():

@@ -1,12 +1,10 @@
 from k2.clock import ManualClock
 from k2.degrade.signals import Signal
-from k2.lake.commit import TapeIdentity
 from k2.lake.maintain import MaintainStats
 from k2.lake.pump import PumpStats
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, Settings
-from k2.tape.topics import TapeFacts
-from servers.wiring.lake import identity_of, maintenance_counters, sampler
+from servers.wiring.lake import maintenance_counters, sampler
 
 
 def sample(tmp_path, stats, interval_s=10.0):
@@ -53,8 +51,3 @@ def test_a_longer_commit_interval_is_not_lag(tmp_path):
     default = sample(tmp_path, PumpStats()).full[Signal.WRITER_LAG_S]
     longer = sample(tmp_path, PumpStats(), interval_s=60.0).full[Signal.WRITER_LAG_S]
     assert (default, longer) == (300.0, 1800.0)
-
-
-def test_commits_carry_which_tape_it_is():
-    facts = TapeFacts("cluster", "trades", "id", 8, (0,) * 8, (0,) * 8)
-    assert identity_of(facts) == TapeIdentity("trades", "id", "cluster", 0, 8)

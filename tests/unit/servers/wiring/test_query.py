@@ -17,7 +17,7 @@ def stack(tmp_path):
 
 
 def sides(stack):
-    return Sides(None, stack.lake, stack.tail, stack.view, stack.executor, lambda: ())
+    return Sides(None, stack.lake, stack.tail, stack.view, stack.executor, lambda: (), lambda: None)
 
 
 def seen(stack):

@@ -1,0 +1,266 @@
+"""The end of a tape epoch and the beginning of the next, each one commit that adds no rows.
+
+A tape that no longer fits what the lake holds (made again, truncated, of another cluster, overtaken
+by retention) is refused by name. The way out is a person's decision, in two commits:
+
+1. `end_epoch` says that the epoch has ended where the lake stands. It needs the lake alone. From
+   then on no writer can add to that epoch: its commit compares, and finds the end.
+2. `begin_epoch`, in the next writer's start, adopts the tape that is there: it finds each known
+   instrument its partition, and begins with all ids seen in the epochs before. So a trade that the
+   lake holds is a duplicate if the new tape has it too, and one that was lost leaves a hole. What
+   a feed had promised above the last id seen goes into the ledger of gaps before that commit.
+
+Where the tape is the same, only with a beginning that retention removed, the new epoch goes on
+where the lake stands; in all other cases it begins with the oldest record there is. Reading a
+record once more than needed costs time, never a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Data, Invalid, Reason, Unavailable
+from k2.lake.append import Conflict, TableCatalog, append
+from k2.lake.catalog import reaching_lake
+from k2.lake.commit import Store, TradeStore, write_state
+from k2.lake.intake import Marks, assert_fits
+from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states
+from k2.lake.succession import Epochs
+from k2.market.fold import FoldState, Seen
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector
+from k2.tape.topics import TapeFacts
+
+_TRADES = TradeStore()
+Home = Callable[[Instrument], int]
+States = Mapping[int, FoldState]
+
+
+@dataclass(frozen=True)
+class TapeThere:
+    """The tape that a writer finds at its start.
+
+    Attributes:
+        facts: what the cluster says of it now; asked after the lake, which another writer moves.
+        marks: reads those of records, by partition and offset.
+        home: the partition of an instrument, chosen now if it has none.
+        tell: is told what is carried over into an epoch before it begins, and may be told again.
+    """
+
+    facts: Callable[[], TapeFacts]
+    marks: Marks
+    home: Home
+    tell: Callable[[States], None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The epoch that a writer goes on with.
+
+    Attributes:
+        epoch: its number.
+        adopted: whether it began just now.
+    """
+
+    epoch: int
+    adopted: bool = False
+
+
+def newest(catalog: TableCatalog, store: Store) -> LakeSnapshot | None:
+    """The newest snapshot of a table; None where there is none, or no table.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE.
+    """
+    try:
+        with reaching_lake():
+            table = catalog.load_table(store.identifier)
+    except NoSuchTableError:
+        return None
+    return current_of(table.metadata)
+
+
+def end_epoch(
+    catalog: TableCatalog, clock: Clock, why: str, commit_id: str, store: Store = _TRADES
+) -> LakeSnapshot | None:
+    """End the current epoch where the lake stands; no harm where it has ended already.
+
+    Args:
+        catalog: of the lake.
+        clock: of the commit.
+        why: the reason, in one word.
+        commit_id: unlike any other commit's.
+        store: of the table, which exists.
+
+    Returns:
+        The newest snapshot, whose epoch has ended; None for an empty lake, which promised nothing.
+
+    Raises:
+        Invalid: LIMIT_OUT_OF_BOUNDS after very many epochs.
+        Unavailable: LAKE_UNAVAILABLE.
+    """
+
+    def ended(_table: Table, head: LakeSnapshot, _name: str) -> Carried | None:
+        if head.epochs.ended:
+            return None
+        if len(head.epochs.past) >= limits.EPOCHS_MAX:
+            raise Invalid(
+                Reason.LIMIT_OUT_OF_BOUNDS, f"the lake has had {limits.EPOCHS_MAX} epochs already"
+            )
+        return Carried(
+            positions=head.positions,
+            counters=head.counters,
+            state_path=head.state_path,
+            epochs=replace(head.epochs, ended=why),
+            topic=head.topic,
+            topic_id=head.topic_id,
+            cluster_id=head.cluster_id,
+            writer_id=commit_id,
+            commit_id=commit_id,
+        )
+
+    return _Table(catalog, clock, store).commit(commit_id, ended)
+
+
+def begin_epoch(
+    catalog: TableCatalog, clock: Clock, tape: TapeThere, commit_id: str, store: Store = _TRADES
+) -> Begun:
+    """Which epoch the lake is in; the next one, begun on this tape, where the last has ended.
+
+    Args:
+        catalog: of the lake.
+        clock: of the commit.
+        tape: to begin with, or to go on with.
+        commit_id: unlike any other commit's, also of an earlier try.
+        store: of the table, which exists.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE, or what asking the tape raises; nothing has begun.
+        Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
+    """
+
+    def beginning(table: Table, head: LakeSnapshot, name: str) -> Carried | None:
+        if not head.epochs.ended:
+            return None
+        facts = tape.facts()
+        with reaching_lake():
+            before = read_states(table.io, head)
+        states = carried_over(before, tape.home, facts.partitions)
+        tape.tell(states)
+        start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
+        path = write_state(table, states, name)
+        return Carried(
+            positions=start,
+            counters={},
+            state_path=path,
+            epochs=Epochs(
+                past=(*head.epochs.past, head.positions),
+                past_topics=(*head.epochs.past_topics, head.topic_id),
+                start=start,
+                start_state=path,
+            ),
+            topic=facts.topic,
+            topic_id=facts.topic_id,
+            cluster_id=facts.cluster_id,
+            writer_id=commit_id,
+            commit_id=commit_id,
+        )
+
+    head = _Table(catalog, clock, store).commit(commit_id, beginning)
+    if head is None:
+        return Begun(0)
+    assert_fits(head, tape.facts(), head.positions.epoch, tape.marks)
+    return Begun(head.positions.epoch, head.commit_id == commit_id)
+
+
+def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
+    """Where the next epoch begins on each partition; see the module."""
+    same = (head.cluster_id, head.topic, head.topic_id, len(head.positions.offsets)) == (
+        tape.cluster_id,
+        tape.topic,
+        tape.topic_id,
+        tape.partitions,
+    )
+    stands = head.positions.offsets
+    if not same or head.epochs.ended != Reason.RETENTION_OVERTOOK:
+        return tape.log_start
+    if any(at > end for at, end in zip(stands, tape.log_end, strict=True)):
+        return tape.log_start
+    return tuple(map(max, stands, tape.log_start))
+
+
+def lost_ids(
+    states: States, high_waters: Mapping[Instrument, int], now_us: int, who: str
+) -> list[GapEvent]:
+    """Gap events for what a feed had acknowledged above the last id that the lake has seen.
+
+    It is the most that can be lost: what the next tape has of it is filled as it comes.
+
+    Args:
+        states: what is carried over.
+        high_waters: the last id acknowledged of each instrument, where that is known.
+        now_us: the time.
+        who: makes the events.
+    """
+    seen = {one: ids for state in states.values() for one, ids in state.seen.items()}
+    return [
+        GapEvent(one, last + 1, high, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
+        for one, high in sorted(high_waters.items())
+        if one in seen and high > (last := int(seen[one].intervals[-1, 1]))
+    ]
+
+
+def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldState]:
+    """The ids seen of each instrument, on the partition that it has now; counters begin anew.
+
+    Raises:
+        Data: LAKE_CORRUPT when two partitions have seen ids of one instrument.
+    """
+    seen: dict[int, dict[Instrument, Seen]] = {one: {} for one in range(partitions)}
+    for state in states.values():
+        for instrument, ids in state.seen.items():
+            of_home = seen[home(instrument)]
+            if instrument in of_home:
+                raise Data(
+                    Reason.LAKE_CORRUPT, f"two partitions have seen trades of {instrument.key}"
+                )
+            of_home[instrument] = ids
+    return {partition: FoldState(of) for partition, of in seen.items()}
+
+
+@dataclass(frozen=True)
+class _Table:
+    catalog: TableCatalog
+    clock: Clock
+    store: Store
+
+    def commit(
+        self, commit_id: str, make: Callable[[Table, LakeSnapshot, str], Carried | None]
+    ) -> LakeSnapshot | None:
+        """Commit the facts made from the head, unless there is nothing to say; the head then."""
+        for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
+            with reaching_lake():
+                table = self.catalog.load_table(self.store.identifier)
+            self.store.check(table)
+            head = current_of(table.metadata)
+            facts = make(table, head, f"{commit_id}-{attempt}") if head else None
+            if facts is None:
+                return head
+            try:
+                with reaching_lake():
+                    table = append(self.catalog, table, (), facts, self.clock.now_us())
+            except Conflict:
+                continue
+            return current_of(table.metadata)
+        raise Unavailable(
+            Reason.LAKE_UNAVAILABLE,
+            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
+            retry_after_s=limits.COMMIT_RETRY_MIN_S,
+        )

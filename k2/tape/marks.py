@@ -1,0 +1,73 @@
+"""Marks: by the last record that was read, a tape that was cut and filled again is known.
+
+A broker that loses power may lose acknowledged records, and get others at the same offsets at once.
+Its topic is the same, and its end may lie above every position again; only the records differ. So
+whoever keeps a position keeps a mark of the record just below it, and compares before it goes on.
+(While a reader runs, the client compares leader epochs itself; a position that was kept has none.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from hashlib import blake2b
+from typing import Protocol
+
+from k2 import limits
+from k2.errors import Reason, Unavailable
+from k2.tape.consumer import RawBatch
+
+_MARK_BYTES = 8
+
+
+class Reader(Protocol):
+    """The part of `k2.tape.consumer.TapeReader` that is needed here."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch per partition."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the tape."""
+        ...
+
+
+def mark_of(value: bytes | None) -> str:
+    """The mark of a record, by its bytes."""
+    return blake2b(value or b"", digest_size=_MARK_BYTES).hexdigest()
+
+
+def read_marks(
+    reader_at: Callable[[Mapping[int, int]], Reader], offsets: Mapping[int, int]
+) -> dict[int, str]:
+    """The mark of the record at one offset of each partition named.
+
+    Args:
+        reader_at: opens a reader at these offsets.
+        offsets: of records that are there.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE when they do not come in time.
+        Data: one is not there.
+    """
+    found: dict[int, str] = {}
+    if not offsets:
+        return found
+    reader = reader_at(offsets)
+    try:
+        for _ in range(limits.TAPE_ATTEMPTS_MAX):
+            for batch in reader.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S):
+                found.setdefault(batch.partition, mark_of(batch.values[0]))
+                reader.pause([batch.partition])
+            if len(found) == len(offsets):
+                return found
+    finally:
+        reader.close()
+    raise Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"the last records of {len(offsets) - len(found)} partitions did not come",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )
