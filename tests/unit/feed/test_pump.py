@@ -246,7 +246,7 @@ def test_a_tape_that_is_away_stops_the_reading_and_loses_nothing(venue, tape):
         tape.away = True
         connection.send(*map(frame, ids))
         eventually(lambda: feed.intake.blocked)
-        eventually(lambda: feed.pump.frames_waiting > 0)
+        eventually(lambda: feed.pump.frames_waiting + feed.intake.refused > 0)
         assert feed.line.high_water is None
         tape.away = False
         feed.await_ids(*ids)

@@ -42,8 +42,8 @@ def test_all_parts_serve_and_stop_in_order(tmp_path):
     feed = part("feed", needs_tape=True, drain=0)
     with Stack(tmp_path, *foundation(), part("venue"), feed) as stack:
         serving(stack)
+        eventually(lambda: stack.published()["state"] == "SERVING")
         published = stack.published()
-        assert published["state"] == "SERVING"
         assert published["addresses"] == dict.fromkeys(
             ("broker", "registry", "venue", "feed"), "here"
         )
