@@ -27,8 +27,9 @@ print(json.dumps({"event": "failed", "reason": %r, "message": %r}), flush=True)
 sys.exit(4)
 """
 DIES_ONCE_SERVING = """
-import json, sys
+import json, sys, time
 print(json.dumps({"event": "serving", "addresses": None}), flush=True)
+time.sleep(0.5)  # until that was heard
 sys.exit(9)
 """
 IGNORES_SIGTERM = """
