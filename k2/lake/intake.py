@@ -15,7 +15,7 @@ from k2.errors import Data, Reason
 from k2.lake.commit import TapeIdentity, assert_same_tape
 from k2.lake.snapshot import LakeSnapshot
 from k2.market.events import Bytes, Fault, TradeColumns, check
-from k2.market.fold import FoldState, fold
+from k2.market.fold import FoldState, faults, fold
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tape.consumer import OnAssign, OnRevoke, RawBatch
@@ -118,7 +118,6 @@ def judge(batch: RawBatch, state: FoldState, decoder: Decoder, placement: Partit
     Raises:
         Unavailable: REGISTRY_UNAVAILABLE or TAPE_UNAVAILABLE: what a schema id or the partition
             map says is not known and cannot be asked.
-        Overloaded: INTERVALS_FULL.
     """
     columns = checked(batch, decoder, placement)
     after, verdicts = fold(state, columns)
@@ -142,8 +141,9 @@ def letters_of(
 ) -> list[DeadLetter]:
     """A dead letter for each record of the batch that is not a row and not a duplicate."""
     letters = []
-    for row in np.flatnonzero(judged.columns.fault != Fault.NONE).tolist():
-        value, fault = batch.values[row], Fault(int(judged.columns.fault[row]))
+    found = faults(judged.columns, judged.verdicts)
+    for row in np.flatnonzero(found).tolist():
+        value, fault = batch.values[row], Fault(int(found[row]))
         named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
         letters.append(
             DeadLetter(
@@ -266,4 +266,6 @@ _MEANING = {
     Fault.WRONG_PARTITION: "is not on the partition that its symbol keeps",
     Fault.OVERSIZE: "is larger than a record may be",
     Fault.NULL_VALUE: "has no value",
+    Fault.TOO_MANY_HOLES: "would begin one more stretch of ids than is remembered of a symbol;"
+    " fill its gaps (k2 backfill), then replay",
 }

@@ -65,6 +65,7 @@ from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
 
 _TIMELY = np.array([Fault.WRONG_PARTITION, Fault.UNKNOWN_SCHEMA], dtype=np.uint8)
+_ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
 Progress = Callable[[str, int, int], None]
 
 
@@ -218,11 +219,11 @@ class _Work:
         if not len(columns):
             return
         if rows.epoch < self.snapshot.positions.epoch:
-            stored.earlier, _ = fold(stored.earlier, columns)
+            stored.earlier, _ = fold(stored.earlier, columns, _ANY_NUMBER)
             return
         gone = columns.offset < self.start[partition]
         if gone.any():
-            state, _ = fold(stored.before[partition], columns.take(gone))
+            state, _ = fold(stored.before[partition], columns.take(gone), _ANY_NUMBER)
             stored.before[partition] = state
             columns = columns.take(~gone)
         stored.rows.add(Rows(partition, self._compared(columns)))

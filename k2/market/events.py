@@ -42,6 +42,7 @@ class Fault(IntEnum):
     WRONG_PARTITION = 7  # not where the partition map puts its symbol
     OVERSIZE = 8  # larger than a record may be
     NULL_VALUE = 9  # a message without a value
+    TOO_MANY_HOLES = 10  # beyond what the fold remembers of one symbol: wait, then replay
 
 
 class Label(NamedTuple):

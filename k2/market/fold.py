@@ -5,18 +5,23 @@ after every commit, and a replay of the tape proves what the lake should hold (g
 
 For each record, in offset order:
 
-* it has a fault                                → DEAD
-* its (exchange, symbol, trade_id) was accepted → DUPLICATE
-* else                                          → ACCEPTED, and its id is remembered
+* it has a fault                                        → DEAD
+* its (exchange, symbol, trade_id) was accepted         → DUPLICATE
+* its id would be one interval more than may be kept    → DEAD, of `Fault.TOO_MANY_HOLES`
+* else                                                  → ACCEPTED, and its id is remembered
 
 What is remembered is *exact*: per instrument the disjoint intervals of ids accepted so far. Venues
 whose ids are contiguous keep one interval per uninterrupted stretch, whatever the count of trades,
 so there is no window a late duplicate could slip past. The spaces between intervals are the ids K2
-has not seen: the authoritative holes at that position.
+has not seen: the authoritative holes at that position. Their number is bounded. At the bound an
+instrument's trades still extend and join intervals, and a record that would begin another waits
+among the dead letters, to be replayed when holes have been filled: no other symbol is held up, and
+what was judged stays a function of the tape alone.
 
 A batch is folded whole: per instrument, a run of new consecutive ids (the usual case) costs one
-comparison of arrays; anything else goes through the general path, a search in the intervals. Both
-paths give what the record-by-record definition gives (a property test holds them to it).
+comparison of arrays; anything else goes through the general path, a search in the intervals; where
+the bound is near, records are taken one by one. All paths give what the record-by-record definition
+gives (a property test holds them to it).
 
 States are values: `fold` returns a new one and leaves the old as it was, so a writer whose commit
 was refused simply goes on from the state it had.
@@ -24,6 +29,7 @@ was refused simply goes on from the state it had.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -31,9 +37,9 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2 import limits
-from k2.errors import Overloaded, Reason
 from k2.market.events import Bytes, Fault, Int64s, TradeColumns
 from k2.market.instrument import Instrument
 
@@ -95,34 +101,32 @@ class FoldState:
     dead: int = 0
 
 
-def fold(state: FoldState, columns: TradeColumns) -> tuple[FoldState, Bytes]:
+def fold(
+    state: FoldState, columns: TradeColumns, intervals_max: int | None = None
+) -> tuple[FoldState, Bytes]:
     """Judge the next records of a partition.
 
     Args:
         state: what was remembered of the records before them.
         columns: the records, checked (`events.check`), in offset order.
+        intervals_max: that may be kept of an instrument; None: the limit, which makes the fold what
+            it is. Rows of the lake are accepted already and come in another order: they need more.
 
     Returns:
-        The state after them, and a `Verdict` per record, uint8[n].
-
-    Raises:
-        Overloaded: INTERVALS_FULL when an instrument has more holes than `limits` allows.
+        The state after them, and a `Verdict` per record, uint8[n]. One that is DEAD without a fault
+        of its own has too many holes before it (`faults`).
     """
+    most = limits.INTERVALS_PER_KEY_MAX if intervals_max is None else intervals_max
     verdicts = np.full(len(columns), Verdict.DEAD, dtype=np.uint8)
     good = np.flatnonzero(columns.fault == Fault.NONE)
     seen = dict(state.seen)
     for instrument, rows in _by_instrument(columns, good):
         before = seen.get(instrument)
-        intervals, new = accept_ids(
-            before.intervals if before else _NONE_SEEN, columns.trade_id[rows]
+        intervals, judged = _judge_ids(
+            before.intervals if before else _NONE_SEEN, columns.trade_id[rows], most
         )
-        if len(intervals) > limits.INTERVALS_PER_KEY_MAX:
-            raise Overloaded(
-                Reason.INTERVALS_FULL,
-                f"{instrument.key} has more than {limits.INTERVALS_PER_KEY_MAX} holes in its ids",
-                metadata={"instrument": instrument.key},
-            )
-        verdicts[rows] = np.where(new, Verdict.ACCEPTED, Verdict.DUPLICATE)
+        verdicts[rows] = judged
+        new = judged == Verdict.ACCEPTED
         if new.any():
             newest = int(columns.event_time[rows[new]].max())
             seen[instrument] = Seen(
@@ -136,6 +140,12 @@ def fold(state: FoldState, columns: TradeColumns) -> tuple[FoldState, Bytes]:
         state.dead + int(counts[Verdict.DEAD]),
     )
     return after, verdicts
+
+
+def faults(columns: TradeColumns, verdicts: Bytes) -> Bytes:
+    """Why each record is DEAD, NONE where it is not: a `Fault` per record, uint8[n]."""
+    scattered = (verdicts == Verdict.DEAD) & (columns.fault == Fault.NONE)
+    return np.where(scattered, np.uint8(Fault.TOO_MANY_HOLES), columns.fault)
 
 
 _NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
@@ -159,6 +169,40 @@ def _by_instrument(
         for instrument, i in codes.items()
         if bounds[i] < bounds[i + 1]
     ]
+
+
+def _judge_ids(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes]:
+    """The intervals with what is new of `ids`, and a `Verdict` for each, in order."""
+    if len(intervals) + len(ids) > most:
+        return _judge_one_by_one(intervals, ids, most)
+    intervals, new = accept_ids(intervals, ids)
+    return intervals, np.where(new, Verdict.ACCEPTED, Verdict.DUPLICATE).astype(np.uint8)
+
+
+def _judge_one_by_one(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes]:
+    """The same by the definition, where the number of intervals may reach its bound on the way."""
+    first, last = intervals[:, 0].tolist(), intervals[:, 1].tolist()
+    verdicts = np.empty(len(ids), dtype=np.uint8)
+    for row, one in enumerate(ids.tolist()):
+        at = bisect_right(first, one)  # the first interval that begins above
+        if at and one <= last[at - 1]:
+            verdicts[row] = Verdict.DUPLICATE
+            continue
+        below, above = at > 0 and last[at - 1] == one - 1, at < len(first) and first[at] == one + 1
+        verdicts[row] = Verdict.ACCEPTED
+        if below and above:
+            last[at - 1] = last.pop(at)
+            first.pop(at)
+        elif below:
+            last[at - 1] = one
+        elif above:
+            first[at] = one
+        elif len(first) < most:
+            first.insert(at, one)
+            last.insert(at, one)
+        else:
+            verdicts[row] = Verdict.DEAD
+    return np.array([first, last], dtype=np.int64).T.copy(), verdicts
 
 
 def accept_ids(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
@@ -218,22 +262,23 @@ STATE_SCHEMA = pa.schema(
 
 def to_table(states: Mapping[int, FoldState]) -> pa.Table:
     """States of several partitions as rows of `STATE_SCHEMA`, one an interval, in a fixed order."""
-    rows: list[dict[str, object]] = []
-    for partition in sorted(states):
-        for instrument in sorted(states[partition].seen):
-            seen = states[partition].seen[instrument]
-            rows.extend(
-                {
-                    "partition": partition,
-                    "exchange": instrument.exchange,
-                    "symbol": instrument.symbol,
-                    "time_max_us": seen.time_max_us,
-                    "first_id": first,
-                    "last_id": last,
-                }
-                for first, last in seen.intervals.tolist()
-            )
-    return pa.Table.from_pylist(rows, schema=STATE_SCHEMA)
+    kept = [
+        (partition, instrument, states[partition].seen[instrument])
+        for partition in sorted(states)
+        for instrument in sorted(states[partition].seen)
+    ]
+    counts = [len(seen.intervals) for _, _, seen in kept]
+    of = np.repeat(np.arange(len(kept)), counts)
+    intervals = np.concatenate([_NONE_SEEN, *(seen.intervals for _, _, seen in kept)])
+    columns = (
+        pa.array([partition for partition, _, _ in kept], pa.int32()).take(of),
+        pa.array([instrument.exchange for _, instrument, _ in kept], pa.string()).take(of),
+        pa.array([instrument.symbol for _, instrument, _ in kept], pa.string()).take(of),
+        pa.array([seen.time_max_us for _, _, seen in kept], pa.int64()).take(of),
+        pa.array(intervals[:, 0]),
+        pa.array(intervals[:, 1]),
+    )
+    return pa.Table.from_arrays(columns, schema=STATE_SCHEMA)
 
 
 def from_table(
@@ -242,23 +287,30 @@ def from_table(
     """Read what `to_table` wrote.
 
     Args:
-        table: rows of `STATE_SCHEMA`.
+        table: rows of `STATE_SCHEMA`, those of an instrument one after the other.
         counters: (accepted, duplicate, dead) per partition; one state is made for each.
     """
-    intervals: dict[int, dict[Instrument, list[tuple[int, int]]]] = {}
-    times: dict[tuple[int, Instrument], int] = {}
-    for row in table.to_pylist():
-        instrument = Instrument(row["exchange"], row["symbol"])
-        of_partition = intervals.setdefault(row["partition"], {})
-        of_partition.setdefault(instrument, []).append((row["first_id"], row["last_id"]))
-        times[row["partition"], instrument] = row["time_max_us"]
+    seen: dict[int, dict[Instrument, Seen]] = {partition: {} for partition in counters}
+    intervals = np.stack([table.column(n).to_numpy() for n in ("first_id", "last_id")], axis=1)
+    keys = table.select(["partition", "exchange", "symbol"])
+    starts = _starts(keys)
+    heads = keys.append_column("time_max_us", table.column("time_max_us")).take(starts).to_pylist()
+    for head, ranges in zip(heads, np.split(intervals, starts)[1:], strict=True):
+        if head["partition"] in seen:
+            instrument = Instrument(head["exchange"], head["symbol"])
+            seen[head["partition"]][instrument] = Seen(ranges, head["time_max_us"])
     return {
-        partition: FoldState(
-            {
-                instrument: Seen(np.array(ranges, dtype=np.int64), times[partition, instrument])
-                for instrument, ranges in intervals.get(partition, {}).items()
-            },
-            *counts,
-        )
-        for partition, counts in counters.items()
+        partition: FoldState(seen[partition], *counts) for partition, counts in counters.items()
     }
+
+
+def _starts(keys: pa.Table) -> npt.NDArray[np.int64]:
+    """Where another key begins."""
+    if keys.num_rows == 0:
+        return np.empty(0, dtype=np.int64)
+    new = np.zeros(keys.num_rows, dtype=np.bool_)
+    new[0] = True
+    for column in keys.columns:
+        values = column.combine_chunks()
+        new[1:] |= pc.not_equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(new)

@@ -81,7 +81,7 @@ class DeadLetter(_message.Message):
     """The schema id it names. Unset: none."""
     fault: _builtins.str
     """What is wrong with it: BAD_MAGIC, UNKNOWN_SCHEMA, TRUNCATED, TRAILING, BAD_VALUE, OUT_OF_RANGE,
-    WRONG_PARTITION, OVERSIZE or NULL_VALUE.
+    WRONG_PARTITION, OVERSIZE, NULL_VALUE or TOO_MANY_HOLES.
     """
     error: _builtins.str
     """The same for a person."""

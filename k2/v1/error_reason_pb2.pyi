@@ -97,8 +97,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 25
     """Overloaded. The disk of the data directory has less than 512 MiB left."""
-    ERROR_REASON_INTERVALS_FULL: _ErrorReason.ValueType  # 26
-    """Overloaded. One symbol has more than 100,000 holes in its trade ids."""
     ERROR_REASON_STAMP_MISMATCH: _ErrorReason.ValueType  # 27
     """Data. A data directory of simulated trades started with a live venue."""
     ERROR_REASON_TOPIC_RECREATED: _ErrorReason.ValueType  # 28
@@ -236,8 +234,6 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 24
 """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 25
 """Overloaded. The disk of the data directory has less than 512 MiB left."""
-ERROR_REASON_INTERVALS_FULL: ErrorReason.ValueType  # 26
-"""Overloaded. One symbol has more than 100,000 holes in its trade ids."""
 ERROR_REASON_STAMP_MISMATCH: ErrorReason.ValueType  # 27
 """Data. A data directory of simulated trades started with a live venue."""
 ERROR_REASON_TOPIC_RECREATED: ErrorReason.ValueType  # 28

@@ -117,7 +117,13 @@ def ask_venue(stack: Stack, path: str) -> None:
 
 def poison(stack: Stack, chance: random.Random) -> Trouble:
     """Put records on the tape that are no trades."""
-    producer = Producer({"bootstrap.servers": str(stack.addresses["broker"])})
+    producer = Producer(
+        {
+            "bootstrap.servers": str(stack.addresses["broker"]),
+            "enable.idempotence": True,
+            "log_level": 2,
+        }
+    )
     values = [chance.choice(_POISON) for _ in range(chance.randint(1, 20))]
     arrived: list[bool] = []
     for value in values:
@@ -128,8 +134,10 @@ def poison(stack: Stack, chance: random.Random) -> Trouble:
             chance.randrange(PARTITIONS),
             on_delivery=lambda error, _message: arrived.append(error is None),
         )
-    producer.flush(60)
-    return Trouble("poison", f"{sum(arrived)} records", poison=sum(arrived))
+    unknown = producer.flush(200)  # longer than the broker is ever away
+    if unknown or not all(arrived):
+        raise AssertionError(f"of {len(values)} poisoned records {sum(arrived)} are known to be on")
+    return Trouble("poison", f"{len(values)} records", poison=len(values))
 
 
 def lock_catalog(stack: Stack, chance: random.Random) -> Trouble:

@@ -27,31 +27,38 @@ def batch_of(records, first_offset=0):
     )
 
 
-def by_definition(records):
+def intervals_of(seen, symbol):
+    return sum(1 for of, one in seen if of == symbol and (symbol, one - 1) not in seen)
+
+
+def by_definition(records, intervals_max=100):
     seen, judged = set(), []
     for symbol, trade_id, fault in records:
         if fault != Fault.NONE:
             judged.append(Verdict.DEAD)
         elif (symbol, trade_id) in seen:
             judged.append(Verdict.DUPLICATE)
+        elif intervals_of(seen | {(symbol, trade_id)}, symbol) > intervals_max:
+            judged.append(Verdict.DEAD)
         else:
             seen.add((symbol, trade_id))
             judged.append(Verdict.ACCEPTED)
     return seen, judged
 
 
-def fold_all(groups):
+def fold_all(groups, intervals_max=None):
     state, judged = FoldState(), []
     for group in groups:
-        state, verdicts = fold(state, batch_of(group))
+        state, verdicts = fold(state, batch_of(group), intervals_max)
         judged.extend(verdicts.tolist())
     return state, judged
 
 
-@given(batches)
-def test_it_judges_as_the_definition_does(groups):
-    seen, expected = by_definition([record for group in groups for record in group])
-    state, judged = fold_all(groups)
+@given(batches, st.sampled_from([1, 2, 3, 5, 8, 100]))
+def test_it_judges_as_the_definition_does(groups, intervals_max):
+    whole = [record for group in groups for record in group]
+    seen, expected = by_definition(whole, intervals_max)
+    state, judged = fold_all(groups, intervals_max)
     assert judged == expected
     ids = {
         (instrument.symbol, trade_id)
@@ -73,10 +80,10 @@ def test_intervals_are_ascending_with_holes_between(groups):
         assert all(a[1] + 1 < b[0] for a, b in pairwise(ranges))
 
 
-@given(batches)
-def test_how_a_stretch_of_tape_is_cut_into_batches_does_not_matter(groups):
+@given(batches, st.sampled_from([1, 2, 3, 5, 8, 100]))
+def test_how_a_stretch_of_tape_is_cut_into_batches_does_not_matter(groups, intervals_max):
     whole = [record for group in groups for record in group]
-    assert fold_all([whole]) == fold_all(groups)
+    assert fold_all([whole], intervals_max) == fold_all(groups, intervals_max)
 
 
 @given(batches)

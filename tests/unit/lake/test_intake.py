@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.commit import TapeIdentity
 from k2.lake.intake import check_tape, from_offset, judge, letters_of
@@ -58,6 +59,16 @@ def test_letters_say_what_is_wrong():
         (12, Fault.OUT_OF_RANGE, 7),
     ]
     assert all(one.error and one.at_us == 77 and one.partition == 1 for one in letters)
+
+
+def test_a_record_beyond_the_bound_of_holes_gets_a_letter_and_a_duplicate_none(monkeypatch):
+    monkeypatch.setattr(limits, "INTERVALS_PER_KEY_MAX", 2)
+    raw = batch(message(1), message(3), message(5), message(3))
+    judged = judge(raw, FoldState(), Decoder(Schemas()), Map({BTC: 1}))
+    letters = letters_of(raw, judged, IDENTITY, 77)
+    assert [(one.offset, one.fault, one.value) for one in letters] == [
+        (12, Fault.TOO_MANY_HOLES, message(5))
+    ]
 
 
 def test_records_before_an_offset_are_left_out():

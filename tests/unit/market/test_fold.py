@@ -1,10 +1,8 @@
 import numpy as np
-import pytest
 
 from k2 import limits
-from k2.errors import Overloaded, Reason
 from k2.market.events import Fault
-from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
+from k2.market.fold import FoldState, Verdict, faults, fold, from_table, to_table
 from k2.market.instrument import Instrument
 from tests.trades import NOW_US, columns
 
@@ -90,12 +88,28 @@ def test_the_old_state_stays_as_it_was():
     assert before.accepted == 2
 
 
-def test_too_many_holes_are_refused_by_name(monkeypatch):
+def test_at_the_bound_of_intervals_what_would_begin_another_waits_among_the_dead(monkeypatch):
     monkeypatch.setattr(limits, "INTERVALS_PER_KEY_MAX", 3)
-    with pytest.raises(Overloaded) as caught:
-        fold(FoldState(), columns([1, 3, 5, 7]))
-    assert caught.value.reason is Reason.INTERVALS_FULL
-    assert caught.value.metadata == {"instrument": "BINANCE:BTCUSDT"}
+    batch = columns([1, 3, 5, 7, 8, 6, 5, 2, 8, 10], symbols=["BTCUSDT"] * 9 + ["ETHUSDT"])
+    state, verdicts = fold(FoldState(), batch)
+    a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
+    # 2 joins two, which makes room for 8
+    assert verdicts.tolist() == [a, a, a, d, d, a, u, a, a, a]
+    assert state.seen[BTC].intervals.tolist() == [[1, 3], [5, 6], [8, 8]]
+    assert (state.accepted, state.duplicate, state.dead) == (7, 1, 2)
+    found = faults(batch, verdicts).tolist()
+    assert found == [0, 0, 0, Fault.TOO_MANY_HOLES, Fault.TOO_MANY_HOLES, 0, 0, 0, 0, 0]
+
+
+def test_a_hundred_thousand_intervals_are_kept_exactly():
+    every_other = np.arange(0, 2 * limits.INTERVALS_PER_KEY_MAX, 2)
+    full, _ = fold(FoldState(), columns(every_other))
+    assert len(full.seen[BTC].intervals) == limits.INTERVALS_PER_KEY_MAX
+    last = int(every_other[-1])
+    state, verdicts = fold(full, columns([last + 1, last + 3, 7, 8]))
+    a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
+    assert verdicts.tolist() == [a, d, a, u]
+    assert from_table(to_table({0: state}), {0: (3, 1, 1)})[0].seen == state.seen
 
 
 def test_an_empty_batch_changes_nothing():
