@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import psutil
 from confluent_kafka import Producer
 
 from k2.market.instrument import Tier
@@ -152,6 +153,38 @@ def lock_catalog(stack: Stack, chance: random.Random) -> Trouble:
         connection.close()
 
     return Trouble("catalog", f"locked for {lasts_s:.1f} s", lasts_s, release)
+
+
+def store_away(stack: Stack, chance: random.Random) -> Trouble:
+    """Take the warehouse away: what is there cannot be read, and nothing can be written."""
+    lasts_s = chance.uniform(0.5, 6.0)
+    warehouse = stack.data_dir / "lake" / "warehouse"
+    aside = warehouse.with_name("aside")
+    warehouse.rename(aside)
+    warehouse.touch()  # so that nobody makes another
+
+    def bring_back() -> None:
+        warehouse.unlink()
+        aside.rename(warehouse)
+
+    return Trouble("store", f"away for {lasts_s:.1f} s", lasts_s, bring_back)
+
+
+def no_room(stack: Stack, chance: random.Random) -> Trouble:
+    """Let no file grow that the lake process writes: table, catalog, log."""
+    lasts_s = chance.uniform(1.0, 8.0)
+    try:
+        process = psutil.Process(int(stack.recorded()["lake"]["pid"]))
+        _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (0, hard))
+    except psutil.NoSuchProcess:
+        return Trouble("no room", "the lake was just being restarted")
+
+    def give_room() -> None:
+        with suppress(psutil.NoSuchProcess):
+            process.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
+
+    return Trouble("no room", f"for the lake for {lasts_s:.1f} s", lasts_s, give_room)
 
 
 def second_writer(stack: Stack, chance: random.Random) -> Trouble:

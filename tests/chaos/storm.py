@@ -4,8 +4,8 @@
 
 starts a stack over the synthetic market and lets the venue drop, double, disorder and garble
 frames and cut connections, kills and pauses processes, puts poison on the tape, locks the catalog,
-starts a second writer, compacts and expires, and fills what is there already. Then the faults end,
-and within a bounded time:
+takes the warehouse away, lets no file grow, starts a second writer, compacts and expires, and fills
+what is there already. Then the faults end, and within a bounded time:
 
 * every id from the first to the last that the feed had acknowledged is in the lake, once;
 * no gap is open, and those that were are FILLED;
@@ -65,6 +65,8 @@ FAULTS: dict[str, Fault] = {
     "shutdown": faults.shut_venue,
     "poison": faults.poison,
     "lock catalog": faults.lock_catalog,
+    "store away": faults.store_away,
+    "no room": faults.no_room,
     "second writer": faults.second_writer,
     "compact": faults.command("compact", "--json"),
     "expire": faults.command("expire", "--json"),
