@@ -23,8 +23,10 @@ import statistics
 import tempfile
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any
 
 import psutil
@@ -118,20 +120,31 @@ class Storm:
     stack: Stack
     chance: random.Random
     past: list[Trouble] = field(default_factory=list)
-    _going: list[tuple[float, Trouble]] = field(default_factory=list)
+    _going: PriorityQueue[tuple[float, int, Trouble]] = field(default_factory=PriorityQueue)
     _calm_until_s: dict[str, float] = field(default_factory=dict)
     _deck: list[str] = field(default_factory=list)
 
     def blow(self, seconds: float) -> None:
-        """Start faults, and undo them in time, for so long; then undo all."""
+        """Start faults, and undo them in time, for so long; then undo all.
+
+        They are undone by a thread of its own: to start one may wait for what another stopped.
+        """
         end_s = CLOCK.monotonic_s() + seconds
-        while CLOCK.monotonic_s() < end_s:
-            next_s = CLOCK.monotonic_s() + self.chance.uniform(*PAUSE_S)
-            while CLOCK.monotonic_s() < next_s:
-                self._undo(CLOCK.monotonic_s())
-                CLOCK.sleep(0.1)
-            self._start(self._choose())
-        self._undo(float("inf"))
+        over = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            undoing = pool.submit(self._undo_in_time, over)
+            try:
+                while CLOCK.monotonic_s() < end_s and not undoing.done():
+                    CLOCK.sleep(self.chance.uniform(*PAUSE_S))
+                    self._start(self._choose())
+            finally:
+                over.set()
+                undoing.result()
+                self._undo(float("inf"))
+
+    def _undo_in_time(self, over: threading.Event) -> None:
+        while not over.wait(0.1):
+            self._undo(CLOCK.monotonic_s())
 
     def _choose(self) -> str:
         """The next fault; each comes once before any comes again."""
@@ -150,12 +163,16 @@ class Storm:
         print(f"{trouble.name}: {trouble.detail}", flush=True)
         self.past.append(trouble)
         if trouble.lasts_s:
-            self._going.append((CLOCK.monotonic_s() + trouble.lasts_s, trouble))
+            self._going.put((CLOCK.monotonic_s() + trouble.lasts_s, len(self.past), trouble))
 
     def _undo(self, now_s: float) -> None:
-        for due in [one for one in self._going if one[0] <= now_s]:
-            due[1].undo()
-            self._going.remove(due)
+        """Undo what is due, the earliest first."""
+        while not self._going.empty():
+            due = self._going.get()
+            if due[0] > now_s:
+                self._going.put(due)
+                return
+            due[2].undo()
 
 
 def _victim(name: str) -> str:
