@@ -155,7 +155,8 @@ class SchemaStore:
             raise Data(
                 Reason.SCHEMA_CONFLICT,
                 f"schema id {schema_id} means another schema to the registry at {self._url} than "
-                f"to {self._path(schema_id)}: it is not the registry this data was written with",
+                f"to {self._path(schema_id)}: it is not the registry this data was written with; "
+                "restore that one from a backup",
                 metadata={"schema_id": str(schema_id)},
             )
 

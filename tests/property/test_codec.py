@@ -8,8 +8,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k2.market import schema
 from k2.market.events import Fault
 from k2.tape.codec import HEADER_BYTES, Decoder, encode_trade
+from k2.tape.records import RecordCodec
+from tests import tomorrow
 from tests.messages import (
     SCHEMA,
     SCHEMA_ID,
@@ -24,6 +27,7 @@ from tests.messages import (
     written,
 )
 
+GAP = schema.avro_schema(schema.GAP)
 # Times and decimals as they are on the wire, without the library's conversions.
 PLAIN = copy.deepcopy(SCHEMA)
 for _field in PLAIN["fields"]:
@@ -141,3 +145,15 @@ def test_decimals_of_any_length(values, padding):
     assert (columns.fault == np.where(fits, Fault.NONE, Fault.OUT_OF_RANGE)).all()
     for row in np.flatnonzero(fits).tolist():
         assert trade_at(columns, row).quantity == values[row]
+
+
+@given(trades(), st.sampled_from([GAP, tomorrow.AVRO, {"type": "string"}]))
+def test_an_id_that_came_to_mean_another_schema_never_gives_a_row(one, meaning):
+    message = encode_trade(one, SCHEMA_ID)
+    other = Schemas({SCHEMA_ID: meaning})
+    assert Decoder(other).decode(raw([message])).fault[0] != Fault.NONE
+    assert isinstance(RecordCodec(schema.GAP, other).decode(message), Fault)
+    later = written(
+        record(trade()) | {"note": None, "buyer_order": 1, "settles": None}, tomorrow.AVRO
+    )
+    assert Decoder(Schemas()).decode(raw([later])).fault[0] != Fault.NONE

@@ -133,7 +133,15 @@ def test_an_id_that_means_another_schema_is_refused(server, store, tmp_path):
         with pytest.raises(Data) as caught:
             asked.register("s", OTHER)
         assert caught.value.reason == Reason.SCHEMA_CONFLICT
+        assert "restore that one from a backup" in caught.value.message
     assert store.schema(1) == TRADE
+
+
+def test_a_rebuilt_registry_that_gives_ids_nobody_had_is_gone_on_with(server, store):
+    store.register("s", TRADE)
+    server.schemas = {1: json.dumps(TRADE | {"name": "Filler"}), 2: json.dumps(OTHER)}
+    assert store.register("s", TRADE) == 3
+    assert store.schema(3) == store.schema(1) == TRADE  # what was written before reads as it did
 
 
 def test_an_answer_that_contradicts_itself_is_refused(server, store):
