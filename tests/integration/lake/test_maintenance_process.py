@@ -5,7 +5,7 @@ import json
 import pytest
 
 from k2.lake.reach import Reach
-from tests.integration.lake.test_races import say, start
+from tests.chaos.races import say, start
 from tests.lake_world import LakeWorld
 
 WRITER = """

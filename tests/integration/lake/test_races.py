@@ -1,32 +1,12 @@
 """Writers in processes of their own race for the same records, and die at every step."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
+from tests.chaos import races
+from tests.chaos.races import say, start
 from tests.lake_world import LakeWorld
 
 RACES = 12
-RACER = """
-import json, sys
-from pathlib import Path
-from k2.market.fold import FoldState
-from tests.lake_world import LakeWorld, piece
-
-lake, name = LakeWorld(Path(sys.argv[1])), sys.argv[2]
-writer = lake.committer(name)
-print("ready", flush=True)
-for line in sys.stdin:
-    start = int(line)
-    positions, states, _ = writer.base()
-    batch = piece(0, range(start, start + 50), start=start, state=states.get(0))
-    print("set", flush=True)
-    sys.stdin.readline()
-    outcome = writer.commit([batch])
-    print(json.dumps({"rows": outcome.rows}), flush=True)
-"""
 MORTAL = """
 import os, signal, sys
 from pathlib import Path
@@ -60,41 +40,16 @@ for line in sys.stdin:  # a life each, in a process of its own
 pytestmark = pytest.mark.integration
 
 
-def start(script, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def say(process, line):
-    process.stdin.write(f"{line}\n")
-    process.stdin.flush()
-
-
 def test_of_two_processes_with_the_same_records_one_wins_each_race(tmp_path):
-    world = LakeWorld(tmp_path)
-    racers = [start(RACER, tmp_path, name) for name in ("one", "two")]
-    try:
-        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 2
-        for race in range(RACES):
-            for racer in racers:
-                say(racer, race * 50)
-            assert [racer.stdout.readline() for racer in racers] == ["set\n"] * 2
-            for racer in racers:
-                say(racer, "go")
-            rows = [json.loads(racer.stdout.readline())["rows"] for racer in racers]
-            assert sorted(rows) == [0, 50]
-        ids = [row[3] for row in world.rows()]
-        assert ids == list(range(RACES * 50))
-        assert len(world.snapshots.list()) == RACES
-    finally:
-        for racer in racers:
-            racer.kill()
-            racer.communicate()
-        world.close()
+    assert races.run(tmp_path, RACES) == {"races": RACES, "one_winner": RACES, "faults": []}
+
+
+def test_the_judge_of_races_sees_what_is_wrong():
+    assert races.faults_of([[0, 50], [50, 0]], [*range(100)], snapshots=2) == []
+    assert "race 1: [50, 50]" in races.faults_of([[0, 50], [50, 50]], [*range(100)], 2)[0]
+    assert "doubled" in races.faults_of([[0, 50]], [*range(50), 7], 1)[0]
+    assert "missing" in races.faults_of([[0, 50]], [*range(49)], 1)[0]
+    assert "2 snapshots" in races.faults_of([[0, 50]], [*range(50)], 2)[0]
 
 
 def test_a_writer_killed_at_any_step_leaves_a_whole_lake(tmp_path):
