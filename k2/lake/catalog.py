@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +25,9 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io import OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import event, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from k2 import limits
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
@@ -37,6 +38,7 @@ Catalog: TypeAlias = SqlCatalog
 CATALOG_NAME = "k2"
 _FILE_IO = "k2.lake.catalog.DurableFileIO"
 _OPEN_ATTEMPTS = 5
+_PRIMARY = 0xFF  # of SQLite's extended codes of errors
 
 
 def open_catalog(settings: Settings) -> SqlCatalog:
@@ -56,17 +58,34 @@ def open_catalog(settings: Settings) -> SqlCatalog:
             uri = f"{uri}?timeout={limits.CATALOG_BUSY_S:g}"
         for attempt in range(1, _OPEN_ATTEMPTS + 1):
             try:
-                return SqlCatalog(
-                    CATALOG_NAME,
-                    uri=uri,
-                    warehouse=settings.warehouse,
-                    schema_version="v1",
-                    **{"py-io-impl": _FILE_IO},
+                return _reopening(
+                    SqlCatalog(
+                        CATALOG_NAME,
+                        uri=uri,
+                        warehouse=settings.warehouse,
+                        schema_version="v1",
+                        **{"py-io-impl": _FILE_IO},
+                    )
                 )
             except SQLAlchemyError:  # two processes made the catalog's own tables at once
                 if attempt == _OPEN_ATTEMPTS:
                     raise
     raise AssertionError("the loop returns or raises")
+
+
+def _reopening(catalog: SqlCatalog) -> SqlCatalog:
+    """Lets go of a connection that met trouble with its file.
+
+    One that SQLite opened while its folder could not be written to would stay read-only for ever.
+    """
+
+    def judge(context: ExceptionContext) -> None:
+        code = getattr(context.original_exception, "sqlite_errorcode", 0)
+        if code & _PRIMARY in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+            context.is_disconnect = True
+
+    event.listen(catalog.engine, "handle_error", judge)
+    return catalog
 
 
 @contextmanager
@@ -82,11 +101,18 @@ def reaching_lake() -> Iterator[None]:
     except (K2Error, CommitFailedException):
         raise
     except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if _is_full(error):
             raise Overloaded(Reason.DISK_FULL, f"the lake's disk is full: {error}") from error
         raise Unavailable(
             Reason.LAKE_UNAVAILABLE, f"the lake cannot be reached: {error}", retry_after_s=1.0
         ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def metadata_location(catalog: SqlCatalog, identifier: Identifier) -> str | None:
@@ -154,12 +180,14 @@ class SyncedStream:
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self._path = path
         self._directory = os.path.dirname(path)
+        self._new = not os.path.exists(path)
         os.makedirs(self._directory, exist_ok=True)
         self._file: BinaryIO = open(path, "wb" if overwrite else "xb")  # noqa: SIM115 closed by close
 
     def write(self, b: bytes) -> int:
         """See `OutputStream`."""
-        return self._file.write(b)
+        with self._whole_or_gone():
+            return self._file.write(b)
 
     def tell(self) -> int:
         """See `OutputStream`."""
@@ -178,13 +206,25 @@ class SyncedStream:
         """Sync the file, then its directory."""
         if self._file.closed:
             return
-        try:
+        with self._whole_or_gone():
             self._file.flush()
             os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
+        self._file.close()
         sync_directory(self._directory)
         _sync_ancestors(self._directory)
+
+    @contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        """Remove what cannot be written whole: else each try on a full disk would fill it more."""
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):  # it flushes once more
+                self._file.close()
+            if self._new:
+                with suppress(OSError):
+                    os.unlink(self._path)
+            raise
 
     def __enter__(self) -> SyncedStream:
         return self

@@ -19,6 +19,12 @@ from k2.settings import Settings
 from tests.lake_world import FaultyCatalog, piece
 
 
+class SqliteFull(sqlite3.OperationalError):
+    """What SQLite says when there is no room for the next page."""
+
+    sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
 @pytest.fixture
 def synced(monkeypatch):
     """Paths in the order they are synced; syncing still happens."""
@@ -64,6 +70,34 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path):
     stream.close()
     assert stream.closed
     assert (tmp_path / "file").read_bytes() == b"3"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_could_not_be_written_whole_is_removed_if_it_is_new(
+    tmp_path, monkeypatch, overwrite
+):
+    (tmp_path / "old").write_bytes(b"old")
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    stream = DurableFileIO().new_output(str(tmp_path / "new")).create(overwrite)
+    stream.write(b"content")
+    with pytest.raises(OSError, match="No space left"):
+        stream.close()
+    stream.close()
+    with pytest.raises(OSError, match="No space left"):
+        DurableFileIO().new_output(str(tmp_path / "old")).create(overwrite=True).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_connection_that_is_read_only_is_not_used_again(lake):
+    with lake.catalog.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only = on")  # as one that met a read-only folder
+    with pytest.raises(Unavailable, match="readonly"):
+        lake.committer().commit([piece(0, [1])])
+    assert lake.committer("w2").commit([piece(0, [1])]).landed == {0}
 
 
 def test_all_that_a_commit_names_is_on_disk_before_the_catalog_names_it(lake, synced):
@@ -119,6 +153,7 @@ def test_a_catalog_that_cannot_be_opened_is_unavailable(tmp_path):
         (OSError(errno.ENOSPC, "full"), Overloaded, Reason.DISK_FULL),
         (OSError(errno.EIO, "broken"), Unavailable, Reason.LAKE_UNAVAILABLE),
         (OperationalError("x", {}, Exception("locked")), Unavailable, Reason.LAKE_UNAVAILABLE),
+        (OperationalError("x", {}, SqliteFull()), Overloaded, Reason.DISK_FULL),
         (Overloaded(Reason.QUEUE_FULL, "kept"), Overloaded, Reason.QUEUE_FULL),
     ],
 )

@@ -1,0 +1,107 @@
+"""A lake on a file system of its own: full at any step of a commit, and read-only for a while.
+
+The scenario runs in a process with a mount namespace of its own, which needs no rights.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCENARIO = """
+import json, logging, os, subprocess, sys
+from pathlib import Path
+from k2 import limits
+from tests.pump_world import PumpWorld
+
+folder, mounted = Path(sys.argv[1]), Path(sys.argv[2])
+
+def mount(*options):
+    subprocess.run(["mount", *options, str(mounted)], check=True)
+
+class Reasons(logging.Handler):
+    def emit(self, record):
+        if reason := getattr(record, "reason", None):
+            heard.append(reason)
+
+heard = []
+logging.getLogger("k2.lake.pump").addHandler(Reasons())
+limits.CATALOG_BUSY_S = 1.0
+mount("-t", "tmpfs", "-o", "size=4m", "tmpfs")
+if mounted.name == "lake":  # the catalog alone is on the small disk
+    (folder / "warehouse").mkdir()
+    (mounted / "warehouse").symlink_to(folder / "warehouse")
+world = PumpWorld(folder)
+pump = world.pump()
+printed = 0
+
+def put():
+    global printed
+    world.put(*range(printed, printed + 100))
+    printed += 100
+    pump.step()
+
+def settle():
+    world.clock.advance(limits.COMMIT_RETRY_MAX_S)
+    assert any(pump.commit() for _ in range(3)), "there is room again"
+    assert world.ids() == list(range(printed))
+
+def ballast(kib_left):
+    free = os.statvfs(mounted)
+    size = max(0, free.f_bavail * free.f_frsize - kib_left * 1024)
+    (mounted / "ballast").write_bytes(bytes(size))
+
+put()
+settle()
+told, fitted = {}, []
+for kib in range(0, 80, 4):
+    ballast(kib)
+    put()
+    before = world.on_disk()
+    if pump.commit():
+        fitted.append(kib)
+    else:
+        told[kib] = heard[-1]
+        left = [path for path in world.on_disk() - before if os.stat(path).st_size == 0]
+        for again in range(3):
+            pump.commit()
+        assert not left, left
+        assert world.ids() == list(range(printed - 100)), "what was there can be read"
+    (mounted / "ballast").unlink()
+    settle()
+
+put()
+world.catalog.engine.dispose()  # nothing may be open for writing; what is needed is opened again
+mount("-o", "remount,ro")
+assert not pump.commit()
+read_only = heard[-1]
+mount("-o", "remount,rw")
+settle()
+report = {"full": told, "fitted": fitted, "read_only": read_only, "ok": world.verified()["ok"]}
+print(json.dumps(report))
+"""
+_IN_NAMESPACE = ("unshare", "--map-root-user", "--mount")
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+@pytest.mark.parametrize("place", ["lake", "catalog"])
+def test_a_full_and_a_read_only_disk_are_named_and_outlived(tmp_path, place):
+    folder = tmp_path / "k2"
+    mounted = folder if place == "lake" else folder / "lake"
+    mounted.mkdir(parents=True)
+    if subprocess.run([*_IN_NAMESPACE, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system gives no mount namespace to its users")
+    done = subprocess.run(
+        [*_IN_NAMESPACE, sys.executable, "-c", SCENARIO, str(folder), str(mounted)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    assert len(report["full"]) >= (8 if place == "lake" else 1)  # the catalog writes a page or two
+    assert report["fitted"]  # so it was full at every step before
+    assert set(report["full"].values()) == {"DISK_FULL"}
+    assert (report["read_only"], report["ok"]) == ("LAKE_UNAVAILABLE", True)
