@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.chaos import kills, load, travel
+from tests.chaos import disorder, kills, load, travel
 from tests.chaos.stack import CLOCK, Stack, until
 
 STOOD_STILL_S = 30.0  # so long that the broker is fenced, and says so when it goes on
@@ -19,6 +19,10 @@ def stack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chaos")
     with Stack(folder, *options, environment=load.ENVIRONMENT) as running:
         yield running
+
+
+def test_every_id_is_there_once_when_frames_come_out_of_order_and_twice(stack):
+    assert disorder.run(stack, seconds=4)["faults"] == []  # the first: it knows of no hole
 
 
 def test_every_hybrid_answer_is_whole_and_fresh(stack):

@@ -72,9 +72,9 @@ class Site:
             placement = Placement(board, topics.topic_id(self.tape), self.tape.partitions_per_tier)
             return {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
 
-    def put(self, ids):
+    def put(self, ids, homes=None, patience_s=30):
         """Trades of every symbol, acknowledged when this returns."""
-        homes = self.homes()
+        homes = homes or self.homes()
         with closing(Producer({"bootstrap.servers": self.tape.bootstrap})) as producer:
             for number in ids:
                 for symbol in SYMBOLS:
@@ -83,7 +83,7 @@ class Site:
                     trade = Trade(label, number, at, at + 500, 100 + number, 7, number & 1, {})
                     message = encode_trade(trade, self.schema_id)
                     producer.produce(self.tape.topic, message, symbol, homes[symbol])
-            assert producer.flush(30) == 0
+            assert producer.flush(patience_s) == 0
 
     def promise(self, number):
         """Publish, as a feed does, that every symbol is acknowledged up to this id."""

@@ -1,0 +1,76 @@
+"""One frame in ten comes out of order and one in ten twice: every id is there once.
+
+    python -m tests.chaos.disorder --seconds 60
+
+runs the whole stack against the practice venue with these faults and checks per symbol that every
+id from the first to the last is in the lake once, that duplicates were really dropped, and that
+`k2 verify` exits 0 and knows of no hole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import k2client
+from tests.chaos.faults import ask_venue
+from tests.chaos.kills import committed, settle
+from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged, faults_of
+from tests.chaos.stack import CLOCK, Stack, until
+
+SHARE = 0.1
+
+
+def run(stack: Stack, seconds: float) -> dict[str, Any]:
+    """Disorder for so long, then the account.
+
+    Args:
+        stack: a running one, over the synthetic market.
+        seconds: how long.
+    """
+    ask_venue(stack, f"/k2/faults?reorder={SHARE}&duplicate={SHARE}&seed=5")
+    CLOCK.sleep(seconds)
+    ask_venue(stack, "/k2/faults?clear=")
+    faults, rows = [], 0
+    with k2client.connect(str(stack.addresses["control"])) as k2:
+        goal = acknowledged(k2)
+        heard = [symbol for feed in k2.feeds() for symbol in feed.symbols]
+    told = {
+        "duplicates": sum(symbol.duplicates for symbol in heard),
+        "reordered": sum(symbol.reordered for symbol in heard),
+    }
+    verified = settle(stack)
+    for symbol in SYMBOLS:
+        ids = committed(stack, symbol).column("trade_id").to_pylist()
+        faults += faults_of(symbol, ids, goal[symbol])
+        rows += len(ids)
+    document = verified["document"]
+    if verified["exit"] != 0 or document["holes"]:
+        faults.append(f"k2 verify exits {verified['exit']}: {document}")
+    for name, count in told.items():
+        if count < rows * SHARE / 4:
+            faults.append(f"only {count} {name} of {rows} rows: the venue did no wrong")
+    return {"rows": rows, **told, "faults": faults}
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=1000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--venue", "synthetic", "--rate", str(arguments.rate))
+        with Stack(Path(folder), *options, environment=ENVIRONMENT) as stack:
+            with k2client.connect(str(stack.addresses["control"])) as k2:
+                until(lambda: len(k2.snapshots()) >= 1, "the writer commits")
+            report = run(stack, arguments.seconds)
+    print(json.dumps(report, indent=2))
+    return 1 if report["faults"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
