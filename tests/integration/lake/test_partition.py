@@ -67,6 +67,7 @@ def apart(site, gate, seconds):
         for symbol in SYMBOLS:
             asked = [row["trade_id"] for row in ask(symbols=(symbol,))]
             assert asked == list(range(ids + 60))
+        await_rows(site, 2 * (ids + 60))  # a writer that is stopped commits only what it has read
     assert site.in_lake() == sorted((symbol, one) for symbol in SYMBOLS for one in range(ids + 60))
     code, report = site.ran("verify")
     assert (code, report["problems"], report["dead"]) == (0, [], 0)
