@@ -124,7 +124,8 @@ class Sweeper:
         """Remove what is due, and the lists that have nothing left to say."""
         before_us = self._clock.now_us() - self._grace_us
         dead = sizes.keys() & since.keys()
-        removed = {one for one in dead if since[one] <= before_us and folder.remove(one)}
+        due = sorted(one for one in dead if since[one] <= before_us)
+        removed = {one for one in due if folder.remove(one)}
         left = sizes.keys() - removed
         for one in lists:
             if not one.dead & left:

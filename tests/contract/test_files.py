@@ -1,6 +1,7 @@
 """What K2 relies on of the files of a lake, held against the simulated and the durable ones."""
 
 import pytest
+from pyarrow.fs import FileSelector, FileType
 
 from k2.lake.catalog import DurableFileIO, local_path, write_file
 from tests.sim.store import Files, Store
@@ -72,3 +73,18 @@ def test_what_was_not_closed_does_not_survive_a_power_loss():
     store.write("file:///b", b"ha", torn=True)
     store.lose_power()
     assert list(store.files) == ["/a"]
+
+
+def test_a_sweep_lists_reads_and_removes(files, tmp_path):
+    for name in ("a/1", "a/b/2", "c/3"):
+        write_file(files.new_output(f"file://{tmp_path}/{name}"), name.encode())
+    scheme, netloc, root = files.parse_location(f"file://{tmp_path}/a", {})
+    disk = files.fs_by_scheme(scheme, netloc)
+    found = disk.get_file_info(FileSelector(root, recursive=True))
+    here = {(one.path, one.size) for one in found if one.type is FileType.File}
+    assert here == {(f"{tmp_path}/a/1", 3), (f"{tmp_path}/a/b/2", 5)}
+    with disk.open_input_stream(f"{tmp_path}/a/1") as stream:
+        assert stream.read() == b"a/1"
+    disk.delete_file(f"{tmp_path}/a/1")
+    with pytest.raises(FileNotFoundError):
+        disk.delete_file(f"{tmp_path}/a/1")

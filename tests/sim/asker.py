@@ -5,7 +5,7 @@ plan, open and read. In the middle of planning and opening, between the view's l
 at the lake, the tail may be stepped and the view maintained too: that is where its races are.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -14,12 +14,13 @@ from k2.lake.snapshot import SnapshotReader
 from k2.market.offsets import TimeRange
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.sides import LakeSide
-from k2.query.view import QueryView
+from k2.query.view import PlannedQuery, QueryView
 from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from tests.sim.catalog import Connection
+from tests.sim.maintainer import STREAM_S, TICKET_S
 from tests.sim.oracle import require
 from tests.sim.process import EPOCH_US
 from tests.sim.reference import rows_of
@@ -28,6 +29,24 @@ from tests.sim.tape import Admin, Board, Reader, Registry
 PENDING_MAX = 6
 TRIES_MAX = 30
 NESTED = 0.2  # of the view's looks, how many find that something else just happened
+
+
+SLOW = 0.3  # of the answers, how many are read slowly
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A question that was planned.
+
+    Attributes:
+        planned: what is answered.
+        until_s: when it may be opened no more.
+        kept: whether its snapshot was kept when it was planned: then so are its files meanwhile.
+    """
+
+    planned: PlannedQuery
+    until_s: float
+    kept: bool
 
 
 class SteppedTail(Tail):
@@ -155,7 +174,11 @@ class Asker:
         planned = self._tried(lambda: self.view.plan(request))
         if planned:
             self._judge_end(request, planned, promised)
-            self.world.planned.append(planned)
+            self.world.planned.append(self._ticket(planned))
+
+    def _ticket(self, planned):
+        until_s = self.process.monotonic_s() + TICKET_S
+        return Ticket(planned, until_s, self.world.oracle.keeps(planned.snapshot_id))
 
     def _promised(self, request):
         """Where the tape must reach for an answer to hold all that was acknowledged before."""
@@ -170,9 +193,10 @@ class Asker:
         snapshots = {one.snapshot_id: one for one in self.world.oracle.snapshots}
         if request.consistency is Consistency.AS_OF:
             known = snapshots[planned.snapshot_id]
-            asked = request.as_of_snapshot, request.as_of_time_us
-            found = known.snapshot_id, known.committed_at_us
-            require(any(a == f for a, f in zip(asked, found, strict=True)), "as of", asked, found)
+            asked, found = request.as_of_snapshot, known.snapshot_id
+            time_us = request.as_of_time_us
+            right = asked == found or self.world.oracle.may_be_as_of(time_us or 0, found)
+            require(right, "as of", asked, time_us, found, known.committed_at_us)
             require(planned.end == known.positions, "as of", planned.end, known.positions)
             return
         if planned.provenance.missing:
@@ -184,7 +208,9 @@ class Asker:
         """Execute what any server has planned: whoever holds its ticket may ask any."""
         planned = self.world.planned
         if planned:
-            self.execute(planned.pop(int(self.world.chance.integers(len(planned)))))
+            ticket = planned.pop(int(self.world.chance.integers(len(planned))))
+            if self.process.monotonic_s() <= ticket.until_s:
+                self.execute(ticket)
 
     def _look(self):
         """Read an old snapshot again."""
@@ -192,14 +218,17 @@ class Asker:
         if snapshots:
             chosen = snapshots[int(self.world.chance.integers(len(snapshots)))]
             files = self._tried(lambda: self._snapshots.files(chosen.snapshot_id))
-            if files is not None:
+            if files is not None and self.world.oracle.keeps(chosen.snapshot_id):
                 self.world.oracle.snapshot_reads_the_same(chosen, files)
 
-    def execute(self, planned):
+    def execute(self, ticket):
         """Open and read what was planned, and have the answer judged; whether there was one."""
+        planned = ticket.planned
         request = planned.request
         opened = self._tried(lambda: self.view.open(request, planned.snapshot_id, planned.end))
         if not opened:
+            return False
+        if not self._is_there(opened, ticket):
             return False
         answer = self.world.executor.run(opened)
         table = pa.Table.from_batches(list(answer), schema=answer.schema)
@@ -209,10 +238,23 @@ class Asker:
         self.world.oracle.answered(request, planned.end.offsets, rows, missing)
         return True
 
+    def _is_there(self, opened, ticket):
+        """Whether the files are, a while later: they must be, if they were kept."""
+        source, now_s = opened.provenance.snapshot_id, self.process.monotonic_s()
+        same = source == ticket.planned.snapshot_id and now_s <= ticket.until_s
+        kept = self.world.oracle.keeps(source) or (same and ticket.kept)
+        if self.world.chance.random() < SLOW:
+            self.process.sleep(self.world.chance.uniform(0, STREAM_S))
+        gone = [one for one in opened.plan.files.paths if not self.world.store.holds(one)]
+        require(not (gone and kept), "a file that a query reads is gone", *gone)
+        if gone:
+            self.world.note(self.process.identity, "comes too late for its files")
+        return not gone
+
     def ask(self, request):
         """Plan and execute; whether there was an answer."""
         planned = self._tried(lambda: self.view.plan(request))
-        return bool(planned) and self.execute(planned)
+        return bool(planned) and self.execute(self._ticket(planned))
 
     # --- how --------------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ class Connection:
     def _swing(self, table, requirements, updates):
         reply = self._metastore.commit_table(table, requirements, updates)
         if table.name() == TRADES:
-            self.process.world.oracle.landed(reply.metadata)
+            self.process.world.oracle.landed(reply.metadata, reply.metadata_location)
         return reply
 
     def _later(self, table, requirements, updates):

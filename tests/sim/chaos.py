@@ -1,11 +1,16 @@
 """Whatever is done to a world from outside, now and then, in tasks of their own."""
 
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.update import SetSnapshotRefUpdate
+
 from k2.errors import K2Error, Reason
+from k2.lake.tables import TRADES
 from tests.sim.feed import Backfill
+from tests.sim.maintainer import maintain_once
 from tests.sim.process import Process
 
 AWAY_S = (0.5, 15.0)
-SKEW_S = (-3600.0, 3600.0)
+TAGS_MAX = 2
 BACKFILL_EVERY_S = 5.0
 
 
@@ -31,6 +36,8 @@ class Chaos:
             "clock.jump": self._jump,
             "retention": self._retain,
             "power.loss": self._lose_power,
+            "maintenance": self._ask_for_maintenance,
+            "tag": self._tag,
         }
         for name, every_s in self.world.swarm.every_s.items():
             self._spawn(name, deeds[name], every_s)
@@ -71,7 +78,32 @@ class Chaos:
     def _jump(self):
         processes = self.world.processes
         process = processes[int(self.world.chance.integers(len(processes)))]
-        process.skew(self.world.chance.uniform(*SKEW_S))
+        process.skew(self.world.chance.uniform(-process.skew_max_s, process.skew_max_s))
+
+    def _ask_for_maintenance(self):
+        """By a process that ends; one at a time."""
+        world = self.world
+        if not world.asked.alive:
+            world.asked.start(lambda: maintain_once(world.asked, world.parts))
+
+    def _tag(self):
+        """Name a snapshot that is kept, so that it is kept for ever."""
+        world, oracle = self.world, self.world.oracle
+        table = world.metastore.load_table(TRADES)
+        kept = [one for one in oracle.snapshots if oracle.keeps(one.snapshot_id)]
+        if kept and len(oracle.tagged) < TAGS_MAX:
+            chosen = kept[int(world.chance.integers(len(kept)))].snapshot_id
+            name = SetSnapshotRefUpdate(
+                ref_name=f"tag{len(oracle.tagged)}",
+                type=SnapshotRefType.TAG,
+                snapshot_id=chosen,
+                max_ref_age_ms=None,
+                max_snapshot_age_ms=None,
+                min_snapshots_to_keep=None,
+            )
+            reply = world.metastore.commit_table(table, (), (name,))
+            oracle.tagged.add(chosen)
+            oracle.landed(reply.metadata, reply.metadata_location)
 
     def _retain(self):
         """Retention removes what is committed, or some of it."""
@@ -81,7 +113,7 @@ class Chaos:
             )
 
     def _lose_power(self):
-        for process in self.world.processes:
+        for process in [*self.world.processes, self.world.asked]:
             if process.alive:
                 self.world.scheduler.kill(process.task)
         self.world.store.lose_power()

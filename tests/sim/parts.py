@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from k2.lake.commit import Committer
+from k2.lake.maintain import Maintainer
 from k2.lake.pump import Pump
+from k2.lake.replacer import Replacer
 from tests.sim.asker import SteppedTail
 from tests.sim.tape import Office
 
@@ -16,3 +18,5 @@ class Parts:
     pump: type = Pump
     office: type = Office
     tail: type = SteppedTail
+    maintainer: type = Maintainer
+    replacer: type = Replacer

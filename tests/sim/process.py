@@ -7,9 +7,11 @@ or after its effect, or stand still for minutes and go on as if nothing had happ
 from k2.errors import Reason, Unavailable
 from tests.sim.schedule import Killed
 
-EPOCH_US = 4_102_444_800_000_000  # in 2100: what libraries stamp by the machine's clock is older
+# At the end of 2099: what libraries stamp by the machine's clock is older. A day ends meanwhile.
+EPOCH_US = 4_102_444_800_000_000 - 20_000_000
 FREEZE_S = (2.0, 90.0)
 STALL_S = (0.5, 20.0)
+SKEW_S = 3600.0
 
 
 class Process:
@@ -20,6 +22,7 @@ class Process:
         body: what runs in this life.
         refusal: why a life of it ended by itself.
         mortal: whether it may crash or freeze just now.
+        skew_max_s: how far its wall clock may be set wrong.
     """
 
     def __init__(self, world, name):
@@ -30,6 +33,7 @@ class Process:
         self.body = None
         self.refusal = None
         self.mortal = True
+        self.skew_max_s = SKEW_S
         self._skew_us = 0
 
     @property

@@ -1,8 +1,12 @@
 """Runs worlds one after the other, with what they share."""
 
+import itertools
 import logging
 import shutil
+import uuid
 from collections import Counter
+
+import numpy as np
 
 from k2 import limits
 from k2.clock import ManualClock
@@ -11,12 +15,16 @@ from tests.sim.oracle import Violation
 from tests.sim.world import World
 
 LOG = logging.getLogger("k2")
+IDS = "uuid4"
 
-# So small that a short history meets them: snapshots leave the metadata, manifests are merged,
-# file lists and manifests are forgotten, a writer stops reading while its commits fail.
+# So small that a short history meets them: snapshots leave the metadata, files and manifests are
+# merged, file lists and manifests are forgotten, a writer stops reading while its commits fail.
 SMALL = {
     "COMMIT_ROWS_MAX": 100,
     "SNAPSHOTS_KEPT_MAX": 7,
+    "SNAPSHOTS_NEWEST_KEPT": 3,
+    "COMPACT_FILES_TO_MERGE": 3,
+    "COMPACT_QUIET_S": 5.0,
     "MANIFESTS_TO_MERGE": 3,
     "FILE_LISTS_KEPT": 3,
     "MANIFESTS_KEPT": 4,
@@ -50,7 +58,9 @@ class Runs:
         self._executor = Executor(
             clock=ManualClock(), warehouse=f"file://{folder}", temp_dir=folder / "tmp", threads=1
         )
-        self._limits = {name: getattr(limits, name) for name in SMALL}
+        self._worlds = itertools.count()
+        self._before = [(limits, name, getattr(limits, name)) for name in SMALL]
+        self._before.append((uuid, IDS, getattr(uuid, IDS)))
         self._said = Said()
         self.said = self._said.times
 
@@ -63,8 +73,8 @@ class Runs:
         return self
 
     def __exit__(self, *_):
-        for name, value in self._limits.items():
-            setattr(limits, name, value)
+        for owner, name, value in self._before:
+            setattr(owner, name, value)
         LOG.removeHandler(self._said)
         LOG.setLevel(logging.NOTSET)
         LOG.propagate = True
@@ -72,11 +82,19 @@ class Runs:
 
     def run(self, seed, parts=None, **fields):
         """One world (see there); it, and what went wrong."""
-        world = World(seed, self._executor, self._folder, parts, **fields)
+        setattr(uuid, IDS, _ids(seed))  # what is done in the order of names is the seed's, too
+        folder = self._folder / str(next(self._worlds))  # no library remembers another's files
+        world = World(seed, self._executor, folder, parts, **fields)
         try:
             world.run()
         except (Exception, Violation) as error:  # noqa: BLE001 whatever it is, it is the finding
             return world, world.oracle.found or error
         finally:
-            shutil.rmtree(self._folder / str(seed), ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         return world, None
+
+
+def _ids(seed):
+    """What pyiceberg makes names and snapshot ids of, drawn from the seed."""
+    chance = np.random.default_rng([seed, 1])
+    return lambda: uuid.UUID(bytes=chance.bytes(16), version=4)

@@ -9,6 +9,7 @@ import errno
 import io
 from pathlib import Path
 
+from pyarrow.fs import FileInfo, FileType
 from pyiceberg.io import FileIO, InputFile, OutputFile
 
 from k2.lake.catalog import local_path
@@ -19,12 +20,17 @@ READ_FROM_DISK = ".parquet"  # DuckDB knows no other files
 
 
 class Store:
-    """What is on the disk of the lake, by path, for all processes."""
+    """What is on the disk of the lake, by path, for all processes.
+
+    Attributes:
+        on_delete: told of each path that is about to go.
+    """
 
     def __init__(self):
         self.files = {}
         self.torn = set()
         self.full = False
+        self.on_delete = lambda path: None
 
     def read(self, location):
         path = local_path(location)
@@ -46,6 +52,7 @@ class Store:
     def delete(self, location):
         self.read(location)
         path = local_path(location)
+        self.on_delete(path)
         del self.files[path]
         self.torn.discard(path)
         Path(path).unlink(missing_ok=True)
@@ -75,6 +82,13 @@ class Files(FileIO):
         self.touch("delete", location)
         self.store.delete(location if isinstance(location, str) else location.location)
 
+    @staticmethod
+    def parse_location(location, properties=None):
+        return "file", "", local_path(location)
+
+    def fs_by_scheme(self, scheme, netloc):
+        return Disk(self)
+
     def touch(self, what, location, *, writes=False):
         """Let others run, and perhaps fail."""
         if self.process is None:
@@ -95,8 +109,39 @@ class Files(FileIO):
             self.process.after(f"{what} {kind(location)}")
 
 
+class Disk:
+    """The part of pyarrow's file system that a sweep uses, by a process's way to the store.
+
+    A list is not of one moment: it is made in two looks, and others run between them.
+    """
+
+    def __init__(self, files):
+        self._files = files
+
+    def get_file_info(self, selector):
+        half = self._look(selector.base_dir, "")
+        half = half[: len(half) // 2]
+        rest = self._look(selector.base_dir, half[-1].path if half else "")
+        return [*half, *rest]
+
+    def open_input_stream(self, path):
+        return self._files.new_input(path).open()
+
+    def delete_file(self, path):
+        self._files.delete(path)
+
+    def _look(self, folder, after):
+        """The files of a folder whose names come after another's."""
+        self._files.touch("list", folder)
+        return [
+            FileInfo(path, FileType.File, size=len(content))
+            for path, content in sorted(self._files.store.files.items())
+            if path.startswith(f"{folder}/") and path > after
+        ]
+
+
 def kind(location):
-    """What sort of file it is: names hold chance numbers that are not the seed's."""
+    """What sort of file it is, for the history."""
     name = str(location).rsplit("/", 1)[-1]
     if name.startswith(("snap-", "k2-state-")):
         return name[: name.index("-", 1)]

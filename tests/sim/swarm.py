@@ -8,6 +8,8 @@ never crash and still share partitions. Each fault is off in about half of the w
 import math
 from dataclasses import dataclass
 
+from tests.sim.maintainer import GRACE_MIN_S
+
 # At each occasion, between these chances; the occasion is named by who asks (`World.happens`).
 CHANCES = {
     "crash": (0.0003, 0.01),  # a process dies before or after touching anything outside itself
@@ -43,6 +45,8 @@ EVERY_S = {
     "clock.jump": (5.0, 30.0),
     "retention": (3.0, 20.0),
     "power.loss": (15.0, 60.0),
+    "maintenance": (3.0, 30.0),  # a person asks for some, in a process of its own
+    "tag": (5.0, 30.0),  # a person names a snapshot
 }
 DISASTERS = ("truncated", "recreated", "overtaken")
 
@@ -53,9 +57,10 @@ class Swarm:
 
     Attributes:
         seconds: of the unsafe part of its history.
-        symbols, feeds, writers, servers: how many.
+        symbols, feeds, writers, servers, maintainers: how many.
         rate: trades a second, of all symbols.
-        commit_interval_s, tail_bytes_max, tail_recent_s: settings of K2.
+        commit_interval_s, tail_bytes_max, tail_recent_s, maintain_interval_s, sweep_interval_s,
+            sweep_grace_s: settings of K2.
         latency_s: of an access to anything outside a process, about.
         chances, every_s: faults that are on.
         disaster: what the tape loses for good, if anything.
@@ -66,10 +71,14 @@ class Swarm:
     feeds: int
     writers: int
     servers: int
+    maintainers: int
     rate: float
     commit_interval_s: float
     tail_bytes_max: int
     tail_recent_s: float
+    maintain_interval_s: float
+    sweep_interval_s: float
+    sweep_grace_s: float
     latency_s: float
     chances: dict
     every_s: dict
@@ -83,6 +92,8 @@ class Swarm:
             f" {self.feeds} feeds, {self.writers} writers, {self.servers} query servers;"
             f" commit every {self.commit_interval_s:.1f} s, tail of {self.tail_bytes_max} bytes"
             f" and {self.tail_recent_s:.0f} s, latency {self.latency_s * 1000:.1f} ms;"
+            f" {self.maintainers} maintainers merge every {self.maintain_interval_s:.1f} s, sweep"
+            f" every {self.sweep_interval_s:.1f} s, grace {self.sweep_grace_s:.0f} s;"
             f" disaster: {self.disaster}\n  {chances}\n  {every}"
         )
 
@@ -107,6 +118,10 @@ def drawn(chance):
         commit_interval_s=between(0.5, 6),
         tail_bytes_max=int(chance.choice([12_000, 40_000, 1 << 30, 1 << 30])),
         tail_recent_s=float(chance.choice([0, 5, 60])),
+        maintainers=int(chance.choice([0, 0, 1, 2])),
+        maintain_interval_s=between(0.5, 8),
+        sweep_interval_s=between(2, 10),
+        sweep_grace_s=between(GRACE_MIN_S, 20),
         latency_s=between(0.0005, 0.02),
         chances=some(CHANCES),
         every_s=some(EVERY_S),

@@ -6,9 +6,13 @@ import pytest
 
 from k2.errors import K2Error
 from k2.lake.commit import Committer
+from k2.lake.maintain import Maintainer
 from k2.lake.pump import Pump
+from k2.lake.replacer import Replacer
+from k2.lake.sweep import Sweeper
 from k2.market.fold import FoldState
 from tests.sim.asker import SteppedTail
+from tests.sim.maintainer import GRACE_MIN_S
 from tests.sim.oracle import Violation
 from tests.sim.parts import Parts
 from tests.sim.runs import Runs
@@ -120,6 +124,66 @@ class EvictsWhatItHas(SteppedTail):
         return replace(super().view(instruments, end), low=self.covers)
 
 
+class SweepsWithoutGrace(Maintainer):
+    """Removes what nothing names as soon as it sees it."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        self._sweeper = Sweeper(replacer=self._replacer, clock=self._clock, grace_s=0)
+
+
+class Fenceless(Sweeper):
+    """Takes what no snapshot names for what none ever will."""
+
+    def _fence(self):
+        return self._replacer.load()
+
+
+class SweepsWithoutFence(Maintainer):
+    """Removes what a commit under way may name yet."""
+
+    def __init__(self, *, settings, **given):
+        super().__init__(settings=settings, **given)
+        self._sweeper = Fenceless(
+            replacer=self._replacer, clock=self._clock, grace_s=settings.sweep_grace_s
+        )
+
+
+class MergesAFileTwice(Maintainer):
+    """Reads the first file of a merge again, in the place of the last."""
+
+    def _merge(self, table, group):
+        return super()._merge(table, (*group[:-1], group[0]))
+
+
+class RemovesOneMore(Replacer):
+    """Lets a file go that was not merged, where there is one."""
+
+    def commit(self, plan):
+        def more(table, facts):
+            change = plan(table, facts)
+            if change is None or not change.removed:
+                return change
+            live = [
+                entry.data_file.file_path
+                for manifest in table.metadata.current_snapshot().manifests(table.io)
+                if manifest.manifest_path in change.touched
+                for entry in manifest.fetch_manifest_entry(table.io)
+            ]
+            spared = [one for one in live if one not in change.removed]
+            return replace(change, removed=change.removed.union(spared[:1]))
+
+        return super().commit(more)
+
+
+class SaysWhatItSaw(Replacer):
+    """Carries the positions of the head that it saw first."""
+
+    def _facts(self, head, name):
+        self.seen = getattr(self, "seen", head)
+        return super()._facts(self.seen, name)
+
+
 # Each in worlds of the kind that shows it: what is given is on, nothing else.
 MUTANTS = [
     (Parts(committer=CommitsWithoutComparing), {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}),
@@ -132,9 +196,22 @@ MUTANTS = [
     (Parts(tail=StartsWithoutState), {"tail.restart": 0.1, "tape.ack_lost": 0.1}),
     (Parts(tail=EvictsWhatItHas), {}),
 ]
+HASTY = {"commit_interval_s": 0.2, "maintain_interval_s": 0.2, "sweep_interval_s": 0.2}
+# The same for those that maintain; what is given replaces what is below.
+OF_MAINTENANCE = [
+    (Parts(maintainer=SweepsWithoutGrace), HASTY),
+    (Parts(maintainer=SweepsWithoutFence), {"chances": {"freeze": 0.01}, "seconds": 40}),
+    (Parts(maintainer=MergesAFileTwice), {}),
+    (Parts(replacer=RemovesOneMore), {}),
+    (Parts(replacer=SaysWhatItSaw), {}),
+]
 SHARP = {
-    "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "commit_interval_s": 1,
-    "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
+    "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "maintainers": 0,
+    "commit_interval_s": 1, "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
+}  # fmt: skip
+MAINTAINED = SHARP | {
+    "writers": 1, "maintainers": 1, "maintain_interval_s": 1, "sweep_interval_s": 2,
+    "sweep_grace_s": GRACE_MIN_S, "chances": {}, "every_s": {},
 }  # fmt: skip
 
 
@@ -159,11 +236,20 @@ def seeds_until_found(runs, mutant, **fields):
     return None
 
 
-@pytest.mark.parametrize(("mutant", "chances"), MUTANTS, ids=name_of)
-def test_a_mutant_is_found_out(runs, mutant, chances):
-    found = seeds_until_found(runs, mutant, chances=chances, **SHARP)
+def is_found_out(runs, mutant, **fields):
+    found = seeds_until_found(runs, mutant, **fields)
     assert found, f"it lives after {SEEDS_MAX} seeds"
     seed, error = found
     assert isinstance(error, Violation | K2Error | OSError), error
-    _, error = runs.run(seed, chances=chances, **SHARP)
+    _, error = runs.run(seed, **fields)
     assert error is None, "without the mutant, the same world is right"
+
+
+@pytest.mark.parametrize(("mutant", "chances"), MUTANTS, ids=name_of)
+def test_a_mutant_is_found_out(runs, mutant, chances):
+    is_found_out(runs, mutant, **SHARP | {"chances": chances})
+
+
+@pytest.mark.parametrize(("mutant", "fields"), OF_MAINTENANCE, ids=name_of)
+def test_a_mutant_of_maintenance_is_found_out(runs, mutant, fields):
+    is_found_out(runs, mutant, **MAINTAINED | fields)

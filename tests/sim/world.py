@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from k2.errors import Data, Reason
+from k2.lake.catalog import local_path
 from k2.lake.snapshot import SnapshotReader, read_states
 from k2.lake.tables import TRADES, ensure_tables
 from k2.lake.verify import Witnesses, verify
@@ -29,6 +30,7 @@ from tests.sim.asker import Asker
 from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
 from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
+from tests.sim.maintainer import SKEW_S, maintain
 from tests.sim.oracle import Oracle, require
 from tests.sim.parts import Parts
 from tests.sim.process import Process
@@ -50,7 +52,7 @@ class World:
     Args:
         seed: of everything.
         executor: runs queries; shared by all worlds.
-        folder: where files are unfolded for it.
+        folder: where files are unfolded for it; of no other world.
         parts: what its processes are made of.
         fields: those of its swarm that are not left to chance.
     """
@@ -70,20 +72,26 @@ class World:
         self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
         self.tape = SimTape(PARTITIONS, self.reference.append)
         self.store = Store()
-        self.metastore = Metastore(self.store, f"file://{folder}/{seed}")
+        self.metastore = Metastore(self.store, f"file://{folder}")
         ensure_tables(self.metastore)
+        self._place = f"{local_path(self.metastore.load_table(TRADES).location())}/"
         self.oracle = Oracle(self)
+        self.store.on_delete = self.oracle.removes
         self.venue = Venue(self)
-        self._parts = parts or Parts()
+        self.parts = parts or Parts()
         self.planned = []
         self.writers = [Process(self, f"writer{n}") for n in range(self.swarm.writers)]
         self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
         self.servers = [Process(self, f"query{n}") for n in range(self.swarm.servers)]
+        self.maintainers = [Process(self, f"maintainer{n}") for n in range(self.swarm.maintainers)]
+        self.asked = Process(self, "maintenance")
+        for process in self.maintainers:
+            process.skew_max_s = SKEW_S
         self.chaos = Chaos(self)
 
     @property
     def processes(self):
-        return [*self.writers, *self.feeds, *self.servers]
+        return [*self.writers, *self.feeds, *self.servers, *self.maintainers]
 
     @property
     def history(self):
@@ -145,15 +153,17 @@ class World:
     def _body(self, process):
         if process in self.writers:
             return lambda: self._write(process)
+        if process in self.maintainers:
+            return lambda: maintain(process, self.parts)
         if process in self.feeds:
             process.body = Feed(process, self.venue, self.tape)
         else:
-            process.body = Asker(process, self._parts.tail)
+            process.body = Asker(process, self.parts.tail)
         return process.body.run
 
     def _write(self, process):
         try:
-            pump_of(process, self._parts).run()
+            pump_of(process, self.parts).run()
         except Data as error:
             require(error.reason in self.refusals, "refused", error.reason, error.message)
             self.note(process.identity, f"refuses: {error.reason}")
@@ -170,6 +180,8 @@ class World:
         self._await(self._rests, "the lake to reach the end of the tape")
         self._backfill()
         self._await(self._rests, "the lake to reach the end of the tape again")
+        if self.maintainers:
+            self._await(self._is_swept, "all that nothing names to go")
         self._in_a_task("auditor", self._audit)
 
     def be_calm(self):
@@ -198,6 +210,11 @@ class World:
         return self.oracle.positions == ends and all(
             server.alive and server.body.tail.position().offsets == ends for server in self.servers
         )
+
+    def _is_swept(self):
+        """On disk is what the table reaches, and nothing else."""
+        here = {path for path in self.store.files if path.startswith(self._place)}
+        return not self.oracle.snapshots or here == self.oracle.reachable()
 
     def _backfill(self):
         """Send what the lake knows to be missing, and what came after all it has."""

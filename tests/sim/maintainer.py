@@ -1,0 +1,53 @@
+"""A maintainer's process: the real merging, dropping and sweeping, beside the writers.
+
+Its times are those of the real one made small: a file that nothing names stays for longer than a
+ticket and a stream last here, by more than the clocks of two maintainers may differ. A person may
+ask for maintenance as well, which is a second process on the same lake.
+"""
+
+from k2.errors import K2Error
+from k2.settings import LakeSettings
+from tests.sim.catalog import Connection
+from tests.sim.process import Flag
+
+TICKET_S = 4.0
+STREAM_S = 2.0
+SKEW_S = 1.0
+GRACE_MIN_S = TICKET_S + STREAM_S + 2 * SKEW_S
+TASKS = ("compact", "expire", "sweep")
+EXPIRED_S = (0.0, 30.0)
+
+
+def maintainer_of(process, parts):
+    """A maintainer, ready to run."""
+    world = process.world
+    replacer = parts.replacer(
+        catalog=Connection(process, world.metastore, world.store),
+        clock=process,
+        maintainer_id=process.identity,
+    )
+    settings = LakeSettings().model_copy(
+        update={
+            "maintain_interval_s": world.swarm.maintain_interval_s,
+            "sweep_interval_s": world.swarm.sweep_interval_s,
+            "sweep_grace_s": world.swarm.sweep_grace_s,
+        }
+    )
+    return parts.maintainer(replacer=replacer, clock=process, settings=settings)
+
+
+def maintain(process, parts):
+    """Maintain for ever."""
+    maintainer_of(process, parts).run(Flag(process))
+
+
+def maintain_once(process, parts):
+    """Do one thing that a person asks for."""
+    chance = process.world.chance
+    task, back_s = str(chance.choice(TASKS)), chance.uniform(*EXPIRED_S)
+    process.world.note(process.identity, task)
+    given = [process.now_us() - int(back_s * 1e6)] if task == "expire" else []
+    try:
+        getattr(maintainer_of(process, parts), task)(*given)
+    except K2Error as error:
+        process.world.note(process.identity, f"{error.reason}")
