@@ -145,7 +145,7 @@ def lock_catalog(stack: Stack, chance: random.Random) -> Trouble:
     """Hold the catalog's database for oneself."""
     lasts_s = chance.uniform(1.0, 8.0)
     path = stack.data_dir / "lake" / "catalog.db"
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("BEGIN IMMEDIATE")
 
     def release() -> None:
