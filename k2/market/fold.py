@@ -148,6 +148,25 @@ def faults(columns: TradeColumns, verdicts: Bytes) -> Bytes:
     return np.where(scattered, np.uint8(Fault.TOO_MANY_HOLES), columns.fault)
 
 
+def late_offsets(
+    before: FoldState, columns: TradeColumns, verdicts: Bytes
+) -> dict[Instrument, int]:
+    """Per instrument the offset of the last accepted record whose id lies below an earlier one's.
+
+    Only such a record fills a hole: where there is none from an offset on, every hole that there
+    was at that offset is there still.
+    """
+    found = {}
+    for instrument, rows in _by_instrument(columns, np.flatnonzero(verdicts == Verdict.ACCEPTED)):
+        seen = before.seen.get(instrument)
+        newest = int(seen.intervals[-1, 1]) if seen else -1
+        ids = columns.trade_id[rows]
+        late = ids < np.maximum.accumulate(np.concatenate(([newest], ids[:-1])))
+        if late.any():
+            found[instrument] = int(columns.offset[rows[late][-1]])
+    return found
+
+
 _NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
 
 

@@ -110,11 +110,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Holes:
-    """The gaps that may lie in an answer, and whether every instrument asked for was ever seen."""
+    """The gaps that may lie in an answer.
+
+    Attributes:
+        listed: the first of them.
+        total: how many there are.
+        all_known: whether there are no others: every instrument asked for was ever seen, and what
+            is known is not of a later moment, at which some may have been filled.
+    """
 
     listed: tuple[Gap, ...]
     total: int
-    all_seen: bool
+    all_known: bool
 
 
 def holes_of(
@@ -153,7 +160,7 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
         return Completeness.UNKNOWN
     if holes.total:
         return Completeness.GAPS
-    return Completeness.COMPLETE if holes.all_seen else Completeness.UNKNOWN
+    return Completeness.COMPLETE if holes.all_known else Completeness.UNKNOWN
 
 
 def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ...]:

@@ -84,6 +84,15 @@ class TailSource(Protocol):
         """The fold's states just now."""
         ...
 
+    def holes_stayed(
+        self,
+        end: OffsetVector,
+        partitions: Collection[int],
+        instruments: Collection[Instrument] | None,
+    ) -> bool:
+        """Whether every hole that there was at `end` is one of `states`."""
+        ...
+
     def instruments(self) -> Collection[Instrument]:
         """Every instrument that ever had a row."""
         ...
@@ -299,6 +308,17 @@ class LakeSide:
             states = self._snapshots.states(of.snapshot)
             self._states = _newest(self._states) | {of.snapshot_id: states}
         return states
+
+    def states_at(
+        self, end: OffsetVector, of: PlannableSnapshot, partitions: Collection[int]
+    ) -> Mapping[int, FoldState] | None:
+        """The fold's states at `end`; None where this snapshot's are of another moment.
+
+        Later states will not do: an id that was missing then may have come since.
+        """
+        held = of.facts.positions
+        same = held.epoch == end.epoch and all(held[each] == end[each] for each in partitions)
+        return self.states(of) if same else None
 
     def _assert_goes_on(self, newest: LakeSnapshot) -> None:
         if newest.epochs.ended:

@@ -22,7 +22,6 @@ from pathlib import Path
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
-from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.asked import Asked, asked_by
 from k2.query.lacks import failure_of, part_of
@@ -259,8 +258,7 @@ class QueryView:
     ) -> OpenQuery:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
-        of_then = request.as_of_token is None or lake.facts.positions == end
-        states = self._lake.states(lake) if of_then else None
+        states = self._lake.states_at(end, lake, range(len(end.offsets)))
         instruments = self._asked(request).instruments
         holes = holes_of(states, instruments, request.range) if states is not None else None
         parts += below_floor(lake.floor_us, plan.times)
@@ -285,8 +283,12 @@ class QueryView:
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
         parts += () if plan.skips_lake else below_floor(lake.floor_us, plan.times)
         to_now = request.consistency is Consistency.UNION
-        states = self._tail.states() if to_now else self._states_at(end, lake, asked)
+        states = (
+            self._tail.states() if to_now else self._lake.states_at(end, lake, asked.partitions)
+        )
         holes = holes_of(states, asked.instruments, request.range) if states is not None else None
+        if to_now and not self._tail.holes_stayed(end, asked.partitions, asked.instruments):
+            holes = holes and replace(holes, all_known=False)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             newest_receive_us=view.receive_max_us if to_now else None,
@@ -306,16 +308,6 @@ class QueryView:
             if not request.allow_partial:
                 raise failure
             yield part_of(one, failure)
-
-    def _states_at(
-        self, end: OffsetVector, lake: PlannableSnapshot, asked: Asked
-    ) -> Mapping[int, FoldState] | None:
-        """The fold's states at a token's end; None where this snapshot's are of another moment.
-
-        Later states will not do: an id that was missing then may have come since.
-        """
-        same = all(lake.facts.positions[each] == end[each] for each in asked.partitions)
-        return self._lake.states(lake) if same else None
 
     def _best_plan(
         self, request: TradesRequest, asked: Asked, lake: PlannableSnapshot, end: OffsetVector

@@ -25,7 +25,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
 from k2.market.events import TradeColumns, check
-from k2.market.fold import FoldState, Verdict, fold
+from k2.market.fold import FoldState, Verdict, fold, late_offsets
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tape.consumer import RawBatch
@@ -173,6 +173,27 @@ class Tail:
         """What the fold remembers of each partition just now."""
         return dict(self._states)
 
+    def holes_stayed(
+        self,
+        end: OffsetVector,
+        partitions: Collection[int],
+        instruments: Collection[Instrument] | None,
+    ) -> bool:
+        """Whether every hole that there was at `end` is one of `states`, taken before this call.
+
+        Not where a record at or above `end` may have filled one, nor where `end` lies outside what
+        was read in this life.
+        """
+        at, released = self.position(), self.released()
+        read = all(self._first[p] <= end[p] <= at[p] and p not in released for p in partitions)
+        late = self._late
+        return read and all(
+            offset < end[partition]
+            for partition in partitions
+            for instrument, offset in late[partition].items()
+            if instruments is None or instrument in instruments
+        )
+
     def instruments(self) -> set[Instrument]:
         """Every instrument that ever had a row."""
         return self._window.instruments()
@@ -244,6 +265,8 @@ class Tail:
     def _begin(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
         self._window = Window(positions, states)
         self._states = {p: states.get(p, FoldState()) for p in range(len(positions.offsets))}
+        self._first = list(positions.offsets)
+        self._late: list[dict[Instrument, int]] = [{} for _ in positions.offsets]
         self._covered = positions
         self._pending.clear()
         self._restoring = {}
@@ -297,17 +320,21 @@ class Tail:
         columns = self._decoder.decode(batch)
         homes = self._placement.covering([label.instrument for label in columns.labels])
         columns = check(columns, homes, partition)
-        state, verdicts = fold(self._states[partition], columns)
+        before = self._states[partition]
+        state, verdicts = fold(before, columns)
         rows = np.flatnonzero(verdicts == Verdict.ACCEPTED)
         now_s = self._clock.monotonic_s()
+        if late := late_offsets(before, columns, verdicts):
+            self._late[partition] = self._late[partition] | late
+        self._states[partition] = state  # in this order: whoever sees rows knows of their holes
         self._window.append(partition, columns, rows, batch.next_offset, now_s)
-        self._states[partition] = state
         self._records += len(columns)
 
     def _restore(self, reader: BatchReader) -> None:
         restoring, self._restoring = self._restoring, {}
         for partition, (offset, state) in restoring.items():
             self._pending = deque(b for b in self._pending if b.partition != partition)
+            self._first[partition] = offset
             self._states[partition] = state
             self._window.restore(partition, offset, state)
             reader.seek({partition: offset})

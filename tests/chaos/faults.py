@@ -77,7 +77,7 @@ def pause(name: str, longest_s: float) -> Fault:
     """Stop a process in the middle of what it does, and let it go on later, unaware."""
 
     def fault(stack: Stack, chance: random.Random) -> Trouble:
-        pid, lasts_s = int(stack.recorded()[name]["pid"]), chance.uniform(1.0, longest_s)
+        pid, lasts_s = stack.pid(name), chance.uniform(1.0, longest_s)
 
         def go_on() -> None:
             with suppress(ProcessLookupError):
@@ -174,7 +174,7 @@ def no_room(stack: Stack, chance: random.Random) -> Trouble:
     """Let no file grow that the lake process writes: table, catalog, log."""
     lasts_s = chance.uniform(1.0, 8.0)
     try:
-        process = psutil.Process(int(stack.recorded()["lake"]["pid"]))
+        process = psutil.Process(stack.pid("lake"))
         _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
         process.rlimit(psutil.RLIMIT_FSIZE, (0, hard))
     except psutil.NoSuchProcess:

@@ -104,13 +104,18 @@ class Stack:
         record = json.loads((self.data_dir / "run" / "stack.json").read_text())
         return {process["name"]: process for process in record["processes"]}
 
+    def pid(self, name: str) -> int:
+        """The id of a process of this stack; waits for one that is just being restarted."""
+        until(lambda: self.recorded()[name]["pid"] is not None, f"{name} runs")
+        return int(self.recorded()[name]["pid"])
+
     def environment_of(self, name: str) -> dict[str, str]:
         """The environment of a process of this stack, to start another like it."""
-        return psutil.Process(int(self.recorded()[name]["pid"])).environ()
+        return psutil.Process(self.pid(name)).environ()
 
     def kill(self, name: str) -> int:
         """`kill -9` one process of this stack; its pid."""
-        pid = int(self.recorded()[name]["pid"])
+        pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
         return pid
 

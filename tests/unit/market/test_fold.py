@@ -2,7 +2,7 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Fault
-from k2.market.fold import FoldState, Verdict, faults, fold, from_table, to_table
+from k2.market.fold import FoldState, Verdict, faults, fold, from_table, late_offsets, to_table
 from k2.market.instrument import Instrument
 from tests.trades import NOW_US, columns
 
@@ -134,3 +134,12 @@ def test_seen_differs_by_intervals_and_by_time():
     assert state.seen[BTC] != other.seen[BTC]
     assert state.seen[BTC] != later.seen[BTC]
     assert state.seen[BTC] != "anything else"
+
+
+def test_only_an_accepted_id_below_an_earlier_one_is_late():
+    before, _ = fold(FoldState(), columns([1, 2, 9]))
+    batch = columns([10, 12, 9, 11, 13, 5, 1], symbols=["BTCUSDT"] * 6 + ["ETHUSDT"])
+    _, verdicts = fold(before, batch)
+    assert late_offsets(before, batch, verdicts) == {BTC: 5}  # 11 and 5; 9 is a duplicate
+    ascending = columns([10, 11, 15])
+    assert late_offsets(before, ascending, fold(before, ascending)[1]) == {}

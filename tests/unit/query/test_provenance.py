@@ -56,9 +56,9 @@ def test_completeness_is_the_worst_that_is_true():
 
 def test_an_instrument_never_seen_makes_it_unknown():
     states = {0: FoldState({BTC: seen((1, 1))})}
-    assert holes_of(states, {BTC}, ALL).all_seen
-    assert not holes_of(states, {BTC, ETH}, ALL).all_seen
-    assert not holes_of({}, None, ALL).all_seen
+    assert holes_of(states, {BTC}, ALL).all_known
+    assert not holes_of(states, {BTC, ETH}, ALL).all_known
+    assert not holes_of({}, None, ALL).all_known
 
 
 def test_only_what_reaches_below_the_floor_lacks_rows():

@@ -399,6 +399,26 @@ def test_holes_are_gaps_unless_the_range_is_later(stack):
     assert planned.provenance.completeness is Completeness.GAPS
 
 
+def test_a_hole_that_was_filled_above_the_end_leaves_it_unknown(stack):
+    stack.send("BTCUSDT", [1, 2, 5])
+    stack.commit()
+    asked = TradesRequest(symbols=BTC)
+    planned = stack.view.plan(asked)
+    committed = stack.view.plan(replace(asked, consistency=Consistency.COMMITTED))
+    stack.send("BTCUSDT", [3, 4])
+    stack.commit()
+    eventually(lambda: stack.tail.position() == stack.committed)
+    stack.view.maintain()
+    opened = stack.view.open(planned.request, planned.snapshot_id, planned.end)
+    assert opened.provenance.completeness is Completeness.UNKNOWN
+    opened = stack.view.open(committed.request, committed.snapshot_id, committed.end)
+    assert opened.provenance.completeness is Completeness.GAPS
+    no_longer_kept = 999
+    opened = stack.view.open(committed.request, no_longer_kept, committed.end)
+    assert opened.provenance.completeness is Completeness.UNKNOWN
+    assert plan(stack, symbols=BTC).provenance.completeness is Completeness.COMPLETE
+
+
 def test_an_answer_below_the_floor_of_retention_says_so(stack):
     stack.send("BTCUSDT", range(5))
     stack.floor_us = NOW_US + 3000

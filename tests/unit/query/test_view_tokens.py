@@ -64,8 +64,8 @@ def go_on(stack):
     stack.send("SOLUSDT", range(25, 60))
     stack.send("BNBUSDT", range(10), start_us=NOW_US - 50_000)
     stack.commit()
-    stack.clock.advance(1)
     eventually(lambda: stack.tail.position() == stack.committed)
+    stack.clock.advance(1)
     stack.view.maintain()
 
 

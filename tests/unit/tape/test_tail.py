@@ -217,3 +217,29 @@ def test_nothing_is_restored_while_there_is_no_room():
     assert on.tail.wait_until(on.end(), 10.0, [0])
     assert on.tail.released() == {2}
     on.tail.close()
+
+
+def test_it_knows_whether_a_hole_may_have_been_filled_since(on):
+    on.send([1, 2, 5])
+    at_hole = on.end()
+    partition = on.homes.place(BTC)
+    assert on.tail.wait_until(at_hole, 10)
+    assert on.tail.holes_stayed(at_hole, [partition], {BTC})
+    on.send([6])
+    assert on.tail.wait_until(on.end(), 10)
+    assert on.tail.holes_stayed(at_hole, [partition], {BTC})
+    on.send([3, 4])
+    assert on.tail.wait_until(on.end(), 10)
+    assert not on.tail.holes_stayed(at_hole, [partition], {BTC})
+    assert not on.tail.holes_stayed(at_hole, [partition], None)
+    assert on.tail.holes_stayed(at_hole, [partition], {ADA})
+    assert on.tail.holes_stayed(on.end(), [partition], {BTC})
+
+
+def test_it_knows_no_holes_beyond_what_it_has_read(on):
+    on.send([1])
+    beyond = OffsetVector(0, tuple(offset + 1 for offset in on.end().offsets))
+    assert on.tail.wait_until(on.end(), 10)
+    assert not on.tail.holes_stayed(beyond, [on.homes.place(BTC)], {BTC})
+    on.tail.start(on.end(), {})
+    assert not on.tail.holes_stayed(ZERO, [on.homes.place(BTC)], {BTC})
