@@ -103,6 +103,8 @@ class Connection:
         reply = self._metastore.commit_table(table, requirements, updates)
         if table.name() == TRADES:
             self.process.world.oracle.landed(reply.metadata, reply.metadata_location)
+        else:
+            self.process.world.ops.landed(table.name(), reply.metadata)
         return reply
 
     def _later(self, table, requirements, updates):

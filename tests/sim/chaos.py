@@ -5,8 +5,12 @@ from pyiceberg.table.update import SetSnapshotRefUpdate
 
 from k2.errors import K2Error, Reason
 from k2.lake.tables import TRADES
-from tests.sim.feed import Backfill
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import filled
+from tests.sim.feed import EXCHANGE, Backfill
 from tests.sim.maintainer import maintain_once
+from tests.sim.ops import GapTeller
 from tests.sim.process import Process
 
 AWAY_S = (0.5, 15.0)
@@ -127,14 +131,24 @@ class Chaos:
             return
         first = int(world.chance.integers(len(printed)))
         wanted = [(symbol, one) for one in printed[first : first + 30]]
+        opened = self._gap(process, symbol, wanted[0][1], wanted[-1][1])
         if world.chance.random() < 0.5:
             wanted.reverse()
         process.mortal = False
         process.task = world.scheduler.current
         try:
+            GapTeller(process).publish([opened])
             Backfill(process, world.venue, world.tape).send(wanted)
+            GapTeller(process).publish([filled(opened, process.now_us())])
         except K2Error:
             world.note("chaos", "the backfill fails")
+
+    def _gap(self, process, symbol, first, last):
+        now_us = process.now_us()
+        return GapEvent(
+            Instrument(EXCHANGE, symbol), first, last, now_us, Cause.REQUESTED, GapState.OPEN,
+            now_us, process.name,
+        )  # fmt: skip
 
     def _strike(self):
         """The tape loses records for good: truncated, made again, or overtaken by retention."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from k2.lake.commit import Committer
 from k2.lake.maintain import Maintainer
+from k2.lake.ops_events import GapIntake, LetterIntake
+from k2.lake.ops_pump import OpsWriter
 from k2.lake.pump import Pump
 from k2.lake.replacer import Replacer
 from tests.sim.asker import SteppedTail
@@ -20,3 +22,6 @@ class Parts:
     tail: type = SteppedTail
     maintainer: type = Maintainer
     replacer: type = Replacer
+    ops_writer: type = OpsWriter
+    gap_intake: type = GapIntake
+    letter_intake: type = LetterIntake

@@ -57,7 +57,7 @@ class Swarm:
 
     Attributes:
         seconds: of the unsafe part of its history.
-        symbols, feeds, writers, servers, maintainers: how many.
+        symbols, feeds, writers, servers, maintainers, ops_writers: how many.
         rate: trades a second, of all symbols.
         commit_interval_s, tail_bytes_max, tail_recent_s, maintain_interval_s, sweep_interval_s,
             sweep_grace_s: settings of K2.
@@ -72,6 +72,7 @@ class Swarm:
     writers: int
     servers: int
     maintainers: int
+    ops_writers: int
     rate: float
     commit_interval_s: float
     tail_bytes_max: int
@@ -94,6 +95,7 @@ class Swarm:
             f" and {self.tail_recent_s:.0f} s, latency {self.latency_s * 1000:.1f} ms;"
             f" {self.maintainers} maintainers merge every {self.maintain_interval_s:.1f} s, sweep"
             f" every {self.sweep_interval_s:.1f} s, grace {self.sweep_grace_s:.0f} s;"
+            f" {self.ops_writers} ops writers;"
             f" disaster: {self.disaster}\n  {chances}\n  {every}"
         )
 
@@ -119,6 +121,7 @@ def drawn(chance):
         tail_bytes_max=int(chance.choice([12_000, 40_000, 1 << 30, 1 << 30])),
         tail_recent_s=float(chance.choice([0, 5, 60])),
         maintainers=int(chance.choice([0, 0, 1, 2])),
+        ops_writers=int(chance.choice([0, 0, 1, 2])),
         maintain_interval_s=between(0.5, 8),
         sweep_interval_s=between(2, 10),
         sweep_grace_s=between(GRACE_MIN_S, 20),

@@ -179,10 +179,15 @@ class Office(FakeOffice):
         self._tape.ask()
         if world.happens("tape.error"):
             some = int(world.chance.integers(0, len(letters)))
-            super().publish(list(letters)[:some], wait_s)
+            self._post(list(letters)[:some])
             raise Unavailable(Reason.TAPE_UNAVAILABLE, "letters fail", retry_after_s=0.1)
-        super().publish(letters, wait_s)
+        self._post(letters)
         process.after("publish letters")
+
+    def _post(self, letters):
+        self._tape.letters.extend(letters)
+        for letter in letters:
+            self._process.world.ops.post(letter)
 
 
 class Registry:

@@ -7,6 +7,8 @@ import pytest
 from k2.errors import K2Error
 from k2.lake.commit import Committer
 from k2.lake.maintain import Maintainer
+from k2.lake.ops_events import LetterIntake
+from k2.lake.ops_pump import OpsWriter
 from k2.lake.pump import Pump
 from k2.lake.replacer import Replacer
 from k2.lake.sweep import Sweeper
@@ -184,6 +186,24 @@ class SaysWhatItSaw(Replacer):
         return super()._facts(self.seen, name)
 
 
+class KeepsALetterTwice(LetterIntake):
+    """Forgets with each batch which letters it has had."""
+
+    def take(self, batch, state):
+        return super().take(batch, FoldState())
+
+
+class DropsOpsRows(OpsWriter):
+    """Goes on after a commit that failed, and not with its rows."""
+
+    def _let_go(self, error):
+        one = self._slice
+        super()._let_go(error)
+        if one is not None:
+            one.rows = []
+            self._slice = one
+
+
 # Each in worlds of the kind that shows it: what is given is on, nothing else.
 MUTANTS = [
     (Parts(committer=CommitsWithoutComparing), {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}),
@@ -196,7 +216,15 @@ MUTANTS = [
     (Parts(tail=StartsWithoutState), {"tail.restart": 0.1, "tape.ack_lost": 0.1}),
     (Parts(tail=EvictsWhatItHas), {}),
 ]
-HASTY = {"commit_interval_s": 0.2, "maintain_interval_s": 0.2, "sweep_interval_s": 0.2}
+AGAIN = {"chances": {"poison": 0.1, "tape.error": 0.3, "tape.ack_lost": 0.1}}
+OF_OPS = [
+    (Parts(letter_intake=KeepsALetterTwice), AGAIN),
+    (Parts(ops_writer=DropsOpsRows), {"chances": {"catalog.busy": 0.3}}),
+]
+HASTY = {
+    "seconds": 8, "rate": 40, "commit_interval_s": 0.1, "maintain_interval_s": 0.1,
+    "sweep_interval_s": 0.1, "tail_bytes_max": 12_000,
+}  # fmt: skip
 # The same for those that maintain; what is given replaces what is below.
 OF_MAINTENANCE = [
     (Parts(maintainer=SweepsWithoutGrace), HASTY),
@@ -207,6 +235,7 @@ OF_MAINTENANCE = [
 ]
 SHARP = {
     "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "maintainers": 0,
+    "ops_writers": 0,
     "commit_interval_s": 1, "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
 }  # fmt: skip
 MAINTAINED = SHARP | {
@@ -248,6 +277,11 @@ def is_found_out(runs, mutant, **fields):
 @pytest.mark.parametrize(("mutant", "chances"), MUTANTS, ids=name_of)
 def test_a_mutant_is_found_out(runs, mutant, chances):
     is_found_out(runs, mutant, **SHARP | {"chances": chances})
+
+
+@pytest.mark.parametrize(("mutant", "fields"), OF_OPS, ids=name_of)
+def test_a_mutant_of_the_ops_tables_is_found_out(runs, mutant, fields):
+    is_found_out(runs, mutant, **SHARP | {"ops_writers": 1, "every_s": {}} | fields)
 
 
 @pytest.mark.parametrize(("mutant", "fields"), OF_MAINTENANCE, ids=name_of)

@@ -31,6 +31,7 @@ from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
 from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
 from tests.sim.maintainer import SKEW_S, maintain
+from tests.sim.ops import GAP_SCHEMA_ID, OpsTables, write_ops
 from tests.sim.oracle import Oracle, require
 from tests.sim.parts import Parts
 from tests.sim.process import Process
@@ -68,13 +69,17 @@ class World:
         self._hash = hashlib.blake2b(digest_size=16)
         self.calm = self.catalog_away = False
         self.refusals = {Reason.RETENTION_OVERTOOK} if "retention" in self.swarm.every_s else set()
-        self.schemas = {SCHEMA_ID: schema.avro_schema(schema.TRADE)}
+        self.schemas = {
+            SCHEMA_ID: schema.avro_schema(schema.TRADE),
+            GAP_SCHEMA_ID: schema.avro_schema(schema.GAP),
+        }
         self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
         self.tape = SimTape(PARTITIONS, self.reference.append)
         self.store = Store()
         self.metastore = Metastore(self.store, f"file://{folder}")
         ensure_tables(self.metastore)
         self._place = f"{local_path(self.metastore.load_table(TRADES).location())}/"
+        self.ops = OpsTables(self)
         self.oracle = Oracle(self)
         self.store.on_delete = self.oracle.removes
         self.venue = Venue(self)
@@ -84,6 +89,7 @@ class World:
         self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
         self.servers = [Process(self, f"query{n}") for n in range(self.swarm.servers)]
         self.maintainers = [Process(self, f"maintainer{n}") for n in range(self.swarm.maintainers)]
+        self.ops_writers = [Process(self, f"ops{n}") for n in range(self.swarm.ops_writers)]
         self.asked = Process(self, "maintenance")
         for process in self.maintainers:
             process.skew_max_s = SKEW_S
@@ -91,7 +97,9 @@ class World:
 
     @property
     def processes(self):
-        return [*self.writers, *self.feeds, *self.servers, *self.maintainers]
+        return [
+            *self.writers, *self.feeds, *self.servers, *self.maintainers, *self.ops_writers,
+        ]  # fmt: skip
 
     @property
     def history(self):
@@ -155,6 +163,8 @@ class World:
             return lambda: self._write(process)
         if process in self.maintainers:
             return lambda: maintain(process, self.parts)
+        if process in self.ops_writers:
+            return lambda: write_ops(process, self.parts)
         if process in self.feeds:
             process.body = Feed(process, self.venue, self.tape)
         else:
@@ -180,6 +190,9 @@ class World:
         self._await(self._rests, "the lake to reach the end of the tape")
         self._backfill()
         self._await(self._rests, "the lake to reach the end of the tape again")
+        if self.ops_writers:
+            self._await(lambda: self.ops.rest, "the ops tables to have all letters and gaps")
+            self.ops.audit()
         if self.maintainers:
             self._await(self._is_swept, "all that nothing names to go")
         self._in_a_task("auditor", self._audit)
