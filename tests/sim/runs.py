@@ -37,14 +37,22 @@ SMALL = {
 
 
 class Said(logging.Handler):
-    """Counts what K2 logs: it names the hard paths, so the counts tell which were taken."""
+    """Counts what K2 logs: it names the hard paths, so the counts tell which were taken.
+
+    Attributes:
+        times: how often each message came.
+        defect: what a loop of K2 caught, did not know, and lived through; it is a finding.
+    """
 
     def __init__(self):
         super().__init__()
         self.times = Counter()
+        self.defect = None
 
     def emit(self, record):
         self.times[record.msg] += 1
+        if record.levelno >= logging.ERROR and record.exc_info:
+            self.defect = self.defect or record.exc_info[1]
 
 
 class Runs:
@@ -89,6 +97,7 @@ class Runs:
         """One world (see there); it, and what went wrong."""
         setattr(uuid, IDS, _ids(seed))  # what is done in the order of names is the seed's, too
         folder = self._folder / str(next(self._worlds))  # no library remembers another's files
+        self._said.defect = None
         world = World(seed, self._executor, folder, parts, **fields)
         try:
             world.run()
@@ -96,7 +105,7 @@ class Runs:
             return world, world.oracle.found or error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return world, None
+        return world, self._said.defect
 
 
 def _ids(seed):

@@ -287,3 +287,15 @@ def test_a_mutant_of_the_ops_tables_is_found_out(runs, mutant, fields):
 @pytest.mark.parametrize(("mutant", "fields"), OF_MAINTENANCE, ids=name_of)
 def test_a_mutant_of_maintenance_is_found_out(runs, mutant, fields):
     is_found_out(runs, mutant, **MAINTAINED | fields)
+
+
+class Trips(Maintainer):
+    """Fails in a way that nobody foresaw; its loop logs that and goes on."""
+
+    def compact(self, *given, **named):
+        raise ValueError("unforeseen")
+
+
+def test_what_a_loop_lives_through_is_found_too(runs):
+    _, error = runs.run(100, Parts(maintainer=Trips), **MAINTAINED | {"seconds": 5})
+    assert isinstance(error, ValueError)
