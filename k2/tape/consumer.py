@@ -230,7 +230,8 @@ class TapeReader:
 
     def _subscribe(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
         def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
-            partitions = [each.partition for each in given]
+            # A static member that comes back is given what it had, also of a topic of before.
+            partitions = [each.partition for each in given if each.topic == self._topic]
             try:
                 self._assign(on_assign(partitions))
             except K2Error as error:

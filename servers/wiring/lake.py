@@ -42,7 +42,7 @@ from servers.wiring.ops import OpsTables
 from servers.wiring.retention import retention_of
 
 PROCESS = "lake"
-GROUP = "k2-lake"
+GROUP = "k2-lake"  # and the topic: a static member is given what it had, of whatever topic
 INSTANCE = "k2-lake-0"  # one writer a stack; a restarted one takes the place of the one before
 _WAIT_S = 0.5
 T = TypeVar("T")
@@ -255,7 +255,8 @@ def _tape_end(
     letters: DeadLetterOffice,
 ) -> TapeEnd:
     def join(on_assign: OnAssign, on_revoke: OnRevoke) -> Reader:
-        return TapeReader.joined(settings.tape, GROUP, INSTANCE, on_assign, on_revoke)
+        group = f"{GROUP}.{settings.tape.topic}"
+        return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
     return TapeEnd(
