@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 
 from k2.market.instrument import Tier
 from k2.settings import TapeSettings
-from tests.chaos.stack import Stack
+from tests.chaos.stack import Stack, until
 
 TOPIC = TapeSettings().topic
 PARTITIONS = len(Tier) * TapeSettings().partitions_per_tier
@@ -220,12 +220,18 @@ def command(*arguments: str) -> Fault:
 def backfill_again(stack: Stack, chance: random.Random) -> Trouble:
     """Ask for trades that are there already."""
     symbol = chance.choice(["BTCUSDT", "ETHUSDT", "BNBUSDT"])
-    feeds = stack.json("feeds")
-    of_symbol = [one for feed in feeds["feeds"] for one in feed["symbols"]]
-    newest = next(int(o["acknowledged_trade_id"]) for o in of_symbol if o["symbol"] == symbol)
+    until(lambda: _acknowledged(stack, symbol) > 0, f"a feed has sent {symbol}")
+    newest = _acknowledged(stack, symbol)
     first = max(0, newest - chance.randint(100, 3000))
     ids = ("--from-id", str(first), "--to-id", str(newest - 50))
     return command("backfill", symbol, *ids, "--json")(stack, chance)
+
+
+def _acknowledged(stack: Stack, symbol: str) -> int:
+    """The newest id on the tape, by what the feed says; 0 while it says nothing."""
+    of_symbol = (one for feed in stack.json("feeds")["feeds"] for one in feed["symbols"])
+    ids = (one.get("acknowledged_trade_id") for one in of_symbol if one["symbol"] == symbol)
+    return max((int(one) for one in ids if one), default=0)
 
 
 def restarts(stack: Stack) -> dict[str, int]:

@@ -92,8 +92,16 @@ class Stack:
         return done
 
     def json(self, *arguments: str) -> Any:
-        """The JSON document a command prints."""
-        return json.loads(self.k2(*arguments, "--json").stdout)
+        """The JSON document a command prints; waits for a server that is just being restarted."""
+        deadline = CLOCK.monotonic_s() + SETTLE_S
+        while True:
+            done = self.k2(*arguments, "--json", check=False)
+            if done.returncode == 0:
+                return json.loads(done.stdout)
+            away = any(reason in done.stderr for reason in ("PEER_UNAVAILABLE", "STARTING"))
+            if not away or CLOCK.monotonic_s() > deadline:
+                raise AssertionError(f"k2 {' '.join(arguments)}: {done.returncode} {done.stderr}")
+            CLOCK.sleep(0.5)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `k2 status` says of each process, by name."""
