@@ -130,7 +130,7 @@ class QueryStack:
             offsets = np.arange(start, start + len(values))
             batch = self.decoder.decode(RawBatch(partition, offsets, values, log.end))
             batch = check(batch, homes, partition)
-            state, verdicts = fold(self.states[partition], batch)
+            state, verdicts, _ = fold(self.states[partition], batch)
             accepted = batch.take(verdicts == Verdict.ACCEPTED)
             pieces.append(PartitionBatch(partition, start, log.end, (accepted,), state))
             self.states[partition] = state

@@ -120,7 +120,7 @@ def judge(batch: RawBatch, state: FoldState, decoder: Decoder, placement: Partit
             map says is not known and cannot be asked.
     """
     columns = checked(batch, decoder, placement)
-    after, verdicts = fold(state, columns)
+    after, verdicts, _ = fold(state, columns)
     return Judged(columns, verdicts, after)
 
 

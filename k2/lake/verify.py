@@ -219,12 +219,12 @@ class _Work:
         if not len(columns):
             return
         if rows.epoch < self.snapshot.positions.epoch:
-            stored.earlier, _ = fold(stored.earlier, columns, _ANY_NUMBER)
+            stored.earlier = fold(stored.earlier, columns, _ANY_NUMBER).state
             return
         gone = columns.offset < self.start[partition]
         if gone.any():
-            state, _ = fold(stored.before[partition], columns.take(gone), _ANY_NUMBER)
-            stored.before[partition] = state
+            before = stored.before[partition]
+            stored.before[partition] = fold(before, columns.take(gone), _ANY_NUMBER).state
             columns = columns.take(~gone)
         stored.rows.add(Rows(partition, self._compared(columns)))
 
@@ -279,7 +279,7 @@ class _Work:
             return
         columns = checked(batch, self.witnesses.decoder, self.witnesses.placement)
         columns = _as_judged_then(columns, letters)
-        folded.states[partition], verdicts = fold(folded.states[partition], columns)
+        folded.states[partition], verdicts, _ = fold(folded.states[partition], columns)
         dead = columns.offset[verdicts == Verdict.DEAD]
         if len(dead):
             folded.dead.setdefault(partition, []).append(dead)

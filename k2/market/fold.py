@@ -33,6 +33,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,9 +102,24 @@ class FoldState:
     dead: int = 0
 
 
-def fold(
-    state: FoldState, columns: TradeColumns, intervals_max: int | None = None
-) -> tuple[FoldState, Bytes]:
+class Judgement(NamedTuple):
+    """What the fold makes of a batch.
+
+    Attributes:
+        state: what is remembered after it.
+        verdicts: a `Verdict` per record, uint8[n]. One that is DEAD without a fault of its own has
+            too many holes before it (`faults`).
+        late: per instrument the offset of the last accepted record whose id lies below an earlier
+            one's. Only such a record fills a hole: where there is none from an offset on, every
+            hole that there was at that offset is there still.
+    """
+
+    state: FoldState
+    verdicts: Bytes
+    late: Mapping[Instrument, int]
+
+
+def fold(state: FoldState, columns: TradeColumns, intervals_max: int | None = None) -> Judgement:
     """Judge the next records of a partition.
 
     Args:
@@ -111,21 +127,19 @@ def fold(
         columns: the records, checked (`events.check`), in offset order.
         intervals_max: that may be kept of an instrument; None: the limit, which makes the fold what
             it is. Rows of the lake are accepted already and come in another order: they need more.
-
-    Returns:
-        The state after them, and a `Verdict` per record, uint8[n]. One that is DEAD without a fault
-        of its own has too many holes before it (`faults`).
     """
     most = limits.INTERVALS_PER_KEY_MAX if intervals_max is None else intervals_max
     verdicts = np.full(len(columns), Verdict.DEAD, dtype=np.uint8)
     good = np.flatnonzero(columns.fault == Fault.NONE)
-    seen = dict(state.seen)
+    seen, late = dict(state.seen), {}
     for instrument, rows in _by_instrument(columns, good):
         before = seen.get(instrument)
-        intervals, judged = _judge_ids(
+        intervals, judged, last_late = _judge_ids(
             before.intervals if before else _NONE_SEEN, columns.trade_id[rows], most
         )
         verdicts[rows] = judged
+        if last_late is not None:
+            late[instrument] = int(columns.offset[rows[last_late]])
         new = judged == Verdict.ACCEPTED
         if new.any():
             newest = int(columns.event_time[rows[new]].max())
@@ -139,32 +153,13 @@ def fold(
         state.duplicate + int(counts[Verdict.DUPLICATE]),
         state.dead + int(counts[Verdict.DEAD]),
     )
-    return after, verdicts
+    return Judgement(after, verdicts, late)
 
 
 def faults(columns: TradeColumns, verdicts: Bytes) -> Bytes:
     """Why each record is DEAD, NONE where it is not: a `Fault` per record, uint8[n]."""
     scattered = (verdicts == Verdict.DEAD) & (columns.fault == Fault.NONE)
     return np.where(scattered, np.uint8(Fault.TOO_MANY_HOLES), columns.fault)
-
-
-def late_offsets(
-    before: FoldState, columns: TradeColumns, verdicts: Bytes
-) -> dict[Instrument, int]:
-    """Per instrument the offset of the last accepted record whose id lies below an earlier one's.
-
-    Only such a record fills a hole: where there is none from an offset on, every hole that there
-    was at that offset is there still.
-    """
-    found = {}
-    for instrument, rows in _by_instrument(columns, np.flatnonzero(verdicts == Verdict.ACCEPTED)):
-        seen = before.seen.get(instrument)
-        newest = int(seen.intervals[-1, 1]) if seen else -1
-        ids = columns.trade_id[rows]
-        late = ids < np.maximum.accumulate(np.concatenate(([newest], ids[:-1])))
-        if late.any():
-            found[instrument] = int(columns.offset[rows[late][-1]])
-    return found
 
 
 _NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
@@ -190,12 +185,16 @@ def _by_instrument(
     ]
 
 
-def _judge_ids(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes]:
-    """The intervals with what is new of `ids`, and a `Verdict` for each, in order."""
+def _judge_ids(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes, int | None]:
+    """The intervals with what is new of `ids`; a `Verdict` for each, in order; the last late."""
     if len(intervals) + len(ids) > most:
-        return _judge_one_by_one(intervals, ids, most)
-    intervals, new = accept_ids(intervals, ids)
-    return intervals, np.where(new, Verdict.ACCEPTED, Verdict.DUPLICATE).astype(np.uint8)
+        after, verdicts = _judge_one_by_one(intervals, ids, most)
+    elif _go_on(intervals, ids):
+        return _join(intervals, _runs(ids)), np.full(len(ids), Verdict.ACCEPTED, np.uint8), None
+    else:
+        after, new = _insert(intervals, ids)
+        verdicts = np.where(new, Verdict.ACCEPTED, Verdict.DUPLICATE).astype(np.uint8)
+    return after, verdicts, _last_late(intervals, ids, verdicts)
 
 
 def _judge_one_by_one(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes]:
@@ -224,11 +223,30 @@ def _judge_one_by_one(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s
     return np.array([first, last], dtype=np.int64).T.copy(), verdicts
 
 
+def _last_late(intervals: Int64s, ids: Int64s, verdicts: Bytes) -> int | None:
+    """Which of `ids` is the last that was accepted though an id above it had been."""
+    rows = np.flatnonzero(verdicts == Verdict.ACCEPTED)
+    new = ids[rows]
+    newest = intervals[-1:, 1] if len(intervals) else new[:1]
+    late = rows[new < np.maximum.accumulate(np.concatenate((newest, new[:-1])))]
+    return int(late[-1]) if len(late) else None
+
+
 def accept_ids(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
     """The intervals with `ids` (at least one) added, and which of them were new, in order."""
-    above = len(intervals) == 0 or ids[0] > intervals[-1, 1]
-    if above and (len(ids) == 1 or bool((np.diff(ids) > 0).all())):
+    if _go_on(intervals, ids):
         return _join(intervals, _runs(ids)), np.ones(len(ids), dtype=np.bool_)
+    return _insert(intervals, ids)
+
+
+def _go_on(intervals: Int64s, ids: Int64s) -> bool:
+    """Whether the ids ascend from above all that was seen."""
+    above = len(intervals) == 0 or ids[0] > intervals[-1, 1]
+    return bool(above) and (len(ids) == 1 or bool((np.diff(ids) > 0).all()))
+
+
+def _insert(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
+    """The same as `accept_ids` for ids in any order."""
     _, first = np.unique(ids, return_index=True)
     new = np.zeros(len(ids), dtype=np.bool_)
     new[first] = True

@@ -25,7 +25,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
 from k2.market.events import TradeColumns, check
-from k2.market.fold import FoldState, Verdict, fold, late_offsets
+from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tape.consumer import RawBatch
@@ -320,13 +320,13 @@ class Tail:
         columns = self._decoder.decode(batch)
         homes = self._placement.covering([label.instrument for label in columns.labels])
         columns = check(columns, homes, partition)
-        before = self._states[partition]
-        state, verdicts = fold(before, columns)
-        rows = np.flatnonzero(verdicts == Verdict.ACCEPTED)
+        judged = fold(self._states[partition], columns)
+        rows = np.flatnonzero(judged.verdicts == Verdict.ACCEPTED)
         now_s = self._clock.monotonic_s()
-        if late := late_offsets(before, columns, verdicts):
-            self._late[partition] = self._late[partition] | late
-        self._states[partition] = state  # in this order: whoever sees rows knows of their holes
+        if judged.late:
+            self._late[partition] = {**self._late[partition], **judged.late}
+        # In this order: whoever sees rows knows of their holes.
+        self._states[partition] = judged.state
         self._window.append(partition, columns, rows, batch.next_offset, now_s)
         self._records += len(columns)
 

@@ -32,8 +32,8 @@ def intervals_of(seen, symbol):
 
 
 def by_definition(records, intervals_max=100):
-    seen, judged = set(), []
-    for symbol, trade_id, fault in records:
+    seen, judged, late = set(), [], {}
+    for offset, (symbol, trade_id, fault) in enumerate(records):
         if fault != Fault.NONE:
             judged.append(Verdict.DEAD)
         elif (symbol, trade_id) in seen:
@@ -41,25 +41,30 @@ def by_definition(records, intervals_max=100):
         elif intervals_of(seen | {(symbol, trade_id)}, symbol) > intervals_max:
             judged.append(Verdict.DEAD)
         else:
+            if any(of == symbol and one > trade_id for of, one in seen):
+                late[Instrument("BINANCE", symbol)] = offset
             seen.add((symbol, trade_id))
             judged.append(Verdict.ACCEPTED)
-    return seen, judged
+    return seen, judged, late
 
 
 def fold_all(groups, intervals_max=None):
-    state, judged = FoldState(), []
+    state, judged, late = FoldState(), [], {}
     for group in groups:
-        state, verdicts = fold(state, batch_of(group), intervals_max)
+        batch = batch_of(group, first_offset=len(judged))
+        state, verdicts, late_now = fold(state, batch, intervals_max)
         judged.extend(verdicts.tolist())
-    return state, judged
+        late |= late_now
+    return state, judged, late
 
 
 @given(batches, st.sampled_from([1, 2, 3, 5, 8, 100]))
 def test_it_judges_as_the_definition_does(groups, intervals_max):
     whole = [record for group in groups for record in group]
-    seen, expected = by_definition(whole, intervals_max)
-    state, judged = fold_all(groups, intervals_max)
+    seen, expected, expected_late = by_definition(whole, intervals_max)
+    state, judged, late = fold_all(groups, intervals_max)
     assert judged == expected
+    assert late == expected_late
     ids = {
         (instrument.symbol, trade_id)
         for instrument, of in state.seen.items()
@@ -73,7 +78,7 @@ def test_it_judges_as_the_definition_does(groups, intervals_max):
 
 @given(batches)
 def test_intervals_are_ascending_with_holes_between(groups):
-    state, _ = fold_all(groups)
+    state, *_ = fold_all(groups)
     for of in state.seen.values():
         ranges = of.intervals.tolist()
         assert all(first <= last for first, last in ranges)
@@ -88,12 +93,12 @@ def test_how_a_stretch_of_tape_is_cut_into_batches_does_not_matter(groups, inter
 
 @given(batches)
 def test_the_published_state_goes_on_as_the_original(groups):
-    state, _ = fold_all(groups)
+    state, *_ = fold_all(groups)
     counters = {3: (state.accepted, state.duplicate, state.dead)}
     again = from_table(to_table({3: state}), counters)[3]
     assert again == state
     following = columns([0, 7, 41], symbols=["BTCUSDT", "ETHUSDT", "BTCUSDT"])
-    assert fold(again, following)[1].tolist() == fold(state, following)[1].tolist()
+    assert fold(again, following).verdicts.tolist() == fold(state, following).verdicts.tolist()
 
 
 def test_the_key_of_an_instrument_is_its_exchange_and_symbol():

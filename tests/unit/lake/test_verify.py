@@ -42,7 +42,7 @@ def meddled(world, change, *, state=None):
     log = world.tape.logs[partition]
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
     columns = checked(raw, Decoder(world.schemas), world.placement)
-    after, verdicts = fold(FoldState(), columns)
+    after, verdicts, _ = fold(FoldState(), columns)
     rows = change(columns.take(verdicts == Verdict.ACCEPTED))
     writer = world.committer("bad", tape=world.identity)
     writer.commit([PartitionBatch(partition, 0, log.end, rows, state or after)])
@@ -155,7 +155,7 @@ def test_a_state_that_disagrees_is_found(world):
 
 def test_counters_that_disagree_are_found(world):
     world.put(1, 2)
-    batch, _ = fold(FoldState(), checked_all(world))
+    batch = fold(FoldState(), checked_all(world)).state
     meddled(world, lambda rows: (rows,), state=FoldState(batch.seen, 2, 1, 0))
     assert kinds(world.verified()) == {("COUNTERS", 1, ())}
 
@@ -408,7 +408,7 @@ def test_a_row_above_the_floor_is_missed(world, start):
     world.put(5, 6, at=today_us + 8)
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
     columns = checked(raw, Decoder(world.schemas), world.placement)
-    after, _ = fold(FoldState(), columns)
+    after = fold(FoldState(), columns).state
     writer = world.committer("bad", tape=world.identity)
     writer.commit([PartitionBatch(partition, 4, 6, (columns.take(np.array([4])),), after)])
     retained(world)
@@ -424,7 +424,7 @@ def test_a_state_that_forgot_an_id_of_the_tape_is_found_above_a_floor(world):
     log = world.tape.logs[partition]
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
     columns = checked(raw, Decoder(world.schemas), world.placement)
-    forgetful, _ = fold(FoldState(), columns.take(np.array([0, 1, 2, 3, 5])))
+    forgetful = fold(FoldState(), columns.take(np.array([0, 1, 2, 3, 5]))).state
     writer = world.committer("bad", tape=world.identity)
     rows = (columns.take(np.array([4, 5])),)
     writer.commit([PartitionBatch(partition, 4, 6, rows, forgetful)])

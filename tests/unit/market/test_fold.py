@@ -2,7 +2,7 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Fault
-from k2.market.fold import FoldState, Verdict, faults, fold, from_table, late_offsets, to_table
+from k2.market.fold import FoldState, Verdict, faults, fold, from_table, to_table
 from k2.market.instrument import Instrument
 from tests.trades import NOW_US, columns
 
@@ -11,7 +11,7 @@ ETH = Instrument("BINANCE", "ETHUSDT")
 
 
 def verdicts(state, batch):
-    after, judged = fold(state, batch)
+    after, judged, _ = fold(state, batch)
     return after, [Verdict(verdict).name for verdict in judged]
 
 
@@ -31,7 +31,7 @@ def test_a_repeated_id_is_a_duplicate_in_the_batch_and_across_batches():
 
 
 def test_late_ids_fill_the_hole_and_join_the_intervals():
-    state, _ = fold(FoldState(), columns([1, 2, 5, 6]))
+    state = fold(FoldState(), columns([1, 2, 5, 6])).state
     assert state.seen[BTC].holes() == [(3, 4)]
     state, judged = verdicts(state, columns([4, 3]))
     assert judged == ["ACCEPTED", "ACCEPTED"]
@@ -41,7 +41,7 @@ def test_late_ids_fill_the_hole_and_join_the_intervals():
 
 
 def test_an_id_far_below_everything_seen_is_exact():
-    state, _ = fold(FoldState(), columns([10**12]))
+    state = fold(FoldState(), columns([10**12])).state
     state, judged = verdicts(state, columns([1, 1, 10**12]))
     assert judged == ["ACCEPTED", "DUPLICATE", "DUPLICATE"]
 
@@ -55,7 +55,7 @@ def test_faulty_records_are_dead_and_touch_nothing():
 
 
 def test_an_all_faulty_batch_keeps_the_state():
-    before, _ = fold(FoldState(), columns([1]))
+    before = fold(FoldState(), columns([1])).state
     after, judged = verdicts(before, columns([2, 3], faults=[Fault.BAD_MAGIC] * 2))
     assert judged == ["DEAD", "DEAD"]
     assert after.seen == before.seen
@@ -69,19 +69,19 @@ def test_instruments_are_apart():
 
 
 def test_the_greatest_event_time_is_kept_even_when_a_later_trade_is_older():
-    state, _ = fold(FoldState(), columns([1, 2], times=[NOW_US + 5, NOW_US]))
-    state, _ = fold(state, columns([3], times=[NOW_US - 9]))
+    state = fold(FoldState(), columns([1, 2], times=[NOW_US + 5, NOW_US])).state
+    state = fold(state, columns([3], times=[NOW_US - 9])).state
     assert state.seen[BTC].time_max_us == NOW_US + 5
 
 
 def test_a_duplicate_does_not_move_the_greatest_event_time():
-    state, _ = fold(FoldState(), columns([1], times=[NOW_US]))
-    state, _ = fold(state, columns([1], times=[NOW_US + 9]))
+    state = fold(FoldState(), columns([1], times=[NOW_US])).state
+    state = fold(state, columns([1], times=[NOW_US + 9])).state
     assert state.seen[BTC].time_max_us == NOW_US
 
 
 def test_the_old_state_stays_as_it_was():
-    before, _ = fold(FoldState(), columns([1, 2]))
+    before = fold(FoldState(), columns([1, 2])).state
     copy = before.seen[BTC].intervals.copy()
     fold(before, columns([3, 1, 9]))
     assert np.array_equal(before.seen[BTC].intervals, copy)
@@ -91,7 +91,7 @@ def test_the_old_state_stays_as_it_was():
 def test_at_the_bound_of_intervals_what_would_begin_another_waits_among_the_dead(monkeypatch):
     monkeypatch.setattr(limits, "INTERVALS_PER_KEY_MAX", 3)
     batch = columns([1, 3, 5, 7, 8, 6, 5, 2, 8, 10], symbols=["BTCUSDT"] * 9 + ["ETHUSDT"])
-    state, verdicts = fold(FoldState(), batch)
+    state, verdicts, _ = fold(FoldState(), batch)
     a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
     # 2 joins two, which makes room for 8
     assert verdicts.tolist() == [a, a, a, d, d, a, u, a, a, a]
@@ -103,10 +103,10 @@ def test_at_the_bound_of_intervals_what_would_begin_another_waits_among_the_dead
 
 def test_a_hundred_thousand_intervals_are_kept_exactly():
     every_other = np.arange(0, 2 * limits.INTERVALS_PER_KEY_MAX, 2)
-    full, _ = fold(FoldState(), columns(every_other))
+    full = fold(FoldState(), columns(every_other)).state
     assert len(full.seen[BTC].intervals) == limits.INTERVALS_PER_KEY_MAX
     last = int(every_other[-1])
-    state, verdicts = fold(full, columns([last + 1, last + 3, 7, 8]))
+    state, verdicts, _ = fold(full, columns([last + 1, last + 3, 7, 8]))
     a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
     assert verdicts.tolist() == [a, d, a, u]
     assert from_table(to_table({0: state}), {0: (3, 1, 1)})[0].seen == state.seen
@@ -120,26 +120,24 @@ def test_an_empty_batch_changes_nothing():
 
 def test_the_published_form_reads_back_equal():
     batch = columns([1, 2, 9, 4], symbols=["BTCUSDT", "BTCUSDT", "BTCUSDT", "ETHUSDT"])
-    first, _ = fold(FoldState(), batch)
-    second, _ = fold(FoldState(), columns([5], symbols="SOLUSDT"))
+    first = fold(FoldState(), batch).state
+    second = fold(FoldState(), columns([5], symbols="SOLUSDT")).state
     states = {0: first, 2: second, 3: FoldState(dead=4)}
     counters = {p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()}
     assert from_table(to_table(states), counters) == states
 
 
 def test_seen_differs_by_intervals_and_by_time():
-    state, _ = fold(FoldState(), columns([1]))
-    other, _ = fold(FoldState(), columns([2]))
-    later, _ = fold(FoldState(), columns([1], times=[NOW_US + 1]))
+    state = fold(FoldState(), columns([1])).state
+    other = fold(FoldState(), columns([2])).state
+    later = fold(FoldState(), columns([1], times=[NOW_US + 1])).state
     assert state.seen[BTC] != other.seen[BTC]
     assert state.seen[BTC] != later.seen[BTC]
     assert state.seen[BTC] != "anything else"
 
 
 def test_only_an_accepted_id_below_an_earlier_one_is_late():
-    before, _ = fold(FoldState(), columns([1, 2, 9]))
+    before = fold(FoldState(), columns([1, 2, 9])).state
     batch = columns([10, 12, 9, 11, 13, 5, 1], symbols=["BTCUSDT"] * 6 + ["ETHUSDT"])
-    _, verdicts = fold(before, batch)
-    assert late_offsets(before, batch, verdicts) == {BTC: 5}  # 11 and 5; 9 is a duplicate
-    ascending = columns([10, 11, 15])
-    assert late_offsets(before, ascending, fold(before, ascending)[1]) == {}
+    assert fold(before, batch).late == {BTC: 5}  # 11 and 5; 9 is a duplicate
+    assert fold(before, columns([10, 11, 15])).late == {}

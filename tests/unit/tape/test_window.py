@@ -32,7 +32,7 @@ def rows_of(view):
 
 
 def test_it_starts_where_the_snapshot_ends_and_knows_the_newest_times():
-    state, _ = fold(FoldState(), columns([1, 2], times=[5, 9]))
+    state = fold(FoldState(), columns([1, 2], times=[5, 9])).state
     window = Window(OffsetVector(0, (7, 3)), {0: state})
     view = window.view(None)
     assert view.position == view.low == OffsetVector(0, (7, 3))
@@ -147,7 +147,7 @@ def test_a_released_partition_holds_nothing_until_it_is_restored(window):
     assert window.view(None).released == {0}
     assert rows_of(window.view({BTC})) == 1
     assert window.size_bytes == before[1]
-    state, _ = fold(FoldState(), columns([1, 2], times=[5, 9]))
+    state = fold(FoldState(), columns([1, 2], times=[5, 9])).state
     window.restore(0, 2, state)
     view = window.view(None)
     assert view.released == frozenset()
