@@ -304,25 +304,50 @@ def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity) -> None:
             f"the lake is in epoch {epoch} of the tape, this process in {tape.epoch}: start it"
             " again",
         )
-    if snapshot.cluster_id != tape.cluster_id:
+    assert_same_topic(written_from(snapshot), tape)
+
+
+def assert_same_topic(was: TapeIdentity, tape: TapeIdentity) -> None:
+    """Refuse to go on in one topic at positions of another, whatever the epoch.
+
+    Args:
+        was: what the lake is written from.
+        tape: what is there.
+
+    Raises:
+        Data: CLUSTER_CHANGED, PARTITIONS_CHANGED or TOPIC_RECREATED.
+    """
+    if was.cluster_id != tape.cluster_id:
         raise Data(
             Reason.CLUSTER_CHANGED,
-            f"the lake was written from cluster {snapshot.cluster_id}, this is {tape.cluster_id};"
+            f"the lake is written from cluster {was.cluster_id}, this is {tape.cluster_id};"
             f" {WAY_OUT}",
         )
-    have = len(snapshot.positions.offsets)
-    if have != tape.partitions:
+    if was.partitions != tape.partitions:
         raise Data(
             Reason.PARTITIONS_CHANGED,
-            f"the lake was written from {have} partitions, topic {tape.topic} has"
+            f"the lake is written from {was.partitions} partitions, topic {tape.topic} has"
             f" {tape.partitions}; {WAY_OUT}",
         )
-    if (snapshot.topic, snapshot.topic_id) != (tape.topic, tape.topic_id):
+    if (was.topic, was.topic_id) != (tape.topic, tape.topic_id):
         raise Data(
             Reason.TOPIC_RECREATED,
-            f"the lake was written from topic {snapshot.topic} with id {snapshot.topic_id}, this is"
-            f" {tape.topic} with id {tape.topic_id}; {WAY_OUT}",
+            f"the lake is written from topic {was.topic} with id {was.topic_id}, this is"
+            f" {tape.topic} with id {tape.topic_id}, where offsets do not name the same records;"
+            f" {WAY_OUT}",
         )
+
+
+def written_from(snapshot: LakeSnapshot) -> TapeIdentity:
+    """Which tape a snapshot says it was written from."""
+    positions = snapshot.positions
+    return TapeIdentity(
+        snapshot.topic,
+        snapshot.topic_id,
+        snapshot.cluster_id,
+        positions.epoch,
+        len(positions.offsets),
+    )
 
 
 def _outcome(batch: Sequence[PartitionBatch], base: _Base, rows: int) -> Outcome:

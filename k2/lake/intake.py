@@ -12,13 +12,13 @@ from typing import Protocol
 import numpy as np
 
 from k2.errors import Data, Reason
-from k2.lake.commit import TapeIdentity, assert_same_tape
+from k2.lake.commit import TapeIdentity, assert_same_tape, assert_same_topic
 from k2.lake.snapshot import LakeSnapshot
 from k2.market.events import Bytes, Fault, TradeColumns, check
 from k2.market.fold import FoldState, faults, fold
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
-from k2.tape.consumer import OnAssign, OnRevoke, RawBatch
+from k2.tape.consumer import OnAssign, OnRevoke, RawBatch, lost_position
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import WAY_OUT, TapeFacts
 
@@ -183,40 +183,11 @@ def check_tape(
         Data: CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED; RETENTION_OVERTOOK when records
             were removed before they were committed; TAPE_TRUNCATED when committed ones are gone.
     """
-    if facts.cluster_id != identity.cluster_id:
-        raise Data(
-            Reason.CLUSTER_CHANGED,
-            f"this is cluster {facts.cluster_id}, it was {identity.cluster_id}; {WAY_OUT}",
-        )
-    if facts.partitions != identity.partitions:
-        raise Data(
-            Reason.PARTITIONS_CHANGED,
-            f"topic {facts.topic} has {facts.partitions} partitions, it had {identity.partitions};"
-            f" {WAY_OUT}",
-        )
-    if facts.topic_id != identity.topic_id:
-        raise Data(
-            Reason.TOPIC_RECREATED,
-            f"topic {facts.topic} was made again: its id is {facts.topic_id}, it was"
-            f" {identity.topic_id}; offsets no longer name the same records; {WAY_OUT}",
-        )
+    assert_same_topic(identity, identity_of(facts, identity.epoch))
     for partition in partitions:
         at, start, end = positions[partition], facts.log_start[partition], facts.log_end[partition]
-        detail = {"partition": str(partition), "position": str(at)}
-        if at < start:
-            raise Data(
-                Reason.RETENTION_OVERTOOK,
-                f"partition {partition} starts at {start}, the lake holds what is below {at}:"
-                f" retention removed {start - at} records that were never committed; {WAY_OUT}",
-                metadata=detail | {"log_start": str(start)},
-            )
-        if at > end:
-            raise Data(
-                Reason.TAPE_TRUNCATED,
-                f"partition {partition} ends at {end}, the lake holds what is below {at}:"
-                f" the tape was truncated or restored; {WAY_OUT}",
-                metadata=detail | {"log_end": str(end)},
-            )
+        if not start <= at <= end:
+            raise lost_position(partition, at, start, end)
 
 
 def assert_fits(snapshot: LakeSnapshot | None, facts: TapeFacts, epoch: int, marks: Marks) -> None:

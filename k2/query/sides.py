@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from k2 import limits
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
+from k2.lake.commit import assert_same_topic, written_from
 from k2.lake.snapshot import LakeSnapshot
 from k2.lake.succession import Epochs
 from k2.market.files import FileIndex
@@ -22,7 +23,6 @@ from k2.market.offsets import FileStat, OffsetVector, ReadToken
 from k2.query.plan import LakeFacts, TailFacts
 from k2.query.request import TradesRequest
 from k2.tape.consumer import lost_position
-from k2.tape.topics import WAY_OUT
 from k2.tape.window import TailView
 
 Kept = TypeVar("Kept")
@@ -335,18 +335,9 @@ class LakeSide:
                 f" {now.epoch}: start this process again",
             )
             raise self.failure
-        if len(now.offsets) != self.partitions:
-            raise Data(
-                Reason.PARTITIONS_CHANGED,
-                f"the lake was written from {len(now.offsets)} partitions, the tape has"
-                f" {self.partitions}; {WAY_OUT}",
-            )
-        if newest.topic_id != self.topic_id:
-            raise Data(
-                Reason.TOPIC_RECREATED,
-                f"the lake was written from a topic with id {newest.topic_id}, the tape's is"
-                f" {self.topic_id}; {WAY_OUT}",
-            )
+        written = written_from(newest)
+        tape = replace(written, topic_id=self.topic_id, partitions=self.partitions)
+        assert_same_topic(written, tape)
 
     def _ready(self, snapshot: LakeSnapshot) -> PlannableSnapshot:
         kept = self._kept.get(snapshot.snapshot_id)

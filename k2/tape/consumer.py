@@ -313,26 +313,27 @@ def _fenced(error: KafkaError) -> Data:
 
 
 def lost_position(partition: int, position: int, start: int, end: int) -> Data:
-    """Why a position cannot be read from.
+    """Why K2 cannot go on from a position.
 
     Args:
         partition: where.
-        position: what was asked for.
+        position: K2 has taken in what is below it.
         start: the oldest offset that is there.
         end: the offset after the newest.
     """
     detail = {"partition": str(partition), "position": str(position)}
+    taken = f"K2 has taken in what is below {position}"
     if position < start:
         return Data(
             Reason.RETENTION_OVERTOOK,
-            f"partition {partition} of the tape begins at {start}, after position {position}: "
-            f"retention removed {start - position} records that were not read; {WAY_OUT}",
+            f"partition {partition} of the tape begins at {start}, {taken}: retention removed"
+            f" {start - position} records that were never taken in; {WAY_OUT}",
             metadata=detail | {"log_start": str(start)},
         )
     return Data(
         Reason.TAPE_TRUNCATED,
-        f"partition {partition} of the tape ends at {end}, before position {position}: "
-        f"records that were read before are gone; {WAY_OUT}",
+        f"partition {partition} of the tape ends at {end}, {taken}: the tape was truncated or"
+        f" restored; {WAY_OUT}",
         metadata=detail | {"log_end": str(end)},
     )
 

@@ -104,6 +104,7 @@ def test_a_lake_of_another_tape_is_refused(snapshots):
     with pytest.raises(Data) as caught:
         LakeSide(snapshots, 3, "1").refresh()
     assert caught.value.reason is Reason.PARTITIONS_CHANGED
+    assert "written from 2 partitions, topic t has 3" in caught.value.message
 
 
 def test_a_lake_of_another_topic_is_refused(snapshots):
