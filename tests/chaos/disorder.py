@@ -9,16 +9,12 @@ id from the first to the last is in the lake once, that duplicates were really d
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import k2client
+from tests.chaos.account import SYMBOLS, acknowledged, committed_ids, settle, wrong_ids
+from tests.chaos.command import asked, on_a_stack
 from tests.chaos.faults import ask_venue
-from tests.chaos.kills import committed, settle
-from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged, faults_of
 from tests.chaos.stack import CLOCK, Stack, until
 
 SHARE = 0.1
@@ -46,8 +42,8 @@ def run(stack: Stack, seconds: float) -> dict[str, Any]:
     }
     verified = settle(stack)
     for symbol in SYMBOLS:
-        ids = committed(stack, symbol).column("trade_id").to_pylist()
-        faults += faults_of(symbol, ids, goal[symbol])
+        ids = committed_ids(stack, symbol)
+        faults += wrong_ids(symbol, ids, goal[symbol])
         rows += len(ids)
     document = verified["document"]
     if verified["exit"] != 0 or document["holes"]:
@@ -61,18 +57,14 @@ def run(stack: Stack, seconds: float) -> dict[str, Any]:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=1000)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ("--venue", "synthetic", "--rate", str(arguments.rate))
-        with Stack(Path(folder), *options, environment=ENVIRONMENT) as stack:
-            with k2client.connect(str(stack.addresses["control"])) as k2:
-                until(lambda: len(k2.snapshots()) >= 1, "the writer commits")
-            report = run(stack, arguments.seconds)
-    print(json.dumps(report, indent=2))
-    return 1 if report["faults"] else 0
+    arguments = asked(__doc__, seconds=60.0, rate=1000.0)
+
+    def committing(stack: Stack) -> dict[str, Any]:
+        with k2client.connect(str(stack.addresses["control"])) as k2:
+            until(lambda: len(k2.snapshots()) >= 1, "the writer commits")
+        return run(stack, arguments.seconds)
+
+    return on_a_stack(committing, arguments.rate)
 
 
 if __name__ == "__main__":

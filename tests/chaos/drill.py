@@ -12,17 +12,21 @@ checks, after `k2 restore --keep-tape`:
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import k2client
-from tests.chaos.kills import committed, settle
-from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
-from tests.chaos.stack import Stack, until
+from tests.chaos.account import (
+    SYMBOLS,
+    acknowledged,
+    committed_ids,
+    holes_of,
+    settle,
+    wrong_ids,
+)
+from tests.chaos.command import asked, in_a_folder
+from tests.chaos.stack import ENVIRONMENT, Stack, until
 from tests.chaos.travel import fingerprint
 
 
@@ -47,32 +51,6 @@ def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
         }
 
 
-def faults_of(symbol: str, ids: list[int], holes: list[dict[str, Any]], before: int) -> list[str]:
-    """What is wrong with a symbol's account after the restore.
-
-    Args:
-        symbol: which.
-        ids: in the lake.
-        holes: that `k2 verify` lists of it.
-        before: the highest id acknowledged before the lake was lost.
-    """
-    held = set(ids)
-    faults = [] if len(held) == len(ids) else [f"{symbol}: {len(ids) - len(held)} ids doubled"]
-    lost = set(range(min(held), before + 1)) - held
-    if lost:
-        faults.append(f"{symbol}: {len(lost)} of the ids acknowledged before are lost")
-    missing = {
-        trade_id
-        for hole in holes
-        for trade_id in range(int(hole["first_id"]), int(hole["last_id"]) + 1)
-    }
-    if set(range(min(held), max(held) + 1)) - held - missing:
-        faults.append(f"{symbol}: ids are neither held nor in a hole")
-    if held & missing:
-        faults.append(f"{symbol}: ids are held and in a hole")
-    return faults
-
-
 def run(folder: Path, rate: float) -> dict[str, Any]:
     """The drill in a folder of its own; what it found."""
     data_dir, backup = folder / "k2", folder / "backup"
@@ -87,11 +65,8 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
         if verified["exit"] != 0:
             faults.append(f"k2 verify exits {verified['exit']}")
         for symbol in SYMBOLS:
-            holes = [
-                hole for hole in verified["document"].get("holes", []) if hole["symbol"] == symbol
-            ]
-            ids = committed(stack, symbol).column("trade_id").to_pylist()
-            faults += faults_of(symbol, ids, holes, known["acknowledged"][symbol])
+            ids, holes = committed_ids(stack, symbol), holes_of(verified["document"], symbol)
+            faults += wrong_ids(symbol, ids, known["acknowledged"][symbol], holes)
         with k2client.connect(str(stack.addresses["control"])) as k2:
             same = fingerprint(k2.trades([], as_of=known["snapshot_id"])) == known["fingerprint"]
     if not same:
@@ -111,13 +86,8 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rate", type=float, default=500)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = run(Path(folder), arguments.rate)
-    print(json.dumps(report, indent=2))
-    return 1 if report["faults"] else 0
+    arguments = asked(__doc__, rate=500.0)
+    return in_a_folder(lambda folder: run(folder, arguments.rate))
 
 
 if __name__ == "__main__":

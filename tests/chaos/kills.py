@@ -13,19 +13,15 @@ SERVING again, lets the lake catch up, and checks per symbol:
 
 from __future__ import annotations
 
-import argparse
-import json
 import random  # noqa: TID251 the seed is an argument of the command
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import k2client
-from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
+from tests.chaos.account import SYMBOLS, Span, committed, holes_of, settle, wrong_ids
+from tests.chaos.command import asked, on_a_stack
 from tests.chaos.stack import CLOCK, Stack, until
 
 VICTIMS = ("lake", "feed", "query", "broker")
@@ -59,38 +55,20 @@ def kill_and_wait(stack: Stack, name: str) -> Outage:
     return Outage(name, killed_us, CLOCK.now_us())
 
 
-def committed(stack: Stack, symbol: str) -> pa.Table:
-    """Ids and times of a symbol in the lake's newest snapshot."""
-    with k2client.connect(str(stack.addresses["control"])) as k2:
-        columns = ["trade_id", "event_time"]
-        return k2.trades(symbol, columns=columns, consistency="committed").to_arrow()
-
-
 def balance(
-    symbol: str, rows: pa.Table, holes: list[dict[str, Any]], outages: list[Outage]
+    symbol: str, rows: pa.Table, holes: list[Span], outages: list[Outage]
 ) -> tuple[float, list[str]]:
     """Share of a symbol's ids in the lake, and what is wrong with its account."""
     ids = rows.column("trade_id").to_pylist()
-    held = set(ids)
-    faults = [] if len(held) == len(ids) else [f"{symbol}: {len(ids) - len(held)} ids doubled"]
-    missing: set[int] = set()
+    faults = wrong_ids(symbol, ids, holes=holes)
     for hole in holes:
-        first, last = int(hole["first_id"]), int(hole["last_id"])
-        inside = set(range(first, last + 1))
-        if inside & held or inside & missing:
-            faults.append(f"{symbol}: hole {first}..{last} overlaps")
-        missing |= inside
-        faults += misplaced(symbol, rows, first, last, outages)
-    span = set(range(min(held), max(held) + 1))
-    if span - held - missing:
-        faults.append(f"{symbol}: {len(span - held - missing)} ids neither held nor in a hole")
-    return len(held) / len(span), faults
+        faults += misplaced(symbol, rows, hole, outages)
+    return len(set(ids)) / (max(ids) - min(ids) + 1), faults
 
 
-def misplaced(
-    symbol: str, rows: pa.Table, first: int, last: int, outages: list[Outage]
-) -> list[str]:
+def misplaced(symbol: str, rows: pa.Table, hole: Span, outages: list[Outage]) -> list[str]:
     """Whether a hole lies outside every outage of the feed."""
+    first, last = hole
     start, end = (
         pc.max(rows.filter(pc.equal(rows["trade_id"], trade_id))["event_time"].cast(pa.int64()))
         for trade_id in (first - 1, last + 1)
@@ -101,25 +79,6 @@ def misplaced(
         if outage.name == "feed" and began <= start.as_py() and end.as_py() <= ended:
             return []
     return [f"{symbol}: hole {first}..{last} is no outage of the feed"]
-
-
-def settle(stack: Stack) -> dict[str, Any]:
-    """Wait until the lake has caught up with the feed, then verify."""
-    with k2client.connect(str(stack.addresses["control"])) as k2:
-        goal = acknowledged(k2)
-
-        def caught_up() -> bool:
-            for symbol, trade_id in goal.items():
-                newest = k2.trades(
-                    symbol, columns=["trade_id"], order="desc", limit=1, consistency="committed"
-                ).to_arrow()
-                if not len(newest) or newest.column("trade_id")[0].as_py() < trade_id:
-                    return False
-            return True
-
-        until(caught_up, "the lake holds what the feed had acknowledged")
-    done = stack.k2("verify", "--json", check=False)
-    return {"exit": done.returncode, "document": json.loads(done.stdout or "{}")}
 
 
 def run(stack: Stack, rounds: int, seed: int, share_min: float = 0.9) -> dict[str, Any]:
@@ -139,18 +98,18 @@ def run(stack: Stack, rounds: int, seed: int, share_min: float = 0.9) -> dict[st
         CLOCK.sleep(chance.uniform(0.5, PAUSE_S))
         outages.append(kill_and_wait(stack, name))
     verified = settle(stack)
-    holes = verified["document"].get("holes", [])
+    document = verified["document"]
     faults: list[str] = [] if verified["exit"] == 0 else [f"k2 verify exits {verified['exit']}"]
     shares = {}
     for symbol in SYMBOLS:
-        of_symbol = [hole for hole in holes if hole["symbol"] == symbol]
-        shares[symbol], found = balance(symbol, committed(stack, symbol), of_symbol, outages)
+        rows, holes = committed(stack, symbol), holes_of(document, symbol)
+        shares[symbol], found = balance(symbol, rows, holes, outages)
         faults += found
         if shares[symbol] < share_min:
             faults.append(f"{symbol}: only {shares[symbol]:.1%} in the lake")
     return {
         "kills": len(outages),
-        "holes": len(holes),
+        "holes": len(document.get("holes", [])),
         "shares": shares,
         "longest_outage_s": max(o.serving_us - o.killed_us for o in outages) / 1e6,
         "faults": faults,
@@ -159,17 +118,8 @@ def run(stack: Stack, rounds: int, seed: int, share_min: float = 0.9) -> dict[st
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rate", type=float, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ("--venue", "synthetic", "--rate", str(arguments.rate))
-        with Stack(Path(folder), *options, environment=ENVIRONMENT) as stack:
-            report = run(stack, arguments.rounds, arguments.seed)
-    print(json.dumps(report, indent=2))
-    return 1 if report["faults"] else 0
+    arguments = asked(__doc__, rounds=5, rate=2000.0, seed=1)
+    return on_a_stack(lambda stack: run(stack, arguments.rounds, arguments.seed), arguments.rate)
 
 
 if __name__ == "__main__":

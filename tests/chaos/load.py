@@ -14,21 +14,16 @@ At least a third of the answers must hold rows of both the lake and the tail.
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
-import tempfile
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import k2client
+from tests.chaos.account import SYMBOLS, acknowledged, wrong_ids
+from tests.chaos.command import asked, on_a_stack
 from tests.chaos.stack import Stack, until
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 COMMITS_BEFORE = 4  # so that the tail has let go of what the lake holds
-ENVIRONMENT = {"K2_LAKE__COMMIT_INTERVAL_S": "2", "K2_QUERY__TAIL_RECENT_S": "3"}
 
 
 @dataclass
@@ -85,33 +80,6 @@ class AcknowledgedIds:
             self._ids = acknowledged(self._k2)
 
 
-def acknowledged(k2: k2client.Client) -> dict[str, int]:
-    """Highest acknowledged id per symbol, from the control plane."""
-    return {
-        symbol.symbol: symbol.acknowledged_trade_id
-        for feed in k2.feeds()
-        for symbol in feed.symbols
-        if symbol.acknowledged_trade_id is not None
-    }
-
-
-def faults_of(symbol: str, ids: list[int], at_least: int) -> list[str]:
-    """What is wrong with the ids of one answer, ascending by canonical order."""
-    if not ids:
-        return [f"{symbol}: no rows although {at_least} was acknowledged"] if at_least >= 0 else []
-    found = []
-    if len(set(ids)) != len(ids):
-        doubled = [trade_id for trade_id, count in Counter(ids).items() if count > 1]
-        found.append(f"{symbol}: doubled {doubled[:5]}")
-    ordered = sorted(set(ids))
-    if ordered[-1] - ordered[0] + 1 != len(ordered):
-        missing = [a + 1 for a, b in itertools.pairwise(ordered) if b != a + 1]
-        found.append(f"{symbol}: missing {missing[:5]} of {ordered[0]}..{ordered[-1]}")
-    if ordered[-1] < at_least:
-        found.append(f"{symbol}: ends at {ordered[-1]}, {at_least} was acknowledged before")
-    return found
-
-
 def ask(control: str, count: int, first: int, known: AcknowledgedIds, found: Findings) -> None:
     """One client's queries."""
     with k2client.connect(control) as k2:
@@ -126,7 +94,7 @@ def ask(control: str, count: int, first: int, known: AcknowledgedIds, found: Fin
                 found.add(0, 0, 0, "FAILED", [f"{symbol}: {error}"])
                 continue
             provenance = answer.provenance
-            faults = faults_of(symbol, ids, at_least)
+            faults = wrong_ids(symbol, ids, at_least)
             if provenance.completeness == "PARTIAL":
                 faults.append(f"{symbol}: partial")
             found.add(
@@ -160,20 +128,18 @@ def run(control: str, queries: int, clients: int) -> Findings:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=2000)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ("--venue", "synthetic", "--rate", str(arguments.rate))
-        with Stack(Path(folder), *options, environment=ENVIRONMENT) as stack:
-            found = run(str(stack.addresses["control"]), arguments.queries, arguments.clients)
-            verified = stack.k2("verify", "--json", check=False)
-    report = found.report() | {"verify_exit": verified.returncode}
-    print(json.dumps(report, indent=2))
-    enough = found.both_sides * 3 >= found.queries
-    return 0 if not found.faults and enough and verified.returncode == 0 else 1
+    arguments = asked(__doc__, queries=10_000, clients=4, rate=2000.0)
+
+    def checked(stack: Stack) -> dict[str, object]:
+        found = run(str(stack.addresses["control"]), arguments.queries, arguments.clients)
+        verified = stack.k2("verify", "--json", check=False)
+        if found.both_sides * 3 < found.queries:
+            found.faults.append(f"only {found.both_sides} answers are of both sides")
+        if verified.returncode:
+            found.faults.append(f"k2 verify exits {verified.returncode}")
+        return found.report()
+
+    return on_a_stack(checked, arguments.rate)
 
 
 if __name__ == "__main__":

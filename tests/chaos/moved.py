@@ -9,17 +9,15 @@ backup answers with the same rows.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import k2client
-from tests.chaos.kills import committed
-from tests.chaos.load import ENVIRONMENT, SYMBOLS
-from tests.chaos.stack import Stack, until
+from tests.chaos.account import SYMBOLS, committed_ids, doubled
+from tests.chaos.command import asked, in_a_folder
+from tests.chaos.stack import ENVIRONMENT, Stack, until
 from tests.chaos.travel import fingerprint
 
 
@@ -30,15 +28,6 @@ def refusal(data_dir: Path, *options: str) -> str:
             return ""
     except AssertionError as error:
         return str(error)
-
-
-def doubled(symbol: str, ids: list[int]) -> list[str]:
-    """What is wrong with a symbol's ids."""
-    return (
-        []
-        if len(ids) == len(set(ids)) > 0
-        else [f"{symbol}: {len(ids)} rows of {len(set(ids))} ids"]
-    )
 
 
 def run(folder: Path, rate: float) -> dict[str, Any]:
@@ -69,7 +58,8 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
         if fingerprint(k2.trades([], as_of=snapshot_id)) != before:
             faults.append("a snapshot of the backup answers differently")
         for symbol in SYMBOLS:
-            faults += doubled(symbol, committed(stack, symbol).column("trade_id").to_pylist())
+            ids = committed_ids(stack, symbol)
+            faults += doubled(symbol, ids) if ids else [f"{symbol}: no rows"]
         verified = stack.k2("verify", "--json", check=False)
         rows = k2.snapshots()[0].rows_total
     if verified.returncode != 0:
@@ -80,13 +70,8 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rate", type=float, default=200)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = run(Path(folder), arguments.rate)
-    print(json.dumps(report, indent=2))
-    return 1 if report["faults"] else 0
+    arguments = asked(__doc__, rate=200.0)
+    return in_a_folder(lambda folder: run(folder, arguments.rate))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ with pyiceberg's own transaction, as it is by default, to show what the race is 
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
+from tests.chaos.command import asked, in_a_folder
 from tests.lake_world import LakeWorld
 
 ROWS = 50
@@ -150,15 +148,10 @@ def peer(folder: Path, races: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--races", type=int, default=100)
-    parser.add_argument("--peer", action="store_true", help="pyiceberg's append instead of K2's")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = (peer if arguments.peer else run)(Path(folder), arguments.races)
-    print(json.dumps(report, indent=2))
-    return 1 if report.get("faults") else 0
+    """The command; `--peer` takes pyiceberg's append instead of K2's."""
+    arguments = asked(__doc__, races=100, peer=False)
+    driver = peer if arguments.peer else run
+    return in_a_folder(lambda folder: driver(folder, arguments.races))
 
 
 if __name__ == "__main__":

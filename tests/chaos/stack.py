@@ -22,6 +22,8 @@ STOP_S = 60
 SETTLE_S = 120
 
 CLOCK = SystemClock()
+# Commits every 2 s and a short tail, so that answers have rows of both sides.
+ENVIRONMENT = {"K2_LAKE__COMMIT_INTERVAL_S": "2", "K2_QUERY__TAIL_RECENT_S": "3"}
 
 
 class Stack:

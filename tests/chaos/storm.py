@@ -33,10 +33,9 @@ import psutil
 
 import k2client
 from tests.chaos import faults
+from tests.chaos.account import SYMBOLS, acknowledged, committed_ids, doubled, wrong_ids
 from tests.chaos.faults import Fault, Trouble
-from tests.chaos.kills import committed
-from tests.chaos.load import ENVIRONMENT, SYMBOLS, acknowledged
-from tests.chaos.stack import CLOCK, Stack, until
+from tests.chaos.stack import CLOCK, ENVIRONMENT, Stack, until
 
 PAUSE_S = (2.0, 6.0)  # between two faults
 CALM_S = 15.0  # between two deaths of one process: five within 60 s would end the stack
@@ -187,9 +186,10 @@ def account(stack: Stack, storm: Storm) -> dict[str, Any]:
         _await_serving(stack)
         goal = acknowledged(k2)
         until(lambda: _whole(stack, goal), "the lake holds every id", SETTLE_S)
-    rows = {symbol: _ids(stack, symbol) for symbol in SYMBOLS}
+    rows = {symbol: committed_ids(stack, symbol) for symbol in SYMBOLS}
     for symbol, ids in rows.items():
-        wrong += _wrong_ids(symbol, ids, goal[symbol])
+        wrong += wrong_ids(symbol, [one for one in ids if one <= goal[symbol]], goal[symbol])
+        wrong += doubled(symbol, [one for one in ids if one > goal[symbol]])
     states = _gap_states(stack)
     wrong += [f"{count} gaps are {state}" for state, count in states.items() if state != "FILLED"]
     verified = stack.k2("verify", "--json", check=False)
@@ -225,25 +225,13 @@ def _await_serving(stack: Stack) -> None:
         raise AssertionError(f"{error}: {states}") from error
 
 
-def _ids(stack: Stack, symbol: str) -> list[int]:
-    ids: list[int] = committed(stack, symbol).column("trade_id").to_pylist()
-    return ids
-
-
 def _whole(stack: Stack, goal: dict[str, int]) -> bool:
     """Whether the lake holds an unbroken run of ids up to the goal, and no gap is open."""
     for symbol in SYMBOLS:
-        ids = set(_ids(stack, symbol))
+        ids = set(committed_ids(stack, symbol))
         if not ids or max(ids) < goal[symbol] or len(ids) != max(ids) - min(ids) + 1:
             return False
     return _gap_states(stack)["OPEN"] == 0
-
-
-def _wrong_ids(symbol: str, ids: list[int], goal: int) -> list[str]:
-    distinct = set(ids)
-    wrong = [] if len(distinct) == len(ids) else [f"{symbol}: {len(ids) - len(distinct)} doubled"]
-    missing = set(range(min(distinct), goal + 1)) - distinct
-    return wrong + ([f"{symbol}: {len(missing)} ids missing"] if missing else [])
 
 
 def _gap_states(stack: Stack) -> Counter[str]:

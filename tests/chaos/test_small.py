@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.chaos import disorder, kills, load, travel
-from tests.chaos.stack import CLOCK, Stack, until
+from tests.chaos.stack import CLOCK, ENVIRONMENT, Stack, until
 
 STOOD_STILL_S = 30.0  # so long that the broker is fenced, and says so when it goes on
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 def stack(tmp_path_factory):
     options = ("--venue", "synthetic", "--rate", "500")
     folder = tmp_path_factory.mktemp("chaos")
-    with Stack(folder, *options, environment=load.ENVIRONMENT) as running:
+    with Stack(folder, *options, environment=ENVIRONMENT) as running:
         yield running
 
 
@@ -56,11 +56,3 @@ def test_trades_are_acknowledged_again_when_a_broker_that_stood_still_goes_on(st
         os.kill(broker, signal.SIGCONT)
     before = total()
     until(lambda: total() > before + 1000, "trades are acknowledged again", timeout_s=45)
-
-
-def test_the_checks_see_what_is_wrong():
-    assert load.faults_of("S", [1, 2, 3], at_least=3) == []
-    assert "doubled [2]" in load.faults_of("S", [1, 2, 2, 3], at_least=3)[0]
-    assert "missing [2]" in load.faults_of("S", [1, 3], at_least=3)[0]
-    assert "ends at 3" in load.faults_of("S", [2, 3], at_least=4)[0]
-    assert "no rows" in load.faults_of("S", [], at_least=4)[0]

@@ -9,14 +9,11 @@ when the snapshot it was pinned to is gone and the query server was killed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import k2client
+from tests.chaos.command import asked, on_a_stack
 from tests.chaos.stack import Stack, until
 
 TOKENS = 3
@@ -89,18 +86,15 @@ def outlived(stack: Stack, unions: list[dict[str, object]]) -> bool:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commits", type=int, default=100)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        options = ("--venue", "synthetic", "--rate", "200")
-        environment = {"K2_LAKE__COMMIT_INTERVAL_S": "0.5"}
-        with Stack(Path(folder), *options, environment=environment) as stack:
-            report = run(stack, arguments.commits)
-            unions: Any = report["tokens"]
-            report["tokens_equal_without_a_snapshot"] = outlived(stack, unions)
-    print(json.dumps(report, indent=2))
-    return 0 if all(value for name, value in report.items() if "equal" in name) else 1
+    arguments = asked(__doc__, commits=100)
+
+    def travelled(stack: Stack) -> dict[str, Any]:
+        report: dict[str, Any] = run(stack, arguments.commits)
+        report["tokens_equal_without_a_snapshot"] = outlived(stack, report["tokens"])
+        wrong = [name for name, value in report.items() if "equal" in name and not value]
+        return report | {"faults": wrong}
+
+    return on_a_stack(travelled, 200.0, {"K2_LAKE__COMMIT_INTERVAL_S": "0.5"})
 
 
 if __name__ == "__main__":
