@@ -1,9 +1,7 @@
-"""What a copy of the lake must hold: every file that a pinned catalog reaches.
+"""What a copy of the lake must hold: every file that a pinned catalog reaches (`reach.py`).
 
-A catalog names one metadata file a table. From there everything is immutable: the metadata names
-snapshots, a snapshot its manifest list and the file with the fold's state, a manifest list its
-manifests, a manifest its data files. So a copy of the catalog, taken in one step, pins a consistent
-lake of all tables, however the writer goes on.
+A catalog names one metadata file a table, and from there everything is immutable. So a copy of the
+catalog, taken in one step, pins a consistent lake of all tables, however the writer goes on.
 
 What maintenance removes meanwhile is missing when it is looked for (FileNotFoundError): then a
 newer catalog no longer names it, and the caller pins again.
@@ -12,19 +10,17 @@ newer catalog no longer names it, and the caller pins again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyiceberg.io import FileIO
-from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
 
 from k2 import limits
 from k2.errors import Data, Invalid, Reason
 from k2.lake.catalog import CATALOG_NAME, DurableFileIO, local_path
+from k2.lake.reach import Kind, Reach, Reached
 from k2.lake.snapshot import LakeSnapshot, current_of
 from k2.settings import Settings
 
@@ -79,21 +75,6 @@ class Head:
         return current_of(self.metadata) if "k2.positions" in self.metadata.properties else None
 
 
-@dataclass(frozen=True)
-class Reached:
-    """One file.
-
-    Attributes:
-        location: where it is.
-        size: in bytes, where what names it says so.
-        data: whether it holds rows, under a name that is never given again.
-    """
-
-    location: str
-    size: int | None
-    data: bool
-
-
 def local_lake(settings: Settings) -> LocalLake:
     """Where the settings have the lake.
 
@@ -131,13 +112,13 @@ def pin_catalog(lake: LocalLake, copy: Path) -> None:
 _BUSY_S = limits.CATALOG_BUSY_S
 
 
-def heads_of(catalog: Path, io: FileIO | None = None) -> tuple[Head, ...]:
+def heads_of(catalog: Path) -> tuple[Head, ...]:
     """The tables that a copy of a catalog names.
 
     Raises:
         FileNotFoundError: the metadata of one was superseded and removed.
     """
-    io = io or DurableFileIO()
+    io = DurableFileIO()
     return tuple(
         Head(name, location, FromInputFile.table_metadata(io.new_input(location)))
         for name, location in tables_of(catalog)
@@ -150,42 +131,14 @@ def tables_of(catalog: Path) -> list[tuple[str, str]]:
         return [(str(row[0]), str(row[1])) for row in connection.execute(_TABLES, (CATALOG_NAME,))]
 
 
-def files_of(head: Head, io: FileIO | None = None) -> Iterator[Reached]:
+def files_of(head: Head) -> list[Reached]:
     """Every file that the kept snapshots of a table reach, each once; its metadata file first.
 
     Raises:
         FileNotFoundError: one that had to be read was removed.
         Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
     """
-    io = io or DurableFileIO()
-    yield Reached(head.location, None, data=False)
-    for location in sorted(_named(head.metadata)):
-        yield Reached(location, None, data=False)
-    manifests: dict[str, ManifestFile] = {}
-    for snapshot in head.metadata.snapshots:
-        yield Reached(snapshot.manifest_list, None, data=False)
-        for manifest in read_manifest_list(io.new_input(snapshot.manifest_list)):
-            manifests.setdefault(manifest.manifest_path, manifest)
-    known: set[str] = set()
-    for manifest in manifests.values():
-        if manifest.content is not ManifestContent.DATA:
-            raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files in the lake")
-        yield Reached(manifest.manifest_path, manifest.manifest_length, data=False)
-        for entry in manifest.fetch_manifest_entry(io, discard_deleted=True):
-            file = entry.data_file
-            if file.file_path not in known:
-                known.add(file.file_path)
-                yield Reached(file.file_path, file.file_size_in_bytes, data=True)
-
-
-def _named(metadata: TableMetadata) -> set[str]:
-    """Files that K2's commits carry (the fold's state), and statistics of other engines."""
-    carried = [metadata.properties]
-    carried += [one.summary.additional_properties for one in metadata.snapshots if one.summary]
-    found = {
-        value
-        for properties in carried
-        for name, value in properties.items()
-        if name.startswith("k2.") and value.startswith(f"{metadata.location}/")
-    }
-    return found | {one.statistics_path for one in metadata.statistics}
+    reached = Reach().files(head.location, head.metadata, DurableFileIO())
+    if any(file.kind is Kind.DELETES for file in reached):
+        raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files in the lake")
+    return reached

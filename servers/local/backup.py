@@ -26,10 +26,10 @@ from typing import Any
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
+from k2.lake.reach import Reached
 from k2.lake.reachable import (
     Head,
     LocalLake,
-    Reached,
     files_of,
     heads_of,
     local_lake,

@@ -1,3 +1,5 @@
+from pyiceberg.table.statistics import PartitionStatisticsFile
+
 from k2.lake.reach import Reach, path_of
 
 
@@ -28,6 +30,17 @@ def test_a_tag_keeps_its_snapshots_files(lake):
     lake.maintainer().expire(lake.clock.now_us() + 10**12)
     files = {path for path in Reach().of(lake.table) if path.endswith(".parquet")}
     assert len(files) == 9
+
+
+def test_statistics_of_other_engines_are_reached(lake):
+    lake.commit_each([1])
+    location = f"{lake.table.location()}/metadata/stats.parquet"
+    statistics = PartitionStatisticsFile(
+        snapshot_id=1, statistics_path=location, file_size_in_bytes=1
+    )
+    metadata = lake.table.metadata.model_copy(update={"partition_statistics": [statistics]})
+    reached = Reach().files(lake.table.metadata_location, metadata, lake.table.io)
+    assert location in {file.location for file in reached}
 
 
 def test_a_location_is_a_path_of_its_file_system():

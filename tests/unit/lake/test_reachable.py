@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from pyiceberg.manifest import ManifestContent, write_manifest_list
 
 from k2.errors import Data, Invalid, Reason
 from k2.lake.catalog import local_path
+from k2.lake.reach import Reach
 from k2.lake.reachable import LocalLake, files_of, heads_of, local_lake, pin_catalog, tables_of
 from k2.settings import Settings
 from tests.lake_world import piece
+
+_CONTENT = 3  # position in a record of a manifest list
 
 
 def pinned(lake, tmp_path, name="pinned.db"):
@@ -29,7 +33,7 @@ def commits(lake, count):
 def test_all_that_the_kept_snapshots_need_is_reached(lake, tmp_path):
     commits(lake, 12)  # enough for manifests to be merged
     (head,) = heads_of(pinned(lake, tmp_path))
-    reached = list(files_of(head))
+    reached = files_of(head)
     paths = [local_path(file.location) for file in reached]
     assert len(set(paths)) == len(paths)
     assert paths[0] == local_path(lake.table.metadata_location)
@@ -55,7 +59,24 @@ def test_what_was_removed_is_missed(lake, tmp_path):
     (head,) = heads_of(pinned(lake, tmp_path))
     os.unlink(local_path(head.metadata.snapshots[0].manifest_list))
     with pytest.raises(FileNotFoundError):
-        list(files_of(head))
+        files_of(head)
+
+
+def test_delete_files_are_refused_by_a_copy_and_reached_by_the_sweep(lake, tmp_path):
+    commits(lake, 2)
+    table = lake.table
+    newest, before = table.current_snapshot(), Reach().of(table)
+    manifests = newest.manifests(table.io)
+    manifests[0][_CONTENT] = ManifestContent.DELETES
+    with write_manifest_list(
+        2, table.io.new_output(newest.manifest_list), newest.snapshot_id, None, 9, "deflate"
+    ) as writer:
+        writer.add_manifests(manifests)
+    assert Reach().of(table) == before
+    (head,) = heads_of(pinned(lake, tmp_path))
+    with pytest.raises(Data) as refused:
+        files_of(head)
+    assert refused.value.reason is Reason.LAKE_CORRUPT
 
 
 def test_an_empty_table_has_no_snapshot(lake, tmp_path):
