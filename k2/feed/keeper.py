@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class GapLog(Protocol):
-    """The ledger's topic: the part of `k2.tape.ledger` that a keeper needs."""
+    """The ledger's topic: the part of `k2.tape.gap_log.GapLog` that a keeper needs."""
 
     def publish(self, events: Sequence[GapEvent], wait_s: float) -> None:
         """Append events; returns when every one is acknowledged."""

@@ -24,7 +24,7 @@ from k2.market.gaps import GapEvent
 from k2.market.origins import Origin, accept_letters, bounded
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter, read_letter
-from k2.tape.ledger import read_event
+from k2.tape.gap_log import read_event
 from k2.tape.records import RecordCodec
 
 

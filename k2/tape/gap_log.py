@@ -1,7 +1,9 @@
-"""The ledger's topic as those see it who keep up with it: append, and read on from where one was.
+"""The ledger of gaps on the tape: every event of every missing trade id, in the order it was told.
 
-What is read is the order of the log, the only one that all feeds share: an event that this process
-wrote counts when it comes back.
+The topic is a log, not a board: nothing is compacted, because an event paints over only the ids it
+names. Who keeps up with it appends, and reads on from where it was; the order of the log is the
+only one that all feeds share, so an event that a process wrote counts when it comes back. Where its
+records end up as rows is `ops.gaps`.
 """
 
 from __future__ import annotations
@@ -9,18 +11,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from confluent_kafka import Consumer, Message
 
 from k2 import limits
-from k2.errors import Reason, Unavailable
+from k2.errors import Invalid, Reason, Unavailable
 from k2.market import schema
 from k2.market.events import Fault
-from k2.market.gaps import GapEvent
+from k2.market.gaps import GapEvent, check_gap, gap_of
 from k2.tape import topics
 from k2.tape.board import log_end, reader_of
 from k2.tape.client import persist
-from k2.tape.ledger import GapLedger, Schemas, read_event
+from k2.tape.delivery import Delivery, Record
 from k2.tape.records import RecordCodec
 
 _READ_RECORDS = 1000
@@ -29,28 +32,58 @@ _SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row
 _log = logging.getLogger(__name__)
 
 
+class Schemas(Protocol):
+    """The part of `k2.tape.registry.SchemaStore` that the log needs."""
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        """Register a schema under a subject; returns its id."""
+        ...
+
+    def schema(self, schema_id: int) -> dict[str, Any]:
+        """What an id means; KeyError when the registry does not know it."""
+        ...
+
+
 class GapLog:
     """See the module. One thread reads; any may publish.
 
     Args:
         bootstrap: of the tape.
-        schemas: of the events.
+        schemas: registers the event's schema at the first event published, and reads it.
         topic: where they are kept.
     """
 
     def __init__(self, bootstrap: str, schemas: Schemas, topic: str = topics.GAPS) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._ledger = GapLedger(bootstrap, schemas, topic)
+        self._schemas = schemas
+        self._schema_id: int | None = None
         self._codec = RecordCodec(schema.GAP, schemas)
+        self._delivery = Delivery(bootstrap, topic, limits.RECORD_BYTES_MAX)
         self._consumer: Consumer | None = None
         self._messages: deque[Message] = deque()
         self._events: list[GapEvent] = []
         self._reached = 0
 
-    def publish(self, events: Sequence[GapEvent], wait_s: float) -> None:
-        """Append events; returns when every one is acknowledged; raises as `GapLedger` does."""
-        self._ledger.publish(events, wait_s)
+    def publish(self, events: Sequence[GapEvent], wait_s: float = limits.BOARD_WAIT_S) -> None:
+        """Publish events in their order; returns when every one is acknowledged.
+
+        Raises:
+            Unavailable: not all were acknowledged within `wait_s`, or the registry cannot be asked;
+                publish them again: an event told twice changes nothing.
+            Invalid: BAD_REQUEST when an event contradicts itself; none was published.
+        """
+        for event in events:
+            if (fault := check_gap(event)) is not Fault.NONE:
+                raise Invalid(Reason.BAD_REQUEST, f"{fault.name}: {event}")
+        schema_id = self._registered()
+        self._delivery.send(
+            [
+                Record(event.instrument.key, self._codec.encode(event.values(), schema_id))
+                for event in events
+            ],
+            wait_s,
+        )
 
     def advance(self) -> list[GapEvent]:
         """Every event not given yet, oldest first, up to the end of the topic at the call.
@@ -78,10 +111,16 @@ class GapLog:
         return events
 
     def close(self) -> None:
-        """Let the connections go."""
-        self._ledger.close()
+        """Let the connections go; every published event is acknowledged already."""
+        self._delivery.close()
         if self._consumer is not None:
             self._consumer.close()
+
+    def _registered(self) -> int:
+        if self._schema_id is None:
+            avro = schema.avro_schema(schema.GAP)
+            self._schema_id = self._schemas.register(topics.subject(self._topic), avro)
+        return self._schema_id
 
     def _read(self, consumer: Consumer) -> None:
         """Read some records; one that cannot be read just now is the first of the next time."""
@@ -100,3 +139,9 @@ class GapLog:
         else:
             self._events.append(event)
         self._reached = offset + 1
+
+
+def read_event(codec: RecordCodec, value: bytes | None) -> GapEvent | Fault:
+    """The event that a message of the log holds, or what is wrong with it."""
+    values = codec.decode(value)
+    return values if isinstance(values, Fault) else gap_of(values)

@@ -27,7 +27,7 @@ _UNREADABLE = (ValueError, IndexError, KeyError, TypeError, OverflowError)
 
 
 class RecordCodec:
-    """Encodes and decodes the records of one event. One thread.
+    """Encodes and decodes the records of one event. One thread decodes; any may encode.
 
     Args:
         event: of `market/schema.py`; its columns are strings, numbers, times and bytes.

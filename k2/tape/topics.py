@@ -37,7 +37,7 @@ HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
 BACKFILLS = "k2.backfills"  # what people asked to fetch and no feed has taken up yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
-GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `ledger.py`
+GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_log.py`
 
 # Why a tape does not fit what a lake holds: nothing but a person's decision mends it.
 REFUSALS = frozenset(

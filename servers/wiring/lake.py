@@ -30,7 +30,7 @@ from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
-from k2.tape.ledger import GapLedger
+from k2.tape.gap_log import GapLog
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
@@ -227,12 +227,12 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     instruments = {one for state in states.values() for one in state.seen}
     with (
         closing(Board(bootstrap, topics.HIGH_WATER)) as board,
-        closing(GapLedger(bootstrap, schemas)) as ledger,
+        closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
         promised = HighWaters(board, runtime.run_id).read(instruments)
         lost = lost_ids(states, promised, runtime.clock.now_us(), f"lake:{runtime.run_id}")
         if lost:
-            ledger.publish(lost)
+            gap_log.publish(lost)
             _log.warning("%d stretches of trades were lost with the epoch", len(lost))
 
 

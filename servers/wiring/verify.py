@@ -17,7 +17,7 @@ from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
-from k2.tape.ledger import GapLedger
+from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin
@@ -30,7 +30,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
     letters = DeadLetterOffice(bootstrap)
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
-    ledger = GapLedger(bootstrap, schemas)
+    gaps = GapLog(bootstrap, schemas)
     catalog = open_catalog(settings)
     try:
         facts = admin.facts(settings.tape.topic)
@@ -48,11 +48,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             table=LetterWitnesses(
                 view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
             ),
-            gaps=lambda: (entry.event for entry in ledger.read_all()),
+            gaps=gaps.advance,
         )
         document = verify(witnesses, runtime.clock, paced(runtime))
     finally:
-        for part in (ledger, letters, partitions, admin, catalog):
+        for part in (gaps, letters, partitions, admin, catalog):
             part.close()
     runtime.emit("result", **document)
     return 0 if document["ok"] else 1

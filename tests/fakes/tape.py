@@ -16,7 +16,6 @@ from k2.market.events import Fault
 from k2.market.gaps import check_gap
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import Posted
-from k2.tape.ledger import Entry
 from k2.tape.topics import TapeFacts
 
 
@@ -114,9 +113,6 @@ class FakeTape:
 
     def gap_log(self):
         return FakeGapLog(self)
-
-    def ledger(self):
-        return FakeLedger(self)
 
     def ask(self):
         if self._away:
@@ -357,43 +353,28 @@ class FakeOffice:
         pass
 
 
-class FakeLedger:
-    """`GapLedger`."""
+class FakeGapLog:
+    """`GapLog`; `refusing` is a broker that is away for it alone."""
 
     def __init__(self, tape):
         self._tape = tape
+        self.refusing = False
+        self._reached = 0
 
     def publish(self, events, wait_s=10.0):
         for event in events:
             if check_gap(event) is not Fault.NONE:
                 raise Invalid(Reason.BAD_REQUEST, f"{event}")
-        self._tape.ask()
-        self._tape.gaps.extend(events)
-
-    def read_all(self):
-        self._tape.ask()
-        return iter([Entry(offset, event) for offset, event in enumerate(self._tape.gaps)])
-
-    def close(self):
-        pass
-
-
-class FakeGapLog(FakeLedger):
-    """`GapLog`; `refusing` is a broker that is away for it alone."""
-
-    def __init__(self, tape):
-        super().__init__(tape)
-        self.refusing = False
-        self._reached = 0
-
-    def publish(self, events, wait_s=10.0):
         self._ask()
-        super().publish(events, wait_s)
+        self._tape.gaps.extend(events)
 
     def advance(self):
         self._ask()
         new, self._reached = self._tape.gaps[self._reached :], len(self._tape.gaps)
         return new
+
+    def close(self):
+        pass
 
     def _ask(self):
         self._tape.ask()

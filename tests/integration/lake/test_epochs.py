@@ -29,7 +29,7 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import Decoder, encode_trade
 from k2.tape.consumer import TapeReader
-from k2.tape.ledger import GapLedger
+from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
@@ -94,8 +94,8 @@ class Site:
     def lost(self):
         """Symbols and ids that the ledger says an epoch lost."""
         schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
-        with closing(GapLedger(self.tape.bootstrap, schemas)) as ledger:
-            events = [entry.event for entry in ledger.read_all()]
+        with closing(GapLog(self.tape.bootstrap, schemas)) as log:
+            events = log.advance()
         return [
             (event.instrument.symbol, event.first_id, event.last_id)
             for event in events

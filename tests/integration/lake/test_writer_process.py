@@ -19,7 +19,7 @@ from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import encode_trade
-from k2.tape.ledger import GapLedger
+from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from servers.local.process import Child, Command
@@ -97,8 +97,8 @@ class Site:
 
     def tell(self, first, many):
         """Gap events, one for each id."""
-        ledger = GapLedger(self.settings.tape.bootstrap, self.schemas)
-        ledger.publish(
+        log = GapLog(self.settings.tape.bootstrap, self.schemas)
+        log.publish(
             [
                 GapEvent(
                     Instrument("BINANCE", "BTCUSDT"), number, number, NOW_US, Cause.SEQUENCE,
@@ -107,7 +107,7 @@ class Site:
                 for number in range(first, first + many)
             ]
         )  # fmt: skip
-        ledger.close()
+        log.close()
 
     def gaps(self):
         """Ids of the rows of `ops.gaps` that `tell` made, in the order of the tape."""

@@ -1,10 +1,11 @@
-"""Keeping up with a log. The rest is in the contract."""
+"""What a message holds, and keeping up. Publishing and reading are in the contract."""
 
 import pytest
 
 from k2.errors import Reason, Unavailable
+from k2.market.events import Fault
 from k2.market.schema import GAP, avro_schema
-from k2.tape.gap_log import GapLog
+from k2.tape.gap_log import GapLog, read_event
 from k2.tape.records import RecordCodec
 from tests.unit.market.test_gaps import OPEN
 
@@ -61,6 +62,14 @@ def log(registry):
 
 def encoded():
     return RecordCodec(GAP, Registry()).encode(OPEN.values(), 1)
+
+
+def test_a_message_is_an_event_or_says_what_is_wrong():
+    codec = RecordCodec(GAP, Registry())
+    good = codec.encode(OPEN.values(), 1)
+    assert read_event(codec, good) == OPEN
+    assert read_event(codec, good[:-1]) is Fault.TRUNCATED
+    assert read_event(codec, codec.encode(OPEN.values() | {"state": "LOST"}, 1)) is Fault.BAD_VALUE
 
 
 def test_what_cannot_be_read_now_is_not_lost(log, registry):
