@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
 from k2.tape.client import configuration, persist, translate
+from k2.tape.delivery import Receipt
 from k2.tape.producer import producer_configuration
 
 Document: TypeAlias = dict[str, Any]
@@ -58,7 +59,7 @@ class Board:
         """
         producer = self._connected()
         content = None if value is None else json.dumps(value).encode()
-        receipt = _Receipt()
+        receipt = Receipt(self._topic, 1)
         try:
             producer.produce(self._topic, content, key, 0, on_delivery=receipt.acknowledge)
         except BufferError as error:
@@ -72,8 +73,8 @@ class Board:
             raise translate(error, f"cannot write to {self._topic}") from error
         producer.poll(0)
         if wait_s is not None:
-            producer.flush(wait_s)
-            receipt.check(self._topic, wait_s)
+            receipt.wait(producer, wait_s)
+            receipt.check(wait_s)
 
     def read_log(self) -> list[tuple[str, Document | None]]:
         """Every record the topic still has, oldest first, up to its end at the call.
@@ -150,26 +151,6 @@ class Board:
         if self._follower is None:
             raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
         return self._follower
-
-
-class _Receipt:
-    def __init__(self) -> None:
-        self._error: KafkaError | None = None
-        self._arrived = False
-
-    def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
-        self._error = error
-        self._arrived = True
-
-    def check(self, topic: str, wait_s: float) -> None:
-        if self._error is not None:
-            raise translate(self._error, f"{topic} did not take a record")
-        if not self._arrived:
-            raise Unavailable(
-                Reason.TAPE_UNAVAILABLE,
-                f"{topic} did not acknowledge a record within {wait_s} s",
-                retry_after_s=limits.RECONNECT_MAX_S,
-            )
 
 
 class _Follower:

@@ -51,22 +51,19 @@ class Delivery:
         """
         if not records:
             return
-        receipt = _Receipt(len(records))
+        receipt = Receipt(self._topic, len(records))
         for record in records:
             self._produce(record, receipt, wait_s)
-        if self._producer.flush(wait_s) == 0:
-            receipt.done.wait(wait_s)  # another thread's flush may be delivering it just now
-        if receipt.error is not None:
-            raise translate(receipt.error, f"{self._topic} did not take a record")
-        if not receipt.done.is_set():
+        receipt.wait(self._producer, wait_s)
+        if receipt.error is None and not receipt.done.is_set():
             self._producer.purge(in_flight=False)
-            raise self._unacknowledged(wait_s)
+        receipt.check(wait_s)
 
     def close(self) -> None:
         """Let the connection go; every record sent is acknowledged already."""
         self._producer.close()
 
-    def _produce(self, record: Record, receipt: _Receipt, wait_s: float) -> None:
+    def _produce(self, record: Record, receipt: Receipt, wait_s: float) -> None:
         for _ in range(2):
             try:
                 self._producer.produce(
@@ -83,24 +80,51 @@ class Delivery:
                 raise translate(error, f"cannot send to {self._topic}") from error
             else:
                 return
-        raise self._unacknowledged(wait_s)
-
-    def _unacknowledged(self, wait_s: float) -> Unavailable:
-        return Unavailable(
-            Reason.TAPE_UNAVAILABLE,
-            f"{self._topic} did not acknowledge within {wait_s} s",
-            retry_after_s=limits.RECONNECT_MAX_S,
-        )
+        raise _unacknowledged(self._topic, wait_s)
 
 
-class _Receipt:
-    def __init__(self, awaited: int) -> None:
+class Receipt:
+    """Whether a topic took some records.
+
+    Attributes:
+        error: of the first that was refused.
+        done: set once all were taken or refused.
+    """
+
+    def __init__(self, topic: str, awaited: int) -> None:
         self.error: KafkaError | None = None
         self.done = threading.Event()
+        self._topic = topic
         self._left = awaited
 
     def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
+        """What the client calls for each record."""
         self.error = self.error or error
         self._left -= 1
         if self._left == 0:
             self.done.set()
+
+    def wait(self, producer: Producer, wait_s: float) -> None:
+        """Wait until all were taken or refused, at most about so long."""
+        if producer.flush(wait_s) == 0:
+            self.done.wait(wait_s)  # another thread may be delivering them just now
+
+    def check(self, waited_s: float) -> None:
+        """Refuse to go on unless all were taken.
+
+        Raises:
+            Unavailable: not all were acknowledged.
+            Invalid: LIMIT_OUT_OF_BOUNDS when one is larger than a record may be.
+        """
+        if self.error is not None:
+            raise translate(self.error, f"{self._topic} did not take a record")
+        if not self.done.is_set():
+            raise _unacknowledged(self._topic, waited_s)
+
+
+def _unacknowledged(topic: str, waited_s: float) -> Unavailable:
+    return Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"{topic} did not acknowledge within {waited_s} s",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )
