@@ -121,7 +121,7 @@ class Sweeper:
         lists: Iterable[_DeadList],
         since: Mapping[str, int],
     ) -> Swept:
-        """Remove what is due, and the lists that have nothing left to say."""
+        """Remove what is due, always in one order, and the lists that have nothing left to say."""
         before_us = self._clock.now_us() - self._grace_us
         dead = sizes.keys() & since.keys()
         due = sorted(one for one in dead if since[one] <= before_us)

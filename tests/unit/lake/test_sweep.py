@@ -8,7 +8,7 @@ from k2 import limits
 from k2.errors import Unavailable
 from k2.lake.catalog import local_path
 from k2.lake.reach import Reach
-from k2.lake.sweep import Swept
+from k2.lake.sweep import Swept, _Folder
 from k2.settings import LakeSettings
 from tests.lake_world import Crash, FaultyCatalog, piece
 
@@ -52,6 +52,21 @@ def test_after_the_grace_there_is_on_disk_what_is_reachable_and_nothing_else(wor
     assert worn.on_disk() == Reach().of(worn.table)
     assert ids(worn) == list(range(8))
     assert worn.snapshots.states(worn.snapshots.current())[0].accepted == 8
+
+
+def test_files_are_removed_in_the_order_of_their_paths(worn, monkeypatch):
+    """A simulation replays only where each run does the same in the same order."""
+    gone, removed, remove = dead(worn), [], _Folder.remove
+
+    def watched(folder, path):
+        removed.append(path)
+        return remove(folder, path)
+
+    monkeypatch.setattr(_Folder, "remove", watched)
+    worn.maintainer().sweep()
+    worn.clock.advance(GRACE)
+    worn.maintainer().sweep()
+    assert removed[: len(gone)] == sorted(gone)
 
 
 def test_a_lake_without_dead_files_is_not_touched(lake):
