@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
@@ -53,7 +54,8 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
             request.page_token,
         )
         replayed = self._replayer.replayed() if found else {}
-        letters = [_letter(one, replayed.get(one.letter.name)) for one in found]
+        overruled = self._letters.overruled(found)
+        letters = [_letter(one, replayed.get(one.letter.name), overruled) for one in found]
         return pb.ListDeadLettersResponse(letters=letters, next_page_token=token)
 
     def GetDeadLetter(
@@ -65,7 +67,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
         reading = self._replayer.read(value)
         replayed = self._replayer.replayed().get(request.name)
         return pb.GetDeadLetterResponse(
-            letter=_letter(found, replayed),
+            letter=_letter(found, replayed, self._letters.overruled([found])),
             value=None if value is None else value[: limits.LETTER_SHOWN_BYTES_MAX],
             value_bytes=len(value or b""),
             fault_now=_fault(reading.fault),
@@ -117,7 +119,7 @@ def _filter(request: pb.ListDeadLettersRequest) -> LetterFilter:
     )
 
 
-def _letter(found: Found, replayed_us: int | None) -> pb.DeadLetter:
+def _letter(found: Found, replayed_us: int | None, overruled: Collection[str]) -> pb.DeadLetter:
     letter = found.letter
     return pb.DeadLetter(
         name=letter.name,
@@ -132,6 +134,7 @@ def _letter(found: Found, replayed_us: int | None) -> pb.DeadLetter:
         letter_offset=found.offset,
         stored=found.stored,
         replay_time=None if replayed_us is None else convert.time_to(replayed_us),
+        overruled=letter.name in overruled,
     )
 
 

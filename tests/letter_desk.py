@@ -4,12 +4,14 @@ from k2.lake.letters import LetterReader
 from k2.lake.ops import view_of
 from k2.lake.replay import Replayer, ReplayParts
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.timely import Overruled
 from k2.market.events import Fault
 from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.placement import Placement
 from tests.fakes.tape import FakeTape
+from tests.lake_world import piece
 from tests.ops_world import OpsWorld
 from tests.pump_world import BTC, SCHEMA_ID, Schemas
 from tests.trades import NOW_US
@@ -28,6 +30,7 @@ class Desk(OpsWorld):
         self.reader = LetterReader(
             view=lambda: view_of(self.catalog, DEAD_LETTERS_LAYOUT),
             posted=lambda start: [one for one in posted(self) if one.offset >= start],
+            overruled=Overruled(self.catalog).among,
         )
         self.replayer = Replayer(
             ReplayParts(
@@ -46,6 +49,10 @@ class Desk(OpsWorld):
         made = DeadLetter("trades", 0, self.home, offset, 7, fault, "is bad", NOW_US, value)
         self.post(made)
         return made.name
+
+    def taken(self, *ids):
+        """Commit these as rows, at the first places of the partition that `dead` names."""
+        self.committer().commit([piece(self.home, ids)])
 
     @property
     def sent(self):

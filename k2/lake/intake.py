@@ -1,6 +1,7 @@
 """What comes in: the tape as the lake's writer sees it, and how its records are judged.
 
 Writer and `verify` judge by this same function, so that a replay can prove what the lake holds.
+What two writers may judge differently, each by what it knows, is the matter of `timely.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ what the table holds is not told twice.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -85,15 +85,18 @@ class LetterReader:
     Args:
         view: the table's newest snapshot.
         posted: reads the letters of the tape from an offset on.
+        overruled: names of those of these letters that the lake overruled; see `timely.py`.
     """
 
     def __init__(
         self,
         view: Callable[[], OpsView | None],
         posted: Callable[[int], Iterable[Posted]],
+        overruled: Callable[[Iterable[DeadLetter]], Collection[str]],
     ) -> None:
         self._view = view
         self._posted = posted
+        self._overruled = overruled
 
     def newest(self, wanted: LetterFilter, below: int | None) -> Iterator[Found]:
         """Letters, newest on the tape first, without their values; read as they are taken.
@@ -136,6 +139,14 @@ class LetterReader:
             f"there is no dead letter {name}",
             metadata={"name": name},
         )
+
+    def overruled(self, found: Iterable[Found]) -> Collection[str]:
+        """Names of those whose record is a row of the lake after all; see `timely.py`.
+
+        Raises:
+            Unavailable, Data: see `newest`.
+        """
+        return self._overruled(one.letter for one in found)
 
     def _unstored(self, view: OpsView | None) -> list[Found]:
         """What the table has yet to take, oldest first, each once."""

@@ -25,7 +25,7 @@ from k2.tape.consumer import RawBatch
 from k2.tape.producer import OnAck
 
 LETTER_HEADER = "k2-dead-letter"  # of a replayed record: the letter's name
-_SENT, _REFUSED, _BEFORE = "SENT", "REFUSED", "REPLAYED_BEFORE"
+_SENT, _REFUSED, _BEFORE, _OVERRULED = "SENT", "REFUSED", "REPLAYED_BEFORE", "OVERRULED"
 
 
 class Sender(Protocol):
@@ -80,7 +80,7 @@ class Replayed:
 
     Attributes:
         name: the letter's.
-        state: SENT, REFUSED or REPLAYED_BEFORE.
+        state: SENT, REFUSED, REPLAYED_BEFORE or OVERRULED.
         message: for a person.
         fault: what it would be dead of again; NONE unless refused.
         partition, offset: where it is now; None unless sent.
@@ -144,7 +144,7 @@ class Replayer:
         return {name: int(one["at_us"]) for name, one in self._parts.replays.read_all().items()}
 
     def replay(self, name: str, repaired: bytes | None, *, again: bool) -> Replayed:
-        """Put one letter's record back on the tape.
+        """Put one letter's record back on the tape, unless the lake took it after all.
 
         Args:
             name: the letter's.
@@ -158,12 +158,14 @@ class Replayer:
             Overloaded: QUEUE_FULL.
         """
         with self._lock:
-            letter = self._parts.letters.get(name).letter
+            found = self._parts.letters.get(name)
+            if self._parts.letters.overruled([found]):
+                return Replayed(name, _OVERRULED, "its record is a row of the lake")
             before = self._parts.replays.read_all().get(name)
             if before is not None and not again:
                 place = f"partition {before['partition']}, offset {before['offset']}"
                 return Replayed(name, _BEFORE, f"it was replayed before: {place}")
-            value = letter.value if repaired is None else repaired
+            value = found.letter.value if repaired is None else repaired
             reading = self._read(value)
             if value is None or reading.trade is None or reading.home is None or reading.fault:
                 return Replayed(name, _REFUSED, _refusal(reading), reading.fault)

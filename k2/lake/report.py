@@ -16,10 +16,13 @@ import numpy as np
 from k2 import limits
 from k2.lake.snapshot import LakeSnapshot
 from k2.lake.tally import Tally
-from k2.market.events import Bytes, Int64s
+from k2.lake.timely import Letters
+from k2.market.events import Int64s
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.tape.topics import TapeFacts
+
+Counts = tuple[int, int, int]  # accepted, duplicate, dead
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,6 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
-class Letters:
-    """The dead letters of one partition, by offset, each once.
-
-    Attributes:
-        offsets: ascending. int64[n]
-        faults: of each. uint8[n]
-    """
-
-    offsets: Int64s
-    faults: Bytes
-
-
 @dataclass
 class Folded:
     """What folding the tape again gave.
@@ -66,11 +56,14 @@ class Folded:
         states: of each partition at the snapshot's positions.
         rows: the accepted ones.
         dead: offsets of dead records, per partition.
+        doubtful: records per partition that a letter alone calls dead: they are good by what is
+            known today, and the lake has no row at their place.
     """
 
     states: dict[int, FoldState]
     rows: Tally
     dead: dict[int, list[Int64s]] = field(default_factory=dict)
+    doubtful: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,12 +76,25 @@ class Stored:
             from the tape.
         stray: rows at or above the snapshot's positions, or of partitions the tape does not have.
         earlier: the fold's state from the rows of earlier epochs, all partitions together.
+        overruled: offsets of timely letters at whose place there is a row, per partition.
     """
 
     rows: Tally
     before: dict[int, FoldState]
     stray: int = 0
     earlier: FoldState = field(default_factory=FoldState)
+    overruled: dict[int, Int64s] = field(default_factory=dict)
+
+    def overrule(self, partition: int, offsets: Int64s) -> None:
+        """Note places of letters that are rows."""
+        known = self.overruled.get(partition, offsets)
+        self.overruled[partition] = np.union1d(known, offsets)
+
+
+def standing(letters: Mapping[int, Letters], stored: Stored) -> dict[int, Letters]:
+    """The letters that no row overrules."""
+    none = np.empty(0, np.int64)
+    return {p: one.without(stored.overruled.get(p, none)) for p, one in letters.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Case:
         facts: of the tape.
         start: where each partition's replay began.
         published: the states of the snapshot.
-        folded, stored, letters: what was found; letters per partition.
+        folded, stored, letters: what was found; the letters that stand, per partition.
     """
 
     snapshot: LakeSnapshot
@@ -114,11 +120,13 @@ class Case:
     def exact(self, partition: int) -> bool:
         """Whether the fold again must know just what was published.
 
-        Not where the beginning of the tape is gone and lake retention has removed rows as well:
-        their ids are known to the published state alone.
+        Not where lake retention has removed rows, and the beginning of the tape is gone as well,
+        or a row may be gone that overruled a letter: their ids are known to the published state
+        alone.
         """
         whole = self.start[partition] == self.snapshot.first_positions[partition]
-        return whole or self.snapshot.floor_us is None
+        sure = whole and not self.folded.doubtful.get(partition)
+        return sure or self.snapshot.floor_us is None
 
     def known(self, partition: int) -> FoldState:
         """The most complete state there is of a partition."""
@@ -171,7 +179,7 @@ def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
 def empty_report(facts: TapeFacts) -> dict[str, Any]:
     """The document for a lake without a snapshot: nothing was promised yet."""
     waiting = sum(end - start for start, end in zip(facts.log_start, facts.log_end, strict=True))
-    names = ("rows", "accepted", "duplicate", "dead", "holes_total")
+    names = ("rows", "accepted", "duplicate", "dead", "holes_total", "letters_overruled")
     counts = dict.fromkeys((*names, "letter_rows", "letters_waiting"), 0)
     lists: dict[str, Any] = {n: [] for n in ("problems", "partitions", "symbols", "holes")}
     return (
@@ -266,11 +274,18 @@ def _state_problems(case: Case, partition: int) -> list[Problem]:
     want = folded.accepted, folded.duplicate, folded.dead
     first = case.snapshot.first_positions[partition]
     whole = case.start[partition] == first  # else duplicate and dead of the beginning are not known
-    same = have == want if whole else have[0] == want[0] and have[1:] >= want[1:]
+    doubtful = case.folded.doubtful.get(partition, 0)
+    same = _agree(have, want, doubtful) if whole else have[0] == want[0] and have[1:] >= want[1:]
     if not (same if exact else have[0] >= want[0]):
         message = f"accepted, duplicate, dead: the tape gives {want}, the snapshot says {have}"
         problems.append(Problem("COUNTERS", partition, 1, (), message))
     return problems
+
+
+def _agree(have: Counts, want: Counts, doubtful: int) -> bool:
+    """Whether two counts are the same, but for doubtful records that were duplicates."""
+    duplicates = have[1] - want[1]
+    return 0 <= duplicates <= doubtful and have == (want[0], have[1], want[2] - duplicates)
 
 
 def _equal(folded: Seen | None, published: Seen | None) -> bool:

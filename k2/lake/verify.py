@@ -20,9 +20,11 @@ the rows of those before it.
 The fold starts where the tape's epoch began, with the ids that were carried into it. Those must be
 the ids of the rows of earlier epochs, each once; the tapes of those can no longer be asked.
 
-Two faults depend on what was known at the time (a symbol that nobody had placed, a schema id that
-the registry did not know). For those a dead letter is taken at its word, since the same record may
-be good by what is known today; that the lake does not hold it as well is still checked.
+Two faults depend on what was known at the time (`timely.py`): there the commit decides. Where
+the lake has a row at the letter's place, the letter was overruled and is counted as such; where it
+has none, the letter is taken at its word, though the record may be good by what is known today.
+Such a record may also have been a duplicate to the writer that committed: no row tells the two
+apart, and the counters may have it as either.
 
 Holes in trade ids are what K2 was not told: they are listed, and are no failure, unless the ledger
 calls them filled.
@@ -45,26 +47,26 @@ from k2.lake.intake import Decoder, PartitionMap, check_tape, checked
 from k2.lake.report import (
     Case,
     Folded,
-    Letters,
     Problem,
     Stored,
     differences,
     earlier_problems,
     empty_report,
     report,
+    standing,
 )
 from k2.lake.snapshot import LakeSnapshot, SnapshotReader, read_first_states
 from k2.lake.tally import Place, Rows, Tally, read_rows
+from k2.lake.timely import Letters, as_judged_then
 from k2.lake.verify_gaps import compare_gaps, folded_ledger
 from k2.lake.verify_letters import LetterWitnesses, compare_letters
-from k2.market.events import Fault, TradeColumns
+from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import GapEvent
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
 
-_TIMELY = np.array([Fault.WRONG_PARTITION, Fault.UNKNOWN_SCHEMA], dtype=np.uint8)
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
 Progress = Callable[[str, int, int], None]
 
@@ -138,11 +140,11 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     start = tuple(map(max, snapshot.first_positions.offsets, left))
     first = read_first_states(witnesses.io, snapshot)
     work = _Work(witnesses, snapshot, start, first, clock, progress)
-    letters = work.letters()
-    stored, folded = work.both(letters, frozenset())
+    told = work.letters()
+    stored, folded = work.both(told, frozenset())
     places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
     if places:  # once more, keeping what differs
-        stored, folded = work.both(letters, frozenset(places))
+        stored, folded = work.both(told, frozenset(places))
     problems = differences(places, folded.rows, stored.rows)
     if stored.stray:
         message = "rows at or above the snapshot's positions, or of no partition or epoch of it"
@@ -162,7 +164,8 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     gaps = compare_gaps(ledger, folded.states, whole)
     problems += gaps.problems
     published = witnesses.snapshots.states(snapshot)
-    case = Case(snapshot, facts, start, published, folded, stored, letters)
+    case = Case(snapshot, facts, start, published, folded, stored, standing(told, stored))
+    counts["letters_overruled"] = sum(len(one) for one in stored.overruled.values())
     return report(case, problems) | counts | {"missing": gaps.missing}
 
 
@@ -195,22 +198,23 @@ class _Work:
 
     def both(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> tuple[Stored, Folded]:
         """Read the lake and fold the tape."""
-        stored = self.stored(keep)
-        return stored, self.folded(stored.before, letters, keep)
+        stored = self.stored(letters, keep)
+        return stored, self.folded(stored.before, standing(letters, stored), keep)
 
-    def stored(self, keep: frozenset[Place]) -> Stored:
-        """Read the lake."""
+    def stored(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> Stored:
+        """Read the lake, and which timely letters its rows overrule."""
         ends = self.snapshot.positions.offsets
         stored = Stored(Tally(ends, keep), dict(self.first))
+        timely = {partition: one.timely.offsets for partition, one in letters.items()}
         done = 0
         for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
             self.progress("reading the lake", done, self.snapshot.rows_total)
             for rows in read_rows(self.witnesses.io, file.path):
-                self._store(stored, rows)
+                self._store(stored, rows, timely)
             done += file.rows
         return stored
 
-    def _store(self, stored: Stored, rows: Rows) -> None:
+    def _store(self, stored: Stored, rows: Rows, timely: Mapping[int, Int64s]) -> None:
         partition, columns = rows.partition, rows.columns
         inside = columns.offset < self._end(rows.epoch, partition)
         if not inside.all():
@@ -226,6 +230,8 @@ class _Work:
             before = stored.before[partition]
             stored.before[partition] = fold(before, columns.take(gone), _ANY_NUMBER).state
             columns = columns.take(~gone)
+        if len(timely[partition]):
+            stored.overrule(partition, np.intersect1d(timely[partition], columns.offset))
         stored.rows.add(Rows(partition, self._compared(columns)))
 
     def _end(self, epoch: int, partition: int) -> int:
@@ -278,7 +284,8 @@ class _Work:
         if len(batch.values) == 0:
             return
         columns = checked(batch, self.witnesses.decoder, self.witnesses.placement)
-        columns = _as_judged_then(columns, letters)
+        columns, doubtful = as_judged_then(columns, letters)
+        folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
         folded.states[partition], verdicts, _ = fold(folded.states[partition], columns)
         dead = columns.offset[verdicts == Verdict.DEAD]
         if len(dead):
@@ -301,17 +308,3 @@ def _below(batch: RawBatch, end: int) -> RawBatch:
     if count == len(batch.values):
         return batch
     return RawBatch(batch.partition, batch.offset[:count], batch.values[:count], end)
-
-
-def _as_judged_then(columns: TradeColumns, letters: Letters) -> TradeColumns:
-    """With the faults that the writer found by what it knew then; see the top of this module."""
-    low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
-    if low == high:
-        return columns
-    timely = np.isin(letters.faults[low:high], _TIMELY)
-    offsets, faults = letters.offsets[low:high][timely], letters.faults[low:high][timely]
-    rows = np.searchsorted(columns.offset, offsets)
-    there = columns.offset[np.minimum(rows, len(columns) - 1)] == offsets
-    fault = columns.fault.copy()
-    fault[rows[there]] = faults[there]
-    return replace(columns, fault=fault)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from k2.v1 import market_pb2 as k2_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fk2/v1/dead_letter_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xbe\x02\n\nDeadLetter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x14\n\x0corigin_epoch\x18\x03 \x01(\x05\x12\x18\n\x10origin_partition\x18\x04 \x01(\x05\x12\x15\n\rorigin_offset\x18\x05 \x01(\x03\x12\x16\n\tschema_id\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0bjudged_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rletter_offset\x18\n \x01(\x03\x12\x0e\n\x06stored\x18\x0b \x01(\x08\x12/\n\x0breplay_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0c\n\n_schema_id\"\x7f\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"V\n\x17ListDeadLettersResponse\x12\"\n\x07letters\x18\x01 \x03(\x0b\x32\x11.k2.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetDeadLetterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa3\x01\n\x15GetDeadLetterResponse\x12!\n\x06letter\x18\x01 \x01(\x0b\x32\x11.k2.v1.DeadLetter\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x13\n\x0bvalue_bytes\x18\x03 \x01(\x03\x12\x11\n\tfault_now\x18\x04 \x01(\t\x12!\n\x05trade\x18\x05 \x01(\x0b\x32\x12.k2.v1.TradeRecordB\x08\n\x06_value\"\x80\x03\n\x0bTradeRecord\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\r\n\x05quote\x18\x04 \x01(\t\x12\x13\n\x0b\x61sset_class\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x10\n\x08trade_id\x18\x07 \x01(\x03\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0creceive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05price\x18\n \x01(\t\x12\x10\n\x08quantity\x18\x0b \x01(\t\x12\x0c\n\x04side\x18\x0c \x01(\t\x12\x37\n\x0bvendor_data\x18\r \x03(\x0b\x32\".k2.v1.TradeRecord.VendorDataEntry\x1a\x31\n\x0fVendorDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x18ReplayDeadLettersRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12#\n\x05trade\x18\x03 \x01(\x0b\x32\x12.k2.v1.TradeRecordH\x00\x12\r\n\x05\x61gain\x18\x04 \x01(\x08\x42\x08\n\x06repair\"C\n\x19ReplayDeadLettersResponse\x12&\n\x08outcomes\x18\x01 \x03(\x0b\x32\x14.k2.v1.ReplayOutcome\"\xa6\x01\n\rReplayOutcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.k2.v1.ReplayState\x12\r\n\x05\x66\x61ult\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\tpartition\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x0c\n\n_partitionB\t\n\x07_offset*~\n\x0bReplayState\x12\x1c\n\x18REPLAY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11REPLAY_STATE_SENT\x10\x01\x12\x18\n\x14REPLAY_STATE_REFUSED\x10\x02\x12 \n\x1cREPLAY_STATE_REPLAYED_BEFORE\x10\x03\x32\x89\x02\n\x11\x44\x65\x61\x64LetterService\x12P\n\x0fListDeadLetters\x12\x1d.k2.v1.ListDeadLettersRequest\x1a\x1e.k2.v1.ListDeadLettersResponse\x12J\n\rGetDeadLetter\x12\x1b.k2.v1.GetDeadLetterRequest\x1a\x1c.k2.v1.GetDeadLetterResponse\x12V\n\x11ReplayDeadLetters\x12\x1f.k2.v1.ReplayDeadLettersRequest\x1a .k2.v1.ReplayDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fk2/v1/dead_letter_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xd1\x02\n\nDeadLetter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06origin\x18\x02 \x01(\t\x12\x14\n\x0corigin_epoch\x18\x03 \x01(\x05\x12\x18\n\x10origin_partition\x18\x04 \x01(\x05\x12\x15\n\rorigin_offset\x18\x05 \x01(\x03\x12\x16\n\tschema_id\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x66\x61ult\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12/\n\x0bjudged_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rletter_offset\x18\n \x01(\x03\x12\x0e\n\x06stored\x18\x0b \x01(\x08\x12/\n\x0breplay_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\toverruled\x18\r \x01(\x08\x42\x0c\n\n_schema_id\"\x7f\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\"V\n\x17ListDeadLettersResponse\x12\"\n\x07letters\x18\x01 \x03(\x0b\x32\x11.k2.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetDeadLetterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa3\x01\n\x15GetDeadLetterResponse\x12!\n\x06letter\x18\x01 \x01(\x0b\x32\x11.k2.v1.DeadLetter\x12\x12\n\x05value\x18\x02 \x01(\x0cH\x00\x88\x01\x01\x12\x13\n\x0bvalue_bytes\x18\x03 \x01(\x03\x12\x11\n\tfault_now\x18\x04 \x01(\t\x12!\n\x05trade\x18\x05 \x01(\x0b\x32\x12.k2.v1.TradeRecordB\x08\n\x06_value\"\x80\x03\n\x0bTradeRecord\x12\x10\n\x08\x65xchange\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\t\x12\r\n\x05quote\x18\x04 \x01(\t\x12\x13\n\x0b\x61sset_class\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x10\n\x08trade_id\x18\x07 \x01(\x03\x12.\n\nevent_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0creceive_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05price\x18\n \x01(\t\x12\x10\n\x08quantity\x18\x0b \x01(\t\x12\x0c\n\x04side\x18\x0c \x01(\t\x12\x37\n\x0bvendor_data\x18\r \x03(\x0b\x32\".k2.v1.TradeRecord.VendorDataEntry\x1a\x31\n\x0fVendorDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x18ReplayDeadLettersRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0f\n\x05value\x18\x02 \x01(\x0cH\x00\x12#\n\x05trade\x18\x03 \x01(\x0b\x32\x12.k2.v1.TradeRecordH\x00\x12\r\n\x05\x61gain\x18\x04 \x01(\x08\x42\x08\n\x06repair\"C\n\x19ReplayDeadLettersResponse\x12&\n\x08outcomes\x18\x01 \x03(\x0b\x32\x14.k2.v1.ReplayOutcome\"\xa6\x01\n\rReplayOutcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05state\x18\x02 \x01(\x0e\x32\x12.k2.v1.ReplayState\x12\r\n\x05\x66\x61ult\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\tpartition\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\x0c\n\n_partitionB\t\n\x07_offset*\x9a\x01\n\x0bReplayState\x12\x1c\n\x18REPLAY_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11REPLAY_STATE_SENT\x10\x01\x12\x18\n\x14REPLAY_STATE_REFUSED\x10\x02\x12 \n\x1cREPLAY_STATE_REPLAYED_BEFORE\x10\x03\x12\x1a\n\x16REPLAY_STATE_OVERRULED\x10\x04\x32\x89\x02\n\x11\x44\x65\x61\x64LetterService\x12P\n\x0fListDeadLetters\x12\x1d.k2.v1.ListDeadLettersRequest\x1a\x1e.k2.v1.ListDeadLettersResponse\x12J\n\rGetDeadLetter\x12\x1b.k2.v1.GetDeadLetterRequest\x1a\x1c.k2.v1.GetDeadLetterResponse\x12V\n\x11ReplayDeadLetters\x12\x1f.k2.v1.ReplayDeadLettersRequest\x1a .k2.v1.ReplayDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,28 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRADERECORD_VENDORDATAENTRY']._loaded_options = None
   _globals['_TRADERECORD_VENDORDATAENTRY']._serialized_options = b'8\001'
-  _globals['_REPLAYSTATE']._serialized_start=1584
-  _globals['_REPLAYSTATE']._serialized_end=1710
+  _globals['_REPLAYSTATE']._serialized_start=1604
+  _globals['_REPLAYSTATE']._serialized_end=1758
   _globals['_DEADLETTER']._serialized_start=96
-  _globals['_DEADLETTER']._serialized_end=414
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=416
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=543
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=545
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=631
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=633
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=669
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=672
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=835
-  _globals['_TRADERECORD']._serialized_start=838
-  _globals['_TRADERECORD']._serialized_end=1222
-  _globals['_TRADERECORD_VENDORDATAENTRY']._serialized_start=1173
-  _globals['_TRADERECORD_VENDORDATAENTRY']._serialized_end=1222
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1224
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1344
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1346
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1413
-  _globals['_REPLAYOUTCOME']._serialized_start=1416
-  _globals['_REPLAYOUTCOME']._serialized_end=1582
-  _globals['_DEADLETTERSERVICE']._serialized_start=1713
-  _globals['_DEADLETTERSERVICE']._serialized_end=1978
+  _globals['_DEADLETTER']._serialized_end=433
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=435
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=562
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=564
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=650
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=652
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=688
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=691
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=854
+  _globals['_TRADERECORD']._serialized_start=857
+  _globals['_TRADERECORD']._serialized_end=1241
+  _globals['_TRADERECORD_VENDORDATAENTRY']._serialized_start=1192
+  _globals['_TRADERECORD_VENDORDATAENTRY']._serialized_end=1241
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1243
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1363
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1365
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1432
+  _globals['_REPLAYOUTCOME']._serialized_start=1435
+  _globals['_REPLAYOUTCOME']._serialized_end=1601
+  _globals['_DEADLETTERSERVICE']._serialized_start=1761
+  _globals['_DEADLETTERSERVICE']._serialized_end=2026
 # @@protoc_insertion_point(module_scope)

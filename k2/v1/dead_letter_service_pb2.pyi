@@ -35,6 +35,8 @@ class _ReplayStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplaySta
     """It would be dead again."""
     REPLAY_STATE_REPLAYED_BEFORE: _ReplayState.ValueType  # 3
     """It was replayed before."""
+    REPLAY_STATE_OVERRULED: _ReplayState.ValueType  # 4
+    """Its record is a row of the lake already: the letter was overruled."""
 
 class ReplayState(_ReplayState, metaclass=_ReplayStateEnumTypeWrapper):
     """What became of a letter that was to be replayed."""
@@ -47,6 +49,8 @@ REPLAY_STATE_REFUSED: ReplayState.ValueType  # 2
 """It would be dead again."""
 REPLAY_STATE_REPLAYED_BEFORE: ReplayState.ValueType  # 3
 """It was replayed before."""
+REPLAY_STATE_OVERRULED: ReplayState.ValueType  # 4
+"""Its record is a row of the lake already: the letter was overruled."""
 Global___ReplayState: _TypeAlias = ReplayState  # noqa: Y015
 
 @_typing.final
@@ -67,6 +71,7 @@ class DeadLetter(_message.Message):
     LETTER_OFFSET_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     REPLAY_TIME_FIELD_NUMBER: _builtins.int
+    OVERRULED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What names it: origin, epoch, partition and offset, with slashes between."""
     origin: _builtins.str
@@ -89,6 +94,10 @@ class DeadLetter(_message.Message):
     """Offset of the letter on the topic of dead letters."""
     stored: _builtins.bool
     """Whether the table `ops.dead_letters` holds it already."""
+    overruled: _builtins.bool
+    """Whether its record is a row of the lake after all: it was judged again before a commit passed it
+    (its writer was killed), and its schema was registered or its symbol placed by then.
+    """
     @_builtins.property
     def judged_time(self) -> _timestamp_pb2.Timestamp:
         """When it was found wrong."""
@@ -112,10 +121,11 @@ class DeadLetter(_message.Message):
         letter_offset: _builtins.int = ...,
         stored: _builtins.bool = ...,
         replay_time: _timestamp_pb2.Timestamp | None = ...,
+        overruled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id", "judged_time", b"judged_time", "replay_time", b"replay_time", "schema_id", b"schema_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id", "error", b"error", "fault", b"fault", "judged_time", b"judged_time", "letter_offset", b"letter_offset", "name", b"name", "origin", b"origin", "origin_epoch", b"origin_epoch", "origin_offset", b"origin_offset", "origin_partition", b"origin_partition", "replay_time", b"replay_time", "schema_id", b"schema_id", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id", "error", b"error", "fault", b"fault", "judged_time", b"judged_time", "letter_offset", b"letter_offset", "name", b"name", "origin", b"origin", "origin_epoch", b"origin_epoch", "origin_offset", b"origin_offset", "origin_partition", b"origin_partition", "overruled", b"overruled", "replay_time", b"replay_time", "schema_id", b"schema_id", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__schema_id: _TypeAlias = _typing.Literal["schema_id"]  # noqa: Y015
     _WhichOneofArgType__schema_id: _TypeAlias = _typing.Literal["_schema_id", b"_schema_id"]  # noqa: Y015

@@ -57,7 +57,8 @@ class DeadLetterServiceStub:
     """Puts records back on the tape: as they are, if they are good by what is known now (their schema
     was registered, their symbol placed), or repaired.
 
-    Guarantees: a record that would be dead again is refused, with its fault. What is sent is
+    Guarantees: a record that would be dead again is refused, with its fault; one whose letter was
+    overruled is not sent. What is sent is
     acknowledged; it goes to its symbol's partition with a header that names the letter, and is a
     duplicate if its trade is there already. A letter that was replayed before is not replayed
     again unless `again` is set. Each letter has its own outcome: a refused one stops no other.
@@ -97,7 +98,8 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     """Puts records back on the tape: as they are, if they are good by what is known now (their schema
     was registered, their symbol placed), or repaired.
 
-    Guarantees: a record that would be dead again is refused, with its fault. What is sent is
+    Guarantees: a record that would be dead again is refused, with its fault; one whose letter was
+    overruled is not sent. What is sent is
     acknowledged; it goes to its symbol's partition with a header that names the letter, and is a
     duplicate if its trade is there already. A letter that was replayed before is not replayed
     again unless `again` is set. Each letter has its own outcome: a refused one stops no other.
@@ -152,7 +154,8 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Puts records back on the tape: as they are, if they are good by what is known now (their schema
         was registered, their symbol placed), or repaired.
 
-        Guarantees: a record that would be dead again is refused, with its fault. What is sent is
+        Guarantees: a record that would be dead again is refused, with its fault; one whose letter was
+        overruled is not sent. What is sent is
         acknowledged; it goes to its symbol's partition with a header that names the letter, and is a
         duplicate if its trade is there already. A letter that was replayed before is not replayed
         again unless `again` is set. Each letter has its own outcome: a refused one stops no other.

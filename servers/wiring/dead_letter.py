@@ -10,6 +10,7 @@ from k2.lake.letters import LetterReader
 from k2.lake.ops import view_of
 from k2.lake.replay import Replayer, ReplayParts
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.timely import Overruled
 from k2.market import schema
 from k2.market.instrument import Instrument
 from k2.settings import Settings, TapeSettings
@@ -53,7 +54,9 @@ def dead_letter_service(
         replays = parts.enter_context(closing(Board(tape.bootstrap, topics.REPLAYS)))
         sender = parts.enter_context(closing(TapeProducer(tape)))
         letters = LetterReader(
-            view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=office.read_posted
+            view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT),
+            posted=office.read_posted,
+            overruled=Overruled(catalog).among,
         )
         replayer = Replayer(
             ReplayParts(

@@ -52,10 +52,14 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
         click.echo(documents.text({"letters": found}))
         return
     rows = [
-        (each.name, each.fault, each.judged_time, each.stored, each.replay_time, each.error)
+        (
+            *(each.name, each.fault, each.judged_time, each.stored, each.replay_time),
+            *(each.overruled, each.error),
+        )
         for each in found
     ]
-    screen.table(("letter", "fault", "judged", "in the table", "replayed", "what is wrong"), rows)
+    columns = ("letter", "fault", "judged", "in the table", "replayed", "overruled")
+    screen.table((*columns, "what is wrong"), rows)
 
 
 @dlq.command()

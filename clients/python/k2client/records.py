@@ -264,7 +264,10 @@ class Expiry:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One record that is not a row; `stored` says whether the table holds it already."""
+    """One record that is not a row; `stored` says whether the table holds it already.
+
+    `overruled`: it is a row of the lake after all, for it was judged again before its commit.
+    """
 
     name: str
     origin: str
@@ -278,6 +281,7 @@ class DeadLetter:
     letter_offset: int
     stored: bool
     replay_time: datetime | None
+    overruled: bool
 
 
 @dataclass(frozen=True)
@@ -312,7 +316,7 @@ class DeadLetterContent:
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What became of a letter that was replayed: SENT, REFUSED or REPLAYED_BEFORE."""
+    """What became of a letter that was replayed: SENT, REFUSED, REPLAYED_BEFORE or OVERRULED."""
 
     name: str
     state: str

@@ -9,6 +9,7 @@ from k2.errors import Invalid, NotFound, Reason
 from k2.lake.letters import LetterFilter, LetterReader
 from k2.lake.ops import view_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.timely import Overruled
 from k2.market.events import Fault
 from k2.market.offsets import TimeRange
 from tests.ops_world import OpsWorld, letter
@@ -29,6 +30,7 @@ def reader(world):
     return LetterReader(
         view=lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT),
         posted=lambda start: [one for one in posted(world) if one.offset >= start],
+        overruled=Overruled(world.catalog).among,
     )
 
 

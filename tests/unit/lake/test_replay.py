@@ -78,6 +78,17 @@ def test_a_second_replay_says_so(desk):
     assert desk.replayer.replayed() == {name: desk.clock.now_us()}
 
 
+def test_what_is_a_row_of_the_lake_is_not_sent_again(desk):
+    name = desk.dead(message(1), offset=0)
+    desk.taken(1)
+    for repaired, again in ((None, False), (None, True), (message(2), False)):
+        done = replay(desk, name, repaired, again=again)
+        assert (done.state, done.message) == ("OVERRULED", "its record is a row of the lake")
+    assert desk.sent == []
+    beside = desk.dead(message(2), offset=1)
+    assert replay(desk, beside).state == "SENT"
+
+
 def test_a_letter_that_is_nowhere_is_not_found(desk):
     with pytest.raises(NotFound):
         replay(desk, "trades/0/0/99")

@@ -52,6 +52,17 @@ def test_letters_page_from_the_newest_back(desk, stub):
     assert not first.HasField("replay_time")
 
 
+def test_a_letter_whose_record_was_taken_after_all_says_so(desk, stub):
+    names = [desk.dead(message(1), offset=0), desk.dead(message(2), offset=1)]
+    desk.taken(1)
+    listed = stub.ListDeadLetters(pb.ListDeadLettersRequest()).letters
+    assert {each.name: each.overruled for each in listed} == {names[0]: True, names[1]: False}
+    shown = stub.GetDeadLetter(pb.GetDeadLetterRequest(name=names[0]))
+    assert shown.letter.overruled
+    (outcome,) = stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(names=names[:1])).outcomes
+    assert outcome.state == pb.REPLAY_STATE_OVERRULED
+
+
 def test_letters_are_filtered(desk, stub):
     desk.dead(b"x", Fault.BAD_MAGIC, 1)
     desk.dead(b"x", Fault.TRAILING, 2)
