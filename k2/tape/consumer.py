@@ -229,17 +229,19 @@ class TapeReader:
         )
 
     def _subscribe(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
-        def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
+        def ours(named: list[TopicPartition]) -> list[int]:
             # A static member that comes back is given what it had, also of a topic of before.
-            partitions = [each.partition for each in given if each.topic == self._topic]
+            return [each.partition for each in named if each.topic == self._topic]
+
+        def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
             try:
-                self._assign(on_assign(partitions))
+                self._assign(on_assign(ours(given)))
             except K2Error as error:
                 self._failure = error
 
         def revoked(consumer: Consumer, taken: list[TopicPartition]) -> None:
             try:
-                on_revoke([each.partition for each in taken])
+                on_revoke(ours(taken))
             except K2Error as error:
                 self._failure = error
             self._positions = {}

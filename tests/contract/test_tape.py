@@ -38,36 +38,34 @@ class NoRegistry:
 class RealTape:
     """The real parts behind the fake's names; each test has a topic of its own."""
 
-    def __init__(self, bootstrap):
+    def __init__(self, bootstrap, **given):
         name = f"contract.{next(_numbers)}"
-        self.settings = TapeSettings(bootstrap=bootstrap, topic=name)
+        self.settings = TapeSettings(bootstrap=bootstrap, topic=name, **given)
         self.topic = name
         self._opened = []
         topics.deploy(self.settings, NoRegistry())
 
     def producer(self, queue_max=100_000):
-        return self._keep(TapeProducer(self.settings, queue_max))
+        return self.keep(TapeProducer(self.settings, queue_max))
 
     def reader(self, start):
-        return self._keep(TapeReader.assigned(self.settings, start))
+        return self.keep(TapeReader.assigned(self.settings, start))
 
     def joined(self, group, instance_id, on_assign, on_revoke):
         group = f"{self.topic}.{group}"
-        return self._keep(
-            TapeReader.joined(self.settings, group, instance_id, on_assign, on_revoke)
-        )
+        return self.keep(TapeReader.joined(self.settings, group, instance_id, on_assign, on_revoke))
 
     def admin(self):
-        return self._keep(topics.TapeAdmin(self.settings.bootstrap))
+        return self.keep(topics.TapeAdmin(self.settings.bootstrap))
 
     def board(self, topic):
-        return self._keep(Board(self.settings.bootstrap, topic))
+        return self.keep(Board(self.settings.bootstrap, topic))
 
     def office(self):
-        return self._keep(DeadLetterOffice(self.settings.bootstrap))
+        return self.keep(DeadLetterOffice(self.settings.bootstrap))
 
     def gap_log(self):
-        return self._keep(GapLog(self.settings.bootstrap, NoRegistry()))
+        return self.keep(GapLog(self.settings.bootstrap, NoRegistry()))
 
     def remove_before(self, partition, offset):
         admin = AdminClient({"bootstrap.servers": self.settings.bootstrap})
@@ -80,7 +78,7 @@ class RealTape:
         for part in reversed(self._opened):
             part.close()
 
-    def _keep(self, part):
+    def keep(self, part):
         self._opened.append(part)
         return part
 
