@@ -55,6 +55,7 @@ FEED_BACKOFF_MAX_S = 30.0
 FEED_RENEW_S = 23 * 3600.0  # planned renewal before the venue's cut at 24 h
 FEED_OVERLAP_S = 10.0  # both connections open while renewing
 FEED_HIGH_WATER_INTERVAL_S = 1.0
+FEED_BEGIN_WAIT_S = 1.0  # for the first promise of a line; frames wait meanwhile
 FEED_TICK_S = 0.02  # between two looks at what is due and what was acknowledged
 STREAMS_PER_CONNECTION_MAX = 1024
 FEEDS_MAX = 4  # that listen to the same at once
@@ -252,6 +253,7 @@ assert FEED_TICK_S < FEED_BACKOFF_MIN_S < FEED_BACKOFF_MAX_S < FEED_QUIET_MAX_S
 assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replaced, not lost"
 assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
 assert FEED_GAP_GRACE_S < FEED_OVERLAP_S
+assert FEED_BEGIN_WAIT_S < FEED_STALE_S < FEED_QUIET_MAX_S, "waiting for the tape loses no venue"
 assert FEED_TICK_S < FEED_GAP_GRACE_S < FEED_ABSENT_S
 assert HISTORICAL_TRADES_MAX <= BACKFILL_QUEUE_RECORDS_MAX < FEED_QUEUE_RECORDS_MAX // 2
 assert DAY_FILE_ROWS <= BACKFILL_QUEUE_RECORDS_MAX

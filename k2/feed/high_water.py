@@ -2,7 +2,8 @@
 
 The document of an instrument's key: `trade_id`, what is promised (`line.py`); `first_id`, the first
 id of the run that published it; `resumed_after`, what the run before promised (null: none). So the
-ids between `resumed_after` and `first_id` are what nobody listened to.
+ids between `resumed_after` and `first_id` are what nobody listened to. The very first document of a
+key promises the id below `first_id`, which may be -1.
 """
 
 from __future__ import annotations
@@ -53,9 +54,27 @@ class HighWaters:
         found: dict[Instrument, int] = {}
         for instrument in instruments:
             trade_id = documents.get(instrument.key, {}).get("trade_id")
-            if isinstance(trade_id, int) and trade_id >= 0:
+            if isinstance(trade_id, int) and trade_id >= -1:
                 found[instrument] = trade_id
         return found
+
+    def begin(self, lines: Iterable[Line], at_us: int, wait_s: float) -> bool:
+        """Publish where lines begin, and let their trades go; the tape's absence is logged.
+
+        Args:
+            lines: those that wait for it, with their `beginning`.
+            at_us: now, wall microseconds.
+            wait_s: for each acknowledgement.
+
+        Returns:
+            Whether all are acknowledged; what is not is to be published again.
+        """
+        for line in lines:
+            assert line.beginning is not None, "the line has heard nothing"
+            if not self._put(line, line.beginning - 1, at_us, wait_s):
+                return False
+            line.begun = True
+        return True
 
     def publish(self, lines: Iterable[Line], at_us: int, wait_s: float | None = None) -> None:
         """Publish the lines whose promise has changed; the tape's absence is logged.
@@ -69,16 +88,21 @@ class HighWaters:
             promised = line.promised
             if promised is None or self._published.get(line.instrument) == promised:
                 continue
-            document = {
-                "trade_id": promised,
-                "first_id": line.sequence.first,
-                "resumed_after": line.resumed_after,
-                "run_id": self._run_id,
-                "at_us": at_us,
-            }
-            try:
-                self._board.put(line.instrument.key, document, wait_s)
-            except K2Error as error:
-                _log.warning("high water not published: %s", error.message)
+            if not self._put(line, promised, at_us, wait_s):
                 return
-            self._published[line.instrument] = promised
+
+    def _put(self, line: Line, promised: int, at_us: int, wait_s: float | None) -> bool:
+        document = {
+            "trade_id": promised,
+            "first_id": line.sequence.first,
+            "resumed_after": line.resumed_after,
+            "run_id": self._run_id,
+            "at_us": at_us,
+        }
+        try:
+            self._board.put(line.instrument.key, document, wait_s)
+        except K2Error as error:
+            _log.warning("high water not published: %s", error.message)
+            return False
+        self._published[line.instrument] = promised
+        return True

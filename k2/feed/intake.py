@@ -1,8 +1,8 @@
 """Frames to the tape: decode, check the sequence, encode, send; what is malformed to the letters.
 
 The hot path of a feed, without IO of its own: the producer takes records at once and says later
-what became of them. When it takes no more, the intake is *blocked*: it keeps the one frame's trades
-that were refused, takes no frame, and nothing is dropped.
+what became of them. When it takes no more, or a line has not begun, the intake is *blocked*: it
+keeps the trades of the one frame that were not sent, takes no frame, and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Intake:
 
     @property
     def refused(self) -> int:
-        """Trades that the tape did not take yet."""
+        """Trades that were not sent yet."""
         return len(self._refused)
 
     def take(self, frames: Sequence[bytes], start: int, receive_time_us: int) -> int:
@@ -131,6 +131,8 @@ class Intake:
         """Send what was refused; whether frames are taken again."""
         while self._refused:
             line, flight, value = self._refused[0]
+            if not line.begun:
+                break
             try:
                 self._launch(line, flight, value)
             except Overloaded:
@@ -148,7 +150,7 @@ class Intake:
             line.note(trade.trade_id, finding, trade.receive_time_us)
         flight = line.prepare(trade.trade_id, finding)
         value = self._encode(trade)
-        if self._refused:  # an earlier trade of the same frame: keep their order
+        if self._refused or not line.begun:  # behind an earlier trade of the same frame
             self._refused.append((line, flight, value))
             return
         try:

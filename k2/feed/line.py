@@ -5,6 +5,10 @@ acknowledged by the broker. What the feed *promises* to others stops short of it
 missing id that is not in the ledger yet: everything up to there is on the tape or known to be
 missing. The promise is published, survives the process, and after a restart everything between it
 and the first id is a gap that was missed.
+
+A line of which no earlier run promised anything *begins* with the first id it hears, and promises
+the one below that before it sends a trade. So what was read and lost with the process before it was
+acknowledged is a gap as well.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ class Line:
         late: ids that came out of order and are acknowledged, the newest; whoever takes them
             removes them.
         failure: why a trade of it will never be acknowledged; the feed must not go on.
+        begun: whether its trades may be sent; whoever keeps promises holds them until it is known
+            where the line begins.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Line:
         self.missing = missing or Missing()
         self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
         self.failure: K2Error | None = None
+        self.begun = True
         self._interrupted_after: int | None = None
         self._flying: deque[Flight] = deque()
 
@@ -71,6 +78,11 @@ class Line:
         if self.high_water is None or lowest is None:
             return self.high_water
         return min(self.high_water, lowest - 1)
+
+    @property
+    def beginning(self) -> int | None:
+        """The first id of a line whose trades wait for it to be known; None of all others."""
+        return None if self.begun else self.sequence.first
 
     def interrupted(self) -> None:
         """The connection was lost: what is missing behind the newest id was missed by that."""

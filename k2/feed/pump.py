@@ -4,7 +4,7 @@ One thread, one event loop. Connections hand over batches of frames; the intake 
 as the producer does, and while it is blocked nobody reads, so the venue's own buffers and then TCP
 hold the rest: nothing that was read is dropped. A tick, many times a second, collects
 acknowledgements, lets sessions do what is due, tells the keeper of gaps what is missing, and
-publishes what the lines promise.
+publishes what the lines promise. A line that is new to K2 waits until it is known where it begins.
 
 The end, when asked: stop reading, flush with acknowledgements, publish the promises and wait for
 them. What the broker did not acknowledge in time is above the promise, so the next start knows.
@@ -109,7 +109,10 @@ class Pump:
         self._high_waters = high_waters
         self._clock = clock
         self._publish_s = 0.0
+        self._begin_s = 0.0
         self._room = asyncio.Event()
+        for line in self.lines:
+            line.begun = line.resumed_after is not None
 
     def subscribe(
         self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
@@ -182,6 +185,7 @@ class Pump:
     def _tick(self) -> None:
         self._tape.poll()
         self._check()
+        self._begin()
         if self._intake.unblock():
             self._room.set()
         for subscription in self.subscriptions:
@@ -191,6 +195,15 @@ class Pump:
         if now_s >= self._publish_s:
             self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
             self._high_waters.publish(self.lines, self._clock.now_us())
+
+    def _begin(self) -> None:
+        """Make known where new lines begin; while the tape is away, not at each tick."""
+        new = [line for line in self.lines if line.beginning is not None]
+        now_s = self._clock.monotonic_s()
+        if not new or now_s < self._begin_s:
+            return
+        if not self._high_waters.begin(new, self._clock.now_us(), limits.FEED_BEGIN_WAIT_S):
+            self._begin_s = self._clock.monotonic_s() + limits.FEED_BACKOFF_MIN_S
 
     def _tell_gaps(self, now_s: float) -> None:
         reconnects = sum(each.session.reconnects for each in self.subscriptions)
@@ -215,8 +228,10 @@ class Pump:
 
     def _drain(self) -> None:
         deadline_s = self._clock.monotonic_s() + limits.DRAIN_S
+        self._begin()
         while not self._intake.unblock() and self._left(deadline_s) > 0:
             self._tape.poll(limits.FEED_TICK_S)
+            self._begin()
         missing = self._tape.flush(self._left(deadline_s))
         letters = self._letters.close(self._left(deadline_s))
         self._high_waters.publish(

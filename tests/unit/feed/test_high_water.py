@@ -46,6 +46,26 @@ def test_only_what_changed_is_published():
     assert [value["trade_id"] for _, value in tape.board("h").read_log()] == [1, 2]
 
 
+def test_where_lines_begin_is_a_promise_of_the_id_below():
+    tape = FakeTape()
+    lines = [Line(BTC, 0, None), Line(ETH, 1, None)]
+    for line, first in zip(lines, (0, 7), strict=True):
+        line.begun = False
+        line.sequence.observe(first)
+    tape.away = True
+    high_waters = HighWaters(tape.board("h"), "run-1")
+    assert not high_waters.begin(lines, 55, 1.0)
+    assert not any(line.begun for line in lines)
+    tape.away = False
+    assert high_waters.begin(lines, 55, 1.0)
+    assert all(line.begun for line in lines)
+    high_waters.publish(lines, 56)  # nothing is acknowledged yet
+    assert tape.board("h").read_all()[ETH.key] == {
+        "trade_id": 6, "first_id": 7, "resumed_after": None, "run_id": "run-1", "at_us": 55,
+    }  # fmt: skip
+    assert HighWaters(tape.board("h"), "run-2").read([BTC, ETH]) == {BTC: -1, ETH: 6}
+
+
 def test_an_unreadable_document_counts_as_none():
     tape = FakeTape()
     board = tape.board("h")

@@ -99,6 +99,21 @@ def test_a_full_tape_blocks_and_nothing_is_lost():
     assert world.intake.frames == 6
 
 
+def test_trades_of_a_line_that_has_not_begun_wait_and_all_behind_them():
+    world = World()
+    btc = world.lines[0]
+    btc.begun = False
+    assert btc.beginning is None
+    assert world.take(frame(7, "ETHUSDT"), frame(5), frame(8, "ETHUSDT")) == 2
+    assert (world.intake.blocked, world.intake.refused, btc.beginning) == (True, 1, 5)
+    assert not world.intake.unblock()
+    btc.begun = True
+    assert world.intake.unblock()
+    assert btc.beginning is None
+    assert world.take(frame(8, "ETHUSDT")) == 1
+    assert (world.ids(0), world.ids(3)) == ([5], [7, 8])
+
+
 def test_a_full_box_of_letters_blocks_too():
     world = World()
     frames = ["{"] * 2000

@@ -132,6 +132,44 @@ def test_the_end_publishes_the_high_water_and_the_next_run_counts_the_outage(ven
     assert (document["resumed_after"], document["first_id"]) == (11, 15)
 
 
+def test_where_a_symbol_begins_is_known_before_its_first_trade_is_sent(venue):
+    known = []
+
+    class Watched(FakeTape):
+        def append(self, *records, **more):
+            known.append(self.board(topics.HIGH_WATER).current().get(BTC.key, {}).get("trade_id"))
+            return super().append(*records, **more)
+
+    with Feed(venue, Watched()) as feed:
+        venue.await_connection(1).send(frame(100), frame(101))
+        feed.await_ids(100, 101)
+    assert known[0] == 99
+
+
+def test_trades_that_were_read_and_lost_before_any_was_acknowledged_are_a_gap(venue, tape):
+    with Feed(venue, tape) as feed:
+        feed.producer.send = lambda *record: None  # it dies before the tape has them
+        venue.await_connection(1).send(frame(100), frame(101))
+        eventually(lambda: feed.intake.frames == 2)
+    assert feed.ids() == []
+    with Feed(venue, tape) as feed:
+        venue.await_connection(2).send(frame(110))
+        eventually(lambda: feed.gaps.runs)
+        ((_, run),) = feed.gaps.runs
+        assert (run.first_id, run.last_id, run.cause) == (100, 109, Cause.OUTAGE)
+
+
+def test_a_tape_that_is_away_when_a_symbol_begins_is_tried_again(venue, tape):
+    with Feed(venue, tape) as feed:
+        connection = venue.await_connection(1)
+        tape.away = True
+        connection.send(frame(0), frame(1))
+        eventually(lambda: feed.intake.blocked)
+        assert feed.producer.depth() == 0
+        tape.away = False
+        feed.await_ids(0, 1)
+
+
 def test_what_is_missing_goes_to_the_keeper_with_its_cause(venue, tape):
     with Feed(venue, tape) as feed:
         venue.await_connection(1).send(frame(1), frame(3))
@@ -256,14 +294,17 @@ def test_a_tape_that_is_away_stops_the_reading_and_loses_nothing(venue, tape):
 
 def test_the_end_flushes_what_was_refused(venue, tape):
     with Feed(venue, tape, queue_max=5) as feed:
+        connection = venue.await_connection(1)
+        connection.send(frame(1))
+        feed.await_ids(1)
         tape.away = True
-        venue.await_connection(1).send(*map(frame, range(1, 21)))
+        connection.send(*map(frame, range(2, 22)))
         eventually(lambda: feed.intake.blocked)
         tape.away = False
         feed.stop()
         ids = feed.ids()
         assert ids == list(range(1, len(ids) + 1))
-        assert len(ids) >= 6
+        assert len(ids) >= 7
         assert tape.board(topics.HIGH_WATER).read_all()[BTC.key]["trade_id"] == ids[-1]
 
 
