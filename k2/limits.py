@@ -119,6 +119,9 @@ CONSUME_BATCH_RECORDS = 10_000
 SNAPSHOTS_KEPT_MAX = 120  # a commit rewrites the metadata of all of them
 COMMIT_RETRY_MIN_S = 0.2  # after a commit that did not reach the lake
 COMMIT_RETRY_MAX_S = 10.0
+FILE_ATTEMPTS_MAX = 6  # of one operation on a file of the lake
+FILE_RETRY_S = 0.01  # before its second try; doubled for each further one
+FILE_READ_WHOLE_BYTES = 8 * MIB  # a file up to this size is read at once
 CATALOG_BUSY_S = 30.0  # waiting for another process's transaction
 METADATA_VERSIONS_KEPT = 20  # metadata files of before, for readers that just looked them up
 MANIFESTS_TO_MERGE = 8  # of a size class; each class holds so many times the one below
@@ -240,6 +243,9 @@ BACKUP_PINS_MAX = 10  # when maintenance removes what was about to be copied
 STEADY_COPIES_MAX = 20  # of a database that is written meanwhile
 STEADY_PAUSE_S = 0.5
 
+assert 20 * FILE_RETRY_S * (2 ** (FILE_ATTEMPTS_MAX - 1) - 1) < DRAIN_S, (
+    "a commit of twenty operations that all fail but the last time ends within a drain"
+)
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX

@@ -26,10 +26,10 @@ class LakeWorld:
 
     def __init__(self, folder: Path, **settings):
         self.settings = Settings(data_dir=folder, **settings)
-        self.catalog = open_catalog(self.settings)
-        ensure_tables(self.catalog)
         # The library stamps some things by the machine's clock: this one starts a minute after it.
         self.clock = ManualClock((SystemClock().now_us() // 1000 + 60_000) * 1000)
+        self.catalog = open_catalog(self.settings, self.clock)
+        ensure_tables(self.catalog)
         self.snapshots = SnapshotReader(self.catalog)
 
     def committer(self, writer_id="w1", catalog=None, tape=TAPE):

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
@@ -30,19 +30,25 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from k2 import limits
+from k2.clock import Clock
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import Settings
 
 Catalog: TypeAlias = SqlCatalog
 
 CATALOG_NAME = "k2"
-_FILE_IO = "k2.lake.catalog.DurableFileIO"
+CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access to files
+_FILE_IO = "k2.lake.patient.PatientFileIO"
 _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors
 
 
-def open_catalog(settings: Settings) -> SqlCatalog:
+def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
     """The catalog that `settings` name; its tables and folders are made when absent.
+
+    Args:
+        settings: say which, and where its warehouse is.
+        clock: waits before an operation on a file is tried again.
 
     Raises:
         Invalid: BAD_SETTING for a kind of catalog that K2 does not speak.
@@ -52,6 +58,7 @@ def open_catalog(settings: Settings) -> SqlCatalog:
     uri = settings.catalog_uri
     if not uri.startswith(("sqlite:///", "postgresql")):
         raise Invalid(Reason.BAD_SETTING, f"no such catalog: {uri}; K2 speaks sqlite, postgresql")
+    files: dict[str, Any] = {"py-io-impl": _FILE_IO, CLOCK: clock}
     with reaching_lake():
         if uri.startswith("sqlite:///"):
             _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
@@ -64,7 +71,7 @@ def open_catalog(settings: Settings) -> SqlCatalog:
                         uri=uri,
                         warehouse=settings.warehouse,
                         schema_version="v1",
-                        **{"py-io-impl": _FILE_IO},
+                        **files,
                     )
                 )
             except SQLAlchemyError:  # two processes made the catalog's own tables at once

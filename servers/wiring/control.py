@@ -48,7 +48,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     board.start()
     expected = (PROCESS, *settings.feed.names, "lake", "query")
     heartbeats = Heartbeats(board, runtime.clock, expected)
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, runtime.clock)
     parts = ExitStack()
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
     requests = Board(settings.tape.bootstrap, topics.BACKFILLS)

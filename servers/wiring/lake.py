@@ -63,7 +63,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
         letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
         parts.enter_context(_refusal_told(runtime, heartbeats))
-        catalog = parts.enter_context(closing(open_catalog(settings)))
+        catalog = parts.enter_context(closing(open_catalog(settings, runtime.clock)))
         ensure_tables(catalog)
         tape = _tape(settings, runtime, catalog, admin, partitions, letters)
         if tape is None:

@@ -33,7 +33,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     task, older_than_us = _asked(argv)
     if not settings.lake.catalog_uri and not settings.data_dir.is_dir():
         raise Unavailable(Reason.LAKE_UNAVAILABLE, f"there is no lake in {settings.data_dir}")
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, runtime.clock)
     try:
         ensure_tables(catalog)
         maintainer = maintainer_of(settings, runtime, catalog)

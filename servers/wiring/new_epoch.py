@@ -78,7 +78,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     folder = settings.data_dir / "run"
     folder.mkdir(parents=True, exist_ok=True)
-    with holding(folder, runtime.clock), closing(open_catalog(settings)) as catalog:
+    with holding(folder, runtime.clock), closing(open_catalog(settings, runtime.clock)) as catalog:
         trades = newest(catalog, _TRADES)
         if trades is None or trades.epochs.ended:
             runtime.emit("result", **_nothing_to_do(trades))

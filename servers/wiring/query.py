@@ -120,7 +120,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     board.start()
     homes = Board(tape.bootstrap, topics.PARTITIONS)
     closing.callback(homes.close)
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, runtime.clock)
     closing.callback(catalog.close)
     placement = Placement(homes, facts.topic_id, tape.partitions_per_tier)
     snapshots = SnapshotReader(catalog)

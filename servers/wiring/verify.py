@@ -31,7 +31,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     letters = DeadLetterOffice(bootstrap)
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
     gaps = GapLog(bootstrap, schemas)
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, runtime.clock)
     try:
         facts = admin.facts(settings.tape.topic)
         snapshots = SnapshotReader(catalog)

@@ -184,7 +184,7 @@ def consume(settings):
 
 def write(settings):
     """The writer alone, files durable, no commit."""
-    table = ensure_tables(open_catalog(settings))
+    table = ensure_tables(open_catalog(settings, CLOCK))
     rows = 1_000_000
     columns = market(rows)
     began = CLOCK.monotonic_s()
@@ -212,7 +212,7 @@ def worker(settings):
     log.addHandler(assigned)
     log.setLevel(logging.INFO)
     runtime = Runtime(CLOCK, "b" * 32)
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, CLOCK)
     ensure_tables(catalog)
     found = {}
 

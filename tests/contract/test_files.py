@@ -3,13 +3,21 @@
 import pytest
 from pyarrow.fs import FileSelector, FileType
 
-from k2.lake.catalog import DurableFileIO, local_path, write_file
+from k2.clock import ManualClock
+from k2.lake.catalog import CLOCK, DurableFileIO, local_path, write_file
+from k2.lake.patient import PatientFileIO
 from tests.sim.store import Files, Store
 
+MAKERS = {
+    "durable": DurableFileIO,
+    "patient": lambda: PatientFileIO({CLOCK: ManualClock()}),
+    "simulated": lambda: Files(Store()),
+}
 
-@pytest.fixture(params=["real", "simulated"])
+
+@pytest.fixture(params=MAKERS)
 def files(request):
-    return DurableFileIO() if request.param == "real" else Files(Store())
+    return MAKERS[request.param]()
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ class Site:
             return admin.facts(self.tape.topic)
 
     def newest(self):
-        with closing(open_catalog(self.settings)) as catalog:
+        with closing(open_catalog(self.settings, SystemClock())) as catalog:
             return SnapshotReader(catalog).current()
 
     def write(self, rows):
@@ -128,7 +128,7 @@ class Site:
 
     def in_lake(self):
         """(symbol, trade id) of every row, sorted."""
-        with closing(open_catalog(self.settings)) as catalog:
+        with closing(open_catalog(self.settings, SystemClock())) as catalog:
             rows = catalog.load_table(TRADES).scan().to_arrow()
         found = zip(rows["symbol"].to_pylist(), rows["trade_id"].to_pylist(), strict=True)
         return sorted(found)
@@ -140,7 +140,7 @@ class Site:
         with ExitStack() as stack:
             admin = stack.enter_context(closing(TapeAdmin(tape.bootstrap)))
             board = stack.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
-            catalog = stack.enter_context(closing(open_catalog(self.settings)))
+            catalog = stack.enter_context(closing(open_catalog(self.settings, SystemClock())))
             placement = Placement(board, facts.topic_id, tape.partitions_per_tier)
             schemas = SchemaStore(tape.registry_url, self.settings.data_dir / "schemas")
             tail = Tail(
@@ -214,7 +214,7 @@ def overtaken(site, _):
 
 def truncated(site, _):
     """The broker has lost the last records that the lake went past."""
-    with closing(open_catalog(site.settings)) as catalog:
+    with closing(open_catalog(site.settings, SystemClock())) as catalog:
         identity = identity_of(site.facts(), site.newest().positions.epoch)
         writer = Committer(catalog=catalog, clock=SystemClock(), tape=identity, writer_id="w")
         positions, states, _ = writer.base()

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from confluent_kafka import Producer
 
+from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.ops import view_of
 from k2.lake.snapshot import SnapshotReader
@@ -51,7 +52,7 @@ class Site:
         self.home = {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
         board.close()
         self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 5})
-        self.catalog = open_catalog(self.settings)
+        self.catalog = open_catalog(self.settings, SystemClock())
         ensure_tables(self.catalog)
         self.snapshots = SnapshotReader(self.catalog)
         self.env = environment() | {

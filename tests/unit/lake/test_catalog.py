@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from k2.clock import SystemClock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.lake.catalog import (
     DurableFileIO,
@@ -136,14 +137,14 @@ def test_metadata_is_synced_before_the_catalog_names_it(lake, monkeypatch):
 
 def test_a_catalog_of_an_unknown_kind_is_refused(tmp_path):
     with pytest.raises(Invalid) as caught:
-        open_catalog(Settings(data_dir=tmp_path, lake={"catalog_uri": "mysql://x"}))
+        open_catalog(Settings(data_dir=tmp_path, lake={"catalog_uri": "mysql://x"}), SystemClock())
     assert caught.value.reason is Reason.BAD_SETTING
 
 
 def test_a_catalog_that_cannot_be_opened_is_unavailable(tmp_path):
     (tmp_path / "lake").write_text("a file where a folder should be")
     with pytest.raises(Unavailable) as caught:
-        open_catalog(Settings(data_dir=tmp_path))
+        open_catalog(Settings(data_dir=tmp_path), SystemClock())
     assert caught.value.reason is Reason.LAKE_UNAVAILABLE
 
 

@@ -3,6 +3,7 @@ import threading
 import pytest
 from pyiceberg.types import StringType
 
+from k2.clock import SystemClock
 from k2.errors import Data, Reason
 from k2.lake.catalog import open_catalog
 from k2.lake.tables import TRADES, assert_ours, ensure_tables, iceberg_schema
@@ -38,7 +39,7 @@ def test_processes_that_make_it_at_once_end_with_the_same_table(tmp_path):
 
     def make():
         try:
-            catalog = open_catalog(settings)
+            catalog = open_catalog(settings, SystemClock())
             found.append(str(ensure_tables(catalog).metadata.table_uuid))
             catalog.close()
         except Exception as error:  # noqa: BLE001 shown by the test

@@ -16,7 +16,7 @@ from tests.fakes.wire import reason_of, served
 
 def test_a_tape_that_is_away_is_said_to_be(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, SystemClock())
     runtime = Runtime(SystemClock(), "run")
     with (
         dead_letter_service(settings, runtime, catalog) as service,

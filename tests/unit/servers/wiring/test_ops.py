@@ -18,7 +18,7 @@ class NoLetters:
 def test_tables_are_made_and_a_tape_that_is_away_is_waited_for(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     runtime = Runtime(SystemClock(), "run")
-    catalog, admin = open_catalog(settings), TapeAdmin("127.0.0.1:1")
+    catalog, admin = open_catalog(settings, SystemClock()), TapeAdmin("127.0.0.1:1")
     ops = OpsTables(settings, runtime, catalog, admin, NoLetters())
     assert catalog.table_exists(GAPS)
     assert catalog.table_exists(DEAD_LETTERS)
