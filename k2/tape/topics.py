@@ -133,14 +133,17 @@ def topic_id(tape: TapeSettings) -> str:
 
 
 def layout(tape: TapeSettings) -> list[NewTopic]:
-    """Every topic of a tape, as it is made: bounded in records and in bytes."""
+    """Every topic of a tape, as it is made: bounded in records and in bytes.
+
+    The age of a record is the broker's word, so retention is right whatever the clock of its writer
+    says; by the writer's word, Kafka refuses records from more than an hour ahead.
+    """
     record_bytes = limits.RECORD_BYTES_MAX + limits.MESSAGE_OVERHEAD_BYTES_MAX
     trades = {
         "retention.ms": str(tape.retention_hours * _HOUR_MS),
         "retention.bytes": str(tape.retention_bytes_per_partition),
         "segment.bytes": str(min(128 * limits.MIB, tape.retention_bytes_per_partition)),
         "max.message.bytes": str(record_bytes),
-        "message.timestamp.type": "CreateTime",
     }
     compacted = {
         "cleanup.policy": "compact",
@@ -158,11 +161,12 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
         "retention.bytes": str(limits.GAPS_RETENTION_BYTES),
         "max.message.bytes": str(record_bytes),
     }
+    aged = {"message.timestamp.type": "LogAppendTime"}
     return [
-        NewTopic(tape.topic, partition_count(tape), config=trades),
-        *(NewTopic(name, 1, config=compacted) for name in _BOARDS),
-        NewTopic(DEAD_LETTERS, 1, config=dead),
-        NewTopic(GAPS, 1, config=gaps),
+        NewTopic(tape.topic, partition_count(tape), config=trades | aged),
+        *(NewTopic(name, 1, config=compacted | aged) for name in _BOARDS),
+        NewTopic(DEAD_LETTERS, 1, config=dead | aged),
+        NewTopic(GAPS, 1, config=gaps | aged),
     ]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from k2 import limits
@@ -60,3 +61,27 @@ def test_offsets_since_a_time(broker):
     stale = replace(facts, log_start=(7,) * 8, log_end=(7,) * 8)
     assert admin.bounds(stale) == facts
     admin.close()
+
+
+@pytest.mark.parametrize("skew_s", [-7200, 7200])
+def test_a_record_is_as_old_as_the_broker_says_not_as_its_writer_does(broker, skew_s):
+    """Kafka refuses a record from more than an hour ahead, and retention would go by its time."""
+    settings = TapeSettings(bootstrap=broker, topic="configured.c")
+    topics.deploy(settings, Registry())
+    admin, now_us = topics.TapeAdmin(broker), SystemClock().now_us()
+    theirs_ms, refused = now_us // 1000 + skew_s * 1000, []
+    producer = Producer({"bootstrap.servers": broker})
+    names = [each.topic for each in topics.layout(settings)]
+
+    def told(error, message):
+        refused.extend([message.topic()] if error else [])
+
+    for name in names:
+        producer.produce(name, b"x", b"skewed", 0, timestamp=theirs_ms, on_delivery=told)
+    assert producer.flush(10) == 0
+    producer.close()
+    assert refused == []
+    for name in names:
+        (end,) = admin.facts(name).log_end[:1]
+        assert admin.offsets_since(name, 1, now_us - 60_000_000) < (end,)
+        assert admin.offsets_since(name, 1, now_us + 60_000_000) == (end,)
