@@ -1,8 +1,10 @@
 """Heartbeats: what each process tells the others about itself, about once a second.
 
 A heart samples its process, computes pressures and level (`k2/degrade`) and puts one JSON document
-on the board under the process's name. Readers get `Beat` records and judge freshness themselves: a
-beat that is too old means a process that does not serve, whatever it last said.
+on the board under the process's name. Readers get `Beat` records and judge freshness themselves, by
+how long ago the beat came to them: clocks of two machines may differ, and when a process says it
+beat is only shown. A beat that came too long ago means a process that does not serve, whatever it
+last said.
 """
 
 from __future__ import annotations
@@ -81,6 +83,10 @@ def _disk_free_bytes(data_dir: Path) -> float | None:
 class FollowedNotices(Protocol):
     """The part of `k2.tape.board.Board` that a reader of heartbeats needs."""
 
+    def listen(self, told: Callable[[str], None]) -> None:
+        """Name the key of each value that comes from now on."""
+        ...
+
     def current(self) -> Mapping[str, Mapping[str, Any]]:
         """The newest value of each key."""
         ...
@@ -125,6 +131,7 @@ class Heart:
         self._sample = sample
         self._state = LevelState()
         self._last: dict[str, Any] = {}
+        self._beaten_s = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -137,6 +144,11 @@ class Heart:
     def last(self) -> dict[str, Any]:
         """The last beat by process, published or not; empty before the first."""
         return {self._process: self._last} if self._last else {}
+
+    @property
+    def beaten_s(self) -> dict[str, float]:
+        """When that was, monotonic seconds, by process."""
+        return {self._process: self._beaten_s} if self._last else {}
 
     def start(self) -> None:
         """Beat once now, then every `limits.HEARTBEAT_INTERVAL_S`."""
@@ -165,7 +177,7 @@ class Heart:
             "counters": dict(sample.counters),
             "at_us": self._clock.now_us(),
         }
-        self._last = beat
+        self._last, self._beaten_s = beat, self._clock.monotonic_s()
         try:
             self._board.put(self._process, beat)
         except K2Error as error:
@@ -218,19 +230,25 @@ class Beat:
     at_us: int
 
 
-def read_beats(notices: Mapping[str, Mapping[str, Any]], now_us: int) -> list[Beat]:
+def read_beats(
+    notices: Mapping[str, Mapping[str, Any]], heard_s: Mapping[str, float], now_s: float
+) -> list[Beat]:
     """The last heartbeat of each process, by name; a stale or unreadable one as LOST.
 
     Args:
         notices: what the board holds.
-        now_us: wall microseconds now.
+        heard_s: when each came to this reader, monotonic seconds; one that is not in it came
+            before the reader listened, and counts as stale.
+        now_s: monotonic seconds now.
     """
-    return [_read_beat(process, notices[process], now_us) for process in sorted(notices)]
+    fresh = {key for key, at_s in heard_s.items() if now_s - at_s <= limits.HEARTBEAT_STALE_S}
+    beats = [_read_beat(process, notices[process]) for process in sorted(notices)]
+    return [beat if beat.process in fresh else _lost(beat) for beat in beats]
 
 
-def _read_beat(process: str, notice: Mapping[str, Any], now_us: int) -> Beat:
+def _read_beat(process: str, notice: Mapping[str, Any]) -> Beat:
     try:
-        beat = Beat(
+        return Beat(
             process=process,
             pid=int(notice["pid"]),
             run_id=str(notice["run_id"]),
@@ -245,8 +263,6 @@ def _read_beat(process: str, notice: Mapping[str, Any], now_us: int) -> Beat:
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("heartbeat of %s is not readable", process)
         return _lost(Beat(process, 0, "", LOST, Level.NORMAL, {}, {}, {}, {}, 0))
-    stale = now_us - beat.at_us > limits.HEARTBEAT_STALE_S * 1e6
-    return _lost(beat) if stale else beat
 
 
 def _lost(beat: Beat) -> Beat:
@@ -271,7 +287,7 @@ class Heartbeats:
 
     Args:
         board: followed; usually `Board(bootstrap, topics.HEARTBEATS)`.
-        clock: to judge freshness.
+        clock: to judge freshness; only its monotonic time counts.
         expected: processes that are LOST while they have never been heard of.
         patience_s: so long after its own start nobody is LOST yet, only STARTING.
     """
@@ -288,6 +304,11 @@ class Heartbeats:
         self._expected = tuple(expected)
         self._own: Heart | None = None
         self._patient_until_s = clock.monotonic_s() + patience_s
+        self._heard_s: dict[str, float] = {}
+        board.listen(self._hear)
+
+    def _hear(self, process: str) -> None:
+        self._heard_s[process] = self._clock.monotonic_s()
 
     def include(self, own: Heart) -> None:
         """Know this process by its own heart, also while the board is away."""
@@ -300,10 +321,13 @@ class Heartbeats:
         start together, and each deserves the time in which a beat would have come.
         """
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
+        heard_s = dict(self._heard_s)
         if self._own is not None:
             notices |= self._own.last
-        beats = read_beats(notices, self._clock.now_us())
-        if self._clock.monotonic_s() >= self._patient_until_s:
+            heard_s |= self._own.beaten_s
+        now_s = self._clock.monotonic_s()
+        beats = read_beats(notices, heard_s, now_s)
+        if now_s >= self._patient_until_s:
             return beats
         return [_awaited(beat) if beat.state == LOST else beat for beat in beats]
 

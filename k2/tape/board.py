@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -42,6 +42,7 @@ class Board:
         self._changed = threading.Condition()
         self._producer: Producer | None = None
         self._follower: _Follower | None = None
+        self._listeners: list[Callable[[str], None]] = []
         self._closed = False
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
@@ -99,7 +100,7 @@ class Board:
         """Follow the topic from now to `close`; returns at once."""
         with self._changed:
             if self._follower is None and not self._closed:
-                self._follower = _Follower(self._bootstrap, self._topic)
+                self._follower = _Follower(self._bootstrap, self._topic, self._listeners)
                 self._follower.start()
 
     def current(self) -> dict[str, Document]:
@@ -118,6 +119,15 @@ class Board:
     def wait_change(self, version: int, timeout_s: float) -> int:
         """Wait until the version is above `version`, at most so long; returns the version."""
         return self._following().wait_change(version, timeout_s)
+
+    def listen(self, told: Callable[[str], None]) -> None:
+        """Name the key of each document that comes from now on while the topic is followed.
+
+        Args:
+            told: is not told what was there before following began. Called in the follower's
+                thread: be quick, raise nothing.
+        """
+        self._listeners.append(told)
 
     def close(self, drain_s: float = limits.DRAIN_S) -> None:
         """Send what was put, for at most so long; stop following."""
@@ -156,8 +166,11 @@ class Board:
 class _Follower:
     """Reads a board in a thread of its own, for as long as it is not closed."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, listeners: Sequence[Callable[[str], None]]
+    ) -> None:
         self._consumer = reader_of(bootstrap, topic)
+        self._listeners = listeners
         self._changed = threading.Condition()
         self._documents: dict[str, Document] = {}
         self._version = 0
@@ -208,6 +221,9 @@ class _Follower:
                 apply(self._documents, *record)
                 self._version += 1
                 self._changed.notify_all()
+            if self._caught_up.is_set():
+                for told in self._listeners:
+                    told(record[0])
 
 
 def reader_of(bootstrap: str, topic: str, start: int = _OFFSET_BEGINNING) -> Consumer:

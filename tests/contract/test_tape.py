@@ -382,6 +382,17 @@ def test_a_board_is_followed(tape, key):
     assert follower.current()[key] == {"id": 2}
 
 
+def test_a_follower_hears_of_what_comes_and_not_of_what_was_there(tape, key):
+    writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
+    writer.put(f"{key}-before", {"id": 1}, wait_s=10)
+    heard = []
+    follower.listen(heard.append)
+    assert f"{key}-before" in follower.current()
+    writer.put(key, {"id": 2}, wait_s=10)
+    eventually(lambda: key in heard)
+    assert f"{key}-before" not in heard
+
+
 def test_waiting_for_a_change_ends_when_there_is_none(tape, key):
     board = tape.board(topics.PARTITIONS)
     board.current()

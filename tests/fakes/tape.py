@@ -50,6 +50,7 @@ class FakeTape:
         self.topic_id = "1"
         self.logs = [Log() for _ in range(partitions)]
         self.boards = {}
+        self.listeners = {}
         self.letters = []
         self.gaps = []
         self.groups = {}
@@ -291,6 +292,7 @@ class FakeBoard:
     def __init__(self, tape, topic):
         self._tape = tape
         self._log = tape.boards.setdefault(topic, [])
+        self._listeners = tape.listeners.setdefault(topic, [])
 
     def put(self, key, value, wait_s=None):
         if wait_s is not None:
@@ -298,6 +300,11 @@ class FakeBoard:
         with self._tape.changed:
             self._log.append((key, value))
             self._tape.changed.notify_all()
+        for told in self._listeners:
+            told(key)
+
+    def listen(self, told):
+        self._listeners.append(told)
 
     def read_log(self):
         self._tape.ask()

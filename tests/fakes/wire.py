@@ -16,10 +16,11 @@ LISTEN = "127.0.0.1:0"
 
 
 class MemoryBoard:
-    """A board that is a dictionary."""
+    """A board that is a dictionary; what it begins with comes when somebody listens."""
 
     def __init__(self, notices=None):
         self._notices = dict(notices or {})
+        self._listeners = []
         self._changed = threading.Condition()
         self._version = 0
 
@@ -28,6 +29,13 @@ class MemoryBoard:
             self._notices[key] = value
             self._version += 1
             self._changed.notify_all()
+        for told in self._listeners:
+            told(key)
+
+    def listen(self, told):
+        self._listeners.append(told)
+        for key in self._notices:
+            told(key)
 
     def current(self):
         with self._changed:
@@ -43,7 +51,7 @@ class MemoryBoard:
             return self._version
 
 
-def beat(process="lake", at_us=None, **more):
+def beat(process="lake", **more):
     """A heartbeat as it stands on the board."""
     return {
         "process": process,
@@ -55,7 +63,7 @@ def beat(process="lake", at_us=None, **more):
         "pressures": {"rss_bytes": 0.0},
         "addresses": {"grpc": "127.0.0.1:1"},
         "counters": {},
-        "at_us": SystemClock().now_us() if at_us is None else at_us,
+        "at_us": SystemClock().now_us(),
     } | more
 
 

@@ -12,7 +12,6 @@ from itertools import count
 import pytest
 
 from k2 import settings as k2_settings
-from k2.clock import SystemClock
 from k2.feed.recording import read_frames
 from k2.settings import TapeSettings
 from k2.tape import topics
@@ -152,7 +151,8 @@ def test_the_heart_says_how_well_it_hears(world):
     connection.send(frame(10), frame(12), frame(10), "{", '{"e":"kline"}')
 
     def beat():
-        beats = read_beats(world.read(topics.HEARTBEATS), SystemClock().now_us())
+        notices = world.read(topics.HEARTBEATS)
+        beats = read_beats(notices, dict.fromkeys(notices, 0.0), 0.0)
         (feed,) = [each for each in beats if each.process == "feed"]
         assert feed.counters.get("frames") == 5
         assert feed.counters["symbols"]["BTCUSDT"]["acknowledged_trade_id"] == 12

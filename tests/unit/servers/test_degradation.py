@@ -5,7 +5,8 @@ import threading
 import grpc
 import pytest
 
-from k2.clock import SystemClock
+from k2 import limits
+from k2.clock import ManualClock, SystemClock
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from servers import degradation
@@ -25,11 +26,14 @@ def draining():
 
 
 @pytest.fixture
-def stub(board, draining):
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def stub(board, draining, clock):
     service = DegradationService(
-        heartbeats=Heartbeats(
-            board, SystemClock(), expected=("feed", "lake", "query"), patience_s=0
-        ),
+        heartbeats=Heartbeats(board, clock, expected=("feed", "lake", "query"), patience_s=0),
         clock=SystemClock(),
         draining=draining,
     )
@@ -58,9 +62,9 @@ def test_a_process_never_heard_of_is_lost_and_its_signals_high(stub):
     assert found.level == pb.DEGRADATION_LEVEL_AGGRESSIVE
 
 
-def test_a_stale_process_is_lost(stub, board):
+def test_a_stale_process_is_lost(stub, board, clock):
+    clock.advance(limits.HEARTBEAT_STALE_S + 1)
     board.put("feed", beat("feed"))
-    board.put("lake", beat("lake", at_us=1))
     lake = stub.GetDegradation(pb.GetDegradationRequest()).degradation.processes[1]
     assert (lake.process, lake.state, lake.pressures[0].pressure) == ("lake", "LOST", 0.9)
 

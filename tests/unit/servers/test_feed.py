@@ -5,7 +5,8 @@ import threading
 import grpc
 import pytest
 
-from k2.clock import SystemClock
+from k2 import limits
+from k2.clock import ManualClock, SystemClock
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.tape import topics
@@ -42,10 +43,15 @@ def tape():
 
 
 @pytest.fixture
-def stub(board, tape):
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def stub(board, tape, clock):
     draining = threading.Event()
     service = FeedService(
-        heartbeats=Heartbeats(board, SystemClock(), patience_s=0),
+        heartbeats=Heartbeats(board, clock, patience_s=0),
         gaps=GapView(tape.gap_log()),
         desk=BackfillDesk(tape.board(topics.BACKFILLS), SystemClock()),
         draining=draining,
@@ -68,8 +74,8 @@ def test_feeds_are_listed_with_what_they_count(stub):
     assert not found.symbols[1].HasField("acknowledged_trade_id")
 
 
-def test_a_feed_not_heard_of_is_not_connected(stub, board):
-    board.put("feed", beat("feed", at_us=1, counters=COUNTERS))
+def test_a_feed_not_heard_of_is_not_connected(stub, clock):
+    clock.advance(limits.HEARTBEAT_STALE_S + 1)
     (found,) = stub.ListFeeds(pb.ListFeedsRequest()).feeds
     assert (found.state, found.connected) == ("LOST", False)
 

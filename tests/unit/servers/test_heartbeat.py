@@ -2,11 +2,14 @@
 
 import threading
 
+import pytest
+
 from k2 import limits
 from k2.clock import ManualClock
 from k2.degrade.level import Level
 from k2.degrade.signals import UNREADABLE, Signal
 from k2.errors import Reason, Unavailable
+from k2.tape import topics
 from servers.heartbeat import (
     DRAINING,
     LOST,
@@ -17,6 +20,7 @@ from servers.heartbeat import (
     process_signals,
     read_beats,
 )
+from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat
 
 
@@ -48,7 +52,7 @@ def test_a_beat_carries_level_pressures_addresses_and_counters():
     for _ in range(4):
         made.beat()
         clock.advance(1)
-    (beat,) = read_beats(board, clock.now_us())
+    (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
     assert (beat.process, beat.run_id, beat.state) == ("lake", "r1", "SERVING")
     assert beat.level is Level.CIRCUIT_BREAK is made.level
     assert beat.pressures == {"commit_latency_s": 1.0}
@@ -56,11 +60,15 @@ def test_a_beat_carries_level_pressures_addresses_and_counters():
     assert beat.counters == {"commits": 3}
 
 
-def test_a_stale_beat_is_a_lost_process_under_high_pressure():
+def test_a_beat_that_came_too_long_ago_is_a_lost_process_under_high_pressure():
     board, clock = Notices(), ManualClock()
-    heart(board, clock, lambda: Sample({Signal.RSS_BYTES: 1.0})).beat()
-    clock.advance(limits.HEARTBEAT_STALE_S + 0.1)
-    (beat,) = read_beats(board, clock.now_us())
+    made = heart(board, clock, lambda: Sample({Signal.RSS_BYTES: 1.0}))
+    made.beat()
+    clock.advance(limits.HEARTBEAT_STALE_S)
+    (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
+    assert beat.state == "SERVING"
+    clock.advance(0.1)
+    (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
     assert beat.state == LOST
     assert beat.pressures == {"rss_bytes": UNREADABLE}
     assert beat.signals == {"rss_bytes": None}
@@ -68,8 +76,23 @@ def test_a_stale_beat_is_a_lost_process_under_high_pressure():
 
 
 def test_an_unreadable_beat_is_a_lost_process():
-    (beat,) = read_beats({"feed": {"pid": "x"}}, 0)
+    (beat,) = read_beats({"feed": {"pid": "x"}}, {"feed": 0.0}, 0.0)
     assert (beat.process, beat.state, beat.pressures) == ("feed", LOST, {"heartbeat": UNREADABLE})
+
+
+@pytest.mark.parametrize("skew_s", [-3600, 3600])
+def test_a_process_whose_clock_is_an_hour_off_is_heard_and_missed_like_any_other(skew_s):
+    mine, theirs = ManualClock(), ManualClock()
+    theirs.advance(skew_s)
+    board = MemoryBoard()
+    seen, other = Heartbeats(board, mine, patience_s=0), heart(board, theirs, Sample)
+    for _ in range(3):
+        other.beat()
+        assert [each.state for each in seen.beats()] == ["SERVING"]
+        mine.advance(limits.HEARTBEAT_STALE_S)
+        theirs.advance(limits.HEARTBEAT_STALE_S)
+    mine.advance(0.1)
+    assert [each.state for each in seen.beats()] == [LOST]
 
 
 def test_a_sample_that_fails_is_high_pressure_not_a_dead_heart():
@@ -109,12 +132,11 @@ def test_it_beats_on_its_own_and_says_when_it_drains():
 
 
 def test_a_process_knows_itself_while_the_board_is_away():
-    class Away(Notices):
-        def current(self):
-            return {}
+    class Away(MemoryBoard):
+        def put(self, key, value, wait_s=None):
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "no broker")
 
     board, clock = Away(), ManualClock()
-    board.broken = True
     seen = Heartbeats(board, clock, expected=("feed", "lake"), patience_s=0)
     own = heart(board, clock, Sample)
     seen.include(own)
@@ -128,7 +150,8 @@ def test_a_process_knows_itself_while_the_board_is_away():
 
 
 def test_a_new_reader_gives_each_process_the_time_to_be_heard():
-    board, clock = MemoryBoard({"lake": beat(at_us=1)}), ManualClock()
+    board, clock = FakeTape().board(topics.HEARTBEATS), ManualClock()
+    board.put("lake", beat())  # of a run before
     seen = Heartbeats(board, clock, expected=("feed",), patience_s=5.0)
     assert {each.process: each.state for each in seen.beats()} == {
         "feed": "STARTING",
