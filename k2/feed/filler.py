@@ -9,6 +9,7 @@ failure, for ever. There is no other state: a feed that is killed reads the ledg
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from k2 import limits
@@ -48,8 +49,8 @@ class Filler:
         budget: of requests to the venue; the history charges it.
         sender: puts trades on the tape; its instruments are filled.
         clock: time.
-        absent_s: how long an id must have been missing before the venue's word that it has it not
-            is believed.
+        absent_s: for how long this feed must have known that an id is missing before the venue's
+            word that it has it not is believed.
     """
 
     def __init__(
@@ -149,15 +150,16 @@ class Filler:
         wanted = frozenset(page.wanted_ids)
         trades = [trade for trade in answer.trades if trade.trade_id in wanted]
         landed = self._sender.send(trades)
-        now_us = self._clock.now_us()
-        self._settle(_landed(page, landed, now_us))
+        self._settle(_landed(page, landed, self._clock.now_us()))
         here = frozenset(trade.trade_id for trade in trades)
-        patient_since_us = now_us - int(self._absent_s * 1e6)
-        verdict = judge(page, here, answer.malformed, newest_id, patient_since_us)
+        now_s = self._clock.monotonic_s()
+        is_young = partial(
+            self._keeper.opened.holds, page.instrument, since_s=now_s - self._absent_s
+        )
+        verdict = judge(page, here, answer.malformed, newest_id, is_young)
         self._settle(verdict.unfillable)
         turn = self._turns[page.instrument]
         turn.failures = 0
-        now_s = self._clock.monotonic_s()
         if not self._keeper.ledger.open(page.instrument):
             turn.not_before_s = now_s + limits.BACKFILL_GATHER_S
         until_s = now_s + self._absent_s / 2

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid
+from k2.feed.lately import Lately
 from k2.feed.line import Line
 from k2.feed.missing import Run
 from k2.feed.request import FillRequest, read_request
@@ -64,14 +65,16 @@ class Keeper:
         log: of gaps.
         requests: what people asked to fetch.
         feed: names this feed in events.
-        clock: wall time of events.
+        clock: wall time of events; monotonic time of reading them.
 
     Attributes:
         ledger: as far as it was read; of the thread that calls `record`.
+        opened: what was read to be missing, and when; of the same thread.
     """
 
     def __init__(self, *, log: GapLog, requests: Requests, feed: str, clock: Clock) -> None:
         self.ledger = Ledger()
+        self.opened = Lately()
         self._log = log
         self._requests = requests
         self._feed = feed
@@ -137,6 +140,9 @@ class Keeper:
         """Read the ledger to its present end."""
         for event in self._log.advance():
             self.ledger.apply(event)
+            if event.state is GapState.OPEN:
+                now_s = self._clock.monotonic_s()
+                self.opened.hear(event.instrument, event.first_id, event.last_id, now_s)
 
     def _opened(self, found: _Found) -> GapEvent:
         run = found.run

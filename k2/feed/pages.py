@@ -5,12 +5,12 @@ so that many small gaps are filled by one request, and what people ask for most,
 is whole again before an outage of hours is. Venues keep their past by id; age does not hurry us.
 
 An id that a venue does not have is *absent*. It is believed only when the id has been missing for a
-while (`limits.FEED_ABSENT_S`): a venue's REST may be behind its own stream.
+while (`lately.py`): a venue's REST may be behind its own stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def judge(
     here: Collection[int],
     malformed: Mapping[int, Malformed],
     newest_id: int | None,
-    patient_since_us: int,
+    is_young: Callable[[int, int], bool],
 ) -> Verdict:
     """Judge the wanted ids that an answer does not give as trades.
 
@@ -99,14 +99,14 @@ def judge(
         here: ids that it gives as trades.
         malformed: ids that it gives as something else.
         newest_id: the highest id the venue is known to have; None: it has none.
-        patient_since_us: what was detected after this may still come.
+        is_young: whether any of a run of ids, first and last, may still come.
     """
     settled: list[GapEvent] = []
     deferred: list[IdRun] = []
     for gap in page.wanted:
         ids = [each for each in range(gap.first_id, gap.last_id + 1) if each not in here]
         for reason, run in _by_reason(ids, malformed, newest_id):
-            if gap.detected_us > patient_since_us:
+            if is_young(*run):
                 deferred.append(run)
                 continue
             settled.append(unfillable(cut(gap, *run), reason))

@@ -1,6 +1,9 @@
 import itertools
 
+import pytest
+
 from k2 import limits
+from k2.clock import ManualClock
 from k2.errors import Reason, Unavailable
 from k2.feed.history import Busy
 from k2.feed.source import Malformed
@@ -243,3 +246,31 @@ def test_a_stream_that_loses_all_the_time_costs_few_requests():
     assert len(asked_s) <= 40 / limits.BACKFILL_GATHER_S + 1
     lost = set(range(4, reached - 200, 5))
     assert lost <= set(world.ids())
+
+
+@pytest.mark.parametrize("skew_s", [-3600, 3600])
+def test_a_gap_that_another_clock_wrote_down_is_waited_for_just_as_long(skew_s):
+    other = FillWorld({BTC: []}, clock=ManualClock())
+    world = FillWorld({BTC: [*range(1, 12), 14]}, other.tape)
+    other.clock.advance(world.clock.monotonic_s() - other.clock.monotonic_s() + skew_s)
+    other.hear(10, 14)
+    other.find()
+    other.keeper.record(other.sender.instruments)
+    world.turn()
+    assert world.gaps() == [(11, 11, "FILLED"), (12, 13, "OPEN")]
+    known_s = world.clock.monotonic_s()
+    world.turns()
+    assert world.gaps()[1] == (12, 13, "UNFILLABLE")
+    assert ABSENT_S <= world.clock.monotonic_s() - known_s < 2 * ABSENT_S
+
+
+def test_a_feed_that_starts_again_waits_before_it_believes_an_absence():
+    world = FillWorld({BTC: [1, 5]})
+    world.hear(1, 5)
+    world.find()
+    world.turn()
+    again = world.again()
+    again.turn()
+    assert again.gaps() == [(2, 4, "OPEN")]
+    again.turns()
+    assert again.gaps() == [(2, 4, "UNFILLABLE")]

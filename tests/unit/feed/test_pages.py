@@ -7,8 +7,12 @@ from k2.market.instrument import Instrument
 BTC = Instrument("BINANCE", "BTCUSDT")
 
 
-def gap(first, last, at=0):
-    return GapEvent(BTC, first, last, at, Cause.SEQUENCE, GapState.OPEN, at, "feed")
+def gap(first, last):
+    return GapEvent(BTC, first, last, 0, Cause.SEQUENCE, GapState.OPEN, 0, "feed")
+
+
+def never(first, last):
+    return False
 
 
 def spans(gaps):
@@ -41,8 +45,8 @@ def test_a_run_cuts_a_gap():
 
 
 def test_what_is_absent_is_settled_once_it_was_waited_for():
-    page = newest_page([gap(1, 4, at=10), gap(6, 9, at=30)], [], 100)
-    verdict = judge(page, {1, 4, 6}, {}, 8, 20)
+    page = newest_page([gap(1, 4), gap(6, 9)], [], 100)
+    verdict = judge(page, {1, 4, 6}, {}, 8, lambda first, last: first >= 6)
     assert spans(verdict.unfillable) == [(2, 3)]
     assert verdict.unfillable[0].state is GapState.UNFILLABLE
     assert verdict.deferred == ((7, 8), (9, 9))
@@ -51,14 +55,14 @@ def test_what_is_absent_is_settled_once_it_was_waited_for():
 def test_each_absence_says_why():
     malformed = {3: Malformed(Fault.BAD_VALUE, "price x")}
     page = newest_page([gap(1, 6)], [], 100)
-    verdict = judge(page, {1}, malformed, 4, 0)
+    verdict = judge(page, {1}, malformed, 4, never)
     assert [(each.first_id, each.last_id, each.reason) for each in verdict.unfillable] == [
         (2, 2, "the venue does not have it"),
         (3, 3, "the venue's answer cannot be stored: price x"),
         (4, 4, "the venue does not have it"),
         (5, 6, "the venue has not printed it: its newest id is 4"),
     ]
-    assert judge(page, {1}, {}, None, 0).unfillable[0].reason.endswith("its newest id is none")
+    assert judge(page, {1}, {}, None, never).unfillable[0].reason.endswith("its newest id is none")
 
 
 def test_ids_as_runs():
