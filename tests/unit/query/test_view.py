@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from k2.clock import ManualClock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, TimeRange
@@ -579,3 +580,38 @@ def test_the_maintainer_publishes_new_snapshots_by_itself(tmp_path, monkeypatch)
     eventually(lambda: plan(stack, symbols=BTC).snapshot_id == 1)
     stack.view.close()
     stack.executor.close()
+
+
+@pytest.mark.parametrize("skew_s", [-3600, 3600])
+def test_clocks_that_are_an_hour_off_change_no_answer(tmp_path, skew_s):
+    """A server's is off by so much, the feed's by as much in the other direction."""
+    off = ManualClock(NOW_US + skew_s * 1_000_000)
+    with (
+        QueryStack(tmp_path) as right,
+        QueryStack(tmp_path, clock=off, tape=right.tape, snapshots=right.snapshots) as wrong,
+    ):
+        for ids in (range(10), range(8, 20), range(15, 25), range(27, 30)):
+            right.commit()
+            stamped_us = NOW_US - skew_s * 1_000_000
+            right.send("BTCUSDT", ids, receive_time_us=stamped_us)
+        as_of = {"consistency": Consistency.AS_OF}
+        for server in (right, wrong):
+            server.view.maintain()
+        token = plan(right, symbols=BTC).provenance.token
+        right.send("BTCUSDT", [30])
+        for fields in (
+            {},
+            {"consistency": Consistency.COMMITTED},
+            as_of | {"as_of_time_us": NOW_US + 3_500_000},
+            as_of | {"as_of_token": token},
+            {"range": TimeRange(NOW_US + 12_000, NOW_US + 28_000)},
+        ):
+            mine, of_right = right.ask(symbols=BTC, **fields)
+            theirs, of_wrong = wrong.ask(symbols=BTC, **fields)
+            assert theirs == mine
+            assert len(mine)
+            told = [one.opened.provenance for one in (of_right, of_wrong)]
+            assert told[1].planned_at_us - told[0].planned_at_us == skew_s * 1_000_000
+            assert replace(told[1], planned_at_us=0) == replace(told[0], planned_at_us=0)
+        assert right.ids(symbols=BTC) == [*range(25), *range(27, 31)]
+        assert told[0].completeness is Completeness.GAPS
