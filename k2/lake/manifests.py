@@ -86,10 +86,11 @@ def replaced(
         assert not added, "files without rows of others would double rows"
         return Listed(kept)
     rewritten = [one for one in kept if one.manifest_path in touched]
+    entries = [*_entries(table, rewritten)]  # a writer hides what is raised before its first entry
     gone = []
     with _writer(table, snapshot_id, "replaced") as writer:
         _add(writer, added, snapshot_id)
-        for entry in _entries(table, rewritten):
+        for entry in entries:
             if entry.data_file.file_path in removed:
                 writer.delete(entry)
                 gone.append(entry.data_file)

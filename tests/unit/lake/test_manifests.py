@@ -47,6 +47,13 @@ def test_what_is_no_longer_there_cannot_be_removed(lake, four):
         replaced(lake.table, [], frozenset(["nosuch"]), frozenset([four[0].manifest_path]), 7)
 
 
+def test_a_manifest_that_cannot_be_read_is_said_by_that_name(lake, four):
+    (file,) = files_of(lake, four[0])
+    lake.table.io.delete(four[0].manifest_path)
+    with pytest.raises(FileNotFoundError):  # and not by what a writer says that wrote nothing
+        replaced(lake.table, [], frozenset([file.file_path]), frozenset([four[0].manifest_path]), 7)
+
+
 def test_a_manifest_that_names_nothing_any_more_is_left_out(lake, four):
     table = lake.table
     change = Replacement(
