@@ -13,6 +13,9 @@ by retention) is refused by name. The way out is a person's decision, in two com
 Where the tape is the same, only with a beginning that retention removed, the new epoch goes on
 where the lake stands; in all other cases it begins with the oldest record there is. Reading a
 record once more than needed costs time, never a row.
+
+An empty lake takes any tape. Where retention has removed the tape's beginning by then, its first
+commit has no rows either: it says where the first epoch begins.
 """
 
 from __future__ import annotations
@@ -107,8 +110,8 @@ def end_epoch(
         Unavailable: LAKE_UNAVAILABLE.
     """
 
-    def ended(_table: Table, head: LakeSnapshot, _name: str) -> Carried | None:
-        if head.epochs.ended:
+    def ended(_table: Table, head: LakeSnapshot | None, _name: str) -> Carried | None:
+        if head is None or head.epochs.ended:
             return None
         if len(head.epochs.past) >= limits.EPOCHS_MAX:
             raise Invalid(
@@ -146,26 +149,20 @@ def begin_epoch(
         Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
     """
 
-    def beginning(table: Table, head: LakeSnapshot, name: str) -> Carried | None:
-        if not head.epochs.ended:
+    def beginning(table: Table, head: LakeSnapshot | None, name: str) -> Carried | None:
+        if head is not None and not head.epochs.ended:
             return None
         facts = tape.facts()
-        with reaching_lake():
-            before = read_states(table.io, head)
-        states = carried_over(before, tape.home, facts.partitions)
-        tape.tell(states)
-        start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
+        if head is None and not any(facts.log_start):
+            return None  # a lake without a commit stands there already
+        states = _left_behind(table, head, tape, facts)
+        start, epochs = _next(head, facts)
         path = write_state(table, states, name)
         return Carried(
             positions=start,
             counters={},
             state_path=path,
-            epochs=Epochs(
-                past=(*head.epochs.past, head.positions),
-                past_topics=(*head.epochs.past_topics, head.topic_id),
-                start=start,
-                start_state=path,
-            ),
+            epochs=replace(epochs, start=start, start_state=path),
             topic=facts.topic,
             topic_id=facts.topic_id,
             cluster_id=facts.cluster_id,
@@ -178,6 +175,29 @@ def begin_epoch(
         return Begun(0)
     assert_fits(head, tape.facts(), head.positions.epoch, tape.marks)
     return Begun(head.positions.epoch, head.commit_id == commit_id)
+
+
+def _left_behind(
+    table: Table, head: LakeSnapshot | None, tape: TapeThere, facts: TapeFacts
+) -> States:
+    """What the epoch that ended has seen, told and carried over; nothing where there was none."""
+    if head is None:
+        return {}
+    with reaching_lake():
+        before = read_states(table.io, head)
+    states = carried_over(before, tape.home, facts.partitions)
+    tape.tell(states)
+    return states
+
+
+def _next(head: LakeSnapshot | None, facts: TapeFacts) -> tuple[OffsetVector, Epochs]:
+    """Where the next epoch begins, and which were before it."""
+    if head is None:
+        return OffsetVector(0, facts.log_start), Epochs()
+    past = (*head.epochs.past, head.positions)
+    topics = (*head.epochs.past_topics, head.topic_id)
+    start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
+    return start, Epochs(past=past, past_topics=topics)
 
 
 def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
@@ -242,7 +262,7 @@ class _Table:
     store: Store
 
     def commit(
-        self, commit_id: str, make: Callable[[Table, LakeSnapshot, str], Carried | None]
+        self, commit_id: str, make: Callable[[Table, LakeSnapshot | None, str], Carried | None]
     ) -> LakeSnapshot | None:
         """Commit the facts made from the head, unless there is nothing to say; the head then."""
         for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
@@ -250,7 +270,7 @@ class _Table:
                 table = self.catalog.load_table(self.store.identifier)
             self.store.check(table)
             head = current_of(table.metadata)
-            facts = make(table, head, f"{commit_id}-{attempt}") if head else None
+            facts = make(table, head, f"{commit_id}-{attempt}")
             if facts is None:
                 return head
             try:

@@ -89,6 +89,17 @@ def test_an_empty_lake_has_nothing_to_end_and_takes_any_tape(world):
     assert begun(world) == Begun(0)
 
 
+def test_an_empty_lake_begins_where_retention_has_left_the_tape(world):
+    partition = world.put(1, 2, 3)
+    world.tape.remove_before(partition, 2)
+    assert begun(world, "begin") == Begun(0, adopted=True)
+    assert begun(world) == Begun(0)
+    assert world.snapshots.current().first_positions[partition] == 2
+    pumped(world)
+    assert world.ids() == [3]
+    assert world.verified()["ok"]
+
+
 def test_an_epoch_that_lasts_goes_on(world):
     world.put(1)
     pumped(world)
