@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.tables import ensure_tables
 from k2.lake.timely import Letters, Overruled, as_judged_then
@@ -170,7 +171,7 @@ def test_a_letter_of_another_fault_or_place_is_never_overruled(world):
 
 def test_a_lake_that_is_not_there_overrules_nothing(tmp_path):
     settings = Settings(data_dir=tmp_path)
-    catalog = open_catalog(settings)
+    catalog = open_catalog(settings, SystemClock())
     told = [letter(0, 0, Fault.UNKNOWN_SCHEMA)]
     assert Overruled(catalog).among(told) == frozenset()
     ensure_tables(catalog)
