@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
 from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import Table
 
@@ -198,6 +199,7 @@ class Maintainer:
         """Steps 2 and 3; whether it was committed."""
         since = table.metadata.current_snapshot_id or 0
         written = rewrite(table, group, self._replacer.name())
+        pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
         if written is None:  # two of its files are more than a pass may hold
             self._too_large |= {one.location for one in group[:2]}
             return False
