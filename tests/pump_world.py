@@ -45,6 +45,19 @@ def message(trade_id, symbol="BTCUSDT", *, at=NOW_US, price=100, vendor=None):
     return encode_trade(trade, SCHEMA_ID)
 
 
+def pumped(world, writer_id="w1"):
+    """All that is on the tape is committed; the writer."""
+    pump = world.pump(writer_id)
+    pump.step()
+    pump.commit()
+    return pump
+
+
+def kinds(report):
+    """What a verification found: kind, count and first offsets of each problem."""
+    return {(one["kind"], one["count"], one["offsets"]) for one in report["problems"]}
+
+
 class PumpWorld(LakeWorld):
     """The lake, the tape, and whoever pumps from one to the other."""
 

@@ -159,10 +159,13 @@ class QueryStack:
             self.folder, clock=self.clock, tape=self.tape, snapshots=self.snapshots, **tail
         )
 
+    def plan(self, **fields):
+        """A question, planned."""
+        return self.view.plan(TradesRequest(**fields))
+
     def ask(self, **fields):
         """Plan, open and read to the end; the rows as a table, and the answer."""
-        planned = self.view.plan(TradesRequest(**fields))
-        return self.read(planned)
+        return self.read(self.plan(**fields))
 
     def read(self, planned):
         """Open and read what was planned."""

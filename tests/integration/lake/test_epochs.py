@@ -5,176 +5,25 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, closing, contextmanager
-from itertools import count
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, PartitionBatch
 from k2.lake.intake import identity_of
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import TRADES
-from k2.market.events import Label, Trade
-from k2.market.gaps import Cause, GapState
-from k2.market.instrument import Instrument
 from k2.market.offsets import ReadToken
-from k2.query.execute import Executor
-from k2.query.request import Consistency, TradesRequest
-from k2.query.sides import LakeSide
-from k2.query.view import QueryView
-from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import Decoder, encode_trade
-from k2.tape.consumer import TapeReader
-from k2.tape.gap_log import GapLog
-from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
-from k2.tape.tail import Tail
-from k2.tape.topics import TapeAdmin
+from k2.query.request import Consistency
 from servers.local import broker as kafka
 from servers.local.process import Child
 from tests.conftest import free_ports, run
 from tests.eventually import eventually
-from tests.integration.servers.wire import deployed, environment, running
-from tests.trades import NOW_US
-
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
-_numbers = count()
+from tests.integration.lake.epoch_site import SYMBOLS, Site
+from tests.integration.servers.wire import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-class Site:
-    """A topic, a lake, and what happens to them."""
-
-    def __init__(self, folder, broker, registry):
-        topic = f"lake.epochs.{next(_numbers)}"
-        self.settings, self.schema_id = deployed(broker, registry, folder, topic)
-
-    @property
-    def tape(self):
-        return self.settings.tape
-
-    def move(self, **changes):
-        """Other settings of the tape."""
-        tape = self.tape.model_copy(update=changes)
-        self.settings = self.settings.model_copy(update={"tape": tape})
-
-    def deploy(self):
-        schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
-        self.schema_id = topics.deploy(self.tape, schemas)
-
-    def homes(self):
-        with closing(Board(self.tape.bootstrap, topics.PARTITIONS)) as board:
-            placement = Placement(board, topics.topic_id(self.tape), self.tape.partitions_per_tier)
-            return {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
-
-    def put(self, ids, homes=None, patience_s=30):
-        """Trades of every symbol, acknowledged when this returns."""
-        homes = homes or self.homes()
-        with closing(Producer({"bootstrap.servers": self.tape.bootstrap})) as producer:
-            for number in ids:
-                for symbol in SYMBOLS:
-                    label = Label("BINANCE", symbol, symbol[:-4], "USDT", "crypto", "simulated")
-                    at = NOW_US + number * 1000
-                    trade = Trade(label, number, at, at + 500, 100 + number, 7, number & 1, {})
-                    message = encode_trade(trade, self.schema_id)
-                    producer.produce(self.tape.topic, message, symbol, homes[symbol])
-            assert producer.flush(patience_s) == 0
-
-    def promise(self, number):
-        """Publish, as a feed does, that every symbol is acknowledged up to this id."""
-        with closing(Board(self.tape.bootstrap, topics.HIGH_WATER)) as board:
-            for symbol in SYMBOLS:
-                board.put(f"BINANCE:{symbol}", {"trade_id": number}, wait_s=10)
-
-    def lost(self):
-        """Symbols and ids that the ledger says an epoch lost."""
-        schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
-        with closing(GapLog(self.tape.bootstrap, schemas)) as log:
-            events = log.advance()
-        return [
-            (event.instrument.symbol, event.first_id, event.last_id)
-            for event in events
-            if event.cause is Cause.EPOCH and event.state is GapState.OPEN
-        ]
-
-    def facts(self):
-        with closing(TapeAdmin(self.tape.bootstrap)) as admin:
-            return admin.facts(self.tape.topic)
-
-    def newest(self):
-        with closing(open_catalog(self.settings, SystemClock())) as catalog:
-            return SnapshotReader(catalog).current()
-
-    def write(self, rows):
-        """Run the writer until the lake holds so many rows."""
-        with running("lake", self.settings, K2_LAKE__COMMIT_INTERVAL_S="0.3"):
-            eventually(lambda: (newest := self.newest()) and newest.rows_total >= rows, 60)
-
-    def ran(self, name, *arguments):
-        """Exit code and the last line of a process that ends by itself."""
-        done = subprocess.run(
-            [sys.executable, "-m", "servers", name, *arguments],
-            env=environment(self.settings),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, json.loads(done.stdout.splitlines()[-1])
-
-    def in_lake(self):
-        """(symbol, trade id) of every row, sorted."""
-        with closing(open_catalog(self.settings, SystemClock())) as catalog:
-            rows = catalog.load_table(TRADES).scan().to_arrow()
-        found = zip(rows["symbol"].to_pylist(), rows["trade_id"].to_pylist(), strict=True)
-        return sorted(found)
-
-    @contextmanager
-    def view(self):
-        """What a query server has, in this process: asks for rows as tuples."""
-        tape, clock, facts = self.tape, SystemClock(), self.facts()
-        with ExitStack() as stack:
-            admin = stack.enter_context(closing(TapeAdmin(tape.bootstrap)))
-            board = stack.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
-            catalog = stack.enter_context(closing(open_catalog(self.settings, SystemClock())))
-            placement = Placement(board, facts.topic_id, tape.partitions_per_tier)
-            schemas = SchemaStore(tape.registry_url, self.settings.data_dir / "schemas")
-            tail = Tail(
-                reader_factory=lambda start: TapeReader.assigned(tape, start),
-                decoder=Decoder(schemas),
-                placement=placement,
-                clock=clock,
-            )
-            view = QueryView(
-                lake=LakeSide(SnapshotReader(catalog), facts.partitions, facts.topic_id),
-                tail=tail,
-                ends=lambda: admin.log_ends(tape.topic, facts.partitions),
-                placement=placement,
-                clock=clock,
-                source="simulated",
-            )
-            executor = stack.enter_context(
-                closing(
-                    Executor(
-                        clock=clock,
-                        warehouse=self.settings.warehouse,
-                        temp_dir=self.settings.data_dir / "tmp",
-                    )
-                )
-            )
-            view.start()
-            stack.callback(view.close)
-
-            def ask(**fields):
-                planned = view.plan(TradesRequest(**fields))
-                opened = view.open(planned.request, planned.snapshot_id, planned.end)
-                return [row for batch in executor.run(opened) for row in batch.to_pylist()]
-
-            yield ask
 
 
 def remake(site):

@@ -8,7 +8,6 @@ import pytest
 from k2 import limits
 from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.lake.append import find_commit
-from k2.lake.commit import PartitionBatch
 from k2.lake.epoch import (
     Begun,
     TapeThere,
@@ -26,16 +25,8 @@ from k2.market.offsets import OffsetVector
 from k2.tape.marks import mark_of, read_marks
 from k2.tape.topics import TapeFacts
 from tests.lake_world import Crash, FaultyCatalog
-from tests.pump_world import BTC, ETH
+from tests.pump_world import BTC, ETH, pumped
 from tests.trades import NOW_US
-
-
-def pumped(world, writer_id="w1"):
-    pump = world.pump(writer_id)
-    pump.step()
-    pump.commit()
-    return pump
-
 
 _commits = count()
 
@@ -371,42 +362,3 @@ def test_epochs_are_bounded(world, monkeypatch):
     with pytest.raises(Invalid) as caught:
         ended(world)
     assert caught.value.reason is Reason.LIMIT_OUT_OF_BOUNDS
-
-
-def test_a_lake_that_waits_for_its_next_epoch_cannot_be_verified(world):
-    world.put(1)
-    pumped(world)
-    ended(world)
-    with pytest.raises(Data) as caught:
-        world.verified()
-    assert caught.value.reason is Reason.EPOCH_ENDED
-
-
-def test_a_row_that_an_earlier_epoch_holds_as_well_is_found(world):
-    world.put(1, 2)
-    pumped(world)
-    renewed(world)
-    partition = world.put(2, 3)
-    pump = world.pump("w2")
-    pump.step()
-    (one,) = (held for held in pump._slices.values() if held.end > held.start)
-    (accepted,) = one.accepted
-    twice = accepted.take(np.array([0, 0]))
-    twice.offset[0], twice.trade_id[0] = 0, 2
-    writer = world.committer("bad", tape=world.identity)
-    writer.commit([PartitionBatch(partition, 0, 2, (twice,), one.state)])
-    report = world.verified()
-    assert not report["ok"]
-    assert {(p["kind"], p["offsets"]) for p in report["problems"]} == {("UNDUE", (0,))}
-
-
-def test_what_is_missing_or_doubled_in_an_earlier_epoch_is_found(world):
-    world.put(1, 2)
-    pumped(world)
-    renewed(world)
-    with world.table.transaction() as transaction:
-        transaction.delete("trade_id == 2")
-    assert {(p["kind"], p["count"]) for p in world.verified()["problems"]} == {("STATE", 1)}
-    with world.table.transaction() as transaction:
-        transaction.append(world.table.scan().to_arrow())
-    assert {p["kind"] for p in world.verified()["problems"]} == {"STATE", "DOUBLED"}

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from k2.clock import ManualClock
-from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
+from k2.errors import Data, Invalid, NotFound, Reason, Unavailable
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, TimeRange
 from k2.query import view as view_module
@@ -15,21 +15,6 @@ from tests.query_stack import PARTITIONS, QueryStack
 from tests.trades import NOW_US
 
 BTC = ("BTCUSDT",)
-
-
-@pytest.fixture
-def stack(tmp_path):
-    with QueryStack(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(view_module.limits, "WAIT_FOR_TAIL_S", 0.05)
-
-
-def plan(stack, **fields):
-    return stack.view.plan(TradesRequest(**fields))
 
 
 def test_what_was_acknowledged_before_is_in_the_answer(stack):
@@ -99,14 +84,14 @@ def test_an_unknown_symbol_or_exchange_is_named(stack):
         {"symbols": BTC, "exchanges": ("BINANCE", "NOPE")},
     ):
         with pytest.raises(NotFound) as caught:
-            plan(stack, **fields)
+            stack.plan(**fields)
         assert caught.value.reason is Reason.UNKNOWN_SYMBOL
         assert "NOPE" in caught.value.metadata["unknown"]
 
 
 def test_a_wrong_request_is_refused_before_anything_is_asked(stack):
     with pytest.raises(Invalid):
-        plan(stack, limit=-1)
+        stack.plan(limit=-1)
 
 
 def test_names_may_be_in_lower_case(stack):
@@ -157,14 +142,14 @@ def test_committed_and_as_of_are_what_their_snapshots_hold(stack):
     assert stack.ids(symbols=BTC, consistency=as_of, as_of_time_us=NOW_US + 1_500_000) == [1]
     for fields in ({"as_of_snapshot": 9}, {"as_of_time_us": 1}):
         with pytest.raises(NotFound) as caught:
-            plan(stack, consistency=as_of, **fields)
+            stack.plan(consistency=as_of, **fields)
         assert caught.value.reason is Reason.UNKNOWN_SNAPSHOT
 
 
 def test_a_pinned_snapshot_that_was_expired_is_answered_by_a_newer_one(stack):
     stack.send("BTCUSDT", [1])
     stack.commit()
-    planned = plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
+    planned = stack.plan(symbols=BTC, consistency=Consistency.COMMITTED)
     stack.send("BTCUSDT", [2])
     stack.commit()
     stack.snapshots.expire(1)
@@ -184,7 +169,7 @@ def test_a_ticket_is_answered_the_same_after_commits_and_evictions(tmp_path):
         stack.commit()
         stack.view.maintain()
         stack.send("BTCUSDT", range(50, 80))
-        planned = plan(stack, symbols=BTC)
+        planned = stack.plan(symbols=BTC)
         stack.send("BTCUSDT", range(80, 100))
         eventually(lambda: stack.tail.position()[0] == 100)
         stack.commit()
@@ -200,188 +185,13 @@ def test_a_ticket_is_answered_the_same_after_commits_and_evictions(tmp_path):
 def test_open_answers_read_on_after_eviction(tmp_path):
     with QueryStack(tmp_path, recent_s=0.0) as stack:
         stack.send("BTCUSDT", range(50))
-        planned = plan(stack, symbols=BTC)
+        planned = stack.plan(symbols=BTC)
         opened = stack.view.open(planned.request, planned.snapshot_id, planned.end)
         stack.commit()
         stack.clock.advance(1)
         stack.view.maintain()
         assert stack.tail.stats().rows == 0
         assert sum(batch.num_rows for batch in stack.executor.run(opened)) == 50
-
-
-def test_a_tail_that_does_not_come_is_waited_for_and_then_named(stack, impatient):
-    stack.send("BTCUSDT", [1])
-    stack.tail.close()
-    stack.send("BTCUSDT", [2])
-    planned = plan(stack, symbols=BTC)
-    with pytest.raises(Unavailable) as caught:
-        stack.read(planned)
-    assert caught.value.reason is Reason.TAIL_BEHIND
-    assert caught.value.retry_after_s is not None
-
-
-def test_a_partial_answer_says_that_the_tail_is_behind(stack, impatient):
-    stack.send("BTCUSDT", [1])
-    eventually(lambda: stack.tail.position()[0] == 1)
-    stack.tail.close()
-    stack.send("BTCUSDT", [2])
-    table, answer = stack.ask(symbols=BTC, allow_partial=True)
-    assert table.column("trade_id").to_pylist() == [1]
-    provenance = answer.opened.provenance
-    assert provenance.completeness is Completeness.PARTIAL
-    assert [(one.part, one.reason) for one in provenance.missing] == [("tail", Reason.TAIL_BEHIND)]
-
-
-def test_another_partition_that_is_behind_does_not_matter(stack, impatient):
-    stack.send("BTCUSDT", [1])
-    eventually(lambda: stack.tail.position()[0] == 1)
-    stack.tail.close()
-    stack.send("SOLUSDT", [2])
-    assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
-
-
-def test_a_silent_broker_is_named_or_said_to_be_missing(stack):
-    stack.send("BTCUSDT", [1])
-    assert stack.ids(symbols=BTC) == [1]
-    stack.tape.away = True
-    with pytest.raises(Unavailable) as caught:
-        plan(stack, symbols=BTC)
-    assert caught.value.reason is Reason.TAPE_UNAVAILABLE
-    table, answer = stack.ask(symbols=BTC, allow_partial=True)
-    assert table.column("trade_id").to_pylist() == [1]
-    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_UNAVAILABLE]
-    assert answer.opened.provenance.completeness is Completeness.PARTIAL
-
-
-def test_files_that_are_gone_fail_loudly_or_are_said_to_be_missing(stack):
-    stack.send("BTCUSDT", [1])
-    stack.commit()
-    stack.view.maintain()
-    stack.send("BTCUSDT", [2])
-    for path in stack.folder.glob("*.parquet"):
-        path.rename(path.with_suffix(".away"))
-    with pytest.raises(Unavailable) as caught:
-        stack.ask(symbols=BTC)
-    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
-    table, answer = stack.ask(symbols=BTC, allow_partial=True)
-    assert table.column("trade_id").to_pylist() == [1, 2]  # the tail still holds both
-    assert answer.opened.provenance.missing == ()
-
-
-def test_a_partial_answer_says_that_the_lake_is_missing(tmp_path):
-    with QueryStack(tmp_path, recent_s=0.0) as stack:
-        stack.send("BTCUSDT", [1])
-        stack.commit()
-        eventually(lambda: stack.tail.position()[0] == 1)
-        stack.clock.advance(1)
-        stack.view.maintain()
-        stack.send("BTCUSDT", [2])
-        for path in stack.folder.glob("*.parquet"):
-            path.unlink()
-        table, answer = stack.ask(symbols=BTC, allow_partial=True)
-        assert table.column("trade_id").to_pylist() == [2]
-        missing = answer.opened.provenance.missing
-        assert [(one.part, one.reason) for one in missing] == [("lake", Reason.LAKE_UNAVAILABLE)]
-
-
-def test_a_catalog_that_cannot_be_read_fails_committed_and_not_the_union(stack):
-    stack.send("BTCUSDT", [1])
-    stack.commit()
-    stack.view.maintain()
-    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
-    with pytest.raises(Unavailable):
-        plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
-    assert stack.ids(symbols=BTC) == [1]
-
-
-def test_warm_planning_reads_nothing_of_the_lake(stack):
-    stack.send("BTCUSDT", [1])
-    stack.commit()
-    stack.view.maintain()
-    before = stack.snapshots.reads
-    for _ in range(5):
-        stack.ids(symbols=BTC)
-    assert stack.snapshots.reads == before
-
-
-def test_a_tape_that_lost_what_was_read_is_refused_by_name(stack):
-    stack.send("BTCUSDT", [1, 2, 3])
-    eventually(lambda: stack.tail.position()[0] == 3)
-    stack.commit()
-    stack.view.maintain()
-    stack.tape.truncate(0, 1)
-    with pytest.raises(Data) as caught:
-        plan(stack, symbols=BTC)
-    assert caught.value.reason is Reason.TAPE_TRUNCATED
-    assert stack.ids(symbols=BTC, consistency=Consistency.COMMITTED) == [1, 2, 3]
-    table, answer = stack.ask(symbols=BTC, allow_partial=True)
-    assert table.column("trade_id").to_pylist() == [1, 2, 3]
-    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_TRUNCATED]
-
-
-def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient):
-    with QueryStack(tmp_path, bytes_max=100_000) as stack:
-        stack.send("BTCUSDT", [1])
-        stack.send("ADAUSDT", range(2000))
-        eventually(lambda: stack.tail.released() == {2})
-        assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
-        with pytest.raises(Overloaded) as caught:
-            stack.ask(symbols=("ADAUSDT",))
-        assert caught.value.reason is Reason.TAIL_FULL
-        table, answer = stack.ask(symbols=("ADAUSDT",), allow_partial=True)
-        assert len(table) == 0
-        assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAIL_FULL]
-        stack.commit()
-        stack.view.maintain()
-        eventually(lambda: not stack.tail.released())
-        assert stack.ids(symbols=("ADAUSDT",)) == list(range(2000))
-
-
-def test_a_server_that_cannot_reach_as_far_as_the_ticket_refuses(stack):
-    stack.send("BTCUSDT", [1, 2])
-    planner = LakeSide(
-        stack.snapshots, PARTITIONS, stack.tape.topic_id
-    )  # of another server, which sees the commit
-    stack.commit()
-    planned = planner.refresh()
-    request = TradesRequest(symbols=BTC, consistency=Consistency.COMMITTED)
-    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
-    end = planned.facts.positions
-    with pytest.raises(Unavailable) as caught:
-        stack.view.open(request, planned.snapshot_id, end)
-    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
-    opened = stack.view.open(replace(request, allow_partial=True), planned.snapshot_id, end)
-    assert [one.part for one in opened.provenance.missing] == ["lake"]
-
-
-def test_what_a_full_tail_let_go_a_snapshot_of_meanwhile_has(tmp_path, impatient):
-    with QueryStack(tmp_path, bytes_max=100_000) as stack:
-        stack.send("ADAUSDT", [0])
-        stack.commit()
-        old = stack.lake.refresh()
-        stack.send("ADAUSDT", range(1, 2000))
-        eventually(lambda: stack.tail.released() == {2})
-        stack.commit()
-        stack.lake.refresh()  # as the maintainer does before it restores what was let go
-        end = OffsetVector(0, stack.tape.admin().log_ends("trades", PARTITIONS))
-        opened = stack.view.open(TradesRequest(symbols=("ADAUSDT",)), old.snapshot_id, end)
-        assert opened.plan.missing == ()
-
-
-def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
-    stack.send("BTCUSDT", [1, 2, 3])
-    eventually(lambda: stack.tail.position()[0] == 3)
-    stack.commit()
-    stack.tape.remove_before(0, 3)
-    stack.send("BTCUSDT", [4])
-    stack.tape.remove_before(0, 4)
-    eventually(lambda: stack.tail.failure is not None or stack.tail.position()[0] == 4)
-    stack.committed = OffsetVector(0, (4, 0, 0, 0))
-    stack.commit()
-    stack.view.maintain()
-    eventually(lambda: stack.tail.failure is None)
-    stack.send("BTCUSDT", [5])
-    assert stack.ids(symbols=BTC)[-1] == 5
 
 
 def test_holes_are_gaps_unless_the_range_is_later(stack):
@@ -393,10 +203,10 @@ def test_holes_are_gaps_unless_the_range_is_later(stack):
     assert provenance.gaps == (Gap(btc, 3, 4), Gap(btc, 6, 8))
     assert provenance.gaps_total == 2
     later = TimeRange(NOW_US + 10_000, None)
-    assert plan(stack, symbols=BTC, range=later).provenance.completeness is Completeness.COMPLETE
+    assert stack.plan(symbols=BTC, range=later).provenance.completeness is Completeness.COMPLETE
     assert len(table) == 4
     stack.commit()
-    planned = plan(stack, symbols=BTC, consistency=Consistency.COMMITTED)
+    planned = stack.plan(symbols=BTC, consistency=Consistency.COMMITTED)
     assert planned.provenance.completeness is Completeness.GAPS
 
 
@@ -417,7 +227,7 @@ def test_a_hole_that_was_filled_above_the_end_leaves_it_unknown(stack):
     no_longer_kept = 999
     opened = stack.view.open(committed.request, no_longer_kept, committed.end)
     assert opened.provenance.completeness is Completeness.UNKNOWN
-    assert plan(stack, symbols=BTC).provenance.completeness is Completeness.COMPLETE
+    assert stack.plan(symbols=BTC).provenance.completeness is Completeness.COMPLETE
 
 
 def test_an_answer_below_the_floor_of_retention_says_so(stack):
@@ -427,13 +237,13 @@ def test_an_answer_below_the_floor_of_retention_says_so(stack):
     stack.view.maintain()
     eventually(lambda: stack.tail.position()[0] == 5)
     for consistency in (Consistency.UNION, Consistency.COMMITTED):
-        below = plan(stack, symbols=BTC, consistency=consistency).provenance
+        below = stack.plan(symbols=BTC, consistency=consistency).provenance
         assert below.completeness is Completeness.PARTIAL
         (part,) = below.missing
         assert (part.part, part.reason) == ("retention", Reason.OUT_OF_RANGE)
         assert "before 2" in part.message
         above = TimeRange(stack.floor_us, None)
-        whole = plan(stack, symbols=BTC, consistency=consistency, range=above).provenance
+        whole = stack.plan(symbols=BTC, consistency=consistency, range=above).provenance
         assert (whole.completeness, whole.missing) == (Completeness.COMPLETE, ())
 
 
@@ -443,7 +253,7 @@ def test_the_newest_rows_of_the_tail_are_above_any_floor(stack):
     stack.commit()
     stack.view.maintain()
     eventually(lambda: stack.tail.position()[0] == 5)
-    newest = plan(stack, symbols=BTC, limit=2, order=Order.DESC)
+    newest = stack.plan(symbols=BTC, limit=2, order=Order.DESC)
     assert newest.provenance.completeness is Completeness.COMPLETE
 
 
@@ -453,7 +263,7 @@ def test_provenance_says_where_rows_come_from(stack):
     stack.view.maintain()
     stack.send("BTCUSDT", [3])
     eventually(lambda: stack.tail.position()[0] == 3)
-    planned = plan(stack, symbols=BTC)
+    planned = stack.plan(symbols=BTC)
     provenance = planned.provenance
     assert provenance.snapshot_id == planned.snapshot_id == 1
     assert provenance.committed_at_us == NOW_US + 1_000_000
@@ -488,86 +298,6 @@ def test_a_lake_that_moved_back_is_followed_and_the_tail_reads_again(tmp_path):
         assert stack.ids(symbols=BTC) == [1, 2, 3, 4, 5]
 
 
-def test_an_answer_spans_the_epochs_of_the_tape(stack):
-    stack.send("BTCUSDT", [1, 2, 3, 4, 5])
-    stack.commit()
-    stack.begin_epoch()
-    stack.send("BTCUSDT", [4, 5, 8, 9])  # at offsets that older rows have in another epoch
-    assert stack.ids(symbols=BTC) == [1, 2, 3, 4, 5, 8, 9]
-    planned = plan(stack, symbols=BTC)
-    stack.commit()
-    stack.send("BTCUSDT", [10])
-    stack.commit()
-    stack.view.maintain()
-    assert stack.ids(symbols=BTC) == [1, 2, 3, 4, 5, 8, 9, 10]
-    stack.snapshots.expire(planned.snapshot_id)
-    stack.lake._kept.clear()
-    table, _ = stack.read(planned)  # on a newer snapshot, cut in its epoch alone
-    assert table.column("trade_id").to_pylist() == [1, 2, 3, 4, 5, 8, 9]
-
-
-def test_a_snapshot_of_an_older_epoch_answers_as_it_did_also_when_it_is_gone(stack):
-    stack.send("BTCUSDT", [1, 2])
-    stack.commit()
-    stack.send("BTCUSDT", [3, 4])
-    stack.commit()
-    stack.begin_epoch()
-    stack.send("BTCUSDT", [5])
-    stack.commit()
-    stack.view.maintain()
-    planned = plan(stack, symbols=BTC, consistency=Consistency.AS_OF, as_of_snapshot=1)
-    assert stack.read(planned)[0].column("trade_id").to_pylist() == [1, 2]
-    stack.snapshots.expire(1)
-    stack.lake._kept.clear()
-    assert stack.read(planned)[0].column("trade_id").to_pylist() == [1, 2]
-
-
-def test_a_token_of_an_older_epoch_has_the_same_rows_for_ever(stack):
-    stack.send("BTCUSDT", [1, 2])
-    stack.commit()
-    stack.send("BTCUSDT", [3, 4])
-    token = plan(stack, symbols=BTC).provenance.token
-    stack.send("BTCUSDT", [5])
-    stack.commit()
-    stack.begin_epoch()
-    stack.send("BTCUSDT", [4, 5, 6, 7])
-    stack.commit()
-    stack.rewrite()  # the rows of both epochs in one file
-    stack.view.maintain()
-    of_token = {"symbols": BTC, "consistency": Consistency.AS_OF, "as_of_token": token}
-    for expired in (None, 1, 2, 3):
-        if expired:
-            stack.snapshots.expire(expired)
-            stack.lake._kept.clear()
-        again = plan(stack, **of_token)
-        assert stack.read(again)[0].column("trade_id").to_pylist() == [1, 2, 3, 4]
-        assert again.provenance.token.end == token.end
-        assert again.provenance.token.topic_id == token.topic_id != stack.tape.topic_id
-        assert again.provenance.completeness is Completeness.UNKNOWN
-
-
-def test_the_token_of_an_older_epochs_snapshot_is_of_its_topic(stack):
-    stack.send("BTCUSDT", [1, 2])
-    stack.commit()
-    stack.begin_epoch()
-    stack.send("BTCUSDT", [3])
-    first = plan(stack, symbols=BTC, consistency=Consistency.AS_OF, as_of_snapshot=1)
-    token = first.provenance.token
-    again = plan(stack, symbols=BTC, consistency=Consistency.AS_OF, as_of_token=token)
-    assert stack.read(again)[0].column("trade_id").to_pylist() == [1, 2]
-    assert again.provenance.completeness is Completeness.COMPLETE  # a snapshot stands just there
-
-
-def test_a_hybrid_question_of_an_older_epoch_is_refused(stack):
-    stack.send("BTCUSDT", [1])
-    planned = plan(stack, symbols=BTC)
-    stack.commit()
-    stack.begin_epoch()
-    with pytest.raises(Data) as caught:
-        stack.read(planned)
-    assert caught.value.reason is Reason.EPOCH_ENDED
-
-
 def test_the_maintainer_publishes_new_snapshots_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(view_module.limits, "SNAPSHOT_POLL_S", 0.01)
     stack = QueryStack(tmp_path)
@@ -577,7 +307,7 @@ def test_the_maintainer_publishes_new_snapshots_by_itself(tmp_path, monkeypatch)
     eventually(lambda: stack.snapshots.reads > 5)
     stack.snapshots.failure = None
     stack.commit()
-    eventually(lambda: plan(stack, symbols=BTC).snapshot_id == 1)
+    eventually(lambda: stack.plan(symbols=BTC).snapshot_id == 1)
     stack.view.close()
     stack.executor.close()
 
@@ -597,7 +327,7 @@ def test_clocks_that_are_an_hour_off_change_no_answer(tmp_path, skew_s):
         as_of = {"consistency": Consistency.AS_OF}
         for server in (right, wrong):
             server.view.maintain()
-        token = plan(right, symbols=BTC).provenance.token
+        token = right.plan(symbols=BTC).provenance.token
         right.send("BTCUSDT", [30])
         for fields in (
             {},

@@ -1,0 +1,190 @@
+"""What an answer lacks while a part is behind, away or full is said by name, or refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from k2.errors import Data, Overloaded, Reason, Unavailable
+from k2.market.offsets import OffsetVector
+from k2.query.provenance import Completeness
+from k2.query.request import Consistency, TradesRequest
+from k2.query.sides import LakeSide
+from tests.eventually import eventually
+from tests.query_stack import PARTITIONS, QueryStack
+
+BTC = ("BTCUSDT",)
+
+
+def test_a_tail_that_does_not_come_is_waited_for_and_then_named(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    stack.tail.close()
+    stack.send("BTCUSDT", [2])
+    planned = stack.plan(symbols=BTC)
+    with pytest.raises(Unavailable) as caught:
+        stack.read(planned)
+    assert caught.value.reason is Reason.TAIL_BEHIND
+    assert caught.value.retry_after_s is not None
+
+
+def test_a_partial_answer_says_that_the_tail_is_behind(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    eventually(lambda: stack.tail.position()[0] == 1)
+    stack.tail.close()
+    stack.send("BTCUSDT", [2])
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1]
+    provenance = answer.opened.provenance
+    assert provenance.completeness is Completeness.PARTIAL
+    assert [(one.part, one.reason) for one in provenance.missing] == [("tail", Reason.TAIL_BEHIND)]
+
+
+def test_another_partition_that_is_behind_does_not_matter(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    eventually(lambda: stack.tail.position()[0] == 1)
+    stack.tail.close()
+    stack.send("SOLUSDT", [2])
+    assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
+
+
+def test_a_silent_broker_is_named_or_said_to_be_missing(stack):
+    stack.send("BTCUSDT", [1])
+    assert stack.ids(symbols=BTC) == [1]
+    stack.tape.away = True
+    with pytest.raises(Unavailable) as caught:
+        stack.plan(symbols=BTC)
+    assert caught.value.reason is Reason.TAPE_UNAVAILABLE
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1]
+    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_UNAVAILABLE]
+    assert answer.opened.provenance.completeness is Completeness.PARTIAL
+
+
+def test_files_that_are_gone_fail_loudly_or_are_said_to_be_missing(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    stack.send("BTCUSDT", [2])
+    for path in stack.folder.glob("*.parquet"):
+        path.rename(path.with_suffix(".away"))
+    with pytest.raises(Unavailable) as caught:
+        stack.ask(symbols=BTC)
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1, 2]  # the tail still holds both
+    assert answer.opened.provenance.missing == ()
+
+
+def test_a_partial_answer_says_that_the_lake_is_missing(tmp_path):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", [1])
+        stack.commit()
+        eventually(lambda: stack.tail.position()[0] == 1)
+        stack.clock.advance(1)
+        stack.view.maintain()
+        stack.send("BTCUSDT", [2])
+        for path in stack.folder.glob("*.parquet"):
+            path.unlink()
+        table, answer = stack.ask(symbols=BTC, allow_partial=True)
+        assert table.column("trade_id").to_pylist() == [2]
+        missing = answer.opened.provenance.missing
+        assert [(one.part, one.reason) for one in missing] == [("lake", Reason.LAKE_UNAVAILABLE)]
+
+
+def test_a_catalog_that_cannot_be_read_fails_committed_and_not_the_union(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+    with pytest.raises(Unavailable):
+        stack.plan(symbols=BTC, consistency=Consistency.COMMITTED)
+    assert stack.ids(symbols=BTC) == [1]
+
+
+def test_warm_planning_reads_nothing_of_the_lake(stack):
+    stack.send("BTCUSDT", [1])
+    stack.commit()
+    stack.view.maintain()
+    before = stack.snapshots.reads
+    for _ in range(5):
+        stack.ids(symbols=BTC)
+    assert stack.snapshots.reads == before
+
+
+def test_a_tape_that_lost_what_was_read_is_refused_by_name(stack):
+    stack.send("BTCUSDT", [1, 2, 3])
+    eventually(lambda: stack.tail.position()[0] == 3)
+    stack.commit()
+    stack.view.maintain()
+    stack.tape.truncate(0, 1)
+    with pytest.raises(Data) as caught:
+        stack.plan(symbols=BTC)
+    assert caught.value.reason is Reason.TAPE_TRUNCATED
+    assert stack.ids(symbols=BTC, consistency=Consistency.COMMITTED) == [1, 2, 3]
+    table, answer = stack.ask(symbols=BTC, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1, 2, 3]
+    assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAPE_TRUNCATED]
+
+
+def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient):
+    with QueryStack(tmp_path, bytes_max=100_000) as stack:
+        stack.send("BTCUSDT", [1])
+        stack.send("ADAUSDT", range(2000))
+        eventually(lambda: stack.tail.released() == {2})
+        assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
+        with pytest.raises(Overloaded) as caught:
+            stack.ask(symbols=("ADAUSDT",))
+        assert caught.value.reason is Reason.TAIL_FULL
+        table, answer = stack.ask(symbols=("ADAUSDT",), allow_partial=True)
+        assert len(table) == 0
+        assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAIL_FULL]
+        stack.commit()
+        stack.view.maintain()
+        eventually(lambda: not stack.tail.released())
+        assert stack.ids(symbols=("ADAUSDT",)) == list(range(2000))
+
+
+def test_a_server_that_cannot_reach_as_far_as_the_ticket_refuses(stack):
+    stack.send("BTCUSDT", [1, 2])
+    planner = LakeSide(
+        stack.snapshots, PARTITIONS, stack.tape.topic_id
+    )  # of another server, which sees the commit
+    stack.commit()
+    planned = planner.refresh()
+    request = TradesRequest(symbols=BTC, consistency=Consistency.COMMITTED)
+    stack.snapshots.failure = Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+    end = planned.facts.positions
+    with pytest.raises(Unavailable) as caught:
+        stack.view.open(request, planned.snapshot_id, end)
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+    opened = stack.view.open(replace(request, allow_partial=True), planned.snapshot_id, end)
+    assert [one.part for one in opened.provenance.missing] == ["lake"]
+
+
+def test_what_a_full_tail_let_go_a_snapshot_of_meanwhile_has(tmp_path, impatient):
+    with QueryStack(tmp_path, bytes_max=100_000) as stack:
+        stack.send("ADAUSDT", [0])
+        stack.commit()
+        old = stack.lake.refresh()
+        stack.send("ADAUSDT", range(1, 2000))
+        eventually(lambda: stack.tail.released() == {2})
+        stack.commit()
+        stack.lake.refresh()  # as the maintainer does before it restores what was let go
+        end = OffsetVector(0, stack.tape.admin().log_ends("trades", PARTITIONS))
+        opened = stack.view.open(TradesRequest(symbols=("ADAUSDT",)), old.snapshot_id, end)
+        assert opened.plan.missing == ()
+
+
+def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
+    stack.send("BTCUSDT", [1, 2, 3])
+    eventually(lambda: stack.tail.position()[0] == 3)
+    stack.commit()
+    stack.tape.remove_before(0, 3)
+    stack.send("BTCUSDT", [4])
+    stack.tape.remove_before(0, 4)
+    eventually(lambda: stack.tail.failure is not None or stack.tail.position()[0] == 4)
+    stack.committed = OffsetVector(0, (4, 0, 0, 0))
+    stack.commit()
+    stack.view.maintain()
+    eventually(lambda: stack.tail.failure is None)
+    stack.send("BTCUSDT", [5])
+    assert stack.ids(symbols=BTC)[-1] == 5
