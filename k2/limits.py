@@ -182,6 +182,7 @@ TAIL_CHUNK_ROWS = 4096
 TAIL_POLL_S = 0.05
 TAIL_GATHER_S = 0.01  # records are gathered so long, unless a query waits for them
 TAIL_GATHER_RECORDS = 1000  # or unless so many come at once
+TAIL_DEAD_KEPT = 100_000  # offsets of dead records of a partition that no commit has passed yet
 TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
 
 # Query

@@ -150,7 +150,8 @@ class QueryStack:
         at_us = NOW_US + self.commits * 1_000_000
         topic_id, epochs = self.tape.topic_id, self.epochs
         snapshot = lake_snapshot(self.commits, self.committed, at_us, self.floor_us, topic_id)
-        snapshot = replace(snapshot, epochs=epochs)
+        counters = {p: (of.accepted, of.duplicate, of.dead) for p, of in self.states.items()}
+        snapshot = replace(snapshot, epochs=epochs, counters=counters)
         self.snapshots.commit(snapshot, self.files, self.states)
 
     def restarted(self, **tail):

@@ -29,10 +29,8 @@ from k2.lake.catalog import reaching_lake
 from k2.lake.ops import OpsView
 from k2.lake.snapshot import current_of
 from k2.lake.tables import TRADES
-from k2.market.events import Bools, Bytes, Fault, Int64s, TradeColumns
+from k2.market.events import TIMELY, Bools, Bytes, Fault, Int64s, TradeColumns
 from k2.tape.dead_letters import DeadLetter
-
-TIMELY = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION})
 
 _CODES = np.array(sorted(TIMELY), dtype=np.uint8)
 

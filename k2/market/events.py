@@ -45,6 +45,9 @@ class Fault(IntEnum):
     TOO_MANY_HOLES = 10  # beyond what the fold remembers of one symbol: wait, then replay
 
 
+TIMELY = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION})  # of what was known just then
+
+
 class Label(NamedTuple):
     """What is constant over a run of records: the columns of `schema.LABEL_COLUMNS`."""
 

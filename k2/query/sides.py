@@ -93,6 +93,16 @@ class TailSource(Protocol):
         """Whether every hole that there was at `end` is one of `states`."""
         ...
 
+    def disagreeing(self, positions: OffsetVector, dead: Mapping[int, int]) -> Collection[int]:
+        """Partitions of which a commit has passed other dead records than the tail found."""
+        ...
+
+    def undecided(
+        self, start: OffsetVector, end: OffsetVector, partitions: Collection[int]
+    ) -> bool:
+        """Whether a record between two ends may be good to a writer that knows more."""
+        ...
+
     def instruments(self) -> Collection[Instrument]:
         """Every instrument that ever had a row."""
         ...

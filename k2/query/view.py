@@ -36,6 +36,7 @@ from k2.query.provenance import (
     holes_of,
 )
 from k2.query.request import Consistency, TradesRequest, validated
+from k2.query.settled import is_settled, judged_otherwise
 from k2.query.sides import (
     Homes,
     LakeSide,
@@ -147,7 +148,7 @@ class QueryView:
         before = self._lake.published().facts.positions
         lake = self._lake.refresh()
         moved_back = not lake.facts.positions.covers(before)  # an older lake was put in its place
-        if moved_back or self._tail.failure is not None:
+        if moved_back or self._tail.failure is not None or judged_otherwise(self._tail, lake):
             self._restart_tail()
             return
         self._tail.evict(lake.facts.positions)
@@ -287,7 +288,8 @@ class QueryView:
             self._tail.states() if to_now else self._lake.states_at(end, lake, asked.partitions)
         )
         holes = holes_of(states, asked.instruments, request.range) if states is not None else None
-        if to_now and not self._tail.holes_stayed(end, asked.partitions, asked.instruments):
+        covered = self._lake.published().facts.positions
+        if to_now and not is_settled(self._tail, covered, end, asked):
             holes = holes and replace(holes, all_known=False)
         provenance = replace(
             self._provenance(request, lake, end, holes),

@@ -5,6 +5,11 @@ states of that snapshot. It decodes, checks and folds each batch exactly as the 
 puts the accepted rows into the window, and only then publishes the position: whoever has waited
 for a position sees every row below it.
 
+A record whose schema or symbol is not known just then may be good to the writer, that looks at
+another moment, and the other way round. The commit decides (`lake/timely.py`): until one has passed
+the record, what the tail made of it is a guess (`undecided`), and where a commit counts other dead
+records than the tail (`disagreeing`), whoever owns the tail starts it again from that commit.
+
 Rows leave when the lake holds them (`evict`). Rows that the lake does not hold are never evicted:
 if they outgrow the bound, whole partitions are released, the least critical first, and questions
 about them fail loudly until `restore` reads them again from a newer snapshot.
@@ -24,11 +29,12 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
-from k2.market.events import TradeColumns, check
+from k2.market.events import Bools, Fault, TradeColumns, check
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tape.consumer import RawBatch
+from k2.tape.dead_seen import DeadSeen
 from k2.tape.window import TailView, Window
 
 log = logging.getLogger(__name__)
@@ -194,6 +200,23 @@ class Tail:
             if instruments is None or instrument in instruments
         )
 
+    def disagreeing(self, positions: OffsetVector, dead: Mapping[int, int]) -> frozenset[int]:
+        """Partitions of which a commit has passed other dead records than the tail found.
+
+        Args:
+            positions: of the commit; a partition that was not read so far is not compared.
+            dead: how many there are below them, per partition.
+        """
+        at, released = self.position(), self.released()
+        found = {p: self._dead[p].below(positions[p]) for p in dead if at[p] >= positions[p]}
+        return frozenset(p for p in found.keys() - released if found[p] not in (None, dead[p]))
+
+    def undecided(
+        self, start: OffsetVector, end: OffsetVector, partitions: Collection[int]
+    ) -> bool:
+        """Whether a record between two ends may be good to a writer that knows more."""
+        return any(self._dead[p].any_undecided(start[p], end[p]) for p in partitions)
+
     def instruments(self) -> set[Instrument]:
         """Every instrument that ever had a row."""
         return self._window.instruments()
@@ -266,6 +289,7 @@ class Tail:
         self._window = Window(positions, states)
         self._states = {p: states.get(p, FoldState()) for p in range(len(positions.offsets))}
         self._first = list(positions.offsets)
+        self._dead = [DeadSeen(self._states[p].dead, at) for p, at in enumerate(self._first)]
         self._late: list[dict[Instrument, int]] = [{} for _ in positions.offsets]
         self._covered = positions
         self._pending.clear()
@@ -320,8 +344,11 @@ class Tail:
         columns = self._decoder.decode(batch)
         homes = self._placement.covering([label.instrument for label in columns.labels])
         columns = check(columns, homes, partition)
-        judged = fold(self._states[partition], columns)
+        before = self._states[partition]
+        judged = fold(before, columns)
         rows = np.flatnonzero(judged.verdicts == Verdict.ACCEPTED)
+        if judged.state.dead > before.dead:
+            self._note_dead(partition, columns, homes, judged.verdicts == Verdict.DEAD)
         now_s = self._clock.monotonic_s()
         if judged.late:
             self._late[partition] = {**self._late[partition], **judged.late}
@@ -330,12 +357,25 @@ class Tail:
         self._window.append(partition, columns, rows, batch.next_offset, now_s)
         self._records += len(columns)
 
+    def _note_dead(
+        self, partition: int, columns: TradeColumns, homes: Mapping[Instrument, int], dead: Bools
+    ) -> None:
+        """Remember dead records, and which of them are so for want of knowledge."""
+        unplaced = np.array([label.instrument not in homes for label in columns.labels] + [False])
+        undecided = (columns.fault == Fault.UNKNOWN_SCHEMA) | (
+            (columns.fault == Fault.WRONG_PARTITION) & unplaced[columns.label]
+        )
+        self._dead[partition] = self._dead[partition].and_then(
+            columns.offset[dead], undecided[dead], self._covered[partition]
+        )
+
     def _restore(self, reader: BatchReader) -> None:
         restoring, self._restoring = self._restoring, {}
         for partition, (offset, state) in restoring.items():
             self._pending = deque(b for b in self._pending if b.partition != partition)
             self._first[partition] = offset
             self._states[partition] = state
+            self._dead[partition] = DeadSeen(state.dead, offset)
             self._window.restore(partition, offset, state)
             reader.seek({partition: offset})
             reader.resume([partition])

@@ -70,7 +70,8 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     """
     COMPLETENESS_UNKNOWN: _Completeness.ValueType  # 4
     """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
-    token's end is at no snapshot that is still kept: what was missing then may have come since.
+    token's end is at no snapshot that is still kept: what was missing then may have come since; or
+    because a record, not committed yet, has a schema or a symbol that may become known until then.
     """
 
 class Completeness(_Completeness, metaclass=_CompletenessEnumTypeWrapper):
@@ -88,7 +89,8 @@ range; `missing` names it.
 """
 COMPLETENESS_UNKNOWN: Completeness.ValueType  # 4
 """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
-token's end is at no snapshot that is still kept: what was missing then may have come since.
+token's end is at no snapshot that is still kept: what was missing then may have come since; or
+because a record, not committed yet, has a schema or a symbol that may become known until then.
 """
 Global___Completeness: _TypeAlias = Completeness  # noqa: Y015
 

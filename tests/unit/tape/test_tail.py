@@ -243,3 +243,33 @@ def test_it_knows_no_holes_beyond_what_it_has_read(on):
     assert not on.tail.holes_stayed(beyond, [on.homes.place(BTC)], {BTC})
     on.tail.start(on.end(), {})
     assert not on.tail.holes_stayed(ZERO, [on.homes.place(BTC)], {BTC})
+
+
+def test_a_commit_that_counts_other_dead_records_is_named(on):
+    on.send([1])
+    on.tape.append(0, b"garbage")
+    for before in (0, 1):
+        end = on.end()
+        assert on.tail.wait_until(end, 10.0)
+        assert on.tail.disagreeing(end, {0: 1 + before}) == frozenset()
+        assert on.tail.disagreeing(end, {0: before}) == {0}
+        beyond = OffsetVector(0, (end[0] + 1, 0, 0, 0))
+        assert on.tail.disagreeing(beyond, {0: 99}) == frozenset(), "not read so far"
+        on.tail.start(end, on.tail.states())
+        assert on.tail.disagreeing(ZERO, {0: 99}) == frozenset(), "of before this life"
+        on.tape.append(0, b"garbage")
+
+
+def test_a_partition_that_was_read_again_counts_from_there():
+    on = Fixture(bytes_max=200_000)
+    on.send(range(4000), ADA)
+    on.tape.append(2, b"garbage")
+    on.tail.start(ZERO, {})
+    eventually(lambda: on.tail.released() == {2})
+    covered = OffsetVector(0, (0, 0, 4001, 0))
+    assert on.tail.disagreeing(covered, {2: 99}) == frozenset()
+    on.tail.restore(covered, {2: FoldState(accepted=3999, dead=2)})  # the writer knew less
+    eventually(lambda: not on.tail.released())
+    assert on.tail.disagreeing(covered, {2: 2}) == frozenset()
+    assert on.tail.disagreeing(covered, {2: 1}) == {2}
+    on.tail.close()
