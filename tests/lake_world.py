@@ -59,9 +59,9 @@ class LakeWorld:
             now = {"times": [self.clock.now_us()]} | given
             writer.commit([piece(0, [number], start=start, state=states.get(0), **now)])
 
-    def on_disk(self):
-        """Every file of the table."""
-        root = Path(local_path(self.table.location()))
+    def on_disk(self, identifier=TRADES):
+        """Every file of a table."""
+        root = Path(local_path(self.catalog.load_table(identifier).location()))
         return {str(path) for path in root.rglob("*") if path.is_file()}
 
     @property

@@ -122,5 +122,13 @@ class OpsWorld(LakeWorld):
         names = columns or [field.name for field in layout.event.fields]
         return [*view.newest(names, **given)][::-1] if view else []
 
+    def keeper(self, layout=DEAD_LETTERS_LAYOUT, name="keeper", **given):
+        """A maintainer of an ops table."""
+        return self.maintainer(name, store=OpsStore(layout), **given)
+
+    def files(self, layout=DEAD_LETTERS_LAYOUT):
+        """Data files of the newest snapshot."""
+        return len([*self.catalog.load_table(layout.identifier).scan().plan_files()])
+
     def origins(self):
         return [row["origin_offset"] for row in self.stored(DEAD_LETTERS_LAYOUT, "origin_offset")]

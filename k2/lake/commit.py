@@ -28,10 +28,11 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.typedef import Identifier
+from pyiceberg.typedef import Record
 
 from k2 import limits
 from k2.clock import Clock
@@ -40,8 +41,8 @@ from k2.lake.append import Conflict, TableCatalog, append, find_commit
 from k2.lake.catalog import reaching_lake, write_file
 from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states, snapshot_of
 from k2.lake.succession import Epochs
-from k2.lake.tables import TRADES, assert_ours
-from k2.lake.writer import Part, write_files
+from k2.lake.tables import TRADES_LAYOUT, TableLayout, assert_ours
+from k2.lake.writer import Part, parquet_schema, write_files, write_sorted
 from k2.market.events import TradeColumns
 from k2.market.fold import FoldState, to_table
 from k2.market.offsets import OffsetVector
@@ -85,15 +86,11 @@ class PartitionBatch:
 
 
 class Store(Protocol):
-    """How rows become files of one table."""
+    """One table, and how rows become files of it."""
 
     @property
-    def identifier(self) -> Identifier:
-        """The table's name."""
-        ...
-
-    def check(self, table: Table) -> None:
-        """Refuse a table that is not as K2 made it: Data LAKE_CORRUPT."""
+    def layout(self) -> TableLayout:
+        """What the table is."""
         ...
 
     def write(
@@ -102,15 +99,20 @@ class Store(Protocol):
         """Write the accepted rows of the pieces, durable; `name` is unlike any other commit's."""
         ...
 
+    def columns(self, icebergs: Schema) -> pa.Schema:
+        """The columns of its files that this K2 knows, with the table's field ids."""
+        ...
+
+    def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
+        """Sort rows of one partition and write them as one file, durable; they are in one chunk."""
+        ...
+
 
 class TradeStore:
     """`market.trades`."""
 
-    identifier: Identifier = TRADES
-
-    def check(self, table: Table) -> None:
-        """See `Store`."""
-        assert_ours(table)
+    def __init__(self, layout: TableLayout = TRADES_LAYOUT) -> None:
+        self.layout = layout
 
     def write(
         self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
@@ -118,6 +120,14 @@ class TradeStore:
         """See `Store`."""
         parts = [Part(piece.partition, rows) for piece in pieces for rows in piece.accepted]
         return write_files(parts, epoch, table, name)
+
+    def columns(self, icebergs: Schema) -> pa.Schema:
+        """See `Store`."""
+        return parquet_schema(icebergs)
+
+    def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
+        """See `Store`."""
+        return write_sorted(table, rows, name, partition)
 
 
 @dataclass(frozen=True)
@@ -244,8 +254,8 @@ class Committer:
 
     def _read_base(self) -> _Base:
         with reaching_lake():
-            table = self._catalog.load_table(self._store.identifier)
-        self._store.check(table)
+            table = self._catalog.load_table(self._store.layout.identifier)
+        assert_ours(table, self._store.layout)
         return self._base_of(table, None)
 
     def _base_of(self, table: Table, own: tuple[str, Mapping[int, FoldState]] | None) -> _Base:

@@ -1,9 +1,9 @@
 """Which files are merged: few reads per query against few rewrites per row. Pure.
 
-A commit every ten seconds leaves 8,640 files a day. Within an Iceberg partition (day, exchange),
-files are sorted into size classes, each eight times the one below; as soon as eight of a class are
-there, they become one of the next. So a row is rewritten once a class, and a partition has at most
-seven files a class besides the full ones, which are left alone.
+A commit every ten seconds leaves 8,640 files a day. Within an Iceberg partition (of trades, a day
+of one exchange), files are sorted into size classes, each eight times the one below; as soon as
+eight of a class are there, they become one of the next. So a row is rewritten once a class, and a
+partition has at most seven files a class besides the full ones, which are left alone.
 
 When a day is over and quiet, what is left of its classes is merged further: any run of smallest
 files of which the largest is at most eight times the others together. A late trade then does not
@@ -26,41 +26,50 @@ class LiveFile:
     Attributes:
         location: where it is, a URI.
         manifest: location of the manifest that names it.
-        day: of event_time, days since 1970.
-        exchange: with the day, its partition.
+        day: of the time that the table is partitioned by, days since 1970.
+        split: values of the columns that it is partitioned by besides.
         rows, size_bytes: how large it is.
     """
 
     location: str
     manifest: str
     day: int
-    exchange: str
+    split: tuple[str, ...]
     rows: int
     size_bytes: int
 
+    @property
+    def partition(self) -> tuple[int | str, ...]:
+        """Of Iceberg."""
+        return (self.day, *self.split)
 
-def choose(files: Iterable[LiveFile], now_us: int, target_bytes: int) -> list[tuple[LiveFile, ...]]:
+
+def choose(
+    files: Iterable[LiveFile], now_us: int, target_bytes: int, rows_max: int
+) -> list[tuple[LiveFile, ...]]:
     """The groups of files to merge, each into one; a file is in one group at most.
 
     Args:
         files: of one snapshot.
         now_us: the time.
-        target_bytes: files of half that size, or of half the rows of a pass, are full.
+        target_bytes: files of half that size are full.
+        rows_max: of a merged file; files of half that are full.
 
     Returns:
         Groups of two files or more of one partition, within the bounds of a pass, those with the
         most files first.
     """
-    places: dict[tuple[int, str], list[LiveFile]] = {}
+    partitions: dict[tuple[int | str, ...], list[LiveFile]] = {}
     for file in files:
-        if file.rows < limits.COMPACT_ROWS_MAX // 2 and file.size_bytes < target_bytes // 2:
-            places.setdefault((file.day, file.exchange), []).append(file)
+        if file.rows < rows_max // 2 and file.size_bytes < target_bytes // 2:
+            partitions.setdefault(file.partition, []).append(file)
     groups = []
-    for (day, _), found in places.items():
+    for found in partitions.values():
         found.sort(key=lambda file: (file.rows, file.location))
-        crowded = _crowded(found)
-        if not crowded and (day + 1) * DAY_US + limits.COMPACT_QUIET_S * 1_000_000 <= now_us:
-            crowded = _remaining(found)
+        crowded = _crowded(found, rows_max)
+        quiet_us = (found[0].day + 1) * DAY_US + limits.COMPACT_QUIET_S * 1_000_000
+        if not crowded and quiet_us <= now_us:
+            crowded = _remaining(found, rows_max)
         groups += crowded
     return sorted(groups, key=len, reverse=True)
 
@@ -74,21 +83,23 @@ def size_class(rows: int) -> int:
     return size
 
 
-def _crowded(files: Sequence[LiveFile]) -> list[tuple[LiveFile, ...]]:
+def _crowded(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, ...]]:
     """Of each class with enough files, as many as one pass takes."""
     classes: dict[int, list[LiveFile]] = {}
     for file in files:
         classes.setdefault(size_class(file.rows), []).append(file)
     chosen = [
-        _bounded(found) for found in classes.values() if len(found) >= limits.COMPACT_FILES_TO_MERGE
+        _bounded(found, rows_max)
+        for found in classes.values()
+        if len(found) >= limits.COMPACT_FILES_TO_MERGE
     ]
     return [group for group in chosen if len(group) > 1]
 
 
-def _remaining(files: Sequence[LiveFile]) -> list[tuple[LiveFile, ...]]:
+def _remaining(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, ...]]:
     """The smallest files, up to the last that is not much larger than those before it together."""
     rows, count = 0, 0
-    group = _bounded(files)
+    group = _bounded(files, rows_max)
     for number, file in enumerate(group):
         if number and file.rows <= limits.COMPACT_FILES_TO_MERGE * rows:
             count = number + 1
@@ -96,12 +107,12 @@ def _remaining(files: Sequence[LiveFile]) -> list[tuple[LiveFile, ...]]:
     return [group[:count]] if count else []
 
 
-def _bounded(files: Sequence[LiveFile]) -> tuple[LiveFile, ...]:
+def _bounded(files: Sequence[LiveFile], rows_max: int) -> tuple[LiveFile, ...]:
     """The first files, as many as one pass takes."""
     rows, count = 0, 0
     for file in files[: limits.COMPACT_FILES_MAX]:
         rows += file.rows
-        if rows > limits.COMPACT_ROWS_MAX:
+        if rows > rows_max:
             break
         count += 1
     return tuple(files[:count])

@@ -35,6 +35,7 @@ from k2.lake.commit import Store, TradeStore, write_state
 from k2.lake.intake import Marks, assert_fits
 from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states
 from k2.lake.succession import Epochs
+from k2.lake.tables import assert_ours
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
@@ -84,7 +85,7 @@ def newest(catalog: TableCatalog, store: Store) -> LakeSnapshot | None:
     """
     try:
         with reaching_lake():
-            table = catalog.load_table(store.identifier)
+            table = catalog.load_table(store.layout.identifier)
     except NoSuchTableError:
         return None
     return current_of(table.metadata)
@@ -267,8 +268,8 @@ class _Table:
         """Commit the facts made from the head, unless there is nothing to say; the head then."""
         for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
             with reaching_lake():
-                table = self.catalog.load_table(self.store.identifier)
-            self.store.check(table)
+                table = self.catalog.load_table(self.store.layout.identifier)
+            assert_ours(table, self.store.layout)
             head = current_of(table.metadata)
             facts = make(table, head, f"{commit_id}-{attempt}")
             if facts is None:

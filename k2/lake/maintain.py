@@ -1,5 +1,6 @@
 """Maintenance of the lake: merge small files, drop snapshots, remove what nothing names.
 
+It is the same for every table: what differs is in its `Store` (columns, order, partitions, bounds).
 It runs in a thread of the lake process, and on request in a process of its own; both at once do no
 harm, since every change is one compare-and-set on the head (`replacer.py`).
 
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from pyiceberg.manifest import ManifestContent, ManifestFile
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import Table
 
 from k2.clock import Clock
@@ -31,7 +32,7 @@ from k2.lake.catalog import reaching_lake
 from k2.lake.compact import LiveFile, choose
 from k2.lake.replacer import Replacer, unfenced
 from k2.lake.rewrite import rewrite
-from k2.lake.snapshot import Carried
+from k2.lake.snapshot import Carried, current_of
 from k2.lake.sweep import Sweeper, Swept
 from k2.settings import LakeSettings
 
@@ -63,11 +64,25 @@ class MaintainStats:
     failures: int = 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a table has.
+
+    Attributes:
+        files, bytes: of the newest snapshot.
+        snapshots: of any branch or tag.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    snapshots: int = 0
+
+
 class Maintainer:
-    """Maintains `market.trades`. One thread; `stats` may be read by any.
+    """Maintains one table. One thread; `stats` may be read by any.
 
     Args:
-        replacer: commits.
+        replacer: commits to the table.
         clock: of ages and intervals.
         settings: what is worth merging, and when.
         paused: asked before each merge; a hot process makes none.
@@ -91,9 +106,26 @@ class Maintainer:
         self._stats = MaintainStats()
 
     @property
+    def table(self) -> str:
+        """The table's name."""
+        return self._replacer.store.layout.name
+
+    @property
     def stats(self) -> MaintainStats:
         """What was done so far."""
         return self._stats
+
+    def kept(self) -> Kept:
+        """What the table has now.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
+        """
+        metadata = self._replacer.load().metadata
+        head = current_of(metadata)
+        if head is None:
+            return Kept()
+        return Kept(head.files_total, head.bytes_total, len(metadata.snapshots))
 
     def run(self, stopping: threading.Event) -> None:
         """Maintain until `stopping` is set; what fails is tried again at the next turn.
@@ -114,9 +146,11 @@ class Maintainer:
             work()
             return
         except K2Error as error:
-            log.warning("not maintained: %s", error.message, extra={"reason": error.reason})
+            log.warning(
+                "%s: not maintained: %s", self.table, error.message, extra={"reason": error.reason}
+            )
         except Exception:
-            log.exception("the lake could not be maintained")
+            log.exception("%s could not be maintained", self.table)
         self._stats = replace(self._stats, failures=failures)
 
     def compact(
@@ -141,7 +175,7 @@ class Maintainer:
             for group in groups:
                 if self._paused() or (stopping is not None and stopping.is_set()):
                     return done + merged
-                progress("merging files", done + merged, done + len(groups))
+                progress(f"merging files of {self.table}", done + merged, done + len(groups))
                 merged += self._merge(table, group)
             if not merged:
                 break
@@ -193,12 +227,13 @@ class Maintainer:
         with reaching_lake():
             live = self._live.of(table)
         small = [one for one in live.values() if one.location not in self._too_large]
-        return choose(small, self._clock.now_us(), self._settings.compact_target_bytes)
+        rows_max = self._replacer.store.layout.merged_rows_max
+        return choose(small, self._clock.now_us(), self._settings.compact_target_bytes, rows_max)
 
     def _merge(self, table: Table, group: Sequence[LiveFile]) -> bool:
         """Steps 2 and 3; whether it was committed."""
         since = table.metadata.current_snapshot_id or 0
-        written = rewrite(table, group, self._replacer.name())
+        written = rewrite(table, group, self._replacer.name(), self._replacer.store)
         pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
         if written is None:  # two of its files are more than a pass may hold
             self._too_large |= {one.location for one in group[:2]}
@@ -215,7 +250,7 @@ class Maintainer:
 
         stats = self._stats
         if self._replacer.commit(plan) is None:
-            log.info("a merge was overtaken", extra={"files": len(removed)})
+            log.info("%s: a merge was overtaken", self.table, extra={"files": len(removed)})
             self._stats = replace(stats, abandoned=stats.abandoned + 1)
             return False
         self._stats = replace(
@@ -249,13 +284,17 @@ class _Live:
 
 def _read(table: Table, manifest: ManifestFile) -> tuple[LiveFile, ...]:
     return tuple(
-        LiveFile(
-            location=entry.data_file.file_path,
-            manifest=manifest.manifest_path,
-            day=entry.data_file.partition[0],
-            exchange=str(entry.data_file.partition[1]),
-            rows=entry.data_file.record_count,
-            size_bytes=entry.data_file.file_size_in_bytes,
-        )
+        _live(manifest.manifest_path, entry.data_file)
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    )
+
+
+def _live(manifest: str, file: DataFile) -> LiveFile:
+    return LiveFile(
+        location=file.file_path,
+        manifest=manifest,
+        day=file.partition[0],
+        split=tuple(str(file.partition[number]) for number in range(1, len(file.partition))),
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
     )

@@ -1,8 +1,9 @@
 """Rows of the ops tables: plain Arrow tables, written as files and read back page by page.
 
 Ops events are few, so they need none of what makes the trades' files fast; what keeps them exact is
-the same commit (`commit.py`). A file holds the events of one day; pages are read from the newest
-file back, by offset on the tape, so that a page costs the same however long the table is.
+the same commit (`commit.py`). A file holds events of one day, of one commit or of several that were
+merged; pages are read from the newest file back, by offset on the tape, so that a page costs the
+same however long the table is.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pyiceberg.expressions import (
     LessThan,
 )
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.typedef import Identifier, Record
+from pyiceberg.typedef import Record
 
 from k2.errors import Data, Reason
 from k2.lake.catalog import reaching_lake
@@ -52,16 +54,7 @@ class OpsStore:
     """
 
     def __init__(self, layout: TableLayout) -> None:
-        self._layout = layout
-
-    @property
-    def identifier(self) -> Identifier:
-        """See `Store`."""
-        return self._layout.identifier
-
-    def check(self, table: Table) -> None:
-        """See `Store`."""
-        assert_ours(table, self._layout)
+        self.layout = layout
 
     def write(
         self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
@@ -70,29 +63,30 @@ class OpsStore:
         parts = [rows for piece in pieces for rows in piece.accepted]
         if not parts:
             return []
-        rows = pa.concat_tables(parts).sort_by(
-            [(one, "ascending") for one in self._layout.sorted_by]
-        )
-        days = rows.column(self._layout.day_of).cast(pa.int64()).to_numpy() // DAY_US
-        target = _with_ids(self._layout, table)
+        rows = pa.concat_tables(parts).cast(self.columns(table.schema()))
+        days = rows.column(self.layout.day_of).cast(pa.int64()).to_numpy() // DAY_US
         return [
-            stored(table, Record(day), name, *_parquet(rows.filter(pa.array(days == day)), target))
+            self.write_sorted(table, rows.filter(pa.array(days == day)), name, Record(day))
             for day in np.unique(days).tolist()
         ]
 
+    def columns(self, icebergs: Schema) -> pa.Schema:
+        """See `Store`."""
+        ids = {field.name: str(field.field_id) for field in icebergs.fields}
+        return pa.schema(
+            [field.with_metadata({_FIELD_ID: ids[field.name]}) for field in self.layout.columns]
+        )
 
-def _with_ids(layout: TableLayout, table: Table) -> pa.Schema:
-    """The event's Arrow schema with the table's field ids."""
-    ids = {field.name: str(field.field_id) for field in table.schema().fields}
-    return pa.schema(
-        [field.with_metadata({_FIELD_ID: ids[field.name]}) for field in layout.columns]
-    )
+    def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
+        """See `Store`."""
+        ordered = rows.sort_by([(one, "ascending") for one in self.layout.sorted_by])
+        return stored(table, partition, name, *_parquet(ordered))
 
 
-def _parquet(rows: pa.Table, target: pa.Schema) -> tuple[memoryview, pq.FileMetaData]:
+def _parquet(rows: pa.Table) -> tuple[memoryview, pq.FileMetaData]:
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, target, compression="zstd", store_schema=False) as writer:
-        writer.write_table(rows.cast(target))
+    with pq.ParquetWriter(sink, rows.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(rows)
     return memoryview(sink.getvalue()), writer.writer.metadata
 
 
@@ -205,7 +199,7 @@ def place_of(row: Row) -> int:
 
 
 class _File(NamedTuple):
-    """A file and the bounds of its rows' places; it is of one commit, and so of one epoch."""
+    """A file, and places that its rows lie between; of several epochs, the bounds are wide."""
 
     high: int
     low: int
@@ -213,7 +207,10 @@ class _File(NamedTuple):
 
 
 def _bound(bounds: dict[int, bytes], fields: Sequence[int], unknown: int) -> int:
-    """The place that the bounds of epoch and offset make; `unknown` where one is not kept."""
+    """The place that the bounds of epoch and offset make; `unknown` where one is not kept.
+
+    Both bounds are each column's own, so no row of the file lies outside what they make together.
+    """
     if any(field not in bounds for field in fields):
         return unknown
     epoch, offset = (int.from_bytes(bounds[field], "little", signed=True) for field in fields)

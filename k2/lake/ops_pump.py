@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
+from pyiceberg.table import Table
 
 from k2 import limits
 from k2.clock import Clock
@@ -27,6 +29,8 @@ from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
 from k2.lake.intake import check_tape, identity_of
 from k2.lake.ops import OpsView
 from k2.lake.ops_events import Intake
+from k2.lake.replacer import nobody
+from k2.lake.tables import TableLayout
 from k2.market.fold import FoldState
 from k2.tape.consumer import RawBatch
 from k2.tape.topics import TapeFacts
@@ -115,9 +119,21 @@ class OpsWriter:
         self._stats = OpsStats()
 
     @property
+    def layout(self) -> TableLayout:
+        """Of the table."""
+        return self._ends.intake.layout
+
+    @property
     def stats(self) -> OpsStats:
         """What was done so far."""
         return self._stats
+
+    @contextmanager
+    def excluded(self) -> Iterator[Callable[[Table], None]]:
+        """Keep it from committing meanwhile; see `Committer.excluded`. Any thread may."""
+        committer = self._committer  # one that is made meanwhile looks at the head itself
+        with committer.excluded() if committer else nobody() as tell:
+            yield tell
 
     def step(self) -> int:
         """Read once, and commit when it is due; how many records were read."""
@@ -202,7 +218,7 @@ class OpsWriter:
 
     @property
     def _name(self) -> str:
-        return self._ends.intake.layout.name
+        return self.layout.name
 
     def _let_go(self, error: K2Error) -> None:
         _log.warning("%s: %s", self._name, error.message, extra={"reason": error.reason.value})

@@ -23,9 +23,10 @@ from k2.clock import Clock
 from k2.errors import Reason, Unavailable
 from k2.lake.append import Conflict, Replacement, TableCatalog, replace
 from k2.lake.catalog import reaching_lake
+from k2.lake.commit import Store, TradeStore
 from k2.lake.lineage import lineage_of
 from k2.lake.snapshot import Carried, LakeSnapshot, current_of
-from k2.lake.tables import TRADES, assert_ours
+from k2.lake.tables import assert_ours
 
 Plan = Callable[[Table, Carried], Replacement | None]
 Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
@@ -40,13 +41,14 @@ def nobody() -> Iterator[Callable[[Table], None]]:
 
 
 class Replacer:
-    """Commits for one maintainer. One thread.
+    """Commits for one maintainer of one table. One thread.
 
     Args:
         catalog: of the lake.
         clock: of commit times.
         maintainer_id: unlike any writer's or other maintainer's; leads the names of its files.
         excluding: keeps the writer of this process from committing (`Committer.excluded`).
+        store: of the table; the trades' when none is named.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Replacer:
         clock: Clock,
         maintainer_id: str,
         excluding: Excluding = nobody,
+        store: Store | None = None,
     ) -> None:
+        self.store: Store = store or TradeStore()
         self._catalog = catalog
         self._clock = clock
         self._id = maintainer_id
@@ -75,8 +79,8 @@ class Replacer:
             Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
         """
         with reaching_lake():
-            table = self._catalog.load_table(TRADES)
-        assert_ours(table)
+            table = self._catalog.load_table(self.store.layout.identifier)
+        assert_ours(table, self.store.layout)
         return table
 
     def commit(self, plan: Plan) -> Table | None:

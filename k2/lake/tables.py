@@ -73,6 +73,8 @@ class TableLayout:
         split_by: columns by whose values it is partitioned besides.
         sorted_by: the order within a file.
         bounded: columns whose bounds the manifests keep; of others nothing, which keeps them small.
+        merged_rows_max, merged_bytes_max: of a file that merging writes, and of its rows in memory;
+            files of half the rows are full.
     """
 
     identifier: Identifier
@@ -81,6 +83,8 @@ class TableLayout:
     split_by: tuple[str, ...]
     sorted_by: tuple[str, ...]
     bounded: tuple[str, ...]
+    merged_rows_max: int
+    merged_bytes_max: int
 
     @property
     def name(self) -> str:
@@ -100,7 +104,10 @@ TRADES_LAYOUT = TableLayout(
     split_by=("exchange",),
     sorted_by=SORTED_BY,
     bounded=("exchange", "symbol", "trade_id", "event_time", "tape_partition", "tape_offset"),
+    merged_rows_max=limits.COMPACT_ROWS_MAX,
+    merged_bytes_max=limits.COMPACT_MEMORY_MAX,
 )
+# A page of an ops table reads whole files, so a merged one is no larger than a commit may be.
 GAPS_LAYOUT = TableLayout(
     identifier=GAPS,
     event=GAP,
@@ -108,6 +115,8 @@ GAPS_LAYOUT = TableLayout(
     split_by=(),
     sorted_by=("recorded", "tape_offset"),
     bounded=("exchange", "symbol", "recorded", "tape_epoch", "tape_offset"),
+    merged_rows_max=limits.OPS_ROWS_MAX,
+    merged_bytes_max=limits.OPS_BYTES_MAX,
 )
 DEAD_LETTERS_LAYOUT = TableLayout(
     identifier=DEAD_LETTERS,
@@ -119,6 +128,8 @@ DEAD_LETTERS_LAYOUT = TableLayout(
         *("origin", "origin_partition", "origin_offset", "fault", "judged"),
         *("tape_epoch", "tape_offset"),
     ),
+    merged_rows_max=limits.OPS_ROWS_MAX,
+    merged_bytes_max=limits.OPS_BYTES_MAX,
 )
 
 
@@ -200,13 +211,12 @@ def _create(catalog: Catalog, layout: TableLayout) -> Table:
         return catalog.load_table(layout.identifier)
 
 
-def assert_ours(table: Table, layout: TableLayout | None = None) -> None:
-    """Refuse a table that K2 must not commit to; `market.trades` where no other is named.
+def assert_ours(table: Table, layout: TableLayout) -> None:
+    """Refuse a table that K2 must not commit to.
 
     Raises:
         Data: LAKE_CORRUPT, naming what differs.
     """
-    layout = layout or TRADES_LAYOUT
     _assert_no_retries(table, layout)
     if missing := lacking(table.schema(), iceberg_schema(layout.event), layout.name):
         names = ", ".join(field.name for field in missing)

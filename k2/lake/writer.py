@@ -190,16 +190,27 @@ def row_order(symbol: npt.NDArray[Any], time: Int64s, number: Int64s) -> Int64s:
     return np.lexsort((number, time, symbol))
 
 
-def write_sorted(table: Table, rows: pa.Table, name: str, place: tuple[int, str]) -> DataFile:
-    """Write rows as one file, durable when this returns.
+def write_sorted(table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
+    """Sort rows and write them as one file, durable when this returns.
 
     Args:
         table: where it will be committed.
-        rows: of `parquet_schema`, in the order of `row_order`.
+        rows: of `parquet_schema`, perhaps with columns that a later K2 added; in one chunk.
         name: unlike any other commit's; the file's.
-        place: day and exchange of all rows, the Iceberg partition.
+        partition: day and exchange of all rows.
     """
-    return _Layout.of(table).store(rows, name, place)
+    content, metadata = _parquet(rows.take(pa.array(_order(rows))))
+    return stored(table, partition, name, content, metadata)
+
+
+def _order(rows: pa.Table) -> Int64s:
+    """The order of (symbol, event_time, trade_id); `rows` is in one chunk."""
+    symbol = rows.column("symbol").chunk(0)
+    names = symbol.dictionary.to_pylist()
+    rank = np.empty(len(names), dtype=np.int32)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    time = rows.column("event_time").chunk(0).view(pa.int64()).to_numpy()
+    return row_order(rank[symbol.indices.to_numpy()], time, rows["trade_id"].chunk(0).to_numpy())
 
 
 @dataclass(frozen=True)
@@ -225,11 +236,7 @@ class _Layout:
             name: of the commit.
             place: day and exchange, the Iceberg partition.
         """
-        return self.store(_arrow(rows, chosen, epoch, self.parquet), name, place)
-
-    def store(self, rows: pa.Table, name: str, place: tuple[int, str]) -> DataFile:
-        """Write rows as one file; see `write_sorted`."""
-        content, metadata = _parquet(rows)
+        content, metadata = _parquet(_arrow(rows, chosen, epoch, self.parquet))
         return stored(self.table, Record(*place), name, content, metadata)
 
 

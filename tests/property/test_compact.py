@@ -24,7 +24,7 @@ class Table:
     def add(self, day, rows):
         self._names += 1
         name = str(self._names)
-        self.files[name] = LiveFile(name, "m", day, "BINANCE", rows, rows * 9 + 4000)
+        self.files[name] = LiveFile(name, "m", day, ("BINANCE",), rows, rows * 9 + 4000)
         self.written += rows
 
     def commit(self, day, rows):
@@ -33,11 +33,13 @@ class Table:
 
     def settle(self, now_us):
         """Merge until nothing is worth it."""
-        while groups := choose(self.files.values(), now_us, limits.COMPACT_TARGET_BYTES):
+        while groups := choose(
+            self.files.values(), now_us, limits.COMPACT_TARGET_BYTES, limits.COMPACT_ROWS_MAX
+        ):
             taken = [file.location for group in groups for file in group]
             assert len(taken) == len(set(taken))
             for group in groups:
-                assert len({(file.day, file.exchange) for file in group}) == 1
+                assert len({file.partition for file in group}) == 1
                 assert 2 <= len(group) <= limits.COMPACT_FILES_MAX
                 rows = sum(file.rows for file in group)
                 assert rows <= limits.COMPACT_ROWS_MAX

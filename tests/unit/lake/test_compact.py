@@ -12,13 +12,16 @@ TARGET = limits.COMPACT_TARGET_BYTES
 
 def files(*rows, day=DAY, exchange="BINANCE", size=1000):
     return [
-        LiveFile(f"{day}-{exchange}-{number}", "m", day, exchange, count, size)
+        LiveFile(f"{day}-{exchange}-{number}", "m", day, (exchange,), count, size)
         for number, count in enumerate(rows)
     ]
 
 
 def chosen(found, now=NOW):
-    return [[file.rows for file in group] for group in choose(found, now, TARGET)]
+    return [
+        [file.rows for file in group]
+        for group in choose(found, now, TARGET, limits.COMPACT_ROWS_MAX)
+    ]
 
 
 def test_classes_are_eight_times_the_one_below():

@@ -9,7 +9,7 @@ from pyiceberg.types import LongType, StringType
 from k2.errors import Data, Reason, Unavailable
 from k2.lake import evolution
 from k2.lake.evolution import evolve, lacking
-from k2.lake.tables import TRADES, assert_ours, ensure_tables, iceberg_schema
+from k2.lake.tables import TRADES, TRADES_LAYOUT, assert_ours, ensure_tables, iceberg_schema
 from k2.market.schema import TRADE, Field, Kind
 from tests.lake_world import FaultyCatalog, piece
 
@@ -168,7 +168,10 @@ def test_every_difference_is_named_at_once(lake):
     said = refused(lake.table.schema(), OURS)
     for name in ("vendor_data is missing", "base is missing", "basis is required", "side is opt"):
         assert name in said
-    for check in (lambda: ensure_tables(lake.catalog), lambda: assert_ours(lake.table)):
+    for check in (
+        lambda: ensure_tables(lake.catalog),
+        lambda: assert_ours(lake.table, TRADES_LAYOUT),
+    ):
         with pytest.raises(Data):
             check()
 

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,10 @@ import pytest
 from k2 import limits
 from k2.errors import Data, Unavailable
 from k2.lake.catalog import local_path
+from k2.lake.commit import TradeStore
 from k2.lake.epoch import end_epoch
 from k2.lake.maintain import MaintainStats
+from k2.lake.tables import TRADES_LAYOUT
 from k2.market import schema
 from tests.eventually import eventually
 from tests.lake_world import Crash, FaultyCatalog, piece
@@ -277,9 +280,8 @@ def test_a_file_that_cannot_be_read_is_an_error_and_changes_nothing(eight):
     assert eight.table.metadata_location == before
 
 
-def test_files_that_are_too_large_together_are_let_be(eight, monkeypatch):
-    monkeypatch.setattr(limits, "COMPACT_MEMORY_MAX", 1)
-    maintainer = eight.maintainer()
+def test_files_that_are_too_large_together_are_let_be(eight):
+    maintainer = eight.maintainer(store=TradeStore(replace(TRADES_LAYOUT, merged_bytes_max=1)))
     assert maintainer.compact() == 0
     assert maintainer.compact() == 0
     assert len(files(eight)) == 8

@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from k2 import limits
 from k2.errors import Data, Reason, Unavailable
 from k2.lake.catalog import local_path
+from k2.lake.commit import TradeStore
 from k2.lake.compact import LiveFile
 from k2.lake.rewrite import rewrite
+from k2.lake.tables import TRADES_LAYOUT
 from tests.lake_world import piece
 from tests.trades import NOW_US
 
@@ -20,7 +21,7 @@ def live(lake):
             task.file.file_path,
             "",
             task.file.partition[0],
-            task.file.partition[1],
+            (task.file.partition[1],),
             task.file.record_count,
             task.file.file_size_in_bytes,
         )
@@ -53,7 +54,7 @@ def test_every_column_of_every_row_is_as_before_and_in_order(lake):
     commit(lake, 2, edges, ids=[9, 8], symbol="BTCUSDT")
     commit(lake, 3, ids=[7], symbol="ADAUSDT")
     files = live(lake)
-    new, count = rewrite(lake.table, files, "merged")
+    new, count = rewrite(lake.table, files, "merged", TradeStore())
     assert (new.record_count, count) == (6, 3)
     found = pq.read_table(local_path(new.file_path), partitioning=None)
     assert found.equals(content(*(file.location for file in files)))
@@ -65,7 +66,7 @@ def test_the_layout_is_that_of_the_writer(lake):
     commit(lake, 1, ids=[1])
     commit(lake, 2, ids=[2])
     files = live(lake)
-    new, _ = rewrite(lake.table, files, "merged")
+    new, _ = rewrite(lake.table, files, "merged", TradeStore())
     old, merged = (pq.ParquetFile(local_path(path)) for path in (files[0].location, new.file_path))
     assert merged.schema.equals(old.schema)
     for number in range(old.metadata.num_columns):
@@ -77,13 +78,13 @@ def test_the_layout_is_that_of_the_writer(lake):
     assert new.sort_order_id == task.sort_order_id
 
 
-def test_only_what_fits_into_memory_is_merged(lake, monkeypatch):
+def test_only_what_fits_into_memory_is_merged(lake):
     for number in range(4):
         commit(lake, number, ids=[number])
     files, counts = live(lake), []
     for size in range(0, 2000, 100):
-        monkeypatch.setattr(limits, "COMPACT_MEMORY_MAX", size)
-        found = rewrite(lake.table, files, f"merged-{size}")
+        store = TradeStore(replace(TRADES_LAYOUT, merged_bytes_max=size))
+        found = rewrite(lake.table, files, f"merged-{size}", store)
         counts.append(found[1] if found else 0)
         assert found is None or found[0].record_count == found[1]
     assert counts == sorted(counts)
@@ -97,8 +98,8 @@ def test_a_file_that_is_not_one_or_not_there_is_named(lake, tmp_path):
     with open(local_path(files[1].location), "wb") as stream:
         stream.write(b"garbage")
     with pytest.raises(Data) as caught:
-        rewrite(lake.table, files, "merged")
+        rewrite(lake.table, files, "merged", TradeStore())
     assert caught.value.reason is Reason.LAKE_CORRUPT
     lake.table.io.delete(files[1].location)
     with pytest.raises(Unavailable):
-        rewrite(lake.table, files, "again")
+        rewrite(lake.table, files, "again", TradeStore())

@@ -6,7 +6,7 @@ from pyiceberg.types import StringType
 from k2.clock import SystemClock
 from k2.errors import Data, Reason
 from k2.lake.catalog import open_catalog
-from k2.lake.tables import TRADES, assert_ours, ensure_tables, iceberg_schema
+from k2.lake.tables import TRADES, TRADES_LAYOUT, assert_ours, ensure_tables, iceberg_schema
 from k2.market.schema import GAP, TRADE
 from k2.settings import Settings
 
@@ -59,7 +59,7 @@ def test_a_table_with_retries_is_refused(lake):
     with lake.table.transaction() as transaction:
         transaction.set_properties({"commit.retry.num-retries": "4"})
     with pytest.raises(Data) as caught:
-        assert_ours(lake.table)
+        assert_ours(lake.table, TRADES_LAYOUT)
     assert caught.value.reason is Reason.LAKE_CORRUPT
     with pytest.raises(Data):
         lake.committer().base()
@@ -69,7 +69,7 @@ def test_a_table_with_a_later_k2s_optional_column_is_taken_as_it_is(lake):
     with lake.table.update_schema() as update:
         update.add_column("later", StringType())
     assert "later" in ensure_tables(lake.catalog).schema().column_names
-    assert_ours(lake.table)
+    assert_ours(lake.table, TRADES_LAYOUT)
 
 
 def test_a_table_that_lacks_a_column_is_refused(lake):
