@@ -474,7 +474,7 @@ Global___MaintenanceProgress: _TypeAlias = MaintenanceProgress  # noqa: Y015
 
 @_typing.final
 class CompactResult(_message.Message):
-    """What merging did."""
+    """What merging did, of all tables together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -494,7 +494,7 @@ class CompactResult(_message.Message):
     abandoned: _builtins.int
     """Merges that were given up because their files had been merged by another."""
     files_total: _builtins.int
-    """Data files of the newest snapshot afterwards."""
+    """Data files of the newest snapshots afterwards."""
     bytes_total: _builtins.int
     """Their size, bytes."""
     message: _builtins.str
@@ -576,7 +576,7 @@ Global___ExpireSnapshotsResponse: _TypeAlias = ExpireSnapshotsResponse  # noqa: 
 
 @_typing.final
 class ExpireSnapshotsResult(_message.Message):
-    """What expiry did."""
+    """What expiry did, of all tables together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -102,8 +102,8 @@ class PlatformServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Compact(self, request, context):
-        """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
-        The lake process does the same by itself, now and then.
+        """Merges small data files of each of the lake's tables into larger sorted ones, until nothing is
+        worth merging. The lake process does the same by itself, now and then.
 
         Guarantees: progress while it works, then exactly one result, then the end of the stream. No
         row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
@@ -121,10 +121,11 @@ class PlatformServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExpireSnapshots(self, request, context):
-        """Drops the snapshots that are older than a time, and removes files that nothing has named for
-        the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+        """Drops the snapshots of each of the lake's tables that are older than a time, and removes files
+        that nothing has named for the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes
+        such files by itself too.
 
-        Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+        Guarantees: exactly one result, then the end of the stream. A newest snapshot stays, and
         what a tag or a branch names. No file is removed that a query in progress may read: what only
         the dropped snapshots named waits for the grace.
 

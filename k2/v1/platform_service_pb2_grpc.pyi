@@ -56,8 +56,8 @@ class PlatformServiceStub:
     INTERNAL.
     """
     Compact: _grpc.UnaryStreamMultiCallable[_platform_service_pb2.CompactRequest, _platform_service_pb2.CompactResponse]
-    """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
-    The lake process does the same by itself, now and then.
+    """Merges small data files of each of the lake's tables into larger sorted ones, until nothing is
+    worth merging. The lake process does the same by itself, now and then.
 
     Guarantees: progress while it works, then exactly one result, then the end of the stream. No
     row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
@@ -71,10 +71,11 @@ class PlatformServiceStub:
     DRAINING, INTERNAL.
     """
     ExpireSnapshots: _grpc.UnaryStreamMultiCallable[_platform_service_pb2.ExpireSnapshotsRequest, _platform_service_pb2.ExpireSnapshotsResponse]
-    """Drops the snapshots that are older than a time, and removes files that nothing has named for
-    the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+    """Drops the snapshots of each of the lake's tables that are older than a time, and removes files
+    that nothing has named for the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes
+    such files by itself too.
 
-    Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+    Guarantees: exactly one result, then the end of the stream. A newest snapshot stays, and
     what a tag or a branch names. No file is removed that a query in progress may read: what only
     the dropped snapshots named waits for the grace.
 
@@ -112,8 +113,8 @@ class PlatformServiceAsyncStub(PlatformServiceStub):
     INTERNAL.
     """
     Compact: _aio.UnaryStreamMultiCallable[_platform_service_pb2.CompactRequest, _platform_service_pb2.CompactResponse]  # type: ignore[assignment]
-    """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
-    The lake process does the same by itself, now and then.
+    """Merges small data files of each of the lake's tables into larger sorted ones, until nothing is
+    worth merging. The lake process does the same by itself, now and then.
 
     Guarantees: progress while it works, then exactly one result, then the end of the stream. No
     row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
@@ -127,10 +128,11 @@ class PlatformServiceAsyncStub(PlatformServiceStub):
     DRAINING, INTERNAL.
     """
     ExpireSnapshots: _aio.UnaryStreamMultiCallable[_platform_service_pb2.ExpireSnapshotsRequest, _platform_service_pb2.ExpireSnapshotsResponse]  # type: ignore[assignment]
-    """Drops the snapshots that are older than a time, and removes files that nothing has named for
-    the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+    """Drops the snapshots of each of the lake's tables that are older than a time, and removes files
+    that nothing has named for the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes
+    such files by itself too.
 
-    Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+    Guarantees: exactly one result, then the end of the stream. A newest snapshot stays, and
     what a tag or a branch names. No file is removed that a query in progress may read: what only
     the dropped snapshots named waits for the grace.
 
@@ -189,8 +191,8 @@ class PlatformServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _platform_service_pb2.CompactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_platform_service_pb2.CompactResponse], _abc.AsyncIterator[_platform_service_pb2.CompactResponse]]:
-        """Merges small data files of the lake into larger sorted ones, until nothing is worth merging.
-        The lake process does the same by itself, now and then.
+        """Merges small data files of each of the lake's tables into larger sorted ones, until nothing is
+        worth merging. The lake process does the same by itself, now and then.
 
         Guarantees: progress while it works, then exactly one result, then the end of the stream. No
         row comes, goes or changes; queries that run read on. Each merge is a commit of its own, made
@@ -210,10 +212,11 @@ class PlatformServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _platform_service_pb2.ExpireSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_platform_service_pb2.ExpireSnapshotsResponse], _abc.AsyncIterator[_platform_service_pb2.ExpireSnapshotsResponse]]:
-        """Drops the snapshots that are older than a time, and removes files that nothing has named for
-        the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes such files by itself too.
+        """Drops the snapshots of each of the lake's tables that are older than a time, and removes files
+        that nothing has named for the grace (`lake.sweep_grace_s`, 3 hours). The lake process removes
+        such files by itself too.
 
-        Guarantees: exactly one result, then the end of the stream. The newest snapshot stays, and
+        Guarantees: exactly one result, then the end of the stream. A newest snapshot stays, and
         what a tag or a branch names. No file is removed that a query in progress may read: what only
         the dropped snapshots named waits for the grace.
 

@@ -17,10 +17,10 @@ from k2.errors import Data, Unavailable
 from k2.feed.high_water import HighWaters
 from k2.lake.append import TableCatalog
 from k2.lake.catalog import open_catalog
-from k2.lake.commit import Committer, TapeIdentity
+from k2.lake.commit import Committer, TapeIdentity, TradeStore
 from k2.lake.epoch import Begun, TapeThere, begin_epoch, lost_ids
 from k2.lake.intake import Reader, TapeEnd, identity_of
-from k2.lake.maintain import MaintainStats
+from k2.lake.maintain import Maintainer, MaintainStats
 from k2.lake.pump import Pump, PumpStats
 from k2.lake.tables import ensure_tables
 from k2.market.fold import FoldState
@@ -37,7 +37,7 @@ from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.heartbeat import REFUSED, Heart, Sample, process_signals
 from servers.runtime import Runtime
-from servers.wiring.maintain import maintained, maintainer_of
+from servers.wiring.maintain import maintained, maintainer_of, stats_of
 from servers.wiring.ops import OpsTables
 from servers.wiring.retention import retention_of
 
@@ -79,31 +79,42 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             clock=runtime.clock,
             stopping=runtime.stopping,
         )
-        maintainer = maintainer_of(
-            settings,
-            runtime,
-            catalog,
-            excluding=committer.excluded,
-            paused=lambda: heart.level >= Level.SOFT,
+        maintainers = _maintainers(
+            settings, runtime, catalog, committer, ops, lambda: heart.level >= Level.SOFT
         )
         retention = retention_of(settings, runtime, catalog, committer, admin, pump)
         sample = sampler(
             settings,
             runtime.clock,
             lambda: pump.stats,
-            lambda: {**maintenance_counters(maintainer.stats), **ops.counters()},
+            lambda: {**maintenance_counters(stats_of(maintainers)), **ops.counters()},
         )
         heart = _heart(runtime, heartbeats, retention.told(sample))
         heart.start()
         try:
             runtime.emit("serving", addresses={})
             ops.start()
-            with maintained(maintainer, wanted=settings.lake.maintain), retention:
+            with maintained(maintainers, wanted=settings.lake.maintain), retention:
                 pump.run()
         finally:
             well = ops.stop()
             heart.close()
     return 0 if well else 1
+
+
+def _maintainers(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    committer: Committer,
+    ops: OpsTables,
+    paused: Callable[[], bool],
+) -> list[Maintainer]:
+    """One for each table that this process writes."""
+    trades = maintainer_of(
+        settings, runtime, catalog, TradeStore(), excluding=committer.excluded, paused=paused
+    )
+    return [trades, *ops.maintainers(settings, paused)]
 
 
 @contextmanager
@@ -164,7 +175,7 @@ def sampler(
 
 
 def maintenance_counters(stats: MaintainStats) -> dict[str, Any]:
-    """What maintenance has done, as the heart tells it."""
+    """What maintenance has done for all tables, as the heart tells it."""
     return {f"maintain_{name}": count for name, count in asdict(stats).items()}
 
 

@@ -1,7 +1,7 @@
 """Maintenance: in a thread of the lake process, and on request as a process that ends.
 
 `python -m servers maintain compact` and `... maintain expire [OLDER_THAN_US]` print progress and
-one result as JSON lines.
+one result as JSON lines: what was done, of all tables together and of each.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from k2 import limits
 from k2.errors import Invalid, Reason, Unavailable
 from k2.lake.append import TableCatalog
 from k2.lake.catalog import open_catalog
-from k2.lake.maintain import Maintainer, Progress
+from k2.lake.commit import Store, TradeStore
+from k2.lake.maintain import Maintainer, MaintainStats, Progress
+from k2.lake.ops import OpsStore
 from k2.lake.replacer import Excluding, Replacer, nobody
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import ensure_tables
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.settings import Settings
 from servers.runtime import Runtime
 
@@ -35,13 +37,14 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         raise Unavailable(Reason.LAKE_UNAVAILABLE, f"there is no lake in {settings.data_dir}")
     catalog = open_catalog(settings, runtime.clock)
     try:
-        ensure_tables(catalog)
-        maintainer = maintainer_of(settings, runtime, catalog)
-        snapshots = SnapshotReader(catalog)
+        stores = (TradeStore(), OpsStore(GAPS_LAYOUT), OpsStore(DEAD_LETTERS_LAYOUT))
+        for store in stores:
+            ensure_table(catalog, store.layout)
+        maintainers = [maintainer_of(settings, runtime, catalog, store) for store in stores]
         if task == "compact":
-            document = compacted(maintainer, snapshots, _progress(runtime), runtime.stopping)
+            document = compacted(maintainers, _progress(runtime), runtime.stopping)
         else:
-            document = expired(maintainer, snapshots, older_than_us)
+            document = expired(maintainers, older_than_us)
     finally:
         catalog.close()
     runtime.emit("result", **document)
@@ -52,75 +55,100 @@ def maintainer_of(
     settings: Settings,
     runtime: Runtime,
     catalog: TableCatalog,
+    store: Store,
     *,
     excluding: Excluding = nobody,
     paused: Callable[[], bool] = lambda: False,
 ) -> Maintainer:
-    """A maintainer of this process's lake; see `Maintainer` and `Replacer` for the arguments."""
+    """A maintainer of a table of this process's lake; see `Maintainer` and `Replacer`."""
     replacer = Replacer(
         catalog=catalog,
         clock=runtime.clock,
         maintainer_id=f"{runtime.run_id}-maintain",
         excluding=excluding,
+        store=store,
     )
     return Maintainer(replacer=replacer, clock=runtime.clock, settings=settings.lake, paused=paused)
 
 
 @contextmanager
-def maintained(maintainer: Maintainer, *, wanted: bool) -> Iterator[None]:
-    """Maintain the lake in a thread meanwhile, where that is wanted."""
+def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[None]:
+    """Maintain each table in a thread meanwhile, where that is wanted."""
     ending = threading.Event()
-    thread = threading.Thread(target=maintainer.run, args=(ending,), name="maintain", daemon=True)
-    if wanted:
+    threads = [
+        threading.Thread(target=one.run, args=(ending,), name=f"maintain {one.table}", daemon=True)
+        for one in (maintainers if wanted else ())
+    ]
+    for thread in threads:
         thread.start()
     try:
         yield
     finally:
         ending.set()
-        if wanted:
-            thread.join(limits.DRAIN_S)
+        for thread in threads:
+            thread.join(limits.DRAIN_S / len(threads))
+
+
+def stats_of(maintainers: Sequence[Maintainer]) -> MaintainStats:
+    """What was done for all tables together."""
+    return MaintainStats(**_total([asdict(one.stats) for one in maintainers]))
 
 
 def compacted(
-    maintainer: Maintainer,
-    snapshots: SnapshotReader,
-    progress: Progress,
-    stopping: threading.Event,
+    maintainers: Sequence[Maintainer], progress: Progress, stopping: threading.Event
 ) -> dict[str, Any]:
     """Merge until nothing is worth it; what was done, as a document."""
+    tables = {one.table: _compacted(one, progress, stopping) for one in maintainers}
+    done = _total(list(tables.values()))
+    message = (
+        f"{done['files_merged']} files became {done['merges']}; there are {done['files_total']} now"
+    )
+    return {**done, "message": message, "tables": tables}
+
+
+def _compacted(
+    maintainer: Maintainer, progress: Progress, stopping: threading.Event
+) -> dict[str, int]:
     maintainer.compact(progress, stopping)
-    done, head = maintainer.stats, snapshots.current()
-    files = head.files_total if head else 0
+    done, kept = maintainer.stats, maintainer.kept()
     return {
         "merges": done.compactions,
         "files_merged": done.files_merged,
         "rows_rewritten": done.rows_rewritten,
         "abandoned": done.abandoned,
-        "files_total": files,
-        "bytes_total": head.bytes_total if head else 0,
-        "message": f"{done.files_merged} files became {done.compactions}; there are {files} now",
+        "files_total": kept.files,
+        "bytes_total": kept.bytes,
     }
 
 
-def expired(
-    maintainer: Maintainer, snapshots: SnapshotReader, older_than_us: int | None
-) -> dict[str, Any]:
+def expired(maintainers: Sequence[Maintainer], older_than_us: int | None) -> dict[str, Any]:
     """Drop the snapshots older than a time, and sweep; what was done, as a document."""
+    tables = {one.table: _expired(one, older_than_us) for one in maintainers}
+    done = _total(list(tables.values()))
+    message = (
+        f"{done['snapshots_dropped']} snapshots dropped, {done['snapshots_kept']} kept;"
+        f" {done['files_removed']} files removed, {done['files_waiting']} wait until no query can"
+        " read them"
+    )
+    return {**done, "message": message, "tables": tables}
+
+
+def _expired(maintainer: Maintainer, older_than_us: int | None) -> dict[str, int]:
     dropped = maintainer.expire(older_than_us) if older_than_us is not None else 0
     swept = maintainer.sweep()
-    kept = len(snapshots.list())
     return {
         "snapshots_dropped": dropped,
-        "snapshots_kept": kept,
+        "snapshots_kept": maintainer.kept().snapshots,
         "files_removed": swept.removed,
         "bytes_removed": swept.removed_bytes,
         "files_waiting": swept.waiting,
         "bytes_waiting": swept.waiting_bytes,
-        "message": (
-            f"{dropped} snapshots dropped, {kept} kept; {swept.removed} files removed,"
-            f" {swept.waiting} wait until no query can read them"
-        ),
     }
+
+
+def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Of each count, the sum over all tables."""
+    return {name: sum(each[name] for each in counts) for name in counts[0]}
 
 
 def _progress(runtime: Runtime) -> Progress:

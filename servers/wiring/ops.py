@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 
 from k2 import limits
 from k2.lake.catalog import Catalog
 from k2.lake.commit import Committer, TapeIdentity
 from k2.lake.epoch import TapeThere, begin_epoch
 from k2.lake.intake import Letters
+from k2.lake.maintain import Maintainer
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, Intake, LetterIntake
 from k2.lake.ops_pump import Ends, OpsWriter, Reader, run_ops
@@ -22,6 +24,7 @@ from k2.tape.records import RecordCodec
 from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.runtime import Runtime
+from servers.wiring.maintain import maintainer_of
 
 
 class OpsTables:
@@ -41,6 +44,7 @@ class OpsTables:
         letters: Letters,
     ) -> None:
         self._runtime = runtime
+        self._catalog = catalog
         schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
         codec = RecordCodec(GAP, schemas)
         intakes: dict[str, Intake] = {
@@ -71,6 +75,20 @@ class OpsTables:
         if self._thread.is_alive():
             self._thread.join(limits.DRAIN_S)
         return self._thread.is_alive() or not self._failed
+
+    def maintainers(self, settings: Settings, paused: Callable[[], bool]) -> list[Maintainer]:
+        """A maintainer of each table, which waits while the table's writer commits."""
+        return [
+            maintainer_of(
+                settings,
+                self._runtime,
+                self._catalog,
+                OpsStore(writer.layout),
+                excluding=writer.excluded,
+                paused=paused,
+            )
+            for writer in self._writers.values()
+        ]
 
     def counters(self) -> dict[str, int | str]:
         """What was done, for the heartbeat."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from k2client.errors import Invalid
 @options.data_dir
 @click.pass_context
 def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
-    """Merge small files of the lake, until nothing is worth merging.
+    """Merge small files of the lake's tables, until nothing is worth merging.
 
     No row comes, goes or changes, and queries read on. The lake does the same by itself.
     """
@@ -42,8 +42,8 @@ def expire(
 ) -> None:
     """Drop old snapshots, and remove files that nothing has named for the grace.
 
-    The newest snapshot stays, and those that are tagged. Files that only dropped snapshots named
-    wait until no query can be reading them.
+    Of each table the newest snapshot stays, and those that are tagged. Files that only dropped
+    snapshots named wait until no query can be reading them.
     """
     task = ["expire"] if older_than is None else ["expire", str(before_us(older_than))]
     context.exit(_done(task, as_json, data_dir))
@@ -73,6 +73,15 @@ def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
     if found and as_json:
         click.echo(documents.text(found))
     elif found:
-        click.echo(f"ok: {found.pop('message', '')}")
-        screen.table([name.replace("_", " ") for name in found], [[*found.values()]])
+        click.echo(f"ok: {found.get('message', '')}")
+        _show(found.get("tables", {}))
     return code
+
+
+def _show(tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each table."""
+    names = [*dict.fromkeys(name for counts in tables.values() for name in counts)]
+    screen.table(
+        ["table", *(name.replace("_", " ") for name in names)],
+        [[table, *(counts[name] for name in names)] for table, counts in tables.items()],
+    )

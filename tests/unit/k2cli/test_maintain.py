@@ -5,7 +5,16 @@ import pytest
 from k2.clock import SystemClock
 from k2cli.maintain import before_us
 
-COMPACTED = {"event": "result", "merges": 2, "files_merged": 16, "message": "16 files became 2"}
+COMPACTED = {
+    "event": "result",
+    "merges": 2,
+    "files_merged": 16,
+    "message": "16 files became 2",
+    "tables": {
+        "market.trades": {"merges": 1, "files_merged": 9},
+        "ops.gaps": {"merges": 1, "files_merged": 7},
+    },
+}
 EXPIRED = {"event": "result", "snapshots_dropped": 3, "files_waiting": 9, "message": "3 dropped"}
 
 
@@ -19,7 +28,12 @@ def test_compact_shows_what_was_merged(k2, script):
     done = k2("compact", "--data-dir", directory)
     assert done.code == 0
     assert done.stdout.startswith("ok: 16 files became 2")
-    assert "files merged" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["table", "merges", "files", "merged"] in lines
+    assert [line for line in lines if len(line) == 3] == [
+        ["market.trades", "1", "9"],
+        ["ops.gaps", "1", "7"],
+    ]
     assert "merging files" in done.stderr
     assert given(directory) == ["compact"]
 

@@ -8,6 +8,7 @@ from k2.errors import Invalid, Reason, Unavailable
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, run
 from tests.lake_world import LakeWorld
+from tests.ops_world import OpsWorld, letter
 
 
 @pytest.fixture
@@ -47,6 +48,27 @@ def test_expire_drops_what_is_older_and_says_what_waits(lake):
     assert later["bytes_removed"] == found["bytes_waiting"]
 
 
+def test_each_table_is_maintained_and_told_of(tmp_path):
+    world = OpsWorld(tmp_path)
+    world.commit_each(range(8))
+    writer = world.letter_writer()
+    for number in range(8):
+        world.post(letter(number))
+        world.commit(writer)
+    _, found = asked(world, "compact")
+    assert {name: told["files_total"] for name, told in found["tables"].items()} == {
+        "market.trades": 1, "ops.gaps": 0, "ops.dead_letters": 1,
+    }  # fmt: skip
+    assert (found["merges"], found["files_merged"], found["files_total"]) == (2, 16, 2)
+    assert found["message"] == "16 files became 2; there are 2 now"
+    _, found = asked(world, "expire", str(world.clock.now_us() + 10**9))
+    assert found["tables"]["ops.dead_letters"]["snapshots_dropped"] == 8
+    assert found["tables"]["ops.dead_letters"]["files_waiting"] > 8
+    assert found["snapshots_dropped"] == 16
+    assert world.origins() == [*range(8)]
+    world.close()
+
+
 @pytest.mark.parametrize("argv", [[], ["nosuch"], ["expire", "soon"], ["compact", "1"]])
 def test_another_request_is_refused(lake, argv):
     with pytest.raises(Invalid):
@@ -65,6 +87,8 @@ def test_where_there_is_no_lake_none_is_made(lake, tmp_path):
 class Working:
     """Maintains until it is told to stop."""
 
+    table = "market.trades"
+
     def __init__(self):
         self.began, self.ended = threading.Event(), threading.Event()
 
@@ -76,21 +100,24 @@ class Working:
 
 def test_maintenance_runs_beside_the_writer_and_ends_with_it():
     working = Working()
-    with maintained(working, wanted=True):
-        assert working.began.wait(5)
-        assert not working.ended.is_set()
+    other = Working()
+    with maintained([working, other], wanted=True):
+        for one in (working, other):
+            assert one.began.wait(5)
+            assert not one.ended.is_set()
     assert working.ended.is_set()
+    assert other.ended.is_set()
 
 
 def test_maintenance_ends_when_the_writer_fails():
     working = Working()
-    with pytest.raises(ZeroDivisionError), maintained(working, wanted=True):
+    with pytest.raises(ZeroDivisionError), maintained([working], wanted=True):
         raise ZeroDivisionError
     assert working.ended.is_set()
 
 
 def test_maintenance_that_is_not_wanted_does_not_start():
     working = Working()
-    with maintained(working, wanted=False):
+    with maintained([working], wanted=False):
         pass
     assert not working.began.is_set()

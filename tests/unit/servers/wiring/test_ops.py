@@ -2,12 +2,14 @@
 
 from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
+from k2.lake.ops_pump import OpsWriter
 from k2.lake.tables import DEAD_LETTERS, GAPS
 from k2.settings import Settings, TapeSettings
 from k2.tape.topics import TapeAdmin
 from servers.runtime import Runtime
 from servers.wiring.ops import OpsTables
 from tests.eventually import eventually
+from tests.ops_world import OpsWorld, gap, letter
 
 
 class NoLetters:
@@ -29,3 +31,27 @@ def test_tables_are_made_and_a_tape_that_is_away_is_waited_for(tmp_path):
     assert ops.stop()
     admin.close()
     catalog.close()
+
+
+def test_each_ops_table_has_a_maintainer_that_waits_for_its_writer(tmp_path, monkeypatch):
+    world = OpsWorld(tmp_path)
+    writers = world.gap_writer(), world.letter_writer()
+    for number in range(8):
+        world.tell(gap(number, number))
+        world.post(letter(number))
+        for writer in writers:
+            world.commit(writer)
+    waited, excluded = [], OpsWriter.excluded
+    monkeypatch.setattr(
+        OpsWriter, "excluded", lambda one: waited.append(one.layout.name) or excluded(one)
+    )
+    tables = OpsTables(world.settings, Runtime(world.clock, "r"), world.catalog, None, NoLetters())
+    hot = [True]
+    keepers = tables.maintainers(world.settings, paused=lambda: hot[0])
+    assert [one.table for one in keepers] == ["ops.gaps", "ops.dead_letters"]
+    assert [one.compact() for one in keepers] == [0, 0]
+    hot.clear()
+    hot.append(False)
+    assert [one.compact() for one in keepers] == [1, 1]
+    assert waited == ["ops.gaps", "ops.dead_letters"]
+    world.close()
