@@ -16,7 +16,7 @@ from tests.integration.servers.wire import running
 
 SECONDS = float(environment().get("K2_TEST_PARTITION_S", 6))  # 60 for the long form
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240 + 2 * SECONDS)]
 
 
 @pytest.fixture
