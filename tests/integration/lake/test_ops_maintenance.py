@@ -1,4 +1,4 @@
-"""Hundreds of commits of the ops tables, merged, thinned and swept on the way: no row is other."""
+"""A hundred commits of the ops tables, merged, thinned and swept on the way: no row is other."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ from tests.ops_world import gap
 from tests.pump_world import message
 from tests.unit.lake.test_verify_letters import compared
 
-COMMITS, ROUND = 96, 16  # of each table
-KEPT, NEWEST = 16, 8  # snapshots
+COMMITS, ROUND = 50, 10  # of each table
+KEPT, NEWEST = 8, 4  # snapshots
 PAUSE_S = 1200.0  # a grace is over in nine commits
 LETTERS = LetterFilter(TimeRange())
 FILES_MAX = 2 * 7 + 2  # of a day: seven of either class, and what was merged of them
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
 class Site(Desk):
@@ -49,7 +49,8 @@ class Site(Desk):
 
     def event(self, number):
         told = replace(gap(10 * number, 10 * number + 8), recorded_us=self.clock.now_us())
-        filled = replace(told, last_id=told.first_id + 2, state=GapState.FILLED)
+        some = {"last_id": told.first_id + 2, "filled_at_us": told.recorded_us}
+        filled = replace(told, state=GapState.FILLED, **some)
         self.events += [told] if number % 3 else [told, filled]
         self.tell(*self.events[-1 if number % 3 else -2 :])
 
@@ -88,9 +89,10 @@ def test_ops_tables_stay_small_and_whole(site):
         if number % ROUND == ROUND - 1:
             site.maintain()
             on_disk.append(max(len(site.on_disk(one.identifier)) for one in site.writers))
-    for _ in range(2):  # what the first finds dead, the second removes
-        site.clock.advance(site.settings.lake.sweep_grace_s)
-        site.maintain()
+    site.maintain()
+    site.clock.advance(site.settings.lake.sweep_grace_s)
+    for keeper in site.keepers.values():
+        assert keeper.sweep().waiting == 0
     for layout, writer in site.writers.items():
         assert (writer.stats.failures, writer.stats.commits) == (0, COMMITS)
         table = site.table_of(layout)
@@ -98,8 +100,8 @@ def test_ops_tables_stay_small_and_whole(site):
         assert site.files(layout) <= FILES_MAX
         assert len(table.current_snapshot().manifests(table.io)) <= limits.MANIFESTS_TO_MERGE
         assert len(table.metadata.snapshots) <= KEPT + NEWEST
-    assert max(on_disk[3:]) < 1.1 * on_disk[2]  # what died in the last grace, not in all of them
     assert_same(site, names)
+    assert max(on_disk[2:]) < 1.2 * on_disk[1], on_disk  # what died in the last grace, not in all
 
 
 def assert_same(site, names):
@@ -107,9 +109,9 @@ def assert_same(site, names):
     assert site.origins() == [*range(COMMITS)]
     listed = [one.letter.name for one in site.reader.newest(LETTERS, None)]
     assert listed == names[::-1]
-    middle = next(one for one in site.reader.newest(LETTERS, None) if one.letter.name == names[60])
+    middle = next(one for one in site.reader.newest(LETTERS, None) if one.letter.name == names[20])
     page = [one.letter.name for one in site.reader.newest(LETTERS, middle.place)]
-    assert page == names[59::-1]
+    assert page == names[19::-1]
     assert site.reader.get(names[3]).letter.value == message(3)
     assert compared(site).problems == ()
     assert compared(site).rows == COMMITS
