@@ -126,6 +126,8 @@ class Overruled:
                 [
                     ("tape_epoch", "==", epoch),
                     ("tape_partition", "==", partition),
+                    ("tape_offset", ">=", min(of)),  # files are left out by these two
+                    ("tape_offset", "<", max(of) + 1),
                     ("tape_offset", "in", sorted(of)),
                 ],
             )
