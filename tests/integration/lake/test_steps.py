@@ -79,6 +79,7 @@ for number, line in enumerate(sys.stdin):  # a life each, in a process of its ow
 STEPS = ("1 assign", "2 decode", "3 letters", "4 write", "5 swing", "6 report")
 POINTS = [f"{side} {step}" for step in STEPS for side in ("before", "after")]
 WAVE = 20
+LATE, AFTER_LETTERS = "ETHUSDC", "after 3 letters"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -96,19 +97,26 @@ def rows(site):
 
 
 def test_a_writer_that_dies_before_or_after_any_step_loses_and_doubles_nothing(site):
-    """Each wave holds garbage, duplicates and trades of three symbols; see `Site.put`."""
+    """Each wave holds garbage, duplicates and trades of three symbols; see `Site.put`.
+
+    To the life that dies between letters and commit, a trade is of a symbol that nobody has placed;
+    to the next one it is good, and its letter is overruled.
+    """
     with (site.folder / "lives.log").open("wb") as log:
         lives = subprocess.Popen(
             [sys.executable, "-c", LIFE], env=site.env, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
     held, ends = {}, {}
+    site.put_unplaced(LATE, 0)  # the very first, so that its letter is among the first
     try:
         for wave, point in enumerate([*POINTS, "reply lost", "landed and refused"]):
             site.put(wave * 100, WAVE)  # from a hundred on, so with one record of garbage
             lives.stdin.write(f"{point}\n")
             lives.stdin.flush()
             ends[point] = int(lives.stdout.readline())
+            if point == AFTER_LETTERS:
+                site.place(LATE)
             held[point] = rows(site)
             assert len(held[point]) == len(set(held[point])), point
     finally:
@@ -123,10 +131,12 @@ def test_a_writer_that_dies_before_or_after_any_step_loses_and_doubles_nothing(s
     assert {point for point, grew in landed.items() if grew} == swung | {*held} - {*POINTS}
     waves = range(len(held))
     numbers = [wave * 100 + one for wave in waves for one in range(WAVE)]
-    assert held["landed and refused"] == sorted((s, n) for s in SYMBOLS for n in numbers)
-    letters = [row["origin_offset"] for row in site.letters()]
+    trades = [(LATE, 0), *((symbol, number) for symbol in SYMBOLS for number in numbers)]
+    assert held["landed and refused"] == sorted(trades)
+    letters = [(row["origin_partition"], row["origin_offset"]) for row in site.letters()]
     assert len(letters) == len(set(letters))
     code, report = site.verified()
     assert (code, report["problems"], report["dead"]) == (0, [], len(waves))
+    assert report["letters_overruled"] == 1
     counters = site.snapshots.current().counters.values()
     assert sum(duplicate for _, duplicate, _ in counters) == len(waves) * 2 * len(SYMBOLS)

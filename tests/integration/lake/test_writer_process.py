@@ -15,7 +15,7 @@ from k2.lake.snapshot import SnapshotReader
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables
 from k2.market.events import Label, Trade
 from k2.market.gaps import Cause, GapEvent, GapState
-from k2.market.instrument import Instrument
+from k2.market.instrument import Instrument, first_partition
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
 from k2.tape.board import Board
@@ -47,10 +47,8 @@ class Site:
         self.settings = Settings(data_dir=folder, tape=tape, lake=lake)
         self.schemas = SchemaStore(registry, folder / "schemas")
         self.schema_id = topics.deploy(tape, self.schemas)
-        board = Board(broker, topics.PARTITIONS)
-        placement = Placement(board, topics.topic_id(tape), tape.partitions_per_tier)
-        self.home = {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
-        board.close()
+        self.home = {}
+        self.place(*SYMBOLS)
         self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 5})
         self.catalog = open_catalog(self.settings, SystemClock())
         ensure_tables(self.catalog)
@@ -63,20 +61,38 @@ class Site:
             "K2_LAKE__COMMIT_INTERVAL_S": str(lake.commit_interval_s),
         }
 
+    def place(self, *symbols):
+        """Give symbols their partitions."""
+        tape = self.settings.tape
+        board = Board(tape.bootstrap, topics.PARTITIONS)
+        placement = Placement(board, topics.topic_id(tape), tape.partitions_per_tier)
+        self.home |= {one: placement.place(Instrument("BINANCE", one)) for one in symbols}
+        board.close()
+
     def put(self, first, many):
         """Trades of every symbol; each tenth twice, and some garbage between them."""
         for number in range(first, first + many):
             for symbol in SYMBOLS:
-                label = Label("BINANCE", symbol, symbol[:-4], "USDT", "crypto", "simulated")
-                at = NOW_US + number * 1000
-                trade = Trade(label, number, at, at + 500, 100 + number, 7, number & 1, {})
-                message = encode_trade(trade, self.schema_id)
+                message = self._message(symbol, number)
                 for _ in range(2 if number % 10 == 0 else 1):
                     self._send(symbol, message)
             if number % 100 == 0:
                 self._send("BTCUSDT", b"garbage")
             self.producer.poll(0)
         assert self.producer.flush(30) == 0
+
+    def put_unplaced(self, symbol, number):
+        """A trade of a symbol that nobody has placed, where it will belong."""
+        per_tier = self.settings.tape.partitions_per_tier
+        self.home[symbol] = first_partition(Instrument("BINANCE", symbol), per_tier)
+        self._send(symbol, self._message(symbol, number))
+        assert self.producer.flush(30) == 0
+
+    def _message(self, symbol, number):
+        label = Label("BINANCE", symbol, symbol[:-4], "USDT", "crypto", "simulated")
+        at = NOW_US + number * 1000
+        trade = Trade(label, number, at, at + 500, 100 + number, 7, number & 1, {})
+        return encode_trade(trade, self.schema_id)
 
     def _send(self, symbol, message):
         self.producer.produce(self.settings.tape.topic, message, symbol, self.home[symbol])
@@ -120,7 +136,8 @@ class Site:
         """Rows of `ops.dead_letters` that are of this topic."""
         view = view_of(self.catalog, DEAD_LETTERS_LAYOUT)
         ours = [("origin", "==", self.settings.tape.topic)]
-        return [*view.newest(["origin_offset", "fault", "value"], ours)]
+        columns = ["origin_partition", "origin_offset", "fault", "value"]
+        return [*view.newest(columns, ours)]
 
     def verified(self):
         """Exit code and report of `python -m servers verify`."""
