@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from k2.errors import Data, Internal, K2Error, NotFound, Reason, Unavailable
 from k2.lake.snapshot import SnapshotReader
-from k2.market.offsets import TimeRange
+from k2.market.offsets import OffsetVector, TimeRange
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.sides import LakeSide
 from k2.query.view import PlannedQuery, QueryView
@@ -21,7 +21,7 @@ from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from tests.sim.catalog import Connection
 from tests.sim.maintainer import STREAM_S, TICKET_S
-from tests.sim.oracle import require
+from tests.sim.oracle import lacks_more_than_old_rows, require
 from tests.sim.process import EPOCH_US
 from tests.sim.reference import rows_of
 from tests.sim.tape import Admin, Board, Reader, Registry
@@ -119,8 +119,9 @@ class Asker:
             recent_s=world.swarm.tail_recent_s,
         )
         self.tail.process, self.tail.meanwhile = process, self._meanwhile
+        self._lake = LakeSide(self._snapshots, len(world.tape.logs), world.tape.topic_id)
         self.view = QueryView(
-            lake=LakeSide(self._snapshots, len(world.tape.logs), "1"),
+            lake=self._lake,
             tail=self.tail,
             ends=self._ends,
             placement=self._placement(),
@@ -129,13 +130,13 @@ class Asker:
         )
 
     def run(self):
-        """Serve for ever."""
+        """Serve, until the lake is in another epoch of the tape."""
         while not self._tried(lambda: self.view.start(maintain=False)):
             self.process.sleep(0.5)
         chance = self.world.chance
         quiet = [self._read, self._maintain]
         actions = [*quiet, self._read, self._plan, self._answer, self._look]
-        while True:
+        while self._lake.failure is None:
             self.process.before("serve")
             self._sit()
             chosen = quiet if self.world.calm else actions
@@ -178,15 +179,17 @@ class Asker:
 
     def _ticket(self, planned):
         until_s = self.process.monotonic_s() + TICKET_S
+        self.world.oracle.may_be_read(planned.snapshot_id, until_s + STREAM_S)
         return Ticket(planned, until_s, self.world.oracle.keeps(planned.snapshot_id))
 
     def _promised(self, request):
         """Where the tape must reach for an answer to hold all that was acknowledged before."""
+        reference = self.world.reference
         if request.consistency is not Consistency.UNION:
-            return self.world.oracle.positions
-        if self.world.chaos.struck is None:
-            return self.world.reference.ends()
-        return self.tail.position().offsets  # the tape lost the rest: nobody knows how much
+            return OffsetVector(reference.epoch, self.world.oracle.positions)
+        if not self.world.awaits_epoch:
+            return OffsetVector(reference.epoch, reference.ends())
+        return self.tail.position()  # the tape lost the rest: nobody knows how much
 
     def _judge_end(self, request, planned, promised):
         """E covers all that the question promises."""
@@ -199,10 +202,9 @@ class Asker:
             require(right, "as of", asked, time_us, found, known.committed_at_us)
             require(planned.end == known.positions, "as of", planned.end, known.positions)
             return
-        if planned.provenance.missing:
+        if lacks_more_than_old_rows(planned.provenance.missing):
             return
-        covers = all(e >= p for e, p in zip(planned.end.offsets, promised, strict=True))
-        require(covers, "E lies too low", request, planned.end, promised)
+        require(planned.end.covers(promised), "E lies too low", request, planned.end, promised)
 
     def _answer(self):
         """Execute what any server has planned: whoever holds its ticket may ask any."""
@@ -234,8 +236,7 @@ class Asker:
         table = pa.Table.from_batches(list(answer), schema=answer.schema)
         rows = rows_of(table)
         self.world.note(self.process.identity, f"answers {len(rows)} rows below {planned.end}")
-        missing = opened.provenance.missing
-        self.world.oracle.answered(request, planned.end.offsets, rows, missing)
+        self.world.oracle.answered(request, planned.end, rows, opened.provenance)
         return True
 
     def _is_there(self, opened, ticket):
@@ -243,6 +244,7 @@ class Asker:
         source, now_s = opened.provenance.snapshot_id, self.process.monotonic_s()
         same = source == ticket.planned.snapshot_id and now_s <= ticket.until_s
         kept = self.world.oracle.keeps(source) or (same and ticket.kept)
+        self.world.oracle.may_be_read(source, now_s + STREAM_S)
         if self.world.chance.random() < SLOW:
             self.process.sleep(self.world.chance.uniform(0, STREAM_S))
         gone = [one for one in opened.plan.files.paths if not self.world.store.holds(one)]
@@ -264,7 +266,8 @@ class Asker:
             given = attempt()
             return True if given is None else given
         except NotFound as error:
-            self._unexpected(error, Reason.UNKNOWN_SYMBOL, Reason.UNKNOWN_SNAPSHOT)
+            went = [Reason.OUT_OF_RANGE] if self.world.retainers else []
+            self._unexpected(error, Reason.UNKNOWN_SYMBOL, Reason.UNKNOWN_SNAPSHOT, *went)
         except Data as error:
             self._unexpected(error, *self.world.refusals)
         except Internal:
@@ -325,4 +328,4 @@ class Asker:
 
     def _placement(self):
         board = Board(self.process, self.world.tape, topics.PARTITIONS)
-        return Placement(board, "1", 1)
+        return Placement(board, self.world.tape.topic_id, 1)

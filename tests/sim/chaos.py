@@ -15,6 +15,8 @@ from tests.sim.process import Process
 
 AWAY_S = (0.5, 15.0)
 TAGS_MAX = 2
+REPEATED_MAX = 4
+RESTORED = 0.5  # of the records of a topic that was made again
 BACKFILL_EVERY_S = 5.0
 
 
@@ -42,6 +44,7 @@ class Chaos:
             "power.loss": self._lose_power,
             "maintenance": self._ask_for_maintenance,
             "tag": self._tag,
+            "letters": self._repeat_letters,
         }
         for name, every_s in self.world.swarm.every_s.items():
             self._spawn(name, deeds[name], every_s)
@@ -109,6 +112,13 @@ class Chaos:
             oracle.tagged.add(chosen)
             oracle.landed(reply.metadata, reply.metadata_location)
 
+    def _repeat_letters(self):
+        """A writer that stood still for long publishes letters that others published meanwhile."""
+        world, letters = self.world, self.world.tape.letters
+        if letters and not world.tape.away:
+            at = sorted(world.chance.integers(0, len(letters), REPEATED_MAX).tolist())
+            world.post([letters[one] for one in at])
+
     def _retain(self):
         """Retention removes what is committed, or some of it."""
         for partition, position in enumerate(self.world.oracle.positions):
@@ -162,8 +172,11 @@ class Chaos:
         self.struck = int(world.chance.choice(possible[disaster]))
         self._silence()
         world.note("chaos", f"disaster: {disaster} on {self.struck}")
+        world.strike()
         if disaster == "recreated":
+            before = tape.logs
             tape.recreate()
+            self._restore(before, positions)
             world.refusals |= {Reason.TOPIC_RECREATED, Reason.TAPE_TRUNCATED}
         elif disaster == "truncated":
             log = tape.logs[self.struck]
@@ -173,6 +186,12 @@ class Chaos:
         else:
             tape.remove_before(self.struck, tape.logs[self.struck].end)
             world.refusals |= {Reason.RETENTION_OVERTOOK}
+
+    def _restore(self, logs, positions):
+        """Some records of before are there again; fewer than what was read of each partition."""
+        for partition, log in enumerate(logs):
+            back = [one for one in log.values if self.world.chance.random() < RESTORED]
+            self.world.tape.restore(partition, back[: max(0, positions[partition] - 1)])
 
     def _silence(self):
         """Nothing is printed on the tape any more: offsets that are used again show nothing."""

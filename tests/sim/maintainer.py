@@ -1,8 +1,9 @@
-"""A maintainer's process: the real merging, dropping and sweeping, beside the writers.
+"""Processes that maintain the lake beside its writers: merging, dropping, sweeping; retention.
 
-Its times are those of the real one made small: a file that nothing names stays for longer than a
+Their times are those of the real ones made small: a file that nothing names stays for longer than a
 ticket and a stream last here, by more than the clocks of two maintainers may differ. A person may
-ask for maintenance as well, which is a second process on the same lake.
+ask for maintenance as well, which is a second process on the same lake. Retention is one more, and
+may be two: whole files go by bytes, and by the day that ends within a history.
 """
 
 from k2.errors import K2Error
@@ -21,11 +22,6 @@ EXPIRED_S = (0.0, 30.0)
 def maintainer_of(process, parts):
     """A maintainer, ready to run."""
     world = process.world
-    replacer = parts.replacer(
-        catalog=Connection(process, world.metastore, world.store),
-        clock=process,
-        maintainer_id=process.identity,
-    )
     settings = LakeSettings().model_copy(
         update={
             "maintain_interval_s": world.swarm.maintain_interval_s,
@@ -33,7 +29,30 @@ def maintainer_of(process, parts):
             "sweep_grace_s": world.swarm.sweep_grace_s,
         }
     )
-    return parts.maintainer(replacer=replacer, clock=process, settings=settings)
+    return parts.maintainer(replacer=_replacer(process, parts), clock=process, settings=settings)
+
+
+def _replacer(process, parts):
+    return parts.replacer(
+        catalog=Connection(process, process.world.metastore, process.world.store),
+        clock=process,
+        maintainer_id=process.identity,
+    )
+
+
+def retain(process, parts):
+    """Hold the lake to its retention for ever."""
+    swarm = process.world.swarm
+    settings = LakeSettings().model_copy(
+        update={
+            "retention_hours": swarm.retention_hours,
+            "bytes_max": swarm.bytes_max,
+            "retain_interval_s": swarm.retain_interval_s,
+        }
+    )
+    parts.retainer(replacer=_replacer(process, parts), clock=process, settings=settings).run(
+        Flag(process)
+    )
 
 
 def maintain(process, parts):

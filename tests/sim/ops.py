@@ -20,7 +20,7 @@ from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_pump import Ends, run_ops
 from k2.lake.snapshot import current_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
-from k2.market.gaps import gap_of
+from k2.market.gaps import Cause, gap_of
 from k2.market.ledger import Ledger
 from k2.market.schema import GAP
 from k2.tape import topics
@@ -111,6 +111,23 @@ class OpsTables:
         self.gaps.take(value, event.values())
 
     # --- what must be true ------------------------------------------------------------------------
+
+    def told_what_is_lost(self):
+        """Where an epoch begins, the ledger has what feeds promised above the ids of before."""
+        reference, promised = self._world.reference, {}
+        for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
+            promised[key] = document["trade_id"]
+        for partition, judged in enumerate(reference.partitions):
+            for instrument, (ids, _) in reference.seen(partition, judged.first).items():
+                lost = set(range(max(ids) + 1, promised.get(instrument.key, 0) + 1))
+                told = {
+                    one
+                    for event in self.events
+                    if event.instrument == instrument and event.cause is Cause.EPOCH
+                    for one in range(event.first_id, event.last_id + 1)
+                }
+                untold = sorted(lost - told)[:5]
+                require(not untold, "lost, and not in the ledger", instrument, untold)
 
     def landed(self, identifier, metadata):
         """A commit adds the rows between its parent's position and its own, each once."""

@@ -6,9 +6,15 @@ fold's state of just there, comes later than its parent, and every record it pas
 has its dead letter acknowledged already. By induction every snapshot is exact. A commit of
 maintenance holds its parent's rows and says of the tape what its parent said; what it dropped is no
 longer kept, and whatever a kept snapshot names must stay on disk.
+
+A commit of retention lets rows go, all of them older than the floor that it and every later commit
+carry; their ids stay known. An epoch that has ended takes no row any more, and the next one begins
+where its tape does, with the ids of all rows; what a feed had promised above them is in the ledger
+by then.
 """
 
 import io
+import operator
 from bisect import bisect_right
 from dataclasses import replace
 
@@ -16,9 +22,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from pyiceberg.table.snapshots import Operation
 
+from k2.errors import Reason
 from k2.lake.catalog import local_path
 from k2.lake.snapshot import carried, current_of, read_states
+from k2.market.events import DAY_US
 from k2.market.fold import FoldState
+from tests.sim.maintainer import SKEW_S
+from tests.sim.process import EPOCH_US
 from tests.sim.reference import rows_of
 from tests.sim.store import Files
 
@@ -49,16 +59,27 @@ class Oracle:
         self._files = Files(world.store)
         self._known = {}
         self._entries = {}
+        self._gone = {}
+        self._read_until = []
         self._head = self._reachable = None
         self.found = None
         self.snapshots = []
         self.tagged = set()
 
     @property
+    def newest(self):
+        """The newest snapshot, if there is any."""
+        return self.snapshots[-1] if self.snapshots else None
+
+    @property
     def positions(self):
         """Of the newest snapshot."""
         zero = (0,) * len(self._world.tape.logs)
-        return self.snapshots[-1].positions.offsets if self.snapshots else zero
+        return self.newest.positions.offsets if self.newest else zero
+
+    def gone(self, snapshot_id):
+        """Places of the rows that retention had removed by a snapshot."""
+        return self._gone.get(snapshot_id, frozenset())
 
     # --- commits ----------------------------------------------------------------------------------
 
@@ -78,37 +99,97 @@ class Oracle:
         self._world.note("lake", f"keeps {len(metadata.snapshots)} snapshots")
 
     def _judge(self, metadata):
-        snapshot, before = current_of(metadata), self.positions
+        snapshot, parent = current_of(metadata), self.newest
         kept = {one.snapshot_id for one in metadata.snapshots}
         require(self.tagged <= kept, "a tagged snapshot was dropped", self.tagged - kept)
-        after = snapshot.positions.offsets
-        if self.snapshots:
-            parent = self.snapshots[-1]
+        if parent:
             if snapshot.snapshot_id == parent.snapshot_id:
                 return  # other metadata changed
-            require(snapshot.parent_id == parent.snapshot_id, "a commit is not on the head")
-            require(snapshot.committed_at_us > parent.committed_at_us, "commit times go back")
-            if snapshot.operation != Operation.APPEND.value:
-                self._says_the_same(snapshot, parent)
+            self._follows(snapshot, parent)
+        before, after = self._before(snapshot, parent), snapshot.positions.offsets
         moved = all(high >= low for low, high in zip(before, after, strict=True))
         require(moved, "positions moved back", before, after)
-        self._rows(metadata.current_snapshot(), before, after)
+        gone = self._rows(metadata.current_snapshot(), before, snapshot)
         self._published(snapshot, after)
         self._letters(before, after)
-        rows = sum(accepted for accepted, _, _ in snapshot.counters.values())
+        rows = len(self._world.reference.held(snapshot.positions)) - len(gone)
         require(snapshot.rows_total == rows, "rows in the summary", snapshot.rows_total, rows)
+        self._gone[snapshot.snapshot_id] = gone
         self.snapshots.append(snapshot)
         self._world.note("lake", f"holds {after} by {snapshot.operation}")
 
-    def _says_the_same(self, snapshot, parent):
+    def _follows(self, snapshot, parent):
+        """What every commit may say of itself, by what its parent said."""
+        require(snapshot.parent_id == parent.snapshot_id, "a commit is not on the head")
+        require(snapshot.committed_at_us > parent.committed_at_us, "commit times go back")
+        if snapshot.operation != Operation.DELETE.value:
+            kept = snapshot.floor_us == parent.floor_us
+            require(kept, "another floor", parent.floor_us, snapshot.floor_us)
+        if snapshot.positions.epoch != parent.positions.epoch:
+            self._begins(snapshot, parent)
+        elif snapshot.operation != Operation.APPEND.value:
+            self._says_the_same(snapshot, parent, "epochs")
+        elif snapshot.epochs.ended:
+            require(not parent.epochs.ended, "an ended epoch grows", snapshot.positions)
+            ended = replace(snapshot.epochs, ended="")
+            require(ended == parent.epochs, "its end changes an epoch", parent.epochs, ended)
+            self._says_the_same(snapshot, parent)
+        else:
+            require(not parent.epochs.ended, "an ended epoch goes on", snapshot.positions)
+
+    def _before(self, snapshot, parent):
+        """From where on a commit adds rows; the first of all may say where the tape began."""
+        if parent and parent.positions.epoch == snapshot.positions.epoch:
+            return parent.positions.offsets
+        start = snapshot.first_positions.offsets
+        if not parent and any(start):
+            left = self._left_from(start)
+            self._world.reference.begin_anew(left)
+            self._world.awaits_epoch = False
+        return start
+
+    def _left_from(self, start):
+        """What the tape has of each partition from where retention has left it."""
+        logs = self._world.tape.logs
+        begins = [log.start for log in logs]
+        possible = all(map(operator.ge, start, begins))
+        require(possible, "an epoch begins before the tape", start, begins)
+        pairs = zip(logs, start, strict=True)
+        return [(first, log.values[first - log.start :]) for log, first in pairs]
+
+    def _begins(self, snapshot, parent):
+        """The first commit of an epoch: on the tape that is there, behind all that was."""
+        logs, stands = self._world.tape.logs, parent.positions.offsets
+        require(parent.epochs.ended, "an epoch begins before the last has ended")
+        require(snapshot.positions.epoch == parent.positions.epoch + 1, "an epoch is left out")
+        past = (*parent.epochs.past, parent.positions)
+        require(snapshot.epochs.past == past, "past epochs", snapshot.epochs.past, past)
+        known = snapshot.topic_id == self._world.tape.topic_id
+        require(known, "the epoch of another topic", snapshot.topic_id)
+        start = [log.start for log in logs]
+        if parent.epochs.ended == Reason.RETENTION_OVERTOOK:
+            start = list(map(max, start, stands))
+        begun = list(snapshot.positions.offsets)
+        require(begun == start, "an epoch begins elsewhere", begun, start)
+        self._world.reference.begin_epoch(stands, self._left_from(start))
+        self._world.awaits_epoch = False
+        self._world.ops.told_what_is_lost()
+
+    def _says_the_same(self, snapshot, parent, *more):
         """Maintenance says of the tape what its parent says."""
-        for name in ("positions", "counters", "state_path", "epochs", "floor_us"):
+        for name in ("positions", "counters", "state_path", *more):
             have, had = getattr(snapshot, name), getattr(parent, name)
             require(have == had, f"maintenance changes {name}", had, have)
 
-    def _rows(self, head, before, after):
-        """An append adds the rows between; whatever rewrites files must hold all of them."""
-        appends = head.summary.operation is Operation.APPEND
+    def _rows(self, head, before, snapshot):
+        """An append adds the rows between; whatever rewrites files must hold all of them.
+
+        Returns:
+            Places of the rows that retention has removed, by now.
+        """
+        operation, reference = head.summary.operation, self._world.reference
+        gone = self.gone(head.parent_snapshot_id)
+        appends = operation is Operation.APPEND
         manifests = head.manifests(self._files)
         if appends:
             manifests = [one for one in manifests if one.added_snapshot_id == head.snapshot_id]
@@ -118,9 +199,37 @@ class Oracle:
             for entry in manifest.fetch_manifest_entry(self._files)
             if not appends or entry.snapshot_id == head.snapshot_id
         ]
-        start = before if appends else (0,) * len(after)
-        want = self._world.reference.accepted(start, after)
-        same(self.read([entry.data_file.file_path for entry in entries]), want)
+        rows = self.read([entry.data_file.file_path for entry in entries])
+        if appends:
+            same(rows, reference.accepted(before, snapshot.positions.offsets))
+            return gone
+        want = without(reference.held(snapshot.positions), gone)
+        if operation is Operation.DELETE:
+            gone |= self._removed(snapshot, rows, want)
+            want = without(want, gone)
+        same(rows, want)
+        return gone
+
+    def _removed(self, snapshot, rows, want):
+        """What retention removed now: rows below the floor, for a reason, and not the newest."""
+        parent, floor_us = self.newest, snapshot.floor_us
+        gone = want.keys() - {row.place for row in rows}
+        above = [want[place] for place in gone if want[place].event_time >= floor_us]
+        require(not above, "gone from above the floor", floor_us, *above[:3])
+        higher = parent.floor_us is None or parent.floor_us <= floor_us
+        require(higher, "the floor sinks", parent.floor_us, floor_us)
+        require(rows, "retention leaves nothing")
+        newest = max(want[place].event_time for place in gone) if gone else 0
+        due = parent.bytes_total > self._world.swarm.bytes_max or self._is_of_yesterday(newest)
+        require(due, "retention of what was not due", parent.bytes_total, newest)
+        self._world.note("lake", f"lets {len(gone)} rows go, the newest of {newest}")
+        return frozenset(gone)
+
+    def _is_of_yesterday(self, time_us):
+        """Whether a day has ended since, and is kept no longer."""
+        latest_us = EPOCH_US + int((self._world.scheduler.now_s + SKEW_S) * 1e6)
+        kept = self._world.swarm.retention_hours
+        return kept is not None and time_us // DAY_US < latest_us // DAY_US
 
     def _published(self, snapshot, after):
         states = read_states(self._files, snapshot)
@@ -141,11 +250,11 @@ class Oracle:
 
     def _letters(self, before, after):
         letters = {
-            (letter.partition, letter.offset)
+            (letter.epoch, letter.partition, letter.offset)
             for letter in self._world.tape.letters
             if letter.topic == self._world.tape.topic
         }
-        dead = self._world.reference.dead(before, after)
+        dead = self._world.reference.dead_between(before, after)
         require(dead <= letters, "passed without a dead letter", sorted(dead - letters)[:5])
 
     def read(self, locations):
@@ -178,9 +287,24 @@ class Oracle:
                 return False
         return False
 
+    def may_be_read(self, snapshot_id, until_s):
+        """A query may read a snapshot's files until then, if the snapshot is kept now."""
+        if snapshot_id and self.keeps(snapshot_id):
+            metadata, _ = self._head
+            manifests = metadata.snapshot_by_id(snapshot_id).manifests(self._files)
+            files = {local_path(each) for one in manifests for each in self._files_of(one)}
+            self._read_until = [one for one in self._read_until if one[0] >= self._now_s]
+            self._read_until.append((until_s, files))
+
     def removes(self, path):
-        """A file is about to go: nothing that is kept may name it."""
+        """A file is about to go: nothing that is kept may name it, and no query read it."""
         require(path not in self.reachable(), "a file that a kept snapshot names goes", path)
+        read = any(path in files for until_s, files in self._read_until if until_s >= self._now_s)
+        require(not read, "a file that a query may read goes", path)
+
+    @property
+    def _now_s(self):
+        return self._world.scheduler.now_s
 
     def reachable(self):
         """Paths of all that the table's newest metadata names, itself included."""
@@ -207,43 +331,70 @@ class Oracle:
         return self._entries[path]
 
     def snapshot_reads_the_same(self, snapshot, files):
-        """A snapshot holds what it held: the accepted rows below its positions."""
-        zero = (0,) * len(self._world.tape.logs)
-        want = self._world.reference.accepted(zero, snapshot.positions.offsets)
-        same(self.read([file.path for file in files]), want)
+        """A snapshot holds what it held: the accepted rows below its positions that were kept."""
+        held = self._world.reference.held(snapshot.positions)
+        rows = self.read([file.path for file in files])
+        same(rows, without(held, self.gone(snapshot.snapshot_id)))
 
     def no_letter_is_undue(self):
         """A record has a letter only if it is no row and no duplicate."""
-        dead = self._world.reference.dead((0,) * len(self.positions), self._world.reference.ends())
         for letter in self._world.tape.letters:
             if letter.topic == self._world.tape.topic:
-                place = letter.partition, letter.offset
-                require(place in dead, "a letter of a good record", place, letter.fault)
+                place = letter.epoch, letter.partition, letter.offset
+                require(
+                    place in self._world.reference.dead, "a letter of a good record", *place,
+                    letter.fault,
+                )  # fmt: skip
+
+    def is_held_to_retention(self):
+        """Whether the newest snapshot keeps what is due no longer, and older ones went with it."""
+        if not self.newest:
+            return True
+        fits = self.newest.bytes_total <= self._world.swarm.bytes_max
+        floors = [
+            one.floor_us
+            for one in self.snapshots
+            if self.keeps(one.snapshot_id) and one.snapshot_id not in self.tagged
+        ]
+        return (fits or self.newest.files_total == 1) and set(floors) == {self.newest.floor_us}
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def answered(self, request, end, rows, missing):
+    def answered(self, request, end, rows, provenance):
         """An answer was given; one that says what it lacks holds nothing undue, in order."""
-        if missing:
-            limited = replace(request, limit=None)
-            whole = self._world.reference.answer(limited, end)
-            given = set(rows)
-            partial = given <= set(whole) and len(given) == len(rows)
-            require(partial, "a wrong partial answer", request, end, missing)
-            require(rows == [row for row in whole if row in given], "out of order", request)
+        missing = provenance.missing
+        if not missing:
+            want = self._world.reference.answer(request, end)
+            require(
+                rows == want, "a wrong answer", request, end,
+                f"{len(rows)} rows, {len(want)} expected",
+                f"undue {sorted(set(rows) - set(want))[:3]}",
+                f"missing {sorted(set(want) - set(rows))[:3]}",
+            )  # fmt: skip
             return
-        want = self._world.reference.answer(request, end)
-        require(
-            rows == want, "a wrong answer", request, end,
-            f"{len(rows)} rows, {len(want)} expected",
-            f"undue {sorted(set(rows) - set(want))[:3]}",
-            f"missing {sorted(set(want) - set(rows))[:3]}",
-        )  # fmt: skip
+        whole, given = self._world.reference.answer(replace(request, limit=None), end), set(rows)
+        partial = given <= set(whole) and len(given) == len(rows)
+        require(partial, "a wrong partial answer", request, end, missing)
+        require(rows == [row for row in whole if row in given], "out of order", request)
+        if not lacks_more_than_old_rows(missing):
+            gone = self.gone(provenance.snapshot_id)
+            due = [row for row in whole if row.place not in gone or row in given]
+            require(rows == due[: request.limit], "an answer lacks more than it says", request, end)
+
+
+def lacks_more_than_old_rows(missing):
+    """Whether an answer lacks anything but what retention removed."""
+    return any(one.part != "retention" for one in missing)
+
+
+def without(rows, places):
+    """Those of other places."""
+    return {place: row for place, row in rows.items() if place not in places} if places else rows
 
 
 def same(rows, want):
     """These rows, each once."""
-    have = {(row.partition, row.offset): row for row in rows}
+    have = {row.place: row for row in rows}
     require(len(have) == len(rows), "doubled", len(rows) - len(have))
     missing, undue = want.keys() - have.keys(), have.keys() - want.keys()
     require(not missing, "lost", len(missing), sorted(missing)[:5])

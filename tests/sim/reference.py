@@ -25,15 +25,31 @@ class Row(NamedTuple):
     quantity: int
     side: int
     source: str
+    epoch: int
+
+    @property
+    def place(self):
+        """Of the record that it was made of."""
+        return self.epoch, self.partition, self.offset
 
 
 @dataclass
 class Judged:
-    """A partition: its records, each with the row it is, or None."""
+    """A partition in one epoch: its records from `first` on, each with the row it is, or None."""
 
+    first: int = 0
     rows: list = field(default_factory=list)
     dead: set = field(default_factory=set)
     seen: set = field(default_factory=set)
+
+    @property
+    def end(self):
+        return self.first + len(self.rows)
+
+    def between(self, low, high):
+        """The rows of these offsets."""
+        found = self.rows[max(0, low - self.first) : max(0, high - self.first)]
+        return [row for row in found if row is not None]
 
 
 class Reference:
@@ -42,12 +58,49 @@ class Reference:
     Args:
         partitions: how many.
         home: the partition of an instrument, when it has one.
+
+    Attributes:
+        epoch: of the tape.
+        partitions: of that epoch.
+        dead: places of all records that were none, also of such as no tape has any more.
     """
 
     def __init__(self, partitions, home):
+        self.epoch = 0
         self.partitions = [Judged() for _ in range(partitions)]
+        self.dead = set()
+        self._past = []
         self._home = home
         self._meaning = {}
+
+    def begin_epoch(self, ends, logs):
+        """The next epoch: of the last one remains what lies below `ends`, and its ids are known.
+
+        Args:
+            ends: where the last epoch ended.
+            logs: of each partition the first offset to be judged, and the values from there on.
+        """
+        for judged, end in zip(self.partitions, ends, strict=True):
+            judged.rows = judged.rows[: max(0, end - judged.first)]
+        self._past.append(self.partitions)
+        self.epoch += 1
+        self.partitions = [Judged(first) for first, _ in logs]
+        for partition, judged in enumerate(self.partitions):
+            judged.seen = {identity_of(row) for row in self._rows_before(partition)}
+            for value in logs[partition][1]:
+                self.append(partition, value)
+
+    def begin_anew(self, logs):
+        """Nothing was taken of what is gone; see `begin_epoch`."""
+        self.partitions = [Judged(first) for first, _ in logs]
+        for partition, (_, values) in enumerate(logs):
+            for value in values:
+                self.append(partition, value)
+
+    def _rows_before(self, partition):
+        """The rows of a partition in the epochs before."""
+        epochs = (partitions[partition] for partitions in self._past)
+        return [row for judged in epochs for row in judged.rows if row is not None]
 
     def means(self, value, trade):
         """Be told what bytes a trade has."""
@@ -56,55 +109,69 @@ class Reference:
     def append(self, partition, value):
         """Judge the next record of a partition."""
         judged = self.partitions[partition]
-        offset = len(judged.rows)
+        offset = judged.end
         trade = self._meaning.get(value)
         row = None
         if trade is None or self._home(trade.label.instrument) != partition:
             judged.dead.add(offset)
+            self.dead.add((self.epoch, partition, offset))
         else:
-            identity = (trade.label.instrument, trade.trade_id)
-            if identity not in judged.seen:
-                judged.seen.add(identity)
-                row = row_of(trade, partition, offset)
+            found = row_of(trade, self.epoch, partition, offset)
+            if identity_of(found) not in judged.seen:
+                judged.seen.add(identity_of(found))
+                row = found
         judged.rows.append(row)
 
     def ends(self):
         """Where each partition ends."""
-        return tuple(len(judged.rows) for judged in self.partitions)
+        return tuple(judged.end for judged in self.partitions)
 
     def accepted(self, start, end):
-        """The rows between two vectors, by place on the tape."""
+        """The rows between two vectors of this epoch, by place on the tape."""
         return {
-            (row.partition, row.offset): row
+            row.place: row
             for judged, low, high in zip(self.partitions, start, end, strict=True)
-            for row in judged.rows[low:high]
-            if row is not None
+            for row in judged.between(low, high)
         }
 
-    def dead(self, start, end):
-        """Places of the records between two vectors that are none."""
+    def held(self, positions):
+        """The rows below positions of any epoch, by place on the tape."""
+        found = {
+            row.place: row
+            for partitions in self._past[: positions.epoch]
+            for judged in partitions
+            for row in judged.rows
+            if row is not None
+        }
+        of = [*self._past, self.partitions][positions.epoch]
+        for judged, end in zip(of, positions.offsets, strict=True):
+            found |= {row.place: row for row in judged.between(judged.first, end)}
+        return found
+
+    def dead_between(self, start, end):
+        """Places of the records between two vectors of this epoch that are none."""
         return {
-            (partition, offset)
+            (self.epoch, partition, offset)
             for partition, judged in enumerate(self.partitions)
             for offset in judged.dead
             if start[partition] <= offset < end[partition]
         }
 
     def count(self, partition, end):
-        """Accepted, duplicate and dead records of a partition below an offset."""
+        """Accepted, duplicate and dead records of a partition below an offset, in this epoch."""
         judged = self.partitions[partition]
-        accepted = sum(row is not None for row in judged.rows[:end])
+        accepted = len(judged.between(judged.first, end))
         dead = sum(offset < end for offset in judged.dead)
-        return accepted, end - accepted - dead, dead
+        return accepted, end - judged.first - accepted - dead, dead
 
     def seen(self, partition, end):
         """Per instrument the ids accepted below an offset, and the newest event time."""
-        found = {}
-        for row in self.partitions[partition].rows[:end]:
-            if row is not None:
-                ids, newest = found.get(Instrument(row.exchange, row.symbol), (set(), 0))
-                ids.add(row.trade_id)
-                found[Instrument(row.exchange, row.symbol)] = ids, max(newest, row.event_time)
+        found, judged = {}, self.partitions[partition]
+        for row in (*self._rows_before(partition), *judged.between(judged.first, end)):
+            instrument = Instrument(row.exchange, row.symbol)
+            ids, newest = found.get(instrument, (set(), 0))
+            ids.add(row.trade_id)
+            found[instrument] = ids, max(newest, row.event_time)
         return found
 
     def ids(self, partition, instrument):
@@ -115,7 +182,7 @@ class Reference:
         """What a request must give when it is cut at `end`."""
         rows = sorted(
             row
-            for row in self.accepted((0,) * len(end), end).values()
+            for row in self.held(end).values()
             if (not request.symbols or row.symbol in request.symbols)
             and (request.range.start_us is None or row.event_time >= request.range.start_us)
             and (request.range.end_us is None or row.event_time < request.range.end_us)
@@ -125,12 +192,17 @@ class Reference:
         return rows[: request.limit]
 
 
-def row_of(trade: Trade, partition, offset):
+def identity_of(row):
+    """What no two rows share."""
+    return Instrument(row.exchange, row.symbol), row.trade_id
+
+
+def row_of(trade: Trade, epoch, partition, offset):
     """A trade as it is in the lake."""
     label = trade.label
     return Row(
         trade.event_time_us, label.exchange, label.symbol, trade.trade_id, partition, offset,
-        trade.receive_time_us, trade.price, trade.quantity, trade.side, label.source,
+        trade.receive_time_us, trade.price, trade.quantity, trade.side, label.source, epoch,
     )  # fmt: skip
 
 
@@ -147,6 +219,7 @@ def rows_of(table):
         [mantissa(value) for value in table.column("quantity").to_pylist()],
         [("BUY", "SELL").index(side) for side in table.column("side").to_pylist()],
         table.column("source").to_pylist(),
+        table.column("tape_epoch").to_pylist(),
     ]
     return [Row(*values) for values in zip(*columns, strict=True)]
 

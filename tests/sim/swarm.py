@@ -47,6 +47,7 @@ EVERY_S = {
     "power.loss": (15.0, 60.0),
     "maintenance": (3.0, 30.0),  # a person asks for some, in a process of its own
     "tag": (5.0, 30.0),  # a person names a snapshot
+    "letters": (2.0, 20.0),  # dead letters of long ago are published again
 }
 DISASTERS = ("truncated", "recreated", "overtaken")
 
@@ -57,10 +58,10 @@ class Swarm:
 
     Attributes:
         seconds: of the unsafe part of its history.
-        symbols, feeds, writers, servers, maintainers, ops_writers: how many.
+        symbols, feeds, writers, servers, maintainers, retainers, ops_writers: how many.
         rate: trades a second, of all symbols.
         commit_interval_s, tail_bytes_max, tail_recent_s, maintain_interval_s, sweep_interval_s,
-            sweep_grace_s: settings of K2.
+            sweep_grace_s, retain_interval_s, retention_hours, bytes_max: settings of K2.
         latency_s: of an access to anything outside a process, about.
         chances, every_s: faults that are on.
         disaster: what the tape loses for good, if anything.
@@ -72,6 +73,7 @@ class Swarm:
     writers: int
     servers: int
     maintainers: int
+    retainers: int
     ops_writers: int
     rate: float
     commit_interval_s: float
@@ -80,6 +82,9 @@ class Swarm:
     maintain_interval_s: float
     sweep_interval_s: float
     sweep_grace_s: float
+    retain_interval_s: float
+    retention_hours: int | None
+    bytes_max: int
     latency_s: float
     chances: dict
     every_s: dict
@@ -95,6 +100,8 @@ class Swarm:
             f" and {self.tail_recent_s:.0f} s, latency {self.latency_s * 1000:.1f} ms;"
             f" {self.maintainers} maintainers merge every {self.maintain_interval_s:.1f} s, sweep"
             f" every {self.sweep_interval_s:.1f} s, grace {self.sweep_grace_s:.0f} s;"
+            f" {self.retainers} retainers keep {self.bytes_max} bytes and {self.retention_hours}"
+            f" hours, every {self.retain_interval_s:.1f} s;"
             f" {self.ops_writers} ops writers;"
             f" disaster: {self.disaster}\n  {chances}\n  {every}"
         )
@@ -125,6 +132,10 @@ def drawn(chance):
         maintain_interval_s=between(0.5, 8),
         sweep_interval_s=between(2, 10),
         sweep_grace_s=between(GRACE_MIN_S, 20),
+        retainers=int(chance.choice([0, 0, 1, 2])),
+        retain_interval_s=between(0.5, 8),
+        retention_hours=0 if chance.random() < 0.3 else None,  # then a day is kept until it ends
+        bytes_max=int(between(20_000, 400_000)),
         latency_s=between(0.0005, 0.02),
         chances=some(CHANCES),
         every_s=some(EVERY_S),

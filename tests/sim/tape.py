@@ -16,7 +16,7 @@ class SimTape(FakeTape):
     """The log, and everything that was ever appended to it.
 
     Attributes:
-        on_append: told of every record, in the order of its partition.
+        on_append: told of every record, in the order of its partition, but for restored ones.
         owners: which writer the group gives each partition to.
         deaf: which writer does not hear of it, until the next time.
     """
@@ -32,6 +32,10 @@ class SimTape(FakeTape):
         for value in values:
             self.on_append(partition, value)
         return super().append(partition, *values, key=key)
+
+    def restore(self, partition, values):
+        """Put records back that were here before."""
+        super().append(partition, *values)
 
     def share(self, owners, deaf=None):
         """The group gives its partitions to these, one owner for each; one may not hear of it."""
@@ -185,9 +189,7 @@ class Office(FakeOffice):
         process.after("publish letters")
 
     def _post(self, letters):
-        self._tape.letters.extend(letters)
-        for letter in letters:
-            self._process.world.ops.post(letter)
+        self._process.world.post(letters)
 
 
 class Registry:

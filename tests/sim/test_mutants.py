@@ -6,11 +6,13 @@ import pytest
 
 from k2.errors import K2Error
 from k2.lake.commit import Committer
+from k2.lake.epoch import begin_epoch
 from k2.lake.maintain import Maintainer
 from k2.lake.ops_events import LetterIntake
 from k2.lake.ops_pump import OpsWriter
 from k2.lake.pump import Pump
 from k2.lake.replacer import Replacer
+from k2.lake.retain import Retainer
 from k2.lake.sweep import Sweeper
 from k2.market.fold import FoldState
 from tests.sim.asker import SteppedTail
@@ -186,11 +188,65 @@ class SaysWhatItSaw(Replacer):
         return super()._facts(self.seen, name)
 
 
+class FloorsTooLow(Replacer):
+    """Says of what it removes that it was a little older."""
+
+    def commit(self, plan):
+        def lower(table, facts):
+            change = plan(table, facts)
+            if change is None or not change.removed:
+                return change
+            floor_us = change.facts.floor_us - 100_000
+            return replace(change, facts=replace(change.facts, floor_us=floor_us))
+
+        return super().commit(lower)
+
+
+class RemovesAtOnce(Retainer):
+    """Deletes the files that it has removed, though older snapshots name them."""
+
+    def step(self):
+        before = files_of(self._replacer.load())
+        changed = super().step()
+        table = self._replacer.load()
+        for path in before - files_of(table):
+            table.io.delete(path)
+        return changed
+
+
+def files_of(table):
+    """The data files of a table's newest snapshot."""
+    head = table.metadata.current_snapshot()
+    return {
+        entry.data_file.file_path
+        for manifest in (head.manifests(table.io) if head else [])
+        for entry in manifest.fetch_manifest_entry(table.io)
+    }
+
+
+def tells_nobody(catalog, clock, tape, commit_id):
+    """Begins an epoch, and keeps to itself what was lost with the last."""
+    return begin_epoch(catalog, clock, replace(tape, tell=lambda states: None), commit_id)
+
+
+def carries_elsewhere(catalog, clock, tape, commit_id):
+    """Begins an epoch with the ids of an instrument on a partition that is not its own."""
+    moved = replace(tape, home=lambda instrument: tape.home(instrument) ^ 1)
+    return begin_epoch(catalog, clock, moved, commit_id)
+
+
 class KeepsALetterTwice(LetterIntake):
     """Forgets with each batch which letters it has had."""
 
     def take(self, batch, state):
         return super().take(batch, FoldState())
+
+
+class BelievesItsMemory(LetterIntake):
+    """Takes a letter that it has forgotten for a new one."""
+
+    def _stored(self, origin, offsets):
+        return ()
 
 
 class DropsOpsRows(OpsWriter):
@@ -217,30 +273,37 @@ MUTANTS = [
     (Parts(tail=EvictsWhatItHas), {}),
 ]
 AGAIN = {"chances": {"poison": 0.1, "tape.error": 0.3, "tape.ack_lost": 0.1}}
+LETTERS = {"letters": 1}
 OF_OPS = [
     (Parts(letter_intake=KeepsALetterTwice), AGAIN),
+    (Parts(letter_intake=BelievesItsMemory), {"chances": {"poison": 0.1}, "every_s": LETTERS}),
     (Parts(ops_writer=DropsOpsRows), {"chances": {"catalog.busy": 0.3}}),
 ]
-HASTY = {
-    "seconds": 8, "rate": 40, "commit_interval_s": 0.1, "maintain_interval_s": 0.1,
-    "sweep_interval_s": 0.1, "tail_bytes_max": 12_000,
-}  # fmt: skip
 # The same for those that maintain; what is given replaces what is below.
 OF_MAINTENANCE = [
-    (Parts(maintainer=SweepsWithoutGrace), HASTY),
+    (Parts(maintainer=SweepsWithoutGrace), {"seconds": 12, "sweep_interval_s": 1}),
     (Parts(maintainer=SweepsWithoutFence), {"chances": {"freeze": 0.01}, "seconds": 40}),
     (Parts(maintainer=MergesAFileTwice), {}),
     (Parts(replacer=RemovesOneMore), {}),
     (Parts(replacer=SaysWhatItSaw), {}),
 ]
+OF_EPOCHS = [Parts(begin=tells_nobody), Parts(begin=carries_elsewhere)]
+OF_RETENTION = [(Parts(replacer=FloorsTooLow), {}), (Parts(retainer=RemovesAtOnce), {})]
 SHARP = {
     "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "maintainers": 0,
-    "ops_writers": 0,
+    "retainers": 0, "retention_hours": None, "ops_writers": 0,
     "commit_interval_s": 1, "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
 }  # fmt: skip
 MAINTAINED = SHARP | {
     "writers": 1, "maintainers": 1, "maintain_interval_s": 1, "sweep_interval_s": 2,
     "sweep_grace_s": GRACE_MIN_S, "chances": {}, "every_s": {},
+}  # fmt: skip
+RETAINED = SHARP | {
+    "seconds": 8, "rate": 40, "commit_interval_s": 0.5, "writers": 1, "retainers": 1,
+    "retain_interval_s": 0.5, "bytes_max": 30_000, "chances": {}, "every_s": {},
+}  # fmt: skip
+RENEWED = SHARP | {
+    "seconds": 6, "chances": {}, "every_s": {}, "disaster": "recreated",
 }  # fmt: skip
 
 
@@ -287,6 +350,16 @@ def test_a_mutant_of_the_ops_tables_is_found_out(runs, mutant, fields):
 @pytest.mark.parametrize(("mutant", "fields"), OF_MAINTENANCE, ids=name_of)
 def test_a_mutant_of_maintenance_is_found_out(runs, mutant, fields):
     is_found_out(runs, mutant, **MAINTAINED | fields)
+
+
+@pytest.mark.parametrize(("mutant", "fields"), OF_RETENTION, ids=name_of)
+def test_a_mutant_of_retention_is_found_out(runs, mutant, fields):
+    is_found_out(runs, mutant, **RETAINED | fields)
+
+
+@pytest.mark.parametrize("mutant", OF_EPOCHS, ids=name_of)
+def test_a_mutant_of_epochs_is_found_out(runs, mutant):
+    is_found_out(runs, mutant, **RENEWED)
 
 
 class Trips(Maintainer):

@@ -5,8 +5,8 @@ answer. Then the *live* phase: all faults end, whoever is dead is started again,
 the venue's ids is backfilled by what the lake says is missing, and within a bounded time everything
 must be committed, verified and answered. A safe system that stands still is found out there.
 
-After a disaster (the tape lost records for good) there is no such phase: then every writer must
-refuse by name, and the lake must be what it was.
+After a disaster (the tape lost records for good) every writer must first refuse by name, and the
+lake must be what it was; then a person ends the epoch, and the history goes on in the next one.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import numpy as np
 
 from k2.errors import Data, Reason
 from k2.lake.catalog import local_path
+from k2.lake.commit import TapeIdentity
 from k2.lake.snapshot import SnapshotReader, read_states
 from k2.lake.tables import TRADES, ensure_tables
 from k2.lake.verify import Witnesses, verify
@@ -29,8 +30,9 @@ from k2.tape.placement import Placement
 from tests.sim.asker import Asker
 from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
+from tests.sim.epoch import renew
 from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
-from tests.sim.maintainer import SKEW_S, maintain
+from tests.sim.maintainer import SKEW_S, maintain, retain
 from tests.sim.ops import GAP_SCHEMA_ID, OpsTables, write_ops
 from tests.sim.oracle import Oracle, require
 from tests.sim.parts import Parts
@@ -40,7 +42,7 @@ from tests.sim.schedule import Scheduler
 from tests.sim.store import Files, Store
 from tests.sim.swarm import drawn
 from tests.sim.tape import Admin, Board, Office, Reader, Registry, SimTape
-from tests.sim.writer import identity_of, pump_of
+from tests.sim.writer import pump_of
 
 PARTITIONS = 4
 LIVE_S = 400.0  # for everything to be committed once the faults are over
@@ -74,7 +76,8 @@ class World:
             GAP_SCHEMA_ID: schema.avro_schema(schema.GAP),
         }
         self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
-        self.tape = SimTape(PARTITIONS, self.reference.append)
+        self.awaits_epoch = self.stopped = False
+        self.tape = SimTape(PARTITIONS, self._appended)
         self.store = Store()
         self.metastore = Metastore(self.store, f"file://{folder}")
         ensure_tables(self.metastore)
@@ -89,16 +92,18 @@ class World:
         self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
         self.servers = [Process(self, f"query{n}") for n in range(self.swarm.servers)]
         self.maintainers = [Process(self, f"maintainer{n}") for n in range(self.swarm.maintainers)]
+        self.retainers = [Process(self, f"retainer{n}") for n in range(self.swarm.retainers)]
         self.ops_writers = [Process(self, f"ops{n}") for n in range(self.swarm.ops_writers)]
         self.asked = Process(self, "maintenance")
-        for process in self.maintainers:
+        for process in (*self.maintainers, *self.retainers):
             process.skew_max_s = SKEW_S
         self.chaos = Chaos(self)
 
     @property
     def processes(self):
         return [
-            *self.writers, *self.feeds, *self.servers, *self.maintainers, *self.ops_writers,
+            *self.writers, *self.feeds, *self.servers, *self.maintainers, *self.retainers,
+            *self.ops_writers,
         ]  # fmt: skip
 
     @property
@@ -118,6 +123,12 @@ class World:
         self.events.append(line)
         self.event_count += 1
 
+    def post(self, letters):
+        """Letters come to their topic."""
+        self.tape.letters.extend(letters)
+        for letter in letters:
+            self.ops.post(letter)
+
     def poison(self, value):
         """Bytes beside a record that are none."""
         kinds = [
@@ -125,6 +136,14 @@ class World:
             b"\x00\x00\x00\x00\x63" + value[5:],
         ]  # fmt: skip
         return kinds[int(self.chance.integers(len(kinds)))]
+
+    def _appended(self, partition, value):
+        if not self.awaits_epoch:
+            self.reference.append(partition, value)
+
+    def strike(self):
+        """The tape has lost records: what it holds is judged again when the next epoch begins."""
+        self.awaits_epoch = True
 
     # --- the history ------------------------------------------------------------------------------
 
@@ -141,17 +160,16 @@ class World:
             self.scheduler.spawn("supervisor", self._supervise)
             self.chaos.begin()
             self.scheduler.run(self.swarm.seconds)
-            if self.chaos.struck is not None:
-                self._refused()
-            else:
-                self._live()
+            if self.chaos.struck is not None and self._refused():
+                renew(self)
+            self._live()
         finally:
             self.scheduler.close()
 
     def _supervise(self):
         """Start whoever is not alive, after a while."""
         while True:
-            for process in self.processes:
+            for process in () if self.stopped else self.processes:
                 if not process.alive and not (
                     process in self.feeds and self.chaos.struck is not None
                 ):
@@ -163,6 +181,8 @@ class World:
             return lambda: self._write(process)
         if process in self.maintainers:
             return lambda: maintain(process, self.parts)
+        if process in self.retainers:
+            return lambda: retain(process, self.parts)
         if process in self.ops_writers:
             return lambda: write_ops(process, self.parts)
         if process in self.feeds:
@@ -186,15 +206,17 @@ class World:
         self.be_calm()
         self.scheduler.run(self.scheduler.now_s + 3.0)
         self.venue.open = False
-        self._await(self._all_frames_sent, "the feeds to send what came")
-        self._await(self._rests, "the lake to reach the end of the tape")
+        self.wait_for(self._all_frames_sent, "the feeds to send what came")
+        self.wait_for(self._rests, "the lake to reach the end of the tape")
         self._backfill()
-        self._await(self._rests, "the lake to reach the end of the tape again")
+        self.wait_for(self._rests, "the lake to reach the end of the tape again")
         if self.ops_writers:
-            self._await(lambda: self.ops.rest, "the ops tables to have all letters and gaps")
+            self.wait_for(lambda: self.ops.rest, "the ops tables to have all letters and gaps")
             self.ops.audit()
+        if self.retainers:
+            self.wait_for(self.oracle.is_held_to_retention, "what is due to go")
         if self.maintainers:
-            self._await(self._is_swept, "all that nothing names to go")
+            self.wait_for(self._is_swept, "all that nothing names to go")
         self._in_a_task("auditor", self._audit)
 
     def be_calm(self):
@@ -207,7 +229,13 @@ class World:
         self.tape.share([names[p % len(names)] for p in range(PARTITIONS)])
         self.note("world", "calms")
 
-    def _await(self, satisfied, what):
+    def be_unsafe(self):
+        """All faults again, but for what is done from outside."""
+        self.calm = False
+        for process in self.processes:
+            process.mortal = True
+
+    def wait_for(self, satisfied, what):
         until_s = self.scheduler.now_s + LIVE_S
         if not self.scheduler.run(until_s, satisfied):
             have = self.oracle.positions, self.reference.ends()
@@ -252,7 +280,7 @@ class World:
         process = Process(self, name)
         process.mortal = False
         process.start(lambda: body(process))
-        self._await(lambda: process.task.done, name)
+        self.wait_for(lambda: process.task.done, name)
 
     def _audit(self, process):
         """Everything is there: by K2's own proof, by the venue, and in every answer."""
@@ -287,28 +315,37 @@ class World:
         witnesses = Witnesses(
             snapshots=SnapshotReader(catalog),
             io=catalog.load_table(TRADES).io,
-            identity=identity_of(self),
+            identity=self._identity,
             facts=lambda: Admin(process, self.tape).facts("trades"),
             replay=lambda start: Reader(process, self.tape, start),
             decoder=Decoder(Registry(process, self.schemas)),
-            placement=Placement(board, "1", 1),
+            placement=Placement(board, self.tape.topic_id, 1),
             letters=Office(process, self.tape).read_all,
         )
         return verify(witnesses, process, lambda *_: None)
 
+    @property
+    def _identity(self):
+        """The tape that there is."""
+        return TapeIdentity(
+            "trades", self.tape.topic_id, "fake", self.reference.epoch, len(self.tape.logs)
+        )
+
     # --- disaster ---------------------------------------------------------------------------------
 
     def _refused(self):
-        """Every writer says why it does not go on; the lake is as good as it was."""
+        """Whether the writer of what was struck says why it does not go on; it must."""
         self.be_calm()
         self.scheduler.run(self.scheduler.now_s + LATE_S[1])  # commits that are under way
         position, log = self.oracle.positions[self.chaos.struck], self.tape.logs[self.chaos.struck]
         if self.swarm.disaster == "overtaken" and position >= log.start:
-            return  # the writer had read it all
+            self.chaos.struck, self.awaits_epoch = None, False
+            return False  # the writer had read it all
         for process in self.writers:
             process.refusal = None
             if process.alive:
                 self.scheduler.kill(process.task)
         owner = self.tape.owners[self.chaos.struck]
         victim = next(process for process in self.writers if process.name == owner)
-        self._await(lambda: victim.refusal is not None, "a refusal by name")
+        self.wait_for(lambda: victim.refusal is not None, "a refusal by name")
+        return True

@@ -1,27 +1,26 @@
-"""A lake writer's process: the real pump and committer, joined to a sharing group.
+"""A lake writer's process: the real start, pump and committer, joined to a sharing group.
 
 It ends as the real one ends (a refusal by name, a crash) and is started again by the world.
 """
 
-from k2.lake.commit import TapeIdentity
 from k2.lake.intake import TapeEnd
 from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
 from tests.sim.catalog import Connection
+from tests.sim.epoch import begun
 from tests.sim.process import Flag
 from tests.sim.tape import Admin, Board, Member, Registry
 
 
-def identity_of(world):
-    """The tape that this stack was deployed with."""
-    return TapeIdentity("trades", "1", "fake", 0, len(world.tape.logs))
-
-
 def pump_of(process, parts):
-    """A writer's pump, ready to run."""
-    world, identity = process.world, identity_of(process.world)
+    """A writer's pump, ready to run, once there is a tape that it goes on with.
+
+    Raises:
+        Data: the tape does not fit the lake.
+    """
+    world, identity = process.world, begun(process, parts)
     catalog = Connection(process, world.metastore, world.store)
     return parts.pump(
         tape=TapeEnd(
