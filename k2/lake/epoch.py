@@ -8,7 +8,7 @@ by retention) is refused by name. The way out is a person's decision, in two com
 2. `begin_epoch`, in the next writer's start, adopts the tape that is there: it finds each known
    instrument its partition, and begins with all ids seen in the epochs before. So a trade that the
    lake holds is a duplicate if the new tape has it too, and one that was lost leaves a hole. What
-   a feed had promised above the last id seen goes into the ledger of gaps before that commit.
+   was acknowledged, and the lake has not seen, goes into the ledger of gaps before that commit.
 
 Where the tape is the same, only with a beginning that retention removed, the new epoch goes on
 where the lake stands; in all other cases it begins with the oldest record there is. Reading a
@@ -20,7 +20,7 @@ commit has no rows either: it says where the first epoch begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pyiceberg.exceptions import NoSuchTableError
@@ -39,6 +39,7 @@ from k2.lake.tables import assert_ours
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
 from k2.tape.topics import TapeFacts
 
@@ -218,24 +219,43 @@ def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
 
 
 def lost_ids(
-    states: States, high_waters: Mapping[Instrument, int], now_us: int, who: str
+    states: States, high_waters: Mapping[Instrument, int], ledger: Ledger, now_us: int, who: str
 ) -> list[GapEvent]:
-    """Gap events for what a feed had acknowledged above the last id that the lake has seen.
+    """Gap events for what the tape had acknowledged and the lake has not seen.
 
-    It is the most that can be lost: what the next tape has of it is filled as it comes.
+    It is the most that can be lost: what the next tape has of it is filled as it comes. Above the
+    last id seen it is what a feed had promised. Below it, in the holes, it is what the ledger calls
+    FILLED, and whatever may have come out of order just before the end.
 
     Args:
         states: what is carried over.
         high_waters: the last id acknowledged of each instrument, where that is known.
+        ledger: as it stands.
         now_us: the time.
         who: makes the events.
     """
     seen = {one: ids for state in states.values() for one, ids in state.seen.items()}
     return [
-        GapEvent(one, last + 1, high, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
-        for one, high in sorted(high_waters.items())
-        if one in seen and high > (last := int(seen[one].intervals[-1, 1]))
+        GapEvent(one, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
+        for one, ids in sorted(seen.items(), key=lambda each: each[0])
+        for first, last in _lost(one, ids, high_waters.get(one), ledger)
     ]
+
+
+def _lost(
+    instrument: Instrument, seen: Seen, high: int | None, ledger: Ledger
+) -> Iterator[tuple[int, int]]:
+    """Runs of ids that may be lost, ascending."""
+    newest_id = int(seen.intervals[-1, 1])
+    # Without a promise nobody listened, and nothing came out of order.
+    recent = newest_id + 1 if high is None else newest_id - limits.SEQUENCE_REORDER_MAX
+    for first, last in seen.holes():
+        told = ledger.within(instrument, first, min(last, recent - 1)) if first < recent else ()
+        yield from ((gap.first_id, gap.last_id) for gap in told if gap.state is GapState.FILLED)
+        if last >= recent:
+            yield max(first, recent), last
+    if high is not None and high > newest_id:
+        yield newest_id + 1, high
 
 
 def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldState]:

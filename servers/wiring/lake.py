@@ -23,6 +23,7 @@ from k2.lake.intake import Reader, TapeEnd, identity_of
 from k2.lake.maintain import Maintainer, MaintainStats
 from k2.lake.pump import Pump, PumpStats
 from k2.lake.tables import ensure_tables
+from k2.lake.verify_gaps import folded_ledger
 from k2.market.fold import FoldState
 from k2.settings import Settings
 from k2.tape import topics
@@ -232,7 +233,7 @@ def _begin(
 
 
 def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldState]) -> None:
-    """Put what an ended epoch lost, as far as feeds have promised it, into the ledger."""
+    """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
     bootstrap = settings.tape.bootstrap
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
     instruments = {one for state in states.values() for one in state.seen}
@@ -241,7 +242,9 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
         closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
         promised = HighWaters(board, runtime.run_id).read(instruments)
-        lost = lost_ids(states, promised, runtime.clock.now_us(), f"lake:{runtime.run_id}")
+        told = folded_ledger(entry.event for entry in ledger.read_all())
+        who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
+        lost = lost_ids(states, promised, told, now_us, who)
         if lost:
             gap_log.publish(lost)
             _log.warning("%d stretches of trades were lost with the epoch", len(lost))

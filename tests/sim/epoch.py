@@ -13,6 +13,7 @@ from k2.feed.high_water import HighWaters
 from k2.lake.commit import TradeStore
 from k2.lake.epoch import TapeThere, end_epoch, lost_ids, newest
 from k2.lake.intake import assert_fits, identity_of
+from k2.lake.verify_gaps import folded_ledger
 from k2.tape import topics
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
@@ -58,7 +59,8 @@ def _tell_lost(process, states):
     instruments = {one for state in states.values() for one in state.seen}
     board = Board(process, process.world.tape, topics.HIGH_WATER)
     promised = HighWaters(board, process.identity).read(instruments)
-    lost = lost_ids(states, promised, process.now_us(), process.identity)
+    told = folded_ledger(GapTeller(process).read_all())
+    lost = lost_ids(states, promised, told, process.now_us(), process.identity)
     if lost:
         GapTeller(process).publish(lost)
 

@@ -20,7 +20,7 @@ from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_pump import Ends, run_ops
 from k2.lake.snapshot import current_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
-from k2.market.gaps import Cause, gap_of
+from k2.market.gaps import GapState, gap_of
 from k2.market.ledger import Ledger
 from k2.market.schema import GAP
 from k2.tape import topics
@@ -112,22 +112,27 @@ class OpsTables:
 
     # --- what must be true ------------------------------------------------------------------------
 
-    def told_what_is_lost(self):
-        """Where an epoch begins, the ledger has what feeds promised above the ids of before."""
-        reference, promised = self._world.reference, {}
+    def told_what_is_lost(self, lost):
+        """What was on the tape of an epoch, up to what feeds have promised, is missing by now.
+
+        Args:
+            lost: instrument and id of what neither the lake nor the tape has any more.
+        """
+        promised = {}
         for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
             promised[key] = document["trade_id"]
-        for partition, judged in enumerate(reference.partitions):
-            for instrument, (ids, _) in reference.seen(partition, judged.first).items():
-                lost = set(range(max(ids) + 1, promised.get(instrument.key, 0) + 1))
-                told = {
-                    one
-                    for event in self.events
-                    if event.instrument == instrument and event.cause is Cause.EPOCH
-                    for one in range(event.first_id, event.last_id + 1)
-                }
-                untold = sorted(lost - told)[:5]
-                require(not untold, "lost, and not in the ledger", instrument, untold)
+        for instrument, one in sorted(lost):
+            if one <= promised.get(instrument.key, 0):
+                said = self.said_of(instrument, one)
+                missing = said is not None and said.state is GapState.OPEN
+                require(missing, "lost, and not missing in the ledger", instrument, one, said)
+
+    def said_of(self, instrument, trade_id):
+        """The last event of an id."""
+        for event in reversed(self.events):
+            if event.instrument == instrument and event.first_id <= trade_id <= event.last_id:
+                return event
+        return None
 
     def landed(self, identifier, metadata):
         """A commit adds the rows between its parent's position and its own, each once."""
@@ -204,6 +209,10 @@ class GapTeller:
 
     def __init__(self, process):
         self._process = process
+
+    def read_all(self):
+        self._process.ask_tape("read the ledger")
+        return list(self._process.world.ops.events)
 
     def publish(self, events):
         process, world = self._process, self._process.world

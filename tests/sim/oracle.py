@@ -171,9 +171,9 @@ class Oracle:
             start = list(map(max, start, stands))
         begun = list(snapshot.positions.offsets)
         require(begun == start, "an epoch begins elsewhere", begun, start)
-        self._world.reference.begin_epoch(stands, self._left_from(start))
+        lost = self._world.reference.begin_epoch(stands, self._left_from(start))
         self._world.awaits_epoch = False
-        self._world.ops.told_what_is_lost()
+        self._world.ops.told_what_is_lost(lost)
 
     def _says_the_same(self, snapshot, parent, *more):
         """Maintenance says of the tape what its parent says."""

@@ -21,6 +21,7 @@ from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState, check_gap
 from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
 from k2.tape.marks import mark_of, read_marks
 from k2.tape.topics import TapeFacts
@@ -302,7 +303,7 @@ def test_ids_of_one_instrument_on_two_partitions_are_corrupt():
 
 
 def test_what_was_promised_above_the_last_id_seen_is_in_the_ledger_before_the_epoch_begins(world):
-    world.put(1, 2, 5)
+    world.put(1, 2, 3, 4, 5)
     world.put(7, symbol="ETHUSDT")
     pumped(world)
     ended(world)
@@ -310,7 +311,8 @@ def test_what_was_promised_above_the_last_id_seen_is_in_the_ledger_before_the_ep
 
     def tell(states):
         assert world.epoch == 0
-        told.extend(lost_ids(states, {BTC: 9, ETH: 7, Instrument("X", "Y"): 3}, NOW_US, "lake"))
+        promised = {BTC: 9, ETH: 7, Instrument("X", "Y"): 3}
+        told.extend(lost_ids(states, promised, Ledger(), NOW_US, "lake"))
         raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
 
     with pytest.raises(Unavailable):
@@ -320,6 +322,21 @@ def test_what_was_promised_above_the_last_id_seen_is_in_the_ledger_before_the_ep
     assert world.epoch == 0
     assert begun(world).adopted
     assert begun(world, tell=tell) == Begun(1)
+
+
+def test_holes_that_were_filled_or_may_have_been_out_of_order_are_lost_too(monkeypatch):
+    monkeypatch.setattr(limits, "SEQUENCE_REORDER_MAX", 4)
+    seen = {BTC: Seen(np.array([[1, 2], [10, 10], [20, 20]]), 5)}
+    ledger = Ledger()
+    for first, state in ((3, GapState.OPEN), (5, GapState.FILLED), (7, GapState.UNFILLABLE)):
+        ledger.apply(GapEvent(BTC, first, first + 1, NOW_US, Cause.OUTAGE, state, NOW_US, "feed"))
+
+    def lost(promised):
+        events = lost_ids({0: FoldState(seen)}, promised, ledger, NOW_US, "lake")
+        return [(one.first_id, one.last_id) for one in events]
+
+    assert lost({BTC: 22}) == [(5, 6), (16, 19), (21, 22)]
+    assert lost({}) == [(5, 6)]  # nobody listened
 
 
 @pytest.mark.parametrize("fault", ["crash before", "crash after", "reply lost", "refused"])
