@@ -11,7 +11,7 @@ from servers.local.process import Child
 from tests.conftest import free_ports
 from tests.eventually import eventually
 from tests.gate import Gate
-from tests.integration.lake.test_epochs import SYMBOLS, Site
+from tests.integration.lake.epoch_site import SYMBOLS, Site
 from tests.integration.servers.wire import running
 
 SECONDS = float(environment().get("K2_TEST_PARTITION_S", 6))  # 60 for the long form

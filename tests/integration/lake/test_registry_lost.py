@@ -21,7 +21,7 @@ from servers.local import registry as apicurio
 from tests.conftest import free_ports, run
 from tests.eventually import eventually
 from tests.gate import Gate
-from tests.integration.lake.test_epochs import SYMBOLS, Site
+from tests.integration.lake.epoch_site import SYMBOLS, Site
 from tests.integration.servers.wire import environment, running
 
 OFTEN = {"K2_LAKE__COMMIT_INTERVAL_S": "0.3"}
