@@ -26,7 +26,7 @@ from tests.chaos.account import (
     wrong_ids,
 )
 from tests.chaos.command import asked, in_a_folder
-from tests.chaos.stack import ENVIRONMENT, Stack, until
+from tests.chaos.stack import BRISK, Stack, until
 from tests.chaos.travel import fingerprint
 
 
@@ -55,12 +55,12 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
     """The drill in a folder of its own; what it found."""
     data_dir, backup = folder / "k2", folder / "backup"
     options = ("--venue", "synthetic", "--rate", str(rate))
-    with Stack(data_dir, *options, environment=ENVIRONMENT) as stack:
+    with Stack(data_dir, *options, environment=BRISK) as stack:
         known = backed_up(stack, backup)
     shutil.rmtree(data_dir / "lake")
     restored = stack.json("restore", str(backup), "--keep-tape")
     faults = []
-    with Stack(data_dir, *options, environment=ENVIRONMENT) as stack:
+    with Stack(data_dir, *options, environment=BRISK) as stack:
         verified = settle(stack)
         if verified["exit"] != 0:
             faults.append(f"k2 verify exits {verified['exit']}")

@@ -25,7 +25,7 @@ from tests.chaos.command import asked, on_a_stack
 from tests.chaos.stack import CLOCK, Stack, until
 
 VICTIMS = ("lake", "feed", "query", "broker")
-PAUSE_S = 4.0  # at most so long between two kills
+PAUSE_S = 4.0
 BEFORE_S = 1.0  # frames on their way when the feed was killed
 AFTER_S = 5.0
 
@@ -81,7 +81,9 @@ def misplaced(symbol: str, rows: pa.Table, hole: Span, outages: list[Outage]) ->
     return [f"{symbol}: hole {first}..{last} is no outage of the feed"]
 
 
-def run(stack: Stack, rounds: int, seed: int, share_min: float = 0.9) -> dict[str, Any]:
+def run(
+    stack: Stack, rounds: int, seed: int, share_min: float = 0.9, pause_s: float = PAUSE_S
+) -> dict[str, Any]:
     """The kills and the account.
 
     Args:
@@ -89,13 +91,14 @@ def run(stack: Stack, rounds: int, seed: int, share_min: float = 0.9) -> dict[st
         rounds: kills of each process.
         seed: of the order and the moments.
         share_min: of the ids that must be in the lake; a short run is mostly outage.
+        pause_s: at most so long between two kills.
     """
     chance = random.Random(seed)
     # Each round kills each process once: five deaths of one within 60 s would end the stack.
     order = [name for _ in range(rounds) for name in chance.sample(VICTIMS, len(VICTIMS))]
     outages = []
     for name in order:
-        CLOCK.sleep(chance.uniform(0.5, PAUSE_S))
+        CLOCK.sleep(chance.uniform(0.5, pause_s))
         outages.append(kill_and_wait(stack, name))
     verified = settle(stack)
     document = verified["document"]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.chaos import disorder, kills, load, travel
-from tests.chaos.stack import CLOCK, ENVIRONMENT, Stack, until
+from tests.chaos.stack import BRISK, CLOCK, Stack, until
 
 STOOD_STILL_S = 30.0  # so long that the broker is fenced, and says so when it goes on
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 def stack(tmp_path_factory):
     options = ("--venue", "synthetic", "--rate", "500")
     folder = tmp_path_factory.mktemp("chaos")
-    with Stack(folder, *options, environment=ENVIRONMENT) as running:
+    with Stack(folder, *options, environment=BRISK) as running:
         yield running
 
 
@@ -39,7 +39,7 @@ def test_an_older_snapshot_answers_the_same_some_commits_later(stack):
 
 
 def test_the_accounts_balance_after_a_kill_of_each_process(stack):
-    report = kills.run(stack, rounds=1, seed=1, share_min=0.5)
+    report = kills.run(stack, rounds=1, seed=1, share_min=0.5, pause_s=1.0)
     assert report["faults"] == []
     assert report["kills"] == len(kills.VICTIMS)
 

@@ -49,7 +49,7 @@ class Command:
             name: value
             for name, value in settings.environment().items()
             if name not in ("K2_ADDRESS", "K2_DATA_DIR")
-        }
+        } | {"K2_LAKE__COMMIT_INTERVAL_S": "1"}
 
     def json(self, *arguments):
         return json.loads(self(*arguments, "--json").stdout)
