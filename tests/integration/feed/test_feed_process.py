@@ -21,9 +21,6 @@ from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
 from k2.tape.registry import SchemaStore
 from servers.heartbeat import read_beats
-from servers.local import broker as kafka
-from servers.local.process import Child
-from tests.conftest import free_ports
 from tests.eventually import eventually
 from tests.fakes.scripted_venue import FakeVenue, frame
 
@@ -214,30 +211,6 @@ def test_it_starts_without_a_registry_once_it_knows_the_schema(world):
     world.registry = known
     eventually(lambda: world.ids() == [1, 2], 15, 0.2)
     assert world.end() == 0
-
-
-@pytest.mark.timeout(120)
-def test_a_killed_broker_costs_nothing(tmp_path, artifacts, registry, venue):
-    ports = kafka.BrokerPorts(*free_ports(2))
-    command = kafka.prepare(tmp_path / "kafka", ports, artifacts.jars("kafka"), "6" * 32)
-    brokers = [Child(command, tmp_path / "broker.log")]
-    eventually(lambda: kafka.answers(ports), 40)
-    world = World(tmp_path, kafka.bootstrap(ports), registry, venue)
-    try:
-        world.start()
-        venue.send(*(frame(each) for each in range(1, 1001)))
-        os.kill(brokers[0].pid, signal.SIGKILL)
-        venue.send(*(frame(each) for each in range(1001, 2001)))
-        brokers.append(Child(command, tmp_path / "broker.log"))
-        eventually(lambda: kafka.answers(ports), 40)
-        venue.send(*(frame(each) for each in range(2001, 2501)))
-        eventually(lambda: world.document().get("trade_id") == 2500, 30, 0.5)
-        assert world.ids() == list(range(1, 2501))
-        assert world.end() == 0
-    finally:
-        world.end(signal.SIGKILL)
-        for child in brokers:
-            child.stop(grace_s=5)
 
 
 def test_record_is_a_process_that_ends_cleanly_when_interrupted(tmp_path, venue):

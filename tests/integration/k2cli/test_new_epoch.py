@@ -36,7 +36,8 @@ def committed_after(k2, rows):
 def test_a_broker_that_lost_its_data_is_gone_on_without(k2):
     up = ("up", "-d", "--venue", "synthetic", "--rate", "60", "--ports", "free")
     k2(*up)
-    committed_after(k2, 0)
+    before = committed_after(k2, 0)["snapshot_id"]
+    held = k2("trades", "BTCUSDT", "--as-of", before, "--format", "csv").stdout
     k2("down")
     shutil.rmtree(k2.directory / "kafka")
 
@@ -61,6 +62,7 @@ def test_a_broker_that_lost_its_data_is_gone_on_without(k2):
     ids = [int(row["trade_id"]) for row in rows]
     assert ids == sorted(set(ids))
     assert {row["tape_epoch"] for row in rows} == {0, 1}
+    assert k2("trades", "BTCUSDT", "--as-of", before, "--format", "csv").stdout == held
     report = k2.json("verify")
     assert (report["ok"], report["problems"]) == (True, [])
     assert report["rows_of_earlier_epochs"] == ended["rows"]

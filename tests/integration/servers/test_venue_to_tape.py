@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from k2 import settings
+from k2.clock import SystemClock
 from k2.feed.recording import read_frames, symbols
 from k2.settings import TapeSettings
 from k2.tape import topics
+from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
 from k2.tape.registry import SchemaStore
+from servers.heartbeat import read_beats
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.integration
@@ -116,13 +120,11 @@ def played(path):
             )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", ["binance_trade_btcusdt_2021-01-08.jsonl", "binance_trade_ethusdt_2023-02-02.jsonl"]
-)
-def test_a_real_recording_arrives_trade_by_trade(world, name):
-    path = SHARED / name
+def test_a_real_recording_arrives_trade_by_trade(world):
+    """Another one goes through all of K2, in `tests/golden`."""
+    path = SHARED / "binance_trade_btcusdt_2021-01-08.jsonl"
     if not path.exists():
-        pytest.skip(f"{name} is not on this machine")
+        pytest.skip(f"{path.name} is not on this machine")
     venue = f"recording:{path}"
     addresses = world.start("venue", K2_FEED__VENUE=venue, K2_VENUE__SPEED="0")
     world.start(
@@ -137,7 +139,7 @@ def test_a_real_recording_arrives_trade_by_trade(world, name):
     assert sorted(world.rows()) == sorted(expected)
 
 
-def test_a_raw_session_is_survived(world):
+def test_a_session_of_other_streams_is_survived_and_counted(world):
     path = SHARED / "binance_ws_mixed_2021-10.jsonl.zst"
     if not path.exists():
         pytest.skip("the mixed session is not on this machine")
@@ -150,7 +152,17 @@ def test_a_raw_session_is_survived(world):
         with urllib.request.urlopen(addresses["http"] + "/k2/status") as response:
             return json.loads(response.read())["sent"] >= frames
 
+    def counted():
+        with closing(Board(world.tape.bootstrap, topics.HEARTBEATS)) as board:
+            beats = read_beats(board.read_all(), SystemClock().now_us())
+        ours = [beat for beat in beats if beat.pid == world.processes[-1].pid]
+        return [
+            one for one in ours if one.state == "SERVING" and one.counters.get("frames_skipped")
+        ]
+
     eventually(ended, 20)
+    (feed,) = eventually(counted, 20, 0.3)
+    assert feed.counters["trades_acknowledged"] == 0
     assert all(process.poll() is None for process in world.processes)
     assert world.rows() == []
 
