@@ -242,7 +242,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
         closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
         promised = HighWaters(board, runtime.run_id).read(instruments)
-        told = folded_ledger(entry.event for entry in ledger.read_all())
+        told = folded_ledger(gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, told, now_us, who)
         if lost:
