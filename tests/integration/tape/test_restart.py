@@ -24,7 +24,7 @@ PATIENCE_S = 90  # a broker starts in three seconds, or in twenty on a busy mach
 
 
 class OwnBroker:
-    """A broker of these tests alone, to be killed; each leaves it running."""
+    """A broker of this test alone, to be killed."""
 
     def __init__(self, folder, artifacts):
         self._folder = folder
@@ -42,9 +42,9 @@ class OwnBroker:
         self._child.kill()
 
 
-@pytest.fixture(scope="module")
-def own_broker(tmp_path_factory, artifacts):
-    made = OwnBroker(tmp_path_factory.mktemp("restart"), artifacts)
+@pytest.fixture
+def own_broker(tmp_path, artifacts):
+    made = OwnBroker(tmp_path, artifacts)
     made.start()
     yield made
     made.kill()
