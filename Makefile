@@ -30,7 +30,7 @@ down: setup ## stop the K2 that `make up` or `k2 up -d` started
 	@$(UV) run k2 down
 
 test: setup ## all tests but the benchmarks
-	@$(BIN)/pytest -m "not bench" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	@$(BIN)/pytest -m "not bench" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: setup ## style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
