@@ -14,7 +14,7 @@ from k2.settings import Settings
 from k2.tape.dead_letters import DeadLetter
 from tests.pump_world import BTC, message
 from tests.trades import columns
-from tests.unit.lake.test_verify import retained
+from tests.unit.lake.test_verify_floor import retained
 
 SOL = Instrument("BINANCE", "SOLUSDT")
 NEW_ID = 9
