@@ -1,6 +1,7 @@
 """One operation on a file, tried again: how often, after which errors, and what is on disk then."""
 
 import errno
+import os
 
 import pytest
 
@@ -204,3 +205,18 @@ def test_a_stream_that_gave_up_is_closed(store, faults, place):
     assert stream.closed
     stream.close()
     assert faults.calls.count("written") == limits.FILE_ATTEMPTS_MAX
+
+
+@pytest.mark.parametrize(("number", "tries"), [(errno.ENOSPC, 1), (errno.EIO, 6)])
+def test_no_file_is_left_that_could_not_be_synced(store, place, monkeypatch, number, tries):
+    synced = []
+
+    def fail(descriptor):
+        synced.append(descriptor)
+        raise OSError(number, "not synced")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="not synced"):
+        write_file(store.new_output(place), b"content")
+    assert len(synced) == tries
+    assert not os.path.exists(local_path(place))
