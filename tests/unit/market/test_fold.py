@@ -125,6 +125,9 @@ def test_the_published_form_reads_back_equal():
     states = {0: first, 2: second, 3: FoldState(dead=4)}
     counters = {p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()}
     assert from_table(to_table(states), counters) == states
+    assert from_table(to_table(states), {2: counters[2]}) == {
+        2: second
+    }  # the others' rows are no harm
 
 
 def test_seen_differs_by_intervals_and_by_time():
