@@ -159,7 +159,8 @@ def begin_epoch(
             return None  # a lake without a commit stands there already
         states = _left_behind(table, head, tape, facts)
         start, epochs = _next(head, facts)
-        path = write_state(table, states, name)
+        with reaching_lake():
+            path = write_state(table, states, name)
         return Carried(
             positions=start,
             counters={},

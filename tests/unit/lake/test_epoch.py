@@ -1,6 +1,7 @@
 import contextlib
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from k2 import limits
 from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.lake.append import find_commit
+from k2.lake.catalog import local_path
 from k2.lake.epoch import (
     Begun,
     TapeThere,
@@ -90,6 +92,27 @@ def test_an_empty_lake_begins_where_retention_has_left_the_tape(world):
     pumped(world)
     assert world.ids() == [3]
     assert world.verified()["ok"]
+
+
+def test_a_store_that_goes_away_while_an_epoch_begins_is_waited_for(world):
+    partition = world.put(1)
+    pumped(world)
+    world.tape.recreate()
+    ended(world)
+    metadata = Path(local_path(world.table.metadata_location)).parent
+    aside = metadata.with_name("aside")
+
+    def away(states):
+        metadata.rename(aside)
+        metadata.touch()
+
+    with pytest.raises(Unavailable) as caught:
+        begun(world, tell=away)
+    assert caught.value.reason is Reason.LAKE_UNAVAILABLE
+    metadata.unlink()
+    aside.rename(metadata)
+    assert begun(world, "next") == Begun(1, adopted=True)
+    assert world.snapshots.current().positions[partition] == 0
 
 
 def test_an_epoch_that_lasts_goes_on(world):
