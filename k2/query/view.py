@@ -288,9 +288,10 @@ class QueryView:
             self._tail.states() if to_now else self._lake.states_at(end, lake, asked.partitions)
         )
         holes = holes_of(states, asked.instruments, request.range) if states is not None else None
-        covered = self._lake.published().facts.positions
-        if to_now and not is_settled(self._tail, covered, end, asked):
-            holes = holes and replace(holes, all_known=False)
+        if to_now:
+            covered = self._lake.published().facts.positions
+            if not is_settled(self._tail, covered, end, asked):
+                holes = holes and replace(holes, all_known=False)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             newest_receive_us=view.receive_max_us if to_now else None,
