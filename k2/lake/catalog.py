@@ -13,12 +13,13 @@ import errno
 import logging
 import os
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
@@ -181,7 +182,26 @@ class DurableFile(PyArrowFile):
         return SyncedStream(self._path, overwrite=overwrite)
 
 
-class SyncedStream:
+class ClosedStream(ABC):
+    """An `OutputStream` whose `with` closes it, also after an error."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make durable what was written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class SyncedStream(ClosedStream):
     """Writes a local file; on close the file and every directory on its way are durable."""
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
@@ -232,17 +252,6 @@ class SyncedStream:
                 with suppress(OSError):
                     os.unlink(self._path)
             raise
-
-    def __enter__(self) -> SyncedStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @cache

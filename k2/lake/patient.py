@@ -17,7 +17,6 @@ import errno
 import io
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import TypeAlias, cast
 
 import pyarrow as pa
@@ -35,7 +34,7 @@ from tenacity import (
 
 from k2 import limits
 from k2.clock import Clock
-from k2.lake.catalog import CLOCK, DurableFileIO
+from k2.lake.catalog import CLOCK, ClosedStream, DurableFileIO
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +159,7 @@ class PatientFile(PyArrowFile):
         return self._once(self.location).create(overwrite)
 
 
-class PatientStream:
+class PatientStream(ClosedStream):
     """Gathers what is written; closing it writes all of it, and again where that failed.
 
     Args:
@@ -199,16 +198,5 @@ class PatientStream:
 
     def _write(self) -> None:
         stream, self._first = self._first or self._again(), None
-        with stream:
-            stream.write(self._content.getvalue())
-
-    def __enter__(self) -> PatientStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        with stream, self._content.getbuffer() as content:
+            stream.write(cast("bytes", content))
