@@ -3,7 +3,7 @@
 import pytest
 
 from k2.tape.consumer import TapeReader
-from tests.contract.test_tape import RealTape, read, send
+from tests.contract.real_tape import RealTape, read, send
 from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
 

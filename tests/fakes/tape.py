@@ -1,6 +1,6 @@
 """A tape in memory: what the real one does, as far as K2 relies on it, and its faults on request.
 
-`tests/contract/test_tape.py` runs one suite on this and on a real Kafka.
+`tests/contract` runs one suite on this and on a real Kafka.
 
 `away` is a broker that does not answer: nothing is read, what is sent waits in the queue. Records
 leave the front by `remove_before` (retention) and the back by `truncate`.

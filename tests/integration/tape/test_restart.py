@@ -15,7 +15,8 @@ from k2.tape.producer import TapeProducer
 from servers.local import broker as kafka
 from servers.local.process import Child
 from tests.conftest import free_ports
-from tests.contract.test_tape import NoRegistry, letter
+from tests.contract.real_tape import NoRegistry
+from tests.contract.test_notices import letter
 from tests.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
