@@ -13,6 +13,7 @@ from k2.lake.maintain import Maintainer
 from k2.lake.replacer import Replacer
 from k2.lake.snapshot import Carried, SnapshotReader
 from k2.lake.tables import TRADES, ensure_tables
+from k2.market.events import DAY_US
 from k2.market.fold import FoldState, Verdict, fold
 from k2.settings import Settings
 from tests.trades import columns
@@ -26,8 +27,9 @@ class LakeWorld:
 
     def __init__(self, folder: Path, **settings):
         self.settings = Settings(data_dir=folder, **settings)
-        # The library stamps some things by the machine's clock: this one starts a minute after it.
-        self.clock = ManualClock((SystemClock().now_us() // 1000 + 60_000) * 1000)
+        # The library stamps some things by the machine's clock: this one starts after it, always
+        # at midnight, so that nothing depends on the time of day.
+        self.clock = ManualClock(((SystemClock().now_us() + 60_000_000) // DAY_US + 1) * DAY_US)
         self.catalog = open_catalog(self.settings, self.clock)
         ensure_tables(self.catalog)
         self.snapshots = SnapshotReader(self.catalog)
