@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from itertools import count
 
 from k2.errors import Reason
 from k2.lake.epoch import TapeThere, begin_epoch, end_epoch
@@ -22,6 +23,7 @@ from tests.lake_world import LakeWorld
 from tests.trades import NOW_US
 
 SCHEMA_ID = 7
+_commits = count()
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
 
 
@@ -53,6 +55,20 @@ def pumped(world, writer_id="w1"):
     return pump
 
 
+def ended(world, why=Reason.TOPIC_RECREATED):
+    """The newest snapshot, after a person ended the epoch."""
+    return end_epoch(world.catalog, world.clock, why, f"end-{next(_commits)}")
+
+
+def begun(world, commit_id=None, catalog=None, tell=lambda states: None):
+    """What the next writer does at its start."""
+    world.find_homes()
+    commit_id = commit_id or f"begin-{next(_commits)}"
+    marks = partial(read_marks, world.tape.reader)
+    there = TapeThere(lambda: world.facts, marks, world.placement.place, tell)
+    return begin_epoch(catalog or world.catalog, world.clock, there, commit_id)
+
+
 def kinds(report):
     """What a verification found: kind, count and first offsets of each problem."""
     return {(one["kind"], one["count"], one["offsets"]) for one in report["problems"]}
@@ -78,15 +94,11 @@ class PumpWorld(LakeWorld):
         self.placement = self.placed()
         self.home = {each: self.placement.place(each) for each in (BTC, ETH)}
 
-    def begin_epoch(self):
+    def begin_epoch(self, **given):
         """The topic is made again, and the lake goes on with it, by the word of a person."""
-        self.tape.recreate()
-        ending, number = Reason.TOPIC_RECREATED, self.epoch
-        end_epoch(self.catalog, self.clock, ending, f"end-{number}")
-        self.find_homes()
-        marks = partial(read_marks, self.tape.reader)
-        there = TapeThere(lambda: self.facts, marks, self.placement.place, lambda states: None)
-        return begin_epoch(self.catalog, self.clock, there, f"begin-{number + 1}")
+        self.tape.recreate(**given)
+        ended(self)
+        return begun(self)
 
     @property
     def facts(self):

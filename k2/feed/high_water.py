@@ -3,18 +3,21 @@
 The document of an instrument's key: `trade_id`, what is promised (`line.py`); `first_id`, the first
 id of the run that published it; `resumed_after`, what the run before promised (null: none). So the
 ids between `resumed_after` and `first_id` are what nobody listened to. The very first document of a
-key promises the id below `first_id`, which may be -1.
+key promises the id below `first_id`, which may be -1. `began_after` is that id for ever, or a lower
+one if a trade from below it was acknowledged: whoever finds the tape lost knows what was on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from k2.errors import K2Error
+from k2.errors import Invalid, K2Error
 from k2.feed.line import Line
-from k2.market.instrument import Instrument
+from k2.market.instrument import Instrument, parse_key
+from k2.market.promise import Promise, promise_of
 
 _log = logging.getLogger(__name__)
 
@@ -42,20 +45,32 @@ class HighWaters:
     def __init__(self, board: Notices, run_id: str) -> None:
         self._board = board
         self._run_id = run_id
-        self._published: dict[Instrument, int] = {}
+        self._published: dict[Instrument, Promise] = {}
+        self._began_after: dict[Instrument, int] = {}
 
     def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
-        """What earlier runs published for these; an unreadable document counts as none.
+        """What earlier runs promised of these; what is published goes on from there.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        documents = self._board.read_all()
-        found: dict[Instrument, int] = {}
-        for instrument in instruments:
-            trade_id = documents.get(instrument.key, {}).get("trade_id")
-            if isinstance(trade_id, int) and trade_id >= -1:
-                found[instrument] = trade_id
+        promises = self.read_all()
+        found = {one: promises[one] for one in instruments if one in promises}
+        self._began_after.update((one, promise.began_after) for one, promise in found.items())
+        return {one: promise.trade_id for one, promise in found.items()}
+
+    def read_all(self) -> dict[Instrument, Promise]:
+        """What is promised of each instrument; an unreadable document counts as none.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        found: dict[Instrument, Promise] = {}
+        for key, document in self._board.read_all().items():
+            with contextlib.suppress(Invalid):
+                instrument, promise = parse_key(key), promise_of(document)
+                if promise is not None:
+                    found[instrument] = promise
         return found
 
     def begin(self, lines: Iterable[Line], at_us: int, wait_s: float) -> bool:
@@ -71,7 +86,7 @@ class HighWaters:
         """
         for line in lines:
             assert line.beginning is not None, "the line has heard nothing"
-            if not self._put(line, line.beginning - 1, at_us, wait_s):
+            if not self._put(line, self._promise(line, line.beginning - 1), at_us, wait_s):
                 return False
             line.begun = True
         return True
@@ -85,15 +100,23 @@ class HighWaters:
             wait_s: wait for acknowledgements, at most so long each; None does not wait.
         """
         for line in lines:
-            promised = line.promised
-            if promised is None or self._published.get(line.instrument) == promised:
+            if line.promised is None:
                 continue
-            if not self._put(line, promised, at_us, wait_s):
+            promise = self._promise(line, line.promised)
+            if self._published.get(line.instrument) == promise:
+                continue
+            if not self._put(line, promise, at_us, wait_s):
                 return
 
-    def _put(self, line: Line, promised: int, at_us: int, wait_s: float | None) -> bool:
+    def _promise(self, line: Line, trade_id: int) -> Promise:
+        began_after = min(self._began_after.get(line.instrument, trade_id), trade_id)
+        if line.lowest is not None:
+            began_after = min(began_after, line.lowest - 1)
+        return Promise(began_after, trade_id)
+
+    def _put(self, line: Line, promise: Promise, at_us: int, wait_s: float | None) -> bool:
         document = {
-            "trade_id": promised,
+            **promise.values(),
             "first_id": line.sequence.first,
             "resumed_after": line.resumed_after,
             "run_id": self._run_id,
@@ -104,5 +127,6 @@ class HighWaters:
         except K2Error as error:
             _log.warning("high water not published: %s", error.message)
             return False
-        self._published[line.instrument] = promised
+        self._published[line.instrument] = promise
+        self._began_after[line.instrument] = promise.began_after
         return True

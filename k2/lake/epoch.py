@@ -41,9 +41,11 @@ from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
+from k2.market.promise import Promise
 from k2.tape.topics import TapeFacts
 
 _TRADES = TradeStore()
+_ID_MAX = 2**63 - 1
 Home = Callable[[Instrument], int]
 States = Mapping[int, FoldState]
 
@@ -220,43 +222,59 @@ def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
 
 
 def lost_ids(
-    states: States, high_waters: Mapping[Instrument, int], ledger: Ledger, now_us: int, who: str
+    states: States, promises: Mapping[Instrument, Promise], ledger: Ledger, now_us: int, who: str
 ) -> list[GapEvent]:
     """Gap events for what the tape had acknowledged and the lake has not seen.
 
-    It is the most that can be lost: what the next tape has of it is filled as it comes. Above the
-    last id seen it is what a feed had promised. Below it, in the holes, it is what the ledger calls
-    FILLED, and whatever may have come out of order just before the end.
+    It is the most that can be lost: what the next tape has of it is filled as it comes. It is what
+    feeds had promised above the last id seen, or at all where none was; whatever may have come out
+    of order just before the end; and everything else unseen that the ledger calls FILLED.
 
     Args:
         states: what is carried over.
-        high_waters: the last id acknowledged of each instrument, where that is known.
+        promises: of each instrument that any feed has promised something of.
         ledger: as it stands.
         now_us: the time.
-        who: makes the events.
+        who: makes the events; some may say of an id what another one says.
     """
     seen = {one: ids for state in states.values() for one, ids in state.seen.items()}
+    told = {gap.instrument for gap in ledger.gaps()}
     return [
         GapEvent(one, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
-        for one, ids in sorted(seen.items(), key=lambda each: each[0])
-        for first, last in _lost(one, ids, high_waters.get(one), ledger)
+        for one in sorted(told.union(seen, promises))
+        for first, last in _lost(one, seen.get(one), promises.get(one), ledger)
     ]
 
 
 def _lost(
-    instrument: Instrument, seen: Seen, high: int | None, ledger: Ledger
+    instrument: Instrument, seen: Seen | None, promise: Promise | None, ledger: Ledger
 ) -> Iterator[tuple[int, int]]:
-    """Runs of ids that may be lost, ascending."""
-    newest_id = int(seen.intervals[-1, 1])
-    # Without a promise nobody listened, and nothing came out of order.
-    recent = newest_id + 1 if high is None else newest_id - limits.SEQUENCE_REORDER_MAX
-    for first, last in seen.holes():
-        told = ledger.within(instrument, first, min(last, recent - 1)) if first < recent else ()
+    """Runs of ids that may be lost."""
+    low, high = _listened(seen, promise)
+    for first, last in _unseen(seen):
+        told = ledger.within(instrument, first, last)
         yield from ((gap.first_id, gap.last_id) for gap in told if gap.state is GapState.FILLED)
-        if last >= recent:
-            yield max(first, recent), last
-    if high is not None and high > newest_id:
-        yield newest_id + 1, high
+        if max(first, low) <= min(last, high):
+            yield max(first, low), min(last, high)
+
+
+def _listened(seen: Seen | None, promise: Promise | None) -> tuple[int, int]:
+    """First and last of the ids of which each one unseen may be lost."""
+    if promise is None:
+        return 0, -1  # nobody listened, and nothing came out of order
+    if seen is None:
+        return promise.began_after + 1, promise.trade_id
+    oldest_id, newest_id = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
+    low = max(min(oldest_id, promise.began_after + 1), newest_id - limits.SEQUENCE_REORDER_MAX)
+    return low, max(newest_id, promise.trade_id)
+
+
+def _unseen(seen: Seen | None) -> list[tuple[int, int]]:
+    """First and last id of each space around and between the intervals."""
+    if seen is None:
+        return [(0, _ID_MAX)]
+    below, above = int(seen.intervals[0, 0]) - 1, int(seen.intervals[-1, 1]) + 1
+    return [*([(0, below)] if below >= 0 else []), *seen.holes(), (above, _ID_MAX)]
 
 
 def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldState]:

@@ -236,12 +236,11 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
     bootstrap = settings.tape.bootstrap
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
-    instruments = {one for state in states.values() for one in state.seen}
     with (
         closing(Board(bootstrap, topics.HIGH_WATER)) as board,
         closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
-        promised = HighWaters(board, runtime.run_id).read(instruments)
+        promised = HighWaters(board, runtime.run_id).read_all()
         told = folded_ledger(gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, told, now_us, who)

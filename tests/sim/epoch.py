@@ -56,9 +56,8 @@ def _marks(process):
 
 
 def _tell_lost(process, states):
-    instruments = {one for state in states.values() for one in state.seen}
     board = Board(process, process.world.tape, topics.HIGH_WATER)
-    promised = HighWaters(board, process.identity).read(instruments)
+    promised = HighWaters(board, process.identity).read_all()
     told = folded_ledger(GapTeller(process).read_all())
     lost = lost_ids(states, promised, told, process.now_us(), process.identity)
     if lost:

@@ -113,19 +113,28 @@ class OpsTables:
     # --- what must be true ------------------------------------------------------------------------
 
     def told_what_is_lost(self, lost):
-        """What was on the tape of an epoch, up to what feeds have promised, is missing by now.
+        """What was on the tape of an epoch, and feeds have promised or filled, is missing by now.
 
         Args:
             lost: instrument and id of what neither the lake nor the tape has any more.
         """
-        promised = {}
-        for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
-            promised[key] = document["trade_id"]
+        promises = self._promises()
         for instrument, one in sorted(lost):
-            if one <= promised.get(instrument.key, 0):
-                said = self.said_of(instrument, one)
+            began_after, promised = promises.get(instrument.key, (0, 0))
+            said = self.said_of(instrument, one)
+            if said is not None or began_after < one <= promised:
                 missing = said is not None and said.state is GapState.OPEN
                 require(missing, "lost, and not missing in the ledger", instrument, one, said)
+
+    def _promises(self):
+        """By key, between which ids its newest promise lies; one feed never forgets its first."""
+        found, first = {}, {}
+        for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
+            found[key] = document["began_after"], document["trade_id"]
+            first[key] = min(first.get(key, document["first_id"]), document["first_id"])
+            forgotten = len(self._world.feeds) == 1 and found[key][0] >= first[key]
+            require(not forgotten, "a beginning forgotten", key, document)
+        return found
 
     def said_of(self, instrument, trade_id):
         """The last event of an id."""

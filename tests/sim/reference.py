@@ -81,7 +81,7 @@ class Reference:
             logs: of each partition the first offset to be judged, and the values from there on.
 
         Returns:
-            Instrument and id of the rows that are lost, of instruments that the lake has rows of.
+            Instrument and id of the rows that are lost.
         """
         before = set().union(*(judged.seen for judged in self.partitions))
         for judged, end in zip(self.partitions, ends, strict=True):
@@ -93,13 +93,7 @@ class Reference:
             judged.seen = {identity_of(row) for row in self._rows_before(partition)}
             for value in logs[partition][1]:
                 self.append(partition, value)
-        known = {
-            identity_of(row)[0]
-            for partition in range(len(self.partitions))
-            for row in self._rows_before(partition)
-        }
-        lost = before.difference(*(judged.seen for judged in self.partitions))
-        return {(instrument, one) for instrument, one in lost if instrument in known}
+        return before.difference(*(judged.seen for judged in self.partitions))
 
     def begin_anew(self, logs):
         """Nothing was taken of what is gone; see `begin_epoch`."""

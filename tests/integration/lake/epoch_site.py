@@ -33,6 +33,7 @@ from tests.integration.servers.wire import deployed, environment, running
 from tests.trades import NOW_US
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
+ROWLESS = "ROWLESSUSDT"
 _numbers = count()
 
 
@@ -75,20 +76,26 @@ class Site:
             assert producer.flush(patience_s) == 0
 
     def promise(self, number):
-        """Publish, as a feed does, that every symbol is acknowledged up to this id."""
+        """Publish, as a feed does, that every symbol is acknowledged up to this id.
+
+        So is a symbol of which the lake has no row, from id 5 on.
+        """
         with closing(Board(self.tape.bootstrap, topics.HIGH_WATER)) as board:
             for symbol in SYMBOLS:
                 board.put(f"BINANCE:{symbol}", {"trade_id": number}, wait_s=10)
+            board.put(f"BINANCE:{ROWLESS}", {"began_after": 4, "trade_id": number}, wait_s=10)
 
     def lost(self):
-        """Symbols and ids that the ledger says an epoch lost."""
+        """Symbols of the site and ids that the ledger says an epoch lost."""
         schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
         with closing(GapLog(self.tape.bootstrap, schemas)) as log:
             events = log.advance()
         return [
             (event.instrument.symbol, event.first_id, event.last_id)
             for event in events
-            if event.cause is Cause.EPOCH and event.state is GapState.OPEN
+            if event.cause is Cause.EPOCH
+            and event.state is GapState.OPEN
+            and event.instrument.symbol in (*SYMBOLS, ROWLESS)
         ]
 
     def facts(self):

@@ -20,7 +20,7 @@ from servers.local import broker as kafka
 from servers.local.process import Child
 from tests.conftest import free_ports
 from tests.eventually import eventually
-from tests.integration.lake.epoch_site import SYMBOLS, Site
+from tests.integration.lake.epoch_site import ROWLESS, SYMBOLS, Site
 from tests.integration.servers.wire import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -111,7 +111,7 @@ def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
     whole = sorted(kept | {*range(75, 90)})
 
     assert site.in_lake() == sorted((symbol, number) for symbol in SYMBOLS for number in kept)
-    assert site.lost()[told:] == [(symbol, 50, 59) for symbol in SYMBOLS]
+    assert site.lost()[told:] == [*((symbol, 50, 59) for symbol in SYMBOLS), (ROWLESS, 5, 59)]
     newest = site.newest()
     assert newest.positions.epoch == 1
     assert [end.epoch for end in newest.epochs.past] == [0]

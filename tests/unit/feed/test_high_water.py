@@ -4,6 +4,7 @@ from k2.errors import Reason, Unavailable
 from k2.feed.high_water import HighWaters
 from k2.feed.line import Line
 from k2.market.instrument import Instrument
+from k2.market.promise import Promise
 from k2.market.sequence import Finding
 from tests.fakes.tape import FakeTape
 
@@ -25,6 +26,7 @@ def test_what_was_published_is_read_by_the_next_run():
     HighWaters(tape.board("h"), "run-1").publish([line, quiet], 55)
     assert tape.board("h").read_all() == {
         "BINANCE:BTCUSDT": {
+            "began_after": 99,
             "trade_id": 101,
             "first_id": 100,
             "resumed_after": 90,
@@ -61,7 +63,8 @@ def test_where_lines_begin_is_a_promise_of_the_id_below():
     assert all(line.begun for line in lines)
     high_waters.publish(lines, 56)  # nothing is acknowledged yet
     assert tape.board("h").read_all()[ETH.key] == {
-        "trade_id": 6, "first_id": 7, "resumed_after": None, "run_id": "run-1", "at_us": 55,
+        "began_after": 6, "trade_id": 6, "first_id": 7, "resumed_after": None, "run_id": "run-1",
+        "at_us": 55,
     }  # fmt: skip
     assert HighWaters(tape.board("h"), "run-2").read([BTC, ETH]) == {BTC: -1, ETH: 6}
 
@@ -71,7 +74,29 @@ def test_an_unreadable_document_counts_as_none():
     board = tape.board("h")
     board.put(BTC.key, {"trade_id": "many"})
     board.put(ETH.key, {"trade_id": -4})
+    board.put("no key", {"trade_id": 4})
     assert HighWaters(board, "r").read([BTC, ETH]) == {}
+    assert HighWaters(board, "r").read_all() == {}
+
+
+def test_where_a_line_began_is_kept_by_every_later_run():
+    board = FakeTape().board("h")
+    for first in (100, 200, 300):
+        high_waters = HighWaters(board, f"run-{first}")
+        line = Line(BTC, 0, high_waters.read([BTC, ETH]).get(BTC))
+        acknowledged(line, first, first + 1)
+        high_waters.publish([line], 1)
+        assert HighWaters(board, "lake").read_all() == {BTC: Promise(99, first + 1)}
+
+
+def test_a_trade_of_before_the_beginning_that_came_late_is_promised_too():
+    board = FakeTape().board("h")
+    line, high_waters = Line(BTC, 0, None), HighWaters(board, "r")
+    acknowledged(line, 100)
+    high_waters.publish([line], 1)
+    acknowledged(line, 98)
+    high_waters.publish([line], 2)
+    assert high_waters.read_all() == {BTC: Promise(97, 100)}
 
 
 def test_a_tape_that_is_away_is_tried_again():

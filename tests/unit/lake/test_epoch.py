@@ -1,6 +1,5 @@
 import contextlib
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,41 +16,13 @@ from k2.lake.epoch import (
     carried_over,
     end_epoch,
     first_positions,
-    lost_ids,
 )
-from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
-from k2.market.gaps import Cause, GapEvent, GapState, check_gap
-from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
 from k2.tape.marks import mark_of, read_marks
 from k2.tape.topics import TapeFacts
 from tests.lake_world import Crash, FaultyCatalog
-from tests.pump_world import BTC, ETH, pumped
-from tests.trades import NOW_US
-
-_commits = count()
-
-
-def ended(world, why=Reason.TOPIC_RECREATED):
-    return end_epoch(world.catalog, world.clock, why, f"end-{next(_commits)}")
-
-
-def begun(world, commit_id=None, catalog=None, tell=lambda states: None):
-    """What the next writer does at its start."""
-    world.find_homes()
-    commit_id = commit_id or f"begin-{next(_commits)}"
-    marks = partial(read_marks, world.tape.reader)
-    there = TapeThere(lambda: world.facts, marks, world.placement.place, tell)
-    return begin_epoch(catalog or world.catalog, world.clock, there, commit_id)
-
-
-def renewed(world, **given):
-    """The topic is made again, and the lake goes on with it."""
-    world.tape.recreate(**given)
-    ended(world)
-    return begun(world)
+from tests.pump_world import BTC, ETH, begun, ended, pumped
 
 
 def test_an_epoch_ends_where_the_lake_stands_and_nothing_else_changes(world):
@@ -184,7 +155,7 @@ def test_the_next_epoch_begins_on_the_tape_that_is_there_with_all_ids_seen(world
     world.put(7, symbol="ETHUSDT")
     pumped(world)
     last = world.snapshots.current()
-    found = renewed(world)
+    found = world.begin_epoch()
     head = world.snapshots.current()
     assert (found.epoch, found.adopted) == (1, True)
     assert head.positions == OffsetVector(1, (0,) * 8)
@@ -200,7 +171,7 @@ def test_the_next_epoch_begins_on_the_tape_that_is_there_with_all_ids_seen(world
 def test_a_trade_is_stored_once_though_both_tapes_have_it(world):
     world.put(1, 2, 3)
     pumped(world)
-    renewed(world)
+    world.begin_epoch()
     partition = world.put(2, 3, 4, 6)
     pumped(world, "w2")
     assert world.ids() == [1, 2, 3, 4, 6]
@@ -215,7 +186,7 @@ def test_a_trade_is_stored_once_though_both_tapes_have_it(world):
 def test_an_epoch_may_have_other_partitions(world):
     world.put(1, 2)
     pumped(world)
-    renewed(world, partitions=16)
+    world.begin_epoch(partitions=16)
     world.put(2, 3)
     pumped(world, "w2")
     assert world.ids() == [1, 2, 3]
@@ -325,43 +296,6 @@ def test_ids_of_one_instrument_on_two_partitions_are_corrupt():
     assert caught.value.reason is Reason.LAKE_CORRUPT
 
 
-def test_what_was_promised_above_the_last_id_seen_is_in_the_ledger_before_the_epoch_begins(world):
-    world.put(1, 2, 3, 4, 5)
-    world.put(7, symbol="ETHUSDT")
-    pumped(world)
-    ended(world)
-    told = []
-
-    def tell(states):
-        assert world.epoch == 0
-        promised = {BTC: 9, ETH: 7, Instrument("X", "Y"): 3}
-        told.extend(lost_ids(states, promised, Ledger(), NOW_US, "lake"))
-        raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
-
-    with pytest.raises(Unavailable):
-        begun(world, tell=tell)
-    assert told == [GapEvent(BTC, 6, 9, NOW_US, Cause.EPOCH, GapState.OPEN, NOW_US, "lake")]
-    assert check_gap(told[0]) is Fault.NONE
-    assert world.epoch == 0
-    assert begun(world).adopted
-    assert begun(world, tell=tell) == Begun(1)
-
-
-def test_holes_that_were_filled_or_may_have_been_out_of_order_are_lost_too(monkeypatch):
-    monkeypatch.setattr(limits, "SEQUENCE_REORDER_MAX", 4)
-    seen = {BTC: Seen(np.array([[1, 2], [10, 10], [20, 20]]), 5)}
-    ledger = Ledger()
-    for first, state in ((3, GapState.OPEN), (5, GapState.FILLED), (7, GapState.UNFILLABLE)):
-        ledger.apply(GapEvent(BTC, first, first + 1, NOW_US, Cause.OUTAGE, state, NOW_US, "feed"))
-
-    def lost(promised):
-        events = lost_ids({0: FoldState(seen)}, promised, ledger, NOW_US, "lake")
-        return [(one.first_id, one.last_id) for one in events]
-
-    assert lost({BTC: 22}) == [(5, 6), (16, 19), (21, 22)]
-    assert lost({}) == [(5, 6)]  # nobody listened
-
-
 @pytest.mark.parametrize("fault", ["crash before", "crash after", "reply lost", "refused"])
 def test_an_epoch_begins_once_whatever_befalls_the_commit(world, fault):
     world.put(1)
@@ -398,7 +332,7 @@ def test_epochs_are_bounded(world, monkeypatch):
     monkeypatch.setattr(limits, "EPOCHS_MAX", 1)
     world.put(1)
     pumped(world)
-    renewed(world)
+    world.begin_epoch()
     with pytest.raises(Invalid) as caught:
         ended(world)
     assert caught.value.reason is Reason.LIMIT_OUT_OF_BOUNDS

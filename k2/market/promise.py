@@ -1,0 +1,47 @@
+"""What feeds have promised of an instrument: each id of a range is on the tape, or in the ledger.
+
+The document that says so outlives the feed, the tape's epoch and the lake's ignorance of the
+instrument, so it is what tells which trades are lost when the tape is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeGuard
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The ids above one and up to another.
+
+    Attributes:
+        began_after: the id below the first that was ever promised; -1 where that is 0.
+        trade_id: the last id promised; not below `began_after`.
+    """
+
+    began_after: int
+    trade_id: int
+
+    def values(self) -> dict[str, int]:
+        """The part of a document that `promise_of` reads."""
+        return asdict(self)
+
+
+def promise_of(document: Mapping[str, Any]) -> Promise | None:
+    """The promise of a document; None where it cannot be read.
+
+    A document of before `began_after` says where the run that wrote it began; one that does not say
+    even that promises nothing below its `trade_id`.
+    """
+    trade_id, first_id = document.get("trade_id"), document.get("first_id")
+    if not _is_promised(trade_id):
+        return None
+    began = [document.get("began_after"), document.get("resumed_after")]
+    began += [first_id - 1] if isinstance(first_id, int) else []
+    began_after = next(filter(_is_promised, began), trade_id)
+    return Promise(min(began_after, trade_id), trade_id)
+
+
+def _is_promised(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= -1
