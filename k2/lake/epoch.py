@@ -161,8 +161,7 @@ def begin_epoch(
             return None  # a lake without a commit stands there already
         states = _left_behind(table, head, tape, facts)
         start, epochs = _next(head, facts)
-        with reaching_lake():
-            path = write_state(table, states, name)
+        path = write_state(table, states, name)
         return Carried(
             positions=start,
             counters={},
@@ -188,9 +187,7 @@ def _left_behind(
     """What the epoch that ended has seen, told and carried over; nothing where there was none."""
     if head is None:
         return {}
-    with reaching_lake():
-        before = read_states(table.io, head)
-    states = carried_over(before, tape.home, facts.partitions)
+    states = carried_over(read_states(table.io, head), tape.home, facts.partitions)
     tape.tell(states)
     return states
 
@@ -304,13 +301,19 @@ class _Table:
     def commit(
         self, commit_id: str, make: Callable[[Table, LakeSnapshot | None, str], Carried | None]
     ) -> LakeSnapshot | None:
-        """Commit the facts made from the head, unless there is nothing to say; the head then."""
+        """Commit the facts made from the head, unless there is nothing to say; the head then.
+
+        Args:
+            commit_id: unlike any other commit's.
+            make: may write to the store; what that raises becomes K2's.
+        """
         for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
             with reaching_lake():
                 table = self.catalog.load_table(self.store.layout.identifier)
             assert_ours(table, self.store.layout)
             head = current_of(table.metadata)
-            facts = make(table, head, f"{commit_id}-{attempt}")
+            with reaching_lake():
+                facts = make(table, head, f"{commit_id}-{attempt}")
             if facts is None:
                 return head
             try:
