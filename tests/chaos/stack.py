@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from k2 import settings
 from k2.clock import SystemClock
+
+T = TypeVar("T")
 
 K2 = Path(sys.executable).with_name("k2")
 START_S = 300
@@ -90,21 +92,21 @@ class Stack:
             timeout=START_S,
             check=False,
         )
-        if check and done.returncode != 0:
-            raise AssertionError(f"k2 {' '.join(arguments)}: {done.returncode} {done.stderr}")
+        if check:
+            _assert_succeeded(done)
         return done
 
     def json(self, *arguments: str) -> Any:
         """The JSON document a command prints; waits for a server that is just being restarted."""
-        deadline = CLOCK.monotonic_s() + SETTLE_S
-        while True:
+
+        def answer() -> subprocess.CompletedProcess[str] | None:
             done = self.k2(*arguments, "--json", check=False)
-            if done.returncode == 0:
-                return json.loads(done.stdout)
             away = any(reason in done.stderr for reason in ("PEER_UNAVAILABLE", "STARTING"))
-            if not away or CLOCK.monotonic_s() > deadline:
-                raise AssertionError(f"k2 {' '.join(arguments)}: {done.returncode} {done.stderr}")
-            CLOCK.sleep(0.5)
+            return None if done.returncode != 0 and away else done
+
+        done = until(answer, f"k2 {' '.join(arguments)} answers")
+        _assert_succeeded(done)
+        return json.loads(done.stdout)
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `k2 status` says of each process, by name."""
@@ -131,10 +133,16 @@ class Stack:
         return pid
 
 
-def until(condition: Callable[[], bool], what: str, timeout_s: float = SETTLE_S) -> None:
-    """Wait for a condition, bounded."""
+def _assert_succeeded(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(done.args)}: {done.returncode} {done.stderr}")
+
+
+def until(condition: Callable[[], T | None], what: str, timeout_s: float = SETTLE_S) -> T:
+    """Wait for a condition, bounded; what it returned then."""
     deadline = CLOCK.monotonic_s() + timeout_s
-    while not condition():
+    while not (found := condition()):
         if CLOCK.monotonic_s() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what}")
         CLOCK.sleep(0.2)
+    return found
