@@ -157,7 +157,8 @@ VERIFY_PROGRESS_INTERVAL_S = 0.5
 
 # Retention
 LAKE_BYTES_MAX = 20 * 1024 * MIB  # of the newest snapshot, by default
-LAKE_BYTES_MIN = 64 * MIB
+LETTERS_BYTES_MAX = 1024 * MIB  # of the table of dead letters, by default
+LAKE_BYTES_MIN = 64 * MIB  # of either
 RETAIN_INTERVAL_S = 60.0
 TAPE_WATCH_S = 10.0  # between two looks at how near the tape's retention is to the lake's positions
 

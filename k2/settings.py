@@ -57,6 +57,11 @@ class LakeSettings(_Group):
         ge=limits.LAKE_BYTES_MIN,
         description="of the newest snapshot; the oldest files above it go",
     )
+    letters_bytes_max: int = Field(
+        default=limits.LETTERS_BYTES_MAX,
+        ge=limits.LAKE_BYTES_MIN,
+        description="the same of the table of dead letters",
+    )
     retain_interval_s: float = Field(
         default=limits.RETAIN_INTERVAL_S, gt=0, description="between two looks at retention"
     )

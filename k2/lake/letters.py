@@ -136,7 +136,7 @@ class LetterReader:
                 return Found(posted.letter, posted.offset, stored=False, epoch=epoch)
         raise NotFound(
             Reason.UNKNOWN_DEAD_LETTER,
-            f"there is no dead letter {name}",
+            f"there is no dead letter {name}, or no longer",
             metadata={"name": name},
         )
 

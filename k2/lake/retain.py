@@ -1,15 +1,15 @@
-"""Retention of the lake: by hours and by bytes, whole files, the oldest first.
+"""Retention of a table: by hours and by bytes, whole files, the oldest first.
 
-Nothing goes by default but what exceeds the disk budget. What goes is said by a *floor*, an event
-time: from it on nothing is missing. Every later commit carries it, answers that reach below it say
-so, and verification compares from it on.
+Nothing goes by default but what exceeds the disk budget. What goes is said by a *floor*, a time of
+the column by whose day the table is partitioned: from it on nothing is missing. Every later commit
+carries it, answers that reach below it say so, and verification compares from it on.
 
-* By hours: the days of event_time that ended so long ago, whole Iceberg partitions.
+* By hours: the days that ended so long ago, whole Iceberg partitions.
 * By bytes: the files whose newest row is oldest, until a tenth of the budget is free again. The
   newest file stays, whatever its size.
 
 The files are removed in one commit like any other, which carries positions and state: their ids
-stay known, so a late duplicate of a removed trade is a duplicate still. Snapshots of before still
+stay known, so a late duplicate of a removed row is a duplicate still. Snapshots of before still
 name the files; they are dropped by the next pass, which makes them unreachable (but for what a tag
 names), and a sweep removes them when nobody can read them any more.
 """
@@ -46,8 +46,8 @@ class DatedFile:
     Attributes:
         location: where it is.
         manifest: location of the manifest that names it.
-        day: of event_time, days since 1970.
-        time_max_us: event time of its newest row.
+        day: of its rows, days since 1970.
+        time_max_us: of its newest row.
         rows, size_bytes: how large it is.
     """
 
@@ -76,22 +76,25 @@ class RetainStats:
     failures: int = 0
 
 
-def due(files: Sequence[DatedFile], now_us: int, settings: LakeSettings) -> list[DatedFile]:
+def due(
+    files: Sequence[DatedFile], now_us: int, hours: int | None, bytes_max: int
+) -> list[DatedFile]:
     """The files to remove, oldest first.
 
     Args:
         files: of the newest snapshot.
         now_us: the time.
-        settings: how long rows are kept, and how many bytes.
+        hours: how long rows are kept; None: while the budget lasts.
+        bytes_max: the budget.
     """
     oldest = sorted(files, key=lambda one: (one.time_max_us, one.location))
-    last_day = _last_day_gone(now_us, settings)
+    last_day = _last_day_gone(now_us, hours)
     gone = [one for one in oldest[:-1] if last_day is not None and one.day <= last_day]
     left = sum(one.size_bytes for one in files) - sum(one.size_bytes for one in gone)
-    if left > settings.bytes_max:
+    if left > bytes_max:
         known = {one.location for one in gone}
         for one in oldest[:-1]:
-            if left <= settings.bytes_max * _FREED:
+            if left <= bytes_max * _FREED:
                 break
             if one.location not in known:
                 gone.append(one)
@@ -99,28 +102,38 @@ def due(files: Sequence[DatedFile], now_us: int, settings: LakeSettings) -> list
     return gone
 
 
-def _last_day_gone(now_us: int, settings: LakeSettings) -> int | None:
+def _last_day_gone(now_us: int, hours: int | None) -> int | None:
     """The newest day that ended longer ago than rows are kept; None where they always are."""
-    if settings.retention_hours is None:
+    if hours is None:
         return None
-    return (now_us - settings.retention_hours * _HOUR_US) // DAY_US - 1
+    return (now_us - hours * _HOUR_US) // DAY_US - 1
 
 
 class Retainer:
-    """Holds the lake to its retention. One thread; `stats` may be read by any.
+    """Holds a table to its retention. One thread; `stats` may be read by any.
 
     Args:
-        replacer: commits.
+        replacer: commits to the table.
         clock: of the age of rows.
-        settings: hours and bytes.
+        settings: hours, and how often to look.
+        bytes_max: of the newest snapshot.
     """
 
-    def __init__(self, *, replacer: Replacer, clock: Clock, settings: LakeSettings) -> None:
+    def __init__(
+        self, *, replacer: Replacer, clock: Clock, settings: LakeSettings, bytes_max: int
+    ) -> None:
         self._replacer = replacer
         self._clock = clock
-        self._settings = settings
+        self._hours = settings.retention_hours
+        self._interval_s = settings.retain_interval_s
+        self._bytes_max = bytes_max
         self._day_done: int | None = None
         self._stats = RetainStats()
+
+    @property
+    def table(self) -> str:
+        """What it is called."""
+        return self._replacer.store.layout.name
 
     @property
     def stats(self) -> RetainStats:
@@ -129,13 +142,15 @@ class Retainer:
 
     def run(self, stopping: threading.Event) -> None:
         """A pass now and then until `stopping` is set; what fails is tried again."""
-        while not stopping.wait(self._settings.retain_interval_s):
+        while not stopping.wait(self._interval_s):
             try:
                 self.step()
             except K2Error as error:
-                log.warning("retention: %s", error.message, extra={"reason": error.reason})
+                log.warning(
+                    "%s: retention: %s", self.table, error.message, extra={"reason": error.reason}
+                )
             except Exception:
-                log.exception("retention could not be applied")
+                log.exception("%s: retention could not be applied", self.table)
             else:
                 continue
             self._stats = replace(self._stats, failures=self._stats.failures + 1)
@@ -146,14 +161,15 @@ class Retainer:
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
         """
-        last_day = _last_day_gone(self._clock.now_us(), self._settings)
+        last_day = _last_day_gone(self._clock.now_us(), self._hours)
         if not self._worth_a_look(self._replacer.load(), last_day):
             return False
         done = RetainStats()
 
         def plan(table: Table, facts: Carried) -> Replacement | None:
             nonlocal done
-            gone = due(_dated(table), self._clock.now_us(), self._settings)
+            files = _dated(table, self._replacer.store.layout.day_of)
+            gone = due(files, self._clock.now_us(), self._hours, self._bytes_max)
             dropped = _from_before(table.metadata)
             done = RetainStats(
                 len(gone),
@@ -174,7 +190,7 @@ class Retainer:
         head = current_of(table.metadata)
         if head is None:
             return False
-        full = head.bytes_total > self._settings.bytes_max
+        full = head.bytes_total > self._bytes_max
         return full or last_day != self._day_done or bool(_from_before(table.metadata))
 
     def _note(self, done: RetainStats) -> None:
@@ -187,9 +203,8 @@ class Retainer:
             snapshots=before.snapshots + done.snapshots,
         )
         if done.files:
-            log.warning(
-                "retention removed %d rows", done.rows, extra={"files": done.files, "b": done.bytes}
-            )
+            told = {"files": done.files, "b": done.bytes}
+            log.warning("%s: retention removed %d rows", self.table, done.rows, extra=told)
 
 
 def _replacement(
@@ -223,9 +238,9 @@ def _from_before(metadata: TableMetadata) -> frozenset[int]:
     )
 
 
-def _dated(table: Table) -> list[DatedFile]:
-    """The files of the newest snapshot."""
-    time = table.schema().find_field("event_time").field_id
+def _dated(table: Table, day_of: str) -> list[DatedFile]:
+    """The files of the newest snapshot, by their column of time."""
+    time = table.schema().find_field(day_of).field_id
     head = table.metadata.current_snapshot()
     with reaching_lake():
         return [

@@ -2,7 +2,9 @@
 
 Compared at the table's own position. A letter may be on the tape twice, for a writer that was
 killed publishes again: then the table holds its first. What retention removed from the tape, and
-what is of earlier epochs, whose tapes can no longer be asked, is only checked for doubles.
+what is of earlier epochs, whose tapes can no longer be asked, is only checked for doubles. Of
+letters that were judged before the table's floor, below which lake retention removes rows, only the
+rows that are there are compared.
 """
 
 from __future__ import annotations
@@ -60,16 +62,17 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     """
     view = witnesses.view()
     epoch, position = (view.epoch, view.position) if view else (0, 0)
-    first_of: dict[str, int] = {}
+    floor_us = (view.floor_us if view else None) or 0
+    first_of: dict[str, tuple[int, int]] = {}
     prints: dict[int, bytes] = {}
     waiting = 0
     for offset, letter in witnesses.posted():
         if offset < position:
-            first_of.setdefault(letter.name, offset)
+            first_of.setdefault(letter.name, (offset, letter.at_us))
             prints[offset] = _print(letter)
         else:
             waiting += 1
-    floor = min(prints, default=position)
+    left = min(prints, default=position)
     held: set[str] = set()
     doubled, undue, changed = [], [], []
     rows = 0
@@ -81,11 +84,15 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
         held.add(letter.name)
         if row["tape_epoch"] != epoch:
             continue
-        if offset >= position or (offset >= floor and not _is_posted(letter, offset, prints)):
+        if offset >= position or (offset >= left and not _is_posted(letter, offset, prints)):
             undue.append(offset)
         elif prints.get(offset, _print(letter)) != _print(letter):
             changed.append(offset)
-    missing = [offset for name, offset in first_of.items() if name not in held]
+    missing = [
+        offset
+        for name, (offset, at_us) in first_of.items()
+        if name not in held and at_us >= floor_us
+    ]
     problems = (
         *_problem(
             "LETTER_ROW_MISSING", missing, "dead letters of the tape that ops.dead_letters lacks"

@@ -59,8 +59,9 @@ class DeadLetterServiceServicer:
     def ListDeadLetters(self, request, context):
         """Lists dead letters, newest on the tape first, without their bytes.
 
-        Guarantees: a letter is listed from the moment the tape acknowledged it, once, whatever the
-        number of times it was published; letters that come between two pages do not move the others.
+        Guarantees: a letter is listed from the moment the tape acknowledged it until lake retention
+        removes it, once, whatever the number of times it was published; letters that come between two
+        pages do not move the others.
 
         Limits: 1000 letters a page. To go on: send `next_page_token` back with the same filter. Of
         letters that the table has yet to take, the newest 100,000.

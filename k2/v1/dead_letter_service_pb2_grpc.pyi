@@ -36,8 +36,9 @@ class DeadLetterServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_service_pb2.ListDeadLettersRequest, _dead_letter_service_pb2.ListDeadLettersResponse]
     """Lists dead letters, newest on the tape first, without their bytes.
 
-    Guarantees: a letter is listed from the moment the tape acknowledged it, once, whatever the
-    number of times it was published; letters that come between two pages do not move the others.
+    Guarantees: a letter is listed from the moment the tape acknowledged it until lake retention
+    removes it, once, whatever the number of times it was published; letters that come between two
+    pages do not move the others.
 
     Limits: 1000 letters a page. To go on: send `next_page_token` back with the same filter. Of
     letters that the table has yet to take, the newest 100,000.
@@ -77,8 +78,9 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_service_pb2.ListDeadLettersRequest, _dead_letter_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists dead letters, newest on the tape first, without their bytes.
 
-    Guarantees: a letter is listed from the moment the tape acknowledged it, once, whatever the
-    number of times it was published; letters that come between two pages do not move the others.
+    Guarantees: a letter is listed from the moment the tape acknowledged it until lake retention
+    removes it, once, whatever the number of times it was published; letters that come between two
+    pages do not move the others.
 
     Limits: 1000 letters a page. To go on: send `next_page_token` back with the same filter. Of
     letters that the table has yet to take, the newest 100,000.
@@ -121,8 +123,9 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dead_letter_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_dead_letter_service_pb2.ListDeadLettersResponse]]:
         """Lists dead letters, newest on the tape first, without their bytes.
 
-        Guarantees: a letter is listed from the moment the tape acknowledged it, once, whatever the
-        number of times it was published; letters that come between two pages do not move the others.
+        Guarantees: a letter is listed from the moment the tape acknowledged it until lake retention
+        removes it, once, whatever the number of times it was published; letters that come between two
+        pages do not move the others.
 
         Limits: 1000 letters a page. To go on: send `next_page_token` back with the same filter. Of
         letters that the table has yet to take, the newest 100,000.

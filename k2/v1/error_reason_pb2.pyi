@@ -140,7 +140,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 41
     """Internal. A defect in K2: please report it with the server's log."""
     ERROR_REASON_UNKNOWN_DEAD_LETTER: _ErrorReason.ValueType  # 42
-    """NotFound. No dead letter has the name that was given."""
+    """NotFound. No dead letter has the name that was given, or lake retention has removed it."""
     ERROR_REASON_EPOCH_ENDED: _ErrorReason.ValueType  # 64
     """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
     the process again, plan the query again.
@@ -277,7 +277,7 @@ ERROR_REASON_PROCESS_DIED: ErrorReason.ValueType  # 40
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 41
 """Internal. A defect in K2: please report it with the server's log."""
 ERROR_REASON_UNKNOWN_DEAD_LETTER: ErrorReason.ValueType  # 42
-"""NotFound. No dead letter has the name that was given."""
+"""NotFound. No dead letter has the name that was given, or lake retention has removed it."""
 ERROR_REASON_EPOCH_ENDED: ErrorReason.ValueType  # 64
 """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
 the process again, plan the query again.

@@ -150,10 +150,11 @@ def _lake(settings: Settings) -> str:
     kept = f"for {hours} h" if hours else "while the budget lasts"
     message = (
         f"{_mib(size_of(settings.data_dir / 'lake'))} MiB; the newest snapshot may take "
-        f"{_mib(lake.bytes_max)} MiB, rows are kept {kept}"
+        f"{_mib(lake.bytes_max)} MiB, its dead letters {_mib(lake.letters_bytes_max)} MiB more, "
+        f"rows are kept {kept}"
     )
     free = shutil.disk_usage(settings.data_dir).free
-    if size_of(settings.data_dir / "lake") + free < lake.bytes_max:
+    if size_of(settings.data_dir / "lake") + free < lake.bytes_max + lake.letters_bytes_max:
         message += "; the disk is full before the budget is: lower lake.bytes_max"
     return message
 

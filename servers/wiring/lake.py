@@ -40,7 +40,7 @@ from servers.heartbeat import REFUSED, Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of, stats_of
 from servers.wiring.ops import OpsTables
-from servers.wiring.retention import retention_of
+from servers.wiring.retention import Retention, retainers_of, tape_watch_of
 
 PROCESS = "lake"
 GROUP = "k2-lake"  # and the topic: a static member is given what it had, of whatever topic
@@ -83,7 +83,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         maintainers = _maintainers(
             settings, runtime, catalog, committer, ops, lambda: heart.level >= Level.SOFT
         )
-        retention = retention_of(settings, runtime, catalog, committer, admin, pump)
+        retention = Retention(
+            retainers_of(settings, runtime, catalog, committer, ops),
+            tape_watch_of(settings, runtime, admin, pump),
+        )
         sample = sampler(
             settings,
             runtime.clock,

@@ -15,7 +15,8 @@ from k2.lake.maintain import Maintainer
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, Intake, LetterIntake
 from k2.lake.ops_pump import Ends, OpsWriter, Reader, run_ops
-from k2.lake.tables import ensure_table
+from k2.lake.replacer import Excluding
+from k2.lake.tables import TableLayout, ensure_table
 from k2.market.schema import GAP
 from k2.settings import Settings
 from k2.tape import topics
@@ -84,11 +85,15 @@ class OpsTables:
                 self._runtime,
                 self._catalog,
                 OpsStore(writer.layout),
-                excluding=writer.excluded,
+                excluding=self.excluding(writer.layout),
                 paused=paused,
             )
             for writer in self._writers.values()
         ]
+
+    def excluding(self, layout: TableLayout) -> Excluding:
+        """Keeps the writer of a table from committing."""
+        return self._writers[layout.name].excluded
 
     def counters(self) -> dict[str, int | str]:
         """What was done, for the heartbeat."""

@@ -46,13 +46,16 @@ def retain(process, parts):
     settings = LakeSettings().model_copy(
         update={
             "retention_hours": swarm.retention_hours,
-            "bytes_max": swarm.bytes_max,
             "retain_interval_s": swarm.retain_interval_s,
         }
     )
-    parts.retainer(replacer=_replacer(process, parts), clock=process, settings=settings).run(
-        Flag(process)
+    retainer = parts.retainer(
+        replacer=_replacer(process, parts),
+        clock=process,
+        settings=settings,
+        bytes_max=swarm.bytes_max,
     )
+    retainer.run(Flag(process))
 
 
 def maintain(process, parts):

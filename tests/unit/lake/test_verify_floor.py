@@ -18,7 +18,12 @@ from tests.pump_world import kinds, pumped
 def retained(world, hours=24):
     """Let retention remove what is older."""
     settings = LakeSettings(retention_hours=hours)
-    one = Retainer(replacer=world.replacer("retain"), clock=world.clock, settings=settings)
+    one = Retainer(
+        replacer=world.replacer("retain"),
+        clock=world.clock,
+        settings=settings,
+        bytes_max=settings.bytes_max,
+    )
     assert one.step()
 
 

@@ -5,15 +5,20 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
+from k2 import limits
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
 from k2.lake.epoch import end_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
+from k2.lake.retain import Retainer
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
 from k2.lake.verify_letters import LetterWitnesses, compare_letters
+from k2.market.events import DAY_US
 from k2.market.fold import FoldState
+from k2.settings import LakeSettings
 from k2.tape.dead_letters import Posted, read_letter
 from tests.ops_world import OpsWorld, letter
+from tests.trades import NOW_US
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def kinds(world):
     return {(one.kind, one.count, one.offsets) for one in compared(world).problems}
 
 
-def meddled(world, end, *rows):
+def meddled(world, end, *rows, start=0):
     """Commit these (letter, tape offset) as if the writer had."""
     facts = world.letters.admin().facts(world.letters.topic)
     identity = TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, 0, 1)
@@ -58,7 +63,7 @@ def meddled(world, end, *rows):
         for one, offset in rows
     ]
     table = pa.Table.from_pylist(made, schema=DEAD_LETTERS_LAYOUT.columns)
-    committer.commit([PartitionBatch(0, 0, end, (table,), FoldState())])
+    committer.commit([PartitionBatch(0, start, end, (table,), FoldState())])
 
 
 def test_a_table_that_holds_each_letter_once_has_no_problem(world):
@@ -110,6 +115,24 @@ def test_what_retention_removed_from_the_tape_is_not_missed_there(world):
     assert compared(world).problems == ()
     world.letters.remove_before(0, 4)
     assert compared(world).problems == ()
+
+
+def test_letters_are_missed_from_the_floor_of_the_table_on_alone(world):
+    """Also where a copy of a letter was judged after it: the row was of the first."""
+    old, later = letter(5), dataclasses.replace(letter(5), at_us=NOW_US + DAY_US)
+    world.post(old, later, *(dataclasses.replace(later, offset=number) for number in (6, 7)))
+    world.commit(world.letter_writer())
+    retainer = Retainer(
+        replacer=world.replacer("retain", store=OpsStore(DEAD_LETTERS_LAYOUT)),
+        clock=world.clock,
+        settings=LakeSettings(retention_hours=1),
+        bytes_max=limits.LETTERS_BYTES_MAX,
+    )
+    assert retainer.step()
+    assert (world.origins(), compared(world).problems) == ([6, 7], ())
+    world.post(dataclasses.replace(later, offset=8))
+    meddled(world, 5, start=4)
+    assert kinds(world) == {("LETTER_ROW_MISSING", 1, (4,))}
 
 
 def test_rows_of_earlier_epochs_are_only_checked_for_doubles(world):

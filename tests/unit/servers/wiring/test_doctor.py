@@ -45,7 +45,8 @@ def test_sizes_stand_beside_their_budgets(tmp_path):
     _, checks, _ = examine(tmp_path, "--ports", "free", lake=lake)
     assert checks["tape on disk"]["message"] == "3 of about 9,216 MiB, kept for 24 h"
     assert checks["lake on disk"]["message"] == (
-        "2 MiB; the newest snapshot may take 64 MiB, rows are kept for 48 h"
+        "2 MiB; the newest snapshot may take 64 MiB, its dead letters 1,024 MiB more, "
+        "rows are kept for 48 h"
     )
     assert "logs 1 MiB" in checks["other on disk"]["message"]
     _, checks, _ = examine(tmp_path, "--ports", "free", lake={"bytes_max": 2**60})
