@@ -7,11 +7,13 @@ from k2.lake.epoch import TapeThere, begin_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, LetterIntake
 from k2.lake.ops_pump import Ends, OpsWriter
+from k2.lake.retain import Retainer
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.market.events import Fault
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.schema import GAP, avro_schema
+from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.dead_letters import DeadLetter, headers_of
 from k2.tape.records import RecordCodec
@@ -125,6 +127,14 @@ class OpsWorld(LakeWorld):
     def keeper(self, layout=DEAD_LETTERS_LAYOUT, name="keeper", **given):
         """A maintainer of an ops table."""
         return self.maintainer(name, store=OpsStore(layout), **given)
+
+    def remove_old_letters(self):
+        """Let retention remove the rows of letters that were judged long ago."""
+        settings = LakeSettings(retention_hours=1)
+        replacer = self.replacer("retain", store=OpsStore(DEAD_LETTERS_LAYOUT))
+        budget = settings.letters_bytes_max
+        one = Retainer(replacer=replacer, clock=self.clock, settings=settings, bytes_max=budget)
+        assert one.step()
 
     def files(self, layout=DEAD_LETTERS_LAYOUT):
         """Data files of the newest snapshot."""

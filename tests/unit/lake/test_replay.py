@@ -1,14 +1,19 @@
 """What is good by now goes back on the tape; what would be dead again does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from k2 import limits
-from k2.errors import NotFound, Unavailable
+from k2.errors import NotFound, Reason, Unavailable
+from k2.lake.letters import LetterFilter
 from k2.lake.replay import LETTER_HEADER
 from k2.market.events import Fault
 from k2.market.instrument import Instrument
+from k2.market.offsets import TimeRange
 from tests.letter_desk import Desk
 from tests.messages import trade
+from tests.ops_world import letter
 from tests.pump_world import SCHEMA_ID, message
 
 
@@ -111,3 +116,18 @@ def test_a_trade_is_read_and_written_back(desk):
     reading = desk.replayer.read(value)
     assert (reading.fault, reading.trade, reading.home) == (Fault.NONE, made, desk.home)
     assert desk.replayer.read(b"x").trade is None
+
+
+def test_a_letter_that_retention_removed_is_no_longer_there_and_no_fault(desk):
+    name = desk.dead(message(1))
+    desk.post(letter(9))
+    desk.post(replace(letter(10), at_us=desk.clock.now_us()))
+    desk.commit(desk.letter_writer())
+    desk.remove_old_letters()
+    assert [one.letter.offset for one in desk.reader.newest(LetterFilter(TimeRange()), None)] == [
+        10
+    ]
+    with pytest.raises(NotFound) as refused:
+        replay(desk, name)
+    assert refused.value.reason is Reason.UNKNOWN_DEAD_LETTER
+    assert desk.sent == []

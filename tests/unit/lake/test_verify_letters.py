@@ -5,17 +5,14 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from k2 import limits
 from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
 from k2.lake.epoch import end_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
-from k2.lake.retain import Retainer
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
 from k2.lake.verify_letters import LetterWitnesses, compare_letters
 from k2.market.events import DAY_US
 from k2.market.fold import FoldState
-from k2.settings import LakeSettings
 from k2.tape.dead_letters import Posted, read_letter
 from tests.ops_world import OpsWorld, letter
 from tests.trades import NOW_US
@@ -122,13 +119,7 @@ def test_letters_are_missed_from_the_floor_of_the_table_on_alone(world):
     old, later = letter(5), dataclasses.replace(letter(5), at_us=NOW_US + DAY_US)
     world.post(old, later, *(dataclasses.replace(later, offset=number) for number in (6, 7)))
     world.commit(world.letter_writer())
-    retainer = Retainer(
-        replacer=world.replacer("retain", store=OpsStore(DEAD_LETTERS_LAYOUT)),
-        clock=world.clock,
-        settings=LakeSettings(retention_hours=1),
-        bytes_max=limits.LETTERS_BYTES_MAX,
-    )
-    assert retainer.step()
+    world.remove_old_letters()
     assert (world.origins(), compared(world).problems) == ([6, 7], ())
     world.post(dataclasses.replace(later, offset=8))
     meddled(world, 5, start=4)
