@@ -146,6 +146,7 @@ class Filler:
         return None
 
     def _fill(self, page: Page) -> None:
+        asked_s = self._clock.monotonic_s()  # what the answer lacks may have come while it was sent
         answer, newest_id = self._ask(page)
         wanted = frozenset(page.wanted_ids)
         trades = [trade for trade in answer.trades if trade.trade_id in wanted]
@@ -154,7 +155,7 @@ class Filler:
         here = frozenset(trade.trade_id for trade in trades)
         now_s = self._clock.monotonic_s()
         is_young = partial(
-            self._keeper.opened.holds, page.instrument, since_s=now_s - self._absent_s
+            self._keeper.opened.holds, page.instrument, since_s=asked_s - self._absent_s
         )
         verdict = judge(page, here, answer.malformed, newest_id, is_young)
         self._settle(verdict.unfillable)

@@ -29,6 +29,7 @@ class WeightBudget:
         self._minute = 0
         self._used = 0
         self._blocked_until_us = 0
+        self._left_us = 0  # of that, when it was last looked at
 
     def used(self, now_us: int) -> int:
         """Weight used in the present minute, as far as is known."""
@@ -39,9 +40,7 @@ class WeightBudget:
 
         A weight above the whole budget may be spent in a minute of its own.
         """
-        blocked_us = self._blocked_until_us - now_us
-        if blocked_us > limits.FEED_REST_BLOCKED_MAX_S * 1e6:  # the clock was set back
-            self._blocked_until_us = blocked_us = 0
+        blocked_us = self._blocked_us(now_us)
         if blocked_us > 0:
             return blocked_us / 1e6
         used = self.used(now_us)
@@ -63,7 +62,8 @@ class WeightBudget:
     def block(self, seconds: float, now_us: int) -> None:
         """The venue says to ask nothing for so long."""
         seconds = min(max(seconds, 0.0), limits.FEED_REST_BLOCKED_MAX_S)
-        self._blocked_until_us = max(self._blocked_until_us, now_us + int(seconds * 1e6))
+        self._left_us = max(self._blocked_us(now_us), int(seconds * 1e6))
+        self._blocked_until_us = now_us + self._left_us
 
     def eta_s(self, requests: int, weight: int, now_us: int) -> float:
         """How long so many requests of this weight will take at the earliest."""
@@ -73,3 +73,10 @@ class WeightBudget:
         now = max(0, (self.per_minute - self.used(now_us)) // weight)
         wait_s = self.wait_s(weight, now_us)
         return wait_s + 60.0 * (max(0, requests - now) / a_minute)
+
+    def _blocked_us(self, now_us: int) -> int:
+        """What is left of a block; a clock that was set back adds nothing to it."""
+        if self._blocked_until_us - now_us > self._left_us:
+            self._blocked_until_us = now_us + self._left_us
+        self._left_us = max(0, self._blocked_until_us - now_us)
+        return self._left_us

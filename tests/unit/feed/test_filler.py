@@ -274,3 +274,15 @@ def test_a_feed_that_starts_again_waits_before_it_believes_an_absence():
     assert again.gaps() == [(2, 4, "OPEN")]
     again.turns()
     assert again.gaps() == [(2, 4, "UNFILLABLE")]
+
+
+def test_an_absence_is_as_old_as_the_question_that_found_it():
+    world = FillWorld({BTC: [*range(1, 12), 20]})
+    world.hear(10, 14)
+    world.find()
+    world.stuck = True
+    world.turn()  # the tape takes longer than an absence must last
+    world.stuck = False
+    world.history.ids[BTC] = list(range(1, 21))  # the venue had them a moment later
+    world.turns()
+    assert world.gaps() == [(11, 13, "FILLED")]
