@@ -3,21 +3,22 @@
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.update import SetSnapshotRefUpdate
 
+from k2 import limits
 from k2.errors import K2Error, Reason
+from k2.feed.request import FillRequest
 from k2.lake.tables import TRADES
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import filled
-from tests.sim.feed import EXCHANGE, Backfill
+from k2.tape import topics
+from tests.sim.backfill import EXCHANGE
 from tests.sim.maintainer import maintain_once
-from tests.sim.ops import GapTeller
 from tests.sim.process import Process
+from tests.sim.tape import Board
 
 AWAY_S = (0.5, 15.0)
 TAGS_MAX = 2
 REPEATED_MAX = 4
 RESTORED = 0.5  # of the records of a topic that was made again
-BACKFILL_EVERY_S = 5.0
+ASKED_MAX = 40  # ids
 
 
 class Chaos:
@@ -44,11 +45,11 @@ class Chaos:
             "power.loss": self._lose_power,
             "maintenance": self._ask_for_maintenance,
             "tag": self._tag,
+            "backfill": self._backfill,
             "letters": self._repeat_letters,
         }
         for name, every_s in self.world.swarm.every_s.items():
             self._spawn(name, deeds[name], every_s)
-        self._spawn("backfill", self._backfill, BACKFILL_EVERY_S)
         if self.world.swarm.disaster:
             at_s = self.world.chance.uniform(0.5, 0.9) * self.world.swarm.seconds
             scheduler = self.world.scheduler
@@ -134,31 +135,21 @@ class Chaos:
 
     def _backfill(self):
         """Somebody asks for a range of ids again, whether it is missing or not."""
-        world, process = self.world, Process(self.world, "backfill")
+        world, process = self.world, Process(self.world, "person")
         symbol = str(world.chance.choice(world.venue.symbols))
         printed = sorted(world.venue.printed[symbol])
         if not printed:
             return
-        first = int(world.chance.integers(len(printed)))
-        wanted = [(symbol, one) for one in printed[first : first + 30]]
-        opened = self._gap(process, symbol, wanted[0][1], wanted[-1][1])
-        if world.chance.random() < 0.5:
-            wanted.reverse()
+        first, count = int(world.chance.choice(printed)), int(world.chance.integers(1, ASKED_MAX))
+        last, now_us = min(first + count - 1, printed[-1]), process.now_us()
+        request = FillRequest(Instrument(EXCHANGE, symbol), first, last, now_us)
         process.mortal = False
         process.task = world.scheduler.current
         try:
-            GapTeller(process).publish([opened])
-            Backfill(process, world.venue, world.tape).send(wanted)
-            GapTeller(process).publish([filled(opened, process.now_us())])
+            board = Board(process, world.tape, topics.BACKFILLS)
+            board.put(request.key, request.document(), limits.BOARD_WAIT_S)
         except K2Error:
-            world.note("chaos", "the backfill fails")
-
-    def _gap(self, process, symbol, first, last):
-        now_us = process.now_us()
-        return GapEvent(
-            Instrument(EXCHANGE, symbol), first, last, now_us, Cause.REQUESTED, GapState.OPEN,
-            now_us, process.name,
-        )  # fmt: skip
+            world.note("chaos", "the request fails")
 
     def _strike(self):
         """The tape loses records for good: truncated, made again, or overtaken by retention."""

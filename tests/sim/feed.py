@@ -1,29 +1,30 @@
 """A feed's process: K2's session, intake, lines and high waters between a simulated venue and tape.
 
 The loop is that of `k2.feed.pump` without its event loop: frames in, acknowledgements collected,
-high waters published, now and then. The network loses, doubles, delays and spoils frames and cuts
-connections; a feed that dies takes its unacknowledged trades with it, and the next one goes on from
-the high water on the board.
+gaps told, high waters published, now and then; `backfill.py` is what goes on beside it. The network
+loses, doubles, delays and spoils frames and cuts connections; a feed that dies takes its
+unacknowledged trades with it, and the next one goes on from the high water on the board.
 """
 
 import json
+from typing import NamedTuple
 
+from k2 import limits
 from k2.errors import K2Error, Unavailable
 from k2.feed.binance import BinanceSource
 from k2.feed.high_water import HighWaters
 from k2.feed.intake import Intake
 from k2.feed.letters import LetterBox
-from k2.feed.line import Line
 from k2.feed.session import Action, Session, Tuning
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import encode_trade
 from k2.tape.placement import Placement
+from tests.sim.backfill import EXCHANGE, backfill_of
 from tests.sim.oracle import require
 from tests.sim.process import EPOCH_US
 from tests.sim.tape import Board, Office, Producer
 
-EXCHANGE = "BINANCE"
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "ADAUSDT", "PEPEUSDT")
 SCHEMA_ID = 7
 SOURCE = "simulated"
@@ -33,6 +34,13 @@ TUNING = Tuning(
     stale_s=4, quiet_max_s=20, backoff_min_s=0.1, backoff_max_s=2, renew_s=15, overlap_s=1,
     connect_s=1,
 )  # fmt: skip
+
+
+class Printed(NamedTuple):
+    """A trade as the stream had it, and when."""
+
+    frame: bytes
+    at_s: float
 
 
 class Venue:
@@ -70,7 +78,7 @@ class Venue:
             "m": bool(world.chance.random() < 0.5), "M": True,
         }  # fmt: skip
         frame = json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}).encode()
-        self.printed[symbol][trade_id] = frame
+        self.printed[symbol][trade_id] = Printed(frame, world.scheduler.now_s)
         for wire in list(self.wires.values()):
             wire.carry(frame)
 
@@ -126,7 +134,10 @@ def lines_of(process, tape, symbols):
     high_waters = HighWaters(Board(process, tape, topics.HIGH_WATER), process.identity)
     instruments = [Instrument(EXCHANGE, symbol) for symbol in symbols]
     resumed = high_waters.read(instruments)
-    lines = [Line(each, placement.place(each), resumed.get(each)) for each in instruments]
+    line = process.world.parts.line
+    lines = [line(each, placement.place(each), resumed.get(each)) for each in instruments]
+    for one in lines:
+        one.begun = one.resumed_after is not None
     return lines, high_waters
 
 
@@ -140,6 +151,10 @@ class Feed:
         self._session = Session(process.world.chance, TUNING)
         self._wires = {}
         self._sent = {}
+        self._promised = {}
+        self._publish_s = self._begin_s = 0.0
+        self._reconnects = 0
+        self._lines = []
         self._intake = None
         self._source = BinanceSource(
             url="wss://sim", exchange=EXCHANGE, symbols=venue.symbols, source=SOURCE
@@ -148,13 +163,14 @@ class Feed:
     def run(self):
         """Feed for ever."""
         process, chance = self.process, self.process.world.chance
-        lines, high_waters = self._patiently()
+        self._lines, self._high_waters = self._patiently()
         self._producer = Producer(process, self._tape, int(chance.integers(5, 99)))
         self._box = Box(Office(process, self._tape), f"feed:{process.identity}")
         self._intake = Intake(
-            source=self._source, tape=self._producer, lines=lines, encode=self._encode,
+            source=self._source, tape=self._producer, lines=self._lines, encode=self._encode,
             letters=self._box, headers={},
         )  # fmt: skip
+        self._gaps = backfill_of(process, self._venue, self._producer, self._lines, self._encoded)
         try:
             self._obey(self._session.start(process.monotonic_s()))
             while True:
@@ -162,9 +178,7 @@ class Feed:
                 self._obey(self._session.tick(process.monotonic_s()))
                 self._read()
                 process.sleep(chance.uniform(*TICK_S))
-                self._send()
-                high_waters.publish(lines, process.now_us())
-                self._judge(lines)
+                self._tick()
         finally:
             for link in list(self._wires):
                 self._cut(link)
@@ -175,10 +189,42 @@ class Feed:
         waits = self._intake is None or self._intake.blocked or self._producer.depth()
         return not waits and not any(wire.waiting for wire in self._wires.values())
 
-    def _send(self):
+    @property
+    def listens(self):
+        """Whether it hears what is printed."""
+        return bool(self._wires)
+
+    @property
+    def has_told(self):
+        """Whether the ledger has all that this life missed."""
+        return all(line.missing.lowest is None for line in self._lines)
+
+    def _tick(self):
+        """What `Pump` does many times a second."""
         self._box.deliver()
         self._producer.poll()
+        self._begin()
         self._intake.unblock()
+        now_s = self.process.monotonic_s()
+        if self._session.reconnects != self._reconnects:
+            self._reconnects = self._session.reconnects
+            for line in self._lines:
+                line.interrupted()
+        self._gaps.exchange(self._lines, now_s)
+        if now_s >= self._publish_s:
+            self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
+            self._judge()
+            self._high_waters.publish(self._lines, self.process.now_us())
+
+    def _begin(self):
+        new = [line for line in self._lines if line.beginning is not None]
+        now_us = self.process.now_us()
+        if (
+            new
+            and self.process.monotonic_s() >= self._begin_s
+            and not self._high_waters.begin(new, now_us, limits.FEED_BEGIN_WAIT_S)
+        ):
+            self._begin_s = self.process.monotonic_s() + limits.FEED_BACKOFF_MIN_S
 
     def _patiently(self):
         while True:
@@ -187,22 +233,44 @@ class Feed:
             except K2Error:
                 self.process.sleep(0.5)
 
-    def _judge(self, lines):
-        """Every trade that this run sent before its high water, and that one, is on the tape."""
-        if self.process.world.awaits_epoch:
+    def _judge(self):
+        """Every trade that this run sent up to its high water, and that one, is on the tape.
+
+        What it promises beyond is known to be missing.
+        """
+        world = self.process.world
+        if world.awaits_epoch:
             return  # what is on the tape is judged when the epoch begins
-        for line in lines:
+        for line in self._lines:
             sent = self._sent.get(line.instrument, [])
             if line.high_water in sent:
                 below = sent[: sent.index(line.high_water) + 1]
-                lost = set(below) - self.process.world.reference.ids(
-                    line.partition, line.instrument
-                )
+                lacks = world.reference.lacks
+                lost = [one for one in below if lacks(line.instrument, one, one)]
                 require(not lost, "below the high water, and not on the tape", line.key, lost)
                 del sent[: len(below)]
+            self._judge_promise(line)
+
+    def _judge_promise(self, line):
+        if line.promised is None:
+            return
+        world, before = self.process.world, line.resumed_after
+        if before is None:
+            before = line.sequence.first - 1
+        before = self._promised.get(line.instrument, before)
+        untold = [
+            one
+            for one in world.reference.lacks(line.instrument, before + 1, line.promised)
+            if not world.ops.ledger.within(line.instrument, one, one)
+        ]
+        require(not untold, "promised, neither on the tape nor told", line.key, untold)
+        self._promised[line.instrument] = max(before, line.promised)
 
     def _encode(self, trade):
         self._sent.setdefault(trade.label.instrument, []).append(trade.trade_id)
+        return self._encoded(trade)
+
+    def _encoded(self, trade):
         value = encode_trade(trade, SCHEMA_ID)
         self.process.world.reference.means(value, trade)
         return value
@@ -222,7 +290,7 @@ class Feed:
                 while self._intake.blocked:
                     self.process.before("wait for room")
                     self._session.held_up(self.process.monotonic_s())
-                    self._send()
+                    self._tick()
 
     def _obey(self, commands):
         for action, link, _ in commands:
@@ -242,32 +310,3 @@ class Feed:
     def _cut(self, link):
         self._wires.pop(link, None)
         self._venue.wires.pop((self.process.identity, link), None)
-
-
-class Backfill:
-    """Sends trades again by their ids, as a backfill over REST does."""
-
-    def __init__(self, process, venue, tape):
-        self._process = process
-        self._venue = venue
-        self._tape = tape
-        self._source = BinanceSource(
-            url="wss://sim", exchange=EXCHANGE, symbols=venue.symbols, source="backfill"
-        )
-
-    def send(self, wanted):
-        """Send these (symbol, id), in this order, until all are acknowledged."""
-        process, reference = self._process, self._process.world.reference
-        producer = Producer(process, self._tape, len(wanted) + 1)
-        board = Board(process, self._tape, topics.PARTITIONS)
-        placement = Placement(board, self._tape.topic_id, 1)
-        for symbol, trade_id in wanted:
-            frame = self._venue.printed[symbol][trade_id]
-            (trade,) = self._source.decode(frame, process.now_us())
-            value = encode_trade(trade, SCHEMA_ID)
-            reference.means(value, trade)
-            partition = placement.place(trade.label.instrument)
-            producer.send(trade.label.instrument.key.encode(), value, partition)
-        while producer.depth():
-            process.before("backfill")
-            producer.poll()

@@ -1,8 +1,8 @@
 """The ops tables of a world: their topics, the processes that write them, and what must be true.
 
-Dead letters come from writers and feeds, gap events from whoever backfills; both may be told twice
-or in part, and beside them stand records that are neither. What each record means is remembered
-when it is put on its topic, so the judge asks no code of K2.
+Dead letters come from writers and feeds, gap events from feeds and new epochs; both may be told
+twice or in part, and beside them stand records that are neither. What each record means is
+remembered when it is put on its topic, so the judge asks no code of K2.
 """
 
 import io
@@ -74,6 +74,7 @@ class OpsTables:
         self.letters = Topic(topics.DEAD_LETTERS, world.tape)
         self.gaps = Topic(topics.GAPS, world.tape)
         self.events = []
+        self.ledger = Ledger()
         self._topics = {}
         for topic, layout in ((self.letters, DEAD_LETTERS_LAYOUT), (self.gaps, GAPS_LAYOUT)):
             ensure_table(world.metastore, layout)
@@ -108,6 +109,7 @@ class OpsTables:
         if self._world.happens("poison"):
             self.gaps.take(self._world.poison(value), None)
         self.events.append(event)
+        self.ledger.apply(event)
         self.gaps.take(value, event.values())
 
     # --- what must be true ------------------------------------------------------------------------
@@ -186,11 +188,9 @@ class OpsTables:
 
     def audit(self):
         """Read as K2 reads them, the tables say what the topics say."""
-        painted, said = Ledger(), Ledger()
+        painted, said = Ledger(), self.ledger
         for row in self._rows(GAPS_LAYOUT):
             painted.apply(gap_of({name: _told(value) for name, value in row.items()}))
-        for event in self.events:
-            said.apply(event)
         require([*painted.gaps()] == [*said.gaps()], "the ledger's paint differs")
         names = [name for name in DEAD_LETTERS_LAYOUT.event.columns if name.startswith("origin")]
         origins = [tuple(row[name] for name in names) for row in self._rows(DEAD_LETTERS_LAYOUT)]
@@ -228,7 +228,7 @@ class GapTeller:
         process.before("tell gaps")
         world.tape.ask()
         failing = world.happens("tape.error")
-        told = events[: int(world.chance.integers(0, len(events)))] if failing else events
+        told = events[: int(world.chance.integers(0, len(events) + 1))] if failing else events
         for event in told:
             world.ops.tell(event)
         if failing:

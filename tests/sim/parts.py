@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from k2.feed.filler import Filler
+from k2.feed.keeper import Keeper
+from k2.feed.line import Line
+from k2.feed.sender import Sender
 from k2.lake.commit import Committer
 from k2.lake.epoch import begin_epoch
 from k2.lake.maintain import Maintainer
@@ -30,3 +34,7 @@ class Parts:
     ops_writer: type = OpsWriter
     gap_intake: type = GapIntake
     letter_intake: type = LetterIntake
+    line: type = Line
+    keeper: type = Keeper
+    sender: type = Sender
+    filler: type = Filler

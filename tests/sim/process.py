@@ -50,6 +50,10 @@ class Process:
         self.life += 1
         self.task = self.world.scheduler.spawn(self.identity, body, after_s)
 
+    def beside(self, body):
+        """Run something else in this life, as a thread does."""
+        self.world.scheduler.spawn(f"{self.identity}+", body, within=self.task)
+
     # --- Clock ------------------------------------------------------------------------------------
 
     def now_us(self):
@@ -98,7 +102,7 @@ class Process:
     def _perhaps_die(self, what):
         if self.mortal and self.world.happens("crash"):
             self.world.note(self.identity, f"dies at {what}")
-            self.task.killed = True
+            self.world.scheduler.kill(self.task)
             raise Killed
 
 

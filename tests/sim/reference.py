@@ -183,6 +183,11 @@ class Reference:
         """All ids of an instrument that are rows of a partition."""
         return {one for name, one in self.partitions[partition].seen if name == instrument}
 
+    def lacks(self, instrument, first_id, last_id):
+        """Ids of a range, both ends inclusive, that are no rows."""
+        seen = self.partitions[self._home(instrument)].seen
+        return [one for one in range(first_id, last_id + 1) if (instrument, one) not in seen]
+
     def answer(self, request, end):
         """What a request must give when it is cut at `end`."""
         rows = sorted(

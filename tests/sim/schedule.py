@@ -26,16 +26,22 @@ def shut():
 
 @dataclass
 class Task:
-    """A body that runs when its time has come."""
+    """A body that runs when its time has come; it dies with the one it is within, if any."""
 
     name: str
     body: object
+    within: "Task | None" = None
     killed: bool = False
     done: bool = False
     failure: BaseException | None = None
     wakes: int = 0  # entries in the queue with another number are of the past
     go: threading.Lock = field(default_factory=shut)
     thread: threading.Thread | None = None
+
+    @property
+    def dead(self):
+        within = self.within
+        return self.killed or (within is not None and (within.killed or within.done))
 
 
 class Scheduler:
@@ -50,9 +56,9 @@ class Scheduler:
         self._back = shut()
         self._tasks = []
 
-    def spawn(self, name, body, after_s=0.0):
+    def spawn(self, name, body, after_s=0.0, within=None):
         """Start a task; it runs for the first time when the caller pauses."""
-        task = Task(name, body)
+        task = Task(name, body, within)
         task.thread = threading.Thread(target=self._live, args=(task,), name=name, daemon=True)
         task.thread.start()
         self._tasks.append(task)
@@ -62,12 +68,12 @@ class Scheduler:
     def pause(self, seconds):
         """Let others run; back after so long, or never."""
         task = self.current
-        if task.killed:
+        if task.dead:
             raise Killed
         self._wake(task, seconds)
         self._back.release()
         task.go.acquire()
-        if task.killed:
+        if task.dead:
             raise Killed
 
     def kill(self, task):
@@ -118,7 +124,7 @@ class Scheduler:
     def _live(self, task):
         task.go.acquire()
         try:
-            if not task.killed:
+            if not task.dead:
                 task.body()
         except Killed:
             pass

@@ -33,6 +33,10 @@ CHANCES = {
     "net.late": (0.002, 0.2),
     "net.garbage": (0.002, 0.05),
     "net.cut": (0.002, 0.03),
+    "rest.away": (0.02, 0.5),  # the venue's past does not answer
+    "rest.busy": (0.02, 0.3),
+    "rest.slow": (0.02, 0.3),
+    "rest.behind": (0.1, 1.0),  # it has the newest trades later than the stream
     "registry.away": (0.1, 0.5),
     "tail.restart": (0.01, 0.1),
 }
@@ -47,6 +51,7 @@ EVERY_S = {
     "power.loss": (15.0, 60.0),
     "maintenance": (3.0, 30.0),  # a person asks for some, in a process of its own
     "tag": (5.0, 30.0),  # a person names a snapshot
+    "backfill": (2.0, 20.0),  # a person asks for ids again
     "letters": (2.0, 20.0),  # dead letters of long ago are published again
 }
 DISASTERS = ("truncated", "recreated", "overtaken")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from k2.errors import K2Error
 from k2.lake.commit import Committer
 from k2.lake.epoch import begin_epoch
 from k2.lake.maintain import Maintainer
@@ -16,14 +15,11 @@ from k2.lake.retain import Retainer
 from k2.lake.sweep import Sweeper
 from k2.market.fold import FoldState
 from tests.sim.asker import SteppedTail
+from tests.sim.hunt import SHARP, is_found_out, name_of
 from tests.sim.maintainer import GRACE_MIN_S
-from tests.sim.oracle import Violation
 from tests.sim.parts import Parts
-from tests.sim.runs import Runs
 from tests.sim.store import Files
 from tests.sim.tape import Office
-
-SEEDS_MAX = 10
 
 
 class CommitsWithoutComparing(Committer):
@@ -275,11 +271,11 @@ MUTANTS = [
     (Parts(tail=EvictsWhatItHas), {}),
 ]
 AGAIN = {"chances": {"poison": 0.1, "tape.error": 0.3, "tape.ack_lost": 0.1}}
-LETTERS = {"letters": 1}
+LETTERS, ASKED = {"letters": 1}, {"backfill": 1}
 OF_OPS = [
     (Parts(letter_intake=KeepsALetterTwice), AGAIN),
     (Parts(letter_intake=BelievesItsMemory), {"chances": {"poison": 0.1}, "every_s": LETTERS}),
-    (Parts(ops_writer=DropsOpsRows), {"chances": {"catalog.busy": 0.3}}),
+    (Parts(ops_writer=DropsOpsRows), {"chances": {"catalog.busy": 0.3}, "every_s": ASKED}),
 ]
 # The same for those that maintain; what is given replaces what is below.
 OF_MAINTENANCE = [
@@ -291,11 +287,6 @@ OF_MAINTENANCE = [
 ]
 OF_EPOCHS = [Parts(begin=tells_nobody), Parts(begin=carries_elsewhere)]
 OF_RETENTION = [(Parts(replacer=FloorsTooLow), {}), (Parts(retainer=RemovesAtOnce), {})]
-SHARP = {
-    "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "maintainers": 0,
-    "retainers": 0, "retention_hours": None, "ops_writers": 0,
-    "commit_interval_s": 1, "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
-}  # fmt: skip
 MAINTAINED = SHARP | {
     "writers": 1, "maintainers": 1, "maintain_interval_s": 1, "sweep_interval_s": 2,
     "sweep_grace_s": GRACE_MIN_S, "chances": {}, "every_s": {},
@@ -307,36 +298,6 @@ RETAINED = SHARP | {
 RENEWED = SHARP | {
     "seconds": 6, "chances": {}, "every_s": {}, "disaster": "recreated",
 }  # fmt: skip
-
-
-def name_of(given):
-    if isinstance(given, Parts):
-        return next(one.__name__ for one in vars(given).values() if one.__module__ == __name__)
-    return ""
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    with Runs(tmp_path_factory.mktemp("sim")) as made:
-        yield made
-
-
-def seeds_until_found(runs, mutant, **fields):
-    """The first seed that finds it, and what it finds; None when it takes too many."""
-    for seed in range(100, 100 + SEEDS_MAX):
-        _, error = runs.run(seed, mutant, **fields)
-        if error is not None:
-            return seed, error
-    return None
-
-
-def is_found_out(runs, mutant, **fields):
-    found = seeds_until_found(runs, mutant, **fields)
-    assert found, f"it lives after {SEEDS_MAX} seeds"
-    seed, error = found
-    assert isinstance(error, Violation | K2Error | OSError), error
-    _, error = runs.run(seed, **fields)
-    assert error is None, "without the mutant, the same world is right"
 
 
 @pytest.mark.parametrize(("mutant", "fields"), MUTANTS, ids=name_of)

@@ -51,6 +51,16 @@ def test_a_killed_task_reaches_nobody_any_more(scheduler):
     assert task.failure is None
 
 
+def test_a_task_within_another_dies_with_it(scheduler):
+    said = []
+    task = scheduler.spawn("task", ticking(scheduler, [], "task", 1.0))
+    scheduler.spawn("beside", ticking(scheduler, said, "beside", 1.0), within=task)
+    scheduler.run(1.5)
+    scheduler.kill(task)
+    scheduler.run(5.0)
+    assert said == [(0, "beside"), (1, "beside")]
+
+
 def test_what_a_task_raises_ends_the_run(scheduler):
     def body():
         scheduler.pause(1.0)

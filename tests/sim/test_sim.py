@@ -2,15 +2,7 @@
 
 import pytest
 
-from tests.sim.runs import Runs
-
 SEEDS = range(5)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    with Runs(tmp_path_factory.mktemp("sim")) as made:
-        yield made
 
 
 @pytest.mark.parametrize("seed", SEEDS)

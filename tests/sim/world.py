@@ -1,9 +1,10 @@
 """A world of one seed: its processes, what is done to them, and the history that follows.
 
 First the *unsafe* phase: every fault the swarm has, while the oracle judges each commit and each
-answer. Then the *live* phase: all faults end, whoever is dead is started again, what is missing of
-the venue's ids is backfilled by what the lake says is missing, and within a bounded time everything
-must be committed, verified and answered. A safe system that stands still is found out there.
+answer. Then the *live* phase: all faults end, whoever is dead is started again, the venue prints a
+last trade of each symbol, so that feeds hear where the ids end, and within a bounded time K2 must
+have found and filled all that is missing; everything must be committed, verified and answered. A
+safe system that stands still is found out there.
 
 After a disaster (the tape lost records for good) every writer must first refuse by name, and the
 lake must be what it was; then a person ends the epoch, and the history goes on in the next one.
@@ -18,7 +19,7 @@ import numpy as np
 from k2.errors import Data, Reason
 from k2.lake.catalog import local_path
 from k2.lake.commit import TapeIdentity
-from k2.lake.snapshot import SnapshotReader, read_states
+from k2.lake.snapshot import SnapshotReader
 from k2.lake.tables import TRADES, ensure_tables
 from k2.lake.verify import Witnesses, verify
 from k2.market import schema
@@ -28,10 +29,11 @@ from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
 from tests.sim.asker import Asker
+from tests.sim.backfill import audit_gaps, is_settled
 from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
 from tests.sim.epoch import renew
-from tests.sim.feed import SCHEMA_ID, Backfill, Feed, Venue
+from tests.sim.feed import SCHEMA_ID, Feed, Venue
 from tests.sim.maintainer import SKEW_S, maintain, retain
 from tests.sim.ops import GAP_SCHEMA_ID, OpsTables, write_ops
 from tests.sim.oracle import Oracle, require
@@ -39,7 +41,7 @@ from tests.sim.parts import Parts
 from tests.sim.process import Process
 from tests.sim.reference import Reference
 from tests.sim.schedule import Scheduler
-from tests.sim.store import Files, Store
+from tests.sim.store import Store
 from tests.sim.swarm import drawn
 from tests.sim.tape import Admin, Board, Office, Reader, Registry, SimTape
 from tests.sim.writer import pump_of
@@ -206,10 +208,11 @@ class World:
         self.be_calm()
         self.scheduler.run(self.scheduler.now_s + 3.0)
         self.venue.open = False
-        self.wait_for(self._all_frames_sent, "the feeds to send what came")
-        self.wait_for(self._rests, "the lake to reach the end of the tape")
-        self._backfill()
-        self.wait_for(self._rests, "the lake to reach the end of the tape again")
+        self.wait_for(self._all_listen, "the feeds to listen")
+        for symbol in self.venue.symbols:
+            self.venue.print(symbol)
+        self.wait_for(self._rests, "K2 to have all that it heard and all that it missed")
+        audit_gaps(self)
         if self.ops_writers:
             self.wait_for(lambda: self.ops.rest, "the ops tables to have all letters and gaps")
             self.ops.audit()
@@ -242,38 +245,26 @@ class World:
             tails = [server.body and server.body.tail.position() for server in self.servers]
             require(False, f"in vain for {LIVE_S} s: {what}", *have, *tails)
 
-    def _all_frames_sent(self):
-        """Every feed is alive and has sent all that its wires carried."""
-        return all(feed.alive and feed.body.idle for feed in self.feeds)
+    def _all_listen(self):
+        return all(feed.alive and feed.body.listens for feed in self.feeds)
 
     def _rests(self):
+        """Feeds know of nothing that is not on the tape, and the lake has the tape."""
         ends = self.reference.ends()
-        return self.oracle.positions == ends and all(
-            server.alive and server.body.tail.position().offsets == ends for server in self.servers
+        return (
+            self.oracle.positions == ends
+            and all(feed.alive and feed.body.idle for feed in self.feeds)
+            and is_settled(self)
+            and all(
+                server.alive and server.body.tail.position().offsets == ends
+                for server in self.servers
+            )
         )
 
     def _is_swept(self):
         """On disk is what the table reaches, and nothing else."""
         here = {path for path in self.store.files if path.startswith(self._place)}
         return not self.oracle.snapshots or here == self.oracle.reachable()
-
-    def _backfill(self):
-        """Send what the lake knows to be missing, and what came after all it has."""
-        if not self.oracle.snapshots:
-            return
-        wanted = []
-        for state in read_states(Files(self.store), self.oracle.snapshots[-1]).values():
-            for instrument, seen in sorted(state.seen.items()):
-                spans = [*seen.holes(), (int(seen.intervals[-1, 1]) + 1, self._newest(instrument))]
-                for first, last in spans:
-                    wanted += [(instrument.symbol, one) for one in range(first, last + 1)]
-        self._in_a_task(
-            "backfill", lambda process: Backfill(process, self.venue, self.tape).send(wanted)
-        )
-
-    def _newest(self, instrument):
-        """The last id that was printed."""
-        return self.venue.next_id[instrument.symbol] - 1
 
     def _in_a_task(self, name, body):
         """Run something as a process to its end."""
@@ -301,12 +292,17 @@ class World:
             process.sleep(0.1)
 
     def _complete(self):
-        """From the first trade in the lake to the last that was printed, none is missing."""
+        """Above the first promise that a feed made of a symbol no trade is missing."""
+        promised = {}
+        for key, document in self.tape.boards.get(topics.HIGH_WATER, []):
+            promised[key] = min(document["trade_id"], promised.get(key, document["trade_id"]))
         for partition, judged in enumerate(self.reference.partitions):
             for instrument in {instrument for instrument, _ in judged.seen}:
-                ids = self.reference.ids(partition, instrument)
-                want = set(range(min(ids), self._newest(instrument) + 1))
-                require(ids == want, "trades missing", instrument, sorted(want - ids)[:5])
+                lowest = min(self.reference.ids(partition, instrument))
+                first = max(lowest, promised[instrument.key] + 1)
+                last = self.venue.next_id[instrument.symbol] - 1
+                missing = self.reference.lacks(instrument, first, last)
+                require(not missing, "trades missing", instrument, missing[:5])
 
     def _verified(self, process):
         """The report of the real `k2 verify`."""
