@@ -2,9 +2,9 @@
 
 The *high water* of a line is an id such that it, and every trade of this run sent before it, is
 acknowledged by the broker. What the feed *promises* to others stops short of it below the first
-missing id that is not in the ledger yet: everything up to there is on the tape or known to be
-missing. The promise is published, survives the process, and after a restart everything between it
-and the first id is a gap that was missed.
+missing id that is not in the ledger yet, and below one that came late and is on its way: everything
+up to there is on the tape or known to be missing. The promise is published, survives the process,
+and after a restart everything between it and the first id is a gap that was missed.
 
 A line of which no earlier run promised anything *begins* with the first id it hears, and promises
 the one below that before it sends a trade. So what was read and lost with the process before it was
@@ -67,6 +67,7 @@ class Line:
         self.begun = True
         self._interrupted_after: int | None = None
         self._flying: deque[Flight] = deque()
+        self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
 
     @property
     def flying(self) -> int:
@@ -76,10 +77,11 @@ class Line:
     @property
     def promised(self) -> int | None:
         """See the module; None until something is acknowledged in this run."""
+        if self.high_water is None:
+            return None
         lowest = self.missing.lowest
-        if self.high_water is None or lowest is None:
-            return self.high_water
-        return min(self.high_water, lowest - 1)
+        unsettled = self._reordered if lowest is None else {lowest, *self._reordered}
+        return min(self.high_water, min(unsettled, default=self.high_water + 1) - 1)
 
     @property
     def beginning(self) -> int | None:
@@ -103,6 +105,7 @@ class Line:
             self.missing.jumped(first, last, self._cause(first - 1), at_us)
         elif finding is Finding.REORDERED:
             self.missing.came(trade_id)
+            self._reordered.add(trade_id)
 
     def _cause(self, last_seen: int) -> Cause:
         if last_seen == self.resumed_after:
@@ -125,6 +128,7 @@ class Line:
             self.acknowledged += 1
             if flight.finding is Finding.REORDERED:
                 self.late.append(flight.trade_id)
+                self._reordered.discard(flight.trade_id)
             if self.high_water is None or flight.begins or flight.trade_id > self.high_water:
                 self.high_water = flight.trade_id
             if self.lowest is None or flight.trade_id < self.lowest:

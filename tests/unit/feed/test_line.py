@@ -138,3 +138,16 @@ def test_the_promise_stops_short_of_what_is_not_written_down():
     (run,) = line.missing.due(100.0)
     line.missing.recorded(run)
     assert line.promised == 6
+
+
+def test_the_promise_stops_short_of_what_came_late_until_it_is_acknowledged():
+    line = Line(BTC, 0, None)
+    heard(line, 1, 2, 5, 6)
+    line.note(4, line.sequence.observe(4), 7)
+    line.note(3, line.sequence.observe(3), 7)
+    assert line.promised == 2  # whether the tape has taken it yet or not
+    fourth, third = flights(line, 4, 3, finding=Finding.REORDERED)
+    fourth(0, None)
+    assert line.promised == 2
+    third(1, None)
+    assert line.promised == 6
