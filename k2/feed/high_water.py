@@ -1,10 +1,13 @@
 """The promise of each line, on a compacted topic: what survives the process.
 
-The document of an instrument's key: `trade_id`, what is promised (`line.py`); `first_id`, the first
-id of the run that published it; `resumed_after`, what the run before promised (null: none). So the
-ids between `resumed_after` and `first_id` are what nobody listened to. The very first document of a
-key promises the id below `first_id`, which may be -1. `began_after` is that id for ever, or a lower
-one if a trade from below it was acknowledged: whoever finds the tape lost knows what was on it.
+Each feed has documents of its own, so none hides what another began with. The one of an instrument
+says `trade_id`, what is promised (`line.py`); `began_after`, the id below the first that this feed
+ever promised, which may be -1; `first_id`, the first id of the run that published it;
+`resumed_after`, what was promised before that run (null: nothing). So the ids between
+`resumed_after` and `first_id` are what nobody listened to.
+
+A run resumes where the promise of its feed ends, and where those of others that begin inside it
+carry it: what another feed has is not missing. A document of an earlier K2 is of no feed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any, Protocol
 from k2.errors import Invalid, K2Error
 from k2.feed.line import Line
 from k2.market.instrument import Instrument, parse_key
-from k2.market.promise import Promise, promise_of
+from k2.market.promise import Promise, carried, promise_of
 
 _log = logging.getLogger(__name__)
 
@@ -39,38 +42,30 @@ class HighWaters:
 
     Args:
         board: `Board(bootstrap, topics.HIGH_WATER)`.
+        feed: whose documents are published.
         run_id: of this run of the feed.
     """
 
-    def __init__(self, board: Notices, run_id: str) -> None:
+    def __init__(self, board: Notices, feed: str, run_id: str) -> None:
         self._board = board
+        self._feed = feed
         self._run_id = run_id
         self._published: dict[Instrument, Promise] = {}
         self._began_after: dict[Instrument, int] = {}
 
     def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
-        """What earlier runs promised of these; what is published goes on from there.
+        """What was promised of these before this run; what is published goes on from there.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        promises = self.read_all()
-        found = {one: promises[one] for one in instruments if one in promises}
-        self._began_after.update((one, promise.began_after) for one, promise in found.items())
-        return {one: promise.trade_id for one, promise in found.items()}
-
-    def read_all(self) -> dict[Instrument, Promise]:
-        """What is promised of each instrument; an unreadable document counts as none.
-
-        Raises:
-            Unavailable: TAPE_UNAVAILABLE.
-        """
-        found: dict[Instrument, Promise] = {}
-        for key, document in self._board.read_all().items():
-            with contextlib.suppress(Invalid):
-                instrument, promise = parse_key(key), promise_of(document)
-                if promise is not None:
-                    found[instrument] = promise
+        promises = read_promises(self._board)
+        found: dict[Instrument, int] = {}
+        for instrument in instruments:
+            if of := promises.get(instrument):
+                promise = carried(of.get(self._feed), of.values())
+                self._began_after[instrument] = promise.began_after
+                found[instrument] = promise.trade_id
         return found
 
     def begin(self, lines: Iterable[Line], at_us: int, wait_s: float) -> bool:
@@ -109,24 +104,38 @@ class HighWaters:
                 return
 
     def _promise(self, line: Line, trade_id: int) -> Promise:
-        began_after = min(self._began_after.get(line.instrument, trade_id), trade_id)
-        if line.lowest is not None:
-            began_after = min(began_after, line.lowest - 1)
-        return Promise(began_after, trade_id)
+        return Promise(min(self._began_after.get(line.instrument, trade_id), trade_id), trade_id)
 
     def _put(self, line: Line, promise: Promise, at_us: int, wait_s: float | None) -> bool:
         document = {
             **promise.values(),
+            "feed": self._feed,
             "first_id": line.sequence.first,
             "resumed_after": line.resumed_after,
             "run_id": self._run_id,
             "at_us": at_us,
         }
         try:
-            self._board.put(line.instrument.key, document, wait_s)
+            self._board.put(f"{line.instrument.key}@{self._feed}", document, wait_s)
         except K2Error as error:
             _log.warning("high water not published: %s", error.message)
             return False
         self._published[line.instrument] = promise
         self._began_after[line.instrument] = promise.began_after
         return True
+
+
+def read_promises(board: Notices) -> dict[Instrument, dict[str, Promise]]:
+    """What is promised of each instrument, by feed; an unreadable document counts as none.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    found: dict[Instrument, dict[str, Promise]] = {}
+    for key, document in board.read_all().items():
+        feed = str(document.get("feed", ""))
+        with contextlib.suppress(Invalid):
+            instrument, promise = parse_key(key.removesuffix(f"@{feed}")), promise_of(document)
+            if promise is not None:
+                found.setdefault(instrument, {})[feed] = promise
+    return found

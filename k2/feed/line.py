@@ -36,7 +36,6 @@ class Line:
         key: of its messages.
         sequence: the check of its ids.
         high_water: see the module; None until something is acknowledged in this run.
-        lowest: the lowest id acknowledged in this run; None before any.
         acknowledged: trades acknowledged in this run.
         missing: ids that were jumped over and are not in the ledger yet.
         late: ids that came out of order and are acknowledged, the newest; whoever takes them
@@ -59,7 +58,6 @@ class Line:
         self.resumed_after = acknowledged
         self.sequence = Sequence(acknowledged)
         self.high_water: int | None = None
-        self.lowest: int | None = None
         self.acknowledged = 0
         self.missing = missing or Missing()
         self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
@@ -131,8 +129,6 @@ class Line:
                 self._reordered.discard(flight.trade_id)
             if self.high_water is None or flight.begins or flight.trade_id > self.high_water:
                 self.high_water = flight.trade_id
-            if self.lowest is None or flight.trade_id < self.lowest:
-                self.lowest = flight.trade_id
 
 
 class Flight:

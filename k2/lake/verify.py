@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ from k2.lake.snapshot import LakeSnapshot, SnapshotReader, read_first_states
 from k2.lake.tally import Place, Rows, Tally, read_rows
 from k2.lake.timely import Letters, as_judged_then
 from k2.lake.verify_gaps import compare_gaps, folded_ledger
-from k2.lake.verify_letters import LetterWitnesses, compare_letters
+from k2.lake.verify_letters import LetterWitnesses, compare_letters, stored_letters
 from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import GapEvent
@@ -98,7 +99,7 @@ class Witnesses:
         facts: what the cluster says of it now.
         replay: makes a reader from these offsets on, in no group.
         decoder, placement: see their classes.
-        letters: reads all dead letters.
+        letters: reads all dead letters that their topic still has.
         table: of the dead letters; None where there is none to compare.
         gaps: reads every event of the ledger; None where there is none to compare.
     """
@@ -181,11 +182,12 @@ class _Work:
     progress: Progress
 
     def letters(self) -> dict[int, Letters]:
-        """The dead letters of this tape, per partition."""
+        """The dead letters of this tape, per partition; the table may keep them longer."""
         self.progress("reading dead letters", 0, 0)
-        identity = self.witnesses.identity
+        identity, table = self.witnesses.identity, self.witnesses.table
+        kept = stored_letters(table, identity.topic, identity.epoch) if table is not None else ()
         found: dict[int, dict[int, Fault]] = {p: {} for p in range(identity.partitions)}
-        for letter in self.witnesses.letters():
+        for letter in chain(self.witnesses.letters(), kept):
             if (letter.topic, letter.epoch) == (identity.topic, identity.epoch):
                 found[letter.partition].setdefault(letter.offset, letter.fault)
         return {

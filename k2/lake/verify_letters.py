@@ -9,7 +9,7 @@ rows that are there are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -22,6 +22,7 @@ from k2.tape import topics
 from k2.tape.dead_letters import DeadLetter, Posted
 
 _COLUMNS = tuple(DEAD_LETTERS_LAYOUT.event.columns)
+_LISTED = tuple(name for name in _COLUMNS if name != "value")
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,19 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
         ),
     )
     return ComparedLetters(problems, rows, waiting)
+
+
+def stored_letters(witnesses: LetterWitnesses, topic: str, epoch: int) -> Iterator[DeadLetter]:
+    """The letters of a tape that the table holds, without their values.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE.
+        Data: LAKE_CORRUPT.
+    """
+    view = witnesses.view()
+    conditions = [("origin", "==", topic), ("origin_epoch", "==", epoch)]
+    for row in view.newest(_LISTED, conditions) if view else ():
+        yield letter_of(row)
 
 
 def _is_posted(letter: DeadLetter, offset: int, prints: dict[int, bytes]) -> bool:

@@ -6,7 +6,7 @@ instrument, so it is what tells which trades are lost when the tape is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeGuard
 
@@ -26,6 +26,31 @@ class Promise:
     def values(self) -> dict[str, int]:
         """The part of a document that `promise_of` reads."""
         return asdict(self)
+
+
+def carried(own: Promise | None, all_of: Iterable[Promise]) -> Promise:
+    """The promise that a feed goes on from: its own, as far as those of all feeds carry it.
+
+    Args:
+        own: of the feed; without one it goes on from the one that began first.
+        all_of: of all feeds, at least one.
+    """
+    ordered = sorted(all_of, key=lambda one: one.began_after)
+    whole = own or ordered[0]
+    for one in ordered:
+        if one.began_after <= whole.trade_id and whole.began_after <= one.trade_id:
+            whole = hull((whole, one))
+    return whole
+
+
+def hull(promises: Iterable[Promise]) -> Promise:
+    """From where the first of them began to where the last of them ends.
+
+    Args:
+        promises: at least one.
+    """
+    known = [*promises]
+    return Promise(min(one.began_after for one in known), max(one.trade_id for one in known))
 
 
 def promise_of(document: Mapping[str, Any]) -> Promise | None:

@@ -67,7 +67,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             parts.enter_context(closing(Board(settings.tape.bootstrap, topic)))
             for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
         )
-        high_waters = HighWaters(notices, runtime.run_id)
+        high_waters = HighWaters(notices, settings.feed.name, runtime.run_id)
         schema_id = _patiently(runtime, lambda: _schema_id(settings))
         lines = _patiently(runtime, lambda: _lines(settings, source, partitions, high_waters))
         if schema_id is None or lines is None:

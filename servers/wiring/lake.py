@@ -14,7 +14,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
 from k2.errors import Data, Unavailable
-from k2.feed.high_water import HighWaters
+from k2.feed.high_water import read_promises
 from k2.lake.append import TableCatalog
 from k2.lake.catalog import open_catalog
 from k2.lake.commit import Committer, TapeIdentity, TradeStore
@@ -25,6 +25,7 @@ from k2.lake.pump import Pump, PumpStats
 from k2.lake.tables import ensure_tables
 from k2.lake.verify_gaps import folded_ledger
 from k2.market.fold import FoldState
+from k2.market.promise import hull
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
@@ -243,7 +244,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
         closing(Board(bootstrap, topics.HIGH_WATER)) as board,
         closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
-        promised = HighWaters(board, runtime.run_id).read_all()
+        promised = {one: hull(of.values()) for one, of in read_promises(board).items()}
         told = folded_ledger(gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, told, now_us, who)

@@ -9,11 +9,12 @@ from functools import partial
 from itertools import count
 
 from k2.errors import Data, K2Error, Reason, Unavailable
-from k2.feed.high_water import HighWaters
+from k2.feed.high_water import read_promises
 from k2.lake.commit import TradeStore
 from k2.lake.epoch import TapeThere, end_epoch, lost_ids, newest
 from k2.lake.intake import assert_fits, identity_of
 from k2.lake.verify_gaps import folded_ledger
+from k2.market.promise import hull
 from k2.tape import topics
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
@@ -57,7 +58,7 @@ def _marks(process):
 
 def _tell_lost(process, states):
     board = Board(process, process.world.tape, topics.HIGH_WATER)
-    promised = HighWaters(board, process.identity).read_all()
+    promised = {one: hull(of.values()) for one, of in read_promises(board).items()}
     told = folded_ledger(GapTeller(process).read_all())
     lost = lost_ids(states, promised, told, process.now_us(), process.identity)
     if lost:

@@ -131,7 +131,8 @@ class Box(LetterBox):
 def lines_of(process, tape, symbols):
     """The lines of a feed that starts now, and its high waters."""
     placement = Placement(Board(process, tape, topics.PARTITIONS), tape.topic_id, 1)
-    high_waters = HighWaters(Board(process, tape, topics.HIGH_WATER), process.identity)
+    board = Board(process, tape, topics.HIGH_WATER)
+    high_waters = HighWaters(board, process.name, process.identity)
     instruments = [Instrument(EXCHANGE, symbol) for symbol in symbols]
     resumed = high_waters.read(instruments)
     line = process.world.parts.line

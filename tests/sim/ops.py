@@ -122,21 +122,23 @@ class OpsTables:
         """
         promises = self._promises()
         for instrument, one in sorted(lost):
-            began_after, promised = promises.get(instrument.key, (0, 0))
+            promised = any(after < one <= last for after, last in promises.get(instrument.key, ()))
             said = self.said_of(instrument, one)
-            if said is not None or began_after < one <= promised:
+            if said is not None or promised:
                 missing = said is not None and said.state is GapState.OPEN
                 require(missing, "lost, and not missing in the ledger", instrument, one, said)
 
     def _promises(self):
-        """By key, between which ids its newest promise lies; one feed never forgets its first."""
+        """By instrument, what each feed promises, from its first promise on."""
         found, first = {}, {}
         for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
             found[key] = document["began_after"], document["trade_id"]
             first[key] = min(first.get(key, document["first_id"]), document["first_id"])
-            forgotten = len(self._world.feeds) == 1 and found[key][0] >= first[key]
-            require(not forgotten, "a beginning forgotten", key, document)
-        return found
+            require(found[key][0] < first[key], "a beginning forgotten", key, document)
+        promises = {}
+        for key, between in found.items():
+            promises.setdefault(key.rpartition("@")[0], []).append(between)
+        return promises
 
     def said_of(self, instrument, trade_id):
         """The last event of an id."""

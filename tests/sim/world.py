@@ -294,7 +294,8 @@ class World:
     def _complete(self):
         """Above the first promise that a feed made of a symbol no trade is missing."""
         promised = {}
-        for key, document in self.tape.boards.get(topics.HIGH_WATER, []):
+        for of, document in self.tape.boards.get(topics.HIGH_WATER, []):
+            key = of.rpartition("@")[0]
             promised[key] = min(document["trade_id"], promised.get(key, document["trade_id"]))
         for partition, judged in enumerate(self.reference.partitions):
             for instrument in {instrument for instrument, _ in judged.seen}:

@@ -107,7 +107,7 @@ class World:
 
     def document(self, symbol="BTCUSDT"):
         """What is published of a symbol's high water."""
-        return self.read(topics.HIGH_WATER).get(f"{self.exchange}:{symbol}", {})
+        return self.read(topics.HIGH_WATER).get(f"{self.exchange}:{symbol}@feed", {})
 
     def read(self, topic):
         board = Board(self.bootstrap, topic)

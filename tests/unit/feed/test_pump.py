@@ -32,6 +32,7 @@ BTC = Instrument("BINANCE", "BTCUSDT")
 FAST = Tuning(
     stale_s=0.6, quiet_max_s=5, backoff_min_s=0.05, backoff_max_s=0.2, renew_s=60, overlap_s=0.2
 )
+PROMISE = f"{BTC.key}@feed"
 
 
 class Feed:
@@ -41,7 +42,7 @@ class Feed:
         source = BinanceSource(
             url=venue.url, exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
         )
-        high_waters = HighWaters(tape.board(topics.HIGH_WATER), "run")
+        high_waters = HighWaters(tape.board(topics.HIGH_WATER), "feed", "run")
         self.tape = tape
         self.gaps = FakeGaps()
         self.line = Line(BTC, 0, high_waters.read([BTC]).get(BTC))
@@ -122,13 +123,13 @@ def test_the_end_publishes_the_high_water_and_the_next_run_counts_the_outage(ven
     with Feed(venue, tape) as feed:
         venue.await_connection(1).send(frame(10), frame(11))
         feed.await_ids(10, 11)
-    assert tape.board(topics.HIGH_WATER).read_all()[BTC.key]["trade_id"] == 11
+    assert tape.board(topics.HIGH_WATER).read_all()[PROMISE]["trade_id"] == 11
     with Feed(venue, tape) as feed:
         venue.await_connection(2).send(frame(15))
         feed.await_ids(10, 11, 15)
         assert feed.line.sequence.gaps == ((12, 14),)
         eventually(lambda: feed.line.high_water == 15)
-    document = tape.board(topics.HIGH_WATER).read_all()[BTC.key]
+    document = tape.board(topics.HIGH_WATER).read_all()[PROMISE]
     assert (document["resumed_after"], document["first_id"]) == (11, 15)
 
 
@@ -137,7 +138,7 @@ def test_where_a_symbol_begins_is_known_before_its_first_trade_is_sent(venue):
 
     class Watched(FakeTape):
         def append(self, *records, **more):
-            known.append(self.board(topics.HIGH_WATER).current().get(BTC.key, {}).get("trade_id"))
+            known.append(self.board(topics.HIGH_WATER).current().get(PROMISE, {}).get("trade_id"))
             return super().append(*records, **more)
 
     with Feed(venue, Watched()) as feed:
@@ -181,7 +182,7 @@ def test_what_is_missing_goes_to_the_keeper_with_its_cause(venue, tape):
         found = [(run.first_id, run.last_id, run.cause) for _, run in feed.gaps.runs]
         assert found == [(2, 2, Cause.SEQUENCE), (4, 5, Cause.DISCONNECT)]
         high_waters = tape.board(topics.HIGH_WATER)
-        eventually(lambda: high_waters.read_all().get(BTC.key, {}).get("trade_id") == 6)
+        eventually(lambda: high_waters.read_all().get(PROMISE, {}).get("trade_id") == 6)
 
 
 def test_a_keeper_that_failed_for_good_ends_the_feed(venue, tape):
@@ -305,7 +306,7 @@ def test_the_end_flushes_what_was_refused(venue, tape):
         ids = feed.ids()
         assert ids == list(range(1, len(ids) + 1))
         assert len(ids) >= 7
-        assert tape.board(topics.HIGH_WATER).read_all()[BTC.key]["trade_id"] == ids[-1]
+        assert tape.board(topics.HIGH_WATER).read_all()[PROMISE]["trade_id"] == ids[-1]
 
 
 def test_a_producer_that_failed_for_good_ends_the_feed(venue, tape):

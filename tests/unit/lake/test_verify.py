@@ -1,16 +1,20 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
-from k2.lake.commit import PartitionBatch
+from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
 from k2.lake.intake import checked
-from k2.lake.tables import ensure_tables
+from k2.lake.ops import OpsStore, view_of
+from k2.lake.ops_events import row_of
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, ensure_table, ensure_tables
 from k2.lake.verify_letters import LetterWitnesses
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
@@ -174,6 +178,31 @@ def test_the_table_of_letters_is_part_of_the_report(world):
     office = world.tape.office()
     report = world.verified(table=LetterWitnesses(lambda: None, office.read_posted))
     assert (report["ok"], report["letter_rows"], report["letters_waiting"]) == (True, 0, 1)
+
+
+def test_a_letter_that_left_its_topic_is_known_from_the_table(world):
+    partition = world.put(1)
+    world.tape.append(partition, b"garbage")
+    pumped(world)
+    ensure_table(world.catalog, DEAD_LETTERS_LAYOUT)
+    rows = [
+        row_of(one) | {"tape_epoch": 0, "tape_partition": 0, "tape_offset": offset}
+        for offset, one in enumerate(world.tape.letters)
+    ]
+    table = pa.Table.from_pylist(rows, schema=DEAD_LETTERS_LAYOUT.columns)
+    tape = TapeIdentity(topics.DEAD_LETTERS, "letters-1", "fake", 0, 1)
+    writer = Committer(
+        catalog=world.catalog,
+        clock=world.clock,
+        tape=tape,
+        writer_id="ops",
+        store=OpsStore(DEAD_LETTERS_LAYOUT),
+    )
+    writer.commit([PartitionBatch(0, 0, len(rows), (table,), FoldState())])
+    world.tape.letters.clear()
+    office = world.tape.office()
+    held = LetterWitnesses(lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT), office.read_posted)
+    assert world.verified(table=held)["ok"]
 
 
 def test_letters_of_other_tapes_and_of_what_is_not_committed_do_not_count(world):

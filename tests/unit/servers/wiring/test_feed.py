@@ -48,7 +48,7 @@ class World:
             tape=self.producer,
             letters=letters,
             gaps=FakeGaps(),
-            high_waters=HighWaters(tape.board("h"), "r"),
+            high_waters=HighWaters(tape.board("h"), "feed", "r"),
             clock=self.clock,
         )
         self.gauges = Gauges(
