@@ -53,7 +53,8 @@ class Supervisor:
         data_dir: Path,
         disk_free: Callable[[], int] | None = None,
     ) -> None:
-        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # Not SimpleQueue: a signal whose handler outlasts its timeout would make it wait for ever.
+        self._posted: queue.Queue[Callable[[], None]] = queue.Queue()
         self._watches = {
             part.name: Watch(
                 part, data_dir / "logs" / f"{part.name}.log", self._posted.put, runtime.clock

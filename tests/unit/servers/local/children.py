@@ -77,7 +77,7 @@ class Stack:
         self._supervisor = Supervisor(
             parts, self._count, journal, self.runtime, folder, disk_free=disk_free
         )
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self.run)
 
     def __enter__(self):
         self._thread.start()
@@ -96,7 +96,8 @@ class Stack:
         if self._deploy:
             self._deploy()
 
-    def _run(self):
+    def run(self):
+        """On this thread, to its end."""
         try:
             self._supervisor.run()
         except Exception as error:  # noqa: BLE001 the test looks at it

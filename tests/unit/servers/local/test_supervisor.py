@@ -77,6 +77,26 @@ def test_parts_stop_one_after_the_other(tmp_path):
     assert (tmp_path / "ends").read_text() == "abc"
 
 
+def test_a_signal_that_is_answered_slowly_is_answered(tmp_path):
+    stack = Stack(tmp_path, part("feed"))
+
+    def ask(*_):
+        if stack.runtime.stopping.is_set():
+            raise TimeoutError("it was asked to stop, and waits for ever")
+        stack.runtime.clock.sleep(0.2)  # longer than a turn: a busy machine does that
+        stack.runtime.stopping.set()
+
+    before = signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 10)
+    try:
+        stack.run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert stack.error is None
+    assert stack.published()["state"] == "STOPPED"
+
+
 def test_what_needs_the_tape_waits_for_it(tmp_path):
     answers = [False]
     parts = [*foundation(lambda: answers[0]), part("feed", needs_tape=True)]
