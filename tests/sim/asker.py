@@ -21,10 +21,11 @@ from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from tests.sim.catalog import Connection
 from tests.sim.maintainer import STREAM_S, TICKET_S
-from tests.sim.oracle import lacks_more_than_old_rows, require
+from tests.sim.oracle import lacks_more_than_old_rows
 from tests.sim.process import EPOCH_US
 from tests.sim.reference import rows_of
 from tests.sim.tape import Admin, Board, Reader, Registry
+from tests.sim.violation import require
 
 PENDING_MAX = 6
 TRIES_MAX = 30

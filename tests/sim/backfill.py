@@ -15,9 +15,9 @@ from k2.market.gaps import GapState
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from tests.sim.ops import GapTeller
-from tests.sim.oracle import require
 from tests.sim.process import Flag
 from tests.sim.tape import Board
+from tests.sim.violation import require
 
 EXCHANGE = "BINANCE"
 BEHIND_S = 6.0  # less than `limits.FEED_ABSENT_S`

@@ -20,9 +20,9 @@ from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from tests.sim.catalog import Connection
 from tests.sim.ops import GapTeller
-from tests.sim.oracle import require
 from tests.sim.process import Process
 from tests.sim.tape import Admin, Board, Reader
+from tests.sim.violation import require
 
 TRY_S = 0.5
 BEGIN_S = 60.0  # under faults

@@ -21,9 +21,9 @@ from k2.tape import topics
 from k2.tape.codec import encode_trade
 from k2.tape.placement import Placement
 from tests.sim.backfill import EXCHANGE, backfill_of
-from tests.sim.oracle import require
 from tests.sim.process import EPOCH_US
 from tests.sim.tape import Board, Office, Producer
+from tests.sim.violation import require
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "ADAUSDT", "PEPEUSDT")
 SCHEMA_ID = 7

@@ -1,8 +1,8 @@
 """Finding out mutants: K2 with one thing wrong, in worlds of the kind that shows it."""
 
 from k2.errors import K2Error
-from tests.sim.oracle import Violation
 from tests.sim.parts import Parts
+from tests.sim.violation import Violation
 
 SEEDS_MAX = 10
 SHARP = {

@@ -28,10 +28,10 @@ from k2.tape.dead_letters import headers_of
 from k2.tape.records import RecordCodec
 from tests.fakes.tape import FakeTape
 from tests.sim.catalog import Connection
-from tests.sim.oracle import require
 from tests.sim.process import Flag
 from tests.sim.store import Files
 from tests.sim.tape import Admin, Reader, Registry
+from tests.sim.violation import require
 
 GAP_SCHEMA_ID = 8
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)

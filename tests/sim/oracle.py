@@ -31,18 +31,7 @@ from tests.sim.maintainer import SKEW_S
 from tests.sim.process import EPOCH_US
 from tests.sim.reference import rows_of
 from tests.sim.store import Files
-
-
-class Violation(BaseException):
-    """K2 broke a guarantee, or the simulation is wrong.
-
-    No `Exception`: it is raised in the midst of K2, which lives through those.
-    """
-
-
-def require(true, what, *details):
-    if not true:
-        raise Violation(f"{what}: {', '.join(map(str, details))}")
+from tests.sim.violation import Violation, require
 
 
 class Oracle:

@@ -11,7 +11,7 @@ import numpy as np
 from k2 import limits
 from k2.clock import ManualClock
 from k2.query.execute import Executor
-from tests.sim.oracle import Violation
+from tests.sim.violation import Violation
 from tests.sim.world import World
 
 LOG = logging.getLogger("k2")

@@ -36,7 +36,7 @@ from tests.sim.epoch import renew
 from tests.sim.feed import SCHEMA_ID, Feed, Venue
 from tests.sim.maintainer import SKEW_S, maintain, retain
 from tests.sim.ops import GAP_SCHEMA_ID, OpsTables, write_ops
-from tests.sim.oracle import Oracle, require
+from tests.sim.oracle import Oracle
 from tests.sim.parts import Parts
 from tests.sim.process import Process
 from tests.sim.reference import Reference
@@ -44,6 +44,7 @@ from tests.sim.schedule import Scheduler
 from tests.sim.store import Store
 from tests.sim.swarm import drawn
 from tests.sim.tape import Admin, Board, Office, Reader, Registry, SimTape
+from tests.sim.violation import require
 from tests.sim.writer import pump_of
 
 PARTITIONS = 4
