@@ -34,9 +34,13 @@ class LakeWorld:
         ensure_tables(self.catalog)
         self.snapshots = SnapshotReader(self.catalog)
 
-    def committer(self, writer_id="w1", catalog=None, tape=TAPE):
+    def committer(self, writer_id="w1", catalog=None, tape=TAPE, **given):
         return Committer(
-            catalog=catalog or self.catalog, clock=self.clock, tape=tape, writer_id=writer_id
+            catalog=catalog or self.catalog,
+            clock=self.clock,
+            tape=tape,
+            writer_id=writer_id,
+            **given,
         )
 
     def replacer(self, maintainer_id="m", catalog=None, **given):

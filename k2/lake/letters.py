@@ -14,15 +14,11 @@ from datetime import UTC, datetime
 from k2 import limits
 from k2.errors import Invalid, NotFound, Reason
 from k2.lake.ops import Condition, OpsView, Row, place
-from k2.lake.ops_events import letter_of
-from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.ops_events import LETTER_COLUMNS, LETTER_COLUMNS_LISTED, letter_of
 from k2.market.events import Fault
 from k2.market.offsets import TimeRange
 from k2.market.origins import Origin
 from k2.tape.dead_letters import DeadLetter, Posted
-
-_COLUMNS = tuple(DEAD_LETTERS_LAYOUT.event.columns)
-_LISTED = tuple(name for name in _COLUMNS if name != "value")
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class LetterReader:
             if wanted.takes(one.letter) and (below is None or one.place < below):
                 yield one
         if view is not None:
-            for row in view.newest(_LISTED, wanted.conditions(), below):
+            for row in view.newest(LETTER_COLUMNS_LISTED, wanted.conditions(), below):
                 yield _stored(row)
 
     def get(self, name: str) -> Found:
@@ -128,7 +124,7 @@ class LetterReader:
         origin, offset = _parsed(name)
         view = self._view()
         if view is not None:
-            for row in view.newest(_COLUMNS, _of(origin, offset, offset + 1)):
+            for row in view.newest(LETTER_COLUMNS, _of(origin, offset, offset + 1)):
                 return _stored(row)
         epoch, position = (view.epoch, view.position) if view else (0, 0)
         for posted in self._posted(position):
@@ -167,7 +163,7 @@ class LetterReader:
         stored = {
             letter_of(row).name
             for origin, (low, high) in ranges.items()
-            for row in view.newest(_LISTED, _of(origin, low, high + 1))
+            for row in view.newest(LETTER_COLUMNS_LISTED, _of(origin, low, high + 1))
         }
         return [one for one in found if one.letter.name not in stored]
 

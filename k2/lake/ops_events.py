@@ -200,6 +200,10 @@ def row_of(letter: DeadLetter) -> Row:
     }
 
 
+LETTER_COLUMNS = tuple(DEAD_LETTERS_LAYOUT.event.columns)
+LETTER_COLUMNS_LISTED = tuple(name for name in LETTER_COLUMNS if name != "value")
+
+
 def letter_of(row: Row) -> DeadLetter:
     """The letter that a row of `ops.dead_letters` holds; one without `value` has none."""
     return DeadLetter(

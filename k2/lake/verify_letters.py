@@ -15,14 +15,10 @@ from hashlib import blake2b
 
 from k2 import limits
 from k2.lake.ops import OpsView
-from k2.lake.ops_events import letter_of
+from k2.lake.ops_events import LETTER_COLUMNS, LETTER_COLUMNS_LISTED, letter_of
 from k2.lake.report import Problem
-from k2.lake.tables import DEAD_LETTERS_LAYOUT
 from k2.tape import topics
 from k2.tape.dead_letters import DeadLetter, Posted
-
-_COLUMNS = tuple(DEAD_LETTERS_LAYOUT.event.columns)
-_LISTED = tuple(name for name in _COLUMNS if name != "value")
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     held: set[str] = set()
     doubled, undue, changed = [], [], []
     rows = 0
-    for row in view.newest(_COLUMNS) if view else ():
+    for row in view.newest(LETTER_COLUMNS) if view else ():
         letter, offset = letter_of(row), int(row["tape_offset"])
         rows += 1
         if letter.name in held:
@@ -120,7 +116,7 @@ def stored_letters(witnesses: LetterWitnesses, topic: str, epoch: int) -> Iterat
     """
     view = witnesses.view()
     conditions = [("origin", "==", topic), ("origin_epoch", "==", epoch)]
-    for row in view.newest(_LISTED, conditions) if view else ():
+    for row in view.newest(LETTER_COLUMNS_LISTED, conditions) if view else ():
         yield letter_of(row)
 
 

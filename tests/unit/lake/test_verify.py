@@ -4,7 +4,7 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
-from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
+from k2.lake.commit import PartitionBatch, TapeIdentity
 from k2.lake.intake import checked
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
@@ -191,13 +191,7 @@ def test_a_letter_that_left_its_topic_is_known_from_the_table(world):
     ]
     table = pa.Table.from_pylist(rows, schema=DEAD_LETTERS_LAYOUT.columns)
     tape = TapeIdentity(topics.DEAD_LETTERS, "letters-1", "fake", 0, 1)
-    writer = Committer(
-        catalog=world.catalog,
-        clock=world.clock,
-        tape=tape,
-        writer_id="ops",
-        store=OpsStore(DEAD_LETTERS_LAYOUT),
-    )
+    writer = world.committer("ops", tape=tape, store=OpsStore(DEAD_LETTERS_LAYOUT))
     writer.commit([PartitionBatch(0, 0, len(rows), (table,), FoldState())])
     world.tape.letters.clear()
     office = world.tape.office()

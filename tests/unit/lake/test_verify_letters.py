@@ -5,7 +5,7 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from k2.lake.commit import Committer, PartitionBatch, TapeIdentity
+from k2.lake.commit import PartitionBatch, TapeIdentity
 from k2.lake.epoch import end_epoch
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
@@ -48,13 +48,7 @@ def meddled(world, end, *rows, start=0):
     """Commit these (letter, tape offset) as if the writer had."""
     facts = world.letters.admin().facts(world.letters.topic)
     identity = TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, 0, 1)
-    committer = Committer(
-        catalog=world.catalog,
-        clock=world.clock,
-        tape=identity,
-        writer_id="bad",
-        store=OpsStore(DEAD_LETTERS_LAYOUT),
-    )
+    committer = world.committer("bad", tape=identity, store=OpsStore(DEAD_LETTERS_LAYOUT))
     made = [
         row_of(one) | {"tape_epoch": 0, "tape_partition": 0, "tape_offset": offset}
         for one, offset in rows
