@@ -14,8 +14,9 @@ Where the tape is the same, only with a beginning that retention removed, the ne
 where the lake stands; in all other cases it begins with the oldest record there is. Reading a
 record once more than needed costs time, never a row.
 
-An empty lake takes any tape. Where retention has removed the tape's beginning by then, its first
-commit has no rows either: it says where the first epoch begins.
+An empty lake takes any tape, as far as retention has left it: its first commit has no rows either
+and says where the first epoch begins. From then on the lake owes every record, and a tape that is
+lost before its first row was taken is refused like any other.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def end_epoch(
         store: of the table, which exists.
 
     Returns:
-        The newest snapshot, whose epoch has ended; None for an empty lake, which promised nothing.
+        The newest snapshot, whose epoch has ended; None for a lake that no writer has begun.
 
     Raises:
         Invalid: LIMIT_OUT_OF_BOUNDS after very many epochs.
@@ -139,7 +140,7 @@ def end_epoch(
 def begin_epoch(
     catalog: TableCatalog, clock: Clock, tape: TapeThere, commit_id: str, store: Store = _TRADES
 ) -> Begun:
-    """Which epoch the lake is in; the next one, begun on this tape, where the last has ended.
+    """Which epoch the lake is in; begun on this tape where it is the first, or the last has ended.
 
     Args:
         catalog: of the lake.
@@ -157,8 +158,6 @@ def begin_epoch(
         if head is not None and not head.epochs.ended:
             return None
         facts = tape.facts()
-        if head is None and not any(facts.log_start):
-            return None  # a lake without a commit stands there already
         states = _left_behind(table, head, tape, facts)
         start, epochs = _next(head, facts)
         path = write_state(table, states, name)
@@ -175,8 +174,7 @@ def begin_epoch(
         )
 
     head = _Table(catalog, clock, store).commit(commit_id, beginning)
-    if head is None:
-        return Begun(0)
+    assert head is not None, "an empty lake has begun by now"
     assert_fits(head, tape.facts(), head.positions.epoch, tape.marks)
     return Begun(head.positions.epoch, head.commit_id == commit_id)
 

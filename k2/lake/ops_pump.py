@@ -169,16 +169,13 @@ class OpsWriter:
         if self._identity is None or self._committer is None:
             self._identity = identity_of(self._ends.facts(), self._ends.epoch())
             self._committer = self._ends.committer(self._identity)
-        positions, states, snapshot = self._committer.base()
+        positions, states, _ = self._committer.base()
         start = positions[0]
         view = self._ends.view()
         if view is not None and view.position != start:
             raise _overtaken()
-        facts = self._ends.facts()
-        if snapshot is not None:
-            check_tape(facts, self._identity, positions, [0])
-        # What retention took before there was a table, the table does not lack.
-        reader = self._ends.read_from(max(start, facts.log_start[0]) if not snapshot else start)
+        check_tape(self._ends.facts(), self._identity, positions, [0])
+        reader = self._ends.read_from(start)
         state = states.get(0, FoldState())
         state = self._ends.intake.start(state, view, self._identity.epoch)
         return _Slice(reader, start, start, state)

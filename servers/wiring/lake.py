@@ -232,7 +232,8 @@ def _begin(
     if begun is None:
         return None
     if begun.adopted:
-        _log.warning("epoch %d of the tape begins", begun.epoch, extra={"topic": facts.topic_id})
+        level = logging.WARNING if begun.epoch else logging.INFO
+        _log.log(level, "epoch %d of the tape begins", begun.epoch, extra={"topic": facts.topic_id})
     return identity_of(facts, begun.epoch)
 
 

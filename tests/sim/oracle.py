@@ -127,11 +127,13 @@ class Oracle:
             require(not parent.epochs.ended, "an ended epoch goes on", snapshot.positions)
 
     def _before(self, snapshot, parent):
-        """From where on a commit adds rows; the first of all may say where the tape began."""
+        """From where on a commit adds rows; the first of all adds none: it says where it begins."""
         if parent and parent.positions.epoch == snapshot.positions.epoch:
             return parent.positions.offsets
         start = snapshot.first_positions.offsets
-        if not parent and any(start):
+        if not parent:
+            begun = snapshot.positions.offsets
+            require(begun == start, "a lake has rows before it has begun", start, begun)
             left = self._left_from(start)
             self._world.reference.begin_anew(left)
             self._world.awaits_epoch = False

@@ -96,7 +96,7 @@ class Reference:
         return before.difference(*(judged.seen for judged in self.partitions))
 
     def begin_anew(self, logs):
-        """Nothing was taken of what is gone; see `begin_epoch`."""
+        """The lake begins with what is there; see `begin_epoch`."""
         self.partitions = [Judged(first) for first, _ in logs]
         for partition, (_, values) in enumerate(logs):
             for value in values:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from k2.lake.commit import Committer
-from k2.lake.epoch import begin_epoch
+from k2.lake.commit import Committer, TradeStore
+from k2.lake.epoch import Begun, begin_epoch, newest
 from k2.lake.maintain import Maintainer
 from k2.lake.ops_events import LetterIntake
 from k2.lake.ops_pump import OpsWriter
@@ -231,6 +231,13 @@ def carries_elsewhere(catalog, clock, tape, commit_id):
     return begin_epoch(catalog, clock, moved, commit_id)
 
 
+def waits_for_a_row(catalog, clock, tape, commit_id):
+    """Lets an empty lake take any tape until it has a row."""
+    if newest(catalog, TradeStore()) is None:
+        return Begun(0)
+    return begin_epoch(catalog, clock, tape, commit_id)
+
+
 class KeepsALetterTwice(LetterIntake):
     """Forgets with each batch which letters it has had."""
 
@@ -285,7 +292,9 @@ OF_MAINTENANCE = [
     (Parts(replacer=RemovesOneMore), {}),
     (Parts(replacer=SaysWhatItSaw), {}),
 ]
-OF_EPOCHS = [Parts(begin=tells_nobody), Parts(begin=carries_elsewhere)]
+OF_EPOCHS = [
+    Parts(begin=tells_nobody), Parts(begin=carries_elsewhere), Parts(begin=waits_for_a_row),
+]  # fmt: skip
 OF_RETENTION = [(Parts(replacer=FloorsTooLow), {}), (Parts(retainer=RemovesAtOnce), {})]
 MAINTAINED = SHARP | {
     "writers": 1, "maintainers": 1, "maintain_interval_s": 1, "sweep_interval_s": 2,

@@ -49,9 +49,29 @@ def test_ending_it_twice_does_no_harm(world):
     assert len(world.snapshots.list()) == 2
 
 
-def test_an_empty_lake_has_nothing_to_end_and_takes_any_tape(world):
+def test_a_lake_that_has_not_begun_has_nothing_to_end_and_takes_any_tape(world):
     assert ended(world) is None
+    world.put(1)
+    assert begun(world, "begin") == Begun(0, adopted=True)
     assert begun(world) == Begun(0)
+    head = world.snapshots.current()
+    assert (head.rows_total, head.positions) == (0, head.first_positions)
+    assert len(world.snapshots.list()) == 1
+
+
+@pytest.mark.parametrize("lost", ["made again", "overtaken"])
+def test_a_tape_lost_before_its_first_row_was_taken_is_refused(world, lost):
+    partition = world.put(1, 2)
+    begun(world)
+    if lost == "made again":
+        world.tape.recreate()
+    else:
+        world.tape.remove_before(partition, 2)
+    with pytest.raises(Data) as caught:
+        begun(world)
+    assert caught.value.reason in {Reason.TOPIC_RECREATED, Reason.RETENTION_OVERTOOK}
+    ended(world, caught.value.reason)
+    assert begun(world, "next") == Begun(1, adopted=True)
 
 
 def test_an_empty_lake_begins_where_retention_has_left_the_tape(world):

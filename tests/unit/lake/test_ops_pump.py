@@ -137,15 +137,16 @@ def test_a_record_among_the_letters_that_is_none_is_a_row_too(world):
 def test_a_writer_that_dies_around_the_swing_leaves_all_or_nothing(world, fault, held):
     world.post(letter(5), letter(6))
     with pytest.raises(Crash):
-        world.commit(world.letter_writer("w1", FaultyCatalog(world.catalog, fault)))
+        world.commit(world.letter_writer("w1", FaultyCatalog(world.catalog, "none", fault)))
     assert world.origins() == held
     world.commit(world.letter_writer("w2"))
     assert world.origins() == [5, 6]
 
 
+@pytest.mark.parametrize("at", [(), ("none",)], ids=["its beginning", "its rows"])
 @pytest.mark.parametrize("fault", ["busy", "disk full", "reply lost", "landed and refused"])
-def test_what_the_catalog_does_not_take_is_read_again(world, fault):
-    writer = world.letter_writer("w1", FaultyCatalog(world.catalog, fault))
+def test_what_the_catalog_does_not_take_is_read_again(world, fault, at):
+    writer = world.letter_writer("w1", FaultyCatalog(world.catalog, *at, fault))
     world.post(letter(5), letter(6))
     world.commit(writer)
     world.clock.advance(limits.COMMIT_RETRY_MAX_S)
@@ -156,7 +157,7 @@ def test_what_the_catalog_does_not_take_is_read_again(world, fault):
 
 
 def test_a_commit_in_doubt_is_not_repeated_when_the_catalog_is_back(world):
-    catalog = FaultyCatalog(world.catalog, "away after")
+    catalog = FaultyCatalog(world.catalog, "none", "away after")
     writer = world.letter_writer("w1", catalog)
     world.post(letter(5))
     world.commit(writer)
@@ -190,6 +191,7 @@ def test_losing_the_race_inside_the_commit_is_losing_it(world):
         world.post(letter(6))
         world.commit(world.letter_writer("other"))
 
+    world.commit(world.letter_writer("first"))
     writer = world.letter_writer("w1", FaultyCatalog(world.catalog, before=before))
     world.post(letter(5))
     world.commit(writer)
@@ -276,7 +278,7 @@ def test_what_is_pending_is_committed_at_the_stop(world):
 
 
 def test_a_stop_while_the_lake_is_away_loses_nothing(world):
-    catalog = FaultyCatalog(world.catalog, "busy")
+    catalog = FaultyCatalog(world.catalog, "none", "busy")
     writer = world.letter_writer("w1", catalog)
     world.post(letter(5))
     writer.step()
