@@ -15,8 +15,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, NamedTuple
 
 from k2 import limits
 from k2.errors import Data, Invalid, NotFound, Reason
@@ -78,7 +77,7 @@ def named(path: Path) -> DayFile:
 
 
 class DayReader:
-    """The lines of a file, each read once; a context manager.
+    """The lines of a file, each read once.
 
     Args:
         file: which.
@@ -104,15 +103,8 @@ class DayReader:
         self._archive: zipfile.ZipFile | None = None
         self._csv = self._open()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._csv.close()
         if self._archive is not None:
             self._archive.close()

@@ -60,7 +60,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     instrument = Instrument(asked.exchange, file.symbol)
     _check_stamp(settings, instrument)
     with ExitStack() as parts:
-        reader = parts.enter_context(DayReader(file, instrument.exchange, runtime.clock.now_us()))
+        reader = DayReader(file, instrument.exchange, runtime.clock.now_us())
+        parts.enter_context(closing(reader))
         schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
         schema_id = topics.deploy(settings.tape, schemas)
         board = parts.enter_context(closing(Board(settings.tape.bootstrap, topics.PARTITIONS)))

@@ -49,7 +49,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         source=settings.feed.source,
     )
     started_s = runtime.clock.monotonic_s()
-    with RecordingWriter(asked.file) as writer:
+    with contextlib.closing(RecordingWriter(asked.file)) as writer:
         recorder = Recorder(writer, source, runtime.clock, frames_max=asked.frames)
         chance = np.random.default_rng(int(runtime.run_id, 16))
         asyncio.run(_record(recorder, source.addresses(), chance, runtime, asked.seconds))

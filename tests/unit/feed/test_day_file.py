@@ -1,4 +1,5 @@
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def write(tmp_path):
 
 
 def read(path):
-    with DayReader(named(path), "BINANCE", NOW_US) as reader:
+    with closing(DayReader(named(path), "BINANCE", NOW_US)) as reader:
         return list(reader.lines())
 
 
@@ -111,7 +112,7 @@ def test_a_damaged_zip_is_said_and_what_came_before_is_given(write):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     found = []
-    with DayReader(named(path), "BINANCE", NOW_US) as reader, pytest.raises(Data):
+    with closing(DayReader(named(path), "BINANCE", NOW_US)) as reader, pytest.raises(Data):
         found.extend(reader.lines())
     assert len(found) > 1000
 
@@ -143,7 +144,9 @@ def test_a_line_without_end_is_not_read_into_memory(write):
 
 def test_progress_is_in_bytes_of_the_csv(write):
     text = HEADER + row(1, DAY_2025)
-    with DayReader(named(write("BTCUSDT-trades-2025-01-01.zip", text)), "X", NOW_US) as reader:
+    with closing(
+        DayReader(named(write("BTCUSDT-trades-2025-01-01.zip", text)), "X", NOW_US)
+    ) as reader:
         assert (reader.bytes_read, reader.bytes_total) == (0, len(text))
         list(reader.lines())
         assert reader.bytes_read == len(text)

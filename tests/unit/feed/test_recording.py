@@ -1,4 +1,5 @@
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,7 @@ def test_only_trade_streams_name_a_symbol(text, symbol):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst"])
 def test_what_is_written_is_read_again(tmp_path, name):
     path = tmp_path / name
-    with RecordingWriter(path) as writer:
+    with closing(RecordingWriter(path)) as writer:
         writer.write("connect", "c1", 1.0, None)
         writer.write("send", "c1", 1.1, '{"method":"SUBSCRIBE"}')
         writer.write("recv", "c1", 1633998512.063357, TRADE)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import closing
 
 import pytest
 
@@ -47,7 +48,7 @@ class World:
         )
 
     def load(self):
-        with DayReader(named(self.path), "BINANCE", SystemClock().now_us()) as reader:
+        with closing(DayReader(named(self.path), "BINANCE", SystemClock().now_us())) as reader:
             self.loader = Loader(
                 reader=reader, sender=self.sender, log=self.tape.gap_log(), runtime=self.runtime
             )
