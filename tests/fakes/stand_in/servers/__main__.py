@@ -31,7 +31,8 @@ def main():
     with (run / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stack = script.get("stack", {}) | {"supervisor_pid": os.getpid(), "state": "SERVING"}
-        (run / "stack.json").write_text(json.dumps(stack))
+        (run / "stack.new").write_text(json.dumps(stack))
+        (run / "stack.new").rename(run / "stack.json")  # whole, as the real one
         given = {"arguments": arguments, "pid": os.getpid()}
         (directory / f"{name}.given.json").write_text(json.dumps(given))
         sys.stderr.write(script.get("stderr", ""))
