@@ -42,6 +42,8 @@ CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access 
 _FILE_IO = "k2.lake.patient.PatientFileIO"
 _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors
+# The second is told where the index of the WAL cannot grow.
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 
 
 def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
@@ -120,7 +122,7 @@ def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     said = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(said, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return getattr(said, "sqlite_errorcode", None) in _NO_ROOM
 
 
 def metadata_location(catalog: SqlCatalog, identifier: Identifier) -> str | None:

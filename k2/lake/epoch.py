@@ -113,6 +113,7 @@ def end_epoch(
     Raises:
         Invalid: LIMIT_OUT_OF_BOUNDS after very many epochs.
         Unavailable: LAKE_UNAVAILABLE.
+        Overloaded: DISK_FULL.
     """
 
     def ended(_table: Table, head: LakeSnapshot | None, _name: str) -> Carried | None:
@@ -151,6 +152,7 @@ def begin_epoch(
 
     Raises:
         Unavailable: LAKE_UNAVAILABLE, or what asking the tape raises; nothing has begun.
+        Overloaded: DISK_FULL; nothing has begun.
         Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
     """
 

@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
-from k2.errors import Data, Unavailable
+from k2.errors import Data, Overloaded, Unavailable
 from k2.feed.high_water import read_promises
 from k2.lake.append import TableCatalog
-from k2.lake.catalog import open_catalog
+from k2.lake.catalog import Catalog, open_catalog
 from k2.lake.commit import Committer, TapeIdentity, TradeStore
 from k2.lake.epoch import Begun, TapeThere, begin_epoch, lost_ids
 from k2.lake.intake import Reader, TapeEnd, identity_of
 from k2.lake.maintain import Maintainer, MaintainStats
 from k2.lake.pump import Pump, PumpStats
-from k2.lake.tables import ensure_tables
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES_LAYOUT, ensure_table
 from k2.lake.verify_gaps import folded_ledger
 from k2.market.fold import FoldState
 from k2.market.promise import hull
@@ -65,8 +65,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
         letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
         parts.enter_context(_refusal_told(runtime, heartbeats))
-        catalog = parts.enter_context(closing(open_catalog(settings, runtime.clock)))
-        ensure_tables(catalog)
+        catalog = _patiently(runtime, lambda: _opened(settings, runtime))
+        if catalog is None:
+            return 0
+        parts.enter_context(closing(catalog))
         tape = _tape(settings, runtime, catalog, admin, partitions, letters)
         if tape is None:
             return 0
@@ -105,6 +107,16 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             well = ops.stop()
             heart.close()
     return 0 if well else 1
+
+
+def _opened(settings: Settings, runtime: Runtime) -> Catalog:
+    """The catalog, with all tables that this process writes."""
+    with ExitStack() as failing:
+        catalog = failing.enter_context(closing(open_catalog(settings, runtime.clock)))
+        for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+            ensure_table(catalog, layout)
+        failing.pop_all()
+    return catalog
 
 
 def _maintainers(
@@ -255,11 +267,11 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
 
 
 def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
-    """What `attempt` returns once what it needs answers; None when asked to stop before that."""
+    """What `attempt` returns once it has what it needs; None when asked to stop before that."""
     while not runtime.stopping.is_set():
         try:
             return attempt()
-        except Unavailable as error:
+        except (Unavailable, Overloaded) as error:
             _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
             runtime.stopping.wait(_WAIT_S)
     return None

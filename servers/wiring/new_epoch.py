@@ -71,6 +71,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Invalid: ALREADY_RUNNING while a stack runs; BAD_REQUEST when nothing is known to be wrong.
         Unavailable: LAKE_UNAVAILABLE.
+        Overloaded: DISK_FULL.
     """
     parser = _Parser(prog="new-epoch", add_help=False, allow_abbrev=False)
     parser.add_argument("--yes", action="store_true")

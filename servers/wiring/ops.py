@@ -16,7 +16,7 @@ from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import GapIntake, Intake, LetterIntake
 from k2.lake.ops_pump import Ends, OpsWriter, Reader, run_ops
 from k2.lake.replacer import Excluding
-from k2.lake.tables import TableLayout, ensure_table
+from k2.lake.tables import TableLayout
 from k2.market.schema import GAP
 from k2.settings import Settings
 from k2.tape import topics
@@ -33,7 +33,7 @@ class OpsTables:
 
     Args:
         settings, runtime: of the process.
-        catalog, admin, letters: shared with the trades' writer.
+        catalog, admin, letters: shared with the trades' writer; the tables exist.
     """
 
     def __init__(
@@ -60,8 +60,6 @@ class OpsTables:
             )
             for topic, intake in intakes.items()
         }
-        for intake in intakes.values():
-            ensure_table(catalog, intake.layout)
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
 

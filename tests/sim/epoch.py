@@ -8,7 +8,7 @@ epoch, and feeds send to the tape before there is one.
 from functools import partial
 from itertools import count
 
-from k2.errors import Data, K2Error, Reason, Unavailable
+from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
 from k2.feed.high_water import read_promises
 from k2.lake.commit import TradeStore
 from k2.lake.epoch import TapeThere, end_epoch, lost_ids, newest
@@ -69,7 +69,7 @@ def _patiently(process, attempt):
     while True:
         try:
             return attempt()
-        except Unavailable:
+        except (Unavailable, Overloaded):
             process.sleep(TRY_S)
 
 

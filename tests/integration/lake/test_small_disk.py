@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from tests.integration.lake.epoch_site import Site
+from tests.integration.servers.wire import environment
+
 SCENARIO = """
 import json, logging, os, subprocess, sys
 from pathlib import Path
@@ -81,27 +84,84 @@ settle()
 report = {"full": told, "fitted": fitted, "read_only": read_only, "ok": world.verified()["ok"]}
 print(json.dumps(report))
 """
+
+START = """
+import os, subprocess, sys
+from pathlib import Path
+from k2.clock import SystemClock
+from k2.lake.catalog import open_catalog
+from k2.lake.snapshot import SnapshotReader
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES_LAYOUT, ensure_table
+from k2.settings import load
+from tests.eventually import eventually
+
+settings, log, made = load(), Path(sys.argv[1]), sys.argv[2]
+folder = settings.data_dir
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
+if made == "tables":
+    catalog = open_catalog(settings, SystemClock())
+    for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+        ensure_table(catalog, layout)
+free = os.statvfs(folder)
+(folder / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize))
+with log.open("wb") as told:
+    lake = subprocess.Popen([sys.executable, "-m", "servers", "lake"], stdout=told, stderr=told)
+try:
+    eventually(lambda: log.read_text().count("the lake's disk is full") > 1, 30)
+    assert lake.poll() is None
+    (folder / "ballast").unlink()
+    if made == "nothing":
+        catalog = eventually(lambda: open_catalog(settings, SystemClock()), 30)
+    newest = SnapshotReader(catalog).current
+    eventually(lambda: (one := newest()) and one.rows_total == 6, 30)
+    lake.terminate()
+    assert lake.wait(30) == 0
+finally:
+    lake.kill()
+    lake.wait()
+"""
 _IN_NAMESPACE = ("unshare", "--map-root-user", "--mount")
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 
+@pytest.fixture
+def in_namespace(tmp_path):
+    """Runs a script, with arguments, where it may mount; what it printed."""
+    if subprocess.run([*_IN_NAMESPACE, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this system gives no mount namespace to its users")
+
+    def run(script, *arguments, env=None):
+        done = subprocess.run(
+            [*_IN_NAMESPACE, sys.executable, "-c", script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=env,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return run
+
+
 @pytest.mark.parametrize("place", ["lake", "catalog"])
-def test_a_full_and_a_read_only_disk_are_named_and_outlived(tmp_path, place):
+def test_a_full_and_a_read_only_disk_are_named_and_outlived(tmp_path, in_namespace, place):
     folder = tmp_path / "k2"
     mounted = folder if place == "lake" else folder / "lake"
     mounted.mkdir(parents=True)
-    if subprocess.run([*_IN_NAMESPACE, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("this system gives no mount namespace to its users")
-    done = subprocess.run(
-        [*_IN_NAMESPACE, sys.executable, "-c", SCENARIO, str(folder), str(mounted)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    report = json.loads(done.stdout)
+    report = json.loads(in_namespace(SCENARIO, folder, mounted))
     assert len(report["full"]) >= (8 if place == "lake" else 1)  # the catalog writes a page or two
     assert report["fitted"]  # so it was full at every step before
     assert set(report["full"].values()) == {"DISK_FULL"}
     assert (report["read_only"], report["ok"]) == ("LAKE_UNAVAILABLE", True)
+
+
+@pytest.mark.parametrize("made", ["nothing", "tables"])
+def test_a_first_start_on_a_full_disk_waits_for_room(
+    tmp_path, in_namespace, broker, registry, made
+):
+    site = Site(tmp_path / "k2", broker, registry)
+    site.put(range(3))
+    often = {"K2_LAKE__COMMIT_INTERVAL_S": "0.3"}
+    in_namespace(START, tmp_path / "lake.log", made, env=environment(site.settings, **often))

@@ -26,6 +26,12 @@ class SqliteFull(sqlite3.OperationalError):
     sqlite_errorcode = sqlite3.SQLITE_FULL
 
 
+class SqliteIndexFull(sqlite3.OperationalError):
+    """What SQLite says when there is no room for the index of its log."""
+
+    sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 @pytest.fixture
 def synced(monkeypatch):
     """Paths in the order they are synced; syncing still happens."""
@@ -155,6 +161,7 @@ def test_a_catalog_that_cannot_be_opened_is_unavailable(tmp_path):
         (OSError(errno.EIO, "broken"), Unavailable, Reason.LAKE_UNAVAILABLE),
         (OperationalError("x", {}, Exception("locked")), Unavailable, Reason.LAKE_UNAVAILABLE),
         (OperationalError("x", {}, SqliteFull()), Overloaded, Reason.DISK_FULL),
+        (SqliteIndexFull(), Overloaded, Reason.DISK_FULL),
         (Overloaded(Reason.QUEUE_FULL, "kept"), Overloaded, Reason.QUEUE_FULL),
     ],
 )

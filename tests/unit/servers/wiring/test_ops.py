@@ -3,7 +3,7 @@
 from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.ops_pump import OpsWriter
-from k2.lake.tables import DEAD_LETTERS, GAPS
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.settings import Settings, TapeSettings
 from k2.tape.topics import TapeAdmin
 from servers.runtime import Runtime
@@ -17,13 +17,13 @@ class NoLetters:
         raise AssertionError("nothing is read")
 
 
-def test_tables_are_made_and_a_tape_that_is_away_is_waited_for(tmp_path):
+def test_a_tape_that_is_away_is_waited_for(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     runtime = Runtime(SystemClock(), "run")
     catalog, admin = open_catalog(settings, SystemClock()), TapeAdmin("127.0.0.1:1")
+    for layout in (GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+        ensure_table(catalog, layout)
     ops = OpsTables(settings, runtime, catalog, admin, NoLetters())
-    assert catalog.table_exists(GAPS)
-    assert catalog.table_exists(DEAD_LETTERS)
     assert ops.counters()["ops.gaps.failures"] == 0
     ops.start()
     eventually(lambda: ops.counters()["ops.gaps.failures"] == 1, 40)
