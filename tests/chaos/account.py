@@ -26,6 +26,16 @@ def acknowledged(k2: k2client.Client) -> dict[str, int]:
     }
 
 
+def all_acknowledged(k2: k2client.Client) -> dict[str, int]:
+    """The same, once there is one of every symbol: a stack that has just started has few."""
+
+    def ids() -> dict[str, int] | None:
+        found = acknowledged(k2)
+        return found if found.keys() >= set(SYMBOLS) else None
+
+    return until(ids, "trades of every symbol are acknowledged")
+
+
 def committed(stack: Stack, symbol: str) -> pa.Table:
     """Ids and times of a symbol in the lake's newest snapshot."""
     with k2client.connect(str(stack.addresses["control"])) as k2:

@@ -12,10 +12,17 @@ from __future__ import annotations
 from typing import Any
 
 import k2client
-from tests.chaos.account import SYMBOLS, acknowledged, committed_ids, settle, wrong_ids
+from tests.chaos.account import (
+    SYMBOLS,
+    acknowledged,
+    all_acknowledged,
+    committed_ids,
+    settle,
+    wrong_ids,
+)
 from tests.chaos.command import asked, on_a_stack
 from tests.chaos.faults import ask_venue
-from tests.chaos.stack import CLOCK, Stack, until
+from tests.chaos.stack import CLOCK, Stack
 
 SHARE = 0.1
 
@@ -28,7 +35,7 @@ def run(stack: Stack, seconds: float) -> dict[str, Any]:
         seconds: how long.
     """
     with k2client.connect(str(stack.addresses["control"])) as k2:
-        before = acknowledged(k2)
+        before = all_acknowledged(k2)
     ask_venue(stack, f"/k2/faults?reorder={SHARE}&duplicate={SHARE}&seed=5")
     CLOCK.sleep(seconds)
     ask_venue(stack, "/k2/faults?clear=")
@@ -58,13 +65,7 @@ def run(stack: Stack, seconds: float) -> dict[str, Any]:
 def main() -> int:
     """The command."""
     arguments = asked(__doc__, seconds=60.0, rate=1000.0)
-
-    def committing(stack: Stack) -> dict[str, Any]:
-        with k2client.connect(str(stack.addresses["control"])) as k2:
-            until(lambda: len(k2.snapshots()) >= 1, "the writer commits")
-        return run(stack, arguments.seconds)
-
-    return on_a_stack(committing, arguments.rate)
+    return on_a_stack(lambda stack: run(stack, arguments.seconds), arguments.rate)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from tests.chaos.travel import fingerprint
 def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
     """Back up a running stack twice, with commits between; what is there to be lost after that."""
     with k2client.connect(str(stack.addresses["control"])) as k2:
-        until(lambda: len(k2.snapshots()) >= 2, "two commits")
+        until(lambda: len(k2.snapshots()) >= 3, "two commits of rows")
         first = stack.json("backup", str(folder))
         commits = len(k2.snapshots())
         until(lambda: len(k2.snapshots()) > commits, "another commit")

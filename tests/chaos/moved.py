@@ -38,7 +38,7 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
         Stack(here, *options, environment=ENVIRONMENT) as stack,
         k2client.connect(str(stack.addresses["control"])) as k2,
     ):
-        until(lambda: len(k2.snapshots()) >= 2, "two commits")
+        until(lambda: len(k2.snapshots()) >= 3, "two commits of rows")
         tables = {one["name"]: one for one in stack.json("backup", str(backup))["tables"]}
         snapshot_id = int(tables["market.trades"]["snapshot_id"])
         before = fingerprint(k2.trades([], as_of=snapshot_id))
