@@ -6,18 +6,25 @@ A process says what it does in JSON lines on stdout; its logs go to stderr.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from k2.clock import Clock, SystemClock
+from k2.errors import Overloaded, Unavailable
 
+_WAIT_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,16 @@ class Runtime:
                 self.out.flush()
             except (OSError, ValueError):
                 self._forget_reader()
+
+    def patiently(self, attempt: Callable[[], T]) -> T | None:
+        """What `attempt` returns once it has what it needs; None when asked to stop before that."""
+        while not self.stopping.is_set():
+            try:
+                return attempt()
+            except (Unavailable, Overloaded) as error:
+                _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
+                self.stopping.wait(_WAIT_S)
+        return None
 
     def _forget_reader(self) -> None:
         """Let what is still buffered go nowhere, so that the process ends without a complaint."""

@@ -166,6 +166,12 @@ def ensure_tables(catalog: SqlCatalog) -> Table:
     return ensure_table(catalog, TRADES_LAYOUT)
 
 
+def ensure_lake(catalog: SqlCatalog) -> None:
+    """All tables of the lake, made when they do not exist; see `ensure_table`."""
+    for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+        ensure_table(catalog, layout)
+
+
 def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
     """A table, made when it does not exist; safe to call from many processes.
 
@@ -173,7 +179,7 @@ def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
 
     Raises:
         Data: LAKE_CORRUPT when the table is not as K2 made it.
-        Unavailable: LAKE_UNAVAILABLE.
+        Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL.
     """
     with reaching_lake():
         try:

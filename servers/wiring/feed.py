@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +40,7 @@ from servers.runtime import Runtime
 from servers.wiring.filling import backfill_of, sender_of
 
 _STARTING = "STARTING"
-_WAIT_S = 0.5
 _GAPS_SHOWN = 10
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +66,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
         )
         high_waters = HighWaters(notices, settings.feed.name, runtime.run_id)
-        schema_id = _patiently(runtime, lambda: _schema_id(settings))
-        lines = _patiently(runtime, lambda: _lines(settings, source, partitions, high_waters))
+        schema_id = runtime.patiently(lambda: _schema_id(settings))
+        lines = runtime.patiently(lambda: _lines(settings, source, partitions, high_waters))
         if schema_id is None or lines is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
@@ -97,17 +95,6 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
         _feed(runtime, gauges, letters, backfill, _heart(settings, runtime, gauges, heartbeats))
     return 0
-
-
-def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
-    """What `attempt` returns once the tape answers; None when asked to stop before that."""
-    while not runtime.stopping.is_set():
-        try:
-            return attempt()
-        except Unavailable as error:
-            _log.warning("waiting for the tape: %s", error.message)
-            runtime.stopping.wait(_WAIT_S)
-    return None
 
 
 def _schema_id(settings: Settings) -> int:

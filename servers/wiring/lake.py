@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import SCALES, Signal
-from k2.errors import Data, Overloaded, Unavailable
+from k2.errors import Data
 from k2.feed.high_water import read_promises
 from k2.lake.append import TableCatalog
 from k2.lake.catalog import Catalog, open_catalog
@@ -22,7 +22,7 @@ from k2.lake.epoch import Begun, TapeThere, begin_epoch, lost_ids
 from k2.lake.intake import Reader, TapeEnd, identity_of
 from k2.lake.maintain import Maintainer, MaintainStats
 from k2.lake.pump import Pump, PumpStats
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES_LAYOUT, ensure_table
+from k2.lake.tables import ensure_lake
 from k2.lake.verify_gaps import folded_ledger
 from k2.market.fold import FoldState
 from k2.market.promise import hull
@@ -46,8 +46,6 @@ from servers.wiring.retention import Retention, retainers_of, tape_watch_of
 PROCESS = "lake"
 GROUP = "k2-lake"  # and the topic: a static member is given what it had, of whatever topic
 INSTANCE = "k2-lake-0"  # one writer a stack; a restarted one takes the place of the one before
-_WAIT_S = 0.5
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
         letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
         parts.enter_context(_refusal_told(runtime, heartbeats))
-        catalog = _patiently(runtime, lambda: _opened(settings, runtime))
+        catalog = runtime.patiently(lambda: _opened(settings, runtime))
         if catalog is None:
             return 0
         parts.enter_context(closing(catalog))
@@ -110,11 +108,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 
 def _opened(settings: Settings, runtime: Runtime) -> Catalog:
-    """The catalog, with all tables that this process writes."""
+    """The catalog, with all tables of the lake."""
     with ExitStack() as failing:
         catalog = failing.enter_context(closing(open_catalog(settings, runtime.clock)))
-        for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
-            ensure_table(catalog, layout)
+        ensure_lake(catalog)
         failing.pop_all()
     return catalog
 
@@ -205,7 +202,7 @@ def _tape(
     letters: DeadLetterOffice,
 ) -> TapeEnd | None:
     """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
-    facts = _patiently(runtime, lambda: admin.facts(settings.tape.topic))
+    facts = runtime.patiently(lambda: admin.facts(settings.tape.topic))
     if facts is None:
         return None
     placement = Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier)
@@ -240,7 +237,7 @@ def _begin(
         commit_id = f"{runtime.run_id}-epoch-{next(tries)}"
         return begin_epoch(catalog, runtime.clock, there, commit_id)
 
-    begun = _patiently(runtime, begin)
+    begun = runtime.patiently(begin)
     if begun is None:
         return None
     if begun.adopted:
@@ -264,17 +261,6 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
         if lost:
             gap_log.publish(lost)
             _log.warning("%d stretches of trades were lost with the epoch", len(lost))
-
-
-def _patiently(runtime: Runtime, attempt: Callable[[], T]) -> T | None:
-    """What `attempt` returns once it has what it needs; None when asked to stop before that."""
-    while not runtime.stopping.is_set():
-        try:
-            return attempt()
-        except (Unavailable, Overloaded) as error:
-            _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
-            runtime.stopping.wait(_WAIT_S)
-    return None
 
 
 def _tape_end(

@@ -20,7 +20,7 @@ from k2.lake.commit import Store, TradeStore
 from k2.lake.maintain import Maintainer, MaintainStats, Progress
 from k2.lake.ops import OpsStore
 from k2.lake.replacer import Excluding, Replacer, nobody
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
+from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_lake
 from k2.settings import Settings
 from servers.runtime import Runtime
 
@@ -38,8 +38,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     catalog = open_catalog(settings, runtime.clock)
     try:
         stores = (TradeStore(), OpsStore(GAPS_LAYOUT), OpsStore(DEAD_LETTERS_LAYOUT))
-        for store in stores:
-            ensure_table(catalog, store.layout)
+        ensure_lake(catalog)
         maintainers = [maintainer_of(settings, runtime, catalog, store) for store in stores]
         if task == "compact":
             document = compacted(maintainers, _progress(runtime), runtime.stopping)

@@ -29,7 +29,7 @@ from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
-from k2.tape.topics import TapeAdmin, TapeFacts
+from k2.tape.topics import TapeAdmin
 from servers import query
 from servers.flight import Parts, RowServer
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
@@ -111,7 +111,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     tape = settings.tape
     admin = TapeAdmin(tape.bootstrap)
     closing.callback(admin.close)
-    facts = _facts(admin, settings, runtime)
+    facts = runtime.patiently(lambda: admin.facts(tape.topic))
     if facts is None:
         return None
     count = facts.partitions
@@ -158,17 +158,6 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     )
     closing.callback(executor.close)
     return Sides(board, lake, tail, view, executor, ends, assert_fit)
-
-
-def _facts(admin: TapeAdmin, settings: Settings, runtime: Runtime) -> TapeFacts | None:
-    """What the tape is, as soon as it answers; None when stopped before."""
-    while not runtime.stopping.is_set():
-        try:
-            return admin.facts(settings.tape.topic)
-        except Unavailable as error:
-            _log.warning("waiting for the tape: %s", error.message)
-            runtime.stopping.wait(_WAIT_S)
-    return None
 
 
 def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from k2.clock import SystemClock
+from k2.errors import Data, Overloaded, Reason, Unavailable
 from servers.runtime import Runtime
 
 WAITS = """
@@ -66,3 +69,24 @@ def test_processes_do_without_pandas():
     program = "from servers import runtime; runtime.start(); import pyarrow.dataset, sys; "
     with run(program + "print('pandas' in sys.modules)") as process:
         assert process.stdout.read() == "False\n"
+
+
+def test_what_is_away_or_full_is_waited_for_until_asked_to_stop():
+    runtime = Runtime(SystemClock(), "0" * 32)
+    refusals = [
+        Data(Reason.LAKE_CORRUPT, "no wait mends it"),
+        Overloaded(Reason.DISK_FULL, "full"),
+        Unavailable(Reason.TAPE_UNAVAILABLE, "away"),
+    ]
+
+    def attempt():
+        if refusals:
+            raise refusals.pop()
+        return "there"
+
+    with pytest.raises(Data):
+        runtime.patiently(attempt)
+    assert refusals == []
+    assert runtime.patiently(attempt) == "there"
+    runtime.stopping.set()
+    assert runtime.patiently(attempt) is None

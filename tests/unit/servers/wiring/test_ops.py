@@ -3,7 +3,7 @@
 from k2.clock import SystemClock
 from k2.lake.catalog import open_catalog
 from k2.lake.ops_pump import OpsWriter
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
+from k2.lake.tables import ensure_lake
 from k2.settings import Settings, TapeSettings
 from k2.tape.topics import TapeAdmin
 from servers.runtime import Runtime
@@ -21,8 +21,7 @@ def test_a_tape_that_is_away_is_waited_for(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     runtime = Runtime(SystemClock(), "run")
     catalog, admin = open_catalog(settings, SystemClock()), TapeAdmin("127.0.0.1:1")
-    for layout in (GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
-        ensure_table(catalog, layout)
+    ensure_lake(catalog)
     ops = OpsTables(settings, runtime, catalog, admin, NoLetters())
     assert ops.counters()["ops.gaps.failures"] == 0
     ops.start()
