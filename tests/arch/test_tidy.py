@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from k2.v1 import error_reason_pb2
 
 ROOT = Path(__file__).parents[2]
 SOURCE_ROOTS = ("k2", "servers", "clients/python/k2client", "clients/python/k2cli")
-MODULE_LINES_MAX = 400
+MODULE_LINES_MAX = 600
+MODULE_LINES_USUAL = 400  # above this, ask whether the module is one concern
 FUNCTION_LINES_MAX = 50
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "base", "misc", "core"}
 # `noqa` marks need a reason after the code; these are how many there may be of each rule.
@@ -45,10 +47,14 @@ def name_of(path: Path) -> str:
 each_source = pytest.mark.parametrize("path", sources(), ids=name_of)
 
 
+@pytest.mark.filterwarnings("default:.*is it one concern")
 @each_source
 def test_a_module_is_small_and_says_what_it_is_for(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= MODULE_LINES_MAX
+    lines = len(text.splitlines())
+    assert lines <= MODULE_LINES_MAX
+    if lines > MODULE_LINES_USUAL:
+        warnings.warn(f"{name_of(path)} has {lines} lines: is it one concern?", stacklevel=1)
     assert ast.get_docstring(ast.parse(text)), "a module starts with its reason"
 
 
