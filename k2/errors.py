@@ -69,6 +69,7 @@ class Reason(StrEnum):
     RESTORE_UNFINISHED = "RESTORE_UNFINISHED"
     DATA_DIR_NEWER = "DATA_DIR_NEWER"
     EPOCH_ENDED = "EPOCH_ENDED"
+    RULES_CHANGED = "RULES_CHANGED"
     # Operation of a stack on one machine
     PORT_IN_USE = "PORT_IN_USE"
     NOT_WRITABLE = "NOT_WRITABLE"

@@ -12,6 +12,7 @@ FRAME_BYTES_MAX = 1 * MIB  # one WebSocket message of a venue
 RECORD_BYTES_MAX = 1 * MIB  # one message on the tape
 RECORDING_LINE_BYTES_MAX = 8 * MIB  # one line of a recording: a frame, quoted
 LABEL_BYTES_MAX = 256  # exchange, symbol, base, quote, asset class and source of one record
+LABEL_CHARACTERS_MAX = 32  # of base, quote and asset class, each
 VENDOR_ENTRIES_MAX = 64  # entries of vendor_data in one record
 SYMBOL_BYTES_MAX = 64  # of a symbol that is listened to
 
@@ -21,6 +22,13 @@ QUANTITY_SCALE = 8
 PRICE_DIGITS = 18
 QUANTITY_DIGITS = 38
 TRADE_ID_MAX = 2**63 - 1
+
+# Records that cannot be judged as they are
+INTERNAL_FAULTS_MAX = 10  # of a partition in `INTERNAL_FAULTS_S`: beyond them it stands still
+INTERNAL_FAULTS_S = 3600
+UNASKED_AFTER_S = 2.0  # the registry is away so long: an unknown schema id is judged unasked
+UNASKED_MAX = 100  # records of a partition and outage that are
+UNASKED_OVER_S = 60.0  # no record met an absent registry for so long: the outage is over
 
 # Tape
 MESSAGE_OVERHEAD_BYTES_MAX = 64 * KIB  # key and headers beside a record
@@ -45,6 +53,7 @@ REGISTRY_REQUEST_S = 5.0
 SCHEMA_BYTES_MAX = 1 * MIB
 
 # Fold
+REUSED_ID_AFTER_S = 3600  # a seen id so much later than all accepted trades is another trade's
 INTERVALS_PER_KEY_MAX = 100_000  # disjoint ranges of ids seen, per (exchange, symbol)
 
 # Feed
@@ -114,6 +123,7 @@ HISTORICAL_TRADES_MAX = 1000
 COMMIT_INTERVAL_S = 10.0
 COMMIT_BYTES_MAX = 256 * MIB  # of decoded rows held before a commit is forced
 COMMIT_ROWS_MAX = 1_000_000
+COMMIT_DAYS_MAX = 64  # event days of the rows of one commit: each day is a file, about 45 ms
 COMMIT_ATTEMPTS_MAX = 10
 CONSUME_BATCH_RECORDS = 10_000
 SNAPSHOTS_KEPT_MAX = 120  # a commit rewrites the metadata of all of them

@@ -88,7 +88,7 @@ class LakeWorld:
 def piece(partition, ids, *, start=0, state=None, symbol="BTCUSDT", dead=0, **given):
     """The next records of a partition: these ids, then so many dead ones, folded."""
     batch = columns(ids, symbols=symbol, first_offset=start, **given)
-    after, verdicts, _ = fold(state or FoldState(), batch)
+    after, verdicts, *_ = fold(state or FoldState(), batch)
     after = FoldState(after.seen, after.accepted, after.duplicate, after.dead + dead)
     accepted = batch.take(verdicts == Verdict.ACCEPTED)
     rows = (accepted,) if len(accepted) else ()

@@ -11,10 +11,12 @@ from k2.lake.pump import Pump
 from k2.lake.tables import ensure_tables
 from k2.lake.verify import Witnesses, verify
 from k2.market.events import Label, Trade
+from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, avro_schema
 from k2.settings import LakeSettings
 from k2.tape import topics
+from k2.tape.acceptance import Acceptance
 from k2.tape.codec import Decoder, encode_trade
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
@@ -40,10 +42,11 @@ class Schemas:
         return self.known[schema_id]
 
 
-def message(trade_id, symbol="BTCUSDT", *, at=NOW_US, price=100, vendor=None):
+def message(trade_id, symbol="BTCUSDT", *, at=NOW_US, received=None, price=100, vendor=None):
     """One trade as it is on the tape."""
     label = Label("BINANCE", symbol, symbol.removesuffix("USDT"), "USDT", "crypto", "simulated")
-    trade = Trade(label, trade_id, at, at + 1000, price, 5, 0, vendor or {})
+    received = at + 1000 if received is None else received
+    trade = Trade(label, trade_id, at, received, price, 5, 0, vendor or {})
     return encode_trade(trade, SCHEMA_ID)
 
 
@@ -53,6 +56,12 @@ def pumped(world, writer_id="w1"):
     pump.step()
     pump.commit()
     return pump
+
+
+def judged_alone(world, raw):
+    """The records of a batch, decoded and checked, whatever the lake holds."""
+    acceptance = Acceptance(Decoder(world.schemas), world.placement, world.clock)
+    return acceptance.judge(raw, FoldState()).columns
 
 
 def ended(world, why=Reason.TOPIC_RECREATED):

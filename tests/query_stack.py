@@ -17,7 +17,7 @@ from k2.lake.commit import PartitionBatch
 from k2.lake.snapshot import SnapshotReader
 from k2.lake.succession import Epochs
 from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
-from k2.market.fold import FoldState, Verdict, fold
+from k2.market.fold import RULES, FoldState, Verdict, fold
 from k2.market.instrument import Instrument, split_symbol
 from k2.market.offsets import FileStat, OffsetVector
 from k2.query.execute import Executor
@@ -53,7 +53,7 @@ class QueryStack:
         self.files = []
         self.commits = 0
         self.floor_us = None
-        self.epochs = Epochs()
+        self.epochs = Epochs(rules=RULES)
         self.schemas = schemas
         self.tail_options = tail
         self._open_view()
@@ -85,7 +85,8 @@ class QueryStack:
         self.view.close()
         topics = (*self.epochs.past_topics, self.tape.topic_id)
         self.tape.recreate()
-        self.epochs = Epochs(past=(*self.epochs.past, self.committed), past_topics=topics)
+        past = (*self.epochs.past, self.committed)
+        self.epochs = Epochs(past=past, past_topics=topics, rules=RULES)
         self.committed = OffsetVector.zero(self.committed.epoch + 1, PARTITIONS)
         self.states = {partition: FoldState(of.seen) for partition, of in self.states.items()}
         self.commit()
@@ -130,7 +131,7 @@ class QueryStack:
             offsets = np.arange(start, start + len(values))
             batch = self.decoder.decode(RawBatch(partition, offsets, values, log.end))
             batch = check(batch, homes, partition)
-            state, verdicts, _ = fold(self.states[partition], batch)
+            state, verdicts, *_ = fold(self.states[partition], batch)
             accepted = batch.take(verdicts == Verdict.ACCEPTED)
             pieces.append(PartitionBatch(partition, start, log.end, (accepted,), state))
             self.states[partition] = state

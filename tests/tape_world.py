@@ -96,7 +96,7 @@ class World:
             times=[time for _, _, time in records],
             first_offset=first,
         )
-        self.judged[partition], verdicts, _ = fold(self.judged[partition], batch)
+        self.judged[partition], verdicts, *_ = fold(self.judged[partition], batch)
         accepted = np.flatnonzero(verdicts == Verdict.ACCEPTED)
         self.clock_s += 1
         self.ends[partition] += len(records)

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
@@ -36,15 +37,15 @@ from pyiceberg.typedef import Record
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, Reason, Unavailable
+from k2.errors import Data, K2Error, Reason, Unavailable
 from k2.lake.append import Conflict, TableCatalog, append, find_commit
 from k2.lake.catalog import reaching_lake, write_file
 from k2.lake.snapshot import Carried, LakeSnapshot, current_of, read_states, snapshot_of
 from k2.lake.succession import Epochs
 from k2.lake.tables import TRADES_LAYOUT, TableLayout, assert_ours
-from k2.lake.writer import Part, parquet_schema, write_files, write_sorted
+from k2.lake.writer import Part, assert_writable, parquet_schema, write_files, write_sorted
 from k2.market.events import TradeColumns
-from k2.market.fold import FoldState, to_table
+from k2.market.fold import RULES, FoldState, to_table
 from k2.market.offsets import OffsetVector
 from k2.tape.topics import WAY_OUT
 
@@ -229,6 +230,23 @@ class Committer:
         with self._lock:
             return self._commit(batch)
 
+    def unwritable(self, batch: Sequence[PartitionBatch]) -> dict[int, list[int]]:
+        """Offsets of rows, per partition, that cannot become a file though each is alone.
+
+        Args:
+            batch: of trades, whose commit failed with what is neither K2's nor the system's error.
+        """
+        with self._lock:
+            table = self._read_base().table
+        found: dict[int, list[int]] = {}
+        for piece in batch:
+            for rows in piece.accepted:
+                if isinstance(rows, TradeColumns) and (
+                    bad := _unwritable(Part(piece.partition, rows), self._tape.epoch, table)
+                ):
+                    found.setdefault(piece.partition, []).extend(bad)
+        return found
+
     def _commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
         self._commits += 1
         commit_id = f"{self._writer_id}-{self._commits}"
@@ -264,7 +282,7 @@ class Committer:
         if snapshot is None:
             zero = OffsetVector.zero(self._tape.epoch, self._tape.partitions)
             return _Base(table, None, zero, {})
-        assert_same_tape(snapshot, self._tape)
+        assert_same_tape(snapshot, self._tape, self._store.layout.rules)
         if own and own[0] == snapshot.commit_id:
             return _Base(table, snapshot, snapshot.positions, own[1])
         return _Base(table, snapshot, snapshot.positions, read_states(table.io, snapshot))
@@ -275,7 +293,8 @@ class Committer:
         """Write everything, durable, then swing the head; the new base."""
         name = f"{commit_id}-{attempt}"
         states = dict(base.states) | {piece.partition: piece.state for piece in due}
-        positions, epochs = base.positions, base.snapshot.epochs if base.snapshot else Epochs()
+        first = Epochs(rules=self._store.layout.rules)
+        positions, epochs = base.positions, base.snapshot.epochs if base.snapshot else first
         for piece in due:
             positions = positions.advanced(piece.partition, piece.end)
             epochs = epochs.marked(piece.partition, piece.mark, self._tape.partitions)
@@ -296,11 +315,35 @@ class Committer:
         return self._base_of(table, (facts.commit_id, states))
 
 
-def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity) -> None:
-    """Refuse to put records of one tape behind positions of another.
+def _unwritable(part: Part, epoch: int, table: Table) -> list[int]:
+    """Offsets of the rows that fail by themselves."""
+    rows = part.columns
+    try:
+        assert_writable([part], epoch, table)
+    except (K2Error, OSError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 what it is does not matter, only in which rows
+        if len(rows) == 1:
+            return [int(rows.offset[0])]
+        halves = np.array_split(np.arange(len(rows)), 2)
+        return [
+            offset
+            for half in halves
+            for offset in _unwritable(Part(part.partition, rows.take(half)), epoch, table)
+        ]
+    return []
+
+
+def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity, rules: int = RULES) -> None:
+    """Refuse to put records of one tape, or judged by some rules, behind positions of another.
+
+    Args:
+        snapshot: the lake's newest.
+        tape: what is there.
+        rules: by which this process judges.
 
     Raises:
-        Data: EPOCH_ENDED, CLUSTER_CHANGED, PARTITIONS_CHANGED or TOPIC_RECREATED.
+        Data: EPOCH_ENDED, CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED or RULES_CHANGED.
     """
     epoch = snapshot.positions.epoch
     if snapshot.epochs.ended:
@@ -315,6 +358,24 @@ def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity) -> None:
             " again",
         )
     assert_same_topic(written_from(snapshot), tape)
+    assert_same_rules(snapshot, rules)
+
+
+def assert_same_rules(snapshot: LakeSnapshot, rules: int = RULES) -> None:
+    """Refuse to go on in an epoch whose records were judged otherwise than this process does.
+
+    Raises:
+        Data: RULES_CHANGED.
+    """
+    if snapshot.epochs.rules != rules:
+        raise Data(
+            Reason.RULES_CHANGED,
+            f"epoch {snapshot.positions.epoch} of the tape began by the rules"
+            f" {snapshot.epochs.rules} of which records are rows, this K2 judges by the rules"
+            f" {rules}: end the epoch, and the next goes on where the lake stands:"
+            " k2 tape new-epoch",
+            metadata={"rules": str(snapshot.epochs.rules), "expected": str(rules)},
+        )
 
 
 def assert_same_topic(was: TapeIdentity, tape: TapeIdentity) -> None:

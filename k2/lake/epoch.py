@@ -10,9 +10,10 @@ by retention) is refused by name. The way out is a person's decision, in two com
    lake holds is a duplicate if the new tape has it too, and one that was lost leaves a hole. What
    was acknowledged, and the lake has not seen, goes into the ledger of gaps before that commit.
 
-Where the tape is the same, only with a beginning that retention removed, the new epoch goes on
-where the lake stands; in all other cases it begins with the oldest record there is. Reading a
-record once more than needed costs time, never a row.
+Where the tape is the same, only with a beginning that retention removed or judged by other rules
+from now on (`fold.RULES`), the new epoch goes on where the lake stands; in all other cases it
+begins with the oldest record there is. Reading a record once more than needed costs time, never a
+row.
 
 An empty lake takes any tape, as far as retention has left it: its first commit has no rows either
 and says where the first epoch begins. From then on the lake owes every record, and a tape that is
@@ -161,7 +162,7 @@ def begin_epoch(
             return None
         facts = tape.facts()
         states = _left_behind(table, head, tape, facts)
-        start, epochs = _next(head, facts)
+        start, epochs = _next(head, facts, store.layout.rules)
         path = write_state(table, states, name)
         return Carried(
             positions=start,
@@ -177,7 +178,8 @@ def begin_epoch(
 
     head = _Table(catalog, clock, store).commit(commit_id, beginning)
     assert head is not None, "an empty lake has begun by now"
-    assert_fits(head, tape.facts(), head.positions.epoch, tape.marks)
+    rules = store.layout.rules
+    assert_fits(head, tape.facts(), head.positions.epoch, tape.marks, rules)
     return Begun(head.positions.epoch, head.commit_id == commit_id)
 
 
@@ -192,14 +194,14 @@ def _left_behind(
     return states
 
 
-def _next(head: LakeSnapshot | None, facts: TapeFacts) -> tuple[OffsetVector, Epochs]:
+def _next(head: LakeSnapshot | None, facts: TapeFacts, rules: int) -> tuple[OffsetVector, Epochs]:
     """Where the next epoch begins, and which were before it."""
     if head is None:
-        return OffsetVector(0, facts.log_start), Epochs()
+        return OffsetVector(0, facts.log_start), Epochs(rules=rules)
     past = (*head.epochs.past, head.positions)
     topics = (*head.epochs.past_topics, head.topic_id)
     start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
-    return start, Epochs(past=past, past_topics=topics)
+    return start, Epochs(past=past, past_topics=topics, rules=rules)
 
 
 def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
@@ -211,7 +213,7 @@ def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
         tape.partitions,
     )
     stands = head.positions.offsets
-    if not same or head.epochs.ended != Reason.RETENTION_OVERTOOK:
+    if not same or head.epochs.ended not in (Reason.RETENTION_OVERTOOK, Reason.RULES_CHANGED):
         return tape.log_start
     if any(at > end for at, end in zip(stands, tape.log_end, strict=True)):
         return tape.log_start

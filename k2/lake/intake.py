@@ -1,7 +1,7 @@
-"""What comes in: the tape as the lake's writer sees it, and how its records are judged.
+"""The tape as the lake's writer sees it: whether it fits the lake, and letters for dead records.
 
-Writer and `verify` judge by this same function, so that a replay can prove what the lake holds.
-What two writers may judge differently, each by what it knows, is the matter of `timely.py`.
+Records are judged by `tape/acceptance.py`. What two writers may judge differently, each by what it
+knows, is the matter of `timely.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from k2.errors import Data, Reason
 from k2.lake.commit import TapeIdentity, assert_same_tape, assert_same_topic
 from k2.lake.snapshot import LakeSnapshot
-from k2.market.events import Bytes, Fault, TradeColumns, check
-from k2.market.fold import FoldState, faults, fold
-from k2.market.instrument import Instrument
+from k2.market.events import Fault
+from k2.market.fold import RULES
 from k2.market.offsets import OffsetVector
+from k2.tape.acceptance import Decoder, Judged, PartitionMap
 from k2.tape.consumer import OnAssign, OnRevoke, RawBatch, lost_position
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import WAY_OUT, TapeFacts
@@ -55,22 +55,6 @@ class Reader(Protocol):
         ...
 
 
-class Decoder(Protocol):
-    """The part of `k2.tape.codec.Decoder` that the pump needs."""
-
-    def decode(self, batch: RawBatch) -> TradeColumns:
-        """A batch as columns, with a fault per bad record."""
-        ...
-
-
-class PartitionMap(Protocol):
-    """The part of `k2.tape.placement.Placement` that the pump needs."""
-
-    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
-        """The map, read again when it lacks any of these."""
-        ...
-
-
 class Letters(Protocol):
     """The part of `k2.tape.dead_letters.DeadLetterOffice` that the pump needs."""
 
@@ -98,53 +82,11 @@ class TapeEnd:
     letters: Letters
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A batch after decoding, checking and folding.
-
-    Attributes:
-        columns: its records, with their faults.
-        verdicts: a `Verdict` per record.
-        state: what the fold remembers after it.
-    """
-
-    columns: TradeColumns
-    verdicts: Bytes
-    state: FoldState
-
-
-def judge(batch: RawBatch, state: FoldState, decoder: Decoder, placement: PartitionMap) -> Judged:
-    """Decode, check and fold a batch of one partition.
-
-    Raises:
-        Unavailable: REGISTRY_UNAVAILABLE or TAPE_UNAVAILABLE: what a schema id or the partition
-            map says is not known and cannot be asked.
-    """
-    columns = checked(batch, decoder, placement)
-    after, verdicts, _ = fold(state, columns)
-    return Judged(columns, verdicts, after)
-
-
-def checked(batch: RawBatch, decoder: Decoder, placement: PartitionMap) -> TradeColumns:
-    """Decode a batch and check its values and its place; see `judge`.
-
-    A symbol that the partition map lacks has the map read again before its place is judged.
-    """
-    columns = decoder.decode(batch)
-    good = columns.label[columns.fault == Fault.NONE]
-    used = np.flatnonzero(np.bincount(good, minlength=1))
-    instruments = {columns.labels[code].instrument for code in used.tolist()} if len(good) else ()
-    return check(columns, placement.covering(instruments), batch.partition)
-
-
-def letters_of(
-    batch: RawBatch, judged: Judged, identity: TapeIdentity, now_us: int
-) -> list[DeadLetter]:
-    """A dead letter for each record of the batch that is not a row and not a duplicate."""
-    letters = []
-    found = faults(judged.columns, judged.verdicts)
-    for row in np.flatnonzero(found).tolist():
-        value, fault = batch.values[row], Fault(int(found[row]))
+def letters_of(judged: Judged, identity: TapeIdentity, now_us: int) -> list[DeadLetter]:
+    """A dead letter for each record that is not a row and not a duplicate."""
+    letters, batch = [], judged.batch
+    for row in np.flatnonzero(judged.faults).tolist():
+        value, fault = batch.values[row], Fault(int(judged.faults[row]))
         named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
         letters.append(
             DeadLetter(
@@ -167,14 +109,6 @@ def meaning(fault: Fault) -> str:
     return _MEANING[fault]
 
 
-def from_offset(batch: RawBatch, offset: int) -> RawBatch:
-    """The records at `offset` and after."""
-    first = int(np.searchsorted(batch.offset, offset))
-    if first == 0:
-        return batch
-    return RawBatch(batch.partition, batch.offset[first:], batch.values[first:], batch.next_offset)
-
-
 def check_tape(
     facts: TapeFacts, identity: TapeIdentity, positions: OffsetVector, partitions: Iterable[int]
 ) -> None:
@@ -191,7 +125,13 @@ def check_tape(
             raise lost_position(partition, at, start, end)
 
 
-def assert_fits(snapshot: LakeSnapshot | None, facts: TapeFacts, epoch: int, marks: Marks) -> None:
+def assert_fits(
+    snapshot: LakeSnapshot | None,
+    facts: TapeFacts,
+    epoch: int,
+    marks: Marks,
+    rules: int = RULES,
+) -> None:
     """Refuse a tape that the lake cannot go on with, before anything is read from it.
 
     Args:
@@ -199,6 +139,7 @@ def assert_fits(snapshot: LakeSnapshot | None, facts: TapeFacts, epoch: int, mar
         facts: what the cluster says of the tape.
         epoch: the one this process works in.
         marks: reads those of records on the tape, by partition and offset.
+        rules: by which this process judges its records.
 
     Raises:
         Data: see `assert_same_tape` and `check_tape`; TAPE_TRUNCATED also when the last record
@@ -208,7 +149,7 @@ def assert_fits(snapshot: LakeSnapshot | None, facts: TapeFacts, epoch: int, mar
     if snapshot is None:
         return
     identity = identity_of(facts, epoch)
-    assert_same_tape(snapshot, identity)
+    assert_same_tape(snapshot, identity, rules)
     check_tape(facts, identity, snapshot.positions, range(facts.partitions))
     kept = {p: mark for p, mark in enumerate(snapshot.epochs.marks) if mark}
     last = {p: snapshot.positions[p] - 1 for p in kept}
@@ -233,11 +174,16 @@ _MEANING = {
     Fault.UNKNOWN_SCHEMA: "its schema is unknown, or is not a trade's",
     Fault.TRUNCATED: "ends inside a field",
     Fault.TRAILING: "has bytes after its last field",
-    Fault.BAD_VALUE: "holds a value that its type cannot",
-    Fault.OUT_OF_RANGE: "holds an id, a time, a price or a quantity that K2 cannot store",
+    Fault.BAD_VALUE: "holds a value that its column cannot",
+    Fault.OUT_OF_RANGE: "holds an id, a time, a price or a quantity that K2 cannot store; if its"
+    " time lay ahead of the broker's clock, replay it when that time has come",
     Fault.WRONG_PARTITION: "is not on the partition that its symbol keeps",
     Fault.OVERSIZE: "is larger than a record may be",
     Fault.NULL_VALUE: "has no value",
     Fault.TOO_MANY_HOLES: "would begin one more stretch of ids than is remembered of a symbol;"
     " fill its gaps (k2 backfill), then replay",
+    Fault.REUSED_ID: "repeats an id of its symbol with a time more than an hour after all trades"
+    " before it: the venue began its ids again; give the new life an exchange of its own",
+    Fault.INTERNAL: "makes K2 fail: report the defect with these bytes; it is good when a later"
+    " version takes it (k2 dlq replay)",
 }

@@ -3,9 +3,11 @@
 1. On assignment read positions and fold state from the lake's newest snapshot, and refuse, by name,
    a tape that does not fit them.
 2. Consume a batch per partition; decode and check it as columns, with a fault per bad record.
-3. Fold it: accepted, duplicate or dead. Dead letters are acknowledged before anything goes on.
+3. Fold it: accepted, duplicate or dead. Dead letters are acknowledged before anything goes on. A
+   partition whose next record cannot be judged now waits alone; all others go on.
 4. and 5. When time or bytes say so, write the accepted rows and commit them with the new positions,
-   counters and fold state (`commit.py`).
+   counters and fold state (`commit.py`): of each partition as many offsets as keep the rows within
+   `limits.COMMIT_DAYS_MAX` days, since each day is a file; the rest follows at once.
 6. Only then tell the consumer group, which nobody relies on.
 
 What is in memory is never needed: a writer that dies loses nothing, because the next one starts
@@ -18,21 +20,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TypeVar
+
+import numpy as np
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, NotFound, Overloaded, Unavailable
+from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
 from k2.lake.commit import Base, Committer, Outcome, PartitionBatch
-from k2.lake.intake import Reader, TapeEnd, check_tape, from_offset, judge, letters_of
-from k2.market.events import TradeColumns
-from k2.market.fold import FoldState, Verdict
+from k2.lake.intake import Reader, TapeEnd, check_tape, letters_of
+from k2.lake.writer import rows_within_days
+from k2.market.events import DAY_US, TradeColumns
+from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
+from k2.tape.acceptance import Acceptance
 from k2.tape.consumer import RawBatch
-from k2.tape.dead_letters import DeadLetter
 from k2.tape.marks import mark_of
 from k2.tape.topics import TapeFacts
 
@@ -80,27 +87,65 @@ class PumpStats:
         return now_s - min(since) if since else 0.0
 
 
+class PauseReason(Enum):
+    """Why a partition is not read; it is read again when no reason is left."""
+
+    MEMORY = "memory"  # commits fail, and the bound on what is held is reached
+    WAITING = "waiting"  # its next record cannot be judged before a part is back
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Consecutive judged records of one partition.
+
+    Attributes:
+        end: the offset after them.
+        state: what the fold remembers there.
+        accepted: those that are rows.
+        last: the value of the last one.
+        days: event days of the rows.
+    """
+
+    end: int
+    state: FoldState
+    accepted: TradeColumns
+    last: bytes | None
+    days: frozenset[int]
+
+
 @dataclass
 class _Slice:
     """What was read of one partition since its last commit."""
 
     start: int
-    state: FoldState
+    state: FoldState  # at `end`
     end: int = 0
-    last: bytes | None = None
-    accepted: list[TradeColumns] = field(default_factory=list)
+    taken: list[_Taken] = field(default_factory=list)
+    unjudged: deque[RawBatch] = field(default_factory=deque)
+    retry_at_s: float = 0.0
     rows: int = 0
     bytes: int = 0
 
     def __post_init__(self) -> None:
         self.end = self.start
 
-    def add(self, end: int, state: FoldState, accepted: TradeColumns) -> None:
-        self.end, self.state = end, state
-        if len(accepted):
-            self.accepted.append(accepted)
-            self.rows += len(accepted)
-            self.bytes += _size(accepted)
+    @property
+    def read_to(self) -> int:
+        """The offset after all that was read."""
+        return self.unjudged[-1].next_offset if self.unjudged else self.end
+
+    def add(self, taken: _Taken) -> None:
+        self.taken.append(taken)
+        self.end, self.state = taken.end, taken.state
+        self.rows += len(taken.accepted)
+        self.bytes += _size(taken.accepted)
+
+    def committed(self, position: int) -> None:
+        """Drop what the lake holds now, below the end of what was taken once."""
+        self.start = position
+        self.taken = [taken for taken in self.taken if taken.end > position]
+        self.rows = sum(len(taken.accepted) for taken in self.taken)
+        self.bytes = sum(_size(taken.accepted) for taken in self.taken)
 
 
 class Pump:
@@ -120,8 +165,10 @@ class Pump:
         self._settings = settings
         self._clock = clock
         self._stopping = stopping
+        self._acceptance = Acceptance(tape.decoder, tape.placement, clock)
         self._slices: dict[int, _Slice] = {}
-        self._paused = False
+        self._paused: dict[int, set[PauseReason]] = {}
+        self._left = False  # the last commit did not take all that was judged
         self._retry_at_s = 0.0
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self._reader: Reader = tape.join(self._assigned, self._revoked)
@@ -150,25 +197,20 @@ class Pump:
     def step(self) -> int:
         """Read once, and commit when it is due; how many records were read."""
         self._hold_or_go_on()
-        batches = self._read()
         count = 0
-        for batch in batches:
+        for batch in self._read():
             count += len(batch.values)
-            self._take(batch)
+            self._enqueue(batch)
+        for partition in list(self._slices):
+            self._take_all(partition)
         self._note_reading(count)
         if self._due():
             self.commit()
         return count
 
     def commit(self) -> bool:
-        """Commit what is pending; whether nothing is pending any more."""
-        batch = [
-            PartitionBatch(
-                partition, one.start, one.end, tuple(one.accepted), one.state, mark_of(one.last)
-            )
-            for partition, one in self._slices.items()
-            if one.end > one.start
-        ]
+        """Commit what is pending; whether that, or as much as a commit takes, is in the lake."""
+        batch = self._due_pieces()
         if not batch:
             return True
         self._assert_same_topic()
@@ -176,14 +218,61 @@ class Pump:
         try:
             outcome = self._committer.commit(batch)
         except (Unavailable, Overloaded) as error:
-            _log.warning("not committed: %s", error.message, extra={"reason": error.reason.value})
-            self._stats = replace(self._stats, failures=self._stats.failures + 1)
-            self._retry_at_s = self._clock.monotonic_s() + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
+            self._not_committed(error)
+            return False
+        except (K2Error, OSError, MemoryError):
+            raise
+        except Exception as error:  # a defect: the records that show it are set aside
+            if not self._set_aside(batch, error):
+                raise
             return False
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self._retry_at_s = 0.0
-        self._settle(outcome, self._clock.monotonic_s() - began_s)
+        self._settle(batch, outcome, self._clock.monotonic_s() - began_s)
+        return True
+
+    def _due_pieces(self) -> list[PartitionBatch]:
+        """Per partition the longest prefix with which the commit keeps within its days."""
+        days: set[int] = set()
+        pieces = []
+        for partition, held in self._slices.items():
+            chosen = []
+            for taken in held.taken:
+                if len(days | taken.days) > limits.COMMIT_DAYS_MAX:
+                    break
+                days |= taken.days
+                chosen.append(taken)
+            if chosen:
+                rows = tuple(taken.accepted for taken in chosen if len(taken.accepted))
+                last = chosen[-1]
+                mark = mark_of(last.last)
+                pieces.append(
+                    PartitionBatch(partition, held.start, last.end, rows, last.state, mark)
+                )
+        return pieces
+
+    def _not_committed(self, error: K2Error) -> None:
+        _log.warning("not committed: %s", error.message, extra={"reason": error.reason.value})
+        self._stats = replace(self._stats, failures=self._stats.failures + 1)
+        self._retry_at_s = self._clock.monotonic_s() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
+
+    def _set_aside(self, batch: list[PartitionBatch], error: Exception) -> bool:
+        """Read again, as faults of K2's own, the records that cannot become files.
+
+        Returns:
+            Whether there are any; what fails without them is no record's fault.
+        """
+        found = self._committer.unwritable(batch)
+        base = self._at_last(self._committer.base) if found else None
+        if base is None:
+            return self._stopping.is_set()
+        positions, states, _ = base
+        for partition, offsets in found.items():
+            self._acceptance.set_aside(partition, offsets, error)
+            state = states.get(partition, FoldState())
+            self._slices[partition] = _Slice(positions[partition], state)
+            self._reader.seek({partition: positions[partition]})
         return True
 
     # --- assignment ------------------------------------------------------------------------------
@@ -195,8 +284,8 @@ class Pump:
             return {}
         (positions, states, snapshot), facts = known
         check_tape(facts, self._tape.identity, positions, partitions)
-        self._paused = False
         for partition in partitions:
+            self._paused.pop(partition, None)
             state = states.get(partition, FoldState())
             self._slices[partition] = _Slice(positions[partition], state)
         self._stats = replace(
@@ -226,6 +315,7 @@ class Pump:
         """Who gets them next starts from the lake; what is pending here is theirs to read."""
         for partition in partitions:
             self._slices.pop(partition, None)
+            self._paused.pop(partition, None)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -237,29 +327,50 @@ class Pump:
             self._assert_same_topic()
             raise
 
-    def _take(self, batch: RawBatch) -> None:
-        """Steps 2 and 3: decode, check, fold; dead letters out."""
-        one = self._slices.get(batch.partition)
-        if one is None or batch.next_offset <= one.end:
+    def _enqueue(self, batch: RawBatch) -> None:
+        held = self._slices.get(batch.partition)
+        if held is None or batch.next_offset <= held.read_to:
             return  # no longer ours, or read before a seek
-        batch = from_offset(batch, one.end)
-        tape, state = self._tape, one.state
-        judged = self._at_last(lambda: judge(batch, state, tape.decoder, tape.placement))
-        if judged is None:
-            return  # stopping: the next writer reads it again
-        letters = letters_of(batch, judged, tape.identity, self._clock.now_us())
-        if letters and self._at_last(lambda: self._published(letters)) is None:
+        held.unjudged.append(batch.from_offset(held.read_to))
+
+    def _take_all(self, partition: int) -> None:
+        """Judge what was read of a partition, up to a record that has to wait."""
+        held = self._slices[partition]
+        if held.unjudged and self._clock.monotonic_s() < held.retry_at_s:
             return
-        accepted = judged.verdicts == Verdict.ACCEPTED
-        columns = judged.columns if accepted.all() else judged.columns.take(accepted)
-        one.add(batch.next_offset, judged.state, columns)
-        one.last = batch.values[-1]
+        try:
+            while held.unjudged and not self._stopping.is_set():
+                rest = self._take(held, held.unjudged[0])
+                if rest is None:
+                    held.unjudged.popleft()
+                else:
+                    held.unjudged[0] = rest
+        except Unavailable as error:
+            where = {"reason": error.reason.value, "partition": partition}
+            _log.warning("waiting: %s", error.message, extra=where)
+            held.retry_at_s = self._clock.monotonic_s() + limits.COMMIT_RETRY_MIN_S
+            self._pause(PauseReason.WAITING, [partition])
+        else:
+            self._resume(PauseReason.WAITING, [partition])
+
+    def _take(self, held: _Slice, batch: RawBatch) -> RawBatch | None:
+        """Steps 2 and 3: decode, check, fold; dead letters out. What is left of the batch."""
+        judged = self._acceptance.judge(batch, held.state)
+        accepted = judged.accepted()
+        within = rows_within_days(accepted, limits.COMMIT_DAYS_MAX)
+        if within < len(accepted):  # judged again, as far as one commit may take
+            fit = int(np.searchsorted(judged.batch.offset, accepted.offset[within]))
+            judged = self._acceptance.judge(judged.batch.between(0, fit), held.state)
+            accepted = judged.accepted()
+        letters = letters_of(judged, self._tape.identity, self._clock.now_us())
+        if letters:
+            self._tape.letters.publish(letters, limits.DEAD_LETTER_WAIT_S)
+        days = frozenset(np.unique(accepted.event_time // DAY_US).tolist())
+        part = judged.batch
+        held.add(_Taken(part.next_offset, judged.state, accepted, part.values[-1], days))
         if self._stats.oldest_pending_s is None:
             self._stats = replace(self._stats, oldest_pending_s=self._clock.monotonic_s())
-
-    def _published(self, letters: list[DeadLetter]) -> bool:
-        self._tape.letters.publish(letters, limits.DEAD_LETTER_WAIT_S)
-        return True
+        return batch.from_offset(part.next_offset) if part.next_offset < batch.next_offset else None
 
     def _at_last(self, attempt: Callable[[], T]) -> T | None:
         """What `attempt` returns, tried until what is away is back; None when the pump stops."""
@@ -274,12 +385,31 @@ class Pump:
     def _hold_or_go_on(self) -> None:
         """Stop reading at the memory bound, which is reached only while commits fail."""
         rows, size = self._pending()
-        full = rows >= 2 * limits.COMMIT_ROWS_MAX or size >= 2 * self._settings.commit_bytes_max
-        if full and not self._paused:
-            self._reader.pause(self._slices)
-        elif self._paused and not full:
-            self._reader.resume(self._slices)
-        self._paused = full
+        if rows >= 2 * limits.COMMIT_ROWS_MAX or size >= 2 * self._settings.commit_bytes_max:
+            self._pause(PauseReason.MEMORY, self._slices)
+        else:
+            self._resume(PauseReason.MEMORY, self._slices)
+
+    def _pause(self, reason: PauseReason, partitions: Iterable[int]) -> None:
+        """Stop reading partitions for a reason."""
+        reasons = [self._paused.setdefault(partition, set()) for partition in partitions]
+        stopping = [p for p, of in zip(partitions, reasons, strict=True) if not of]
+        for of in reasons:
+            of.add(reason)
+        if stopping:
+            self._reader.pause(stopping)
+
+    def _resume(self, reason: PauseReason, partitions: Iterable[int]) -> None:
+        """Drop a reason; read those partitions again that are left without one."""
+        going_on = []
+        for partition in partitions:
+            reasons = self._paused.get(partition, set())
+            if reason in reasons:
+                reasons.discard(reason)
+                if not reasons:
+                    going_on.append(partition)
+        if going_on:
+            self._reader.resume(going_on)
 
     def _pending(self) -> tuple[int, int]:
         """Rows and bytes held."""
@@ -304,19 +434,29 @@ class Pump:
             return False
         rows, size = self._pending()
         return (
-            now_s - oldest_s >= self._settings.commit_interval_s
+            self._left
+            or now_s - oldest_s >= self._settings.commit_interval_s
             or rows >= limits.COMMIT_ROWS_MAX
             or size >= self._settings.commit_bytes_max
         )
 
-    def _settle(self, outcome: Outcome, latency_s: float) -> None:
-        """Step 6, and a fresh start of every partition from what the lake says now."""
+    def _settle(self, batch: Iterable[PartitionBatch], outcome: Outcome, latency_s: float) -> None:
+        """Step 6: go on from what the lake says now."""
         positions = outcome.snapshot.positions
         before = self._stats
-        for partition in outcome.landed | outcome.fenced:
+        fenced = {}
+        for piece in batch:
+            partition, held = piece.partition, self._slices[piece.partition]
             state = outcome.states.get(partition, FoldState())
+            if state is piece.state:
+                held.committed(piece.end)
+                continue
             self._slices[partition] = _Slice(positions[partition], state)
-        fenced = {partition: positions[partition] for partition in outcome.fenced}
+            if held.end == positions[partition]:
+                self._slices[partition].unjudged = held.unjudged
+            else:
+                fenced[partition] = positions[partition]
+        self._left = any(held.taken for held in self._slices.values())
         if fenced:
             _log.warning("another writer was here", extra={"positions": positions.encode()})
             self._reader.seek(fenced)
@@ -332,8 +472,8 @@ class Pump:
             positions=positions,
             snapshot_id=outcome.snapshot.snapshot_id,
             committed_at_us=outcome.snapshot.committed_at_us,
-            pending_rows=0,
-            oldest_pending_s=None,
+            pending_rows=self._pending()[0],
+            oldest_pending_s=before.oldest_pending_s if self._left else None,
         )
 
     def _assert_same_topic(self) -> None:
@@ -353,8 +493,11 @@ class Pump:
     def _drain(self) -> None:
         """Commit what is there; give up after `limits.DRAIN_S`, nothing is lost by it."""
         until_s = self._clock.monotonic_s() + limits.DRAIN_S
-        while not self.commit() and self._clock.monotonic_s() < until_s:
-            self._clock.sleep(limits.COMMIT_RETRY_MIN_S)
+        while self._clock.monotonic_s() < until_s:
+            if not self.commit():
+                self._clock.sleep(limits.COMMIT_RETRY_MIN_S)
+            elif not self._left:
+                return
 
 
 def _size(columns: TradeColumns) -> int:

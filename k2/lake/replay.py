@@ -17,11 +17,15 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, Reason, Unavailable
-from k2.lake.intake import Decoder, PartitionMap, meaning
+from k2.lake.intake import meaning
 from k2.lake.letters import LetterReader
-from k2.market.events import Fault, Label, Trade, check
+from k2.market.events import ANYWHERE, Fault, Label, Trade, TradeColumns
+from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
+from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
 from k2.tape.codec import encode_trade
 from k2.tape.consumer import RawBatch
+from k2.tape.dead_letters import DeadLetter
 from k2.tape.producer import OnAck
 
 LETTER_HEADER = "k2-dead-letter"  # of a replayed record: the letter's name
@@ -169,6 +173,9 @@ class Replayer:
             reading = self._read(value)
             if value is None or reading.trade is None or reading.home is None or reading.fault:
                 return Replayed(name, _REFUSED, _refusal(reading), reading.fault)
+            if self._is_of_another_life(found.letter, reading.trade.label.instrument):
+                message = f"it {meaning(Fault.REUSED_ID)}, then replay it with that exchange"
+                return Replayed(name, _REFUSED, message, Fault.REUSED_ID)
             offset = self._send(name, value, reading.trade.label, reading.home)
             note = {"at_us": self._clock.now_us(), "partition": reading.home, "offset": offset}
             self._parts.replays.put(name, note, wait_s=limits.BOARD_WAIT_S)
@@ -176,31 +183,24 @@ class Replayer:
                 name, _SENT, "it is on the tape again", partition=reading.home, offset=offset
             )
 
+    def _is_of_another_life(self, letter: DeadLetter, instrument: Instrument) -> bool:
+        """Whether a record that used an id again would be put back under the same symbol."""
+        if letter.fault is not Fault.REUSED_ID:
+            return False
+        was = self._read(letter.value).trade
+        return was is None or was.label.instrument == instrument
+
     def _read(self, value: bytes | None) -> Reading:
-        batch = RawBatch(0, np.zeros(1, dtype=np.int64), [value], 1)
-        columns = self._parts.decoder.decode(batch)
+        """Judge a record as if it were appended now, by acceptance's own path."""
+        now_us = np.array([self._clock.now_us()], dtype=np.int64)
+        batch = RawBatch(ANYWHERE, np.zeros(1, np.int64), [value], 1, append_time=now_us)
+        acceptance = Acceptance(self._parts.decoder, self._parts.placement, self._clock)
+        columns = acceptance.judge(batch, FoldState()).columns
         fault = Fault(int(columns.fault[0]))
-        if fault is not Fault.NONE:
+        if columns.label[0] < 0:
             return Reading(fault, None, None)
-        label = columns.labels[int(columns.label[0])]
-        homes = self._parts.placement.covering([label.instrument])
-        home = homes.get(label.instrument)
-        checked = check(columns, homes, -1 if home is None else home)
-        fault = Fault(int(checked.fault[0]))
-        if home is None and fault is Fault.NONE:
-            fault = Fault.WRONG_PARTITION  # of a symbol that nobody has placed
-        low, high = columns.quantity[0].tolist()
-        vendor = columns.vendor_data
-        trade = Trade(
-            label=label,
-            trade_id=int(columns.trade_id[0]),
-            event_time_us=int(columns.event_time[0]),
-            receive_time_us=int(columns.receive_time[0]),
-            price=int(columns.price[0]),
-            quantity=(high << 64) | (low & (2**64 - 1)),
-            side=int(columns.side[0]),
-            vendor_data={} if vendor is None else dict(vendor[0].as_py()),
-        )
+        trade = _trade_of(columns)
+        home = self._parts.placement.covering([trade.label.instrument]).get(trade.label.instrument)
         return Reading(fault, trade, home)
 
     def _send(self, name: str, value: bytes, label: Label, partition: int) -> int:
@@ -225,6 +225,22 @@ class Replayer:
                 retry_after_s=limits.RECONNECT_MAX_S,
             )
         return offset
+
+
+def _trade_of(columns: TradeColumns) -> Trade:
+    """The first record."""
+    low, high = columns.quantity[0].tolist()
+    vendor = columns.vendor_data
+    return Trade(
+        label=columns.labels[int(columns.label[0])],
+        trade_id=int(columns.trade_id[0]),
+        event_time_us=int(columns.event_time[0]),
+        receive_time_us=int(columns.receive_time[0]),
+        price=int(columns.price[0]),
+        quantity=(high << 64) | (low & (2**64 - 1)),
+        side=int(columns.side[0]),
+        vendor_data={} if vendor is None else dict(vendor[0].as_py()),
+    )
 
 
 def _refusal(reading: Reading) -> str:

@@ -26,6 +26,8 @@ class Epochs:
         ended: why this epoch has ended and the next one awaits its tape; empty while it lasts.
         marks: of the last record below the position of each partition (`tape/marks.py`), empty
             where there is none; no entries at all before the first commit of the epoch.
+        rules: by which the epoch's records are judged (`fold.RULES`); 0 where a K2 without the
+            number began it, and in the ops tables.
     """
 
     past: tuple[OffsetVector, ...] = ()
@@ -34,6 +36,7 @@ class Epochs:
     start_state: str = ""
     ended: str = ""
     marks: tuple[str, ...] = ()
+    rules: int = 0
 
     def marked(self, partition: int, mark: str, partitions: int) -> Epochs:
         """The same with another mark of one partition."""
@@ -50,6 +53,7 @@ class Epochs:
             "k2.epoch-state": self.start_state,
             "k2.epoch-ended": self.ended,
             "k2.marks": ",".join(self.marks),
+            "k2.rules": str(self.rules),
         }
 
 
@@ -70,4 +74,5 @@ def epochs_of(properties: Mapping[str, Any]) -> Epochs:
         start_state=str(properties.get("k2.epoch-state", "")),
         ended=str(properties.get("k2.epoch-ended", "")),
         marks=tuple(marks.split(",")) if marks else (),
+        rules=int(properties.get("k2.rules", 0)),
     )

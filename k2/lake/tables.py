@@ -40,6 +40,7 @@ from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.catalog import reaching_lake
 from k2.lake.evolution import evolve, lacking
+from k2.market.fold import RULES
 from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
 
 TRADES = ("market", "trades")
@@ -75,6 +76,7 @@ class TableLayout:
         bounded: columns whose bounds the manifests keep; of others nothing, which keeps them small.
         merged_rows_max, merged_bytes_max: of a file that merging writes, and of its rows in memory;
             files of half the rows are full.
+        rules: by which its records are judged (`fold.RULES`); 0 where nothing judges them.
     """
 
     identifier: Identifier
@@ -85,6 +87,7 @@ class TableLayout:
     bounded: tuple[str, ...]
     merged_rows_max: int
     merged_bytes_max: int
+    rules: int = 0
 
     @property
     def name(self) -> str:
@@ -106,6 +109,7 @@ TRADES_LAYOUT = TableLayout(
     bounded=("exchange", "symbol", "trade_id", "event_time", "tape_partition", "tape_offset"),
     merged_rows_max=limits.COMPACT_ROWS_MAX,
     merged_bytes_max=limits.COMPACT_MEMORY_MAX,
+    rules=RULES,
 )
 # A page of an ops table reads whole files, so a merged one is no larger than a commit may be.
 GAPS_LAYOUT = TableLayout(

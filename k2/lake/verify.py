@@ -32,6 +32,7 @@ calls them filled.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -44,7 +45,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Reason, Unavailable
 from k2.lake.commit import TapeIdentity, assert_same_tape
-from k2.lake.intake import Decoder, PartitionMap, check_tape, checked
+from k2.lake.intake import check_tape
 from k2.lake.report import (
     Case,
     Folded,
@@ -64,6 +65,7 @@ from k2.lake.verify_letters import LetterWitnesses, compare_letters, stored_lett
 from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import GapEvent
+from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
@@ -140,7 +142,8 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     left = map(min, facts.log_start, snapshot.positions.offsets)
     start = tuple(map(max, snapshot.first_positions.offsets, left))
     first = read_first_states(witnesses.io, snapshot)
-    work = _Work(witnesses, snapshot, start, first, clock, progress)
+    acceptance = Acceptance(witnesses.decoder, witnesses.placement, clock, sys.maxsize)
+    work = _Work(witnesses, snapshot, start, first, clock, progress, acceptance)
     told = work.letters()
     stored, folded = work.both(told, frozenset())
     places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
@@ -180,6 +183,7 @@ class _Work:
     first: Mapping[int, FoldState]
     clock: Clock
     progress: Progress
+    acceptance: Acceptance
 
     def letters(self) -> dict[int, Letters]:
         """The dead letters of this tape, per partition; the table may keep them longer."""
@@ -225,12 +229,12 @@ class _Work:
         if not len(columns):
             return
         if rows.epoch < self.snapshot.positions.epoch:
-            stored.earlier = fold(stored.earlier, columns, _ANY_NUMBER).state
+            stored.earlier = _known(stored.earlier, columns)
             return
         gone = columns.offset < self.start[partition]
         if gone.any():
             before = stored.before[partition]
-            stored.before[partition] = fold(before, columns.take(gone), _ANY_NUMBER).state
+            stored.before[partition] = _known(before, columns.take(gone))
             columns = columns.take(~gone)
         if len(timely[partition]):
             stored.overrule(partition, np.intersect1d(timely[partition], columns.offset))
@@ -281,20 +285,21 @@ class _Work:
         raise Unavailable(Reason.TAPE_UNAVAILABLE, "the tape does not answer")
 
     def _fold(self, folded: Folded, batch: RawBatch, letters: Letters) -> None:
-        partition = batch.partition
-        batch = _below(batch, self.snapshot.positions[partition])
-        if len(batch.values) == 0:
-            return
-        columns = checked(batch, self.witnesses.decoder, self.witnesses.placement)
-        columns, doubtful = as_judged_then(columns, letters)
-        folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
-        folded.states[partition], verdicts, _ = fold(folded.states[partition], columns)
-        dead = columns.offset[verdicts == Verdict.DEAD]
-        if len(dead):
-            folded.dead.setdefault(partition, []).append(dead)
-        accepted = verdicts == Verdict.ACCEPTED
-        columns = columns if accepted.all() else columns.take(accepted)
-        folded.rows.add(Rows(partition, self._compared(columns)))
+        """Fold the records below the snapshot's positions."""
+        rest, partition = _below(batch, self.snapshot.positions[batch.partition]), batch.partition
+
+        def recorded(columns: TradeColumns) -> TradeColumns:
+            columns, doubtful = as_judged_then(columns, letters)
+            folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
+            return columns
+
+        while rest is not None:
+            judged = self.acceptance.judge(rest, folded.states[partition], recorded)
+            folded.states[partition], rest = judged.state, judged.rest
+            dead = judged.columns.offset[judged.verdicts == Verdict.DEAD]
+            if len(dead):
+                folded.dead.setdefault(partition, []).append(dead)
+            folded.rows.add(Rows(partition, self._compared(judged.accepted())))
 
     def _compared(self, columns: TradeColumns) -> TradeColumns:
         """The rows that lake retention leaves alone."""
@@ -304,9 +309,12 @@ class _Work:
         return columns.take(columns.event_time >= floor_us)
 
 
-def _below(batch: RawBatch, end: int) -> RawBatch:
-    """The records below an offset."""
+def _known(state: FoldState, rows: TradeColumns) -> FoldState:
+    """The state with the ids of rows of the lake, which come in any order."""
+    return fold(state, rows, _ANY_NUMBER, in_order=False).state
+
+
+def _below(batch: RawBatch, end: int) -> RawBatch | None:
+    """The records below an offset; None where there are none."""
     count = int(np.searchsorted(batch.offset, end))
-    if count == len(batch.values):
-        return batch
-    return RawBatch(batch.partition, batch.offset[:count], batch.values[:count], end)
+    return batch.between(0, count) if count else None

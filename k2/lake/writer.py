@@ -83,6 +83,21 @@ def write_files(parts: Sequence[Part], epoch: int, table: Table, name: str) -> l
     ]
 
 
+def assert_writable(parts: Sequence[Part], epoch: int, table: Table) -> None:
+    """Go through all of `write_files` but the writing; raises what that raises."""
+    rows = _merge(parts)
+    layout = _Layout.of(table)
+    for day, exchange, chosen in _files(rows) if len(rows) else ():
+        content, metadata = _parquet(_arrow(rows, chosen, epoch, layout.parquet))
+        _described(table, Record(day, exchange), "", content, metadata)
+
+
+def rows_within_days(rows: TradeColumns, days_max: int) -> int:
+    """How many of the first rows fall on at most `days_max` days; each day becomes a file."""
+    _, first = np.unique(rows.event_time // DAY_US, return_index=True)
+    return len(rows) if len(first) <= days_max else int(np.sort(first)[days_max])
+
+
 @dataclass(frozen=True)
 class _Rows:
     """Rows of several partitions under one set of labels."""
@@ -252,10 +267,18 @@ def stored(
         content: of the file.
         metadata: of the content.
     """
+    file = _described(table, partition, name, content, metadata)
+    write_file(table.io.new_output(file.file_path), content)
+    return file
+
+
+def _described(
+    table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
+) -> DataFile:
+    """A file that is not written yet; see `stored`."""
     icebergs, spec = table.schema(), table.spec()
     path = spec.partition_to_path(partition, icebergs)
     location = table.location_provider().new_data_location(f"{path}/{name}.parquet")
-    write_file(table.io.new_output(location), content)
     statistics = data_file_statistics_from_parquet_metadata(
         metadata,
         compute_statistics_plan(icebergs, table.properties),

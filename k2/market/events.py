@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2 import limits
 from k2.market import schema
 from k2.market.instrument import Instrument
 
@@ -25,8 +28,10 @@ Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
 EVENT_TIME_MIN_US = 1_230_768_000_000_000  # 2009-01-01: no venue K2 knows is older
+RECORD_TIME_MAX_US = 7_258_118_400_000_000  # 2200-01-01: the hard maximum of a record's times
 TIME_MAX_US = 253_402_300_799_999_999  # the end of the year 9999, which every library can name
 DAY_US = 86_400_000_000
+ANYWHERE = -1  # the partition of a record that is on none
 
 
 class Fault(IntEnum):
@@ -43,9 +48,12 @@ class Fault(IntEnum):
     OVERSIZE = 8  # larger than a record may be
     NULL_VALUE = 9  # a message without a value
     TOO_MANY_HOLES = 10  # beyond what the fold remembers of one symbol: wait, then replay
+    REUSED_ID = 11  # an id of an earlier life of its symbol: the venue began its ids again
+    INTERNAL = 12  # K2 failed on it, by a defect of K2
 
 
-TIMELY = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION})  # of what was known just then
+# Depend on what the process that judged knew, or on its version: the commit decides.
+TIMELY = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION, Fault.INTERNAL})
 
 
 class Label(NamedTuple):
@@ -145,37 +153,67 @@ class TradeColumns:
 
 
 def check(
-    columns: TradeColumns, expected_partition: Mapping[Instrument, int], partition: int
+    columns: TradeColumns,
+    expected_partition: Mapping[Instrument, int],
+    partition: int,
+    append_time: Int64s | None = None,
 ) -> TradeColumns:
     """Mark the records whose values break a rule; earlier faults stay as they are.
 
-    The rules: ids are not negative; event_time is from 2009 to one day after receive_time, and
-    receive_time is from 2009 on; price and quantity are positive; the symbol belongs on
-    `partition`.
+    The rules: ids are not negative; event_time is from 2009 to one day after the broker appended
+    the record, receive_time from 2009, both before 2200; price and quantity are positive; the
+    constant columns are short and printable, and the source is one of `schema.SOURCES`; the symbol
+    belongs on `partition`.
 
     Args:
         columns: a decoded batch.
         expected_partition: the partition map; a symbol it lacks is in the wrong partition.
-        partition: where the batch was read.
+        partition: where the batch was read; ANYWHERE: only a symbol without a place is at fault.
+        append_time: the broker's time of each record (`LogAppendTime`), microseconds; None, or
+            `RECORD_TIME_MAX_US`, where its producer stamped it, which proves nothing. int64[n]
     """
     good = columns.fault == Fault.NONE
-    homes = np.array(
-        [expected_partition.get(label.instrument, -1) for label in columns.labels], dtype=np.int64
-    )
-    at_home = homes[columns.label] == partition if len(homes) else np.zeros(len(columns), bool)
+    fault = columns.fault.copy()
+    fault[good & ~_in_range(columns, append_time)] = Fault.OUT_OF_RANGE
+    if len(columns.labels):
+        named = np.array([_is_plain(label) for label in columns.labels])
+        fault[(fault == Fault.NONE) & ~named[columns.label]] = Fault.BAD_VALUE
+        homes = np.array(
+            [expected_partition.get(label.instrument, -1) for label in columns.labels], np.int64
+        )
+        away = homes < 0 if partition == ANYWHERE else homes != partition
+        fault[(fault == Fault.NONE) & away[columns.label]] = Fault.WRONG_PARTITION
+    return replace(columns, fault=fault)
+
+
+def _in_range(columns: TradeColumns, append_time: Int64s | None) -> Bools:
+    """Which records have an id, times, a price and a quantity that K2 stores."""
+    event, receive = columns.event_time, columns.receive_time
+    latest: int | Int64s = RECORD_TIME_MAX_US - 1
+    if append_time is not None:
+        latest = np.minimum(np.minimum(append_time, RECORD_TIME_MAX_US) + DAY_US, latest)
     quantity_low, quantity_high = columns.quantity[:, 0], columns.quantity[:, 1]
-    in_range = (
+    in_range: Bools = (
         (columns.trade_id >= 0)
-        & (columns.event_time >= EVENT_TIME_MIN_US)
-        & (columns.receive_time >= EVENT_TIME_MIN_US)
-        & (columns.event_time - DAY_US <= columns.receive_time)
+        & (event >= EVENT_TIME_MIN_US)
+        & (event <= latest)
+        & (receive >= EVENT_TIME_MIN_US)
+        & (receive < RECORD_TIME_MAX_US)
         & (columns.price > 0)
         & ((quantity_high > 0) | ((quantity_high == 0) & (quantity_low != 0)))
     )
-    fault = columns.fault.copy()
-    fault[good & ~in_range] = Fault.OUT_OF_RANGE
-    fault[good & in_range & ~at_home] = Fault.WRONG_PARTITION
-    return replace(columns, fault=fault)
+    return in_range
+
+
+@lru_cache(maxsize=limits.LABELS_KNOWN_MAX)
+def _is_plain(label: Label) -> bool:
+    """Whether a label's source is known and its other texts are short, without control codes."""
+    texts = (label.base, label.quote, label.asset_class)
+    return label.source in schema.SOURCES and all(
+        len(text) <= limits.LABEL_CHARACTERS_MAX
+        and not any(category(character) == "Cc" for character in text)
+        for text in texts
+    )
 
 
 def decimal_array(words: Int64s, kind: pa.Decimal128Type) -> pa.Array:

@@ -6,6 +6,8 @@ after every commit, and a replay of the tape proves what the lake should hold (g
 For each record, in offset order:
 
 * it has a fault                                        → DEAD
+* its (exchange, symbol, trade_id) was accepted, and its event time lies more than an hour after
+  the greatest one accepted so far                      → DEAD, of `Fault.REUSED_ID`
 * its (exchange, symbol, trade_id) was accepted         → DUPLICATE
 * its id would be one interval more than may be kept    → DEAD, of `Fault.TOO_MANY_HOLES`
 * else                                                  → ACCEPTED, and its id is remembered
@@ -17,6 +19,12 @@ has not seen: the authoritative holes at that position. Their number is bounded.
 instrument's trades still extend and join intervals, and a record that would begin another waits
 among the dead letters, to be replayed when holes have been filled: no other symbol is held up, and
 what was judged stays a function of the tape alone.
+
+A venue that begins a symbol's ids again (a test network that was reset, a ticker used for another
+instrument) prints other trades under ids that were seen. A copy of a trade repeats its event time,
+so a seen id with a far later time is such a trade, not a duplicate. It changes neither ids nor the
+greatest time; the time of the first one stays in the state, since from then on the ids of the
+symbol no longer tell what is missing.
 
 A batch is folded whole: per instrument, a run of new consecutive ids (the usual case) costs one
 comparison of arrays; anything else goes through the general path, a search in the intervals; where
@@ -41,8 +49,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2 import limits
-from k2.market.events import Bytes, Fault, Int64s, TradeColumns
+from k2.market.events import Bools, Bytes, Fault, Int64s, TradeColumns
 from k2.market.instrument import Instrument
+
+RULES = 1  # what `fold` and `events.check` accept; another number judges the same tape otherwise
 
 
 class Verdict(IntEnum):
@@ -60,15 +70,17 @@ class Seen:
     Attributes:
         intervals: disjoint, ascending, inclusive ranges with a hole between each two. int64[k, 2]
         time_max_us: greatest event_time accepted, microseconds.
+        reused_us: event_time of the first record that used an id again; None while there is none.
     """
 
     intervals: Int64s
     time_max_us: int
+    reused_us: int | None = None
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Seen)
-            and self.time_max_us == other.time_max_us
+            and (self.time_max_us, self.reused_us) == (other.time_max_us, other.reused_us)
             and np.array_equal(self.intervals, other.intervals)
         )
 
@@ -107,19 +119,27 @@ class Judgement(NamedTuple):
 
     Attributes:
         state: what is remembered after it.
-        verdicts: a `Verdict` per record, uint8[n]. One that is DEAD without a fault of its own has
-            too many holes before it (`faults`).
+        verdicts: a `Verdict` per record, uint8[n].
         late: per instrument the offset of the last accepted record whose id lies below an earlier
             one's. Only such a record fills a hole: where there is none from an offset on, every
             hole that there was at that offset is there still.
+        faults: why each record is DEAD: its own fault, or the fold's. A `Fault` per record,
+            uint8[n]
     """
 
     state: FoldState
     verdicts: Bytes
     late: Mapping[Instrument, int]
+    faults: Bytes
 
 
-def fold(state: FoldState, columns: TradeColumns, intervals_max: int | None = None) -> Judgement:
+def fold(
+    state: FoldState,
+    columns: TradeColumns,
+    intervals_max: int | None = None,
+    *,
+    in_order: bool = True,
+) -> Judgement:
     """Judge the next records of a partition.
 
     Args:
@@ -127,25 +147,31 @@ def fold(state: FoldState, columns: TradeColumns, intervals_max: int | None = No
         columns: the records, checked (`events.check`), in offset order.
         intervals_max: that may be kept of an instrument; None: the limit, which makes the fold what
             it is. Rows of the lake are accepted already and come in another order: they need more.
+        in_order: whether the records come as they are on the tape; rows of the lake do not, and
+            none of them is judged by what came before it.
     """
     most = limits.INTERVALS_PER_KEY_MAX if intervals_max is None else intervals_max
     verdicts = np.full(len(columns), Verdict.DEAD, dtype=np.uint8)
+    faults = columns.fault.copy()
     good = np.flatnonzero(columns.fault == Fault.NONE)
     seen, late = dict(state.seen), {}
     for instrument, rows in _by_instrument(columns, good):
-        before = seen.get(instrument)
-        intervals, judged, last_late = _judge_ids(
-            before.intervals if before else _NONE_SEEN, columns.trade_id[rows], most
-        )
-        verdicts[rows] = judged
+        before = seen.get(instrument, _NOTHING_SEEN)
+        intervals, judged, last_late = _judge_ids(before.intervals, columns.trade_id[rows], most)
+        faults[rows[judged == Verdict.DEAD]] = Fault.TOO_MANY_HOLES
         if last_late is not None:
             late[instrument] = int(columns.offset[rows[last_late]])
-        new = judged == Verdict.ACCEPTED
-        if new.any():
-            newest = int(columns.event_time[rows[new]].max())
-            seen[instrument] = Seen(
-                intervals, max(newest, before.time_max_us if before else newest)
-            )
+        times, new = columns.event_time[rows], judged == Verdict.ACCEPTED
+        reused_us = before.reused_us
+        if in_order and not new.all():
+            reused = _reused(times, judged, before.time_max_us)
+            judged[reused], faults[rows[reused]] = Verdict.DEAD, Fault.REUSED_ID
+            if reused_us is None and reused.any():
+                reused_us = int(times[reused][0])
+        verdicts[rows] = judged
+        if new.any() or reused_us != before.reused_us:
+            newest = max(int(times[new].max(initial=_NO_TIME)), before.time_max_us)
+            seen[instrument] = Seen(intervals, newest, reused_us)
     counts = np.bincount(verdicts, minlength=3)
     after = FoldState(
         seen,
@@ -153,16 +179,27 @@ def fold(state: FoldState, columns: TradeColumns, intervals_max: int | None = No
         state.duplicate + int(counts[Verdict.DUPLICATE]),
         state.dead + int(counts[Verdict.DEAD]),
     )
-    return Judgement(after, verdicts, late)
+    return Judgement(after, verdicts, late, faults)
 
 
-def faults(columns: TradeColumns, verdicts: Bytes) -> Bytes:
-    """Why each record is DEAD, NONE where it is not: a `Fault` per record, uint8[n]."""
-    scattered = (verdicts == Verdict.DEAD) & (columns.fault == Fault.NONE)
-    return np.where(scattered, np.uint8(Fault.TOO_MANY_HOLES), columns.fault)
+def _reused(times: Int64s, verdicts: Bytes, newest_us: int) -> Bools:
+    """Which records repeat an id though they are far later than all that was accepted before them.
+
+    Args:
+        times: event times, in offset order.
+        verdicts: by their ids.
+        newest_us: the greatest event time accepted before the first.
+    """
+    accepted = np.where(verdicts == Verdict.ACCEPTED, times, _NO_TIME)
+    greatest = np.maximum.accumulate(np.concatenate(([newest_us], accepted[:-1])))
+    reused: Bools = (verdicts == Verdict.DUPLICATE) & (times - REUSED_ID_AFTER_US > greatest)
+    return reused
 
 
+REUSED_ID_AFTER_US = limits.REUSED_ID_AFTER_S * 1_000_000
+_NO_TIME = -(2**62)
 _NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
+_NOTHING_SEEN = Seen(_NONE_SEEN, _NO_TIME)
 
 
 def _by_instrument(
@@ -293,6 +330,7 @@ STATE_SCHEMA = pa.schema(
         pa.field("time_max_us", pa.int64(), nullable=False),
         pa.field("first_id", pa.int64(), nullable=False),
         pa.field("last_id", pa.int64(), nullable=False),
+        pa.field("reused_us", pa.int64()),  # absent in states of rules 0
     ]
 )
 
@@ -314,6 +352,7 @@ def to_table(states: Mapping[int, FoldState]) -> pa.Table:
         pa.array([seen.time_max_us for _, _, seen in kept], pa.int64()).take(of),
         pa.array(intervals[:, 0]),
         pa.array(intervals[:, 1]),
+        pa.array([seen.reused_us for _, _, seen in kept], pa.int64()).take(of),
     )
     return pa.Table.from_arrays(columns, schema=STATE_SCHEMA)
 
@@ -331,11 +370,14 @@ def from_table(
     intervals = np.stack([table.column(n).to_numpy() for n in ("first_id", "last_id")], axis=1)
     keys = table.select(["partition", "exchange", "symbol"])
     starts = _starts(keys)
-    heads = keys.append_column("time_max_us", table.column("time_max_us")).take(starts).to_pylist()
+    told = [name for name in ("time_max_us", "reused_us") if name in table.column_names]
+    heads = table.select([*keys.column_names, *told]).take(starts).to_pylist()
     for head, ranges in zip(heads, np.split(intervals, starts)[1:], strict=True):
         if head["partition"] in seen:
             instrument = Instrument(head["exchange"], head["symbol"])
-            seen[head["partition"]][instrument] = Seen(ranges, head["time_max_us"])
+            seen[head["partition"]][instrument] = Seen(
+                ranges, head["time_max_us"], head.get("reused_us")
+            )
     return {
         partition: FoldState(seen[partition], *counts) for partition, counts in counters.items()
     }

@@ -27,7 +27,7 @@ def failure_of(missing: Missing, stopped: K2Error | None) -> K2Error:
     if missing.lack is Lack.BEHIND:
         cause = f": {stopped.message}" if stopped else ""
         return Unavailable(
-            Reason.TAIL_BEHIND,
+            stopped.reason if isinstance(stopped, Unavailable) else Reason.TAIL_BEHIND,
             f"the tail has not reached the end of partitions {partitions}{cause}",
             metadata=detail,
             retry_after_s=limits.TAIL_RETRY_S,

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from k2 import limits
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
-from k2.lake.commit import assert_same_topic, written_from
+from k2.lake.commit import assert_same_rules, assert_same_topic, written_from
 from k2.lake.snapshot import LakeSnapshot
 from k2.lake.succession import Epochs
 from k2.market.files import FileIndex
@@ -111,6 +111,10 @@ class TailSource(Protocol):
         self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
     ) -> TailView:
         """Hold rows."""
+        ...
+
+    def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
+        """What the first of these partitions that cannot go on now waits for."""
         ...
 
     def wait_until(
@@ -348,6 +352,7 @@ class LakeSide:
         written = written_from(newest)
         tape = replace(written, topic_id=self.topic_id, partitions=self.partitions)
         assert_same_topic(written, tape)
+        assert_same_rules(newest)
 
     def _ready(self, snapshot: LakeSnapshot) -> PlannableSnapshot:
         kept = self._kept.get(snapshot.snapshot_id)

@@ -307,7 +307,8 @@ class QueryView:
         for one in plan.missing:
             if one.lack is Lack.BEHIND and not waited:
                 continue
-            failure = failure_of(one, self._tail.failure)
+            stopped = self._tail.failure or self._tail.waiting_for(one.partitions)
+            failure = failure_of(one, stopped)
             if not request.allow_partial:
                 raise failure
             yield part_of(one, failure)

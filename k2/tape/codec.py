@@ -147,6 +147,11 @@ class Decoder:
         self._plans: dict[int, tuple[Step, ...] | None] = {}
         self.labels = LabelTable()
 
+    @property
+    def warm(self) -> bool:
+        """Whether it has decoded by a trade's schema."""
+        return any(plan is not None for plan in self._plans.values())
+
     def decode(self, batch: RawBatch) -> TradeColumns:
         """Columns of a batch, a `Fault` for each record that is not a trade.
 

@@ -21,11 +21,18 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from k2 import limits
 from k2.errors import Data, K2Error, Reason
-from k2.market.events import Int64s
+from k2.market.events import RECORD_TIME_MAX_US, Int64s
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, translate
 from k2.tape.topics import WAY_OUT
@@ -52,6 +59,8 @@ class RawBatch:
         values: of each; None for a record without one.
         next_offset: the position after the last.
         headers: of each, where the reader was asked for them.
+        append_time: when the broker appended each, microseconds; `RECORD_TIME_MAX_US` where its
+            producer stamped it. None: so of all. int64[n]
     """
 
     partition: int
@@ -59,9 +68,28 @@ class RawBatch:
     values: list[bytes | None]
     next_offset: int
     headers: list[Any] | None = None
+    append_time: Int64s | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def between(self, low: int, high: int) -> RawBatch:
+        """The records at the indices low <= i < high, at least one."""
+        if low == 0 and high == len(self):
+            return self
+        after = self.next_offset if high == len(self) else int(self.offset[high - 1]) + 1
+        return RawBatch(
+            self.partition,
+            self.offset[low:high],
+            self.values[low:high],
+            after,
+            self.headers and self.headers[low:high],
+            None if self.append_time is None else self.append_time[low:high],
+        )
+
+    def from_offset(self, offset: int) -> RawBatch:
+        """The records at `offset` and after, at least one."""
+        return self.between(int(np.searchsorted(self.offset, offset)), len(self))
 
 
 class TapeReader:
@@ -344,17 +372,28 @@ def by_partition(messages: list[Message]) -> list[RawBatch]:
     """Batches of the messages (at least one, none an error), one a partition, in tape order."""
     partition = np.array(list(map(Message.partition, messages)), dtype=np.int32)
     offset = np.array(list(map(Message.offset, messages)), dtype=np.int64)
+    appended = _append_times(messages)
     values = list(map(Message.value, messages))
     first = int(partition[0])
     if (partition == first).all():
-        return [RawBatch(first, offset, values, int(offset[-1]) + 1)]
+        return [RawBatch(first, offset, values, int(offset[-1]) + 1, None, appended)]
     batches = []
     for each in np.unique(partition).tolist():
         rows = np.flatnonzero(partition == each)
         chosen = offset[rows]
         picked = [values[rows[0]]] if len(rows) == 1 else list(itemgetter(*rows.tolist())(values))
-        batches.append(RawBatch(each, chosen, picked, int(chosen[-1]) + 1))
+        end = int(chosen[-1]) + 1
+        batches.append(RawBatch(each, chosen, picked, end, None, appended[rows]))
     return batches
+
+
+def _append_times(messages: list[Message]) -> Int64s:
+    """When the broker appended each message; see `RawBatch`."""
+    kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
+    appended = np.array(stamps, dtype=np.int64) * 1000
+    if set(kinds) != {TIMESTAMP_LOG_APPEND_TIME}:
+        appended[np.array(kinds) != TIMESTAMP_LOG_APPEND_TIME] = RECORD_TIME_MAX_US
+    return appended
 
 
 def with_headers(messages: list[Message]) -> list[RawBatch]:

@@ -1,14 +1,17 @@
 """The tail: all of the tape that the lake does not hold yet, and what is recent, ready to be read.
 
 One thread reads every partition, assigned (no group), from a snapshot's positions with the fold's
-states of that snapshot. It decodes, checks and folds each batch exactly as the lake's writer does,
-puts the accepted rows into the window, and only then publishes the position: whoever has waited
-for a position sees every row below it.
+states of that snapshot. It judges each batch by the path of the lake's writer (`acceptance.py`),
+puts the accepted rows into the window, and only then publishes the position: once a position is
+reached, every row below it is visible.
 
 A record whose schema or symbol is not known just then may be good to the writer, that looks at
 another moment, and the other way round. The commit decides (`lake/timely.py`): until one has passed
 the record, what the tail made of it is a guess (`undecided`), and where a commit counts other dead
 records than the tail (`disagreeing`), whoever owns the tail starts it again from that commit.
+
+A partition whose next record cannot be judged now (the registry is away) waits alone: the others
+go on, and questions that touch it fail with what it waits for.
 
 Rows leave when the lake holds them (`evict`). Rows that the lake does not hold are never evicted:
 if they outgrow the bound, whole partitions are released, the least critical first, and questions
@@ -29,10 +32,10 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
-from k2.market.events import Bools, Fault, TradeColumns, check
-from k2.market.fold import FoldState, Verdict, fold
+from k2.market.fold import FoldState, Verdict
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
+from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_seen import DeadSeen
 from k2.tape.window import TailView, Window
@@ -61,22 +64,6 @@ class BatchReader(Protocol):
 
     def close(self) -> None:
         """Let go of the tape."""
-        ...
-
-
-class BatchDecoder(Protocol):
-    """The part of `Decoder` that the tail needs."""
-
-    def decode(self, batch: RawBatch) -> TradeColumns:
-        """A batch in columns, with a fault for each record that is none."""
-        ...
-
-
-class Homes(Protocol):
-    """The part of `Placement` that the tail needs."""
-
-    def covering(self, instruments: Collection[Instrument]) -> Mapping[Instrument, int]:
-        """The partition map, read again if it lacks one of these."""
         ...
 
 
@@ -114,15 +101,14 @@ class Tail:
         self,
         *,
         reader_factory: Callable[[Mapping[int, int]], BatchReader],
-        decoder: BatchDecoder,
-        placement: Homes,
+        decoder: Decoder,
+        placement: PartitionMap,
         clock: Clock,
         bytes_max: int = limits.TAIL_BYTES_MAX,
         recent_s: float = limits.TAIL_RECENT_S,
     ) -> None:
         self._open = reader_factory
-        self._decoder = decoder
-        self._placement = placement
+        self._acceptance = Acceptance(decoder, placement, clock)
         self._clock = clock
         self._bytes_max = bytes_max
         self._recent_s = recent_s
@@ -132,7 +118,8 @@ class Tail:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._reader: BatchReader | None = None
-        self._pending: deque[RawBatch] = deque()
+        self._unjudged: dict[int, deque[RawBatch]] = {}
+        self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
         self._failure: K2Error | None = None
         self._records = 0
         self._restoring: dict[int, tuple[int, FoldState]] = {}
@@ -166,6 +153,11 @@ class Tail:
     def failure(self) -> K2Error | None:
         """Why it reads no more; None while it does."""
         return self._failure
+
+    def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
+        """What the first of these partitions that cannot go on now waits for; None: none does."""
+        waiting = self._waiting_for
+        return next((waiting[each][1] for each in partitions if each in waiting), None)
 
     def position(self) -> OffsetVector:
         """Per partition the offset below which every record has been judged and is visible."""
@@ -237,7 +229,9 @@ class Tail:
     def wait_until(
         self, end: OffsetVector, timeout_s: float, partitions: Collection[int] | None = None
     ) -> bool:
-        """Wait until the rows below `end` are visible; False when time ran out or it failed.
+        """Wait until the rows below `end` are visible.
+
+        False when time ran out, it failed, or a partition waits for a part that is away.
 
         Args:
             end: what to wait for.
@@ -250,12 +244,18 @@ class Tail:
             position = self._window.position
             return all(position[each] >= end[each] for each in wanted)
 
+        def as_far_as_possible() -> bool:
+            position, waiting = self._window.position, self._waiting_for
+            return self._failure is not None or all(
+                position[each] >= end[each] or each in waiting for each in wanted
+            )
+
         if reached():
             return True
         with self._moved:
             self._waiting += 1
             self._wanted.set()
-            self._moved.wait_for(lambda: reached() or self._failure is not None, timeout_s)
+            self._moved.wait_for(as_far_as_possible, timeout_s)
             self._waiting -= 1
             if not self._waiting:
                 self._wanted.clear()
@@ -292,7 +292,8 @@ class Tail:
         self._dead = [DeadSeen(self._states[p].dead, at) for p, at in enumerate(self._first)]
         self._late: list[dict[Instrument, int]] = [{} for _ in positions.offsets]
         self._covered = positions
-        self._pending.clear()
+        self._unjudged = {partition: deque() for partition in range(len(positions.offsets))}
+        self._waiting_for = {}
         self._restoring = {}
         self._records = 0
         self._failure = None
@@ -317,62 +318,82 @@ class Tail:
         """Read once and take in all that was read; the thread does this for ever.
 
         A small batch costs nearly as much as a large one, so the thread pauses briefly between
-        steps, unless somebody waits. A batch that cannot be judged now (Unavailable) is kept and
-        tried again next time.
+        steps, unless somebody waits. What cannot be judged now (Unavailable) is kept, and its
+        partition is not read until it can be.
 
         Returns:
             How many records were read.
         """
         assert self._reader is not None, "the tail was not started"
         self._restore(self._reader)
-        if not self._pending:
-            self._pending.extend(self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s))
-        took = sum(map(len, self._pending))
-        while self._pending:
-            self._take(self._pending[0])
-            self._pending.popleft()
-            with self._moved:
-                self._moved.notify_all()
+        took = 0
+        for batch in self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
+            self._unjudged[batch.partition].append(batch)
+            took += len(batch)
+        for partition, unjudged in self._unjudged.items():
+            if unjudged:
+                self._take_all(self._reader, partition, unjudged)
         if self._window.size_bytes > self._bytes_max:
             self._make_room(self._reader)
         return took
 
-    def _take(self, batch: RawBatch) -> None:
+    def _take_all(self, reader: BatchReader, partition: int, unjudged: deque[RawBatch]) -> None:
+        """Judge what was read of a partition, up to a record that has to wait."""
+        waiting = self._waiting_for.get(partition)
+        if waiting is not None and self._clock.monotonic_s() < waiting[0]:
+            return
+        try:
+            while unjudged:
+                rest = self._take(unjudged[0])
+                if rest is None:
+                    unjudged.popleft()
+                else:
+                    unjudged[0] = rest
+                with self._moved:
+                    self._moved.notify_all()
+        except Unavailable as error:
+            if waiting is None:
+                log.warning("partition %d waits: %s", partition, error.message)
+                reader.pause([partition])
+            at_s = self._clock.monotonic_s() + limits.TAIL_RETRY_S
+            self._waiting_for = {**self._waiting_for, partition: (at_s, error)}
+            with self._moved:
+                self._moved.notify_all()
+        else:
+            if waiting is not None:
+                self._goes_on(partition)
+                reader.resume([partition])
+
+    def _goes_on(self, partition: int) -> None:
+        self._waiting_for = {p: why for p, why in self._waiting_for.items() if p != partition}
+
+    def _take(self, batch: RawBatch) -> RawBatch | None:
+        """Judge records and show those that are rows; what is left of the batch."""
         partition = batch.partition
         if partition in self._window.released:
-            return
-        columns = self._decoder.decode(batch)
-        homes = self._placement.covering([label.instrument for label in columns.labels])
-        columns = check(columns, homes, partition)
+            return None
         before = self._states[partition]
-        judged = fold(before, columns)
+        judged = self._acceptance.judge(batch, before)
         rows = np.flatnonzero(judged.verdicts == Verdict.ACCEPTED)
-        if judged.state.dead > before.dead:
-            self._note_dead(partition, columns, homes, judged.verdicts == Verdict.DEAD)
+        dead = judged.verdicts == Verdict.DEAD
+        if dead.any():
+            self._dead[partition] = self._dead[partition].and_then(
+                judged.columns.offset[dead], judged.undecided[dead], self._covered[partition]
+            )
         now_s = self._clock.monotonic_s()
         if judged.late:
             self._late[partition] = {**self._late[partition], **judged.late}
         # In this order: whoever sees rows knows of their holes.
         self._states[partition] = judged.state
-        self._window.append(partition, columns, rows, batch.next_offset, now_s)
-        self._records += len(columns)
-
-    def _note_dead(
-        self, partition: int, columns: TradeColumns, homes: Mapping[Instrument, int], dead: Bools
-    ) -> None:
-        """Remember dead records, and which of them are so for want of knowledge."""
-        unplaced = np.array([label.instrument not in homes for label in columns.labels] + [False])
-        undecided = (columns.fault == Fault.UNKNOWN_SCHEMA) | (
-            (columns.fault == Fault.WRONG_PARTITION) & unplaced[columns.label]
-        )
-        self._dead[partition] = self._dead[partition].and_then(
-            columns.offset[dead], undecided[dead], self._covered[partition]
-        )
+        self._window.append(partition, judged.columns, rows, judged.batch.next_offset, now_s)
+        self._records += len(judged.columns)
+        return judged.rest
 
     def _restore(self, reader: BatchReader) -> None:
         restoring, self._restoring = self._restoring, {}
         for partition, (offset, state) in restoring.items():
-            self._pending = deque(b for b in self._pending if b.partition != partition)
+            self._unjudged[partition].clear()
+            self._goes_on(partition)
             self._first[partition] = offset
             self._states[partition] = state
             self._dead[partition] = DeadSeen(state.dead, offset)
@@ -388,6 +409,8 @@ class Tail:
             least = max(partition for partition, size in enumerate(sizes) if size)
             log.error("the tail is full: partition %d is released", least)
             reader.pause([least])
+            self._unjudged[least].clear()
+            self._goes_on(least)
             self._window.release(least)
 
     def _fail(self, error: K2Error) -> None:

@@ -47,6 +47,7 @@ REFUSALS = frozenset(
         Reason.TOPIC_RECREATED,
         Reason.TAPE_TRUNCATED,
         Reason.RETENTION_OVERTOOK,
+        Reason.RULES_CHANGED,
     }
 )
 WAY_OUT = (

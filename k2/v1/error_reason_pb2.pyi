@@ -145,6 +145,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
     the process again, plan the query again.
     """
+    ERROR_REASON_RULES_CHANGED: _ErrorReason.ValueType  # 70
+    """Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
+    `k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that `google.rpc.ErrorInfo` of domain `k2` can carry, there without the prefix:
@@ -281,5 +285,9 @@ ERROR_REASON_UNKNOWN_DEAD_LETTER: ErrorReason.ValueType  # 42
 ERROR_REASON_EPOCH_ENDED: ErrorReason.ValueType  # 64
 """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
 the process again, plan the query again.
+"""
+ERROR_REASON_RULES_CHANGED: ErrorReason.ValueType  # 70
+"""Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
+`k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -129,7 +129,8 @@ def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: Finding) -> dict
             wrong[store] = trades.reason
         elif facts is not None:
             try:
-                assert_fits(head, facts, head.positions.epoch, lambda _: {})
+                rules = layout.rules
+                assert_fits(head, facts, head.positions.epoch, lambda _: {}, rules)
             except Data as error:
                 wrong[store] = error.reason
     return wrong

@@ -2,6 +2,8 @@
 
 from k2.errors import NotFound, Reason
 from k2.lake.snapshot import LakeSnapshot
+from k2.lake.succession import Epochs
+from k2.market.fold import RULES
 
 
 def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topic_id="1"):
@@ -24,6 +26,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topi
         files_total=0,
         bytes_total=0,
         floor_us=floor_us,
+        epochs=Epochs(rules=RULES),
     )
 
 

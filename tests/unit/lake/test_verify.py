@@ -5,7 +5,6 @@ import pytest
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit import PartitionBatch, TapeIdentity
-from k2.lake.intake import checked
 from k2.lake.ops import OpsStore, view_of
 from k2.lake.ops_events import row_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT, ensure_table, ensure_tables
@@ -15,11 +14,10 @@ from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.tape import topics
-from k2.tape.codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from tests.messages import record, trade, written
-from tests.pump_world import BTC, kinds, message, pumped
+from tests.pump_world import BTC, judged_alone, kinds, message, pumped
 from tests.tomorrow import AVRO, NEWER_ID, OPTIONAL, comes
 from tests.trades import NOW_US
 
@@ -31,8 +29,8 @@ def meddled(world, change, *, state=None):
     partition = world.home[BTC]
     log = world.tape.logs[partition]
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
-    columns = checked(raw, Decoder(world.schemas), world.placement)
-    after, verdicts, _ = fold(FoldState(), columns)
+    columns = judged_alone(world, raw)
+    after, verdicts, *_ = fold(FoldState(), columns)
     rows = change(columns.take(verdicts == Verdict.ACCEPTED))
     writer = world.committer("bad", tape=world.identity)
     writer.commit([PartitionBatch(partition, 0, log.end, rows, state or after)])
@@ -153,7 +151,7 @@ def test_counters_that_disagree_are_found(world):
 def checked_all(world):
     log = world.tape.logs[world.home[BTC]]
     raw = RawBatch(world.home[BTC], np.arange(log.end, dtype=np.int64), log.values, log.end)
-    return checked(raw, Decoder(world.schemas), world.placement)
+    return judged_alone(world, raw)
 
 
 def test_a_missing_dead_letter_is_found(world):

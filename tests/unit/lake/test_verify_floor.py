@@ -5,14 +5,12 @@ import pyarrow as pa
 import pytest
 
 from k2.lake.commit import PartitionBatch
-from k2.lake.intake import checked
 from k2.lake.retain import Retainer
 from k2.market.events import DAY_US
 from k2.market.fold import FoldState, fold
 from k2.settings import LakeSettings
-from k2.tape.codec import Decoder
 from k2.tape.consumer import RawBatch
-from tests.pump_world import kinds, pumped
+from tests.pump_world import judged_alone, kinds, pumped
 
 
 def retained(world, hours=24):
@@ -62,7 +60,7 @@ def test_a_row_above_the_floor_is_missed(world, start):
     log = world.tape.logs[partition]
     world.put(5, 6, at=today_us + 8)
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
-    columns = checked(raw, Decoder(world.schemas), world.placement)
+    columns = judged_alone(world, raw)
     after = fold(FoldState(), columns).state
     writer = world.committer("bad", tape=world.identity)
     writer.commit([PartitionBatch(partition, 4, 6, (columns.take(np.array([4])),), after)])
@@ -78,7 +76,7 @@ def test_a_state_that_forgot_an_id_of_the_tape_is_found_above_a_floor(world):
     world.put(6, at=today_us + 9)
     log = world.tape.logs[partition]
     raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
-    columns = checked(raw, Decoder(world.schemas), world.placement)
+    columns = judged_alone(world, raw)
     forgetful = fold(FoldState(), columns.take(np.array([0, 1, 2, 3, 5]))).state
     writer = world.committer("bad", tape=world.identity)
     rows = (columns.take(np.array([4, 5])),)

@@ -5,7 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from k2.market.events import DAY_US, EVENT_TIME_MIN_US, Fault, check, no_vendor, to_arrow
+from k2.market.events import (
+    DAY_US,
+    EVENT_TIME_MIN_US,
+    RECORD_TIME_MAX_US,
+    Fault,
+    check,
+    no_vendor,
+    to_arrow,
+)
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, arrow_schema
 from tests.trades import NOW_US, columns, label
@@ -36,7 +44,8 @@ def test_a_record_in_a_wrong_or_unknown_partition_is_marked():
         {"trade_id": np.array([-1])},
         {"event_time": np.array([EVENT_TIME_MIN_US - 1])},
         {"receive_time": np.array([EVENT_TIME_MIN_US - 1])},
-        {"event_time": np.array([NOW_US + DAY_US + 1001])},
+        {"event_time": np.array([RECORD_TIME_MAX_US])},
+        {"receive_time": np.array([RECORD_TIME_MAX_US])},
         {"event_time": np.array([np.iinfo(np.int64).max])},
         {"price": np.array([0])},
         {"price": np.array([-1])},
@@ -55,9 +64,29 @@ def test_each_rule_marks_its_record_and_no_neighbour(change):
     assert faults(both) == ["OUT_OF_RANGE", "NONE"]
 
 
-def test_a_day_ahead_is_still_good():
+def test_an_event_is_at_most_a_day_ahead_of_when_the_broker_appended_it():
+    batch = columns([1, 2], times=[NOW_US + DAY_US, NOW_US + DAY_US + 1])
+    appended = np.array([NOW_US, NOW_US])
+    homes = dict.fromkeys(HOME, 0)
+    found = check(batch, homes, 0, appended).fault.tolist()
+    assert found == [Fault.NONE, Fault.OUT_OF_RANGE]
+    assert faults(batch) == ["NONE", "NONE"], "a producer's stamp proves nothing"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "guessed"},
+        {"base": "B" * 33},
+        {"quote": "US\x00DT"},
+        {"asset_class": "crypto\n"},
+    ],
+)
+def test_texts_that_are_constant_are_short_and_printable(change):
     batch = columns([1])
-    assert faults(replace(batch, event_time=batch.receive_time + DAY_US)) == ["NONE"]
+    assert faults(replace(batch, labels=(batch.labels[0]._replace(**change),))) == ["BAD_VALUE"]
+    good = batch.labels[0]._replace(base="", quote="", source="live")
+    assert faults(replace(batch, labels=(good,))) == ["NONE"]
 
 
 def test_an_earlier_fault_stays():

@@ -2,7 +2,7 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Fault
-from k2.market.fold import FoldState, Verdict, faults, fold, from_table, to_table
+from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
 from k2.market.instrument import Instrument
 from tests.trades import NOW_US, columns
 
@@ -11,7 +11,7 @@ ETH = Instrument("BINANCE", "ETHUSDT")
 
 
 def verdicts(state, batch):
-    after, judged, _ = fold(state, batch)
+    after, judged, *_ = fold(state, batch)
     return after, [Verdict(verdict).name for verdict in judged]
 
 
@@ -91,13 +91,13 @@ def test_the_old_state_stays_as_it_was():
 def test_at_the_bound_of_intervals_what_would_begin_another_waits_among_the_dead(monkeypatch):
     monkeypatch.setattr(limits, "INTERVALS_PER_KEY_MAX", 3)
     batch = columns([1, 3, 5, 7, 8, 6, 5, 2, 8, 10], symbols=["BTCUSDT"] * 9 + ["ETHUSDT"])
-    state, verdicts, _ = fold(FoldState(), batch)
+    state, verdicts, _, faults = fold(FoldState(), batch)
     a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
     # 2 joins two, which makes room for 8
     assert verdicts.tolist() == [a, a, a, d, d, a, u, a, a, a]
     assert state.seen[BTC].intervals.tolist() == [[1, 3], [5, 6], [8, 8]]
     assert (state.accepted, state.duplicate, state.dead) == (7, 1, 2)
-    found = faults(batch, verdicts).tolist()
+    found = faults.tolist()
     assert found == [0, 0, 0, Fault.TOO_MANY_HOLES, Fault.TOO_MANY_HOLES, 0, 0, 0, 0, 0]
 
 
@@ -106,7 +106,7 @@ def test_a_hundred_thousand_intervals_are_kept_exactly():
     full = fold(FoldState(), columns(every_other)).state
     assert len(full.seen[BTC].intervals) == limits.INTERVALS_PER_KEY_MAX
     last = int(every_other[-1])
-    state, verdicts, _ = fold(full, columns([last + 1, last + 3, 7, 8]))
+    state, verdicts, *_ = fold(full, columns([last + 1, last + 3, 7, 8]))
     a, u, d = Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.DEAD
     assert verdicts.tolist() == [a, d, a, u]
     assert from_table(to_table({0: state}), {0: (3, 1, 1)})[0].seen == state.seen

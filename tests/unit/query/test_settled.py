@@ -25,7 +25,7 @@ class Stack(QueryStack):
 
     @property
     def of_tail(self):
-        return self.tail._decoder._schemas.schemas
+        return self.tail._acceptance._decoder._schemas.schemas
 
     def send_new(self, trade_id, partition=0, schema_id=NEW_ID, **label):
         """A trade of the new schema; the tail has judged it when this returns."""

@@ -131,9 +131,12 @@ def test_a_batch_that_cannot_be_judged_now_is_tried_again(on, monkeypatch):
     on.send([1], ADA)
     assert not on.tail.wait_until(on.end(), 0.1)
     assert on.tail.failure is None
+    assert on.tail.waiting_for([2, 0]).reason is Reason.REGISTRY_UNAVAILABLE
     on.schemas.schemas = {SCHEMA_ID: schema}
-    assert on.tail.wait_until(on.end(), 10.0)
+    on.clock.advance(1)
+    eventually(lambda: on.tail.wait_until(on.end(), 10.0))
     assert on.rows() == 3
+    assert on.tail.waiting_for([0, 2]) is None
 
 
 def test_a_tape_that_lost_records_stops_it_by_name(on):
@@ -150,11 +153,11 @@ def test_a_defect_stops_it_by_name_too():
     on = Fixture()
 
     class Broken:
-        def decode(self, batch):
+        def append(self, *given):
             raise ZeroDivisionError
 
-    on.tail._decoder = Broken()
     on.tail.start(ZERO, {})
+    on.tail._window.append = Broken().append
     on.send([1])
     eventually(lambda: on.tail.failure is not None)
     assert on.tail.failure.reason is Reason.INTERNAL
