@@ -82,6 +82,7 @@ class Cursors:
 
     Attributes:
         fault: the first `Fault` of each message, or NONE. uint8[n]
+        passed: values in arrays and maps of each message that were passed over. int64[n]
     """
 
     def __init__(self, joined: Joined, position: Int64s, end: Int64s) -> None:
@@ -89,6 +90,7 @@ class Cursors:
         self.position = position.copy()
         self.end = end
         self.fault: Bytes = np.zeros(len(position), dtype=np.uint8)
+        self.passed: Int64s = np.zeros(len(position), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.end)

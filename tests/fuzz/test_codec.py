@@ -1,12 +1,26 @@
 """Foreign bytes reach the decoder: it marks, it never fails, and neighbours never notice."""
 
+import io
+
+import fastavro
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.market.events import Fault
 from k2.tape.codec import Decoder, encode_trade
-from tests.messages import SCHEMA, SCHEMA_ID, Schemas, header, raw, trade, trade_at, trades
+from tests.messages import (
+    SCHEMA,
+    SCHEMA_ID,
+    Schemas,
+    header,
+    raw,
+    record,
+    trade,
+    trade_at,
+    trades,
+    written,
+)
 
 EXTENDED = SCHEMA | {
     "fields": [
@@ -27,14 +41,36 @@ EXTENDED = SCHEMA | {
         },
     ]
 }
-SCHEMAS = Schemas({8: EXTENDED, 9: {"type": "record", "name": "Other", "fields": []}})
+TREE = {
+    "type": "array",
+    "items": {
+        "type": "map",
+        "values": [
+            "null",
+            {"type": "array", "items": "null"},
+            {
+                "type": "record",
+                "name": "Leaf",
+                "fields": [
+                    {"name": "flag", "type": "boolean"},
+                    {"name": "names", "type": {"type": "array", "items": "string"}},
+                    {"name": "deep", "type": {"type": "array", "items": {
+                        "type": "array", "items": "null"}}},
+                ],
+            },
+        ],
+    },
+}  # fmt: skip
+PARSED_TREE = fastavro.parse_schema(TREE)
+NESTED = SCHEMA | {"fields": [*SCHEMA["fields"], {"name": "tree", "type": TREE}]}
+SCHEMAS = Schemas({8: EXTENDED, 11: NESTED, 9: {"type": "record", "name": "Other", "fields": []}})
 GOOD = encode_trade(trade(vendor_data={"a": "b"}), SCHEMA_ID)
 
 garbage = st.one_of(
     st.none(),
     st.binary(max_size=200),
     st.builds(lambda schema_id, body: header(schema_id) + body,
-              st.sampled_from([SCHEMA_ID, 8, 9, 10]), st.binary(max_size=200)),
+              st.sampled_from([SCHEMA_ID, 8, 9, 10, 11]), st.binary(max_size=200)),
 )  # fmt: skip
 
 
@@ -89,3 +125,57 @@ def test_skipped_fields_of_any_shape_do_not_fail(bodies):
     messages = [header(8) + body for body in bodies]
     columns = Decoder(SCHEMAS).decode(raw([*messages, GOOD]))
     assert columns.fault[-1] == Fault.NONE
+
+
+leaves = st.fixed_dictionaries(
+    {
+        "flag": st.booleans(),
+        "names": st.lists(st.text("ab", max_size=3), max_size=3),
+        "deep": st.lists(st.lists(st.none(), max_size=3), max_size=3),
+    }
+)
+trees = st.lists(
+    st.dictionaries(
+        st.text("ab", max_size=3),
+        st.one_of(st.none(), st.lists(st.none(), max_size=3), leaves),
+        max_size=3,
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(trees, max_size=6))
+def test_nested_items_are_passed_over_as_another_library_reads_them(made):
+    messages = [written(record(trade()) | {"tree": tree}, NESTED, 11) for tree in made]
+    columns = Decoder(SCHEMAS).decode(raw([*messages, GOOD]))
+    assert not columns.fault.any()
+    assert all(trade_at(columns, row) == trade() for row in range(len(made)))
+
+
+bodies = st.lists(
+    st.one_of(
+        st.binary(max_size=6),
+        st.sampled_from([b"\x02", b"\x04", b"\x00", b"\x01", b"\x03\x02", b"\x80\x40", b"\x02a"]),
+    ),
+    max_size=40,
+).map(b"".join)
+
+
+@given(st.lists(bodies, max_size=8))
+def test_nested_items_of_any_bytes_are_judged_as_another_library_reads_them(drawn):
+    """Bytes that it reads as one record, with no more values than the bound, are a trade."""
+    base = header(11) + encode_trade(trade(), SCHEMA_ID)[5:]
+    columns = Decoder(SCHEMAS).decode(raw([*(base + body for body in drawn), GOOD]))
+    assert columns.fault[-1] == Fault.NONE
+    for row, body in enumerate(drawn):
+        if columns.fault[row] == Fault.NONE:
+            assert read_to_its_end(body)
+            assert trade_at(columns, row) == trade()
+        elif columns.fault[row] == Fault.TRAILING:
+            assert not read_to_its_end(body)
+
+
+def read_to_its_end(body):
+    source = io.BytesIO(body)
+    fastavro.schemaless_reader(source, PARSED_TREE)
+    return source.tell() == len(body)
