@@ -49,7 +49,14 @@ DEAD_LETTERS_RETENTION_BYTES = 1024 * MIB
 GAPS_RETENTION_BYTES = 256 * MIB
 SKIPPED_VALUES_MAX = 4096  # in arrays and maps that K2 does not know, in total of a record
 SCHEMA_TYPES_MAX = 1000  # in fields that K2 does not know, names spelled out
-SCHEMA_DEPTH_MAX = 64  # of types in each other; JSON in JSON of a schema goes twice as deep
+SCHEMA_DEPTH_MAX = 64  # of types in each other
+SCHEMA_JSON_DEPTH_MAX = 256  # a field of a record is three levels of JSON
+SCHEMA_LOOKUP_S = 2.0  # to ask what an id means
+SCHEMA_MISS_S = 10.0  # that the registry does not know an id is remembered so long
+SCHEMA_MISSES_MAX = 10_000
+SCHEMAS_KNOWN_MAX = 10_000  # held in memory
+SCHEMA_LOOKUPS_PER_BATCH = 16  # of ids that were never seen; the rest of the batch waits its turn
+REGISTRY_AWAY_S = 1.0  # a registry that could not be asked is left alone, at least
 LABELS_KNOWN_MAX = 10_000  # distinct labels a decoder remembers
 REGISTRY_REQUEST_S = 5.0
 SCHEMA_BYTES_MAX = 1 * MIB
@@ -268,6 +275,7 @@ assert HEARTBEAT_INTERVAL_S * 3 < HEARTBEAT_STALE_S
 assert FRAME_BYTES_MAX * 4 < RECORDING_LINE_BYTES_MAX, "any frame can be recorded"
 assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX
 assert RECORD_BYTES_MAX <= DEAD_LETTER_BYTES_MAX
+assert 3 * SCHEMA_DEPTH_MAX < SCHEMA_JSON_DEPTH_MAX, "what is refused by depth is refused by type"
 assert FEED_RENEW_S + FEED_OVERLAP_S < 24 * 3600
 assert FEED_TICK_S < FEED_BACKOFF_MIN_S < FEED_BACKOFF_MAX_S < FEED_QUIET_MAX_S
 assert FEED_CONNECT_S + FEED_OVERLAP_S < FEED_STALE_S, "a silent venue is replaced, not lost"

@@ -29,6 +29,9 @@ class Schemas:
     def schema(self, schema_id):
         return self.schemas[schema_id]
 
+    def remembers(self, schema_id):
+        return True
+
 
 def trade(**changes):
     """A trade like a feed makes, with some fields changed."""

@@ -41,6 +41,9 @@ class Schemas:
             raise self.failure
         return self.known[schema_id]
 
+    def remembers(self, schema_id):
+        return False
+
 
 def message(trade_id, symbol="BTCUSDT", *, at=NOW_US, received=None, price=100, vendor=None):
     """One trade as it is on the tape."""

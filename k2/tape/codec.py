@@ -14,13 +14,14 @@ messages UNKNOWN_SCHEMA: better a dead letter than a number that is wrong by a f
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from k2 import limits
+from k2.errors import Unavailable
 from k2.market import schema
 from k2.market.events import Fault, Int32s, Int64s, Label, Trade, TradeColumns
 from k2.tape.columns import Cells, Entries, read_cells
@@ -30,6 +31,8 @@ from k2.tape.labels import LabelTable
 from k2.tape.optional import Part, assembled
 from k2.tape.resolution import Step, resolve
 from k2.tape.texts import gather, not_text, text_array
+
+Plan: TypeAlias = tuple[Step, ...] | None  # None for a schema that gives no trade
 
 MAGIC = 0
 HEADER_BYTES = 5
@@ -47,10 +50,18 @@ assert [field.name for field in schema.TRADE.fields if field.on_tape] == [*_WRIT
 
 
 class Schemas(Protocol):
-    """The part of `k2.tape.registry.SchemaStore` that decoding needs."""
+    """The part of `k2.tape.registry.SchemaStore` that reading one record needs."""
 
     def schema(self, schema_id: int) -> dict[str, Any]:
         """What an id means; KeyError when the registry does not know it."""
+        ...
+
+
+class RememberedSchemas(Schemas, Protocol):
+    """The part of `k2.tape.registry.SchemaStore` that decoding a batch needs."""
+
+    def remembers(self, schema_id: int) -> bool:
+        """Whether `schema` answers without asking the registry."""
         ...
 
 
@@ -140,12 +151,15 @@ class Decoder:
 
     Attributes:
         labels: those met in recent batches; bounded, then forgotten all at once.
+        warm: whether the schema of any trade was found so far, in the registry or its cache: then
+            an id that cannot be asked for is not that of a topic never read before.
     """
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: RememberedSchemas) -> None:
         self._schemas = schemas
-        self._plans: dict[int, tuple[Step, ...] | None] = {}
+        self._plans: dict[int, Plan] = {}
         self.labels = LabelTable()
+        self.warm = False
 
     @property
     def warm(self) -> bool:
@@ -155,31 +169,73 @@ class Decoder:
     def decode(self, batch: RawBatch) -> TradeColumns:
         """Columns of a batch, a `Fault` for each record that is not a trade.
 
+        No record is judged before its schema id was asked for, and a batch asks for at most
+        `limits.SCHEMA_LOOKUPS_PER_BATCH` new ones: what begins with the first record that asks for
+        more, or whose id cannot be asked for now, is left out.
+
+        Returns:
+            Columns of the longest such prefix. When they are fewer than the batch has records,
+            decode the others again later (`intake.from_offset`); there is at least one.
+
         Raises:
-            Unavailable: REGISTRY_UNAVAILABLE when a schema id was never seen and the registry
-                cannot be asked: decode the same batch again later.
+            Unavailable: REGISTRY_UNAVAILABLE when the first record's schema id was never seen and
+                the registry cannot be asked: decode the same batch again later.
             Data: SCHEMA_CONFLICT, CHECKSUM_MISMATCH: what an id means is in doubt.
         """
         if len(self.labels) > limits.LABELS_KNOWN_MAX:
             self.labels.clear()
+        count = len(batch)
         joined, fault = _join(batch.values)
-        out = _Columns(len(batch), fault, self.labels)
-        for schema_id, rows in _by_schema(joined, fault):
-            steps = self._plan(schema_id)
+        groups = _by_schema(joined, fault)
+        plans, judged = self._plans_of(groups, count)
+        if judged < count:
+            joined, fault = _join(batch.values[:judged])
+            groups = _by_schema(joined, fault)
+        out = _Columns(judged, fault, self.labels)
+        for schema_id, rows in groups:
+            steps = plans[schema_id]
             if steps is None:
                 fault[rows] = Fault.UNKNOWN_SCHEMA
                 continue
             cursors = Cursors(joined, joined.start[rows] + HEADER_BYTES, joined.end[rows])
             out.put(rows, read_cells(steps, cursors, self.labels))
-        return out.finish(joined, batch.offset)
+        return out.finish(joined, batch.offset[:judged])
 
-    def _plan(self, schema_id: int) -> tuple[Step, ...] | None:
+    def _plans_of(
+        self, groups: list[tuple[int, npt.NDArray[np.intp]]], count: int
+    ) -> tuple[dict[int, Plan], int]:
+        """How to read each schema, in the order of their first records, and how far that reaches.
+
+        Args:
+            groups: schema ids and their records.
+            count: records of the batch.
+        """
+        plans: dict[int, Plan] = {}
+        lookups = 0
+        for schema_id, rows in sorted(groups, key=lambda group: group[1][0]):
+            first = int(rows[0])
+            if schema_id not in self._plans and not self._schemas.remembers(schema_id):
+                if lookups == limits.SCHEMA_LOOKUPS_PER_BATCH:
+                    return plans, first
+                lookups += 1
+            try:
+                plans[schema_id] = self._plan(schema_id)
+            except Unavailable:
+                if first == 0:
+                    raise
+                return plans, first
+        return plans, count
+
+    def _plan(self, schema_id: int) -> Plan:
         if schema_id not in self._plans:
             try:
                 written = self._schemas.schema(schema_id)
             except KeyError:
-                return None  # asked again next time: it may be registered by then
-            self._plans[schema_id] = resolve(written)
+                return None  # asked again later: it may be registered by then
+            if len(self._plans) >= limits.SCHEMAS_KNOWN_MAX:
+                self._plans.clear()
+            steps = self._plans[schema_id] = resolve(written)
+            self.warm = self.warm or steps is not None
         return self._plans[schema_id]
 
 
@@ -215,7 +271,10 @@ def _by_schema(
     ids = (joined.words[joined.start[good] + 1].byteswap() >> np.uint64(32)).astype(np.int64)
     if some(ids == ids[0]) == len(ids):
         return [(int(ids[0]), good)]
-    return [(each, good[ids == each]) for each in np.unique(ids).tolist()]
+    order = np.argsort(ids, kind="stable")
+    named = ids[order]
+    starts = np.flatnonzero(np.diff(named, prepend=-1))
+    return list(zip(named[starts].tolist(), np.split(good[order], starts[1:]), strict=True))
 
 
 class _Columns:

@@ -161,8 +161,12 @@ def _supervise(site: Site, runtime: Runtime) -> None:
 
     parts = site.parts()
 
+    schemas = SchemaStore(
+        tape.registry_url, data_dir / "schemas", runtime.clock, runtime.stopping.wait
+    )
+
     def deploy() -> None:
-        topics.deploy(tape, SchemaStore(tape.registry_url, data_dir / "schemas"))
+        topics.deploy(tape, schemas)
         forget_others(Board(tape.bootstrap, topics.HEARTBEATS), {part.name for part in parts})
 
     journal = Journal(data_dir / "run", record, runtime.clock)

@@ -35,9 +35,9 @@ from k2.tape.codec import encode_trade
 from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.producer import TapeProducer
-from k2.tape.registry import SchemaStore
 from servers.local.stamp import read_stamp
 from servers.runtime import Runtime
+from servers.wiring.schemas import open_schemas
 
 _FEED = "file"  # names this in the ledger
 
@@ -62,7 +62,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     with ExitStack() as parts:
         reader = DayReader(file, instrument.exchange, runtime.clock.now_us())
         parts.enter_context(closing(reader))
-        schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+        schemas = open_schemas(settings, runtime)
         schema_id = topics.deploy(settings.tape, schemas)
         board = parts.enter_context(closing(Board(settings.tape.bootstrap, topics.PARTITIONS)))
         topic_id = topics.topic_id(settings.tape)

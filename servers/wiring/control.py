@@ -20,7 +20,6 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.gap_log import GapLog
-from k2.tape.registry import SchemaStore
 from servers import dead_letter, degradation, feed, platform, query, snapshot
 from servers.degradation import DegradationService
 from servers.feed import FeedService
@@ -32,6 +31,7 @@ from servers.query import ForwardedQueryService
 from servers.runtime import Runtime
 from servers.snapshot import SnapshotService
 from servers.wiring.dead_letter import dead_letter_service
+from servers.wiring.schemas import open_schemas
 
 PROCESS: Final = "control"
 _DISTRIBUTION: Final = "k2-lakehouse"
@@ -52,7 +52,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     parts = ExitStack()
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
     requests = Board(settings.tape.bootstrap, topics.BACKFILLS)
-    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    schemas = open_schemas(settings, runtime)
     gap_log = GapLog(settings.tape.bootstrap, schemas)
     feeds = FeedService(
         heartbeats=heartbeats,

@@ -20,9 +20,9 @@ from k2.tape.codec import Decoder
 from k2.tape.dead_letters import DeadLetterOffice
 from k2.tape.placement import Placement
 from k2.tape.producer import TapeProducer
-from k2.tape.registry import SchemaStore
 from servers.dead_letter import DeadLetterService
 from servers.runtime import Runtime
+from servers.wiring.schemas import open_schemas
 
 
 class PlacementAsked:
@@ -47,7 +47,7 @@ def dead_letter_service(
 ) -> Iterator[DeadLetterService]:
     """The service while the block lasts; nothing is asked of tape or registry before a call is."""
     tape = settings.tape
-    schemas = SchemaStore(tape.registry_url, settings.data_dir / "schemas")
+    schemas = open_schemas(settings, runtime)
     with ExitStack() as parts:
         office = parts.enter_context(closing(DeadLetterOffice(tape.bootstrap)))
         partitions = parts.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))

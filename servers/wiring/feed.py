@@ -38,6 +38,7 @@ from k2.tape.registry import SchemaStore, fingerprint
 from servers.heartbeat import SERVING, Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.filling import backfill_of, sender_of
+from servers.wiring.schemas import open_schemas
 
 _STARTING = "STARTING"
 _GAPS_SHOWN = 10
@@ -66,7 +67,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
         )
         high_waters = HighWaters(notices, settings.feed.name, runtime.run_id)
-        schema_id = runtime.patiently(lambda: _schema_id(settings))
+        schemas = open_schemas(settings, runtime)
+        schema_id = runtime.patiently(lambda: _schema_id(settings, schemas))
         lines = runtime.patiently(lambda: _lines(settings, source, partitions, high_waters))
         if schema_id is None or lines is None:
             return 0
@@ -80,7 +82,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             letters=letters,
             headers={"source": settings.feed.source.encode()},
         )
-        gap_log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, _schemas(settings))))
+        gap_log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
         sender = sender_of(tape, lines, encode, runtime)
         backfill = backfill_of(settings, runtime, sender, gap_log, requests)
         pump = Pump(
@@ -97,9 +99,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     return 0
 
 
-def _schema_id(settings: Settings) -> int:
+def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
     """The id of today's schema: from the registry, or while it is away from what was cached."""
-    schemas, cache = _schemas(settings), settings.data_dir / "schemas"
+    cache = settings.data_dir / "schemas"
     try:
         return topics.deploy(settings.tape, schemas)
     except Unavailable as error:
@@ -111,10 +113,6 @@ def _schema_id(settings: Settings) -> int:
                 _log.warning("the registry is away; schema id %s was cached", path.stem)
                 return int(path.stem)
         raise
-
-
-def _schemas(settings: Settings) -> SchemaStore:
-    return SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
 
 
 def _lines(

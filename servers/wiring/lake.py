@@ -35,13 +35,13 @@ from k2.tape.dead_letters import DeadLetterOffice
 from k2.tape.gap_log import GapLog
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.heartbeat import REFUSED, Heart, Sample, process_signals
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of, stats_of
 from servers.wiring.ops import OpsTables
 from servers.wiring.retention import Retention, retainers_of, tape_watch_of
+from servers.wiring.schemas import open_schemas
 
 PROCESS = "lake"
 GROUP = "k2-lake"  # and the topic: a static member is given what it had, of whatever topic
@@ -209,7 +209,7 @@ def _tape(
     identity = _begin(settings, runtime, catalog, admin, facts, placement)
     if identity is None:
         return None
-    return _tape_end(settings, identity, admin, placement, letters)
+    return _tape_end(settings, runtime, identity, admin, placement, letters)
 
 
 def _begin(
@@ -249,7 +249,7 @@ def _begin(
 def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldState]) -> None:
     """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
     bootstrap = settings.tape.bootstrap
-    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    schemas = open_schemas(settings, runtime)
     with (
         closing(Board(bootstrap, topics.HIGH_WATER)) as board,
         closing(GapLog(bootstrap, schemas)) as gap_log,
@@ -265,6 +265,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
 
 def _tape_end(
     settings: Settings,
+    runtime: Runtime,
     identity: TapeIdentity,
     admin: TapeAdmin,
     placement: Placement,
@@ -274,7 +275,7 @@ def _tape_end(
         group = f"{GROUP}.{settings.tape.topic}"
         return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 
-    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    schemas = open_schemas(settings, runtime)
     return TapeEnd(
         identity=identity,
         join=join,

@@ -22,10 +22,10 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.consumer import TapeReader
 from k2.tape.records import RecordCodec
-from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin, TapeFacts
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintainer_of
+from servers.wiring.schemas import open_schemas
 
 
 class OpsTables:
@@ -46,7 +46,7 @@ class OpsTables:
     ) -> None:
         self._runtime = runtime
         self._catalog = catalog
-        schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+        schemas = open_schemas(settings, runtime)
         codec = RecordCodec(GAP, schemas)
         intakes: dict[str, Intake] = {
             topics.GAPS: GapIntake(topics.GAPS, codec, letters, runtime.clock),

@@ -27,7 +27,6 @@ from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
 from k2.tape.topics import TapeAdmin
 from servers import query
@@ -38,6 +37,7 @@ from servers.query import Planner, QueryService
 from servers.runtime import Runtime
 from servers.ticket import KEY_BYTES, Signer, signing_key
 from servers.wiring.control import source_of
+from servers.wiring.schemas import open_schemas
 
 PROCESS: Final = "query"
 _WAIT_S: Final = 0.5
@@ -127,7 +127,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     lake = LakeSide(snapshots, count, facts.topic_id)
     tail = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
-        decoder=Decoder(SchemaStore(tape.registry_url, settings.data_dir / "schemas")),
+        decoder=Decoder(open_schemas(settings, runtime)),
         placement=placement,
         clock=runtime.clock,
         bytes_max=settings.query.tail_bytes_max,

@@ -19,9 +19,9 @@ from k2.tape.consumer import TapeReader
 from k2.tape.dead_letters import DeadLetterOffice
 from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
 from k2.tape.topics import TapeAdmin
 from servers.runtime import Runtime
+from servers.wiring.schemas import open_schemas
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     bootstrap = settings.tape.bootstrap
     admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
     letters = DeadLetterOffice(bootstrap)
-    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    schemas = open_schemas(settings, runtime)
     gaps = GapLog(bootstrap, schemas)
     catalog = open_catalog(settings, runtime.clock)
     try:

@@ -138,7 +138,7 @@ def market(rows):
 
 def produce(settings):
     """Put the trades on the tape."""
-    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas")
+    schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas", SystemClock())
     schema_id = topics.deploy(settings.tape, schemas)
     board = Board(settings.tape.bootstrap, topics.PARTITIONS)
     placement = Placement(board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier)

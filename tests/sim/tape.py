@@ -205,3 +205,6 @@ class Registry:
             raise KeyError(schema_id)
         self._process.fail("registry.away", Reason.REGISTRY_UNAVAILABLE, "ask the registry")
         return self._known[schema_id]
+
+    def remembers(self, schema_id):
+        return False

@@ -40,7 +40,7 @@ class World:
         topic = f"backfill.{os.getpid()}.{next(_numbers)}"
         self.exchange = topic.upper().replace(".", "_")
         self.tape = TapeSettings(bootstrap=bootstrap, registry_url=registry, topic=topic)
-        self.schemas = SchemaStore(registry, folder / "schemas")
+        self.schemas = SchemaStore(registry, folder / "schemas", SystemClock())
         topics.deploy(self.tape, self.schemas)
         self.addresses = {}
         self.processes = []

@@ -12,6 +12,7 @@ from itertools import count
 import pytest
 
 from k2 import settings as k2_settings
+from k2.clock import SystemClock
 from k2.feed.recording import read_frames
 from k2.settings import TapeSettings
 from k2.tape import topics
@@ -87,7 +88,7 @@ class World:
         partitions = topics.partition_count(self.tape)
         ends = admin.log_ends(self.tape.topic, partitions)
         admin.close()
-        decoder = Decoder(SchemaStore(self.registry, self.folder / "schemas"))
+        decoder = Decoder(SchemaStore(self.registry, self.folder / "schemas", SystemClock()))
         reader = TapeReader.assigned(self.tape, dict.fromkeys(range(partitions), 0))
         found, left = [], {each for each in range(partitions) if ends[each]}
         while left:

@@ -54,7 +54,9 @@ class Site:
         self.settings = self.settings.model_copy(update={"tape": tape})
 
     def deploy(self):
-        schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
+        schemas = SchemaStore(
+            self.tape.registry_url, self.settings.data_dir / "schemas", SystemClock()
+        )
         self.schema_id = topics.deploy(self.tape, schemas)
 
     def homes(self):
@@ -87,7 +89,9 @@ class Site:
 
     def lost(self):
         """Symbols of the site and ids that the ledger says an epoch lost."""
-        schemas = SchemaStore(self.tape.registry_url, self.settings.data_dir / "schemas")
+        schemas = SchemaStore(
+            self.tape.registry_url, self.settings.data_dir / "schemas", SystemClock()
+        )
         with closing(GapLog(self.tape.bootstrap, schemas)) as log:
             events = log.advance()
         return [
@@ -139,7 +143,9 @@ class Site:
             board = stack.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
             catalog = stack.enter_context(closing(open_catalog(self.settings, SystemClock())))
             placement = Placement(board, facts.topic_id, tape.partitions_per_tier)
-            schemas = SchemaStore(tape.registry_url, self.settings.data_dir / "schemas")
+            schemas = SchemaStore(
+                tape.registry_url, self.settings.data_dir / "schemas", SystemClock()
+            )
             tail = Tail(
                 reader_factory=lambda start: TapeReader.assigned(tape, start),
                 decoder=Decoder(schemas),

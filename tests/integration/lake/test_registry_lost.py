@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from k2.clock import SystemClock
 from k2.errors import Data, Reason
 from k2.market import schema
 from k2.market.events import Fault
@@ -122,7 +123,7 @@ def test_a_registry_that_gives_ids_another_meaning_is_refused_and_what_is_known_
     gate.refuse()
     gate.target = rebuilt
     gate.open()
-    stranger = SchemaStore(site.tape.registry_url, tmp_path / "stranger")
+    stranger = SchemaStore(site.tape.registry_url, tmp_path / "stranger", SystemClock())
     for number in range(1, site.schema_id):
         filler = {"type": "record", "name": f"Filler{number}", "fields": []}
         stranger.register(f"filler-{number}-value", filler)
@@ -147,7 +148,7 @@ def test_a_registry_that_gives_ids_another_meaning_is_refused_and_what_is_known_
     assert (code, report["problems"], report["dead"]) == (0, [], 0)
 
     # Who has kept nothing and asks the wrong registry gets dead letters, and no wrong number.
-    decoder = Decoder(SchemaStore(site.tape.registry_url, tmp_path / "nothing"))
+    decoder = Decoder(SchemaStore(site.tape.registry_url, tmp_path / "nothing", SystemClock()))
     homes = {*site.homes().values()}
     judged = 0
     with closing(TapeReader.assigned(site.tape, dict.fromkeys(homes, 0))) as reader:

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from k2.clock import SystemClock
+from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Reason
 from k2.lake.tables import TRADES
 from k2.market import schema
@@ -51,7 +51,9 @@ def tail(site):
     board = Board(tape.bootstrap, topics.PARTITIONS)
     made = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
-        decoder=Decoder(SchemaStore(tape.registry_url, site.folder / "tail-schemas")),
+        decoder=Decoder(
+            SchemaStore(tape.registry_url, site.folder / "tail-schemas", SystemClock())
+        ),
         placement=Placement(board, topics.topic_id(tape), tape.partitions_per_tier),
         clock=SystemClock(),
     )
@@ -95,7 +97,9 @@ def test_a_new_optional_field_flows_without_a_restart(site, tail):
     site.await_rows(300)
     eventually(lambda: len(ids_of(tail)) == 300, 30)
 
-    producer = SchemaStore(site.settings.tape.registry_url, site.folder / "producer-schemas")
+    producer = SchemaStore(
+        site.settings.tape.registry_url, site.folder / "producer-schemas", ManualClock()
+    )
     newer_id = producer.register(topics.subject(site.settings.tape.topic), NEWER)
     assert newer_id != site.schema_id
     put(site, range(200, 1200), newer_id=newer_id)  # old and new ones in one batch
@@ -115,7 +119,9 @@ def test_a_new_optional_field_flows_without_a_restart(site, tail):
 
 
 def test_a_schema_that_running_readers_cannot_read_is_refused_at_registration(site):
-    producer = SchemaStore(site.settings.tape.registry_url, site.folder / "producer-schemas")
+    producer = SchemaStore(
+        site.settings.tape.registry_url, site.folder / "producer-schemas", ManualClock()
+    )
     subject = topics.subject(site.settings.tape.topic)
     without_price = copy.deepcopy(schema.avro_schema(schema.TRADE))
     del without_price["fields"][9]
@@ -126,7 +132,9 @@ def test_a_schema_that_running_readers_cannot_read_is_refused_at_registration(si
 
 
 def test_a_number_that_would_be_wrong_by_a_factor_is_a_dead_letter(site, tail):
-    producer = SchemaStore(site.settings.tape.registry_url, site.folder / "producer-schemas")
+    producer = SchemaStore(
+        site.settings.tape.registry_url, site.folder / "producer-schemas", ManualClock()
+    )
     other = producer.register(topics.subject(site.settings.tape.topic), OTHER_SCALE)
     writer = site.start()
     good, wrong = made("BTCUSDT", 1), made("BTCUSDT", 2)

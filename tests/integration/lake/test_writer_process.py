@@ -45,7 +45,7 @@ class Site:
         )
         lake = LakeSettings(commit_interval_s=0.3)
         self.settings = Settings(data_dir=folder, tape=tape, lake=lake)
-        self.schemas = SchemaStore(registry, folder / "schemas")
+        self.schemas = SchemaStore(registry, folder / "schemas", SystemClock())
         self.schema_id = topics.deploy(tape, self.schemas)
         self.home = {}
         self.place(*SYMBOLS)

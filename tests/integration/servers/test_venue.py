@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from k2 import settings
+from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.board import Board
@@ -84,7 +85,7 @@ def trade_ids(messages, symbol="BTCUSDT"):
 @pytest.fixture
 def deployed(broker, registry, tmp_path):
     tape = TapeSettings(bootstrap=broker, registry_url=registry)
-    topics.deploy(tape, SchemaStore(registry, tmp_path / "schemas"))
+    topics.deploy(tape, SchemaStore(registry, tmp_path / "schemas", SystemClock()))
     return broker
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from k2 import settings
+from k2.clock import SystemClock
 from k2.feed.recording import read_frames, symbols
 from k2.settings import TapeSettings
 from k2.tape import topics
@@ -37,7 +38,7 @@ class World:
         self.folder = folder
         topic = f"venue.{os.getpid()}.{next(_numbers)}"
         self.tape = TapeSettings(bootstrap=bootstrap, registry_url=registry, topic=topic)
-        self.schemas = SchemaStore(registry, folder / "schemas")
+        self.schemas = SchemaStore(registry, folder / "schemas", SystemClock())
         topics.deploy(self.tape, self.schemas)
         self.processes = []
 

@@ -7,6 +7,7 @@ import sys
 
 import grpc
 
+from k2.clock import SystemClock
 from k2.settings import environment as settings_environment
 from k2.settings import load
 from k2.tape import topics
@@ -25,7 +26,7 @@ def deployed(broker, registry, data_dir, topic):
         },
         feed={"source": "simulated"},
     )
-    schemas = SchemaStore(registry, data_dir / "schemas")
+    schemas = SchemaStore(registry, data_dir / "schemas", SystemClock())
     return settings, topics.deploy(settings.tape, schemas)
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Reason
 from k2.market import schema
 from k2.tape.registry import SchemaStore
@@ -29,7 +30,7 @@ def changed(column, **changes):
 
 
 def test_schemas_evolve_backward_and_stay_readable(registry, tmp_path):
-    store = SchemaStore(registry, tmp_path / "a")
+    store = SchemaStore(registry, tmp_path / "a", ManualClock())
     first = store.register("evolves-value", TRADE)
     assert store.register("evolves-value", TRADE) == first
 
@@ -41,7 +42,7 @@ def test_schemas_evolve_backward_and_stay_readable(registry, tmp_path):
         store.register("evolves-value", with_field(name="must", type="string"))
     assert caught.value.reason == Reason.SCHEMA_CONFLICT
 
-    other = SchemaStore(registry, tmp_path / "b")
+    other = SchemaStore(registry, tmp_path / "b", SystemClock())
     assert [field["name"] for field in other.schema(second)["fields"]][-1] == "note"
     assert other.schema(first)["fields"][0]["name"] == "exchange"
     with pytest.raises(KeyError):
@@ -66,7 +67,7 @@ def test_schemas_evolve_backward_and_stay_readable(registry, tmp_path):
     ],
 )  # fmt: skip
 def test_what_a_running_reader_could_not_read_is_refused(registry, tmp_path, incompatible):
-    store = SchemaStore(registry, tmp_path)
+    store = SchemaStore(registry, tmp_path, ManualClock())
     store.register("refuses-value", TRADE)
     with pytest.raises(Data) as caught:
         store.register("refuses-value", incompatible)

@@ -178,6 +178,9 @@ def test_a_registry_that_is_away_marks_nothing():
         def schema(self, schema_id):
             raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
 
+        def remembers(self, schema_id):
+            return False
+
     with pytest.raises(Unavailable):
         Decoder(Away()).decode(raw([GOOD]))
 
@@ -231,3 +234,90 @@ def test_a_flood_of_labels_is_forgotten_again():
     assert len(decoder.labels) <= limits.LABELS_KNOWN_MAX + 2010
     assert decoder.decode(raw([GOOD])).labels == (trade().label,)
     assert len(decoder.labels) <= 2011
+
+
+class Counting:
+    """A registry that counts what it is asked; `away` from an id on."""
+
+    def __init__(self, known, away=()):
+        self.known = known
+        self.away = away
+        self.missed = set()
+        self.asked = []
+
+    def schema(self, schema_id):
+        if schema_id in self.missed:
+            raise KeyError(schema_id)
+        self.asked.append(schema_id)
+        if schema_id in self.away:
+            raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
+        if schema_id not in self.known:
+            self.missed.add(schema_id)
+        return self.known[schema_id]
+
+    def remembers(self, schema_id):
+        return schema_id in self.missed
+
+
+def in_steps(decoder, messages):
+    """The faults of messages that are decoded as far as each step goes, and the steps' sizes."""
+    found, sizes = [], []
+    while len(found) < len(messages):
+        columns = decoder.decode(raw(messages[len(found) :], first_offset=len(found)))
+        assert columns.offset.tolist() == list(range(len(found), len(found) + len(columns)))
+        assert len(columns) > 0
+        found += columns.fault.tolist()
+        sizes.append(len(columns))
+    return found, sizes
+
+
+def test_a_flood_of_schema_ids_is_asked_for_in_steps():
+    most = limits.SCHEMA_LOOKUPS_PER_BATCH
+    schemas = Counting({SCHEMA_ID: SCHEMA})
+    garbage = [header(1000 + number) + b"garbage" for number in range(3 * most)]
+    messages = [GOOD, *garbage, GOOD, b"{}", *garbage[:5]]
+    found, sizes = in_steps(Decoder(schemas), messages)
+    unknown, none = Fault.UNKNOWN_SCHEMA, Fault.NONE
+    assert found == [none] + [unknown] * 3 * most + [none, Fault.BAD_MAGIC] + [unknown] * 5
+    assert sizes == [most, most, most, len(messages) - 3 * most]
+    assert schemas.asked == [SCHEMA_ID, *range(1000, 1000 + 3 * most)], "each once, in their order"
+
+
+def test_what_comes_before_an_id_that_cannot_be_asked_for_is_decoded():
+    schemas = Counting({SCHEMA_ID: SCHEMA}, away={70})
+    decoder = Decoder(schemas)
+    strange = header(70) + GOOD[5:]
+    columns = decoder.decode(raw([GOOD, header(60), b"{}", strange, GOOD]))
+    assert columns.fault.tolist() == [Fault.NONE, Fault.UNKNOWN_SCHEMA, Fault.BAD_MAGIC]
+    with pytest.raises(Unavailable):
+        decoder.decode(raw([strange, GOOD]))
+    schemas.away = ()
+    assert decoder.decode(raw([strange, GOOD])).fault.tolist() == [Fault.UNKNOWN_SCHEMA, 0]
+
+
+def test_a_decoder_is_warm_once_it_found_the_schema_of_a_trade():
+    other = {"type": "record", "name": "Other", "fields": []}
+    decoder = Decoder(Counting({SCHEMA_ID: SCHEMA, 9: other}))
+    decoder.decode(raw([header(60), header(9), b"{}"]))
+    assert not decoder.warm
+    decoder.decode(raw([GOOD]))
+    assert decoder.warm
+    decoder.decode(raw([header(61)]))
+    assert decoder.warm
+
+
+@pytest.mark.parametrize("count", [1, 2, 15])
+def test_any_prefix_is_as_the_whole_batch(count):
+    """What is decoded in steps is what is decoded at once."""
+    newer = SCHEMA | {"fields": [*SCHEMA["fields"], {"name": "note", "type": ["null", "string"]}]}
+    made = [trade(trade_id=number, vendor_data={"n": str(number)}) for number in range(15)]
+    messages = [
+        encode_trade(one, SCHEMA_ID)
+        if one.trade_id % 3
+        else written(record(one) | {"note": "x"}, newer, 8)
+        for one in made
+    ]
+    messages.insert(count, header(70))
+    decoder = Decoder(Counting({SCHEMA_ID: SCHEMA, 8: newer}, away={70}))
+    columns = decoder.decode(raw(messages))
+    assert [trade_at(columns, row) for row in range(len(columns))] == made[:count]

@@ -1,71 +1,18 @@
 """What a schema id means is written down once and defended."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from k2 import limits
+from k2.clock import ManualClock
 from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.market import schema
 from k2.tape.registry import SchemaStore, fingerprint
+from tests.fakes.registry import Registry
 
 TRADE = schema.avro_schema(schema.TRADE)
 OTHER = TRADE | {"name": "Other"}
-
-
-class Registry(ThreadingHTTPServer):
-    """Confluent's API as far as K2 uses it, with wrong answers on request."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.schemas = {}
-        self.asked = []
-        self.status = None
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/"
-
-    def stop(self):
-        self.shutdown()
-        self.server_close()
-
-    def answer(self, method, path, body):
-        if self.status is not None:
-            return self.status, {"message": "refused"}
-        if method == "POST":
-            text = json.loads(body)["schema"]
-            for schema_id, known in self.schemas.items():
-                if known == text:
-                    return 200, {"id": schema_id}
-            schema_id = len(self.schemas) + 1
-            self.schemas[schema_id] = text
-            return 200, {"id": schema_id}
-        if method == "GET":
-            schema_id = int(path.rpartition("/")[2])
-            if schema_id not in self.schemas:
-                return 404, {"error_code": 40403, "message": "not found"}
-            return 200, {"schema": self.schemas[schema_id]}
-        return 200, {}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def _answer(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.asked.append(f"{self.command} {self.path}")
-        status, content = self.server.answer(self.command, self.path, body)
-        payload = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    do_GET = do_PUT = do_POST = _answer
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
@@ -77,13 +24,14 @@ def server():
 
 @pytest.fixture
 def store(server, tmp_path):
-    return SchemaStore(server.url, tmp_path / "schemas")
+    return SchemaStore(server.url, tmp_path / "schemas", ManualClock())
 
 
 def test_registering_sets_compatibility_and_is_repeatable(server, store):
     assert store.register("market.trades-value", TRADE) == 1
     assert store.register("market.trades-value", TRADE) == 1
-    assert server.asked[:2] == [
+    assert server.asked[:3] == [
+        "GET /subjects/market.trades-value/versions",
         "PUT /config/market.trades-value",
         "POST /subjects/market.trades-value/versions",
     ]
@@ -95,7 +43,7 @@ def test_an_id_is_asked_for_once_and_for_all(server, store, tmp_path):
     assert store.schema(7) == TRADE
     assert server.asked == ["GET /schemas/ids/7"]
     server.stop()
-    assert SchemaStore(server.url, tmp_path / "schemas").schema(7) == TRADE
+    assert SchemaStore(server.url, tmp_path / "schemas", ManualClock()).schema(7) == TRADE
 
 
 def test_an_id_that_nobody_knows(store):
@@ -129,7 +77,7 @@ def test_a_schema_that_is_not_compatible(server, store):
 def test_an_id_that_means_another_schema_is_refused(server, store, tmp_path):
     store.register("s", TRADE)
     server.schemas = {1: json.dumps(OTHER)}
-    for asked in (store, SchemaStore(server.url, tmp_path / "schemas")):
+    for asked in (store, SchemaStore(server.url, tmp_path / "schemas", ManualClock())):
         with pytest.raises(Data) as caught:
             asked.register("s", OTHER)
         assert caught.value.reason == Reason.SCHEMA_CONFLICT
@@ -160,7 +108,7 @@ def test_a_damaged_cache_is_noticed(server, store, tmp_path):
     for content in (file.read_text().replace("BUY", "BYE"), "{", '{"id": 1}', "[]"):
         file.write_text(content)
         with pytest.raises(Data) as caught:
-            SchemaStore(server.url, tmp_path / "schemas").schema(1)
+            SchemaStore(server.url, tmp_path / "schemas", ManualClock()).schema(1)
         assert caught.value.reason == Reason.CHECKSUM_MISMATCH
 
 
@@ -186,3 +134,114 @@ def test_something_else_at_the_address(server, store):
 def test_a_primitive_schema_is_a_schema(server, store):
     server.schemas[3] = '"string"'
     assert store.schema(3) == {"type": "string"}
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def timed(server, tmp_path, clock):
+    return SchemaStore(server.url, tmp_path / "timed", clock)
+
+
+def asked_for(server, schema_id):
+    return server.asked.count(f"GET /schemas/ids/{schema_id}")
+
+
+def missed(store, schema_id):
+    with pytest.raises(KeyError):
+        store.schema(schema_id)
+    return True
+
+
+def test_a_miss_is_remembered_for_a_while(server, timed, clock):
+    assert not timed.remembers(9)
+    assert missed(timed, 9)
+    clock.advance(limits.SCHEMA_MISS_S - 0.01)
+    assert timed.remembers(9)
+    assert missed(timed, 9)
+    assert asked_for(server, 9) == 1
+    clock.advance(0.02)
+    assert not timed.remembers(9)
+    server.schemas[9] = json.dumps(TRADE)
+    assert timed.schema(9) == TRADE
+    assert timed.remembers(9)
+
+
+def test_misses_are_bounded(server, timed, monkeypatch):
+    monkeypatch.setattr(limits, "SCHEMA_MISSES_MAX", 2)
+    for schema_id in (1, 2, 3):
+        assert missed(timed, schema_id)
+    assert [timed.remembers(schema_id) for schema_id in (1, 2, 3)] == [False, True, True]
+
+
+def test_an_id_that_no_registry_gives_is_not_asked_for(server, timed):
+    assert timed.remembers(2**31)
+    assert missed(timed, 2**31)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'syntax = "proto3"; message Trade {}',
+        json.dumps("x" * limits.SCHEMA_BYTES_MAX),
+        "[" * 100_000 + "]" * 100_000,
+        "[" * (limits.SCHEMA_JSON_DEPTH_MAX + 1) + "]" * (limits.SCHEMA_JSON_DEPTH_MAX + 1),
+    ],
+)
+def test_what_is_no_schema_of_ours_is_an_unknown_id(server, timed, text):
+    server.schemas[4] = text
+    assert missed(timed, 4)
+    assert timed.remembers(4)
+
+
+def test_a_registry_that_could_not_be_asked_is_left_alone_for_a_while(server, timed, clock):
+    server.status = 503
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            timed.schema(7)
+    assert asked_for(server, 7) == 1
+    server.status = None
+    server.schemas[7] = json.dumps(TRADE)
+    clock.advance(limits.REGISTRY_AWAY_S)
+    assert timed.schema(7) == TRADE
+
+
+def test_a_new_version_is_waited_for_until_no_miss_is_left(server, timed, clock, tmp_path):
+    began_s = clock.monotonic_s()
+    assert timed.register("s", TRADE) == 1
+    assert timed.register("s", TRADE) == 1
+    assert clock.monotonic_s() == began_s, "a subject without versions, and one that is there"
+    assert timed.register("s", OTHER) == 2
+    assert clock.monotonic_s() == began_s + limits.SCHEMA_MISS_S
+    another = SchemaStore(server.url, tmp_path / "another", clock)
+    assert another.register("s", OTHER) == 2
+    assert clock.monotonic_s() == began_s + limits.SCHEMA_MISS_S
+
+
+def test_a_version_whose_answer_was_lost_is_new_at_the_next_try(server, timed, clock):
+    timed.register("s", TRADE)
+    began_s = clock.monotonic_s()
+    answer = server.answer
+
+    def lost(method, path, body):
+        answer(method, path, body)
+        return (503, {}) if method == "POST" else answer(method, path, body)
+
+    server.answer = lost
+    with pytest.raises(Unavailable):
+        timed.register("s", OTHER)
+    server.answer = answer
+    assert timed.register("s", OTHER) == 2
+    assert clock.monotonic_s() == began_s + limits.SCHEMA_MISS_S
+
+
+def test_the_wait_for_a_new_version_can_be_cut_short(server, tmp_path):
+    waited = []
+    store = SchemaStore(server.url, tmp_path, ManualClock(), waited.append)
+    store.register("s", TRADE)
+    store.register("s", OTHER)
+    assert waited == [limits.SCHEMA_MISS_S]

@@ -41,7 +41,7 @@ def schema(number):
 
 def test_ids_of_a_restored_registry_mean_the_same(start, tmp_path):
     data_dir, new = tmp_path / "k2", tmp_path / "new"
-    store = SchemaStore(start(data_dir / "registry"), data_dir / "schemas")
+    store = SchemaStore(start(data_dir / "registry"), data_dir / "schemas", SystemClock())
     write_stamp(data_dir / "stamp.json", Stamp("simulated", "synthetic", "BINANCE"))
     ids, stop = {}, threading.Event()
 
@@ -59,7 +59,7 @@ def test_ids_of_a_restored_registry_mean_the_same(start, tmp_path):
         stop.set()
         writer.join()
     put_back(tmp_path / "b", new)
-    again = SchemaStore(start(new / "registry"), tmp_path / "another cache")
+    again = SchemaStore(start(new / "registry"), tmp_path / "another cache", SystemClock())
     assert {n: again.schema(schema_id) for n, schema_id in before.items()} == {
         n: schema(n) for n in before
     }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.board import Board
@@ -63,11 +64,11 @@ def test_the_registry_outlives_a_kill(tmp_path, artifacts):
 
     child, url = start("3" * 32)
     try:
-        schema_id = SchemaStore(url, tmp_path / "first").register("t-value", SCHEMA)
+        schema_id = SchemaStore(url, tmp_path / "first", SystemClock()).register("t-value", SCHEMA)
     finally:
         child.kill()
     child, url = start("4" * 32)
     try:
-        assert SchemaStore(url, tmp_path / "second").schema(schema_id) == SCHEMA
+        assert SchemaStore(url, tmp_path / "second", SystemClock()).schema(schema_id) == SCHEMA
     finally:
         child.stop(grace_s=20)
