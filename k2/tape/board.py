@@ -1,7 +1,8 @@
 """A board: the newest JSON document of each key, on a compacted topic.
 
 Processes tell each other through boards what is small and must survive them: the partition map,
-heartbeats, high waters. A board can be read to its present end, or followed in the background.
+heartbeats, high waters. A board can be read to its present end, read on from there, or followed in
+the background.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -24,8 +26,23 @@ Document: TypeAlias = dict[str, Any]
 
 _OFFSET_BEGINNING = -2
 _READ_RECORDS = 1000
+_SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class News:
+    """Records that a `LogReader` had not given yet.
+
+    Attributes:
+        records: keys and documents, oldest first; None where a key was taken away, or has what is
+            no document.
+        from_start: whether they begin at the start of the topic: what was given before is void.
+    """
+
+    records: Sequence[tuple[str, Document | None]]
+    from_start: bool
 
 
 class Board:
@@ -34,6 +51,9 @@ class Board:
     Args:
         bootstrap: of the tape.
         topic: a name of `topics.py`.
+
+    Attributes:
+        skipped: records that readers of its log could not use.
     """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
@@ -43,7 +63,9 @@ class Board:
         self._producer: Producer | None = None
         self._follower: _Follower | None = None
         self._listeners: list[Callable[[str], None]] = []
+        self._readers: list[LogReader] = []
         self._closed = False
+        self.skipped = 0
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Make `value` the newest of `key`; None takes the key away.
@@ -96,6 +118,19 @@ class Board:
             apply(documents, key, value)
         return documents
 
+    def log_reader(self) -> LogReader:
+        """Reads every record the topic still has, and then on from there; until `close`."""
+        reader = LogReader(self._bootstrap, self._topic, self.skip)
+        with self._changed:
+            self._readers.append(reader)
+        return reader
+
+    def skip(self, key: str, why: str) -> None:
+        """Count a record that a reader of the log cannot use, and say so in the log."""
+        _log.error("a record of %s is skipped: %s", self._topic, why, extra={"key": key})
+        with self._changed:
+            self.skipped += 1
+
     def start(self) -> None:
         """Follow the topic from now to `close`; returns at once."""
         with self._changed:
@@ -133,9 +168,11 @@ class Board:
         """Send what was put, for at most so long; stop following."""
         with self._changed:
             self._closed = True
-            producer, follower = self._producer, self._follower
+            producer, follower, readers = self._producer, self._follower, self._readers
         if follower is not None:
             follower.close()
+        for reader in readers:
+            reader.close()
         if producer is not None:
             producer.flush(drain_s)
             producer.purge()
@@ -161,6 +198,88 @@ class Board:
         if self._follower is None:
             raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
         return self._follower
+
+
+class LogReader:
+    """Reads a board's records in their order, on from where it was. Thread-safe.
+
+    Args:
+        bootstrap, topic: of the board.
+        skip: is given the key of a record that is no document, and what is wrong.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, skip: Callable[[str, str], None]) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._skip = skip
+        self._lock = threading.Lock()
+        self._closed = False
+        self._consumer: Consumer | None = None
+        self._reached = 0
+        self._records: list[tuple[str, Document | None]] = []
+        self._from_start = True
+
+    def advance(self) -> News:
+        """Every record not given yet, up to the topic's end at the call.
+
+        It costs one request for that end; nothing is read while the end is where it was.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE; nothing is lost, call it again.
+        """
+        with self._lock:
+            consumer = self._connected()
+            end = persist(lambda: log_end(consumer, self._topic))
+            if end < self._reached:  # the topic was made again
+                consumer.assign([TopicPartition(self._topic, 0, _OFFSET_BEGINNING)])
+                self._records, self._reached, self._from_start = [], 0, True
+            self._read(consumer, end)
+            news = News(self._records, self._from_start)
+            self._records, self._from_start = [], False
+            return news
+
+    def close(self) -> None:
+        """Let the connection go, unless a reading that waits for the broker holds it."""
+        self._closed = True
+        if not self._lock.acquire(timeout=2 * limits.TAPE_RETRY_S):
+            return
+        try:
+            if self._consumer is not None:
+                self._consumer.close()
+        finally:
+            self._lock.release()
+
+    def _connected(self) -> Consumer:
+        if self._closed:
+            raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
+        if self._consumer is None:
+            self._consumer = reader_of(self._bootstrap, self._topic)
+        return self._consumer
+
+    def _read(self, consumer: Consumer, end: int) -> None:
+        silent = 0
+        while self._reached < end:
+            self._connected()
+            before = self._reached
+            for message in consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S):
+                self._take(message)
+            silent = silent + 1 if self._reached == before else 0
+            if silent >= _SILENT_MAX:
+                raise _silence(self._topic)
+
+    def _take(self, message: Message) -> None:
+        offset, error = message.offset() or 0, message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._reached = max(self._reached, offset)
+            return
+        self._reached = offset + 1
+        record = parse(message)
+        if record is None:
+            name = (message.key() or b"").decode(errors="replace")
+            self._skip(name, "it is no JSON document with a key")
+            record = name, None
+        self._records.append(record)
 
 
 class _Follower:
@@ -252,16 +371,27 @@ def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
     consumer = reader_of(bootstrap, topic, start or _OFFSET_BEGINNING)
     try:
         end = persist(lambda: log_end(consumer, topic))
-        reached = start
+        reached, silent = start, 0
         while reached < end:
-            messages = consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S)
-            for message in messages:
+            before = reached
+            for message in consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S):
                 error = message.error()
                 reached = max(reached, (message.offset() or 0) + (error is None))
                 if error is None and reached <= end:
                     yield message
+            silent = silent + 1 if reached == before else 0
+            if silent >= _SILENT_MAX:
+                raise _silence(topic)
     finally:
         consumer.close()
+
+
+def _silence(topic: str) -> Unavailable:
+    return Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"{topic} gives nothing before its end",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )
 
 
 def log_end(consumer: Consumer, topic: str) -> int:

@@ -69,8 +69,12 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         high_waters = HighWaters(notices, settings.feed.name, runtime.run_id)
         schemas = open_schemas(settings, runtime)
         schema_id = runtime.patiently(lambda: _schema_id(settings, schemas))
-        lines = runtime.patiently(lambda: _lines(settings, source, partitions, high_waters))
-        if schema_id is None or lines is None:
+        topic_id = runtime.patiently(lambda: topics.topic_id(settings.tape))
+        if schema_id is None or topic_id is None:
+            return 0
+        placement = Placement(partitions, topic_id, settings.tape.partitions_per_tier)
+        lines = runtime.patiently(lambda: _lines(source, placement, high_waters))
+        if lines is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
         letters = LetterBox(office, f"feed:{source.name}:{runtime.run_id}")
@@ -115,12 +119,8 @@ def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
         raise
 
 
-def _lines(
-    settings: Settings, source: Source, partitions: Board, high_waters: HighWaters
-) -> list[Line]:
+def _lines(source: Source, placement: Placement, high_waters: HighWaters) -> list[Line]:
     """One line for each instrument, placed, and resumed after what an earlier run published."""
-    topic_id = topics.topic_id(settings.tape)
-    placement = Placement(partitions, topic_id, settings.tape.partitions_per_tier)
     resumed = high_waters.read(source.instruments)
     return [Line(each, placement.place(each), resumed.get(each)) for each in source.instruments]
 

@@ -92,7 +92,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             settings,
             runtime.clock,
             lambda: pump.stats,
-            lambda: {**maintenance_counters(stats_of(maintainers)), **ops.counters()},
+            lambda: _counters(stats_of(maintainers), ops, partitions),
         )
         heart = _heart(runtime, heartbeats, retention.told(sample))
         heart.start()
@@ -186,6 +186,12 @@ def sampler(
         return Sample(signals=signals, counters=counters, full=full)
 
     return sample
+
+
+def _counters(stats: MaintainStats, ops: OpsTables, partitions: Board) -> dict[str, Any]:
+    """What the heart says beside the pump's numbers."""
+    placements = {"placements_skipped": partitions.skipped}
+    return {**maintenance_counters(stats), **ops.counters(), **placements}
 
 
 def maintenance_counters(stats: MaintainStats) -> dict[str, Any]:

@@ -35,6 +35,23 @@ def test_a_board_is_followed(tape, key):
     assert follower.current()[key] == {"id": 2}
 
 
+def test_the_log_of_a_board_is_read_on_from_where_it_was(tape, key):
+    writer, board = tape.board(topics.PARTITIONS), tape.board(topics.PARTITIONS)
+    log = board.log_reader()
+
+    def news():
+        given = log.advance()
+        return given.from_start, [record for record in given.records if record[0] == key]
+
+    writer.put(key, {"id": 1}, wait_s=10)
+    writer.put(key, {"id": 2}, wait_s=10)
+    assert news() == (True, [(key, {"id": 1}), (key, {"id": 2})])
+    assert news() == (False, [])
+    writer.put(key, None, wait_s=10)
+    assert news() == (False, [(key, None)])
+    assert board.log_reader().advance().from_start
+
+
 def test_a_follower_hears_of_what_comes_and_not_of_what_was_there(tape, key):
     writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
     writer.put(f"{key}-before", {"id": 1}, wait_s=10)

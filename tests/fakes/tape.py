@@ -14,6 +14,7 @@ import numpy as np
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.market.events import Fault
 from k2.market.gaps import check_gap
+from k2.tape.board import News
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import Posted
 from k2.tape.topics import TapeFacts
@@ -286,10 +287,30 @@ class FakeReader:
         return batches
 
 
+class FakeLogReader:
+    """`LogReader`; `reads` counts the times that there was something to read."""
+
+    def __init__(self, board):
+        self._board = board
+        self._reached = 0
+        self._from_start = True
+        self.reads = 0
+
+    def advance(self):
+        log = self._board.read_log()
+        if len(log) < self._reached:
+            self._reached, self._from_start = 0, True
+        news = News(log[self._reached :], self._from_start)
+        self.reads += bool(news.records)
+        self._reached, self._from_start = len(log), False
+        return news
+
+
 class FakeBoard:
     """`Board`: documents live in the tape, so every board of a topic sees them."""
 
     def __init__(self, tape, topic):
+        self.skipped = 0
         self._tape = tape
         self._log = tape.boards.setdefault(topic, [])
         self._listeners = tape.listeners.setdefault(topic, [])
@@ -309,6 +330,12 @@ class FakeBoard:
     def read_log(self):
         self._tape.ask()
         return list(self._log)
+
+    def log_reader(self):
+        return FakeLogReader(self)
+
+    def skip(self, key, why):
+        self.skipped += 1
 
     def read_all(self):
         self._tape.ask()

@@ -1,10 +1,13 @@
 """A symbol keeps the first partition that anybody wrote down."""
 
+import threading
+
 import pytest
 
-from k2.errors import Data, Reason, Unavailable
+from k2.errors import Reason, Unavailable
 from k2.market.instrument import Instrument, first_partition
 from k2.tape.placement import Placement
+from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
 
 BTC = Instrument("BINANCE", "BTCUSDT")
@@ -40,8 +43,8 @@ def test_the_first_of_two_racing_writers_wins_for_both(board):
     class Racing:
         """Another writer comes between reading and writing."""
 
-        def read_log(self):
-            return board.read_log()
+        def log_reader(self):
+            return board.log_reader()
 
         def put(self, key, value, wait_s=None):
             if not board.read_log():
@@ -87,11 +90,147 @@ def test_covering_reads_again_only_for_what_it_lacks(board):
         ("0/nonsense", {"partition": 1}),
     ],
 )
-def test_a_map_of_another_tape_is_refused(board, key, value):
+def test_a_record_that_says_nothing_of_this_tape_is_skipped_by_all(board, key, value):
     board.put(key, value)
-    with pytest.raises(Data) as caught:
-        placement(board).refresh()
-    assert caught.value.reason == Reason.PARTITIONS_CHANGED
+    board.put("0/BINANCE:ETHUSDT", {"partition": 3})
+    placed = placement(board)
+    assert placed.refresh() == {ETH: 3}
+    assert board.skipped == 1
+    assert placed.place(BTC) == first_partition(BTC, 2)
+    assert placement(board).refresh() == {ETH: 3, BTC: first_partition(BTC, 2)}
+
+
+@pytest.mark.parametrize("value", [{"partition": 99}, None])
+def test_compaction_keeps_the_first_though_a_bad_record_came_last(board, value):
+    board.put(KEY, {"partition": 1})
+    early = placement(board)
+    early.refresh()
+    board.put(KEY, value)
+    for reader in (early, placement(board)):
+        assert reader.refresh() == {BTC: 1}
+        assert board.read_all() == {KEY: {"partition": 1}}
+    assert len(board.read_log()) == 3, "put again once"
+
+
+def test_a_first_that_could_not_be_put_again_is_put_at_the_next_reading(board):
+    class Refusing:
+        """Takes nothing while `away`."""
+
+        away = True
+
+        def log_reader(self):
+            return board.log_reader()
+
+        def put(self, key, value, wait_s=None):
+            if self.away:
+                raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
+            board.put(key, value, wait_s)
+
+    board.put(KEY, {"partition": 1})
+    board.put(KEY, {"partition": 2})
+    refusing = Refusing()
+    placed = placement(refusing)
+    with pytest.raises(Unavailable):
+        placed.refresh()
+    refusing.away = False
+    assert placed.refresh() == {BTC: 1}
+    assert board.read_all() == {KEY: {"partition": 1}}
+
+
+class Watched:
+    """A log whose reader is at hand."""
+
+    def __init__(self, board):
+        self._board = board
+        self.put = board.put
+        self.skip = board.skip
+        self.ends_asked = 0
+
+    def log_reader(self):
+        self.reader = self._board.log_reader()
+        return self
+
+    def advance(self):
+        self.ends_asked += 1
+        return self.reader.advance()
+
+
+def test_the_topic_is_followed_and_a_miss_holds_while_its_end_is_unchanged(board):
+    board.put(KEY, {"partition": 1})
+    log = Watched(board)
+    placed = placement(log)
+    for _ in range(5):
+        assert ETH not in placed.covering([BTC, ETH])
+    assert (log.ends_asked, log.reader.reads) == (5, 1)
+    for _ in range(5):
+        assert placed.covering([BTC]) == {BTC: 1}
+    assert log.ends_asked == 5, "what is known is not asked for"
+    board.put("0/BINANCE:ETHUSDT", {"partition": 2})
+    assert placed.covering([BTC, ETH]) == {BTC: 1, ETH: 2}
+    assert (log.ends_asked, log.reader.reads) == (6, 2)
+
+
+def test_a_partition_map_that_was_made_again_is_read_from_its_start():
+    tape = FakeTape()
+    board = tape.board("k2.partitions")
+    board.put(KEY, {"partition": 1})
+    board.put("0/BINANCE:ETHUSDT", {"partition": 2})
+    placed = placement(board)
+    assert placed.refresh() == {BTC: 1, ETH: 2}
+    del tape.boards["k2.partitions"][:]
+    assert placed.refresh() == {}
+
+
+class Queue:
+    """A lock that knows how many came to it."""
+
+    def __init__(self):
+        self.came = 0
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self.came += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+class Held(Watched):
+    """Reads once when it may, then the broker is away."""
+
+    may = threading.Event()
+
+    def advance(self):
+        assert self.may.wait(10)
+        if self.ends_asked:
+            self.ends_asked += 1
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
+        return super().advance()
+
+
+def test_callers_that_waited_share_a_reading_that_began_after_they_asked(board):
+    log, found = Held(board), []
+    placed = placement(log)
+    placed._reading = Queue()
+
+    def ask():
+        try:
+            found.append(placed.refresh())
+        except Unavailable as error:
+            found.append(error.message)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads[0].start()
+    eventually(lambda: placed._begun == 1)
+    for thread in threads[1:]:
+        thread.start()
+    eventually(lambda: placed._reading.came == 4)
+    log.may.set()
+    for thread in threads:
+        thread.join(10)
+    assert found == [{}, "away", "away", "away"]
+    assert log.ends_asked == 2
 
 
 def test_nothing_is_placed_while_the_tape_is_away():
