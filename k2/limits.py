@@ -237,6 +237,9 @@ DRAIN_S = 10.0
 # Local stack
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_S = 60.0
+LIFE_SOUND_S = 300.0  # a process that lived so long was well, though it found nothing to do
+PROGRESS_TOLD_S = 5.0  # between two words of a process to its supervisor that work gets done
+FAILING_SHOWN_S = 5.0  # between the word that a process is failing and the end of its stack
 STACK_RSS_MAX = 2560 * MIB
 FETCH_ATTEMPTS_MAX = 5
 FETCH_TIMEOUT_S = 20  # without a byte
@@ -295,6 +298,7 @@ assert DISK_FREE_STOP < DISK_FREE_MIN
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
 assert CHILD_DRAIN_S > DRAIN_S
+assert HEARTBEAT_INTERVAL_S < PROGRESS_TOLD_S < RESTARTS_WINDOW_S / RESTARTS_MAX
 assert SNAPSHOTS_NEWEST_KEPT < SNAPSHOTS_KEPT_MAX
 assert COMPACT_FILES_TO_MERGE <= COMPACT_FILES_MAX
 assert SWEEP_GRACE_MIN_S <= SWEEP_GRACE_S

@@ -10,6 +10,7 @@ last said.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import threading
@@ -25,6 +26,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level, LevelState, level_of, step
 from k2.degrade.signals import UNREADABLE, Signal, pressures, rescaled
 from k2.errors import K2Error
+from servers.runtime import Runtime
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
@@ -78,6 +80,30 @@ def _disk_free_bytes(data_dir: Path) -> float | None:
         return float(shutil.disk_usage(data_dir).free)
     except OSError:
         return None
+
+
+def progress_told(
+    sample: Callable[[], Sample], counter: str, runtime: Runtime
+) -> Callable[[], Sample]:
+    """The same sampler, which also tells the supervisor when work gets done.
+
+    Args:
+        sample: asked before each beat.
+        counter: of it, what grows with the work that was brought to its end.
+        runtime: of this process; `progressed` is printed as long as the counter grows.
+    """
+    told, due_s = 0, -math.inf
+
+    def telling() -> Sample:
+        nonlocal told, due_s
+        now = sample()
+        count, now_s = int(now.counters.get(counter, 0)), runtime.clock.monotonic_s()
+        if count > told and now_s >= due_s:
+            told, due_s = count, now_s + limits.PROGRESS_TOLD_S
+            runtime.emit("progressed", **{counter: count})
+        return now
+
+    return telling
 
 
 class FollowedNotices(Protocol):

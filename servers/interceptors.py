@@ -77,13 +77,18 @@ class Interceptor(grpc.ServerInterceptor):
 
 
 class Admission:
-    """Who may come in: nobody while the server starts or drains, and so many watchers at most."""
+    """Who may come in: nobody while the server starts or drains, and so many watchers at most.
+
+    Attributes:
+        answered: calls that came in and have ended.
+    """
 
     def __init__(self, watchers_max: int = limits.WATCHERS_MAX) -> None:
         self._places = threading.BoundedSemaphore(watchers_max)
         self._open = threading.Event()
         self.draining = threading.Event()
         self._running = 0
+        self.answered = 0
         self._idle = threading.Condition()
 
     def open(self) -> None:
@@ -117,6 +122,7 @@ class Admission:
     def _count(self, change: int) -> None:
         with self._idle:
             self._running += change
+            self.answered += change < 0
             self._idle.notify_all()
 
     def _take_place(self, context: grpc.ServicerContext) -> None:

@@ -79,6 +79,10 @@ class Listener:
         for name in self._names:
             self._health.set(name, _SERVING)
 
+    def tell(self, *, well: bool) -> None:
+        """Say whether the platform as a whole is well, as the health of no service by name."""
+        self._health.set("", _SERVING if well else _NOT_SERVING)
+
     def drain(self) -> None:
         """Say NOT_SERVING, take nothing new, let what runs finish for a while, then close."""
         self._health.enter_graceful_shutdown()

@@ -22,6 +22,7 @@ from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers import convert
 from servers.heartbeat import Heartbeats, platform_level
+from servers.local.record import failing
 
 M = TypeVar("M", bound=Message)
 
@@ -33,6 +34,7 @@ _WORST_LAST: Final = (
     pb.COMPONENT_STATE_STARTING,
     pb.COMPONENT_STATE_DRAINING,
     pb.COMPONENT_STATE_LOST,
+    pb.COMPONENT_STATE_FAILING,
 )
 
 
@@ -114,6 +116,10 @@ class PlatformService(rpc.PlatformServiceServicer):
         beats = self._heartbeats.beats()
         components = [convert.component_to(beat) for beat in beats]
         components += [_probed(probe) for probe in self._probes]
+        given_up = failing(self._settings.data_dir / "run")
+        for component in components:
+            if component.name in given_up:
+                component.state = pb.COMPONENT_STATE_FAILING
         return pb.GetStatusResponse(
             state=max((each.state for each in components), key=_WORST_LAST.index),
             level=convert.level_to(platform_level(beats)),

@@ -26,7 +26,7 @@ class Admission:
         self._running_max = running_max
         self._lock = threading.Lock()
         self._running = 0
-        self._refused = 0
+        self._refused = self._answered = 0
         self._mean_s = _RETRY_MIN_S
 
     @property
@@ -38,6 +38,11 @@ class Admission:
     def refused(self) -> int:
         """Queries refused so far."""
         return self._refused
+
+    @property
+    def answered(self) -> int:
+        """Queries that ran and ended so far."""
+        return self._answered
 
     def enter(self) -> None:
         """Count one more running query; `leave` must follow.
@@ -65,4 +70,5 @@ class Admission:
         with self._lock:
             assert self._running > 0, "more queries left than entered"
             self._running -= 1
+            self._answered += 1
             self._mean_s += _WEIGHT * (took_s - self._mean_s)

@@ -38,6 +38,8 @@ class _ComponentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Compon
     """It finishes what it has and takes nothing new."""
     COMPONENT_STATE_LOST: _ComponentState.ValueType  # 4
     """It is not heard of, or does not know its own state."""
+    COMPONENT_STATE_FAILING: _ComponentState.ValueType  # 5
+    """It died again and again without progress; it is not started again, and the stack ends."""
 
 class ComponentState(_ComponentState, metaclass=_ComponentStateEnumTypeWrapper):
     """Whether a component can be used."""
@@ -52,6 +54,8 @@ COMPONENT_STATE_DRAINING: ComponentState.ValueType  # 3
 """It finishes what it has and takes nothing new."""
 COMPONENT_STATE_LOST: ComponentState.ValueType  # 4
 """It is not heard of, or does not know its own state."""
+COMPONENT_STATE_FAILING: ComponentState.ValueType  # 5
+"""It died again and again without progress; it is not started again, and the stack ends."""
 Global___ComponentState: _TypeAlias = ComponentState  # noqa: Y015
 
 @_typing.final

@@ -33,6 +33,7 @@ class Part:
         answers: asks whether it serves; None when it says so itself on stdout.
         needs_tape: start it only while the broker and the registry serve.
         drain: parts are stopped by this number, the lowest first.
+        proves: its progress shows that broker and registry do their work too.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Part:
     answers: Callable[[], bool] | None = None
     needs_tape: bool = True
     drain: int = 1
+    proves: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ class Site:
             self._registry(),
             *(practice if self.practises else []),
             *(self._feed(name) for name in self.settings.feed.names),
-            Part("lake", self._python("lake"), {}),
+            Part("lake", self._python("lake"), {}, proves=True),
             Part("query", self._python("query"), {"flight": flight, "query": query}),
             Part("control", self._python("control"), {"control": control}),
         ]
 
     def _feed(self, name: str) -> Part:
-        return Part(name, self._python("feed", K2_FEED__NAME=name), {}, drain=0)
+        return Part(name, self._python("feed", K2_FEED__NAME=name), {}, drain=0, proves=True)
 
     def _broker(self) -> Part:
         ports = self._broker_ports

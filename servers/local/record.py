@@ -3,14 +3,15 @@
 `stack.json` is replaced whole whenever something changes:
 
     version         1
-    state           STARTING, SERVING, DRAINING, STOPPED, FAILED
+    state           STARTING, SERVING, FAILING (a process is; it ends soon), DRAINING, STOPPED,
+                    FAILED
     run_id          32 hexadecimal digits, also K2_RUN_ID in the environment of every process
     supervisor_pid  the process to send SIGTERM to
     data_dir, source, venue, exchange, symbols, started_at_us, updated_at_us
     addresses       control, flight, query, broker, registry, venue: once the part has served
     processes       of each: name, pid (null while it does not run), state (WAITING, STARTING,
-                    SERVING, RESTARTING, STOPPING, STOPPED, FAILED), restarts, addresses,
-                    exit_code (of its last life), log
+                    SERVING, RESTARTING, FAILING, STOPPING, STOPPED, FAILED), restarts,
+                    addresses, exit_code (of its last life), log
     failure         null, or reason and message
 
 The file outlives the stack; `DIR/run/lock` tells whether it runs: the supervisor holds an exclusive
@@ -127,6 +128,13 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def failing(folder: Path) -> frozenset[str]:
+    """The processes that the supervisor of this data directory has given up, by name."""
+    listed = _read(folder).get("processes") or ()
+    names = frozenset(str(one["name"]) for one in listed if one.get("state") == "FAILING")
+    return names if names and is_held(folder) else frozenset()
 
 
 def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:

@@ -13,19 +13,28 @@ class Deaths:
 
     Attributes:
         at_s: monotonic seconds, oldest first; only those within `limits.RESTARTS_WINDOW_S`.
+        fruitless: the last so many, however long ago, had no progress between them.
     """
 
     at_s: tuple[float, ...] = ()
+    fruitless: int = 0
 
-    def add(self, now_s: float) -> Deaths:
-        """One more, now."""
+    def add(self, now_s: float, *, progressed: bool) -> Deaths:
+        """One more, now, at the end of a life that made progress or not."""
         recent = [at for at in self.at_s if now_s - at < limits.RESTARTS_WINDOW_S]
-        return Deaths((*recent, now_s))
+        return Deaths((*recent, now_s), 1 if progressed else self.fruitless + 1)
 
     @property
     def too_many(self) -> bool:
         """Whether starting it again makes no sense any more."""
-        return len(self.at_s) >= limits.RESTARTS_MAX
+        return max(len(self.at_s), self.fruitless) >= limits.RESTARTS_MAX
+
+    @property
+    def summary(self) -> str:
+        """How often, for a person."""
+        if len(self.at_s) >= limits.RESTARTS_MAX:
+            return f"{len(self.at_s)} times in {limits.RESTARTS_WINDOW_S:.0f} s"
+        return f"{self.fruitless} times and got nothing done in between"
 
     @property
     def pause_s(self) -> float:

@@ -3,9 +3,10 @@
 One loop on the main thread decides everything; other threads only post what they saw. Broker and
 registry start together; when both serve, topics and schema are deployed; then the rest starts
 together. A part that dies before it ever served ends the stack. One that dies later is started
-again after a pause, on the same ports, unless that happened too often of late, or it refused a tape
-that does not fit the lake; parts that need the tape wait for the broker and the registry, so that
-one death does not count for many.
+again after a pause, on the same ports, unless it refused a tape that does not fit the lake, or died
+too often: of late, or without progress in between. The latter is FAILING for a moment, which
+`k2 status` and health show, and then ends the stack. Parts that need the tape wait for the broker
+and the registry, so that one death does not count for many.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Supervisor:
         self._deployed = self._deploying = False
         self._deploy_failures = 0
         self._error: K2Error | None = None
+        self._failing: K2Error | None = None
+        self._ends_s = 0.0
         self._started_s = self._checked_s = runtime.clock.monotonic_s()
         self._threads: list[threading.Thread] = []
         journal.record.processes = [watch.record for watch in self._watches.values()]
@@ -100,6 +103,7 @@ class Supervisor:
         self._hear()
         for watch in self._watches.values():
             self._look_after(watch)
+        self._end_when_failing()
         self._deploy_when_possible()
         self._check_room()
         self._publish()
@@ -155,11 +159,14 @@ class Supervisor:
 
     def _died(self, watch: Watch, code: int) -> None:
         now_s = self._runtime.clock.monotonic_s()
-        watch.deaths = watch.deaths.add(now_s)
+        watch.deaths = watch.deaths.add(now_s, progressed=self._has_progressed(watch))
         refused = watch.last_words.get("reason") in REFUSALS
-        if refused or not watch.has_served or watch.deaths.too_many:
+        if refused or not watch.has_served:
             watch.record.state = "FAILED"
             raise self._end_of(watch, code)
+        if watch.deaths.too_many:
+            self._fails(watch, self._end_of(watch, code))
+            return
         watch.due_s = now_s + watch.deaths.pause_s
         watch.record.state = "RESTARTING"
         watch.record.restarts += 1
@@ -171,19 +178,41 @@ class Supervisor:
             in_s=watch.deaths.pause_s,
         )
 
+    def _has_progressed(self, watch: Watch) -> bool:
+        """Whether its last life got anything done, or was long enough to be a sound one."""
+        if watch.age_s >= limits.LIFE_SOUND_S:
+            return True
+        foundation = watch.part.name in FOUNDATION
+        provers = [one for one in self._watches.values() if foundation and one.part.proves]
+        return any(one.progressed_s >= watch.started_s for one in (watch, *provers))
+
+    def _fails(self, watch: Watch, error: K2Error) -> None:
+        """Show that it is not started again; the stack ends soon."""
+        record = self._journal.record
+        watch.record.state = record.state = "FAILING"
+        if self._failing is None:
+            self._failing = error
+            self._ends_s = self._runtime.clock.monotonic_s() + limits.FAILING_SHOWN_S
+            record.failure = {"reason": error.reason, "message": error.message}
+            self._runtime.emit("failing", name=watch.part.name, message=error.message)
+
+    def _end_when_failing(self) -> None:
+        if self._failing is None or self._runtime.clock.monotonic_s() < self._ends_s:
+            return
+        for watch in self._watches.values():
+            if watch.record.state == "FAILING":
+                watch.record.state = "FAILED"
+        raise self._failing
+
     def _end_of(self, watch: Watch, code: int) -> K2Error:
         self._check_disk()
-        name, times = watch.part.name, len(watch.deaths.at_s)
+        name = watch.part.name
         reason = watch.last_words.get("reason", "")
         if reason in REFUSALS:
             message = f"{name} refused the tape: {watch.last_words.get('message')}"
             return Data(Reason(reason), message, metadata={"process": name})
         said = watch.last_words.get("message") or logs.last_lines(Path(watch.record.log))
-        when = (
-            f"{times} times in {limits.RESTARTS_WINDOW_S:.0f} s"
-            if watch.has_served
-            else "while it started"
-        )
+        when = watch.deaths.summary if watch.has_served else "while it started"
         return Unavailable(
             Reason(reason) if reason in _TELLING else Reason.PROCESS_DIED,
             f"{name} died {when}, exit code {code}: {said or 'it said nothing'} "

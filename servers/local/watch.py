@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,7 +30,9 @@ class Watch:
         command: what to start; None until it is prepared.
         deaths: of late.
         due_s: when it may start again; None while it runs.
+        started_s: when its process was started last, monotonic seconds.
         has_served: whether it ever served, so that a death is not one of the first start.
+        progressed_s: when it last said that it gets work done, monotonic seconds.
         last_words: the reason and message of a failure that it printed in its last life.
     """
 
@@ -40,9 +43,10 @@ class Watch:
         self.deaths = Deaths()
         self.due_s: float | None = 0.0
         self.has_served = False
+        self.progressed_s = -math.inf
         self.last_words: dict[str, str] = {}
         self._child: Child | None = None
-        self._started_s = 0.0
+        self.started_s = 0.0
         self._lives = self._heard = 0
         self._post = post
         self._clock = clock
@@ -61,7 +65,7 @@ class Watch:
     @property
     def age_s(self) -> float:
         """How long ago its process was started."""
-        return self._clock.monotonic_s() - self._started_s
+        return self._clock.monotonic_s() - self.started_s
 
     def start(self) -> None:
         """Start its process; the main thread only."""
@@ -69,7 +73,7 @@ class Watch:
         self.due_s = None
         self.last_words = {}
         self._lives += 1
-        self._started_s = self._clock.monotonic_s()
+        self.started_s = self._clock.monotonic_s()
         listens = self.part.answers is None
         self._child = Child(self.command, Path(self.record.log), piped=listens)
         self.record.pid, self.record.state = self._child.pid, "STARTING"
@@ -129,6 +133,8 @@ class Watch:
         for event in _events(child.stdout):
             if event.get("event") == "serving":
                 self._post(partial(self._serving, life, event.get("addresses") or {}))
+            elif event.get("event") == "progressed":
+                self.progressed_s = self._clock.monotonic_s()
             elif event.get("event") == "failed":
                 self.last_words = {key: str(event.get(key)) for key in ("reason", "message")}
 

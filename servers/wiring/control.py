@@ -24,8 +24,9 @@ from servers import dead_letter, degradation, feed, platform, query, snapshot
 from servers.degradation import DegradationService
 from servers.feed import FeedService
 from servers.gaps import BackfillDesk, GapView
-from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
+from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
 from servers.listening import Listener
+from servers.local.record import failing
 from servers.platform import Facts, PlatformService, Probe, Tools
 from servers.query import ForwardedQueryService
 from servers.runtime import Runtime
@@ -36,6 +37,7 @@ from servers.wiring.schemas import open_schemas
 PROCESS: Final = "control"
 _DISTRIBUTION: Final = "k2-lakehouse"
 _PROBE_S: Final = 0.5
+_WAIT_S: Final = 0.5
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -75,14 +77,15 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             process=PROCESS,
             run_id=runtime.run_id,
             addresses={"grpc": listener.address},
-            sample=lambda: Sample(signals=process_signals(settings.data_dir)),
+            sample=progress_told(sampler(settings, listener), "answered", runtime),
         )
         heartbeats.include(heart)
         listener.start()
         heart.start()
         listener.ready()
         runtime.emit("serving", addresses={"grpc": listener.address})
-        runtime.stopping.wait()
+        while not runtime.stopping.wait(_WAIT_S):
+            listener.tell(well=not failing(settings.data_dir / "run"))
         heart.close()
         listener.drain()
     finally:
@@ -90,6 +93,16 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         for part in (forwarded, catalog, gap_log, requests, board):
             part.close()
     return 0
+
+
+def sampler(settings: Settings, listener: Listener) -> Callable[[], Sample]:
+    """What the control plane's heart says: its memory, and what it answered."""
+
+    def sample() -> Sample:
+        counters = {"answered": listener.admission.answered}
+        return Sample(signals=process_signals(settings.data_dir), counters=counters)
+
+    return sample
 
 
 def _listener(

@@ -35,7 +35,7 @@ from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.producer import TapeProducer
 from k2.tape.registry import SchemaStore, fingerprint
-from servers.heartbeat import SERVING, Heart, Sample, process_signals
+from servers.heartbeat import SERVING, Heart, Sample, process_signals, progress_told
 from servers.runtime import Runtime
 from servers.wiring.filling import backfill_of, sender_of
 from servers.wiring.schemas import open_schemas
@@ -138,7 +138,7 @@ def _heart(settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: Boa
         process=settings.feed.name,
         run_id=runtime.run_id,
         addresses={},
-        sample=gauges.sample,
+        sample=progress_told(gauges.sample, "trades_acknowledged", runtime),
     )
 
 

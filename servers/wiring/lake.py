@@ -36,7 +36,7 @@ from k2.tape.gap_log import GapLog
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.topics import TapeAdmin, TapeFacts
-from servers.heartbeat import REFUSED, Heart, Sample, process_signals
+from servers.heartbeat import REFUSED, Heart, Sample, process_signals, progress_told
 from servers.runtime import Runtime
 from servers.wiring.maintain import maintained, maintainer_of, stats_of
 from servers.wiring.ops import OpsTables
@@ -149,7 +149,7 @@ def _heart(runtime: Runtime, heartbeats: Board, sample: Callable[[], Sample]) ->
         process=PROCESS,
         run_id=runtime.run_id,
         addresses={},
-        sample=sample,
+        sample=progress_told(sample, "commits", runtime),
     )
 
 

@@ -31,7 +31,7 @@ from k2.tape.tail import Tail
 from k2.tape.topics import TapeAdmin
 from servers import query
 from servers.flight import Parts, RowServer
-from servers.heartbeat import Heart, Heartbeats, Sample, process_signals
+from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
 from servers.listening import Listener
 from servers.query import Planner, QueryService
 from servers.runtime import Runtime
@@ -95,7 +95,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             process=PROCESS,
             run_id=runtime.run_id,
             addresses=addresses,
-            sample=sampler(settings, sides, parts.admission),
+            sample=progress_told(
+                sampler(settings, sides, parts.admission), "queries_answered", runtime
+            ),
         )
         closing.callback(heart.close)
         heart.start()
@@ -226,6 +228,7 @@ def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[
             "snapshot_id": str(sides.lake.published().snapshot_id),
             "queries_running": admission.running,
             "queries_refused": admission.refused,
+            "queries_answered": admission.answered,
         }
         return Sample(signals=signals, counters=counters, full=full)
 

@@ -5,6 +5,7 @@ progress     name, what, done, total      bytes of artefacts; total 0: not known
 serving      name, pid, addresses, took_s a part serves, at first or again
 ready        all of stack.json, the addresses also flat; every part serves
 restarting   name, exit_code, restarts, in_s
+failing      name, message                it died too often; the stack ends soon
 stopped      all parts have ended
 failed       reason, message              why it ended by itself
 """

@@ -15,7 +15,7 @@ from k2.feed.synthetic import Market, Segment, continued, opened
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
-from servers.heartbeat import Heart, Sample, process_signals
+from servers.heartbeat import Heart, Sample, process_signals, progress_told
 from servers.listening import split_address
 from servers.runtime import Runtime
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
@@ -69,15 +69,18 @@ async def _serve(
     port = await venue.start(*address)
     addresses = {"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"}
     board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+
+    def sample() -> Sample:
+        counters = hub.counters() | show.counters()
+        return Sample(signals=process_signals(settings.data_dir), counters=counters)
+
     heart = Heart(
         board=board,
         clock=runtime.clock,
         process="venue",
         run_id=runtime.run_id,
         addresses=addresses,
-        sample=lambda: Sample(
-            signals=process_signals(settings.data_dir), counters=hub.counters() | show.counters()
-        ),
+        sample=progress_told(sample, "sent", runtime),
     )
     heart.start()
     runtime.emit("serving", addresses=addresses)

@@ -52,6 +52,7 @@ def kill_and_wait(stack: Stack, name: str) -> Outage:
         )
 
     until(serving, f"{name} serves again")
+    stack.json("trades", SYMBOLS[0], "--limit", "1")  # who never answers between deaths is failing
     return Outage(name, killed_us, CLOCK.now_us())
 
 

@@ -25,6 +25,7 @@ _STYLES = {
     "SOFT": "yellow",
     "GRACEFUL": "yellow",
     "LOST": "red",
+    "FAILING": "red",
     "DEAD": "red",
     "failed": "red",
     "AGGRESSIVE": "red",

@@ -11,8 +11,9 @@ def test_so_many_may_run_and_no_more():
     with pytest.raises(Overloaded) as caught:
         admission.enter()
     assert caught.value.reason is Reason.TOO_MANY_QUERIES
-    assert (admission.running, admission.refused) == (2, 1)
+    assert (admission.running, admission.refused, admission.answered) == (2, 1, 0)
     admission.leave(0.5)
+    assert admission.answered == 1
     admission.enter()
     assert admission.running == 2
 

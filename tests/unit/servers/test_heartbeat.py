@@ -1,5 +1,7 @@
 """A heart publishes what its process is; readers judge freshness for themselves."""
 
+import io
+import json
 import threading
 
 import pytest
@@ -18,8 +20,10 @@ from servers.heartbeat import (
     Sample,
     platform_level,
     process_signals,
+    progress_told,
     read_beats,
 )
+from servers.runtime import Runtime
 from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat
 
@@ -172,3 +176,17 @@ def test_every_process_reads_its_memory_and_its_disk(tmp_path):
     assert signals[Signal.RSS_BYTES] > 0
     assert signals[Signal.DISK_FREE_BYTES] > 0
     assert process_signals(tmp_path / "absent")[Signal.DISK_FREE_BYTES] is None
+
+
+def test_progress_is_told_while_it_is_made():
+    out, clock, commits = io.StringIO(), ManualClock(), [0]
+    sample = progress_told(
+        lambda: Sample(counters={"commits": commits[0]}), "commits", Runtime(clock, "r", out=out)
+    )
+    told = []
+    for commits[0] in (0, 1, 2, 2, 2, 3):
+        assert sample().counters == {"commits": commits[0]}
+        told = [json.loads(line)["commits"] for line in out.getvalue().splitlines()]
+        clock.advance(limits.PROGRESS_TOLD_S * 0.6)
+    assert told == [1, 2, 3]
+    assert '"event": "progressed"' in out.getvalue()

@@ -46,6 +46,14 @@ def test_health_is_told_by_service():
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_health_of_all_together_is_that_of_the_platform():
+    with served(service()) as (listener, channel):
+        listener.tell(well=False)
+        assert (health(channel), health(channel, degradation.NAME)) == (NOT_SERVING, SERVING)
+        listener.tell(well=True)
+        assert health(channel) == SERVING
+
+
 def test_health_is_watched_and_says_not_serving_before_the_end():
     with served(service(), ready=False) as (listener, channel):
         request = health_pb2.HealthCheckRequest(service=degradation.NAME)

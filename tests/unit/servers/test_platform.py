@@ -13,6 +13,7 @@ from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers import platform
 from servers.heartbeat import Heartbeats
+from servers.local.record import holding
 from servers.platform import Facts, PlatformService, Probe, Tools
 from tests.eventually import eventually
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
@@ -65,6 +66,18 @@ def test_status_is_that_of_the_worst():
     assert status(board=draining).state == pb.COMPONENT_STATE_DRAINING
     odd = MemoryBoard({"lake": beat(state="UNKNOWN")})
     assert status(board=odd).state == pb.COMPONENT_STATE_LOST
+
+
+def test_a_part_that_its_supervisor_gave_up_is_failing(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    parts = [{"name": "broker", "state": "FAILING"}, {"name": "lake", "state": "SERVING"}]
+    (folder / "stack.json").write_text(json.dumps({"processes": parts}))
+    with holding(folder, SystemClock()):
+        found = status(data_dir=tmp_path)
+    states = {each.name: each.state for each in found.components}
+    assert states["broker"] == found.state == pb.COMPONENT_STATE_FAILING
+    assert states["lake"] == pb.COMPONENT_STATE_SERVING
 
 
 def test_settings_are_listed_and_secrets_masked(tmp_path):

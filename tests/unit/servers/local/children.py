@@ -32,6 +32,14 @@ print(json.dumps({"event": "serving", "addresses": None}), flush=True)
 time.sleep(0.5)  # until that was heard
 sys.exit(9)
 """
+DIES_AFTER_A_SECOND = """
+import json, sys, time
+print(json.dumps({"event": "serving", "addresses": {}}), flush=True)
+for name in sys.argv[1:]:
+    print(json.dumps({"event": name}), flush=True)
+time.sleep(1)
+sys.exit(9)
+"""
 IGNORES_SIGTERM = """
 import json, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -46,6 +54,27 @@ def part(name, program=SERVES, **changes):
     return Part(name, **fields | changes)
 
 
+class FastClock(SystemClock):
+    """A clock on which a second is 25 seconds."""
+
+    def monotonic_s(self):
+        return 25 * super().monotonic_s()
+
+
+class _Kept(Journal):
+    """A journal that remembers the states it published."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.told = []
+
+    def write(self):
+        super().write()
+        states = {one.name: one.state for one in self.record.processes}
+        if (self.record.state, states) not in self.told[-1:]:
+            self.told.append((self.record.state, states))
+
+
 class Stack:
     """A supervisor over tiny programs, on a thread of its own while the `with` block runs.
 
@@ -54,12 +83,13 @@ class Stack:
         record: what it publishes.
         error: why it ended by itself, once it has.
         deployed: how often topics were deployed.
+        told: every distinct state of the stack with those of its parts, in the order published.
     """
 
-    def __init__(self, folder, *parts, deploy=None, disk_free=lambda: 2**40):
+    def __init__(self, folder, *parts, deploy=None, disk_free=lambda: 2**40, clock=None):
         self.folder = folder
         self.out = io.StringIO()
-        self.runtime = Runtime(SystemClock(), "6" * 32, out=self.out)
+        self.runtime = Runtime(clock or SystemClock(), "6" * 32, out=self.out)
         self.record = StackRecord(
             run_id="6" * 32,
             supervisor_pid=1,
@@ -72,7 +102,8 @@ class Stack:
         )
         self.deployed = 0
         self.error = None
-        journal = Journal(folder, self.record, self.runtime.clock)
+        journal = _Kept(folder, self.record, self.runtime.clock)
+        self.told = journal.told
         self._deploy = deploy
         self._supervisor = Supervisor(
             parts, self._count, journal, self.runtime, folder, disk_free=disk_free

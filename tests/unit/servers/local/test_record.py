@@ -16,6 +16,7 @@ from servers.local.record import (
     ProcessRecord,
     StackRecord,
     end_leftovers,
+    failing,
     holding,
     is_held,
 )
@@ -95,3 +96,12 @@ def test_without_a_readable_record_nothing_is_ended(tmp_path, text):
     if text is not None:
         (tmp_path / "stack.json").write_text(text)
     end_leftovers(tmp_path, pytest.fail)
+
+
+def test_what_is_failing_is_known_while_its_stack_runs(tmp_path):
+    assert failing(tmp_path) == frozenset()
+    parts = [ProcessRecord("lake", "lake.log", state="FAILING"), ProcessRecord("feed", "feed.log")]
+    Journal(tmp_path, record(tmp_path, processes=parts), ManualClock()).write()
+    assert failing(tmp_path) == frozenset()
+    with holding(tmp_path, SystemClock()):
+        assert failing(tmp_path) == {"lake"}

@@ -12,10 +12,12 @@ from k2.errors import Data, Internal, Overloaded, Reason, Unavailable
 from servers.local.process import Command
 from tests.eventually import eventually
 from tests.unit.servers.local.children import (
+    DIES_AFTER_A_SECOND,
     DIES_ONCE_SERVING,
     FAILS,
     IGNORES_SIGTERM,
     SERVES,
+    FastClock,
     Stack,
     part,
 )
@@ -150,6 +152,37 @@ def test_one_that_dies_again_and_again_ends_the_stack(tmp_path):
     assert stack.published()["failure"]["reason"] == "PROCESS_DIED"
     assert stack.process("venue").state == "STOPPED"
     assert stack.process("feed").state == "FAILED"
+
+
+def dying(name, *events, **more):
+    command = Command((sys.executable, "-u", "-c", DIES_AFTER_A_SECOND, *events))
+    return part(name, prepare=lambda: command, **more)
+
+
+def test_one_that_dies_each_25_s_and_gets_nothing_done_is_failing_and_ends_the_stack(tmp_path):
+    parts = (part("venue"), dying("lake"))
+    with Stack(tmp_path, *parts, clock=FastClock()) as stack:
+        stack.join()
+    assert stack.error.reason is Reason.PROCESS_DIED
+    assert ("FAILING", {"venue": "SERVING", "lake": "FAILING"}) in stack.told
+    assert stack.published()["failure"]["reason"] == "PROCESS_DIED"
+    assert "lake died 5 times and got nothing done in between, exit code 9" in stack.error.message
+    assert [event["name"] for event in stack.events("failing")] == ["lake"]
+    assert stack.process("lake").restarts == limits.RESTARTS_MAX - 1
+    assert (stack.process("lake").state, stack.process("venue").state) == ("FAILED", "STOPPED")
+
+
+def test_one_that_gets_something_done_between_its_deaths_is_started_again(tmp_path):
+    # What proves the broker's work too, is the broker's progress: it has no heartbeat itself.
+    registry = part("registry", answers=lambda: True)
+    broker = dying("broker", answers=lambda: True)
+    lake = dying("lake", "progressed", needs_tape=True, proves=True)
+    with Stack(tmp_path, registry, broker, lake, clock=FastClock()) as stack:
+        for name in ("lake", "broker"):
+            again = limits.RESTARTS_MAX + 1
+            eventually(lambda n=name, a=again: stack.process(n).restarts >= a, 40)
+        assert stack.published()["state"] == "SERVING"
+    assert stack.error is None
 
 
 def test_one_that_dies_during_start_ends_the_stack(tmp_path):
