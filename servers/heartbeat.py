@@ -24,7 +24,7 @@ import psutil
 from k2 import limits
 from k2.clock import Clock
 from k2.degrade.level import Level, LevelState, level_of, step
-from k2.degrade.signals import UNREADABLE, Signal, pressures, rescaled
+from k2.degrade.signals import UNREADABLE, Scale, Signal, pressures, scales
 from k2.errors import K2Error
 from servers.runtime import Runtime
 
@@ -53,14 +53,13 @@ class Sample:
         signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
         counters: anything else worth knowing, JSON values.
         state: STARTING, SERVING, DRAINING or REFUSED.
-        full: where this process's settings differ from `limits`: the value of a signal at which
-            its pressure is 1.
+        scales: of the signals, as this process's settings make them.
     """
 
     signals: Mapping[str, float | None] = field(default_factory=dict)
     counters: Mapping[str, Any] = field(default_factory=dict)
     state: str = SERVING
-    full: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, Scale] = field(default_factory=scales)
 
 
 def process_signals(data_dir: Path) -> dict[str, float | None]:
@@ -188,7 +187,7 @@ class Heart:
         board that cannot be reached is logged, and the next beat tries again.
         """
         sample = self._sampled()
-        pressed = pressures(sample.signals, rescaled(sample.full))
+        pressed = pressures(sample.signals, sample.scales)
         highest = max(pressed.values(), default=0.0)
         self._state = step(self._state, highest, self._clock.monotonic_s())
         beat = {

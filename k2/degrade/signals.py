@@ -42,18 +42,32 @@ class Scale:
         assert self.calm != self.full, "a scale needs a length"
 
 
-SCALES: Mapping[str, Scale] = {
-    Signal.WRITER_LAG_S: Scale(3 * limits.COMMIT_INTERVAL_S, 30 * limits.COMMIT_INTERVAL_S),
-    Signal.PRODUCER_QUEUE: Scale(
-        0.2 * limits.FEED_QUEUE_RECORDS_MAX, limits.FEED_QUEUE_RECORDS_MAX
-    ),
-    Signal.FEED_QUEUE: Scale(0.2 * limits.FEED_QUEUE_RECORDS_MAX, limits.FEED_QUEUE_RECORDS_MAX),
-    Signal.RSS_BYTES: Scale(0.5 * limits.PROCESS_RSS_MAX, limits.PROCESS_RSS_MAX),
-    Signal.COMMIT_LATENCY_S: Scale(1.0, limits.COMMIT_INTERVAL_S),
-    Signal.TAIL_BYTES: Scale(0.25 * limits.TAIL_BYTES_MAX, limits.TAIL_BYTES_MAX),
-    Signal.QUERIES_RUNNING: Scale(0.5 * limits.QUERIES_RUNNING_MAX, limits.QUERIES_RUNNING_MAX),
-    Signal.DISK_FREE_BYTES: Scale(4 * limits.DISK_FREE_MIN, limits.DISK_FREE_MIN),
-}
+def scales(
+    commit_interval_s: float = limits.COMMIT_INTERVAL_S,
+    tail_bytes_max: float = limits.TAIL_BYTES_MAX,
+) -> dict[str, Scale]:
+    """The scale of each signal in a process with these settings; the defaults where left out.
+
+    However often the lake is committed, a lag of some seconds and a commit of up to a second are
+    no pressure.
+    """
+    lag_s = max(commit_interval_s, limits.COMMIT_INTERVAL_CALM_S)
+    latency_s = max(commit_interval_s, limits.COMMIT_INTERVAL_S)
+    return {
+        Signal.WRITER_LAG_S: Scale(3 * lag_s, 30 * lag_s),
+        Signal.PRODUCER_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
+        Signal.FEED_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
+        Signal.RSS_BYTES: _from(0.5, limits.PROCESS_RSS_MAX),
+        Signal.COMMIT_LATENCY_S: _from(0.1, latency_s),
+        Signal.TAIL_BYTES: _from(0.25, tail_bytes_max),
+        Signal.QUERIES_RUNNING: _from(0.5, limits.QUERIES_RUNNING_MAX),
+        Signal.DISK_FREE_BYTES: Scale(4 * limits.DISK_FREE_MIN, limits.DISK_FREE_MIN),
+    }
+
+
+def _from(share: float, full: float) -> Scale:
+    """The scale that begins at a share of its end."""
+    return Scale(share * full, full)
 
 
 def pressure(value: float | None, scale: Scale | None) -> float:
@@ -70,19 +84,7 @@ def pressure(value: float | None, scale: Scale | None) -> float:
 
 
 def pressures(
-    readings: Mapping[str, float | None], scales: Mapping[str, Scale] = SCALES
+    readings: Mapping[str, float | None], by_name: Mapping[str, Scale]
 ) -> dict[str, float]:
-    """The pressure of each reading."""
-    return {name: pressure(value, scales.get(name)) for name, value in readings.items()}
-
-
-def rescaled(full: Mapping[str, float]) -> dict[str, Scale]:
-    """`SCALES` with other `full` values, as a process's settings may give them.
-
-    The calm threshold keeps its proportion to the full one.
-    """
-    scaled = dict(SCALES)
-    for name, limit in full.items():
-        scale = SCALES[name]
-        scaled[name] = Scale(scale.calm * limit / scale.full, limit)
-    return scaled
+    """The pressure of each reading on its scale."""
+    return {name: pressure(value, by_name.get(name)) for name, value in readings.items()}

@@ -8,12 +8,13 @@ from k2.query.plan import Lack, Missing
 from k2.query.provenance import MissingPart
 
 
-def failure_of(missing: Missing, stopped: K2Error | None) -> K2Error:
+def failure_of(missing: Missing, stopped: K2Error | None, commit_interval_s: float) -> K2Error:
     """The error that whoever does not accept the lack gets.
 
     Args:
         missing: what a plan lacks.
         stopped: why the tail reads no more, if so.
+        commit_interval_s: how often the lake is committed.
     """
     partitions = ", ".join(map(str, missing.partitions))
     detail = {"partitions": partitions}
@@ -22,7 +23,7 @@ def failure_of(missing: Missing, stopped: K2Error | None) -> K2Error:
             Reason.TAIL_FULL,
             f"rows of partitions {partitions} are not in the lake yet, and the tail is full",
             metadata=detail,
-            retry_after_s=limits.COMMIT_INTERVAL_S,
+            retry_after_s=commit_interval_s,
         )
     if missing.lack is Lack.BEHIND:
         cause = f": {stopped.message}" if stopped else ""

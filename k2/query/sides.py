@@ -169,15 +169,23 @@ class LakeSide:
         snapshots: reads the lake.
         partitions: how many the tape has.
         topic_id: of the tape's topic.
+        commit_interval_s: how often the lake is committed.
 
     Attributes:
         failure: why this process cannot go on: the lake is in another epoch of the tape. All that
             it knows of the tape is of the epoch it started in, so it must be started again.
     """
 
-    def __init__(self, snapshots: SnapshotSource, partitions: int, topic_id: str) -> None:
+    def __init__(
+        self,
+        snapshots: SnapshotSource,
+        partitions: int,
+        topic_id: str,
+        commit_interval_s: float = limits.COMMIT_INTERVAL_S,
+    ) -> None:
         self.partitions = partitions
         self.topic_id = topic_id
+        self.commit_interval_s = commit_interval_s
         self.failure: Data | None = None
         self._snapshots = snapshots
         zero = OffsetVector.zero(0, partitions)

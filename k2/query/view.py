@@ -308,7 +308,7 @@ class QueryView:
             if one.lack is Lack.BEHIND and not waited:
                 continue
             stopped = self._tail.failure or self._tail.waiting_for(one.partitions)
-            failure = failure_of(one, stopped)
+            failure = failure_of(one, stopped, self._lake.commit_interval_s)
             if not request.allow_partial:
                 raise failure
             yield part_of(one, failure)

@@ -97,7 +97,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             high_waters=high_waters,
             clock=runtime.clock,
         )
-        pump.subscribe(source.addresses(), _sessions(settings, runtime), open_socket)
+        pump.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
         gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
         _feed(runtime, gauges, letters, backfill, _heart(settings, runtime, gauges, heartbeats))
     return 0
@@ -125,7 +125,7 @@ def _lines(source: Source, placement: Placement, high_waters: HighWaters) -> lis
     return [Line(each, placement.place(each), resumed.get(each)) for each in source.instruments]
 
 
-def _sessions(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
+def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     """Makes sessions that share one generator, seeded by the run."""
     chance = np.random.default_rng(int(runtime.run_id, 16))
     return lambda: Session(chance, Tuning(stale_s=settings.feed.stale_s))

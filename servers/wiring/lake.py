@@ -12,7 +12,7 @@ from typing import Any
 
 from k2.clock import Clock
 from k2.degrade.level import Level
-from k2.degrade.signals import SCALES, Signal
+from k2.degrade.signals import Signal, scales
 from k2.errors import Data
 from k2.feed.high_water import read_promises
 from k2.lake.append import TableCatalog
@@ -160,9 +160,7 @@ def sampler(
     more: Callable[[], Mapping[str, Any]],
 ) -> Callable[[], Sample]:
     """What the writer's heart says: its lag, its last commit, and what was done."""
-    interval = settings.lake.commit_interval_s
-    scale = SCALES[Signal.WRITER_LAG_S]
-    full: dict[str, float] = {Signal.WRITER_LAG_S: max(scale.full, 30 * interval)}
+    ours = scales(commit_interval_s=settings.lake.commit_interval_s)
 
     def sample() -> Sample:
         now = stats()
@@ -183,7 +181,7 @@ def sampler(
             "committed_at_us": now.committed_at_us or 0,
             **more(),
         }
-        return Sample(signals=signals, counters=counters, full=full)
+        return Sample(signals=signals, counters=counters, scales=ours)
 
     return sample
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from k2.degrade.signals import Signal
+from k2.degrade.signals import Signal, scales
 from k2.errors import Data, Unavailable
 from k2.lake.catalog import open_catalog
 from k2.lake.intake import assert_fits
@@ -126,7 +126,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     closing.callback(catalog.close)
     placement = Placement(homes, facts.topic_id, tape.partitions_per_tier)
     snapshots = SnapshotReader(catalog)
-    lake = LakeSide(snapshots, count, facts.topic_id)
+    lake = LakeSide(snapshots, count, facts.topic_id, settings.lake.commit_interval_s)
     tail = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
         decoder=Decoder(open_schemas(settings, runtime)),
@@ -208,13 +208,13 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
 
 def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[[], Sample]:
     """What the query server's heart says: its tail, its queries, its memory."""
-    full: dict[str, float] = {Signal.TAIL_BYTES: float(settings.query.tail_bytes_max)}
+    ours = scales(tail_bytes_max=settings.query.tail_bytes_max)
 
     def sample() -> Sample:
         stats = sides.tail.stats()
         pending = pending_bytes(sides)
         signals = process_signals(settings.data_dir) | {
-            Signal.TAIL_BYTES: full[Signal.TAIL_BYTES] if stats.released else pending,
+            Signal.TAIL_BYTES: float(settings.query.tail_bytes_max) if stats.released else pending,
             Signal.QUERIES_RUNNING: float(admission.running),
         }
         counters = {
@@ -230,7 +230,7 @@ def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[
             "queries_refused": admission.refused,
             "queries_answered": admission.answered,
         }
-        return Sample(signals=signals, counters=counters, full=full)
+        return Sample(signals=signals, counters=counters, scales=ours)
 
     return sample
 

@@ -12,23 +12,22 @@ import argparse
 import asyncio
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
-
-import numpy as np
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Reason
 from k2.feed.binance import BinanceSource
 from k2.feed.recording import RecordingWriter
-from k2.feed.session import Session, Tuning
+from k2.feed.session import Session
 from k2.feed.socket import VenueSocket, open_socket
 from k2.feed.source import ShutdownAnnounced, Source
 from k2.feed.subscription import Subscription
 from k2.settings import FeedSettings, Settings
 from servers.runtime import Runtime
+from servers.wiring.feed import sessions_of
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)?")
 _UNIT_S = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -51,8 +50,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     started_s = runtime.clock.monotonic_s()
     with contextlib.closing(RecordingWriter(asked.file)) as writer:
         recorder = Recorder(writer, source, runtime.clock, frames_max=asked.frames)
-        chance = np.random.default_rng(int(runtime.run_id, 16))
-        asyncio.run(_record(recorder, source.addresses(), chance, runtime, asked.seconds))
+        sessions = sessions_of(settings, runtime)
+        asyncio.run(_record(recorder, source.addresses(), sessions, runtime, asked.seconds))
     seconds = round(runtime.clock.monotonic_s() - started_s, 1)
     runtime.emit(
         "recorded",
@@ -148,14 +147,14 @@ class RecordedSocket:
 async def _record(
     recorder: Recorder,
     addresses: Sequence[str],
-    chance: np.random.Generator,
+    sessions: Callable[[], Session],
     runtime: Runtime,
     seconds: float | None,
 ) -> None:
     subscriptions = [
         Subscription(
             address=address,
-            session=Session(chance, Tuning()),
+            session=sessions(),
             clock=runtime.clock,
             open_socket=recorder.open_socket,
             take=recorder.take,

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from k2 import limits
-from k2.degrade.signals import SCALES, UNREADABLE, Scale, Signal, pressure, pressures, rescaled
+from k2.degrade.signals import UNREADABLE, Scale, Signal, pressure, pressures, scales
 
 
 def test_linear_between_the_thresholds():
@@ -29,19 +29,27 @@ def test_infinite_readings_are_the_ends():
 
 
 def test_a_signal_without_a_scale_counts_as_high():
-    assert pressures({"who knows": 0.0}) == {"who knows": UNREADABLE}
+    assert pressures({"who knows": 0.0}, scales()) == {"who knows": UNREADABLE}
 
 
 def test_every_signal_has_a_scale():
-    assert set(SCALES) == set(Signal)
-    assert pressures({Signal.DISK_FREE_BYTES: 0.0})[Signal.DISK_FREE_BYTES] == 1
+    assert set(scales()) == set(Signal)
+    assert pressures({Signal.DISK_FREE_BYTES: 0.0}, scales())[Signal.DISK_FREE_BYTES] == 1
 
 
-def test_settings_move_a_scale_in_proportion():
+def test_the_settings_are_the_scales():
     half = limits.TAIL_BYTES_MAX / 2
-    scaled = rescaled({Signal.TAIL_BYTES: half})[Signal.TAIL_BYTES]
-    assert scaled.full == half
-    assert scaled.calm == SCALES[Signal.TAIL_BYTES].calm / 2
+    assert scales(tail_bytes_max=half)[Signal.TAIL_BYTES] == Scale(half / 4, half)
+    slow = scales(commit_interval_s=60.0)
+    assert slow[Signal.WRITER_LAG_S] == Scale(180.0, 1800.0)
+    assert slow[Signal.COMMIT_LATENCY_S] == Scale(6.0, 60.0)
+    assert scales(commit_interval_s=5.0)[Signal.WRITER_LAG_S] == Scale(15.0, 150.0)
+
+
+def test_a_very_short_commit_interval_makes_no_pressure_of_ordinary_commits():
+    often = scales(commit_interval_s=0.1)
+    readings = {Signal.WRITER_LAG_S: 5.0, Signal.COMMIT_LATENCY_S: 1.0}
+    assert set(pressures(readings, often).values()) == {0.0}
 
 
 def test_a_scale_has_a_length():

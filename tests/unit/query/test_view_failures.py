@@ -127,6 +127,7 @@ def test_a_tape_that_lost_what_was_read_is_refused_by_name(stack):
 
 def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient):
     with QueryStack(tmp_path, bytes_max=100_000) as stack:
+        stack.lake.commit_interval_s = 60.0
         stack.send("BTCUSDT", [1])
         stack.send("ADAUSDT", range(2000))
         eventually(lambda: stack.tail.released() == {2})
@@ -134,6 +135,7 @@ def test_a_full_tail_releases_the_least_critical_and_says_so(tmp_path, impatient
         with pytest.raises(Overloaded) as caught:
             stack.ask(symbols=("ADAUSDT",))
         assert caught.value.reason is Reason.TAIL_FULL
+        assert caught.value.retry_after_s == 60.0
         table, answer = stack.ask(symbols=("ADAUSDT",), allow_partial=True)
         assert len(table) == 0
         assert [one.reason for one in answer.opened.provenance.missing] == [Reason.TAIL_FULL]

@@ -1,5 +1,5 @@
 from k2.clock import ManualClock
-from k2.degrade.signals import Signal
+from k2.degrade.signals import Signal, pressures
 from k2.lake.maintain import MaintainStats
 from k2.lake.pump import PumpStats
 from k2.market.offsets import OffsetVector
@@ -48,6 +48,13 @@ def test_a_writer_that_has_done_nothing_yet_has_a_sample(tmp_path):
 
 
 def test_a_longer_commit_interval_is_not_lag(tmp_path):
-    default = sample(tmp_path, PumpStats()).full[Signal.WRITER_LAG_S]
-    longer = sample(tmp_path, PumpStats(), interval_s=60.0).full[Signal.WRITER_LAG_S]
+    default = sample(tmp_path, PumpStats()).scales[Signal.WRITER_LAG_S].full
+    longer = sample(tmp_path, PumpStats(), interval_s=60.0).scales[Signal.WRITER_LAG_S].full
     assert (default, longer) == (300.0, 1800.0)
+
+
+def test_ordinary_operation_at_a_commit_a_minute_presses_on_nothing(tmp_path):
+    stats = PumpStats(oldest_pending_s=35.0, commit_latency_s=5.0)  # 65 s ago
+    told = sample(tmp_path, stats, interval_s=60.0)
+    pressed = pressures(told.signals, told.scales)
+    assert pressed[Signal.WRITER_LAG_S] == pressed[Signal.COMMIT_LATENCY_S] == 0

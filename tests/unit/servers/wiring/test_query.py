@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2.degrade.signals import Signal
+from k2.degrade.signals import Scale, Signal
 from k2.query.admission import Admission
 from k2.query.request import TradesRequest
 from k2.settings import load
@@ -45,7 +45,8 @@ def test_the_heart_tells_tail_and_queries(stack, tmp_path):
     sample = sampler(settings, sides(stack), admission)()
     assert sample.signals[Signal.QUERIES_RUNNING] == 1
     assert 0 < sample.signals[Signal.TAIL_BYTES] < 2**21
-    assert sample.full == {Signal.TAIL_BYTES: 2**21}
+    assert sample.scales[Signal.TAIL_BYTES] == Scale(2**19, 2**21)
+    assert sample.counters["queries_answered"] == 0
     assert sample.counters["tail_rows"] == 10
     assert sample.counters["snapshot_id"] == "0"
     assert sample.counters["tail_failure"] == ""

@@ -27,8 +27,8 @@ def runtime():
     return Runtime(SystemClock(), "a" * 32, out=io.StringIO())
 
 
-def record(runtime, *arguments):
-    assert run(k2_settings.load(), runtime, [str(each) for each in arguments]) == 0
+def record(runtime, *arguments, **settings):
+    assert run(k2_settings.load(**settings), runtime, [str(each) for each in arguments]) == 0
     return json.loads(runtime.out.getvalue().splitlines()[-1])
 
 
@@ -71,6 +71,11 @@ def test_it_goes_on_after_a_lost_connection(venue, runtime, tmp_path):
 def test_it_ends_after_so_long(venue, runtime, tmp_path):
     told = record(runtime, tmp_path / "f", "--venue", venue.url, "--duration", "0.2s")
     assert (told["frames"], told["seconds"] < 10) == (0, True)
+
+
+def test_a_silent_venue_is_left_after_the_time_that_is_set(venue, runtime, tmp_path):
+    asked = (tmp_path / "f", "--venue", venue.url, "--duration", "1.5s")
+    assert record(runtime, *asked, feed={"stale_s": 0.1})["connections"] > 1
 
 
 def test_it_ends_when_asked_and_the_file_is_whole(venue, runtime, tmp_path):
