@@ -9,6 +9,7 @@ it, one at a time, so the rules of the protocol stay where they are known.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,21 @@ _LENGTH_IN_2_BYTES, _LENGTH_IN_8_BYTES = 126, 127
 _MESSAGE_PARTS = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 _HEADERS_END = b"\r\n\r\n"
 _CLOSE_S = 1.0  # for the closing handshake
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+NO_SOCKS = (
+    "the proxy that is set is a SOCKS proxy, which K2 does not speak: set https_proxy to an HTTP "
+    "proxy, or name the venue's host in no_proxy"
+)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine, where no proxy may stand in between."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 class Closed(Exception):
@@ -78,8 +93,14 @@ async def open_socket(url: str) -> VenueSocket:
             open_timeout=limits.FEED_CONNECT_S,
             close_timeout=_CLOSE_S,
             ping_interval=None,  # the session decides when to ask
-            proxy=None if urlsplit(url).hostname in _LOOPBACK else True,
+            proxy=None if is_loopback(url) else True,
         )
+    except ImportError as error:  # what the library lacks for the proxy that is set
+        raise Unavailable(
+            Reason.VENUE_UNAVAILABLE,
+            f"{url} cannot be connected to: {NO_SOCKS}",
+            retry_after_s=limits.FEED_BACKOFF_MAX_S,
+        ) from error
     except (OSError, TimeoutError, UnicodeError, WebSocketException) as error:
         raise Unavailable(
             Reason.VENUE_UNAVAILABLE,

@@ -40,6 +40,7 @@ _ID_MAX = 2**31 - 1  # of Confluent's wire format
 _log = logging.getLogger(__name__)
 
 _AWAY_FACTOR = 5  # a registry that took a time to fail is left alone so many times as long
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
 
 
 class SchemaStore:
@@ -203,7 +204,7 @@ class SchemaStore:
             headers={"Content-Type": _CONTENT_TYPE, "Accept": _CONTENT_TYPE},
         )
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            with _DIRECT.open(request, timeout=timeout_s) as response:
                 content = response.read(limits.SCHEMA_BYTES_MAX + 1)
                 if len(content) > limits.SCHEMA_BYTES_MAX:
                     raise _TooLarge(path)

@@ -132,7 +132,10 @@ def _listening_to_all(config: Settings, venue: str) -> Settings:
 def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
     def ask() -> bool:
         _step(runtime, "venue", f"looking for the live venue at {config.feed.venue_url}")
-        return reach.answers(config.feed.venue_url)
+        refusal = reach.refusal(config.feed.venue_url)
+        if refusal is not None:
+            _step(runtime, "venue", f"{refusal.reason}: {refusal.message}")
+        return refusal is None
 
     return ask
 

@@ -43,6 +43,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             ok, message = True, check()
         except (K2Error, OSError) as error:
             ok, message = False, str(error)
+        except Exception as error:  # noqa: BLE001 one check's defect must not end the others
+            ok, message = False, f"{type(error).__name__}: {error}"
         fit = fit and ok
         runtime.emit("check", name=name, ok=ok, message=message)
     runtime.emit("settings", settings=_effective(options.settings))
@@ -180,6 +182,7 @@ def _mib(size: int) -> str:
 
 
 def _venue(settings: Settings) -> str:
-    if reach.answers(settings.feed.venue_url):
+    refusal = reach.refusal(settings.feed.venue_url)
+    if refusal is None:
         return f"{settings.feed.venue_url} answers"
-    return f"{settings.feed.venue_url} cannot be reached: a new stack takes the practice venue"
+    return f"{refusal.reason}: {refusal.message}; a new stack takes the practice venue"

@@ -20,6 +20,7 @@ from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal, K2Error
 from k2client.reasons import from_flight
 
+_OPTIONS = [("grpc.enable_http_proxy", 0)]  # a proxy is the way to the venue, not to K2
 _FAILURES = (flight.FlightError, pa.ArrowException, OSError)
 
 
@@ -52,7 +53,8 @@ class FlightPool:
         try:
             client = self._clients.get(location)
             if client is None:
-                client = self._clients.setdefault(location, flight.FlightClient(location))
+                made = flight.FlightClient(location, generic_options=_OPTIONS)
+                client = self._clients.setdefault(location, made)
             return client.do_get(flight.Ticket(ticket), options)
         except _FAILURES as error:
             raise from_flight(error, location) from error

@@ -10,6 +10,7 @@ from k2 import limits
 from k2.clock import ManualClock, SystemClock
 from k2.errors import Reason, Unavailable
 from k2.feed.history import HttpFetch
+from tests.proxies import set_proxies
 
 
 @contextlib.contextmanager
@@ -85,3 +86,9 @@ def test_an_answer_that_never_ends_is_given_up():
 def test_nobody_there():
     with pytest.raises(Unavailable):
         HttpFetch(SystemClock())("http://127.0.0.1:1/", {})
+
+
+def test_no_proxy_stands_before_a_venue_on_this_machine(monkeypatch):
+    set_proxies(monkeypatch)
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]") as (url, _):
+        assert HttpFetch(SystemClock())(url, {}).status == 200

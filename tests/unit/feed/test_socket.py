@@ -7,8 +7,9 @@ import pytest
 
 from k2 import limits
 from k2.errors import Reason, Unavailable
-from k2.feed.socket import Closed, open_socket
+from k2.feed.socket import Closed, is_loopback, open_socket
 from tests.fakes.scripted_venue import FakeVenue, as_text_frame
+from tests.proxies import set_proxies
 
 MESSAGES = [f"message {number} {'x' * (number % 300)}".encode() for number in range(3000)]
 
@@ -177,3 +178,32 @@ def test_a_refused_connection_says_why(venue):
 def test_an_address_that_does_not_answer_says_so(url):
     with pytest.raises(Unavailable, match="cannot be connected to"):
         asyncio.run(open_socket(url))
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5h://127.0.0.1:9"])
+def test_no_proxy_stands_before_a_venue_on_this_machine(venue, monkeypatch, proxy):
+    set_proxies(monkeypatch, proxy)
+
+    async def script(socket, connection):
+        await told(connection.send, "hello")
+        return await read(socket, 1)
+
+    assert held(venue, script) == [b"hello"]
+
+
+def test_a_proxy_that_is_not_spoken_is_named(monkeypatch):
+    set_proxies(monkeypatch, "socks5h://127.0.0.1:9")
+    with pytest.raises(Unavailable, match="SOCKS") as caught:
+        asyncio.run(open_socket("wss://venue.invalid:9443/stream"))
+    assert caught.value.reason is Reason.VENUE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "a.localhost"])
+def test_what_is_on_this_machine(host):
+    assert is_loopback(f"ws://{host}:1/stream")
+    assert not is_loopback(f"ws://venue.invalid/{host}")
+
+
+@pytest.mark.parametrize("url", ["wss://10.0.0.1:1", "ws://localhost.example", "", "nonsense"])
+def test_what_is_elsewhere(url):
+    assert not is_loopback(url)

@@ -6,6 +6,7 @@ from k2.v1 import market_pb2, query_service_pb2
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal, Invalid, Unavailable
 from k2client.flights import FlightPool, Reading
+from tests.proxies import set_proxies
 
 PASSING = Unavailable("DRAINING", "going")
 
@@ -136,3 +137,17 @@ def test_a_pool_says_why_it_cannot_connect():
     with pytest.raises(Unavailable, match="nothing answers at"):
         pool.open(b"t", "grpc://127.0.0.1:1", 2.0).read_chunk()
     pool.close()
+
+
+class Rows(flight.FlightServerBase):
+    def do_get(self, context, ticket):
+        return flight.RecordBatchStream(pa.table({"trade_id": [7]}))
+
+
+def test_no_proxy_stands_before_the_rows(monkeypatch):
+    set_proxies(monkeypatch)
+    pool = FlightPool(None)
+    with Rows("grpc://127.0.0.1:0") as server:
+        got = pool.open(b"t", f"grpc://127.0.0.1:{server.port}", 20.0).read_all()
+        pool.close()
+    assert got.column("trade_id").to_pylist() == [7]

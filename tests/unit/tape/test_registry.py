@@ -10,6 +10,7 @@ from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.market import schema
 from k2.tape.registry import SchemaStore, fingerprint
 from tests.fakes.registry import Registry
+from tests.proxies import set_proxies
 
 TRADE = schema.avro_schema(schema.TRADE)
 OTHER = TRADE | {"name": "Other"}
@@ -245,3 +246,8 @@ def test_the_wait_for_a_new_version_can_be_cut_short(server, tmp_path):
     store.register("s", TRADE)
     store.register("s", OTHER)
     assert waited == [limits.SCHEMA_MISS_S]
+
+
+def test_no_proxy_stands_before_the_registry(server, store, monkeypatch):
+    set_proxies(monkeypatch)
+    assert store.register("trades-value", {"type": "string"}) == 1

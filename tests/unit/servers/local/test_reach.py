@@ -6,10 +6,13 @@ import threading
 import pytest
 from websockets.sync.server import serve
 
-from servers.local.reach import answers
+from k2.errors import Reason
+from servers.local.reach import answers, refusal
+from tests.proxies import set_proxies
 
 
-def test_a_venue_that_accepts_a_subscription_answers():
+def test_a_venue_that_accepts_a_subscription_answers(monkeypatch):
+    set_proxies(monkeypatch)  # none stands before a venue on this machine
     asked = []
 
     def handler(connection):
@@ -34,3 +37,10 @@ def test_what_is_not_there_does_not_answer(url):
 def test_what_keeps_silent_does_not_answer():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert not answers(f"ws://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)
+
+
+def test_a_proxy_that_is_not_spoken_is_named(monkeypatch):
+    set_proxies(monkeypatch, "socks5h://127.0.0.1:9")
+    found = refusal("wss://venue.invalid:9443")
+    assert found.reason is Reason.VENUE_UNAVAILABLE
+    assert "wss://venue.invalid:9443 cannot be reached: the proxy" in found.message

@@ -8,6 +8,7 @@ import pytest
 
 from k2.errors import NotFound
 from servers.local.registry import RegistryPorts, answers, prepare, url
+from tests.proxies import set_proxies
 
 
 class Api(http.server.BaseHTTPRequestHandler):
@@ -71,3 +72,8 @@ def test_both_its_ports_are_on_loopback(tmp_path):
 def test_a_folder_without_a_registry_is_named(tmp_path):
     with pytest.raises(NotFound, match="no registry"):
         prepare(tmp_path / "registry", RegistryPorts(1, 2), tmp_path)
+
+
+def test_no_proxy_stands_before_it(api, monkeypatch):
+    set_proxies(monkeypatch)
+    assert answers(api[1])

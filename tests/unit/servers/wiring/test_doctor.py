@@ -10,11 +10,12 @@ from servers.local.stack import check_writable
 from servers.local.stamp import Stamp, write_stamp
 from servers.runtime import Runtime
 from servers.wiring import doctor
+from tests.proxies import set_proxies
 
 
-def examine(tmp_path, *argv, **changes):
+def examine(tmp_path, *argv, run_id="6" * 32, **changes):
     out = io.StringIO()
-    runtime = Runtime(SystemClock(), "6" * 32, out=out)
+    runtime = Runtime(SystemClock(), run_id, out=out)
     nowhere = {"venue_url": "ws://127.0.0.1:9"}
     config = settings.load(
         **{"data_dir": tmp_path / "data", "cache_dir": tmp_path, "feed": nowhere} | changes
@@ -94,3 +95,17 @@ def test_secrets_are_masked(tmp_path):
     _, _, shown = examine(tmp_path, "--ports", "free", ticket_key="hush" * 8)
     assert "hush" not in json.dumps(shown)
     assert shown["ticket_key"] == "********"
+
+
+def test_a_proxy_that_is_not_spoken_is_named(tmp_path, monkeypatch):
+    set_proxies(monkeypatch, "socks5h://127.0.0.1:9")
+    venue = {"venue_url": "wss://venue.invalid:9443"}
+    _, checks, _ = examine(tmp_path, "--ports", "free", feed=venue)
+    assert "VENUE_UNAVAILABLE" in checks["venue"]["message"]
+    assert "SOCKS" in checks["venue"]["message"]
+
+
+def test_a_defect_of_one_check_does_not_end_the_others(tmp_path):
+    code, checks, _ = examine(tmp_path, "--ports", "free", run_id="no number")
+    assert (code, checks["venue"]["ok"]) == (1, True)
+    assert checks["ports"]["message"].startswith("ValueError: ")
