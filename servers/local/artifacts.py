@@ -16,8 +16,9 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -122,7 +123,7 @@ class Artifacts:
         return [one for one in self._lock if not self._is_here(one)]
 
     def ensure(self, progress: Progress) -> None:
-        """Have every artefact, checked and unpacked.
+        """Have every artefact, checked and unpacked; a cache that lacks nothing is not written to.
 
         Raises:
             Unavailable: PEER_UNAVAILABLE when the repository cannot be reached after several tries.
@@ -131,8 +132,14 @@ class Artifacts:
             Invalid: NOT_WRITABLE.
         """
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with self._exclusively(lambda: progress("waiting for another fetch", 0, 0)):
+            with ExitStack() as held:
+                try:
+                    self._root.mkdir(parents=True, exist_ok=True)
+                    waiting = partial(progress, "waiting for another fetch", 0, 0)
+                    held.enter_context(self._exclusively(waiting))
+                except OSError as error:
+                    self._accept_unlocked(error)
+                    return
                 self._drop_damaged()
                 self._fetch_missing(progress)
                 for artifact in self._lock:
@@ -150,6 +157,22 @@ class Artifacts:
                 self._clock.sleep(limits.FETCH_POLL_S)
             yield
 
+    def _accept_unlocked(self, error: OSError) -> None:
+        """Do with a cache that cannot be written to, as long as nothing has to be.
+
+        Raises:
+            Invalid: NOT_WRITABLE, naming what is missing.
+            Overloaded: DISK_FULL.
+        """
+        lacking = [one.filename for one in self._lock if not self._is_sound(one)]
+        if lacking:
+            raise _refused_by_disk(
+                error,
+                self._root,
+                f"; {lacking[0]} is missing there, and {len(lacking) - 1} more: let it be written "
+                "to, or set K2_CACHE_DIR to a folder that can be",
+            ) from error
+
     # --- fetching -------------------------------------------------------------------------------
 
     def _of(self, group: str) -> list[Artifact]:
@@ -166,6 +189,12 @@ class Artifacts:
             return True
         path = self._path(artifact)
         return path.is_file() and path.stat().st_size == artifact.size
+
+    def _is_sound(self, artifact: Artifact) -> bool:
+        """Whether it can be used as it is: unpacked, or of the bytes that were pinned."""
+        if _is_archive(artifact):
+            return _is_whole(self._folder(artifact))
+        return self._is_here(artifact) and sha256_of(self._path(artifact)) == artifact.sha256
 
     def _drop_damaged(self) -> None:
         """Remove files whose content is not what was pinned."""
@@ -298,10 +327,11 @@ def _shape_of(folder: Path) -> str:
 
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 def _is_disk(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _DISK_FULL
+    return isinstance(error, OSError) and error.errno in _DISK_FULL | _READ_ONLY
 
 
 def _not_fetched(artifact: Artifact, error: Exception) -> K2Error:
@@ -314,7 +344,7 @@ def _not_fetched(artifact: Artifact, error: Exception) -> K2Error:
     )
 
 
-def _refused_by_disk(error: OSError, path: Path) -> K2Error:
+def _refused_by_disk(error: OSError, path: Path, more: str = "") -> K2Error:
     if error.errno in _DISK_FULL:
-        return Overloaded(Reason.DISK_FULL, f"no space left for artefacts in {path}")
-    return Invalid(Reason.NOT_WRITABLE, f"artefacts cannot be kept in {path}: {error}")
+        return Overloaded(Reason.DISK_FULL, f"no space left for artefacts in {path}{more}")
+    return Invalid(Reason.NOT_WRITABLE, f"artefacts cannot be kept in {path}: {error}{more}")

@@ -155,6 +155,45 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     assert refused.value.reason is Reason.NOT_WRITABLE
 
 
+def read_only(tmp_path):
+    """Make the cache one whose lock cannot be taken, as in a folder of another user."""
+    lock = tmp_path / "artifacts" / "lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir(parents=True)  # refused to root as well, who may write anywhere
+
+
+def test_a_whole_cache_need_not_be_writable(tmp_path):
+    ensure(tmp_path, Repository())
+    read_only(tmp_path)
+    repository = Repository()
+    assert ensure(tmp_path, repository).missing() == []
+    assert repository.asked == []
+
+
+@pytest.mark.parametrize("lacks", ["jar", "archive", "damage"])
+def test_what_a_read_only_cache_lacks_is_named(tmp_path, lacks):
+    artifacts = ensure(tmp_path, Repository())
+    if lacks == "jar":
+        artifacts.jars("kafka")[0].unlink()
+    elif lacks == "damage":
+        artifacts.jars("kafka")[0].write_bytes(b"FIRST JAR")
+    else:
+        (artifacts.unpacked("registry") / "run.jar").unlink()
+    read_only(tmp_path)
+    name = "app-3-all.tar.gz" if lacks == "archive" else "a-1.jar"
+    with pytest.raises(Invalid, match=f"{name} is missing there, and 0 more: .*K2_CACHE_DIR") as no:
+        ensure(tmp_path, Repository())
+    assert no.value.reason is Reason.NOT_WRITABLE
+
+
+def test_a_folder_that_refuses_a_file_is_named_at_once(tmp_path):
+    repository = Repository(*[PermissionError(13, "Permission denied")] * 50)
+    with pytest.raises(Invalid) as refused:
+        ensure(tmp_path, repository, lock=LOCK[:1])
+    assert refused.value.reason is Reason.NOT_WRITABLE
+    assert len(repository.asked) == 1
+
+
 def fetch_in_process(folder, asked):
     def repository(coordinate, scratch, report):
         asked.put(coordinate)
