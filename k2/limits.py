@@ -254,6 +254,7 @@ DISK_FREE_MIN = 512 * MIB  # to start
 DISK_FREE_STOP = 128 * MIB  # below it a running stack drains, while there is room to do so
 DISK_CHECK_S = 2.0
 CHILD_START_S = 180.0  # from a process's start until it serves
+SUPERVISOR_GAP_S = 10.0  # between two turns of the supervisor: the machine slept meanwhile
 CHILD_PROBE_S = 0.1
 RESTART_PAUSE_MIN_S = 0.2  # before a process that died is started again; doubled each time
 RESTART_PAUSE_MAX_S = 5.0

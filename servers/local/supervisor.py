@@ -71,7 +71,7 @@ class Supervisor:
         self._error: K2Error | None = None
         self._failing: K2Error | None = None
         self._ends_s = 0.0
-        self._started_s = self._checked_s = runtime.clock.monotonic_s()
+        self._started_s = self._checked_s = self._turned_s = runtime.clock.monotonic_s()
         self._threads: list[threading.Thread] = []
         journal.record.processes = [watch.record for watch in self._watches.values()]
 
@@ -101,6 +101,7 @@ class Supervisor:
     def _turn(self) -> None:
         """Once around: hear, look, act, publish."""
         self._hear()
+        self._forgive_sleep()
         for watch in self._watches.values():
             self._look_after(watch)
         self._end_when_failing()
@@ -119,13 +120,21 @@ class Supervisor:
         if self._error:
             raise self._error
 
+    def _forgive_sleep(self) -> None:
+        """Give parts that start the time back in which the machine was suspended."""
+        now_s = self._runtime.clock.monotonic_s()
+        gap_s, self._turned_s = now_s - self._turned_s, now_s
+        if gap_s > limits.SUPERVISOR_GAP_S:
+            for watch in self._watches.values():
+                watch.serve_by_s += gap_s
+
     # --- one part -------------------------------------------------------------------------------
 
     def _look_after(self, watch: Watch) -> None:
         code = watch.exit_code()
         if code is not None:
             self._died(watch, code)
-        elif watch.record.state == "STARTING" and watch.age_s > limits.CHILD_START_S:
+        elif watch.record.state == "STARTING" and self._turned_s > watch.serve_by_s:
             watch.kill()
             watch.last_words = {"message": f"it did not serve within {limits.CHILD_START_S:.0f} s"}
             self._died(watch, watch.record.exit_code or 0)

@@ -31,6 +31,7 @@ class Watch:
         deaths: of late.
         due_s: when it may start again; None while it runs.
         started_s: when its process was started last, monotonic seconds.
+        serve_by_s: when it must serve at the latest, monotonic seconds.
         has_served: whether it ever served, so that a death is not one of the first start.
         progressed_s: when it last said that it gets work done, monotonic seconds.
         last_words: the reason and message of a failure that it printed in its last life.
@@ -46,7 +47,7 @@ class Watch:
         self.progressed_s = -math.inf
         self.last_words: dict[str, str] = {}
         self._child: Child | None = None
-        self.started_s = 0.0
+        self.started_s = self.serve_by_s = 0.0
         self._lives = self._heard = 0
         self._post = post
         self._clock = clock
@@ -74,6 +75,7 @@ class Watch:
         self.last_words = {}
         self._lives += 1
         self.started_s = self._clock.monotonic_s()
+        self.serve_by_s = self.started_s + limits.CHILD_START_S
         listens = self.part.answers is None
         self._child = Child(self.command, Path(self.record.log), piped=listens)
         self.record.pid, self.record.state = self._child.pid, "STARTING"

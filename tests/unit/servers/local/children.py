@@ -54,6 +54,15 @@ def part(name, program=SERVES, **changes):
     return Part(name, **fields | changes)
 
 
+class JumpingClock(SystemClock):
+    """A clock that goes on after a sleep of the machine: `ahead_s` later."""
+
+    ahead_s = 0.0
+
+    def monotonic_s(self):
+        return super().monotonic_s() + self.ahead_s
+
+
 class FastClock(SystemClock):
     """A clock on which a second is 25 seconds."""
 

@@ -18,6 +18,7 @@ from tests.unit.servers.local.children import (
     IGNORES_SIGTERM,
     SERVES,
     FastClock,
+    JumpingClock,
     Stack,
     part,
 )
@@ -183,6 +184,27 @@ def test_one_that_gets_something_done_between_its_deaths_is_started_again(tmp_pa
             eventually(lambda n=name, a=again: stack.process(n).restarts >= a, 40)
         assert stack.published()["state"] == "SERVING"
     assert stack.error is None
+
+
+def test_a_sleep_of_the_machine_is_no_time_in_which_to_start(tmp_path):
+    clock, answers = JumpingClock(), [False]
+    with Stack(tmp_path, *foundation(lambda: answers[0]), clock=clock) as stack:
+        eventually(lambda: stack.process("registry").state == "SERVING")
+        pid = stack.process("broker").pid
+        clock.ahead_s = 10 * limits.CHILD_START_S
+        os.kill(stack.process("registry").pid, signal.SIGKILL)
+        eventually(lambda: stack.process("registry").restarts == 1)  # it went on meanwhile
+        answers[0] = True
+        serving(stack)
+        assert stack.process("broker").pid == pid
+    assert stack.error is None
+
+
+def test_one_that_does_not_serve_in_time_ends_the_stack(tmp_path):
+    slow = part("broker", QUIET, answers=lambda: False)
+    with Stack(tmp_path, slow, clock=FastClock()) as stack:
+        stack.join()
+    assert "did not serve within 180 s" in stack.error.message
 
 
 def test_one_that_dies_during_start_ends_the_stack(tmp_path):
