@@ -253,6 +253,8 @@ REGISTRY_HEAP = 160 * MIB
 DISK_FREE_MIN = 512 * MIB  # to start
 DISK_FREE_STOP = 128 * MIB  # below it a running stack drains, while there is room to do so
 DISK_CHECK_S = 2.0
+OPEN_FILES_MIN = 1024  # of one process, to start: the broker holds some for each segment
+OPEN_FILES = 4096  # asked for, where the system gives so many
 CHILD_START_S = 180.0  # from a process's start until it serves
 SUPERVISOR_GAP_S = 10.0  # between two turns of the supervisor: the machine slept meanwhile
 CHILD_PROBE_S = 0.1
@@ -297,6 +299,7 @@ assert DEAD_LETTER_BYTES_MAX <= OPS_BYTES_MAX
 assert LETTER_SHOWN_BYTES_MAX < GRPC_MESSAGE_BYTES_MAX
 assert LETTER_INTERVALS_MAX <= INTERVALS_PER_KEY_MAX
 assert DISK_FREE_STOP < DISK_FREE_MIN
+assert OPEN_FILES_MIN <= OPEN_FILES
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
 assert CHILD_DRAIN_S > DRAIN_S

@@ -55,12 +55,31 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
     )
     venue = _given(rate=arguments.rate, speed=arguments.speed)
     given = loaded.model_dump(exclude_unset=True)
-    given["data_dir"] = Path(arguments.data_dir or loaded.data_dir).expanduser().resolve()
-    given["cache_dir"] = loaded.cache_dir.expanduser().resolve()
+    given["data_dir"] = absolute(arguments.data_dir or loaded.data_dir, "K2_DATA_DIR")
+    given["cache_dir"] = absolute(loaded.cache_dir, "K2_CACHE_DIR")
     given["feed"] = given.get("feed", {}) | feed
     given["venue"] = given.get("venue", {}) | venue
     merged = settings.load(**given)
     return Options(merged, arguments.ports, "exchange" in merged.feed.model_fields_set)
+
+
+def absolute(path: str | Path, where: str) -> Path:
+    """The path without `~` and relative parts.
+
+    Args:
+        path: as it was given.
+        where: what to give instead, for the message.
+
+    Raises:
+        Invalid: BAD_SETTING when the user has no home directory.
+    """
+    try:
+        return Path(path).expanduser().resolve()
+    except RuntimeError as error:
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"{path}: there is no such home directory; give an absolute path ({where})",
+        ) from error
 
 
 def _parser() -> _Parser:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -38,12 +39,13 @@ def run_stack(options: Options, runtime: Runtime) -> None:
     """Run the stack until it is asked to stop.
 
     Raises:
-        Invalid: NOT_WRITABLE, ALREADY_RUNNING or BAD_SETTING.
+        Invalid: NOT_WRITABLE, ALREADY_RUNNING or BAD_SETTING (too few open files, too).
         Overloaded: DISK_FULL.
         Data: STAMP_MISMATCH, DATA_DIR_NEWER or RESTORE_UNFINISHED.
         Unavailable: PORT_IN_USE, PEER_UNAVAILABLE (artefacts) or PROCESS_DIED.
     """
     data_dir = options.settings.data_dir
+    check_files()
     check_writable(data_dir)
     check_room(data_dir)
     with holding(data_dir / "run", runtime.clock):
@@ -88,6 +90,25 @@ def check_room(data_dir: Path) -> None:
             f"{left // limits.MIB} MiB are free where {data_dir} is, "
             f"{limits.DISK_FREE_MIN // limits.MIB} MiB are needed to start: make room",
         )
+
+
+def check_files() -> int:
+    """Let this process and those it starts open as many files as they need; how many that is.
+
+    Raises:
+        Invalid: BAD_SETTING when the system allows too few.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < limits.OPEN_FILES_MIN:
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"a process may open {hard} files here, {limits.OPEN_FILES_MIN} are needed: raise the "
+            f"limit with ulimit -n {limits.OPEN_FILES}, or let the administrator do so",
+        )
+    if soft != resource.RLIM_INFINITY and soft < limits.OPEN_FILES:
+        soft = limits.OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, limits.OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def choose_ports(options: Options, run_id: str) -> Ports:

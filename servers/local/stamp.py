@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from k2.errors import Data, Invalid, Reason
+from servers.local.options import absolute
 
 AUTO = "auto"
 LIVE = "live"
@@ -84,7 +85,7 @@ def choose_venue(wanted: str, stamp: Stamp | None, live_answers: Callable[[], bo
             Reason.BAD_SETTING,
             f"the venue {wanted!r} is not auto, live, synthetic or recording:PATH",
         )
-    path = Path(wanted.removeprefix(RECORDING)).expanduser().resolve()
+    path = absolute(wanted.removeprefix(RECORDING), "K2_FEED__VENUE")
     if not path.is_file():
         raise Invalid(Reason.BAD_SETTING, f"there is no recording at {path}")
     return f"{RECORDING}{path}"

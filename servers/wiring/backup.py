@@ -13,6 +13,7 @@ from pathlib import Path
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
 from servers.local.backup import PRIVATE, Made, Meter, Stopped, back_up
+from servers.local.options import absolute
 from servers.runtime import Runtime
 from servers.wiring.verify import paced
 
@@ -23,7 +24,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """Back up into the folder that is the one argument."""
     if len(argv) != 1:
         raise Invalid(Reason.BAD_REQUEST, "backup takes one argument, the folder of the backup")
-    folder = Path(argv[0]).expanduser().resolve()
+    folder = absolute(argv[0], "the folder of the backup")
     meter = Meter(paced(runtime), runtime.stopping.is_set)
     try:
         made = back_up(settings, folder, runtime.clock, runtime.run_id[:12], meter)

@@ -25,7 +25,7 @@ from k2.tape.topics import partition_count
 from servers.local import layout, ports, reach, record, stamp
 from servers.local.artifacts import Artifacts
 from servers.local.options import Options, read_options
-from servers.local.stack import check_room, check_writable, choose_ports
+from servers.local.stack import check_files, check_room, check_writable, choose_ports
 from servers.platform import masked
 from servers.runtime import Runtime
 
@@ -61,6 +61,7 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     yield "python", _python
     yield "java", _java
     yield "memory", _memory
+    yield "open files", lambda: f"a process may open {check_files()} files"
     yield "data directory", lambda: _writable(config.data_dir)
     yield "disk", lambda: _disk(config.data_dir)
     yield "artefacts", lambda: _artifacts(Artifacts(config.cache_dir, runtime.clock))

@@ -7,11 +7,10 @@ result     what came back, and where a lake goes on
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
 from servers.local.backup import Meter, Stopped
+from servers.local.options import absolute
 from servers.local.restore import restore
 from servers.runtime import Runtime
 from servers.wiring.backup import INTERRUPTED
@@ -25,7 +24,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     folders = [each for each in argv if each != _KEEP_TAPE]
     if len(folders) != 1:
         raise Invalid(Reason.BAD_REQUEST, f"restore takes a folder and {_KEEP_TAPE} if wanted")
-    folder = Path(folders[0]).expanduser().resolve()
+    folder = absolute(folders[0], "the folder of the backup")
     meter = Meter(paced(runtime), runtime.stopping.is_set)
     keep_tape = _KEEP_TAPE in argv
     try:

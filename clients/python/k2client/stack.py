@@ -65,7 +65,11 @@ class Stack:
 def data_dir(given: str | Path | None = None) -> Path:
     """The data directory given, else `K2_DATA_DIR`, else `./.k2`; always absolute."""
     named = given or os.environ.get("K2_DATA_DIR") or DATA_DIR_DEFAULT
-    return Path(named).expanduser().resolve()
+    try:
+        return Path(named).expanduser().resolve()
+    except RuntimeError as error:
+        said = f"{named}: there is no such home directory; write an absolute path"
+        raise Invalid("BAD_SETTING", said) from error
 
 
 def api_key(given: str | None = None) -> str | None:

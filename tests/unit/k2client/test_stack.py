@@ -88,3 +88,9 @@ def test_the_key_is_the_one_given_else_the_variable(monkeypatch):
     assert stack.api_key() is None
     monkeypatch.setenv("K2_API_KEY", "k")
     assert (stack.api_key(), stack.api_key("other")) == ("k", "other")
+
+
+def test_a_user_without_a_home_is_named():
+    with pytest.raises(Invalid, match="no such home directory") as refused:
+        stack.data_dir("~no-such-user/k2")
+    assert refused.value.reason == "BAD_SETTING"

@@ -3,7 +3,7 @@
 import pytest
 
 from k2 import settings
-from k2.errors import Invalid
+from k2.errors import Invalid, Reason
 from servers.local.options import read_options
 
 
@@ -69,3 +69,11 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
 def test_wrong_arguments_are_refused(argv):
     with pytest.raises(Invalid):
         read(*argv)
+
+
+@pytest.mark.parametrize("name", ["data_dir", "cache_dir"])
+def test_a_user_without_a_home_is_named(tmp_path, name):
+    paths = {"data_dir": tmp_path, "cache_dir": tmp_path} | {name: "~no-such-user/k2"}
+    with pytest.raises(Invalid, match=f"no such home directory.*K2_{name.upper()}") as refused:
+        read(**paths)
+    assert refused.value.reason is Reason.BAD_SETTING

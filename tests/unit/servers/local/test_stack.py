@@ -4,10 +4,12 @@ import errno
 import io
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from k2 import settings
+from k2 import limits, settings
 from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.options import Options
@@ -114,3 +116,32 @@ def test_a_disk_without_room_is_refused(tmp_path, monkeypatch):
 )
 def test_what_the_file_system_refuses_has_a_name(tmp_path, number, reason):
     assert disk_error(OSError(number, "refused"), tmp_path).reason is reason
+
+
+LIMITED = """
+import resource, sys
+from k2.errors import Invalid
+from servers.local.stack import check_files
+soft, hard = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+try:
+    check_files()
+except Invalid as error:
+    print(error.reason, error.message)
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "said"),
+    [
+        (256, limits.OPEN_FILES_MIN, f"{limits.OPEN_FILES_MIN} {limits.OPEN_FILES_MIN}"),
+        (256, 8192, f"{limits.OPEN_FILES} 8192"),
+        (6000, 8192, "6000 8192"),
+        (256, 256, "BAD_SETTING a process may open 256 files here, 1024 are needed"),
+    ],
+)
+def test_open_files_are_raised_as_far_as_the_system_lets(soft, hard, said):
+    command = [sys.executable, "-c", LIMITED, str(soft), str(hard)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(said)
