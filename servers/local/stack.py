@@ -50,6 +50,7 @@ def run_stack(options: Options, runtime: Runtime) -> None:
     check_room(data_dir)
     with holding(data_dir / "run", runtime.clock):
         end_leftovers(data_dir / "run", lambda said: _step(runtime, "leftovers", said))
+        clear_scratch(data_dir)
         site = _choose(options, runtime)
         try:
             site.artifacts.ensure(_progress_of(runtime))
@@ -58,6 +59,16 @@ def run_stack(options: Options, runtime: Runtime) -> None:
                 raise
         if not runtime.stopping.is_set():
             _supervise(site, runtime)
+
+
+def clear_scratch(data_dir: Path) -> None:
+    """Remove what parts that were killed left in their scratch folders; call it while holding."""
+    for folder in (data_dir / "tmp", data_dir / "kafka" / "tmp", data_dir / "registry" / "tmp"):
+        for left in folder.glob("*"):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def check_writable(data_dir: Path) -> None:

@@ -14,7 +14,14 @@ from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.options import Options
 from servers.local.record import holding
-from servers.local.stack import check_room, check_writable, disk_error, forget_others, run_stack
+from servers.local.stack import (
+    check_room,
+    check_writable,
+    clear_scratch,
+    disk_error,
+    forget_others,
+    run_stack,
+)
 from servers.runtime import Runtime
 
 
@@ -48,6 +55,21 @@ def test_a_second_start_is_refused(tmp_path):
     check_writable(tmp_path / "data")
     with holding(tmp_path / "data" / "run", SystemClock()):
         assert refused(options(tmp_path)).reason is Reason.ALREADY_RUNNING
+
+
+def test_scratch_that_a_crash_left_is_removed_and_nothing_else(tmp_path):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for path in ("tmp/spill", "kafka/tmp/a.so", "registry/tmp/cache/b", "kafka/data/log"):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        (data / path).write_text("x")
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    (data / "tmp" / "link").symlink_to(elsewhere)
+    clear_scratch(data)
+    files = sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.is_file())
+    assert files == ["kafka/data/log"]
+    assert not (data / "registry" / "tmp" / "cache").exists()
+    assert (elsewhere / "kept").exists()
 
 
 def test_mixing_data_is_refused(tmp_path):
