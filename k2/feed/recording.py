@@ -16,6 +16,7 @@ import errno
 import io
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
@@ -28,6 +29,7 @@ from k2.errors import Invalid, NotFound, Overloaded, Reason
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
 _COMPRESSED = ".zst"
+_UNKNOWN_COMPRESSIONS = (".gz", ".bz2", ".xz", ".lz4", ".zip")
 _COMBINED = b'{"stream":'
 _BUFFER_BYTES = 1 << 18
 
@@ -210,12 +212,19 @@ class RecordingWriter:
         path: a new file; a name that ends in `.zst` is compressed.
 
     Raises:
-        Invalid: BAD_REQUEST when the file exists and is not empty, or cannot be made.
+        Invalid: BAD_REQUEST when the file exists and is not empty, cannot be made, or its name
+            says a compression that is not written.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
         try:
+            if self._path.suffix in _UNKNOWN_COMPRESSIONS:
+                raise Invalid(
+                    Reason.BAD_REQUEST,
+                    f"{path} says a compression that K2 does not write: end the name in"
+                    f" {_COMPRESSED}, or in .jsonl for none",
+                )
             if self._path.exists() and self._path.stat().st_size:
                 raise Invalid(
                     Reason.BAD_REQUEST, f"{path} exists; a recording is never overwritten"
@@ -281,7 +290,8 @@ class RecordingWriter:
         if self._compressed is not None:
             self._compressed.flush(zstandard.FLUSH_FRAME)
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a FIFO cannot be synced
+            os.fsync(self._file.fileno())
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:

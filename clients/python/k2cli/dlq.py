@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import documents, options, output, screen
 from k2client import records
 from k2client.errors import Invalid
 
@@ -75,7 +75,8 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
     with options.connect(data_dir) as k2:
         found = k2.dead_letter(name)
     if out is not None:
-        out.write_bytes(found.value or b"")
+        with output.target(out) as to:
+            to.write(found.value or b"")
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
         click.echo(documents.text(vars(found) | {"value": value}))

@@ -51,20 +51,20 @@ def json_rows(batch: pa.RecordBatch) -> list[str]:
     return [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def csv_lines(batch: pa.RecordBatch) -> list[str]:
+def csv_lines(batch: pa.RecordBatch, separator: str = ",") -> list[str]:
     """Each row of a batch as one CSV record (RFC 4180), quoted where it must be."""
-    columns = [_quoted(texts(column)) for column in batch]
+    columns = [_quoted(texts(column), separator) for column in batch]
     if not columns:
         return []
     joined = pc.binary_join_element_wise(
-        *columns, ",", null_handling="replace", null_replacement=""
+        *columns, separator, null_handling="replace", null_replacement=""
     )
     lines: list[str] = joined.to_pylist()
     return lines
 
 
-def _quoted(column: pa.Array) -> pa.Array:
-    special = pc.fill_null(pc.match_substring_regex(column, '[",\\r\\n]'), False)
+def _quoted(column: pa.Array, separator: str) -> pa.Array:
+    special = pc.fill_null(pc.match_substring_regex(column, f'["{separator}\\r\\n]'), False)
     if not pc.any(special).as_py():
         return column
     doubled = pc.replace_substring(column, '"', '""')

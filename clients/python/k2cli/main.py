@@ -39,6 +39,8 @@ _REASONS_OF_ERRNO = {
     errno.ENOENT: "BAD_REQUEST",
     errno.ENOTDIR: "BAD_REQUEST",
     errno.EISDIR: "BAD_REQUEST",
+    errno.ELOOP: "BAD_REQUEST",
+    errno.ENAMETOOLONG: "BAD_REQUEST",
     errno.ENOSPC: "DISK_FULL",
     errno.EDQUOT: "DISK_FULL",
     errno.EACCES: "NOT_WRITABLE",

@@ -1,18 +1,22 @@
 """Rows to a stream in the format that was asked for, batch by batch: memory stays at one batch.
 
-csv and json carry exact texts (see `exact`), arrow and parquet the columns as they came, with the
-answer's provenance in their schema's metadata. A file appears whole or not at all.
+csv, tsv, json and ndjson carry exact texts (see `exact`), arrow and parquet the columns as they
+came, with the answer's provenance in their schema's metadata. A regular file appears whole or not
+at all; a device, a FIFO or a descriptor is written into.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,8 +25,23 @@ from k2cli import exact
 TABLE_SAMPLE_ROWS = 1000
 _LEFT_ALIGNED = ("exchange", "symbol", "side", "source", "event_time", "receive_time")
 
-FORMATS = ("table", "json", "csv", "arrow", "parquet")
-BINARY = ("arrow", "parquet")
+FORMATS = ("table", "json", "ndjson", "csv", "tsv", "arrow", "parquet")
+BINARY = ("arrow", "arrows", "parquet")
+_BY_SUFFIX = {
+    "": "table",
+    ".txt": "table",
+    ".json": "json",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".arrows": "arrows",
+    ".parquet": "parquet",
+}
+_COMPRESSED = ".gz"
+_DESCRIPTORS = ("/dev/", "/proc/")
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], BinaryIO], int]
 
 
@@ -32,33 +51,104 @@ def write(name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: B
 
 
 def format_of(asked: str | None, path: Path | None) -> str:
-    """The format asked for, else the one that the file's name ends with, else a table."""
-    suffix = path.suffix.removeprefix(".").lower() if path else ""
-    return asked or (suffix if suffix in FORMATS else "table")
+    """The format asked for, else the one that the file's name says, else a table.
+
+    `arrow` is the file form in a file whose name says so, and the stream (`arrows`) elsewhere.
+
+    Raises:
+        click.UsageError: the name says a format that cannot be written.
+    """
+    said = _format_said(path) if path else "table"
+    if said is None and asked is None:
+        known = ", ".join(filter(None, _BY_SUFFIX))
+        raise click.UsageError(
+            f"{path} says a format that K2 does not write: say --format, or end the name in one"
+            f" of {known} (texts also with {_COMPRESSED})"
+        )
+    found = asked or said or "table"
+    if found == "arrow" and (path is None or said != "arrow" or _written_into(path)):
+        return "arrows"
+    return found
+
+
+def is_compressed(path: Path | None) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path is not None and path.suffix.lower() == _COMPRESSED
+
+
+def _format_said(path: Path) -> str | None:
+    if not is_compressed(path):
+        return _BY_SUFFIX.get(path.suffix.lower())
+    said = _BY_SUFFIX.get(Path(path.stem).suffix.lower())
+    return None if said in (*BINARY, "table") else said
 
 
 @contextlib.contextmanager
-def target(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that takes its name only when everything was written."""
+def target(path: Path | None, *, compressed: bool = False) -> Iterator[BinaryIO]:
+    """Standard output, or a file.
+
+    A regular file is replaced when everything was written, and keeps its mode; a link stays, and
+    the file that it names is replaced. A device, a FIFO and a descriptor are written into.
+    """
     if path is None:
         stream = sys.stdout.buffer
         yield stream
         stream.flush()
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with path.open("wb") if _written_into(path) else _replacing(path) as file:
+        if compressed:
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                yield cast(BinaryIO, packed)
+        else:
+            yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    named = Path(os.path.realpath(path))
+    unfinished = named.with_name(f".{named.name}.{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), stat.S_IMODE(named.stat().st_mode))
             yield file
-        unfinished.replace(path)
+        unfinished.replace(named)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
+def _written_into(path: Path) -> bool:
+    """Whether a name is of a device, a FIFO or a descriptor, which no file may replace."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    return not regular or str(path.absolute()).startswith(_DESCRIPTORS)
+
+
+def for_another_process(path: Path) -> Path:
+    """A path as a process may open it that stands elsewhere and has other descriptors."""
+    path = path.absolute()
+    if path.is_symlink() and path.readlink().is_relative_to("/proc/self"):
+        path = path.readlink()  # /dev/stdout
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def _csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
-    to.write((",".join(schema.names) + "\n").encode())
+    return _separated(schema, batches, to, ",")
+
+
+def _tsv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
+    return _separated(schema, batches, to, "\t")
+
+
+def _separated(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO, separator: str
+) -> int:
+    to.write((separator.join(schema.names) + "\n").encode())
     rows = 0
     for batch in batches:
-        if lines := exact.csv_lines(batch):
+        if lines := exact.csv_lines(batch, separator):
             to.write(("\n".join(lines) + "\n").encode())
         rows += batch.num_rows
     return rows
@@ -75,7 +165,21 @@ def _json(_schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -
     return rows
 
 
+def _ndjson(_schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
+    rows = 0
+    for batch in batches:
+        if lines := exact.json_rows(batch):
+            to.write(("\n".join(lines) + "\n").encode())
+            rows += len(lines)
+    return rows
+
+
 def _arrow(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
+    with pa.ipc.new_file(to, schema) as writer:
+        return _copy(writer.write_batch, batches)
+
+
+def _arrows(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
     with pa.ipc.new_stream(to, schema) as writer:
         return _copy(writer.write_batch, batches)
 
@@ -128,7 +232,10 @@ def _line(names: list[str], values: Iterable[str], widths: list[int]) -> bytes:
 _WRITERS: dict[str, Writer] = {
     "table": _table,
     "json": _json,
+    "ndjson": _ndjson,
     "csv": _csv,
+    "tsv": _tsv,
     "arrow": _arrow,
+    "arrows": _arrows,
     "parquet": _parquet,
 }

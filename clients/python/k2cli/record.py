@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import documents, options, output, screen
 from k2cli.spawned import Event
 from k2cli.tools import run_tool
 from k2client import stack
@@ -43,7 +43,7 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
         "--duration": duration,
         "--frames": None if frames is None else str(frames),
     }
-    arguments = [str(path.resolve())]
+    arguments = [str(output.for_another_process(path))]
     arguments += [part for name, value in given.items() if value for part in (name, value)]
     directory = options.directory_of(data_dir)
     found: dict[str, Any] = {}

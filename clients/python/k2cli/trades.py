@@ -40,10 +40,21 @@ _TERMINAL_ROWS_MAX = 1000
 )
 @click.option("--as-of", metavar="ID|TIME|TOKEN", help="A snapshot, or a read token.")
 @click.option("--allow-partial", is_flag=True, help="Answer although a side is missing.")
-@click.option("--format", "form", type=click.Choice(output.FORMATS), help="[default: table]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(output.FORMATS),
+    help="[default: as FILE says, else table]",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
-    "-o", "--output", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE"
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write there; its suffix says the format: .csv, .tsv, .json, .ndjson, .jsonl (each also"
+    " .gz), .arrow, .feather, .arrows, .parquet.",
 )
 @options.data_dir
 def trades(  # noqa: PLR0913, PLR0917 one parameter an option
@@ -98,7 +109,7 @@ def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int
     batches = answer.batches()
     if shown_max is not None and path is None:
         batches = _first(batches, shown_max)
-    with output.target(path) as to:
+    with output.target(path, compressed=output.is_compressed(path)) as to:
         return output.write(form, answer.schema, batches, to)
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -156,6 +158,24 @@ def test_what_was_flushed_is_readable_though_never_closed(tmp_path, name):
     writer.flush()
     assert [frame.text for frame in read_frames(path)] == [TRADE] * 1000
     writer.close()
+
+
+def test_a_fifo_is_written_into_and_stays_one(tmp_path):
+    path = tmp_path / "frames.jsonl"
+    os.mkfifo(path)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(path.read_bytes)
+        with closing(RecordingWriter(path)) as writer:
+            writer.write("recv", "a", 1.0, "{}")
+        assert read.result(10) == b'{"t":"recv","conn":"a","ts":1.0,"data":"{}"}\n'
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.zip"])
+def test_a_compression_that_is_not_written_is_refused(tmp_path, name):
+    with pytest.raises(Invalid, match=r"\.zst"):
+        RecordingWriter(tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_recording_is_never_overwritten(tmp_path):

@@ -52,6 +52,11 @@ def test_a_letter_for_people(k2, asked, tmp_path):
     assert "good: it can be replayed" in people.stdout
     assert '"price": "1.5"' in people.stdout
     assert (tmp_path / "bytes").read_bytes() == VALUE
+    (tmp_path / "link").symlink_to("bytes")
+    (tmp_path / "bytes").write_bytes(b"")
+    k2("dlq", "show", NAMES[0], "--out", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "bytes").read_bytes() == VALUE
     assert "TRUNCATED" in k2("dlq", "show", NAMES[1]).stdout
 
 

@@ -1,9 +1,11 @@
 import csv
+import gzip
 import io
 import json
 from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
@@ -47,14 +49,30 @@ def test_json_is_one_document_with_ids_as_strings(k2, asked):
     assert k2("trades", "BTCUSDT", "--json", "--to", "1").json == []
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+READERS = {
+    "parquet": pq.read_table,
+    "arrow": lambda path: pa.ipc.open_file(path).read_all(),
+    "feather": pyarrow.feather.read_table,
+    "arrows": lambda path: pa.ipc.open_stream(path).read_all(),
+}
+
+
+@pytest.mark.parametrize("name", [f"rows.{suffix}" for suffix in READERS])
 def test_a_files_name_says_its_format(k2, asked, tmp_path, name):
     done = k2("trades", "BTCUSDT", "-o", tmp_path / name)
     assert (done.code, done.stdout) == (0, "")
     path = tmp_path / name
-    table = pq.read_table(path) if name.endswith("parquet") else pa.ipc.open_stream(path).read_all()
+    table = READERS[name.removeprefix("rows.")](path)
     assert table.column("price").to_pylist() == asked.rows.column("price").to_pylist()
     assert table.column("trade_id").to_pylist() == list(range(1, 11))
+
+
+def test_a_compressed_file_holds_every_column_for_programs(k2, asked, tmp_path):
+    done = k2("trades", "BTCUSDT", "-o", tmp_path / "rows.csv.gz")
+    assert (done.code, done.stdout) == (0, "")
+    with gzip.open(tmp_path / "rows.csv.gz", "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert (len(rows), tuple(rows[0])) == (10, schema.TRADE.columns)
 
 
 def test_what_was_written_before_a_failure_is_no_file(k2, asked, tmp_path):
@@ -115,6 +133,7 @@ def test_how_to_ask_again_is_said(k2, asked):
         (["BTCUSDT", "--from", "yesterday"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "--order", "sideways"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "-o", "nowhere/rows.csv"], 2, "BAD_REQUEST"),
+        (["BTCUSDT", "-o", "rows.xlsx"], 2, "BAD_REQUEST"),
         ([], 2, "BAD_REQUEST"),
     ],
 )
