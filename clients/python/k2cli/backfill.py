@@ -56,9 +56,9 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     with options.connect(data_dir) as k2:
         plan = k2.backfill(symbol, from_id, to_id, exchange)
     if as_json:
-        click.echo(documents.text(plan))
+        screen.echo(documents.text(plan))
         return
-    click.echo(
+    screen.echo(
         f"{plan.exchange}:{plan.symbol} {plan.first_trade_id} to {plan.last_trade_id}:"
         f" {plan.last_trade_id - plan.first_trade_id + 1:,} ids in {plan.requests:,} requests,"
         f" {plan.eta_s:,.0f} s at the earliest; see `k2 gaps {plan.symbol}`"
@@ -78,7 +78,7 @@ def _load(arguments: list[str], as_json: bool, data_dir: Path | None) -> int:
 
     code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
     if found and as_json:
-        click.echo(documents.text(found))
+        screen.echo(documents.text(found))
     elif found:
-        click.echo(str(found.get("message")))
+        screen.echo(str(found.get("message")))
     return code

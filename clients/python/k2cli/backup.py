@@ -62,14 +62,14 @@ def _run(
     directory = options.directory_of(data_dir)
     code = run_tool(name, [str(folder.resolve()), *arguments], directory, take)
     if found and as_json:
-        click.echo(documents.text(found))
+        screen.echo(documents.text(found))
     elif found:
         _show(found)
     return code
 
 
 def _show(found: dict[str, Any]) -> None:
-    click.echo(str(found.get("message")))
+    screen.echo(str(found.get("message")))
     tables = [
         (each.get("name"), each.get("snapshot_id"), each.get("rows"), each.get("positions"))
         for each in found.get("tables") or ()

@@ -49,7 +49,7 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
             start=start, end=end, fault=fault.upper(), origin=origin, limit=limit
         )
     if as_json:
-        click.echo(documents.text({"letters": found}))
+        screen.echo(documents.text({"letters": found}))
         return
     rows = [
         (
@@ -79,16 +79,16 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
             to.write(found.value or b"")
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
-        click.echo(documents.text(vars(found) | {"value": value}))
+        screen.echo(documents.text(vars(found) | {"value": value}))
         return
     for field in dataclasses.fields(found.letter):
         value = getattr(found.letter, field.name)
         plain = type(value) is int  # a number that names something is not grouped
         told = str(value) if plain else screen.cell(value).plain
-        click.echo(f"{field.name:<17}{told}")
-    click.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
+        screen.echo(f"{field.name:<17}{told}")
+    screen.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
     if found.trade is not None:
-        click.echo(f"{'trade':<17}{documents.line(found.trade)}")
+        screen.echo(f"{'trade':<17}{documents.line(found.trade)}")
     _show_bytes(found)
 
 
@@ -121,7 +121,7 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
     with options.connect(data_dir) as k2:
         outcomes = k2.replay_dead_letters(names, value=value, trade=trade, again=again)
     if as_json:
-        click.echo(documents.text({"outcomes": outcomes}))
+        screen.echo(documents.text({"outcomes": outcomes}))
     else:
         columns = ("letter", "state", "partition", "offset", "message")
         rows = [(one.name, one.state, one.partition, one.offset, one.message) for one in outcomes]
@@ -141,11 +141,11 @@ def _trade(path: Path) -> dict[str, Any]:
 
 def _show_bytes(found: records.DeadLetterContent) -> None:
     if found.value is None:
-        click.echo("no bytes")
+        screen.echo("no bytes")
         return
-    click.echo(f"{found.value_bytes:,} bytes")
+    screen.echo(f"{found.value_bytes:,} bytes")
     for line in hexdump(found.value[:_SHOWN_BYTES_MAX]):
-        click.echo(line)
+        screen.echo(line)
     if found.value_bytes > _SHOWN_BYTES_MAX:
         screen.say(f"the first {_SHOWN_BYTES_MAX:,} bytes; --out FILE writes up to 1 MiB")
 

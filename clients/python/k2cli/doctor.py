@@ -31,7 +31,7 @@ def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     code = run_tool("doctor", [], options.directory_of(data_dir), take)
     if as_json:
         ok = code == 0 and all(check.get("ok") for check in checks)
-        click.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
+        screen.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
     else:
         _show(checks, settings)
     context.exit(code)

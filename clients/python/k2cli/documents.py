@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -27,12 +28,17 @@ def document(value: object) -> Any:  # noqa: ANN401 JSON
 
 def text(value: object) -> str:
     """One JSON document, laid out for reading."""
-    return json.dumps(document(value), indent=2, ensure_ascii=False)
+    return json.dumps(document(value), indent=2, ensure_ascii=_is_escaped())
 
 
 def line(value: object) -> str:
     """One JSON document on one line, for whoever reads a running command line by line."""
-    return json.dumps(document(value), ensure_ascii=False)
+    return json.dumps(document(value), ensure_ascii=_is_escaped())
+
+
+def _is_escaped() -> bool:
+    """Whether stdout lacks characters, or would write them in no encoding of JSON."""
+    return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
 def _field(name: str, value: object) -> Any:  # noqa: ANN401 JSON

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 import k2client
-from k2cli import documents, exact, options, output
+from k2cli import documents, exact, options, output, screen
 from k2client import records
 from k2client.errors import K2Error
 
@@ -37,11 +37,11 @@ class FirstAnswer:
     provenance: records.Provenance
     took_ms: float
 
-    def text(self) -> str:
+    def text(self, page: screen.Page = screen.FILE) -> str:
         """The rows as a table."""
         written = io.BytesIO()
-        output.write("table", self.rows.schema, self.rows.to_batches(), written)
-        return written.getvalue().decode().rstrip("\n")
+        output.write("table", self.rows.schema, self.rows.to_batches(), written, page)
+        return written.getvalue().decode(page.encoding).rstrip("\n")
 
     def document(self) -> dict[str, Any]:
         """The same for programs."""

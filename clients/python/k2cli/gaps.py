@@ -35,7 +35,7 @@ def gaps(
     with options.connect(data_dir) as k2:
         found = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
     if as_json:
-        click.echo(documents.text({"gaps": [_document(each) for each in found]}))
+        screen.echo(documents.text({"gaps": [_document(each) for each in found]}))
         return
     rows = [
         (

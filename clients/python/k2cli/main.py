@@ -72,7 +72,7 @@ class _Commands(click.Group):
 def k2(context: click.Context) -> None:
     """A market-data lakehouse you can query as one table, exactly once, as of any moment."""
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        screen.echo(context.get_help())
 
 
 for command in (
@@ -119,6 +119,9 @@ def run(arguments: Sequence[str]) -> int:
         return _EXIT_INVALID if isinstance(error, Invalid) else 1
     except OSError as error:
         return _os_error(error)
+    except UnicodeEncodeError as error:
+        screen.say(f"k2: BAD_REQUEST: {error.object!r} is not text in UTF-8: type it again")
+        return _EXIT_INVALID
     except Exception as error:  # noqa: BLE001 a defect of this command is one line too
         screen.say(f"k2: INTERNAL: {type(error).__name__}: {_one_line(str(error))}")
         return 1

@@ -71,9 +71,9 @@ def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
 
     code = run_tool("maintain", task, options.directory_of(data_dir), take)
     if found and as_json:
-        click.echo(documents.text(found))
+        screen.echo(documents.text(found))
     elif found:
-        click.echo(f"ok: {found.get('message', '')}")
+        screen.echo(f"ok: {found.get('message', '')}")
         _show(found.get("tables", {}))
     return code
 

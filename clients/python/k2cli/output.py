@@ -19,10 +19,12 @@ from typing import BinaryIO, cast
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.cells import cell_len
 
-from k2cli import exact
+from k2cli import exact, screen
 
 TABLE_SAMPLE_ROWS = 1000
+_GAP = 2  # between two columns
 _LEFT_ALIGNED = ("exchange", "symbol", "side", "source", "event_time", "receive_time")
 
 FORMATS = ("table", "json", "ndjson", "csv", "tsv", "arrow", "parquet")
@@ -45,8 +47,24 @@ _DESCRIPTORS = ("/dev/", "/proc/")
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], BinaryIO], int]
 
 
-def write(name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
-    """Write all batches in the format of that name; returns the number of rows."""
+def write(
+    name: str,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    to: BinaryIO,
+    page: screen.Page = screen.FILE,
+) -> int:
+    """Write all batches in the format of that name; returns the number of rows.
+
+    Args:
+        name: of the format.
+        schema: of the batches.
+        batches: the rows.
+        to: where they go.
+        page: what `to` is; only a table asks.
+    """
+    if name == "table":
+        return _table(schema, batches, to, page)
     return _WRITERS[name](schema, batches, to)
 
 
@@ -197,40 +215,65 @@ def _copy(write_batch: Callable[[pa.RecordBatch], None], batches: Iterable[pa.Re
     return rows
 
 
-def _table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
+def _table(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO, page: screen.Page
+) -> int:
     rows = 0
-    widths = [len(name) for name in schema.names]
+    layout = _Layout(schema.names, [cell_len(name) for name in schema.names], page)
     for batch in batches:
-        text = exact.text_batch(batch)
+        text = [_legible(column, page) for column in exact.text_batch(batch)]
         if not rows and batch.num_rows:
-            widths = _widths(text)
-            to.write(_line(schema.names, schema.names, widths))
-        for row in zip(*(column.to_pylist() for column in text), strict=True):
-            to.write(_line(schema.names, [value or "" for value in row], widths))
+            layout = _Layout(schema.names, _widths(schema.names, text), page)
+            to.write(layout.lines(schema.names))
+        for row in zip(*text, strict=True):
+            to.write(layout.lines(row))
         rows += batch.num_rows
     if not rows:
-        to.write(_line(schema.names, schema.names, widths))
+        to.write(layout.lines(schema.names))
     return rows
 
 
-def _widths(batch: pa.RecordBatch) -> list[int]:
-    sample = batch.slice(0, TABLE_SAMPLE_ROWS)
+def _legible(column: pa.Array, page: screen.Page) -> list[str]:
+    return [screen.legible(value or "", page.encoding) for value in column.to_pylist()]
+
+
+def _widths(names: Iterable[str], columns: Iterable[list[str]]) -> list[int]:
     return [
-        max(len(name), *(len(value or "") for value in column.to_pylist()))
-        for name, column in zip(sample.schema.names, sample, strict=True)
+        max(map(cell_len, (name, *column[:TABLE_SAMPLE_ROWS])))
+        for name, column in zip(names, columns, strict=True)
     ]
 
 
-def _line(names: list[str], values: Iterable[str], widths: list[int]) -> bytes:
-    cells = [
-        value.ljust(width) if name in _LEFT_ALIGNED else value.rjust(width)
-        for name, value, width in zip(names, values, widths, strict=True)
-    ]
-    return ("  ".join(cells).rstrip() + "\n").encode()
+class _Layout:
+    """Columns of these widths; a row takes as many lines as a page needs to hold each value."""
+
+    def __init__(self, names: list[str], widths: list[int], page: screen.Page) -> None:
+        self._names = names
+        self._widths = widths
+        self._encoding = page.encoding
+        self._breaks: set[int] = set()  # columns that begin a line
+        used = 0
+        for at, width in enumerate(widths):
+            used += width + (_GAP if used else 0)
+            if page.width is not None and at and used > page.width:
+                self._breaks.add(at)
+                used = _GAP + width
+
+    def lines(self, values: Iterable[str]) -> bytes:
+        """A row, or the header."""
+        line, lines = "", []
+        for at, value in enumerate(values):
+            if at in self._breaks:
+                lines.append(line.rstrip())
+                line = ""
+            padding = " " * (self._widths[at] - cell_len(value))
+            left = self._names[at] in _LEFT_ALIGNED
+            gap = " " * _GAP if at else ""
+            line += gap + (value + padding if left else padding + value)
+        return ("\n".join([*lines, line.rstrip()]) + "\n").encode(self._encoding)
 
 
 _WRITERS: dict[str, Writer] = {
-    "table": _table,
     "json": _json,
     "ndjson": _ndjson,
     "csv": _csv,

@@ -53,7 +53,7 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
 
     code = run_tool("record", arguments, directory, take, settings=venue_of(directory))
     if as_json:
-        click.echo(documents.text(found))
+        screen.echo(documents.text(found))
     elif found.get("message"):
         screen.say(str(found["message"]))
     context.exit(code)

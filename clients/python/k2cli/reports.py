@@ -19,7 +19,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
     with options.connect(data_dir) as k2:
         found = k2.snapshots(limit) if as_of is None else [k2.snapshot(as_of)]
     if as_json:
-        click.echo(documents.text({"snapshots": found}))
+        screen.echo(documents.text({"snapshots": found}))
         return
     rows = [
         (
@@ -46,9 +46,9 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         now = k2.degradation()
     if as_json:
-        click.echo(documents.text(now))
+        screen.echo(documents.text(now))
         return
-    click.echo(f"level {now.level}: {now.summary}")
+    screen.echo(f"level {now.level}: {now.summary}")
     rows: list[tuple[object, ...]] = []
     for each in now.processes:
         known = (each.process, each.state, each.level)
@@ -65,11 +65,11 @@ def feeds(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         found = k2.feeds()
     if as_json:
-        click.echo(documents.text({"feeds": found}))
+        screen.echo(documents.text({"feeds": found}))
         return
     for feed in found:
         connected = "connected" if feed.connected else "not connected"
-        click.echo(
+        screen.echo(
             f"{feed.name}: {feed.state}, {feed.exchange}, {feed.source.lower()},"
             f" {connected} to {feed.venue_url}; {feed.trades_acknowledged:,} trades acknowledged,"
             f" {feed.frames_skipped:,} frames skipped, {feed.frames_malformed:,} malformed,"

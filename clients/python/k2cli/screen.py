@@ -1,21 +1,29 @@
-"""What people see: progress on stderr while something works, tables on stdout when it is done."""
+"""What people see: progress on stderr while something works, tables on stdout when it is done.
+
+No number and no name is ever cut: a table that is too wide for the terminal is stacked, a line a
+value. A character that the terminal's encoding lacks is shown escaped.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 10_000
+_LAST_WIDTH_MIN = 24  # the last column is folded down to so many, the others never
+_EDGES, _BETWEEN = 2, 3  # what box.SIMPLE_HEAD adds
+_PLAIN = {"·": "-", "…": "...", "✓": "*"}  # for encodings that lack them
 _STYLES = {
     "SERVING": "green",
     "NORMAL": "green",
@@ -56,24 +64,102 @@ def steps(*, quiet: bool = False) -> Steps:
     return _Moving(console) if console.is_terminal and not quiet else _Lines(quiet)
 
 
+class Page(NamedTuple):
+    """What text is written on.
+
+    Attributes:
+        width: columns of the terminal; None where there is none, and nothing is folded.
+        encoding: of its characters.
+    """
+
+    width: int | None
+    encoding: str
+
+
+FILE = Page(None, "utf-8")
+
+
+def page() -> Page:
+    """What stdout is."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return Page(width, sys.stdout.encoding or "utf-8")
+
+
+def legible(text: str, encoding: str) -> str:
+    """A text in characters that an encoding has; others are escaped."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        plain = "".join(_PLAIN.get(each, each) for each in text)
+        return plain.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def echo(message: str, *, err: bool = False) -> None:
+    """A line on stdout, or on stderr."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(legible(message, stream.encoding or "utf-8") + "\n")
+    stream.flush()
+
+
 def say(message: str) -> None:
     """A line for a person, on stderr."""
-    click.echo(message, err=True)
+    echo(message, err=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table on stdout; numbers to the right, states in their colour."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    title: str = "",
+    console: Console | None = None,
+) -> None:
+    """A table on stdout; numbers to the right, states in their colour.
+
+    Where the terminal is too narrow for it, each row is a block of lines, a value in each.
+    """
+    # A pipe has no width: nothing is folded there.
+    console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     rows = [list(row) for row in rows]
+    cells = [[_encoded(cell(value), console.encoding) for value in row] for row in rows]
+    if _width(columns, cells) > console.width:
+        _stack(console, columns, cells, title)
+        return
     made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
         last = position == len(columns) - 1
         side: JustifyMethod = "right" if numeric else "left"
         made.add_column(name, justify=side, overflow="fold", no_wrap=not last)
-    for row in rows:
-        made.add_row(*(cell(value) for value in row))
-    # A pipe has no width: nothing is folded or cut there.
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(made)
+    for each in cells:
+        made.add_row(*each)
+    console.print(made)
+
+
+def _width(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> int:
+    """The fewest columns of a terminal that show a table whole."""
+    widths = [
+        max(cell_len(name), *(row[position].cell_len for row in cells), 0)
+        for position, name in enumerate(columns)
+    ]
+    widths[-1] = min(widths[-1], _LAST_WIDTH_MIN)
+    return sum(widths) + _BETWEEN * (len(widths) - 1) + _EDGES
+
+
+def _stack(
+    console: Console, columns: Sequence[str], cells: Sequence[Sequence[Text]], title: str
+) -> None:
+    names = max(map(cell_len, columns))
+    if title:
+        console.print(Text(title, style="italic"), soft_wrap=True)
+    for row in cells:
+        for name, value in zip(columns, row, strict=True):
+            line = Text.assemble((f"{name:<{names}}", "bold"), "  ", value)
+            console.print(line, soft_wrap=True)
+        console.print()
+
+
+def _encoded(text: Text, encoding: str) -> Text:
+    return Text(legible(text.plain, encoding), style=text.style)
 
 
 def cell(value: object) -> Text:
@@ -95,7 +181,10 @@ def cell(value: object) -> Text:
 class _Moving:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            SpinnerColumn(finished_text="[green]✓"),
+            SpinnerColumn(
+                "dots" if console.encoding.startswith("utf") else "line",
+                finished_text=f"[green]{legible('✓', console.encoding)}",
+            ),
             TextColumn("{task.fields[part]:<10}"),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),

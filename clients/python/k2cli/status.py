@@ -23,7 +23,7 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     found = stack.read_stack(options.directory_of(data_dir))
     view = View(found, _live(found))
     if as_json:
-        click.echo(documents.text(view.document()))
+        screen.echo(documents.text(view.document()))
     if not found.running:
         error = stack.not_running(found.directory)
         screen.say(f"k2: {error.reason}: {error.message}")
@@ -120,7 +120,7 @@ def _alerts(processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _show(view: View) -> None:
     content = view.document()
     level = content["level"] or "not known: the control plane does not answer"
-    click.echo(
+    screen.echo(
         f"{content['state']} · {content['source']} trades from {content['venue']}"
         f" · level {level} · supervisor {content['supervisor_pid']} · {content['data_dir']}"
     )
@@ -137,7 +137,7 @@ def _show(view: View) -> None:
     ]
     screen.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
     for name, alert in _alerts(content["processes"]):
-        click.echo(f"ALERT {name}: {alert}")
+        screen.echo(f"ALERT {name}: {alert}")
     if content["failure"]:
         failure = content["failure"]
-        click.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")
+        screen.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")

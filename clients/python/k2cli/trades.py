@@ -110,7 +110,8 @@ def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int
     if shown_max is not None and path is None:
         batches = _first(batches, shown_max)
     with output.target(path, compressed=output.is_compressed(path)) as to:
-        return output.write(form, answer.schema, batches, to)
+        page = screen.page() if path is None else screen.FILE
+        return output.write(form, answer.schema, batches, to, page)
 
 
 def _first(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.RecordBatch]:

@@ -165,18 +165,18 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     answer = first_answer(str(control), symbols[0], interrupted) if symbols and control else None
     if as_json:
         found = answer.document() if answer else None
-        click.echo(documents.line(content | {"first_answer": found}))
+        screen.echo(documents.line(content | {"first_answer": found}))
         return
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
-    click.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
+    screen.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
     addresses = content.get("addresses") or {}
     for name in _ADDRESSES:
         if name in addresses:
-            click.echo(f"  {name:<9} {addresses[name]}")
-    click.echo(f"  {'data':<9} {content.get('data_dir')}")
+            screen.echo(f"  {name:<9} {addresses[name]}")
+    screen.echo(f"  {'data':<9} {content.get('data_dir')}")
     if answer is None:
-        click.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
+        screen.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
         return
-    click.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
-    click.echo(answer.text())
-    click.echo(summary(answer.rows.num_rows, answer.provenance))
+    screen.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
+    screen.echo(answer.text(screen.page()))
+    screen.echo(summary(answer.rows.num_rows, answer.provenance))

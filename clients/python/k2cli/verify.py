@@ -34,7 +34,7 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     code = run_tool("verify", [], directory, take, settings=tape_of(directory))
     report = found.get("report", found)
     if found and as_json:
-        click.echo(documents.text(report))
+        screen.echo(documents.text(report))
     elif found:
         _show(found, report)
     context.exit(code)
@@ -58,7 +58,7 @@ def tape_of(directory: Path) -> dict[str, str]:
 def _show(found: dict[str, Any], report: dict[str, Any]) -> None:
     report = documents.document(report)
     verdict = "ok" if found.get("ok") else "FAILED"
-    click.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
+    screen.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
     for name, listed in report.items():
         if isinstance(listed, list) and listed and isinstance(listed[0], dict):
             rows = [list(each.values()) for each in listed[:_HOLES_SHOWN_MAX]]

@@ -134,6 +134,7 @@ def test_how_to_ask_again_is_said(k2, asked):
         (["BTCUSDT", "--order", "sideways"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "-o", "nowhere/rows.csv"], 2, "BAD_REQUEST"),
         (["BTCUSDT", "-o", "rows.xlsx"], 2, "BAD_REQUEST"),
+        (["BTC\udce5USDT"], 2, "BAD_REQUEST"),
         ([], 2, "BAD_REQUEST"),
     ],
 )
