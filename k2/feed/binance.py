@@ -22,7 +22,7 @@ from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.feed.source import Decoded, Malformed, ShutdownAnnounced, Skipped
 from k2.market.events import DAY_US, EVENT_TIME_MIN_US, Fault, Label, Trade
-from k2.market.instrument import Instrument, split_symbol
+from k2.market.instrument import Instrument, is_symbol, split_symbol
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
 _PRICE_END = 10**limits.PRICE_DIGITS
@@ -178,8 +178,7 @@ def _check(url: str, symbols: tuple[str, ...]) -> None:
     if not symbols:
         raise Invalid(Reason.BAD_SETTING, "feed.symbols names no symbol")
     for symbol in symbols:
-        known = symbol and symbol == symbol.upper() and not set(symbol) & set("@/&?#: \t\n")
-        if not known or len(symbol.encode()) > limits.SYMBOL_BYTES_MAX:
+        if not is_symbol(symbol):
             raise Invalid(Reason.BAD_SETTING, f"feed.symbols: {symbol!r} is not a symbol")
 
 

@@ -1,7 +1,8 @@
 """Binance's daily and monthly files of trades: `BTCUSDT-trades-2025-01-31.zip`, or the CSV in it.
 
-A row is `id,price,qty,quote_qty,time,is_buyer_maker,is_best_match`; the first line may name the
-columns. Times are microseconds since 2025-01-01, milliseconds before. A file is read line by line,
+A row is `id,price,qty,quote_qty,time,is_buyer_maker`, and of the spot market `,is_best_match`; the
+first line may name the columns. Times of the spot market are microseconds since 2025-01-01, all
+others milliseconds. A file is read line by line,
 whatever its size, and each line is a trade or says what is wrong with it: a line of another day, or
 in the wrong unit, is no trade of this file.
 """
@@ -14,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from k2 import limits
@@ -22,13 +23,14 @@ from k2.errors import Data, Invalid, NotFound, Reason
 from k2.feed.binance import Printed, trade_of
 from k2.feed.source import Malformed
 from k2.market.events import DAY_US, Fault, Label, Trade
-from k2.market.instrument import split_symbol
+from k2.market.instrument import is_symbol, split_symbol
 
-_NAME = re.compile(r"([A-Z0-9]+)-trades-(\d{4})-(\d{2})(?:-(\d{2}))?\.(zip|csv)")
-_COLUMNS = 7
+_NAME = re.compile(r"(.+)-trades-(\d{4})-(\d{2})(?:-(\d{2}))?\.(zip|csv)")
+_COLUMNS = (6, 7)  # of futures, of the spot market
 _HEADER = b"id,"
 _SIDES = {"true": True, "false": False}
 _SHOWN = 80  # characters of a line in a message of ours
+_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def named(path: Path) -> DayFile:
     """
     found = _NAME.fullmatch(path.name)
     try:
-        if found is None:
+        if found is None or not is_symbol(found[1]):
             raise ValueError
         symbol, year, month, day, _ = found.groups()
         start = dt.date(int(year), int(month), int(day or 1))
@@ -132,7 +134,7 @@ class DayReader:
 
     def _trade(self, text: bytes) -> Trade | Malformed:
         cells = text.decode(errors="replace").strip().split(",")
-        side = _SIDES.get(cells[5].lower()) if len(cells) == _COLUMNS else None
+        side = _SIDES.get(cells[5].lower()) if len(cells) in _COLUMNS else None
         if side is None or not (_whole(cells[0]) and _whole(cells[4])):
             shown = text[:_SHOWN].decode(errors="replace").strip()
             return Malformed(Fault.BAD_VALUE, f"{shown!r} is no trade")
@@ -154,9 +156,10 @@ class DayReader:
                 self.bytes_total = path.stat().st_size
                 return path.open("rb")
             self._archive = zipfile.ZipFile(path)
-            members = [each for each in self._archive.infolist() if each.filename.endswith(".csv")]
+            members = [each for each in self._archive.infolist() if _is_csv(each)]
             if len(members) != 1:
-                raise self._damaged(f"it holds {len(members)} CSV files, not one")
+                names = ", ".join(each.filename for each in members[:_NAMES_SHOWN])
+                raise self._damaged(f"it holds {len(members)} CSV files, not one: {names}")
             self.bytes_total = members[0].file_size
             return self._archive.open(members[0])
         except FileNotFoundError as error:
@@ -166,6 +169,13 @@ class DayReader:
 
     def _damaged(self, what: str) -> Data:
         return Data(Reason.CHECKSUM_MISMATCH, f"{self._file.path} is damaged: {what}")
+
+
+def _is_csv(member: zipfile.ZipInfo) -> bool:
+    """Whether a member is data; folders and what macOS adds are none."""
+    path = PurePosixPath(member.filename)
+    foreign = member.is_dir() or "__MACOSX" in path.parts or path.name.startswith(".")
+    return path.suffix.lower() == ".csv" and not foreign
 
 
 def _whole(text: str) -> bool:

@@ -12,6 +12,7 @@ import zlib
 from enum import IntEnum
 from typing import NamedTuple
 
+from k2 import limits
 from k2.errors import Invalid, Reason
 
 # Longest first, so that BTCFDUSD does not become BTCF + DUSD.
@@ -20,6 +21,10 @@ _QUOTES = (
     "BTC", "ETH", "BNB", "EUR", "GBP", "AUD", "USD", "TRY", "ZAR", "UAH", "NGN", "BRL", "JPY",
     "DAI", "VAI", "XRP", "TRX", "DOGE", "PLN", "RON", "ARS", "MXN", "COP", "CZK",
 )  # fmt: skip
+
+
+# They part symbols, keys and streams, or would have to be escaped in a venue's frames.
+_NOT_IN_SYMBOLS = frozenset('@/&?#:,%"\\ ')
 
 
 class Tier(IntEnum):
@@ -62,6 +67,17 @@ def parse_key(key: str) -> Instrument:
     if not (exchange and colon and symbol):
         raise Invalid(Reason.BAD_REQUEST, f"{key!r} is not EXCHANGE:SYMBOL")
     return Instrument(exchange, symbol)
+
+
+def is_symbol(text: str) -> bool:
+    """Whether a venue may name an instrument so: upper case, in any script."""
+    return (
+        bool(text)
+        and text.isprintable()
+        and text == text.upper()
+        and not _NOT_IN_SYMBOLS.intersection(text)
+        and len(text.encode()) <= limits.SYMBOL_BYTES_MAX
+    )
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:

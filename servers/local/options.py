@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from k2 import limits, settings
 from k2.errors import Invalid, Reason
+from k2.market.instrument import is_symbol
 from k2.settings import Settings
-
-_SYMBOL = re.compile(r"[^\s,:/@]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def _symbols(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     named = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    wrong = [symbol for symbol in named if not _SYMBOL.fullmatch(symbol)]
+    wrong = [symbol for symbol in named if not is_symbol(symbol)]
     if wrong or not named or len(named) > limits.STREAMS_PER_CONNECTION_MAX:
         raise Invalid(Reason.BAD_SETTING, f"symbols are names such as BTCUSDT,ETHUSDT: {text!r}")
     return named

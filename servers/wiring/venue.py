@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.feed import recording
 from k2.feed.synthetic import Market, Segment, continued, opened
+from k2.market.instrument import is_symbol
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.board import Board
@@ -26,7 +26,6 @@ from servers.venue.server import Programme, Terms, Venue
 from servers.venue.synthetic import SyntheticProgramme
 
 _RECORDING = "recording:"
-_SYMBOL = re.compile(rf"[A-Z0-9]{{2,{limits.VENUE_SYMBOL_BYTES_MAX}}}")
 
 
 class _Show(NamedTuple):
@@ -166,10 +165,16 @@ def _recorded(settings: Settings, runtime: Runtime, hub: Hub, path: Path) -> _Sh
     return _Show(programme, archive, counters)
 
 
+def _is_playable(symbol: str) -> bool:
+    """Whether a symbol fits the frames that the synthetic market writes."""
+    size = max(len(symbol.encode()), len(symbol.lower().encode()))
+    return is_symbol(symbol) and 2 <= size <= limits.VENUE_SYMBOL_BYTES_MAX
+
+
 def _checked(settings: Settings) -> tuple[str, ...]:
     """The symbols to trade; each setting within its limit."""
     symbols = tuple(dict.fromkeys(symbol.upper() for symbol in settings.feed.symbols))
-    wrong = [symbol for symbol in symbols if not _SYMBOL.fullmatch(symbol)]
+    wrong = [symbol for symbol in symbols if not _is_playable(symbol)]
     if wrong or not 1 <= len(symbols) <= limits.VENUE_SYMBOLS_MAX:
         raise Invalid(
             Reason.BAD_SETTING,

@@ -1,3 +1,4 @@
+import io
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -58,6 +59,24 @@ def test_both_units_with_and_without_a_header(write, header, suffix):
     assert first.receive_time_us == NOW_US
 
 
+@pytest.mark.parametrize("header", ["", "id,price,qty,quote_qty,time,is_buyer_maker\n"])
+def test_a_file_of_futures_has_six_columns_and_milliseconds(write, header):
+    rows = "".join(f"{at},94000.1,0.014,1316.0,{DAY_2025 // 1000 + at},false\n" for at in (1, 2))
+    path = write("BTCUSDT_250328-trades-2025-01-01.zip", header + rows)
+    with closing(DayReader(named(path), "BINANCE_UM", NOW_US)) as reader:
+        trades = [line.trade for line in reader.lines()]
+    assert [(one.trade_id, one.event_time_us) for one in trades] == [
+        (1, DAY_2025 + 1000),
+        (2, DAY_2025 + 2000),
+    ]
+    assert trades[0].label[:2] == ("BINANCE_UM", "BTCUSDT_250328")
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT_250328", "BTCUSD_PERP", "币安人生USDT", "A-B.C"])
+def test_any_symbol_of_the_venue_is_one_in_a_name(symbol):
+    assert named(Path(f"{symbol}-trades-2025-01-01.zip")).symbol == symbol
+
+
 def test_the_name_says_what_it_is():
     file = named(Path("ETHBTC-trades-2024-12.zip"))
     assert (file.symbol, file.start_us, file.end_us) == (
@@ -69,7 +88,8 @@ def test_the_name_says_what_it_is():
     "name",
     ["BTCUSDT.zip", "btcusdt-trades-2024-12-31.zip", "BTCUSDT-trades-2024-12-32.zip",
      "BTCUSDT-trades-2024-13.csv", "BTCUSDT-aggTrades-2024-12-31.zip",
-     "BTCUSDT-trades-2024-12-31.tar", "BTCUSDT-trades-0000-01-01.zip"],
+     "BTCUSDT-trades-2024-12-31.tar", "A&B-trades-2024-12-31.csv",
+     "-trades-2024-12-31.csv", "BTCUSDT-trades-0000-01-01.zip"],
 )  # fmt: skip
 def test_any_other_name_is_refused(name):
     with pytest.raises(Invalid):
@@ -117,14 +137,46 @@ def test_a_damaged_zip_is_said_and_what_came_before_is_given(write):
     assert len(found) > 1000
 
 
-@pytest.mark.parametrize("names", [[], ["a.csv", "b.csv"], ["readme.txt"]])
+@pytest.mark.parametrize(
+    "names", [[], ["a.csv", "b/c.csv"], ["readme.txt"], ["a.csv/"], ["__MACOSX/._a.csv"]]
+)
 def test_a_zip_must_hold_one_csv(tmp_path, names):
     path = tmp_path / "BTCUSDT-trades-2025-01-01.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, "")
-    with pytest.raises(Data):
+    with pytest.raises(Data) as caught:
         read(path)
+    assert all(name in caught.value.message for name in names if name.endswith("c.csv"))
+
+
+class Pipe(io.RawIOBase):
+    """A sink that cannot seek: what is written there is a streamed zip, with data descriptors."""
+
+    def __init__(self):
+        self.content = b""
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        self.content += bytes(content)
+        return len(content)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_zip_of_another_tool_is_read(tmp_path, method, large):
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", method) as archive:
+        archive.mkdir("data.csv")
+        for name in ("__MACOSX/data.csv/._day.CSV", "data.csv/.hidden.csv", "data.csv/readme.txt"):
+            archive.writestr(name, "not of the venue")
+        with archive.open("data.csv/day.CSV", "w", force_zip64=large) as member:
+            member.write((HEADER + row(1, DAY_2025)).encode())
+    path = tmp_path / "BTCUSDT-trades-2025-01-01.zip"
+    path.write_bytes(pipe.content)
+    assert [line.trade.trade_id for line in read(path)] == [1]
 
 
 def test_what_is_no_zip_or_not_there(tmp_path):

@@ -5,6 +5,7 @@ from k2.market.instrument import (
     Instrument,
     Tier,
     first_partition,
+    is_symbol,
     parse_key,
     split_symbol,
     tier_of,
@@ -25,6 +26,23 @@ from k2.market.instrument import (
 )
 def test_base_and_quote(symbol, base, quote):
     assert split_symbol(symbol) == (base, quote)
+
+
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "BTCUSDT_250328", "币安人生USDT", "1INCH", "A" * 64])
+def test_what_a_venue_may_name(symbol):
+    assert is_symbol(symbol)
+
+
+@pytest.mark.parametrize(
+    "odd", ["", "btcusdt", "A" * 65, "币" * 22, "A\udce5", "A\n", "A\x1b", "A\xa0"]
+)
+def test_what_is_no_symbol(odd):
+    assert not is_symbol(odd)
+
+
+@pytest.mark.parametrize("character", '@/&?#:,%"\\ \t\0')
+def test_no_symbol_holds_a_character_that_parts_names(character):
+    assert not is_symbol(f"A{character}B")
 
 
 @pytest.mark.parametrize(

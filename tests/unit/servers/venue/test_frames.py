@@ -46,7 +46,9 @@ EDGES = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("symbol", ["BTCUSDT", "AB", "AVERYLONGSYMBOLUSDTX"])
+@pytest.mark.parametrize(
+    "symbol", ["BTCUSDT", "AB", "AVERYLONGSYMBOLUSDTX", "A_250328", "币安人生USDT"]
+)
 def test_frames_are_what_binance_writes(form, symbol):
     batch = render([trades(symbol, EDGES)], form)
     assert unframed(batch.data) == [expected(symbol, row, form) for row in EDGES]

@@ -50,6 +50,14 @@ def test_the_synthetic_market_is_on(tmp_path, runtime):
     assert counters["until_us"] == NOW
 
 
+def test_symbols_of_any_script_and_with_a_date_are_traded(tmp_path, runtime):
+    symbols = ("BTCUSDT_250328", "币安人生USDT")
+    show = venue._show(chosen(tmp_path, symbols=symbols), runtime, Hub())
+    for symbol in symbols:
+        (trade,) = show.archive.trades(symbol, None, 1)
+        assert trade.id == show.counters()["ids"][symbol]
+
+
 def test_a_recording_is_on(tmp_path, runtime):
     path = recording_file(tmp_path)
     show = venue._show(chosen(tmp_path, f"recording:{path}", speed=0), runtime, Hub())
@@ -90,6 +98,7 @@ def test_another_seed_in_the_same_folder_is_refused(tmp_path, runtime):
         ("synthetic", {"symbols": ()}),
         ("synthetic", {"symbols": ("BTC/USDT",)}),
         ("synthetic", {"symbols": ("A" * 21,)}),
+        ("synthetic", {"symbols": ("币" * 7,)}),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, runtime, what, changes):
