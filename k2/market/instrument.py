@@ -15,12 +15,15 @@ from typing import NamedTuple
 from k2 import limits
 from k2.errors import Invalid, Reason
 
-# Longest first, so that BTCFDUSD does not become BTCF + DUSD.
 _QUOTES = (
-    "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDP", "BIDR", "IDRT",
+    "FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDP", "USD1", "EURI", "BIDR", "IDRT",
     "BTC", "ETH", "BNB", "EUR", "GBP", "AUD", "USD", "TRY", "ZAR", "UAH", "NGN", "BRL", "JPY",
-    "DAI", "VAI", "XRP", "TRX", "DOGE", "PLN", "RON", "ARS", "MXN", "COP", "CZK",
+    "DAI", "VAI", "XRP", "TRX", "DOGE", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "RUB",
 )  # fmt: skip
+# They end as many a base with an older quote does (GALAEUR is GALA/EUR, SNXUSD is SNX/USD), so they
+# are quotes of known bases alone.
+_QUOTES_OF_KNOWN = ("AEUR", "XUSD", "RLUSD", "U")
+_LONGEST_FIRST = tuple(sorted((*_QUOTES, *_QUOTES_OF_KNOWN), key=len, reverse=True))
 
 
 # They part symbols, keys and streams, or would have to be escaped in a venue's frames.
@@ -42,7 +45,10 @@ _TIERS = {
     Tier.NORMAL: ("ADA", "AVAX", "DOGE", "DOT", "LINK", "LTC", "TRX"),
 }
 _TIER_OF_BASE = {base: tier for tier, bases in _TIERS.items() for base in bases}
-_STABLE_QUOTES = frozenset({"USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD"})
+_STABLE_QUOTES = frozenset(
+    {"USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "USD1", "XUSD", "RLUSD", "U"}
+)
+_KNOWN = frozenset((*_TIER_OF_BASE, *_LONGEST_FIRST))
 
 
 class Instrument(NamedTuple):
@@ -83,12 +89,17 @@ def is_symbol(text: str) -> bool:
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Base and quote of a symbol, by the longest known quote it ends with.
 
-    An unknown quote gives the whole symbol as base and an empty quote: nothing is guessed.
+    Where two quotes fit, a known base decides: ADAEUR is ADA/EUR, BTCAEUR is BTC/AEUR. An unknown
+    quote gives the whole symbol as base and an empty quote: nothing is guessed.
     """
-    for quote in sorted(_QUOTES, key=len, reverse=True):
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return symbol[: -len(quote)], quote
-    return symbol, ""
+    fitting = [
+        (symbol.removesuffix(quote), quote)
+        for quote in _LONGEST_FIRST
+        if symbol.endswith(quote) and symbol != quote
+    ]
+    of_known = [pair for pair in fitting if pair[0] in _KNOWN]
+    others = [pair for pair in fitting if pair[1] not in _QUOTES_OF_KNOWN]
+    return (*of_known, *others, (symbol, ""))[0]
 
 
 def tier_of(symbol: str) -> Tier:

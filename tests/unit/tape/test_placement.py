@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from k2.errors import Reason, Unavailable
-from k2.market.instrument import Instrument, first_partition
+from k2.market.instrument import Instrument, Tier, first_partition, tier_of
 from k2.tape.placement import Placement
 from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
@@ -37,6 +37,16 @@ def test_what_is_written_wins_over_the_choice(board):
     elsewhere = 7 - first_partition(BTC, 2)
     board.put(KEY, {"partition": elsewhere})
     assert placement(board).place(BTC) == elsewhere
+
+
+def test_a_symbol_keeps_its_partition_though_its_base_is_known_by_now(board):
+    late = Instrument("BINANCE", "BTCUSD1")
+    low = int(Tier.LOW) * 2
+    board.put(f"0/{late.key}", {"partition": low})
+    assert tier_of(late.symbol) is Tier.CRITICAL
+    placed = placement(board)
+    assert placed.covering([late]) == {late: low}
+    assert placed.place(late) == low
 
 
 def test_the_first_of_two_racing_writers_wins_for_both(board):
