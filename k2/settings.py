@@ -1,21 +1,31 @@
 """What can be chosen about a K2 process; the environment is read here and nowhere else in `k2`.
 
 Sources, strongest first: arguments, `K2_...` environment variables (`K2_DATA_DIR`, nested ones with
-two underscores: `K2_LAKE__COMMIT_INTERVAL_S`), the file `k2.toml` (or the one `K2_CONFIG` names),
-defaults.
+two underscores: `K2_LAKE__COMMIT_INTERVAL_S`; a list is `A,B` or JSON), the file `k2.toml` (or the
+one `K2_CONFIG` names), defaults.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -27,6 +37,23 @@ EXCHANGE_PATTERN = r"^[A-Z0-9_]{1,32}$"
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _listed(value: object) -> object:
+    """A list from its text, `A,B` or a JSON array; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(
+                f'a list is A,B or a JSON array such as ["A", "B"]: {error}'
+            ) from error
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class TapeSettings(_Group):
@@ -92,7 +119,7 @@ class FeedSettings(_Group):
         default="wss://stream.binance.com:9443", description="WebSocket base of the venue"
     )
     exchange: str = Field(default="BINANCE", pattern=EXCHANGE_PATTERN)
-    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    symbols: Names = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     source: Literal["live", "recorded", "simulated"] = "live"
     stale_s: float = Field(default=limits.FEED_STALE_S, gt=0)
     copies: int = Field(
@@ -204,7 +231,19 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 any field of Settings
     """
     try:
         return Settings(**overrides)
-    except (ValidationError, ValueError) as error:
+    except ValidationError as error:
+        found = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        raise Invalid(Reason.BAD_SETTING, f"settings are wrong: {'; '.join(found)}") from error
+    except SettingsError as error:
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"settings are wrong: {error}: a group in the environment is a JSON object, or has a"
+            " variable for each of its settings, such as K2_FEED__SYMBOLS=A,B",
+        ) from error
+    except ValueError as error:
         raise Invalid(Reason.BAD_SETTING, f"settings are wrong: {error}") from error
 
 

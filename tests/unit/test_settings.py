@@ -1,5 +1,9 @@
+import json
+from typing import get_origin
+
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import NoDecode
 
 from k2 import settings
 from k2.errors import Invalid, Reason
@@ -30,6 +34,75 @@ def test_environment_beats_the_file_and_arguments_beat_both(tmp_path, monkeypatc
     assert loaded.feed.symbols == ("BTCUSDT",)
     assert loaded.feed.exchange == "BINANCE_UM"
     assert loaded.log_level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "symbols"),
+    [
+        ("BTCUSDT,ETHUSDT", ("BTCUSDT", "ETHUSDT")),
+        (" BTCUSDT , ETHUSDT, ", ("BTCUSDT", "ETHUSDT")),
+        ("BTCUSDT", ("BTCUSDT",)),
+        ('["BTCUSDT", "币安人生USDT"]', ("BTCUSDT", "币安人生USDT")),
+        ("[]", ()),
+        ("", ()),
+    ],
+)
+def test_a_list_is_a_comma_list_or_json(tmp_path, monkeypatch, text, symbols):
+    monkeypatch.setenv("K2_FEED__SYMBOLS", text)
+    monkeypatch.setenv("K2_FEED__EXCHANGE", "BINANCE_UM")
+    loaded = settings.load()
+    assert (loaded.feed.symbols, loaded.feed.exchange) == (symbols, "BINANCE_UM")
+    monkeypatch.delenv("K2_FEED__SYMBOLS")
+    monkeypatch.setenv("K2_FEED", json.dumps({"symbols": text}))
+    assert settings.load().feed.symbols == symbols
+    monkeypatch.delenv("K2_FEED")
+    (tmp_path / "k2.toml").write_text(
+        f"[feed]\nsymbols = {json.dumps(text, ensure_ascii=False)}\n", encoding="utf-8"
+    )
+    assert settings.load().feed.symbols == symbols
+
+
+def test_every_list_is_read_so():
+    groups = [field.annotation for field in settings.Settings.model_fields.values()]
+    fields = [
+        field
+        for group in (settings.Settings, *groups)
+        if isinstance(group, type) and issubclass(group, BaseModel)
+        for field in group.model_fields.values()
+        if get_origin(field.annotation) in (tuple, list, set, frozenset, dict)
+    ]
+    assert fields
+    assert all(NoDecode in field.metadata for field in fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "named", "form"),
+    [
+        ("K2_FEED__SYMBOLS", '["A"', "feed.symbols", "A,B or a JSON array"),
+        ("K2_FEED__SYMBOLS", "[1]", "feed.symbols.0", "string"),
+        ("K2_FEED", "A,B", "feed", "JSON object"),
+        ("K2_FEED", "[1]", "feed", "dictionary"),
+        ("K2_FEED__COPIES", "two", "feed.copies", "integer"),
+        ("K2_LAKE__MAINTAIN", "perhaps", "lake.maintain", "boolean"),
+        ("K2_LAKE__NO_SUCH", "1", "lake.no_such", "not permitted"),
+    ],
+)
+def test_a_variable_that_cannot_be_read_is_named_with_its_form(
+    monkeypatch, name, text, named, form
+):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(Invalid, match=form) as caught:
+        settings.load()
+    assert caught.value.reason is Reason.BAD_SETTING
+    assert named in caught.value.message
+
+
+def test_a_secret_is_in_no_message(monkeypatch):
+    monkeypatch.setenv("K2_TICKET_KEY", "hush")
+    monkeypatch.setenv("K2_LOG_LEVEL", "loud")
+    with pytest.raises(Invalid, match="log_level") as caught:
+        settings.load()
+    assert "hush" not in caught.value.message
 
 
 def test_a_named_file_is_read(tmp_path, monkeypatch):
