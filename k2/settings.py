@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -54,6 +55,18 @@ def _listed(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+
+def _spelt(path: Path) -> Path:
+    """A path that every part of K2 can name, Java's and SQLite's among them."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(path)!r} is no name in UTF-8: choose another folder") from None
+    return path
+
+
+Folder = Annotated[Path, AfterValidator(_spelt)]
 
 
 class TapeSettings(_Group):
@@ -184,8 +197,8 @@ class Settings(BaseSettings):
         env_prefix="K2_", env_nested_delimiter="__", frozen=True, extra="ignore"
     )
 
-    data_dir: Path = Path(".k2")
-    cache_dir: Path = Field(
+    data_dir: Folder = Path(".k2")
+    cache_dir: Folder = Field(
         default=Path("~/.cache/k2"), description="fetched artefacts, shared by all stacks of a user"
     )
     ticket_key: SecretStr | None = Field(
@@ -214,12 +227,12 @@ class Settings(BaseSettings):
 
     @property
     def catalog_uri(self) -> str:
-        """The catalog's SQLAlchemy address."""
+        """The catalog's address: after `sqlite:///` a path as it is, nothing in it is quoted."""
         return self.lake.catalog_uri or f"sqlite:///{self.data_dir.resolve()}/lake/catalog.db"
 
     @property
     def warehouse(self) -> str:
-        """The warehouse's address, a URI."""
+        """The warehouse's address: after `file://` a path as it is, nothing in it is quoted."""
         return self.lake.warehouse or f"file://{self.data_dir.resolve()}/lake/warehouse"
 
 

@@ -26,7 +26,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io import OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
-from sqlalchemy import event, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -40,6 +40,7 @@ Catalog: TypeAlias = SqlCatalog
 CATALOG_NAME = "k2"
 CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access to files
 _FILE_IO = "k2.lake.patient.PatientFileIO"
+_LOCAL = "file://"
 _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors
 # The second is told where the index of the WAL cannot grow.
@@ -64,8 +65,12 @@ def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
     files: dict[str, Any] = {"py-io-impl": _FILE_IO, CLOCK: clock}
     with reaching_lake():
         if uri.startswith("sqlite:///"):
-            _prepare_sqlite(Path(uri.removeprefix("sqlite:///")))
-            uri = f"{uri}?timeout={limits.CATALOG_BUSY_S:g}"
+            path = uri.removeprefix("sqlite:///")
+            _prepare_sqlite(Path(path))
+            quoted = URL.create(
+                "sqlite", database=path, query={"timeout": f"{limits.CATALOG_BUSY_S:g}"}
+            )
+            uri = quoted.render_as_string()
         for attempt in range(1, _OPEN_ATTEMPTS + 1):
             try:
                 return _reopening(
@@ -166,6 +171,13 @@ class DurableFileIO(PyArrowFileIO):
 
     def __init__(self, properties: Properties = EMPTY_DICT) -> None:
         super().__init__(properties)
+
+    @staticmethod
+    def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
+        """See `PyArrowFileIO`; what follows `file://` is a path as it is, with `#`, `?` and `%`."""
+        if location.startswith(_LOCAL):
+            return "file", "", local_path(location)
+        return PyArrowFileIO.parse_location(location, properties)
 
     def new_output(self, location: str) -> PyArrowFile:
         """See `FileIO`."""
@@ -276,4 +288,4 @@ def write_file(output: OutputFile, content: bytes | memoryview) -> None:
 
 def local_path(location: str) -> str:
     """A `file:` location as a path; any other location as it is."""
-    return location.removeprefix("file://")
+    return location.removeprefix(_LOCAL)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
+
+from k2.lake.catalog import DurableFileIO
 
 _STATES = ("k2.state", "k2.epoch-state")  # of a commit, and of the beginning of its epoch
 
@@ -129,4 +130,4 @@ def _named(metadata: TableMetadata) -> set[str]:
 
 def path_of(location: str) -> str:
     """A location as its file system names it."""
-    return PyArrowFileIO.parse_location(location)[2]
+    return DurableFileIO.parse_location(location)[2]

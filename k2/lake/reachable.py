@@ -10,6 +10,7 @@ newer catalog no longer names it, and the caller pins again.
 from __future__ import annotations
 
 import sqlite3
+import urllib.parse
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,8 @@ def pin_catalog(lake: LocalLake, copy: Path) -> None:
     Raises:
         OSError, sqlite3.Error: it cannot be read, or the copy not be written.
     """
-    source = sqlite3.connect(f"file:{lake.catalog}?mode=ro", uri=True, timeout=_BUSY_S)
+    quoted = urllib.parse.quote(str(lake.catalog))
+    source = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=_BUSY_S)
     with closing(source), closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode=DELETE")

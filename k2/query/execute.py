@@ -14,6 +14,7 @@ K2's own statements only; that is no place for a user's SQL.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ _ROWS_MAX = 200_000  # of a part, as estimated
 _PART_BYTES_MAX = 64 * limits.MIB  # of a part's rows held in memory; beyond it DuckDB sorts
 _GROWTH = 4.0
 _FILE_SCHEME = "file://"
+_PATTERN = re.compile(r"[*?[]")
 
 
 class Executor:
@@ -250,7 +252,7 @@ class Answer:
         can sort on disk.
         """
         files = {
-            lack: [path.removeprefix(_FILE_SCHEME) for path in paths]
+            lack: [_named(path) for path in paths]
             for lack, paths in part.files.paths_by_lack(self._needed.names).items()
         }
         lake = self._gathered(part, files, limit)
@@ -316,6 +318,12 @@ class Answer:
         return relation.to_arrow_reader(self._batch_rows)
 
 
+def _named(location: str) -> str:
+    """A location as DuckDB reads it: of a local path, what it takes for a pattern is escaped."""
+    is_local = location.startswith((_FILE_SCHEME, "/"))
+    return _PATTERN.sub(r"[\g<0>]", location.removeprefix(_FILE_SCHEME)) if is_local else location
+
+
 def _database(
     warehouse: str, temp_dir: Path, memory_bytes: int, threads: int
 ) -> duckdb.DuckDBPyConnection:
@@ -332,7 +340,7 @@ def _database(
         ("autoinstall_known_extensions", False),
         ("autoload_known_extensions", False),
         ("python_enable_replacements", False),
-        ("allowed_directories", [f"{folder}/"]),
+        ("allowed_directories", [f"{folder}/", f"{_named(str(folder))}/"]),
         ("enable_external_access", False),
         ("lock_configuration", True),
     ):

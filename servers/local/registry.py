@@ -61,7 +61,7 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
         "-Djava.awt.headless=true",
         f"-Djava.io.tmpdir={folder / 'tmp'}",
     )
-    environment = {**java_environment(), **_environment(folder, ports)}
+    environment = {**java_environment(), **_environment(ports)}
     return Command((str(JAVA), *options, "-jar", str(program)), environment, folder)
 
 
@@ -90,7 +90,7 @@ def _ask(ports: RegistryPorts, method: str, body: Mapping[str, str] | None) -> d
     return answer if isinstance(answer, dict) else {}
 
 
-def _environment(folder: Path, ports: RegistryPorts) -> Mapping[str, str]:
+def _environment(ports: RegistryPorts) -> Mapping[str, str]:
     return {
         "QUARKUS_HTTP_HOST": "127.0.0.1",
         "QUARKUS_HTTP_PORT": str(ports.clients),
@@ -105,8 +105,9 @@ def _environment(folder: Path, ports: RegistryPorts) -> Mapping[str, str]:
         "QUARKUS_THREAD_POOL_MAX_THREADS": "8",
         "APICURIO_STORAGE_KIND": "sql",
         "APICURIO_STORAGE_SQL_KIND": "h2",
+        # In the working directory: a path would be cut at a semicolon, and read as an expression.
         # Its default writes half a second after it answered: a kill would lose a schema.
-        "APICURIO_DATASOURCE_URL": f"jdbc:h2:file:{folder / 'database'};WRITE_DELAY=0",
+        "APICURIO_DATASOURCE_URL": "jdbc:h2:file:./database;WRITE_DELAY=0",
         "APICURIO_DATASOURCE_USERNAME": "sa",
         "APICURIO_DATASOURCE_PASSWORD": "sa",
     }

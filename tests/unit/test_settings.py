@@ -135,6 +135,14 @@ def test_settings_are_frozen_and_mask_secrets():
         loaded.log_level = "info"
 
 
+@pytest.mark.parametrize("name", ["data_dir", "cache_dir"])
+def test_a_folder_that_java_and_sqlite_cannot_name_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.setenv(f"K2_{name.upper()}", f"{tmp_path}/\udcff")
+    with pytest.raises(Invalid, match=name) as caught:
+        settings.load()
+    assert caught.value.reason is Reason.BAD_SETTING
+
+
 def test_where_they_say():
     loaded = settings.load(lake={"catalog_uri": "postgresql://c", "warehouse": "s3://w"})
     assert (loaded.catalog_uri, loaded.warehouse) == ("postgresql://c", "s3://w")

@@ -1,10 +1,12 @@
 import errno
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from k2 import limits
 from k2.clock import SystemClock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.lake.catalog import (
@@ -15,9 +17,11 @@ from k2.lake.catalog import (
     reaching_lake,
     write_file,
 )
+from k2.lake.reach import Reach
+from k2.lake.reachable import files_of, heads_of, local_lake, pin_catalog
 from k2.lake.tables import TRADES
 from k2.settings import Settings
-from tests.lake_world import FaultyCatalog, piece
+from tests.lake_world import FaultyCatalog, LakeWorld, piece
 
 
 class SqliteFull(sqlite3.OperationalError):
@@ -139,6 +143,34 @@ def test_metadata_is_synced_before_the_catalog_names_it(lake, monkeypatch):
     monkeypatch.setattr(os, "fsync", watched)
     lake.committer().commit([piece(0, [1])])
     assert named_already == [False]
+
+
+ODD_NAMES = [
+    "p#1", "q?x", "r%20s", "sp ace", "币安", "it's", 'a"b', "[1]", "a*b", "a;b", "a,b", "${HOME}",
+    "a\\b", "a:b", "a&b=c", "tab\tline\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "".join(ODD_NAMES)])
+def test_a_lake_is_whole_in_a_folder_of_any_name(tmp_path, name):
+    lake = LakeWorld(tmp_path / name)
+    try:
+        lake.commit_each(range(3))
+        assert [row[3] for row in lake.rows()] == [0, 1, 2]
+        assert lake.on_disk() >= Reach().of(lake.table)
+        lake.maintainer().compact()
+        lake.maintainer().expire(lake.clock.now_us() + 10**12)
+        lake.clock.advance(2 * limits.SWEEP_GRACE_S)
+        lake.maintainer().sweep()
+        lake.clock.advance(2 * limits.SWEEP_GRACE_S)
+        assert lake.maintainer().sweep().removed > 0
+        pin_catalog(local_lake(lake.settings), tmp_path / name / "pinned.db")
+        (head,) = heads_of(tmp_path / name / "pinned.db")
+        assert all(Path(local_path(file.location)).exists() for file in files_of(head))
+        assert [row[3] for row in lake.rows()] == [0, 1, 2]
+    finally:
+        lake.close()
+    assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
 def test_a_catalog_of_an_unknown_kind_is_refused(tmp_path):

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -229,9 +230,19 @@ def test_nothing_outside_the_warehouse_can_be_read(executor, tmp_path_factory):
     assert caught.value.reason is Reason.INTERNAL
 
 
-def test_a_warehouse_with_a_quote_in_its_name(tmp_path):
-    folder = tmp_path / "it's"
+@pytest.mark.parametrize(
+    "name", ["it's", "p[1]", "[!a]", "a*", "a?", "a#b", "r%20s", "{a,b}", "币 安", 'a"b', "a\\b"]
+)
+def test_a_warehouse_of_any_name_is_read_and_none_beside_it(tmp_path, name):
+    for beside in ("p1", "a1", "b", "a"):
+        (tmp_path / beside).mkdir()
+        opened(tmp_path / beside, table_of(7))
+    folder = tmp_path / name
     folder.mkdir()
     executor = make_executor(folder)
-    assert sum(b.num_rows for b in executor.run(opened(folder, table_of(5)))) == 5
+    answer = opened(folder, table_of(5))
+    path = f"file://{answer.plan.files.stats[0].path}"
+    stats = [replace(answer.plan.files.stats[0], path=path)]
+    answer = replace(answer, plan=replace(answer.plan, files=FileIndex(stats)))
+    assert sum(b.num_rows for b in executor.run(answer)) == 5
     executor.close()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from k2.errors import NotFound
+from k2.errors import Invalid, NotFound, Reason
 from servers.local.broker import BrokerPorts, answers, bootstrap, prepare
 
 PORTS = BrokerPorts(29092, 29093)
@@ -26,11 +26,21 @@ def test_it_listens_on_loopback_only(tmp_path):
     assert bootstrap(PORTS) == "127.0.0.1:29092"
 
 
-def test_a_folder_of_any_name_is_written_as_java_reads_it(tmp_path):
-    folder = tmp_path / "Größe \\ 🙂"
-    prepared(folder)
+def test_the_name_of_its_folder_is_in_nothing_that_java_takes_apart(tmp_path):
+    folder = tmp_path / "Größe \\ 🙂, a#b?c%20d;${HOME}"
+    command = prepared(folder)
     text = (folder / "kafka" / "server.properties").read_bytes()
-    assert rb"Gr\u00f6\u00dfe \\ \ud83d\ude42/kafka/data" in text
+    assert b"log.dirs=data\n" in text
+    assert text.isascii()
+    assert "-Dlog4j2.configurationFile=log4j2.properties" in command.argv
+    assert command.argv[-1] == "server.properties"
+    assert command.cwd == folder / "kafka"
+
+
+def test_files_that_a_class_path_cannot_name_are_refused(tmp_path):
+    with pytest.raises(Invalid, match="cache_dir") as caught:
+        prepared(tmp_path / "a:b")
+    assert caught.value.reason is Reason.BAD_SETTING
 
 
 def test_it_is_small_and_takes_of_our_environment_only_what_is_meant_for_java(

@@ -65,7 +65,8 @@ def test_both_its_ports_are_on_loopback(tmp_path):
     assert command.env["QUARKUS_HTTP_HOST"] == "127.0.0.1"
     assert command.env["QUARKUS_MANAGEMENT_HOST"] == "127.0.0.1"
     assert command.env["QUARKUS_MANAGEMENT_PORT"] == "28082"
-    assert str(tmp_path / "registry") in command.env["APICURIO_DATASOURCE_URL"]
+    assert command.cwd == tmp_path / "registry"
+    assert command.env["APICURIO_DATASOURCE_URL"].startswith("jdbc:h2:file:./database;")
     assert url(ports) == "http://127.0.0.1:28081/apis/ccompat/v7"
 
 
