@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
@@ -40,6 +40,8 @@ from servers.listening import port_in_use, split_address
 from servers.query import Planner
 from servers.status import as_k2
 from servers.ticket import Signer
+
+RESUME_HEADER: Final = "k2-resume-after"
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -98,14 +100,26 @@ def _guarded(handler: Handler) -> Handler:
     return guarded  # type: ignore[return-value]
 
 
-class _Gate(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
-    """Refuses GetSchema: pyarrow sends its traceback with whatever that handler raises."""
+class _Resume(fl.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
+    """A call that goes on where a stream broke; `after` is what its header says."""
 
-    def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> None:
+    def __init__(self, after: str) -> None:
+        self.after = after
+
+
+class _Gate(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
+    """Reads the header of a resumed stream, and refuses GetSchema.
+
+    pyarrow sends its traceback with whatever a handler of GetSchema raises.
+    """
+
+    def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> _Resume | None:
         """See `pyarrow.flight.ServerMiddlewareFactory`."""
         if info.method == fl.FlightMethod.GET_SCHEMA:
             refusal = "GetSchema is not offered: GetFlightInfo answers the schema too"
             raise flight_error(Invalid(Reason.BAD_REQUEST, refusal))
+        after = headers.get(RESUME_HEADER)
+        return _Resume(after[0]) if after else None
 
 
 class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
@@ -164,6 +178,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
 
         try:
             answer, provenance = _opened(parts, named)
+            answer.resume_after = _resume_after(context)
         except BaseException:
             leave()
             raise
@@ -226,6 +241,15 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     def do_exchange(self, context: fl.ServerCallContext, *rest: object) -> None:
         """Refused."""
         raise Invalid(Reason.BAD_REQUEST, "this server exchanges nothing: use DoGet")
+
+
+def _resume_after(context: fl.ServerCallContext) -> int:
+    """How many rows the caller has already; 0 for a stream from the start."""
+    resumed = context.get_middleware("k2")
+    after = "0" if resumed is None else resumed.after
+    if not (after.isascii() and after.isdecimal() and len(after) < len(str(limits.TRADE_ID_MAX))):
+        raise Invalid(Reason.BAD_REQUEST, f"{RESUME_HEADER}: {after!r} is not a number of rows")
+    return int(after)
 
 
 def _schema_of(plan: query_service_pb2.PlanQueryResponse) -> pa.Schema:

@@ -1,8 +1,8 @@
 """One answer as Flight streams it, and the watch over all streams.
 
 A stream sends its schema first, with the provenance as JSON in the metadata `k2.provenance`, then
-batches of at most 4 MiB, then an empty batch whose metadata is the final provenance, with the rows
-that came from lake and tail.
+batches of at most 4 MiB with the key of their last row, then an empty batch whose metadata is the
+final provenance, with the rows that came from lake and tail.
 
 What is blocked in the engine does not see that its caller has gone, so one thread watches the
 streams whose next batch is being made. pyarrow's call context may be asked only then: it is freed
@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
@@ -26,6 +26,7 @@ from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
 from k2.query.execute import Answer
 from k2.v1 import market_pb2
+from servers.convert import time_to
 from servers.status import as_k2, to_status
 
 PROVENANCE_KEY: Final = b"k2.provenance"
@@ -98,7 +99,7 @@ class Rows:
     def __iter__(self) -> Rows:
         return self
 
-    def __next__(self) -> Any:  # noqa: ANN401 a batch, or a batch and its metadata
+    def __next__(self) -> tuple[pa.RecordBatch, pa.Buffer]:
         if self._ended:
             raise StopIteration
         try:
@@ -112,9 +113,17 @@ class Rows:
             raise flight_error(as_k2(error)) from None
         self._note_freshness()
         if batch is not None:
-            return batch
+            return batch, self._metadata()
         self._ended = True
         return self._last()
+
+    def _metadata(self) -> pa.Buffer:
+        time_us, exchange, symbol, trade_id = self._stream.answer.last_key
+        row = market_pb2.RowKey(
+            event_time=time_to(time_us), exchange=exchange, symbol=symbol, trade_id=trade_id
+        )
+        self._provenance.last_row.CopyFrom(row)
+        return pa.py_buffer(self._provenance.SerializeToString())
 
     def _note_freshness(self) -> None:
         if not self._provenance.HasField("freshness_ms"):
@@ -123,6 +132,7 @@ class Rows:
 
     def _last(self) -> tuple[pa.RecordBatch, pa.Buffer]:
         answer = self._stream.answer
+        self._provenance.ClearField("last_row")
         self._provenance.rows_lake, self._provenance.rows_tail = answer.rows_lake, answer.rows_tail
         self._streams.remove(self._stream)
         empty = [pa.array([], field.type) for field in self.schema]

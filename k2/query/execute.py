@@ -28,7 +28,7 @@ from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.market import schema
 from k2.query import sql
-from k2.query.batches import bounded, canonical_order, conformed, rows_of
+from k2.query.batches import Indices, bounded, canonical_order, conformed, rows_of
 from k2.query.plan import Plan, RowsOverTime
 from k2.query.request import Order
 from k2.query.view import OpenQuery
@@ -40,6 +40,10 @@ _PART_BYTES_MAX = 64 * limits.MIB  # of a part's rows held in memory; beyond it 
 _GROWTH = 4.0
 _FILE_SCHEME = "file://"
 _PATTERN = re.compile(r"[*?[]")
+
+RowKey = tuple[int, str, str, int]  # event time in microseconds, exchange, symbol, trade id
+_Keys = Callable[[int], pa.RecordBatch]  # rows from one of a batch on, with their ORDER_COLUMNS
+_Keyed = tuple[pa.RecordBatch, _Keys]
 
 
 class Executor:
@@ -120,6 +124,8 @@ class Answer:
         opened: what is answered; its provenance says where from.
         ends_at_s: deadline, on the monotonic clock.
         rows_lake, rows_tail: rows given so far.
+        resume_after: one batch ends with the row of this number, counted from 1; 0 is none.
+        last_key: the canonical key of the last row of the batch given last.
     """
 
     def __init__(
@@ -136,6 +142,9 @@ class Answer:
         self.ends_at_s = ends_at_s
         self.rows_lake = 0
         self.rows_tail = 0
+        self.resume_after = 0
+        self.last_key: RowKey = (0, "", "", 0)
+        self._given = 0
         self._cursor = cursor
         self._clock = clock
         self._forget = forget
@@ -214,15 +223,26 @@ class Answer:
             if part is None:
                 return
             before = self.rows_lake + self.rows_tail
-            for batch in self._part(part, left):
-                yield from bounded(batch)
+            for batch, keys in self._part(part, left):
+                yield from self._sent(batch, keys)
             given = self.rows_lake + self.rows_tail - before
             left = None if left is None else left - given
             # Files hold other symbols too: where few rows were asked for, parts may be larger.
             useful = max(given / wanted, 1 / 64)
             wanted = min(wanted * _GROWTH, _ROWS_MAX / useful)
 
-    def _part(self, part: Plan, limit: int | None) -> Iterator[pa.RecordBatch]:
+    def _sent(self, batch: pa.RecordBatch, keys: _Keys) -> Iterator[pa.RecordBatch]:
+        """A batch in pieces small enough to be sent, cut at `resume_after`."""
+        cut = min(max(self.resume_after - self._given, 0), batch.num_rows)
+        self._given += batch.num_rows
+        done = 0
+        for part in (batch.slice(0, cut), batch.slice(cut)):
+            for piece in bounded(part) if part.num_rows else ():
+                done += piece.num_rows
+                self.last_key = _key(keys(done - 1))
+                yield piece
+
+    def _part(self, part: Plan, limit: int | None) -> Iterator[_Keyed]:
         held, cuts = self.opened.held, part.cuts
         tail = TailRows(
             (
@@ -233,18 +253,21 @@ class Answer:
         )
         return self._with_files(part, tail, limit) if len(part.files) else self._of(tail, limit)
 
-    def _of(self, tail: TailRows, limit: int | None) -> Iterator[pa.RecordBatch]:
+    def _of(self, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
         """Rows of the tail alone."""
         request = self.opened.request
         order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
         for start in range(0, len(order), self._batch_rows):
-            batch = tail.batch(request.output_columns, order[start : start + self._batch_rows])
+            chosen = order[start : start + self._batch_rows]
+            batch = tail.batch(request.output_columns, chosen)
             self.rows_tail += batch.num_rows
-            yield batch
 
-    def _with_files(
-        self, part: Plan, tail: TailRows, limit: int | None
-    ) -> Iterator[pa.RecordBatch]:
+            def keys(row: int, chosen: Indices = chosen) -> pa.RecordBatch:
+                return tail.batch(sql.ORDER_COLUMNS, chosen[row : row + 1])
+
+            yield batch, keys
+
+    def _with_files(self, part: Plan, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
         """Rows of the lake, and of the tail where it has any.
 
         The lake's rows are mostly in order by symbol and time, so ordering them here costs half of
@@ -276,9 +299,7 @@ class Answer:
         whole = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=reader.schema)]
         return conformed(whole[0], self._needed)
 
-    def _merged(
-        self, lake: pa.RecordBatch, tail: TailRows, limit: int | None
-    ) -> Iterator[pa.RecordBatch]:
+    def _merged(self, lake: pa.RecordBatch, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
         descending = self.opened.request.order is Order.DESC
         rows, of_lake = lake, lake.num_rows
         if len(tail):
@@ -287,17 +308,21 @@ class Answer:
             rows = pa.concat_batches([lake, beside])
         order = canonical_order(rows)
         order = (order[::-1] if descending else order)[:limit]
-        rows = rows.select(self.schema.names)
+        ordering, rows = rows.select(sql.ORDER_COLUMNS), rows.select(self.schema.names)
         for start in range(0, len(order), self._batch_rows):
             chosen = order[start : start + self._batch_rows]
             in_lake = int((chosen < of_lake).sum())
             self.rows_lake += in_lake
             self.rows_tail += len(chosen) - in_lake
-            yield rows.take(pa.array(chosen))
+
+            def keys(row: int, chosen: Indices = chosen) -> pa.RecordBatch:
+                return ordering.slice(int(chosen[row]), 1)
+
+            yield rows.take(pa.array(chosen)), keys
 
     def _sorted_by_duckdb(
         self, part: Plan, files: sql.LakeFiles, tail: TailRows, limit: int | None
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Iterator[_Keyed]:
         order = tail.canonical(descending=False, limit=None)
         beside = tail.batch(self._needed.names, order)
         self._cursor.register(sql.TAIL_TABLE, pa.Table.from_batches([beside]))
@@ -308,7 +333,8 @@ class Answer:
             in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0
             self.rows_tail += in_tail
             self.rows_lake += given.num_rows - in_tail
-            yield conformed(given.select(self.schema.names), self.schema)
+            ordering = given.select(sql.ORDER_COLUMNS)
+            yield conformed(given.select(self.schema.names), self.schema), ordering.slice
             if left == 0:
                 break
         self._cursor.unregister(sql.TAIL_TABLE)
@@ -354,6 +380,12 @@ def _literal(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return str(value)
+
+
+def _key(row: pa.RecordBatch) -> RowKey:
+    """The canonical key of the first row."""
+    time_us = row.column(0).cast(pa.int64())[0].as_py()
+    return (time_us, *(column[0].as_py() for column in row.columns[1:]))
 
 
 def _rows_first(limit: int | None) -> float:

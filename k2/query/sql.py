@@ -52,7 +52,7 @@ def lake_rows(request: TradesRequest, plan: Plan, files: LakeFiles, limit: int |
 
 
 def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statement:
-    """All rows of a plan in canonical order, with the columns to return and `in_tail`.
+    """All rows of a plan in canonical order, with `needed_columns` and `in_tail`.
 
     The tail's rows are read from a table named `TAIL_TABLE`, with `needed_columns`.
     """
@@ -61,7 +61,7 @@ def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statem
     source, paths = _source(columns, files)
     where, values = _conditions(request, plan)
     text = (
-        f"SELECT {', '.join((*request.output_columns, IN_TAIL))} FROM ("
+        f"SELECT {needed}, {IN_TAIL} FROM ("
         f"SELECT {needed}, FALSE AS {IN_TAIL} FROM {source}{where}"
         f" UNION ALL SELECT {needed}, TRUE AS {IN_TAIL} FROM {TAIL_TABLE})"
     )

@@ -145,7 +145,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
     the process again, plan the query again.
     """
-    ERROR_REASON_RULES_CHANGED: _ErrorReason.ValueType  # 70
+    ERROR_REASON_ANSWER_CHANGED: _ErrorReason.ValueType  # 70
+    """Unavailable. A stream broke after 4,096 rows, and meanwhile a commit judged one of them
+    otherwise: the client reads the answer from the start again, or leaves that to its caller.
+    """
+    ERROR_REASON_OTHER_PROCESS: _ErrorReason.ValueType  # 71
+    """Invalid. A child process, forked, uses the connection of its parent: connect again there."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 72
+    """Overloaded. The 129th call while 128 are in work or wait for a worker."""
+    ERROR_REASON_RULES_CHANGED: _ErrorReason.ValueType  # 73
     """Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
     `k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
     """
@@ -286,7 +294,15 @@ ERROR_REASON_EPOCH_ENDED: ErrorReason.ValueType  # 64
 """Data. `k2 tape new-epoch` ended the tape epoch that a writer, or a ticket, belongs to: start
 the process again, plan the query again.
 """
-ERROR_REASON_RULES_CHANGED: ErrorReason.ValueType  # 70
+ERROR_REASON_ANSWER_CHANGED: ErrorReason.ValueType  # 70
+"""Unavailable. A stream broke after 4,096 rows, and meanwhile a commit judged one of them
+otherwise: the client reads the answer from the start again, or leaves that to its caller.
+"""
+ERROR_REASON_OTHER_PROCESS: ErrorReason.ValueType  # 71
+"""Invalid. A child process, forked, uses the connection of its parent: connect again there."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 72
+"""Overloaded. The 129th call while 128 are in work or wait for a worker."""
+ERROR_REASON_RULES_CHANGED: ErrorReason.ValueType  # 73
 """Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
 `k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
 """

@@ -286,6 +286,42 @@ class ReadToken(_message.Message):
 Global___ReadToken: _TypeAlias = ReadToken  # noqa: Y015
 
 @_typing.final
+class RowKey(_message.Message):
+    """Where a row stands in the canonical order: no two rows have the same key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    TRADE_ID_FIELD_NUMBER: _builtins.int
+    exchange: _builtins.str
+    """The venue's name."""
+    symbol: _builtins.str
+    """The symbol."""
+    trade_id: _builtins.int
+    """The venue's id of the trade."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When the trade took place."""
+
+    def __init__(
+        self,
+        *,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        exchange: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        trade_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "exchange", b"exchange", "symbol", b"symbol", "trade_id", b"trade_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RowKey: _TypeAlias = RowKey  # noqa: Y015
+
+@_typing.final
 class Provenance(_message.Message):
     """Where an answer comes from, exactly enough to ask for the same answer again."""
 
@@ -308,6 +344,7 @@ class Provenance(_message.Message):
     NEWEST_RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
+    LAST_ROW_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """The lake's snapshot S that the answer pins. 0: the lake has no snapshot yet."""
     level: _degradation_service_pb2.DegradationLevel.ValueType
@@ -370,6 +407,10 @@ class Provenance(_message.Message):
     def range(self) -> Global___TimeRange:
         """The event times asked for, `last` resolved."""
 
+    @_builtins.property
+    def last_row(self) -> Global___RowKey:
+        """In the metadata of a batch of rows: which its last row is. Unset elsewhere."""
+
     def __init__(
         self,
         *,
@@ -390,10 +431,11 @@ class Provenance(_message.Message):
         newest_receive_time: _timestamp_pb2.Timestamp | None = ...,
         token: _builtins.str = ...,
         range: Global___TimeRange | None = ...,
+        last_row: Global___RowKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "last_row", b"last_row", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "last_row", b"last_row", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__freshness_ms: _TypeAlias = _typing.Literal["freshness_ms"]  # noqa: Y015
     _WhichOneofArgType__freshness_ms: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms"]  # noqa: Y015

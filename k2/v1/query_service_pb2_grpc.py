@@ -29,9 +29,14 @@ class QueryServiceStub:
     """Plans queries over lake and tail as one table.
 
     The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
-    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    the Provenance as JSON; then record batches of at most 4 MiB, the `app_metadata` of each a
+    serialized Provenance whose `last_row` is the batch's last row; last an empty batch whose
     `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
     same `google.rpc.Status` as gRPC in its `extra_info`.
+
+    A stream that broke after n rows: `DoGet` of the same ticket with the header
+    `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
+    says whether the rows before it are those that were read.
     """
 
     def __init__(self, channel):
@@ -51,9 +56,14 @@ class QueryServiceServicer:
     """Plans queries over lake and tail as one table.
 
     The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
-    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    the Provenance as JSON; then record batches of at most 4 MiB, the `app_metadata` of each a
+    serialized Provenance whose `last_row` is the batch's last row; last an empty batch whose
     `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
     same `google.rpc.Status` as gRPC in its `extra_info`.
+
+    A stream that broke after n rows: `DoGet` of the same ticket with the header
+    `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
+    says whether the rows before it are those that were read.
     """
 
     def PlanQuery(self, request, context):
@@ -101,9 +111,14 @@ class QueryService:
     """Plans queries over lake and tail as one table.
 
     The rows come from Flight's `DoGet`: at once the Arrow schema, whose metadata `k2.provenance` is
-    the Provenance as JSON; then record batches of at most 4 MiB; last an empty batch whose
+    the Provenance as JSON; then record batches of at most 4 MiB, the `app_metadata` of each a
+    serialized Provenance whose `last_row` is the batch's last row; last an empty batch whose
     `app_metadata` is the final Provenance, serialized, with row counts. A Flight error carries the
     same `google.rpc.Status` as gRPC in its `extra_info`.
+
+    A stream that broke after n rows: `DoGet` of the same ticket with the header
+    `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
+    says whether the rows before it are those that were read.
     """
 
     @staticmethod

@@ -92,6 +92,7 @@ class K2Server:
         keys: values of `x-api-key` so far.
         fail_calls: failures the next gRPC calls end with.
         fail_rows: (rows sent before, failure) of the next streams.
+        shift: of the ids in the keys of last rows; another one is another answer.
         batch_rows: rows a batch.
         missing: missing parts of every answer.
         verify_ok: the outcome of a verification; None: it ends without one.
@@ -106,6 +107,7 @@ class K2Server:
         self.keys = []
         self.fail_calls = []
         self.fail_rows = []
+        self.shift = 0
         self.batch_rows = 4
         self.missing = []
         self.cancelled = threading.Event()
@@ -249,7 +251,8 @@ class K2Server:
                 sent += batch.num_rows
                 last = sent == table.num_rows
                 counts = {"rows_lake": 6, "rows_tail": sent - 6} if last else {}
-                said = self.provenance(range=times, freshness_ms=1.5, **counts)
+                key = market_pb2.RowKey(trade_id=self.shift + sent)
+                said = self.provenance(range=times, freshness_ms=1.5, last_row=key, **counts)
                 yield batch, said.SerializeToString()
                 if before is not None and sent >= before:
                     _fail(failure)

@@ -89,7 +89,7 @@ class Retry:
 
 def _passes(error: K2Error) -> bool:
     """Whether time alone may mend it: a missing part, or a limit that says when to come back."""
-    if error.reason == "DEADLINE_EXCEEDED":
+    if error.reason in {"DEADLINE_EXCEEDED", "ANSWER_CHANGED"}:
         return False
     return isinstance(error, Unavailable) or (
         isinstance(error, Overloaded) and error.retry_after_s is not None

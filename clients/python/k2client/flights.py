@@ -1,8 +1,11 @@
 """Rows of a planned query over Arrow Flight: streamed, retried, resumed where a stream broke.
 
 A ticket pins its answer in a total order, so a stream that broke after n rows is opened again and
-its first n rows dropped: the caller sees each row once. An answer with a missing side is not
-pinned (the side may be back), so it is never resumed once rows were handed out.
+its first n rows dropped: the caller sees each row once. Each batch comes with the canonical key of
+its last row. The server ends a batch of the second stream with row n; where its key is not that of
+the last row handed out, the answer is another (a commit judged a record otherwise than the tail
+had), and the stream fails with ANSWER_CHANGED. An answer with a missing side is not pinned (the
+side may be back), so it is never resumed once rows were handed out.
 """
 
 from __future__ import annotations
@@ -17,10 +20,18 @@ from pyarrow import flight
 
 from k2.v1 import market_pb2, query_service_pb2
 from k2client.deadline import Deadline, Retry
-from k2client.errors import Internal, K2Error
+from k2client.errors import Internal, K2Error, Unavailable
 from k2client.reasons import from_flight
 
-_OPTIONS = [("grpc.enable_http_proxy", 0)]  # a proxy is the way to the venue, not to K2
+RESTARTS_MAX = 3  # of an answer gathered whole, of which nothing was handed out
+RESUME_HEADER = b"k2-resume-after"
+
+_CHANNEL_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),  # a proxy is the way to the venue, not to K2
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
 _FAILURES = (flight.FlightError, pa.ArrowException, OSError)
 
 
@@ -30,6 +41,17 @@ class Heard(Protocol):
     def __call__(self, provenance: market_pb2.Provenance) -> None:
         """Take the newest."""
         ...
+
+
+@dataclass(frozen=True)
+class _Place:
+    """How far an answer was handed out: how many rows, and the key of the last one."""
+
+    rows: int = 0
+    key: market_pb2.RowKey | None = None
+
+
+_Keyed = tuple[pa.RecordBatch, market_pb2.RowKey | None]
 
 
 class FlightPool:
@@ -43,21 +65,33 @@ class FlightPool:
         self._headers = [(b"x-api-key", api_key.encode())] if api_key else []
         self._clients: dict[str, flight.FlightClient] = {}
 
-    def open(self, ticket: bytes, location: str, timeout_s: float) -> flight.FlightStreamReader:
+    def open(
+        self, ticket: bytes, location: str, timeout_s: float, resume_after: int = 0
+    ) -> flight.FlightStreamReader:
         """Start a stream.
+
+        Args:
+            ticket: of the plan.
+            location: a Flight URI.
+            timeout_s: how long the stream may take.
+            resume_after: a batch ends with the row of this number; 0 is none.
 
         Raises:
             K2Error: as the server says.
         """
-        options = flight.FlightCallOptions(timeout=timeout_s, headers=self._headers)
+        resumed = [(RESUME_HEADER, b"%d" % resume_after)] if resume_after else []
+        options = flight.FlightCallOptions(timeout=timeout_s, headers=self._headers + resumed)
         try:
-            client = self._clients.get(location)
-            if client is None:
-                made = flight.FlightClient(location, generic_options=_OPTIONS)
-                client = self._clients.setdefault(location, made)
-            return client.do_get(flight.Ticket(ticket), options)
+            return self._client(location).do_get(flight.Ticket(ticket), options)
         except _FAILURES as error:
             raise from_flight(error, location) from error
+
+    def _client(self, location: str) -> flight.FlightClient:
+        client = self._clients.get(location)
+        if client is None:
+            made = flight.FlightClient(location, generic_options=_CHANNEL_OPTIONS)
+            client = self._clients.setdefault(location, made)
+        return client
 
     def close(self) -> None:
         """Close every connection."""
@@ -91,41 +125,65 @@ class Reading:
         for endpoint in endpoints:
             yield from self._endpoint(endpoint)
 
-    def _endpoint(self, endpoint: query_service_pb2.QueryEndpoint) -> Iterator[pa.RecordBatch]:
-        delivered = attempt = tries = 0
-        while True:
-            skip = delivered
+    def gathered(
+        self, endpoints: Sequence[query_service_pb2.QueryEndpoint]
+    ) -> list[pa.RecordBatch]:
+        """All rows at once; read from the start again where a broken stream cannot go on."""
+        for _ in range(RESTARTS_MAX):
             try:
-                for batch in self._once(endpoint, tries):
-                    fresh = batch.slice(min(skip, batch.num_rows))
-                    skip -= batch.num_rows - fresh.num_rows
-                    if fresh.num_rows:
-                        delivered += fresh.num_rows
-                        attempt = 0
-                        yield fresh
+                return list(self.batches(endpoints))
+            except K2Error as error:
+                if error.reason != "ANSWER_CHANGED":
+                    raise
+        return list(self.batches(endpoints))
+
+    def _endpoint(self, endpoint: query_service_pb2.QueryEndpoint) -> Iterator[pa.RecordBatch]:
+        place = _Place()
+        attempt = tries = 0
+        while True:
+            try:
+                for batch, key in self._behind(place, endpoint, tries):
+                    place = _Place(place.rows + batch.num_rows, key)
+                    attempt = 0
+                    yield batch
                 return
             except K2Error as error:
                 attempt, tries = attempt + 1, tries + 1
                 wait = self.retry.wait_s(error, attempt, self.deadline)
-                if wait is None or (delivered and not self.resumable):
+                if wait is None or (place.rows and not self.resumable):
                     raise
             self.retry.sleep(wait)
 
+    def _behind(
+        self, place: _Place, endpoint: query_service_pb2.QueryEndpoint, tries: int
+    ) -> Iterator[_Keyed]:
+        """The batches behind a place, when the rows up to it are those that were handed out."""
+        seen = 0
+        for batch, key in self._once(endpoint, tries, place.rows):
+            begin, seen = seen, seen + batch.num_rows
+            same = key is not None and (seen, key) == (place.rows, place.key)
+            if begin < place.rows <= seen and not same:
+                raise _changed(place.rows)
+            if seen > max(begin, place.rows):
+                yield batch, key
+        if seen < place.rows:
+            raise _changed(place.rows)
+
     def _once(
-        self, endpoint: query_service_pb2.QueryEndpoint, tries: int
-    ) -> Iterator[pa.RecordBatch]:
+        self, endpoint: query_service_pb2.QueryEndpoint, tries: int, resume_after: int
+    ) -> Iterator[_Keyed]:
         if not endpoint.locations:
             raise Internal("INTERNAL", "the plan names no Flight address")
         location = endpoint.locations[tries % len(endpoint.locations)]
         timeout_s = max(self.deadline.left_s(), 0.001)
-        reader = self.pool.open(endpoint.ticket, location, timeout_s)
+        reader = self.pool.open(endpoint.ticket, location, timeout_s, resume_after)
         ended = False
         try:
             while (chunk := self._chunk(reader, location)) is not None:
-                if chunk.app_metadata is not None:
-                    self._hear(chunk.app_metadata.to_pybytes())
+                said = chunk.app_metadata
+                key = None if said is None else self._hear(said.to_pybytes())
                 if chunk.data is not None:
-                    yield chunk.data
+                    yield chunk.data, key
             ended = True
         finally:
             if not ended:
@@ -139,10 +197,25 @@ class Reading:
         except _FAILURES as error:
             raise from_flight(error, location) from error
 
-    def _hear(self, metadata: bytes) -> None:
+    def _hear(self, metadata: bytes) -> market_pb2.RowKey | None:
+        """Pass the provenance on; the key of the batch's last row."""
         provenance = market_pb2.Provenance()
         try:
             provenance.ParseFromString(metadata)
         except DecodeError:
-            return  # of a later version: the rows are right without it
-        self.heard(provenance)
+            return None  # of a later version: the rows are right without it
+        key = provenance.last_row if provenance.HasField("last_row") else None
+        said = market_pb2.Provenance()
+        said.CopyFrom(provenance)
+        said.ClearField("last_row")
+        self.heard(said)
+        return key
+
+
+def _changed(rows: int) -> Unavailable:
+    return Unavailable(
+        "ANSWER_CHANGED",
+        f"the stream broke after {rows} rows, and the answer does not begin with those any more:"
+        " read it again from the start",
+        metadata={"rows": str(rows)},
+    )

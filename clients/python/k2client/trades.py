@@ -63,16 +63,10 @@ class Trades:
         """The rows as they arrive, at most 4 MiB at a time.
 
         Raises:
-            K2Error: why there are no (more) rows.
+            K2Error: why there are no (more) rows; ANSWER_CHANGED when the stream broke and the
+                rows before are no longer those that the answer begins with: read it again.
         """
-        reading = Reading(
-            pool=self._pool,
-            deadline=Deadline(self._deadline_s),
-            retry=self._retry,
-            resumable=not self._plan.provenance.missing,
-            heard=self._hear,
-        )
-        return reading.batches(self._plan.endpoints)
+        return self._reading().batches(self._plan.endpoints)
 
     def reader(self) -> pa.RecordBatchReader:
         """The same as a `pyarrow.RecordBatchReader`."""
@@ -80,7 +74,7 @@ class Trades:
 
     def to_arrow(self) -> pa.Table:
         """All rows as a pyarrow table; prices and quantities are decimals."""
-        rows = list(self.batches())
+        rows = self._reading().gathered(self._plan.endpoints)
         return pa.Table.from_batches(rows, self.schema)
 
     def to_polars(self) -> Any:  # noqa: ANN401 polars is not among the client's dependencies
@@ -98,6 +92,15 @@ class Trades:
     def __repr__(self) -> str:
         rows, source = self.estimate.rows, self.provenance.source
         return f"<k2client.Trades: at most {rows} rows, {source}, {self.provenance.completeness}>"
+
+    def _reading(self) -> Reading:
+        return Reading(
+            pool=self._pool,
+            deadline=Deadline(self._deadline_s),
+            retry=self._retry,
+            resumable=not self._plan.provenance.missing,
+            heard=self._hear,
+        )
 
     def _hear(self, provenance: market_pb2.Provenance) -> None:
         self._provenance = provenance

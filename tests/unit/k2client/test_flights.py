@@ -12,8 +12,14 @@ PASSING = Unavailable("DRAINING", "going")
 
 
 class Chunk:
+    """Rows with the key of the last one, as the server sends them; or what metadata says."""
+
     def __init__(self, rows=(), metadata=None):
-        self.data = pa.record_batch({"id": pa.array(list(rows), pa.int64())})
+        rows = list(rows)
+        self.data = pa.record_batch({"id": pa.array(rows, pa.int64())})
+        if metadata is None and rows:
+            key = market_pb2.RowKey(trade_id=rows[-1])
+            metadata = market_pb2.Provenance(last_row=key).SerializeToString()
         self.app_metadata = None if metadata is None else pa.py_buffer(metadata)
 
 
@@ -42,8 +48,10 @@ class Pool(FlightPool):
         super().__init__(None)
         self.turns = list(turns)
         self.opened = []
+        self.resumed = []
 
-    def open(self, ticket, location, timeout_s):
+    def open(self, ticket, location, timeout_s, resume_after=0):
+        self.resumed.append(resume_after)
         self.opened.append((ticket, location))
         turn = self.turns.pop(0)
         if isinstance(turn, Exception):
@@ -64,6 +72,10 @@ def ids(batches):
     return [value for batch in batches for value in batch.column(0).to_pylist()]
 
 
+def chunks(*batches):
+    return [Chunk(rows) for rows in batches]
+
+
 def unavailable():
     return flight.FlightUnavailableError("gone")
 
@@ -76,15 +88,17 @@ def test_endpoints_are_read_in_order():
 
 
 def test_another_location_is_tried_and_rows_are_given_once():
-    pool = Pool(PASSING, Reader(Chunk([1, 2]), unavailable()), Reader(Chunk([1]), Chunk([2, 3])))
+    pool = Pool(PASSING, Reader(Chunk([1, 2]), unavailable()), Reader(*chunks([1], [2], [3])))
     found = reading(pool).batches([endpoint("grpc://a:1", "grpc://b:1")])
     assert ids(found) == [1, 2, 3]
     assert [location for _, location in pool.opened] == ["grpc://a:1", "grpc://b:1", "grpc://a:1"]
+    assert pool.resumed == [0, 0, 2]
 
 
 def test_progress_renews_the_tries():
-    turns = [Reader(Chunk(range(last)), unavailable()) for last in range(1, 6)]
-    pool = Pool(*turns, Reader(Chunk(range(6))))
+    rows = [[row] for row in range(6)]
+    turns = [Reader(*chunks(*rows[:last]), unavailable()) for last in range(1, 6)]
+    pool = Pool(*turns, Reader(*chunks(*rows)))
     assert ids(reading(pool).batches([endpoint()])) == list(range(6))
 
 
@@ -93,6 +107,56 @@ def test_tries_without_progress_are_bounded():
     with pytest.raises(Unavailable):
         list(reading(pool).batches([endpoint()]))
     assert len(pool.opened) == 3
+
+
+UNKEYED = b""
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [Chunk([1, 3]), Chunk([4])],  # a row fewer than was handed out
+        [Chunk([0, 1]), Chunk([2, 3])],  # a row more
+        [Chunk([1]), Chunk([2, 3])],  # a server that does not cut
+        [Chunk([1, 2], UNKEYED), Chunk([3])],  # or names no rows
+        [Chunk([1])],
+        [],
+    ],
+)
+def test_another_answer_is_not_stitched_to_the_rows_before(second):
+    pool = Pool(Reader(Chunk([1, 2]), unavailable()), Reader(*second))
+    found = reading(pool).batches([endpoint()])
+    assert ids([next(found)]) == [1, 2]
+    with pytest.raises(Unavailable, match="from the start") as caught:
+        next(found)
+    assert (caught.value.reason, caught.value.metadata) == ("ANSWER_CHANGED", {"rows": "2"})
+
+
+def test_rows_without_a_key_are_not_resumed():
+    pool = Pool(Reader(Chunk([1], UNKEYED), unavailable()), Reader(Chunk([1], UNKEYED)))
+    with pytest.raises(Unavailable) as caught:
+        ids(reading(pool).batches([endpoint()]))
+    assert caught.value.reason == "ANSWER_CHANGED"
+
+
+def test_what_is_gathered_whole_is_read_again_where_the_answer_changed():
+    pool = Pool(
+        Reader(Chunk([1, 2]), unavailable()),
+        Reader(Chunk([1, 3]), Chunk([4])),
+        Reader(Chunk([1, 3]), Chunk([4])),
+    )
+    assert ids(reading(pool).gathered([endpoint()])) == [1, 3, 4]
+    assert pool.resumed == [0, 2, 0]
+
+
+def test_it_is_not_read_again_without_end_nor_for_another_reason():
+    broken = [turn for _ in range(9) for turn in (Reader(Chunk([1]), unavailable()), Reader())]
+    pool = Pool(*broken)
+    with pytest.raises(Unavailable):
+        reading(pool).gathered([endpoint()])
+    assert len(pool.opened) == 8
+    with pytest.raises(Invalid):
+        reading(Pool(Invalid("BAD_TICKET", "m"))).gathered([endpoint()])
 
 
 def test_what_is_not_pinned_is_not_resumed():
@@ -115,7 +179,8 @@ def test_the_newest_provenance_is_heard_and_a_strange_one_is_not():
     last = market_pb2.Provenance(rows_lake=1, rows_tail=2).SerializeToString()
     pool = Pool(Reader(Chunk([1]), Chunk([], b"\xff\xff"), Chunk([], last)))
     assert ids(reading(pool, heard.append).batches([endpoint()])) == [1]
-    assert [each.rows_tail for each in heard] == [2]
+    assert [each.rows_tail for each in heard] == [0, 2]
+    assert not any(each.HasField("last_row") for each in heard)
 
 
 def test_a_stream_given_up_is_cancelled_and_one_read_is_not():

@@ -28,5 +28,5 @@ from k2client import convert, records
 )
 def test_a_record_has_every_field_of_its_message(kind, message):
     names = {field.name for field in dataclasses.fields(kind)}
-    assert names == set(message.DESCRIPTOR.fields_by_name)
+    assert names == set(message.DESCRIPTOR.fields_by_name) - {"last_row"}  # of batches alone
     assert convert.record(kind, message())

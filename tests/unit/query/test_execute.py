@@ -68,7 +68,7 @@ def opened(folder, table=None, **fields):
     path = folder / "rows.parquet"
     if table is not None:
         pq.write_table(table, path, store_decimal_as_integer=True)
-    rows = 0 if table is None else len(table)
+    rows = 150_000 if table is None else len(table)
     stat = FileStat(str(path), 1, rows, "BINANCE", "BTCUSDT", "BTCUSDT", NOW_US, NOW_US + rows)
     request = TradesRequest(**fields)
     plan = plan_lake(request, LakeFacts(ZERO, FileIndex([stat])), ZERO)
@@ -85,6 +85,26 @@ def test_a_large_answer_comes_in_order_in_small_batches(executor, tmp_path):
         ids.append(batch.column("trade_id").to_numpy())
     assert (np.diff(np.concatenate(times)) == 1).all()
     assert len(np.unique(np.concatenate(ids))) == 300_000
+
+
+@pytest.mark.parametrize("part_bytes", [10**9, 10**6])
+def test_each_batch_has_the_key_of_its_last_row_and_one_ends_where_asked(
+    executor, tmp_path, monkeypatch, part_bytes
+):
+    monkeypatch.setattr("k2.query.execute._PART_BYTES_MAX", part_bytes)
+    whole = pa.Table.from_batches(executor.run(opened(tmp_path, table_of(150_000))))
+    answer = executor.run(opened(tmp_path, columns=("price",)))
+    answer.resume_after = 77_777
+    ends, given = set(), 0
+    for batch in answer:
+        given += batch.num_rows
+        last = whole.slice(given - 1, 1)
+        assert answer.last_key == (
+            last["event_time"].cast("int64")[0].as_py(), "BINANCE", "BTCUSDT",
+            last["trade_id"][0].as_py(),
+        )  # fmt: skip
+        ends.add(given)
+    assert {77_777, 150_000} < ends
 
 
 def test_the_newest_rows_in_the_other_direction(executor, tmp_path):

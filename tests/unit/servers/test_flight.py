@@ -23,6 +23,7 @@ from servers.read_token import to_text
 from servers.ticket import Signer
 from tests.eventually import eventually
 from tests.query_stack import QueryStack
+from tests.trades import NOW_US
 
 SYMBOL = "BTCUSDT"
 WIDE = {"note": "x" * 4000}  # so that an answer is more than the sockets hold
@@ -171,6 +172,49 @@ def test_a_ticket_gives_the_same_rows_again(wire, stack):
     first, second = (wire.get(ticket).read_all() for _ in range(2))
     assert first.equals(second)
     assert first.num_rows == 5
+
+
+def keyed(reader):
+    """The rows of each batch, and the id that its metadata gives the last one."""
+    for chunk in reader:
+        said = market_pb2.Provenance.FromString(chunk.app_metadata.to_pybytes())
+        if chunk.data.num_rows:
+            yield chunk.data.num_rows, said.last_row
+
+
+def resumed(wire, ticket, after):
+    options = fl.FlightCallOptions(headers=[(b"k2-resume-after", after)])
+    return wire.client.do_get(fl.Ticket(ticket), options)
+
+
+@pytest.mark.parametrize("order", [pb.ORDER_ASC, pb.ORDER_DESC])
+@pytest.mark.parametrize("committed", [0, 20, 30])
+def test_a_batch_ends_where_a_stream_is_resumed_and_names_that_row(wire, stack, order, committed):
+    stack.send(SYMBOL, range(committed))
+    stack.commit()
+    stack.view.maintain()
+    stack.send(SYMBOL, range(committed, 30))
+    ids = list(range(30) if order == pb.ORDER_ASC else reversed(range(30)))
+    ticket = wire.ticket(columns=["price"], order=order)
+    for after in (1, 7, 20, 29, 30):
+        ends = {}
+        for rows, key in keyed(resumed(wire, ticket, b"%d" % after)):
+            ends[rows + max(ends, default=0)] = key
+        assert {end: key.trade_id for end, key in ends.items()} == {
+            end: ids[end - 1] for end in {after, 30} | set(ends)
+        }
+        assert {(key.exchange, key.symbol) for key in ends.values()} == {("BINANCE", SYMBOL)}
+        times = {key.event_time.ToMicroseconds() - 1000 * key.trade_id for key in ends.values()}
+        assert times == {NOW_US}
+
+
+@pytest.mark.parametrize("after", [b"-1", b"x", b"", b"9" * 30])
+def test_a_strange_place_to_resume_is_refused(wire, stack, after):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    assert failure(resumed, wire, ticket, after) == (fl.FlightServerError, "BAD_REQUEST")
+    assert wire.ids() == [0, 1, 2]
+    eventually(lambda: wire.admission.running == 0)
 
 
 @pytest.mark.parametrize("ticket", [b"", b"garbage", b"\x00" * 1000, b"x" * 100_000])

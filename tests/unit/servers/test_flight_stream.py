@@ -20,6 +20,7 @@ class MemoryAnswer:
     """An answer of some batches that then ends, fails or blocks until it is closed."""
 
     schema = SCHEMA
+    last_key = (1, "X", "Y", 7)
     rows_lake, rows_tail = 3, 2
 
     def __init__(self, batches=2, failure=None, blocks=False):
@@ -73,7 +74,11 @@ def test_the_last_batch_is_empty_and_says_where_the_rows_came_from(streams):
     left, answer = [], MemoryAnswer()
     *batches, (empty, metadata) = list(rows_of(answer, streams, left=left))
     last = market_pb2.Provenance.FromString(metadata.to_pybytes())
-    assert [batch.num_rows for batch in batches] == [1, 1]
+    assert [batch.num_rows for batch, _ in batches] == [1, 1]
+    for _, said in batches:
+        key = market_pb2.Provenance.FromString(said.to_pybytes()).last_row
+        assert (key.exchange, key.symbol, key.trade_id) == ("X", "Y", 7)
+    assert not last.HasField("last_row")
     assert empty.num_rows == 0
     assert (last.rows_lake, last.rows_tail, last.freshness_ms) == (3, 2, 1.5)
     assert left == [1]
@@ -127,7 +132,7 @@ def test_a_context_is_not_asked_between_two_batches(streams):
     rows = rows_of(MemoryAnswer(2), streams, Freed())
     next(rows)
     streams.look()
-    assert next(rows).num_rows == 1
+    assert next(rows)[0].num_rows == 1
 
 
 def test_draining_waits_then_ends_what_is_left():
