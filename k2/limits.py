@@ -228,7 +228,8 @@ PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
 GRPC_MESSAGE_BYTES_MAX = 4 * MIB
 GRPC_WORKERS = 32
-GRPC_CALLS_MAX = 128  # in work and waiting for a worker
+GRPC_CALLS_MAX = 128  # in work and waiting for a worker; more are refused with a reason
+GRPC_CALLS_REFUSED_MAX = 4096  # those being refused included; more are refused without a word
 WATCHERS_MAX = 16  # streams that each hold a worker
 HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_STALE_S = 5.0
@@ -278,6 +279,7 @@ assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX
 assert WAIT_FOR_TAIL_S < QUERY_DEADLINE_S
+assert GRPC_WORKERS < GRPC_CALLS_MAX < GRPC_CALLS_REFUSED_MAX
 assert HEARTBEAT_INTERVAL_S * 3 < HEARTBEAT_STALE_S
 assert FRAME_BYTES_MAX * 4 < RECORDING_LINE_BYTES_MAX, "any frame can be recorded"
 assert RECORD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES_MAX <= FETCH_QUEUE_BYTES_MAX

@@ -23,7 +23,7 @@ from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from servers.status import DETAILS_KEY, PeerError, as_k2, to_grpc
 
-_PREFIX = "/k2.v1."
+METHOD_PREFIX = "/k2.v1."
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Interceptor(grpc.ServerInterceptor):
         """See `grpc.ServerInterceptor`."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(_PREFIX):
+        if handler is None or not method.startswith(METHOD_PREFIX):
             return handler
         if handler.response_streaming:
             return handler._replace(unary_stream=self._streaming(method, handler.unary_stream))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,11 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Invalid, Reason, Unavailable
-from servers.interceptors import Admission, chain
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from servers.interceptors import METHOD_PREFIX, Admission, chain
+from servers.status import to_grpc
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH_CHECK: Final = f"/{health.SERVICE_NAME}/Check"
 _GOODBYE_S: Final = 0.2  # for answers on their way
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
@@ -27,6 +31,72 @@ _OPTIONS: Final = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+
+
+class _Workers(ThreadPoolExecutor):
+    """The threads that answer calls; counts the calls they work on or have yet to begin."""
+
+    def __init__(self) -> None:
+        super().__init__(limits.GRPC_WORKERS, thread_name_prefix="grpc")
+        self._counting = threading.Lock()
+        self._calls = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more calls may come."""
+        return self._calls >= limits.GRPC_CALLS_MAX
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 what grpc runs
+        """See `Executor.submit`."""
+        work = super().submit(fn, *args, **kwargs)
+        self._count(1)
+        work.add_done_callback(lambda _: self._count(-1))
+        return work
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._calls += change
+
+
+class _Capacity(grpc.ServerInterceptor):
+    """Refuses calls of `k2.v1` while the workers have as many as they may.
+
+    Refusals and health come from threads beside the workers, so they wait for none of them.
+    """
+
+    def __init__(self, workers: _Workers, beside: ThreadPoolExecutor) -> None:
+        self._workers = workers
+        self._pool = beside
+        self._refuse = self._beside(_refuse)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 what grpc passes along
+        """See `grpc.ServerInterceptor`."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is not None and method == _HEALTH_CHECK:
+            return handler._replace(unary_unary=self._beside(handler.unary_unary))
+        if handler is None or not method.startswith(METHOD_PREFIX) or not self._workers.full:
+            return handler
+        if handler.response_streaming:
+            return handler._replace(unary_stream=self._refuse)
+        return handler._replace(unary_unary=self._refuse)
+
+    def _beside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        placed = functools.partial(behavior)
+        placed.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # read by grpc
+        return placed
+
+
+def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
+    error = Overloaded(
+        Reason.TOO_MANY_CALLS,
+        f"{limits.GRPC_CALLS_MAX} calls are in work or waiting: call again in a moment",
+    )
+    context.abort_with_status(to_grpc(error))
 
 
 class Listener:
@@ -47,13 +117,13 @@ class Listener:
     ) -> None:
         host, port = split_address(listen)
         self.admission = Admission()
-        self._pool = ThreadPoolExecutor(limits.GRPC_WORKERS, thread_name_prefix="grpc")
+        self._pool = _Workers()
         self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
         self._server = grpc.server(
             self._pool,
-            interceptors=chain(clock, self.admission),
+            interceptors=[_Capacity(self._pool, self._health_pool), *chain(clock, self.admission)],
             options=_OPTIONS,
-            maximum_concurrent_rpcs=limits.GRPC_CALLS_MAX,
+            maximum_concurrent_rpcs=limits.GRPC_CALLS_REFUSED_MAX,
         )
         self._names = ("", *services)
         self._health = health.HealthServicer(

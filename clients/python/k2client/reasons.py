@@ -57,6 +57,10 @@ _FLIGHT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
 )
 
 
+# What gRPC itself says, in words alone, of more calls than a server takes even to refuse them.
+_CALLS_EXCEEDED: Final = "Concurrent RPC limit exceeded"
+
+
 def from_rpc(error: grpc.RpcError, address: str) -> K2Error:
     """The failure of a gRPC call.
 
@@ -72,9 +76,10 @@ def from_rpc(error: grpc.RpcError, address: str) -> K2Error:
     if status is not None:
         return from_status(status)
     code = error.code().value[0]
-    return from_status(
-        status_pb2.Status(code=code, message=_silent(code, error.details(), address))
-    )
+    said = status_pb2.Status(code=code, message=_silent(code, error.details(), address))
+    if _CALLS_EXCEEDED in (error.details() or ""):
+        return Overloaded("TOO_MANY_CALLS", said.message, retry_after_s=1.0)
+    return from_status(said)
 
 
 def from_flight(error: Exception, address: str) -> K2Error:

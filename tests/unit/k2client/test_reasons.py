@@ -1,3 +1,4 @@
+import grpc
 import pyarrow as pa
 import pytest
 from google.rpc import code_pb2, status_pb2
@@ -5,7 +6,7 @@ from pyarrow import flight  # noqa: TID251 what Flight raises
 
 from k2 import errors as platform
 from k2client import errors
-from k2client.reasons import from_flight, from_status
+from k2client.reasons import from_flight, from_rpc, from_status
 from servers.status import to_status
 from tests.fakes.k2_server import status
 
@@ -46,6 +47,37 @@ def test_where_no_k2_spoke_the_kind_of_failure_decides(raised, kind, reason):
     assert type(got) is kind
     assert got.reason == reason
     assert "a:1" in got.message
+
+
+class Refused(grpc.RpcError, grpc.Call):
+    """A call that gRPC refuses by itself."""
+
+    def __init__(self, code, details):
+        self._said = code, details
+
+    def code(self):
+        return self._said[0]
+
+    def details(self):
+        return self._said[1]
+
+    def trailing_metadata(self):
+        return ()
+
+    is_active = time_remaining = cancel = add_callback = initial_metadata = details
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ("Concurrent RPC limit exceeded!", ("TOO_MANY_CALLS", 1.0)),
+        ("Received message larger than max", ("RESOURCE_EXHAUSTED", None)),
+    ],
+)
+def test_what_grpc_refuses_for_the_number_of_calls_is_tried_again(details, expected):
+    got = from_rpc(Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, details), "a:1")
+    assert type(got) is errors.Overloaded
+    assert (got.reason, got.retry_after_s) == expected
 
 
 def test_the_transports_own_words_are_cut():

@@ -1,6 +1,7 @@
 """A listener: health by service, reflection, a port of its own, a drain that says so first."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -10,13 +11,20 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+import k2client
+from k2 import limits
 from k2.clock import SystemClock
 from k2.errors import Invalid, Reason, Unavailable
+from k2.v1 import degradation_service_pb2 as pb
+from k2.v1 import degradation_service_pb2_grpc as rpc
+from k2client.reasons import from_rpc
 from servers import degradation
 from servers.degradation import DegradationService
 from servers.heartbeat import Heartbeats
 from servers.listening import Listener, split_address
-from tests.fakes.wire import MemoryBoard, served
+from servers.status import RETRY_AFTER_S
+from tests.eventually import eventually
+from tests.fakes.wire import MemoryBoard, reason_of, served
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -79,6 +87,64 @@ def test_reflection_lists_and_describes():
             "GetDegradation",
             "WatchDegradation",
         }
+
+
+class Blocking(rpc.DegradationServiceServicer):
+    """Answers when it is released."""
+
+    def __init__(self):
+        self.released = threading.Event()
+
+    def GetDegradation(self, request, context):
+        assert self.released.wait(20)
+        return pb.GetDegradationResponse()
+
+    def WatchDegradation(self, request, context):
+        yield pb.WatchDegradationResponse()
+
+    def register(self, server):
+        rpc.add_DegradationServiceServicer_to_server(self, server)
+
+
+def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypatch):
+    monkeypatch.setattr(limits, "GRPC_WORKERS", 1)
+    monkeypatch.setattr(limits, "GRPC_CALLS_MAX", 3)
+    blocking = Blocking()
+    with served((degradation.NAME, blocking.register)) as (listener, channel):
+        stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
+        taken = [stub.GetDegradation.future(ask, timeout=20) for _ in range(3)]
+        eventually(lambda: listener._pool.full)
+        with pytest.raises(grpc.RpcError) as once:
+            stub.GetDegradation(ask, timeout=10)
+        with pytest.raises(grpc.RpcError) as streamed:
+            list(stub.WatchDegradation(pb.WatchDegradationRequest(), timeout=10))
+        assert health(channel) == SERVING
+        blocking.released.set()
+        assert all(call.result() for call in taken)
+        eventually(lambda: not listener._pool.full)
+        assert list(stub.WatchDegradation(pb.WatchDegradationRequest(), timeout=10))
+    for refused in (once.value, streamed.value):
+        assert reason_of(refused) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+        assert from_rpc(refused, "a:1").retry_after_s == RETRY_AFTER_S
+
+
+def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):
+    monkeypatch.setattr(limits, "GRPC_WORKERS", 2)
+    monkeypatch.setattr(limits, "GRPC_CALLS_MAX", 4)
+    never = threading.Event()
+    refused = []
+
+    def sleep(_):
+        refused.append(1)
+        never.wait(0.01)
+
+    with served(service()) as (listener, _):
+        retry = k2client.Retry(sleep=sleep)
+        k2 = k2client.connect(listener.address, retry=retry)
+        with k2, ThreadPoolExecutor(40) as pool:
+            levels = list(pool.map(lambda _: k2.degradation().level, range(400)))
+    assert len(levels) == 400
+    assert refused
 
 
 def test_a_port_in_use_is_named():
