@@ -14,8 +14,10 @@ messages. Reasons equal the enum of `protos/k2/v1/error_reason.proto` (a test ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+
+from k2 import limits
 
 
 class Reason(StrEnum):
@@ -106,6 +108,13 @@ class K2Error(Exception):
         self.message = message
         self.metadata = dict(metadata or {})
         self.retry_after_s = retry_after_s
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names, for a message, and how many more there are."""
+    named = ", ".join(names[: limits.ERROR_NAMES_MAX])
+    more = len(names) - limits.ERROR_NAMES_MAX
+    return f"{named} and {more} more" if more > 0 else named
 
 
 class Invalid(K2Error):

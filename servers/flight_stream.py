@@ -43,7 +43,8 @@ def flight_error(error: K2Error) -> fl.FlightError:
         kind = fl.FlightUnauthorizedError
     elif error.reason is Reason.INTERNAL:
         kind = fl.FlightInternalError
-    return kind(error.message, to_status(error).SerializeToString())
+    status = to_status(error)
+    return kind(status.message, status.SerializeToString())
 
 
 def provenance_json(provenance: market_pb2.Provenance) -> bytes:

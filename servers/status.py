@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from k2 import limits
 from k2.errors import (
     Data,
     Internal,
@@ -30,6 +31,7 @@ DOMAIN: Final = "k2"
 DETAILS_KEY: Final = "grpc-status-details-bin"  # where gRPC carries a Status
 RETRY_AFTER_S: Final = 1.0  # for a retryable error that does not say itself
 
+_LENIENT: Final = ("utf-8", "replace")  # a lone surrogate has no form on the wire
 _CODES: Final[dict[type[K2Error], int]] = {
     Invalid: code_pb2.INVALID_ARGUMENT,
     NotFound: code_pb2.NOT_FOUND,
@@ -79,11 +81,14 @@ def code_of(error: K2Error) -> int:
 
 
 def to_status(error: K2Error) -> status_pb2.Status:
-    """The error with its details, as it travels."""
+    """The error with its details, as it travels: bounded, for gRPC drops headers of 8 KiB."""
+    message = bounded(error.message, limits.ERROR_TEXT_MAX)
+    metadata = {
+        bounded(name, limits.ERROR_DETAIL_MAX): bounded(value, limits.ERROR_DETAIL_MAX)
+        for name, value in list(error.metadata.items())[: limits.ERROR_DETAILS_MAX]
+    }
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(
-            reason=error.reason.value, domain=DOMAIN, metadata=error.metadata
-        )
+        error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=metadata)
     ]
     retry_after_s = error.retry_after_s
     if retry_after_s is None and isinstance(error, Unavailable | Overloaded):
@@ -94,14 +99,29 @@ def to_status(error: K2Error) -> status_pb2.Status:
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if isinstance(error, Invalid):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.metadata.get("field", ""),
-            description=error.message,
+            field=metadata.get("field", ""),
+            description=message,
             reason=error.reason.value,
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     return status_pb2.Status(
-        code=code_of(error), message=error.message, details=[_packed(each) for each in details]
+        code=code_of(error), message=message, details=[_packed(each) for each in details]
     )
+
+
+def bounded(text: str, size: int) -> str:
+    """The text, or its beginning and how much more there is; on the wire about `size` bytes.
+
+    gRPC writes each byte of a letter beyond ASCII as three.
+    """
+    cost, kept = 0, 0
+    for letter in text[: size + 1]:
+        cost += 1 if " " <= letter <= "~" and letter != "%" else 3 * len(letter.encode(*_LENIENT))
+        if cost > size:
+            break
+        kept += 1
+    whole = text[:kept].encode(*_LENIENT).decode()
+    return whole if kept == len(text) else f"{whole}… ({len(text) - kept} more characters)"
 
 
 def to_grpc(error: K2Error) -> grpc.Status:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from k2.errors import NotFound, Reason
+from k2 import limits
+from k2.errors import NotFound, Reason, some_of
 from k2.market.instrument import Instrument
 from k2.query.request import TradesRequest
 from k2.query.sides import Homes, TailSource
@@ -43,10 +45,27 @@ def asked_by(request: TradesRequest, placement: Homes, tail: TailSource, partiti
         homes = placement.refresh()
     unknown = request.unknown_among(homes)
     if unknown:
-        raise NotFound(
-            Reason.UNKNOWN_SYMBOL,
-            f"no trade of {', '.join(unknown)} was ever seen",
-            metadata={"unknown": ",".join(unknown)},
-        )
+        raise _unknown(request, unknown, homes)
     instruments = frozenset(filter(request.names, homes))
     return Asked(instruments, frozenset(homes[one] for one in instruments))
+
+
+def _unknown(
+    request: TradesRequest, names: Sequence[str], homes: Collection[Instrument]
+) -> NotFound:
+    """The error that says which names are unknown, or known but never seen together."""
+    symbols, exchanges = {one.symbol for one in homes}, {one.exchange for one in homes}
+    of = [name for name in request.symbols if name not in symbols]
+    on = [name for name in request.exchanges if name not in exchanges]
+    unknown = [*of, *on]
+    if not unknown:
+        unknown = list(names)
+        of = [name for name in request.symbols if name in names] or list(request.symbols)
+        on = [name for name in request.exchanges if name in names] or list(request.exchanges)
+    named = f" of {some_of(of)}" if of else ""
+    placed = f" on {some_of(on)}" if on else ""
+    return NotFound(
+        Reason.UNKNOWN_SYMBOL,
+        f"no trade{named}{placed} was ever seen",
+        metadata={"unknown": ",".join(unknown[: limits.ERROR_NAMES_MAX])},
+    )

@@ -184,7 +184,8 @@ def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
         )
     for name in names:
         if not name or not name.isprintable() or len(name.encode()) > limits.LABEL_BYTES_MAX:
-            raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not the name of a {what}")
+            shown = name[: limits.ERROR_NAME_MAX]
+            raise Invalid(Reason.BAD_REQUEST, f"{shown!r} is not the name of a {what}")
     return names
 
 
@@ -193,7 +194,8 @@ def _columns(given: tuple[str, ...]) -> tuple[str, ...]:
         if column not in schema.TRADE.columns:
             raise Invalid(
                 Reason.UNKNOWN_COLUMN,
-                f"there is no column {column!r}; there are {', '.join(schema.TRADE.columns)}",
+                f"there is no column {column[: limits.ERROR_NAME_MAX]!r};"
+                f" there are {', '.join(schema.TRADE.columns)}",
                 metadata={"column": column},
             )
     return tuple(dict.fromkeys(given))

@@ -64,3 +64,32 @@ def test_an_unknown_symbol_or_exchange_is_named():
             asked(homes, **fields)
         assert caught.value.reason is Reason.UNKNOWN_SYMBOL
         assert caught.value.metadata == {"unknown": "NOPE"}
+
+
+ADA = Instrument("OTHER", "ADAUSDT")
+
+
+@pytest.mark.parametrize(
+    ("symbols", "exchanges", "said", "unknown"),
+    [
+        (("BTCUSDT",), ("COINBASE",), "no trade on COINBASE was ever seen", "COINBASE"),
+        (("NOPE",), ("BINANCE",), "no trade of NOPE was ever seen", "NOPE"),
+        (("NOPE",), ("COINBASE",), "no trade of NOPE on COINBASE was ever seen", "NOPE,COINBASE"),
+        (("BTCUSDT",), ("OTHER",), "no trade of BTCUSDT on OTHER was ever seen", "BTCUSDT,OTHER"),
+        (("BTCUSDT", "ADAUSDT"), ("BINANCE",), "no trade of ADAUSDT on BINANCE was ever seen",
+         "ADAUSDT"),
+        (("BTCUSDT",), ("BINANCE", "OTHER"), "no trade of BTCUSDT on OTHER was ever seen", "OTHER"),
+    ],
+)  # fmt: skip
+def test_only_what_is_unknown_is_named(symbols, exchanges, said, unknown):
+    with pytest.raises(NotFound) as caught:
+        asked(Homes({BTC: 0, ADA: 2}), symbols=symbols, exchanges=exchanges)
+    assert (str(caught.value), caught.value.metadata) == (said, {"unknown": unknown})
+
+
+def test_of_many_unknown_names_a_few_are_named_and_the_rest_counted():
+    names = tuple(f"N{number}" for number in range(100))
+    with pytest.raises(NotFound) as caught:
+        asked(Homes({BTC: 0}), symbols=names)
+    assert str(caught.value) == "no trade of N0, N1, N2, N3, N4 and 95 more was ever seen"
+    assert caught.value.metadata == {"unknown": "N0,N1,N2,N3,N4"}

@@ -156,3 +156,11 @@ def test_names_that_no_instrument_meant_has_are_unknown():
     asked = TradesRequest(symbols=("X", "Y", "Z"), exchanges=("A", "C"))
     assert asked.unknown_among(known) == ["Y", "Z", "C"]
     assert TradesRequest().unknown_among(known) == []
+
+
+@pytest.mark.parametrize("fields", [{"symbols": ("A" * 9000,)}, {"columns": ("A" * 9000,)}])
+def test_a_long_wrong_name_is_repeated_in_part(fields):
+    with pytest.raises(Invalid) as caught:
+        validated(TradesRequest(**fields))
+    assert repr("A" * 64) in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -1,11 +1,16 @@
 """Errors keep kind, reason and details on the wire, and a defect shows no inside."""
 
 import grpc
+import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
-from servers.status import PeerError, as_k2, code_of, to_grpc, to_status
+from k2client.reasons import from_flight, from_rpc
+from servers.flight_stream import flight_error
+from servers.status import PeerError, as_k2, bounded, code_of, to_grpc, to_status
+from tests.fakes.wire import served
+from tests.unit.servers.test_interceptors import NAME, Service, get, raising
 
 
 def unpacked(status, kind):
@@ -73,6 +78,49 @@ def test_grpc_carries_the_status():
     status = to_grpc(NotFound(Reason.UNKNOWN_SNAPSHOT, "m"))
     assert status.code is grpc.StatusCode.NOT_FOUND
     assert status.trailing_metadata[0][0] == "grpc-status-details-bin"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("short", "short"),
+        ("x" * 10, "x" * 10),
+        ("x" * 11, "x" * 10 + "… (1 more characters)"),
+        ("é" * 3, "é… (2 more characters)"),
+        ("\ud800", "?"),
+    ],
+)
+def test_a_text_is_cut_by_its_size_on_the_wire(text, expected):
+    assert bounded(text, 10) == expected
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "交", "\n", "%"])
+@pytest.mark.parametrize("kind", [Invalid, NotFound, Overloaded])
+def test_the_longest_error_arrives_as_itself(letter, kind):
+    details = {letter * 300 + str(number): letter * 10_000 for number in range(50)}
+    error = kind(Reason.BAD_REQUEST, letter * 100_000, metadata=details)
+    with served((NAME, Service(raising(error)).register)) as (_, channel):
+        with pytest.raises(grpc.RpcError) as refused:
+            get(channel)
+        got = from_rpc(refused.value, "a:1")
+    with Refusing(error) as server, fl.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        with pytest.raises(fl.FlightError) as refused:
+            list(client.do_action(fl.Action("x", b"")))
+        of_flight = from_flight(refused.value, "a:1")
+    for each in (got, of_flight):
+        assert (type(each).__name__, each.reason) == (kind.__name__, "BAD_REQUEST")
+        assert each.message.startswith(letter * 100)
+        assert "more characters" in each.message
+    assert got.metadata == of_flight.metadata
+
+
+class Refusing(fl.FlightServerBase):
+    def __init__(self, error):
+        super().__init__("grpc://127.0.0.1:0")
+        self._error = error
+
+    def do_action(self, context, action):
+        raise flight_error(self._error)
 
 
 def test_a_peer_that_is_no_call_is_unknown():
