@@ -16,6 +16,8 @@ from k2client.errors import K2Error, Overloaded, Unavailable
 
 T = TypeVar("T")
 
+_DOUBLINGS_MAX = 30
+
 
 class Deadline:
     """A moment by which the caller wants an answer.
@@ -39,15 +41,16 @@ class Retry:
     """How often to try.
 
     Attributes:
-        attempts_max: tries in all while the answers say when to come back; 1 is no retry.
-        silent_attempts_max: tries in all when nobody says so, as when nothing answers.
+        attempts_max: tries in all; 1 is no retry. None: until the deadline.
+        silent_attempts_max: tries in all of a call that nothing answers, or that is not said when
+            to come back. Rows of a planned answer do not end with it: there the deadline decides.
         backoff_min_s, backoff_max_s: waits where the answer names none, doubling, with jitter.
         sleep: waits so many seconds.
         jitter: a number from 0 to 1, anew each time.
     """
 
-    attempts_max: int = 60
-    silent_attempts_max: int = 8
+    attempts_max: int | None = None
+    silent_attempts_max: int | None = 8
     backoff_min_s: float = 0.1
     backoff_max_s: float = 5.0
     sleep: Callable[[float], None] = time.sleep
@@ -61,11 +64,13 @@ class Retry:
             attempt: how many tries there were.
             deadline: what must not be outlived.
         """
-        told = error.retry_after_s is not None
-        tries_max = self.attempts_max if told else min(self.attempts_max, self.silent_attempts_max)
-        if attempt >= tries_max or not _passes(error):
+        bounds = [self.attempts_max]
+        if error.retry_after_s is None:
+            bounds.append(self.silent_attempts_max)
+        if any(most is not None and attempt >= most for most in bounds) or not _passes(error):
             return None
-        backoff = min(self.backoff_max_s, self.backoff_min_s * 2 ** (attempt - 1))
+        doubled = self.backoff_min_s * 2 ** min(attempt - 1, _DOUBLINGS_MAX)
+        backoff = min(self.backoff_max_s, doubled)
         wait = max(error.retry_after_s or 0.0, backoff * (0.5 + self.jitter() / 2))
         return wait if wait < deadline.left_s() else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -97,7 +98,7 @@ class Trades:
         return Reading(
             pool=self._pool,
             deadline=Deadline(self._deadline_s),
-            retry=self._retry,
+            retry=replace(self._retry, silent_attempts_max=None),
             resumable=not self._plan.provenance.missing,
             heard=self._hear,
         )

@@ -69,6 +69,16 @@ def test_silence_is_tried_less_often_than_a_promise(time):
     assert len(time.slept) == 1 + 4
 
 
+@pytest.mark.parametrize("after", [None, 3])
+def test_without_another_bound_the_deadline_decides(time, after):
+    error = Unavailable("A", "m", retry_after_s=after)
+    run = retry(time, silent_attempts_max=None, backoff_max_s=5).run
+    assert run(failing(*[error] * 400), Deadline(3600, time.monotonic)) == "answer"
+    with pytest.raises(Unavailable):
+        run(failing(*[error] * 2000), Deadline(3600, time.monotonic))
+    assert 3590 < sum(time.slept[400:]) < 3600
+
+
 @pytest.mark.parametrize(
     "error",
     [

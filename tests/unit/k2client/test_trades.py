@@ -7,10 +7,10 @@ import k2client
 from k2.v1 import market_pb2, query_service_pb2
 from k2client.errors import Invalid
 from k2client.trades import PROVENANCE_KEY, Trades, _optional
-from tests.unit.k2client.test_flights import Chunk, Pool, Reader, endpoint
+from tests.unit.k2client.test_flights import PASSING, Chunk, Pool, Reader, endpoint, unavailable
 
 
-def answer(*turns, **provenance):
+def answer(*turns, retry=None, **provenance):
     schema = pa.schema([("id", pa.int64())])
     plan = query_service_pb2.PlanQueryResponse(
         arrow_schema=schema.serialize().to_pybytes(),
@@ -18,7 +18,7 @@ def answer(*turns, **provenance):
         estimate=query_service_pb2.QueryEstimate(rows=9),
         provenance=market_pb2.Provenance(snapshot_id=7, **provenance),
     )
-    return Trades(plan, Pool(*turns), k2client.Retry(attempts_max=1), 60.0)
+    return Trades(plan, Pool(*turns), retry or k2client.Retry(attempts_max=1), 60.0)
 
 
 def last_chunk():
@@ -31,6 +31,12 @@ def test_nothing_is_read_before_it_is_asked_for():
     assert (trades.estimate.rows, trades.provenance.snapshot_id) == (9, 7)
     assert trades.to_arrow().column("id").to_pylist() == [1, 2]
     assert trades.provenance.rows_lake == 2
+
+
+def test_silence_ends_no_stream_before_its_deadline():
+    retry = k2client.Retry(silent_attempts_max=2, sleep=lambda _: None)
+    turns = [Reader(Chunk([1]), unavailable()), *[PASSING] * 50, Reader(Chunk([1]), Chunk([2]))]
+    assert answer(*turns, retry=retry).to_arrow().column("id").to_pylist() == [1, 2]
 
 
 def test_no_rows_are_a_table_too():
