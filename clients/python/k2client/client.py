@@ -81,6 +81,7 @@ class Client(DeadLetterCalls):
         )
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._flights = FlightPool(api_key)
+        self._flights.kept = self._channel
         self._query = query_service_pb2_grpc.QueryServiceStub(self._channel)
         self._snapshot = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
         self._degradation = degradation_service_pb2_grpc.DegradationServiceStub(self._channel)
@@ -101,9 +102,13 @@ class Client(DeadLetterCalls):
         self.close()
 
     def close(self) -> None:
-        """Close all connections; rows still being read end with an error."""
-        self._flights.close()
-        self._channel.close()
+        """Close all connections; rows still being read end with an error.
+
+        In a forked child this does nothing: the connections are its parent's.
+        """
+        if not self._flights.inherited:
+            self._flights.close()
+            self._channel.close()
 
     def trades(  # noqa: PLR0913 what may be asked of trades, by name
         self,
@@ -319,6 +324,7 @@ class Client(DeadLetterCalls):
         deadline_s: float,
     ) -> Any:  # noqa: ANN401 the result of any long work
         """What long work ends with."""
+        self._flights.check_process()
         try:
             for event in method(request, timeout=deadline_s, metadata=self._metadata):
                 if event.HasField("result"):
@@ -344,6 +350,7 @@ class Client(DeadLetterCalls):
         request: Q,
         deadline_s: float | None = None,
     ) -> A:
+        self._flights.check_process()
         deadline = Deadline(deadline_s or self._deadline_s)
 
         def once() -> A:

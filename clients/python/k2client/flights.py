@@ -6,10 +6,17 @@ its last row. The server ends a batch of the second stream with row n; where its
 the last row handed out, the answer is another (a commit judged a record otherwise than the tail
 had), and the stream fails with ANSWER_CHANGED. An answer with a missing side is not pinned (the
 side may be back), so it is never resumed once rows were handed out.
+
+A forked child shares its parent's sockets and has none of the threads that serve them, so nothing
+made before the fork is used in it: a call raises OTHER_PROCESS. Where the parent had a Flight
+connection, its child can make none: Arrow's gRPC aborts or blocks there, sooner or later.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +27,7 @@ from pyarrow import flight
 
 from k2.v1 import market_pb2, query_service_pb2
 from k2client.deadline import Deadline, Retry
-from k2client.errors import Internal, K2Error, Unavailable
+from k2client.errors import Internal, Invalid, K2Error, Unavailable
 from k2client.reasons import from_flight
 
 RESTARTS_MAX = 3  # of an answer gathered whole, of which nothing was handed out
@@ -59,11 +66,36 @@ class FlightPool:
 
     Args:
         api_key: sent with every call; None where none is needed.
+
+    Attributes:
+        reading: the streams that are open or being opened.
+        kept: what a forked child must not free, beside this.
     """
 
     def __init__(self, api_key: str | None) -> None:
         self._headers = [(b"x-api-key", api_key.encode())] if api_key else []
         self._clients: dict[str, flight.FlightClient] = {}
+        self._pid = os.getpid()
+        self.reading: dict[object, object] = {}
+        self.kept: object = None
+        _pools.add(self)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the one that made it."""
+        return self._pid != os.getpid()
+
+    def check_process(self) -> None:
+        """See that the connection was made in this process.
+
+        Raises:
+            Invalid: OTHER_PROCESS where it was not.
+        """
+        if self.inherited:
+            forked = _forked_from_reader()
+            raise forked or Invalid(
+                "OTHER_PROCESS", "this client was made in another process: connect again here"
+            )
 
     def open(
         self, ticket: bytes, location: str, timeout_s: float, resume_after: int = 0
@@ -79,6 +111,7 @@ class FlightPool:
         Raises:
             K2Error: as the server says.
         """
+        self.check_process()
         resumed = [(RESUME_HEADER, b"%d" % resume_after)] if resume_after else []
         options = flight.FlightCallOptions(timeout=timeout_s, headers=self._headers + resumed)
         try:
@@ -89,12 +122,17 @@ class FlightPool:
     def _client(self, location: str) -> flight.FlightClient:
         client = self._clients.get(location)
         if client is None:
+            if forked := _forked_from_reader():
+                raise forked
+            _readers.add(os.getpid())
             made = flight.FlightClient(location, generic_options=_CHANNEL_OPTIONS)
             client = self._clients.setdefault(location, made)
         return client
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection of this process."""
+        if self.inherited:
+            return
         for client in self._clients.values():
             client.close()
         self._clients.clear()
@@ -176,9 +214,11 @@ class Reading:
             raise Internal("INTERNAL", "the plan names no Flight address")
         location = endpoint.locations[tries % len(endpoint.locations)]
         timeout_s = max(self.deadline.left_s(), 0.001)
-        reader = self.pool.open(endpoint.ticket, location, timeout_s, resume_after)
-        ended = False
+        stream, ended = object(), False
+        self.pool.reading[stream] = reader = None
         try:
+            reader = self.pool.open(endpoint.ticket, location, timeout_s, resume_after)
+            self.pool.reading[stream] = reader
             while (chunk := self._chunk(reader, location)) is not None:
                 said = chunk.app_metadata
                 key = None if said is None else self._hear(said.to_pybytes())
@@ -186,10 +226,13 @@ class Reading:
                     yield chunk.data, key
             ended = True
         finally:
-            if not ended:
-                reader.cancel()
+            if not self.pool.inherited:
+                if reader is not None and not ended:
+                    reader.cancel()
+                del self.pool.reading[stream]
 
     def _chunk(self, reader: flight.FlightStreamReader, location: str) -> Any:  # noqa: ANN401 untyped
+        self.pool.check_process()
         try:
             return reader.read_chunk()
         except StopIteration:
@@ -212,6 +255,17 @@ class Reading:
         return key
 
 
+def _forked_from_reader() -> Invalid | None:
+    """The error of a process where Arrow's gRPC cannot work: its threads stayed in the parent."""
+    if not _readers - {os.getpid()}:
+        return None
+    return Invalid(
+        "OTHER_PROCESS",
+        "this process was forked from one that had read rows of K2: start it by"
+        ' multiprocessing.get_context("spawn"), or fork before rows are read',
+    )
+
+
 def _changed(rows: int) -> Unavailable:
     return Unavailable(
         "ANSWER_CHANGED",
@@ -219,3 +273,18 @@ def _changed(rows: int) -> Unavailable:
         " read it again from the start",
         metadata={"rows": str(rows)},
     )
+
+
+_pools: weakref.WeakSet[FlightPool] = weakref.WeakSet()
+_readers: set[int] = set()  # processes that opened a Flight connection: this one, and its parents
+
+
+def _keep_inherited() -> None:
+    """In a forked child: never free what the parent made, for that waits for the parent's threads.
+
+    An object with one reference more than there are outlives the end of the interpreter, too.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(list(_pools)))
+
+
+os.register_at_fork(after_in_child=_keep_inherited)

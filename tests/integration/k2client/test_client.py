@@ -1,6 +1,9 @@
 """The client against a K2 of in-memory rows over real sockets."""
 
 import datetime as dt
+import os
+import subprocess
+import sys
 from decimal import Decimal
 
 import polars as pl
@@ -110,6 +113,45 @@ def test_batches_are_streamed_and_an_abandoned_stream_is_cancelled(k2, server):
     assert next(batches).num_rows == 1000
     batches.close()
     assert server.cancelled.wait(10)
+
+
+def test_a_forked_child_is_refused_and_harms_nothing(k2, server):
+    assert k2.trades("BTCUSDT").to_arrow().num_rows == 10
+    answer = k2.trades("BTCUSDT")
+    half = answer.batches()
+    assert next(half).num_rows == 4
+    child = os.fork()
+    if not child:
+        codes = {"OTHER_PROCESS": 7}
+        try:
+            for call in (k2.status, answer.to_arrow, lambda: next(half)):
+                with pytest.raises(errors.Invalid) as caught:
+                    call()
+            k2.close()
+            half.close()
+        finally:
+            os._exit(codes.get(caught.value.reason, 1))
+    _, status_ = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status_) == 7
+    assert sum(batch.num_rows for batch in half) == 6
+    assert k2.trades("BTCUSDT").to_arrow().num_rows == 10
+
+
+FORKING = """
+import os, sys, k2client
+k2 = k2client.connect(sys.argv[1])
+half = k2.trades("BTCUSDT").batches()
+next(half)
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+sys.exit(7)
+"""
+
+
+def test_a_forked_child_ends_although_it_has_its_parents_connections(server):
+    ended = subprocess.run([sys.executable, "-c", FORKING, server.address], timeout=60, check=False)
+    assert ended.returncode == 7
 
 
 def test_a_broken_stream_goes_on_where_it_broke(k2, server):

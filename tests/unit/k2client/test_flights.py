@@ -1,10 +1,14 @@
+import os
+
 import pyarrow as pa
 import pytest
 from pyarrow import flight  # noqa: TID251 what Flight raises
 
+import k2client
 from k2.v1 import market_pb2, query_service_pb2
+from k2client import flights
 from k2client.deadline import Deadline, Retry
-from k2client.errors import Internal, Invalid, Unavailable
+from k2client.errors import Internal, Invalid, K2Error, Unavailable
 from k2client.flights import FlightPool, Reading
 from tests.proxies import set_proxies
 
@@ -216,3 +220,53 @@ def test_no_proxy_stands_before_the_rows(monkeypatch):
         got = pool.open(b"t", f"grpc://127.0.0.1:{server.port}", 20.0).read_all()
         pool.close()
     assert got.column("trade_id").to_pylist() == [7]
+
+
+def said_by_child(call):
+    """The reason and message of the K2Error that a call raises in a forked child."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            call()
+        except K2Error as error:
+            os.write(theirs, f"{error.reason}: {error.message}".encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as said:
+        text = said.read()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.fixture
+def no_rows_read(monkeypatch):
+    monkeypatch.setattr(flights, "_readers", set())
+
+
+def test_nothing_made_before_a_fork_is_used_in_the_child(no_rows_read):
+    client = k2client.connect("127.0.0.1:1")
+    pool, reader = Pool(Reader()), Reader(Chunk([1]), Chunk([2]))
+    broken = reading(Pool(reader)).batches([endpoint()])
+    assert ids([next(broken)]) == [1]
+    calls = [
+        client.status,
+        lambda: client.trades("BTCUSDT"),
+        client.verify,
+        lambda: next(broken),
+        lambda: FlightPool.open(pool, b"t", "grpc://127.0.0.1:1", 1.0),
+    ]
+    for call in calls:
+        expected = "OTHER_PROCESS: this client was made in another process: connect again here"
+        assert said_by_child(call) == expected
+    assert said_by_child(client.close) == said_by_child(broken.close) == ""
+    assert ids(broken) == [2]
+    client.close()
+
+
+def test_a_child_of_a_process_that_read_rows_is_refused_its_own_connection(monkeypatch):
+    monkeypatch.setattr(flights, "_readers", {os.getpid()})
+    fresh = lambda: FlightPool(None).open(b"t", "grpc://127.0.0.1:1", 1.0)  # noqa: E731
+    assert said_by_child(fresh).startswith("OTHER_PROCESS: this process was forked")
+    assert 'get_context("spawn")' in said_by_child(k2client.connect("127.0.0.1:1").status)
