@@ -27,7 +27,8 @@ class ComparedGaps:
 
     Attributes:
         problems: GAP_UNTRUE, one a partition; its offsets are trade ids.
-        missing: ids in holes by what the ledger says of them: OPEN, FILLED, UNFILLABLE, UNTOLD.
+        missing: ids in holes by what the ledger says of them: OPEN, FILLED, UNFILLABLE, VOID
+            (printed without a trade), UNTOLD.
     """
 
     problems: list[Problem] = field(default_factory=list)

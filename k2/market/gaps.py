@@ -35,6 +35,7 @@ class GapState(StrEnum):
     OPEN = "OPEN"
     FILLED = "FILLED"
     UNFILLABLE = "UNFILLABLE"
+    VOID = "VOID"  # printed by the venue, and no trade: there is nothing to fetch
 
 
 @dataclass(frozen=True)

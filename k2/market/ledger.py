@@ -4,14 +4,15 @@ The ledger is written as events, each saying "these ids have this state now". Th
 into the present: for each instrument, disjoint intervals of ids. A later event paints over what it
 covers, so an interval may be split, and repeating an event changes nothing.
 
-Three rules keep the picture true and small:
+Four rules keep the picture true and small:
 
 * OPEN over OPEN keeps when and why the ids were first missed: two feeds find the same gap.
-* Neighbours that say the same are one interval; settled ones (FILLED, UNFILLABLE) also when they
-  were settled at different times, as the pages of one backfill are.
+* OPEN over VOID changes nothing: an id that was printed without a trade is not missing.
+* Neighbours that say the same are one interval; settled ones (FILLED, UNFILLABLE, VOID) also when
+  they were settled at different times, as the pages of one backfill are.
 * Beyond `limits.LEDGER_GAPS_MAX` intervals of an instrument the oldest settled one is forgotten
-  (the table keeps it). If all are open, the two oldest become one, with the ids between: to fetch
-  too much is harmless, to forget what is missing is not.
+  (the table keeps it), a VOID one after all others. If all are open, the two oldest become one,
+  with the ids between: to fetch too much is harmless, to forget what is missing is not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dataclasses import replace
 from k2 import limits
 from k2.market.gaps import GapEvent, GapState
 from k2.market.instrument import Instrument
+
+_KEPT = frozenset({GapState.OPEN, GapState.VOID})  # what an OPEN event does not paint over
 
 
 class Ledger:
@@ -101,10 +104,11 @@ class _Line:
         return tuple(cut(gap, first_id, last_id) for gap in self.gaps[low:high])
 
     def forget_oldest_settled(self) -> bool:
-        for at, gap in enumerate(self.gaps):
-            if gap.state is not GapState.OPEN:
-                self._swap(at, at + 1, [])
-                return True
+        for kept in (_KEPT, frozenset({GapState.OPEN})):
+            for at, gap in enumerate(self.gaps):
+                if gap.state not in kept:
+                    self._swap(at, at + 1, [])
+                    return True
         return False
 
     def join_oldest(self) -> None:
@@ -138,6 +142,11 @@ def unfillable(gap: GapEvent, reason: str) -> GapEvent:
     return replace(gap, state=GapState.UNFILLABLE, filled_at_us=None, reason=reason)
 
 
+def void(gap: GapEvent) -> GapEvent:
+    """An event that says: the venue printed these ids, and no trade with them."""
+    return replace(gap, state=GapState.VOID, filled_at_us=None, reason=None)
+
+
 def _first(gap: GapEvent) -> int:
     return gap.first_id
 
@@ -152,10 +161,10 @@ def _outside(covered: list[GapEvent], event: GapEvent) -> Iterator[GapEvent]:
 
 
 def _kept(covered: list[GapEvent], event: GapEvent) -> list[GapEvent]:
-    """What an OPEN event makes of its range: what was open stays, all else becomes the event."""
+    """What an OPEN event makes of its range: OPEN and VOID stay, all else becomes the event."""
     parts, free = [], event.first_id
     for gap in covered:
-        if gap.state is not GapState.OPEN:
+        if gap.state not in _KEPT:
             continue
         part = cut(gap, event.first_id, event.last_id)
         if free < part.first_id:

@@ -106,7 +106,7 @@ GAP = Event(
         Field(
             "cause", Kind.STRING, "SEQUENCE, DISCONNECT, OUTAGE, SHED, REFUSED, EPOCH, REQUESTED."
         ),
-        Field("state", Kind.STRING, "OPEN, FILLED or UNFILLABLE."),
+        Field("state", Kind.STRING, "OPEN, FILLED, UNFILLABLE or VOID (printed, no trade)."),
         Field("recorded", Kind.TIME, "When this event was made (UTC)."),
         Field("filled_at", Kind.TIME, "When the trades came; null unless FILLED.", nullable=True),
         Field("reason", Kind.STRING, "Why not; null unless UNFILLABLE.", nullable=True),

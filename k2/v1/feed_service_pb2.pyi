@@ -36,6 +36,8 @@ class _GapStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapState.Val
     """On the tape after all."""
     GAP_STATE_UNFILLABLE: _GapState.ValueType  # 3
     """They will not come: the venue does not have them; `reason` says what it answered."""
+    GAP_STATE_VOID: _GapState.ValueType  # 4
+    """The venue printed them, and no trade with them: nothing is missing."""
 
 class GapState(_GapState, metaclass=_GapStateEnumTypeWrapper):
     """What is known of missed trade ids."""
@@ -48,6 +50,8 @@ GAP_STATE_FILLED: GapState.ValueType  # 2
 """On the tape after all."""
 GAP_STATE_UNFILLABLE: GapState.ValueType  # 3
 """They will not come: the venue does not have them; `reason` says what it answered."""
+GAP_STATE_VOID: GapState.ValueType  # 4
+"""The venue printed them, and no trade with them: nothing is missing."""
 Global___GapState: _TypeAlias = GapState  # noqa: Y015
 
 class _GapCause:

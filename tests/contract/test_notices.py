@@ -107,6 +107,7 @@ def test_gap_events_come_back_in_the_order_they_were_told(tape, key):
         gap(key, 10, 19),
         gap(key, 10, 14, state=GapState.FILLED, filled_at_us=1_700_000_001_000_000),
         gap(key, 15, 19, state=GapState.UNFILLABLE, reason="the venue has them no more: ü"),
+        gap(key, 15, 15, state=GapState.VOID),
         gap(key, 10, 14, state=GapState.FILLED, filled_at_us=1_700_000_001_000_000),
     ]
     log.publish(events[:1], 10)

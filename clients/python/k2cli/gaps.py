@@ -9,7 +9,7 @@ import click
 from k2cli import documents, options, screen
 from k2client import records
 
-_STATES = click.Choice(["open", "filled", "unfillable"], case_sensitive=False)
+_STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=False)
 
 
 @click.command()
@@ -30,7 +30,7 @@ def gaps(
     """The ledger of gaps, of all symbols or of SYMBOL: runs of trade ids that were missed.
 
     OPEN ones are being fetched, FILLED ones are on the tape, UNFILLABLE ones the venue does not
-    have.
+    have, VOID ones it printed without a trade.
     """
     with options.connect(data_dir) as k2:
         found = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)

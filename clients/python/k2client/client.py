@@ -216,7 +216,7 @@ class Client(DeadLetterCalls):
         Args:
             symbol: only of this one.
             exchange: only of this one.
-            state: only `open`, `filled` or `unfillable` ones.
+            state: only `open`, `filled`, `unfillable` or `void` ones.
             limit: at most so many.
         """
         request = feed_service_pb2.ListGapsRequest(

@@ -57,7 +57,7 @@ def gap_state(name: str | None) -> feed_service_pb2.GapState.ValueType:
     values = feed_service_pb2.GapState.DESCRIPTOR.values_by_name
     value = values.get(f"GAP_STATE_{name.upper()}")
     if value is None or value.number == feed_service_pb2.GAP_STATE_UNSPECIFIED:
-        raise Invalid("BAD_REQUEST", f"{name!r} is none of open, filled, unfillable")
+        raise Invalid("BAD_REQUEST", f"{name!r} is none of open, filled, unfillable, void")
     return feed_service_pb2.GapState.ValueType(value.number)
 
 

@@ -66,6 +66,7 @@ def test_times_are_exact_both_ways(micros):
 def test_a_gaps_state_by_name():
     assert convert.gap_state(None) == feed_service_pb2.GAP_STATE_UNSPECIFIED
     assert convert.gap_state("open") == feed_service_pb2.GAP_STATE_OPEN
+    assert convert.gap_state("void") == feed_service_pb2.GAP_STATE_VOID
     for name in ("lost", "unspecified", ""):
         with pytest.raises(Invalid):
             convert.gap_state(name)

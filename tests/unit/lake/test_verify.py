@@ -338,6 +338,7 @@ def told(world, first, last, state):
         GapState.OPEN: {},
         GapState.FILLED: {"filled_at_us": NOW_US},
         GapState.UNFILLABLE: {"reason": "never printed"},
+        GapState.VOID: {},
     }[state]
     world.tape.gaps.append(
         GapEvent(BTC, first, last, NOW_US, Cause.SEQUENCE, state, NOW_US, "feed", **settled)
@@ -350,9 +351,10 @@ def test_each_missing_id_is_what_the_ledger_says_of_it(world):
     told(world, 2, 5, GapState.OPEN)
     told(world, 6, 9, GapState.UNFILLABLE)
     told(world, 10, 10, GapState.FILLED)
+    told(world, 11, 13, GapState.VOID)
     report = world.verified(gaps=lambda: world.tape.gaps)
     assert report["ok"]
-    assert report["missing"] == {"OPEN": 4, "UNFILLABLE": 4, "FILLED": 0, "UNTOLD": 18}
+    assert report["missing"] == {"OPEN": 4, "UNFILLABLE": 4, "FILLED": 0, "VOID": 3, "UNTOLD": 15}
 
 
 def test_what_is_called_filled_must_be_there(world):

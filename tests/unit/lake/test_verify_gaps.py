@@ -28,7 +28,7 @@ def test_instruments_and_partitions_are_judged_apart():
     ledger = folded_ledger([filled(BTC, 6, 20), filled(ETH, 5, 5)])
     compared = compare_gaps(ledger, states, {0})
     assert [(one.partition, one.count, one.offsets) for one in compared.problems] == [(0, 2, (6,))]
-    assert compared.missing == {"OPEN": 0, "FILLED": 3, "UNFILLABLE": 0, "UNTOLD": 3}
+    assert compared.missing == {"OPEN": 0, "FILLED": 3, "UNFILLABLE": 0, "VOID": 0, "UNTOLD": 3}
 
 
 def test_without_holes_there_is_nothing_to_say():

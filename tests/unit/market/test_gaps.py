@@ -15,9 +15,10 @@ OPEN = GapEvent(
 )
 FILLED = dataclasses.replace(OPEN, state=GapState.FILLED, filled_at_us=TIME_US)
 UNFILLABLE = dataclasses.replace(OPEN, state=GapState.UNFILLABLE, reason="gone")
+VOID = dataclasses.replace(OPEN, state=GapState.VOID)
 
 
-@pytest.mark.parametrize("event", [OPEN, FILLED, UNFILLABLE])
+@pytest.mark.parametrize("event", [OPEN, FILLED, UNFILLABLE, VOID])
 def test_an_event_is_its_columns_and_back(event):
     values = event.values()
     assert list(values) == [field.name for field in schema.GAP.fields if field.on_tape]
@@ -35,6 +36,8 @@ def test_an_event_is_its_columns_and_back(event):
         (OPEN, {"reason": "why"}),
         (FILLED, {"filled_at_us": None}),
         (UNFILLABLE, {"reason": None}),
+        (VOID, {"filled_at_us": TIME_US}),
+        (VOID, {"reason": "why"}),
     ],
 )
 def test_an_event_that_contradicts_itself_is_bad(event, changes):

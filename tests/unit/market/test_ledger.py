@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import Ledger, void
 
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
 
@@ -35,6 +35,13 @@ def test_a_settled_interval_can_be_opened_again():
     ledger = told(event(1, 9, GapState.UNFILLABLE, reason="gone"), event(4, 5, at=3))
     assert shown(ledger) == [(1, 3, "UNFILLABLE"), (4, 5, "OPEN"), (6, 9, "UNFILLABLE")]
     assert ledger.open(BTC)[0].reason is None
+
+
+def test_an_id_that_was_printed_without_a_trade_is_not_missed_again():
+    ledger = told(event(1, 9), void(event(4, 4)), event(3, 12, at=5))
+    assert shown(ledger) == [(1, 3, "OPEN"), (4, 4, "VOID"), (5, 9, "OPEN"), (10, 12, "OPEN")]
+    ledger.apply(event(4, 4, GapState.FILLED))
+    assert shown(ledger)[1] == (4, 4, "FILLED"), "a trade says more than its absence"
 
 
 def test_open_over_open_keeps_when_and_why_it_was_first_missed():
@@ -81,6 +88,14 @@ def test_the_oldest_settled_interval_is_forgotten_first():
     ledger = told(*events, event(30, 31), intervals_max=3)
     assert shown(ledger) == [(0, 1, "OPEN"), (20, 21, "FILLED"), (30, 31, "OPEN")]
     assert (ledger.forgotten, ledger.joined) == (1, 0)
+
+
+def test_what_was_printed_without_a_trade_is_forgotten_last():
+    events = [event(0, 1), void(event(5, 5)), event(10, 11, GapState.FILLED), event(20, 21)]
+    ledger = told(*events, intervals_max=3)
+    assert shown(ledger) == [(0, 1, "OPEN"), (5, 5, "VOID"), (20, 21, "OPEN")]
+    ledger.apply(event(30, 31))
+    assert shown(ledger) == [(0, 1, "OPEN"), (20, 21, "OPEN"), (30, 31, "OPEN")]
 
 
 def test_too_many_open_gaps_are_joined_never_forgotten():

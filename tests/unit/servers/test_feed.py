@@ -107,6 +107,7 @@ def gap(first, last, instrument=BTC, state=GapState.OPEN):
         GapState.OPEN: {},
         GapState.FILLED: {"filled_at_us": AT_US + 5},
         GapState.UNFILLABLE: {"reason": "never printed"},
+        GapState.VOID: {},
     }[state]
     return GapEvent(
         instrument, first, last, AT_US, Cause.DISCONNECT, state, AT_US + 1, "feed", **settled
@@ -131,6 +132,9 @@ def test_the_ledger_is_listed_as_it_stands(stub, tape):
     tape.gaps.append(gap(1, 100, state=GapState.UNFILLABLE))
     (one,) = stub.ListGaps(pb.ListGapsRequest(symbol="BTCUSDT")).gaps
     assert (one.first_trade_id, one.last_trade_id, one.reason) == (1, 100, "never printed")
+    tape.gaps.append(gap(7, 7, state=GapState.VOID))
+    (void,) = stub.ListGaps(pb.ListGapsRequest(state=pb.GAP_STATE_VOID)).gaps
+    assert (void.first_trade_id, void.last_trade_id) == (7, 7)
 
 
 def test_the_ledger_is_filtered_and_paged(stub, tape):
