@@ -31,6 +31,7 @@ class FakeHistory:
     def __init__(self, ids, clock, budget):
         self.ids = {instrument: sorted(known) for instrument, known in ids.items()}
         self.malformed = {}
+        self.void = frozenset()
         self.failures = []
         self.asked = []
         self._clock = clock
@@ -59,9 +60,12 @@ class FakeHistory:
     def _answer(self, instrument, known, end):
         label = Label(*instrument, "BTC", "USDT", "crypto", "backfill")
         given = [each for each in known if each < end]
-        trades = [trade(label=label, trade_id=each) for each in given if each not in self.malformed]
+        apart = self.void | self.malformed.keys()
+        trades = [trade(label=label, trade_id=each) for each in given if each not in apart]
         wrong = {each: self.malformed[each] for each in given if each in self.malformed}
-        return Answer(tuple(trades), wrong, known[-1] if known else None)
+        return Answer(
+            tuple(trades), wrong, known[-1] if known else None, self.void.intersection(given)
+        )
 
 
 class FillWorld:

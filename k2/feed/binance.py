@@ -7,7 +7,8 @@ slow path. Numbers stay text until they are integers in units of 1e-8: no float 
 A combined frame is `{"stream": "btcusdt@trade", "data": {...}}`; a frame without that envelope is
 read too. Trade: `e` event, `E` event time, `s` symbol, `t` id, `p` price, `q` quantity, `T` trade
 time (milliseconds, or microseconds where asked for), `m` whether the buyer was the maker (then the
-seller was the aggressor), `M` nothing any more. Any other field lands in `vendor_data`.
+seller was the aggressor), `M` nothing any more. Any other field lands in `vendor_data`. The futures
+market prints ids without a trade, too: price and quantity 0, order type `X` NA.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from k2 import limits
 from k2.errors import Invalid, Reason
-from k2.feed.source import Decoded, Malformed, ShutdownAnnounced, Skipped
+from k2.feed.source import Decoded, Malformed, ShutdownAnnounced, Skipped, Void
 from k2.market.events import DAY_US, EVENT_TIME_MIN_US, Fault, Label, Trade
 from k2.market.instrument import Instrument, is_symbol, split_symbol
 
@@ -33,6 +34,7 @@ _SHOWN = 80  # characters of a venue's text in a message of ours
 _KNOWN = frozenset({"e", "E", "s", "t", "p", "q", "T", "m", "M"})
 _BUY, _SELL = 0, 1
 _STREAM = "@trade"
+_NO_TRADE = "NA"  # the order type of an id without a trade; REST and files name no type
 # Kinds that have a counter of their own; every other one counts as "other".
 _KINDS = frozenset(
     {
@@ -237,8 +239,8 @@ def _vendor_data(event: _Fields) -> dict[str, str]:
 
 def trade_of(
     label: Label, data: _Data | Printed, receive_time_us: int, vendor_data: dict[str, str]
-) -> tuple[Trade] | Malformed:
-    """A trade with exact numbers, or what is wrong with it."""
+) -> tuple[Trade] | Void | Malformed:
+    """A trade with exact numbers, an id without a trade, or what is wrong with it."""
     if data.s != label.symbol:
         return Malformed(Fault.BAD_VALUE, f"symbol {data.s[:_SHOWN]!r} on {label.symbol}'s stream")
     price, quantity = mantissa(data.p), mantissa(data.q)
@@ -256,6 +258,9 @@ def trade_of(
                 label, data.t, event_time_us, receive_time_us, price, quantity, side, vendor_data
             ),
         )
+    none = price == quantity == 0 and vendor_data.get("X", _NO_TRADE) == _NO_TRADE
+    if none and 0 <= data.t <= limits.TRADE_ID_MAX:
+        return Void(label.instrument, data.t)
     return _fault(data, price, quantity)
 
 

@@ -18,7 +18,7 @@ from k2.clock import Clock
 from k2.errors import Invalid, NotFound, Reason, Unavailable
 from k2.feed.binance import Printed, trade_of
 from k2.feed.history import Answer, Busy, Fetch, Reply
-from k2.feed.source import Malformed
+from k2.feed.source import Malformed, Void
 from k2.feed.weight import WeightBudget
 from k2.market.events import Label, Trade
 from k2.market.instrument import Instrument, split_symbol
@@ -114,6 +114,7 @@ class BinanceHistory:
         now_us = self._clock.now_us()
         trades: list[Trade] = []
         malformed: dict[int, Malformed] = {}
+        void: set[int] = set()
         for row in rows:
             if row.id >= end_id:  # beyond what was asked for: it only says how far the venue is
                 break
@@ -121,9 +122,12 @@ class BinanceHistory:
             made = trade_of(label, printed, now_us, {})
             if isinstance(made, Malformed):
                 malformed[row.id] = made
+            elif isinstance(made, Void):
+                void.add(row.id)
             else:
                 trades += made
-        return Answer(tuple(trades), malformed, rows[-1].id if rows else None)
+        newest_id = rows[-1].id if rows else None
+        return Answer(tuple(trades), malformed, newest_id, frozenset(void))
 
 
 def rest_url(venue_url: str) -> str:

@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 from k2 import limits
 from k2.errors import Data, Invalid, NotFound, Reason
 from k2.feed.binance import Printed, trade_of
-from k2.feed.source import Malformed
+from k2.feed.source import Malformed, Void
 from k2.market.events import DAY_US, Fault, Label, Trade
 from k2.market.instrument import is_symbol, split_symbol
 
@@ -53,7 +53,7 @@ class Line(NamedTuple):
     """One line of a file; `number` counts from 1, as an editor does."""
 
     number: int
-    trade: Trade | Malformed
+    trade: Trade | Void | Malformed
 
 
 def named(path: Path) -> DayFile:
@@ -132,7 +132,7 @@ class DayReader:
             if text.strip() and not (number == 1 and text.startswith(_HEADER)):
                 yield Line(number, self._trade(text))
 
-    def _trade(self, text: bytes) -> Trade | Malformed:
+    def _trade(self, text: bytes) -> Trade | Void | Malformed:
         cells = text.decode(errors="replace").strip().split(",")
         side = _SIDES.get(cells[5].lower()) if len(cells) in _COLUMNS else None
         if side is None or not (_whole(cells[0]) and _whole(cells[4])):
@@ -142,7 +142,7 @@ class DayReader:
             self._label.symbol, int(cells[0]), cells[1], cells[2], int(cells[4]), side
         )
         made = trade_of(self._label, printed, self._receive_time_us, {})
-        if isinstance(made, Malformed):
+        if isinstance(made, Malformed | Void):
             return made
         (trade,) = made
         if not self._file.start_us <= trade.event_time_us < self._file.end_us:

@@ -2,8 +2,9 @@
 
 Each `step` does one page, or says how long nothing can be done. What a page leaves in the ledger is
 what is certain: FILLED for the ids that the tape has acknowledged, UNFILLABLE for those that the
-venue does not have. Everything else stays OPEN and comes again, after a pause that grows with each
-failure, for ever. There is no other state: a feed that is killed reads the ledger and goes on.
+venue does not have, VOID for those that it printed without a trade. Everything else stays OPEN and
+comes again, after a pause that grows with each failure, for ever. There is no other state: a feed
+that is killed reads the ledger and goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from k2.feed.keeper import Keeper
 from k2.feed.pages import IdRun, Page, judge, newest_page, runs_of
 from k2.feed.sender import Sender
 from k2.feed.weight import WeightBudget
-from k2.market.gaps import GapEvent, GapState
+from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
 from k2.market.ledger import cut, filled, unfillable
 
@@ -70,7 +71,8 @@ class Filler:
         self._clock = clock
         self._absent_s = absent_s
         self._turns = {each: _Turn() for each in sorted(sender.instruments)}
-        self._counts = dict.fromkeys(("requests", "failures", "filled_ids", "unfillable_ids"), 0)
+        counted = ("requests", "failures", "filled_ids", "unfillable_ids", "void_ids")
+        self._counts = dict.fromkeys(counted, 0)
         self._last_error = ""
         self._open = (0, 0, 0)
 
@@ -152,13 +154,12 @@ class Filler:
         trades = [trade for trade in answer.trades if trade.trade_id in wanted]
         landed = self._sender.send(trades)
         self._settle(_landed(page, landed, self._clock.now_us()))
-        here = frozenset(trade.trade_id for trade in trades)
         now_s = self._clock.monotonic_s()
         is_young = partial(
             self._keeper.opened.holds, page.instrument, since_s=asked_s - self._absent_s
         )
-        verdict = judge(page, here, answer.malformed, newest_id, is_young)
-        self._settle(verdict.unfillable)
+        verdict = judge(page, answer, newest_id, is_young)
+        self._settle(verdict.settled)
         turn = self._turns[page.instrument]
         turn.failures = 0
         if not self._keeper.ledger.open(page.instrument):
@@ -186,8 +187,7 @@ class Filler:
     def _settle(self, events: list[GapEvent] | tuple[GapEvent, ...]) -> None:
         self._keeper.publish(events)
         for gap in events:
-            name = "filled_ids" if gap.state is GapState.FILLED else "unfillable_ids"
-            self._counts[name] += gap.last_id - gap.first_id + 1
+            self._counts[f"{gap.state.value.lower()}_ids"] += gap.last_id - gap.first_id + 1
 
     def _back_off(self, instrument: Instrument, error: K2Error) -> None:
         self._note(error)

@@ -28,12 +28,14 @@ class Answer:
     Attributes:
         trades: by id, ascending, each once.
         malformed: ids that the answer has, with what is wrong with each.
+        void: ids that the answer has without a trade.
         newest_id: the highest id it names at all; None when it names none.
     """
 
     trades: tuple[Trade, ...]
     malformed: Mapping[int, Malformed]
     newest_id: int | None
+    void: frozenset[int] = frozenset()
 
 
 class History(Protocol):

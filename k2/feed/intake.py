@@ -14,7 +14,7 @@ from typing import Protocol
 from k2.errors import Overloaded
 from k2.feed.letters import LetterBox
 from k2.feed.line import Flight, Line
-from k2.feed.source import Malformed, ShutdownAnnounced, Skipped, Source
+from k2.feed.source import Malformed, ShutdownAnnounced, Skipped, Source, Void
 from k2.market.events import Trade
 from k2.market.sequence import Finding
 from k2.tape.producer import OnAck
@@ -57,6 +57,7 @@ class Intake:
         frames: taken so far, of any kind.
         skipped: frames that are not for K2, by kind.
         malformed: frames that went to the letters.
+        void: ids printed without a trade.
         shutdown_announced: set by a frame that says the venue closes its connection soon; whoever
             reads it clears it.
     """
@@ -74,6 +75,7 @@ class Intake:
         self.frames = 0
         self.skipped: Counter[str] = Counter()
         self.malformed = 0
+        self.void = 0
         self.shutdown_announced = False
         self._source = source
         self._tape = tape
@@ -163,11 +165,13 @@ class Intake:
         line.launched(flight)
 
     def _other(
-        self, decoded: Skipped | Malformed | ShutdownAnnounced, frame: bytes, at_us: int
+        self, decoded: Skipped | Void | Malformed | ShutdownAnnounced, frame: bytes, at_us: int
     ) -> bool:
         """Count what is not a trade; whether that blocks the intake."""
         if isinstance(decoded, Skipped):
             self.skipped[decoded.kind] += 1
+        elif isinstance(decoded, Void):
+            self.void += self._lines[decoded.instrument.symbol].voided(decoded.trade_id, at_us)
         elif isinstance(decoded, ShutdownAnnounced):
             self.shutdown_announced = True
         else:

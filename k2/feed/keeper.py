@@ -113,7 +113,7 @@ class Keeper:
         """
         with self._lock:
             found, late = list(self._found), list(self._late)
-        self.publish([self._opened(each) for each in found])
+        self.publish([self._noted(each) for each in found])
         with self._lock:
             for _ in found:
                 self._recorded.append(self._found.popleft())
@@ -144,13 +144,13 @@ class Keeper:
                 now_s = self._clock.monotonic_s()
                 self.opened.hear(event.instrument, event.first_id, event.last_id, now_s)
 
-    def _opened(self, found: _Found) -> GapEvent:
+    def _noted(self, found: _Found) -> GapEvent:
         run = found.run
         return GapEvent(
             instrument=found.line.instrument,
             first_id=run.first_id,
             last_id=run.last_id,
-            state=GapState.OPEN,
+            state=GapState.VOID if run.void else GapState.OPEN,
             cause=run.cause,
             detected_us=run.detected_us,
             recorded_us=0,

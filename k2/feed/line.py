@@ -105,6 +105,26 @@ class Line:
             self.missing.came(trade_id)
             self._reordered.add(trade_id)
 
+    def voided(self, trade_id: int, at_us: int) -> bool:
+        """An id was printed without a trade: it goes to the ledger, and not to the tape.
+
+        Args:
+            trade_id: the id.
+            at_us: when it came, wall microseconds.
+
+        Returns:
+            Whether this run had not certainly seen it before.
+        """
+        finding = self.sequence.observe(trade_id)
+        if finding is Finding.DUPLICATE:
+            return False
+        if finding is Finding.REORDERED:
+            self.missing.came(trade_id)
+        else:
+            self.note(trade_id, finding, at_us)
+        self.missing.voided(trade_id, at_us)
+        return True
+
     def _cause(self, last_seen: int) -> Cause:
         if last_seen == self.resumed_after:
             return Cause.OUTAGE

@@ -5,6 +5,9 @@ other connection of a renewal is a moment behind. So a run of missing ids rests 
 it is handed to the ledger; what comes meanwhile is taken out of it. Until the ledger has a run, the
 line's high water may not pass it (`lowest`): a feed that is killed would otherwise forget it.
 
+An id that was printed without a trade takes the same way without the grace: it is not missing, and
+the ledger is to say so.
+
 The number of runs is bounded: beyond it the two that lie closest become one, with the ids between.
 Fetching those again is harmless.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 
 from k2 import limits
 from k2.market.gaps import Cause
@@ -27,6 +31,7 @@ class Run:
         cause: why they were missed.
         detected_us: when that was seen, wall microseconds.
         due_s: when the grace is over, monotonic; None: not timed yet.
+        void: whether the ids were printed without a trade.
     """
 
     first_id: int
@@ -34,6 +39,7 @@ class Run:
     cause: Cause
     detected_us: int
     due_s: float | None = None
+    void: bool = False
 
 
 class Missing:
@@ -60,6 +66,16 @@ class Missing:
     def jumped(self, first_id: int, last_id: int, cause: Cause, at_us: int) -> None:
         """Ids were jumped over."""
         self._resting.append(Run(first_id, last_id, cause, at_us))
+        if len(self._resting) > self._runs_max:
+            self._join_closest()
+
+    def voided(self, trade_id: int, at_us: int) -> None:
+        """An id was printed without a trade; what it was missing for has been said by `came`."""
+        last = self._resting[-1] if self._resting else None
+        if last is not None and last.void and last.last_id + 1 == trade_id:
+            self._resting[-1] = replace(last, last_id=trade_id)
+            return
+        self._resting.append(Run(trade_id, trade_id, Cause.SEQUENCE, at_us, -inf, void=True))
         if len(self._resting) > self._runs_max:
             self._join_closest()
 
@@ -96,6 +112,8 @@ class Missing:
         between = [other.first_id - one.last_id for one, other in pairwise(runs)]
         at = between.index(min(between))
         one, other = runs[at : at + 2]
-        earlier = one if one.detected_us <= other.detected_us else other
-        runs[at : at + 2] = [replace(earlier, first_id=one.first_id, last_id=other.last_id)]
+        missing = [run for run in (one, other) if not run.void] or [one]
+        earlier = min(missing, key=lambda run: run.detected_us)
+        joined = replace(earlier, first_id=one.first_id, last_id=other.last_id, void=False)
+        runs[at : at + 2] = [joined]
         self._resting = runs

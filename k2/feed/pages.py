@@ -10,14 +10,14 @@ while (`lately.py`): a venue's REST may be behind its own stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from k2.feed.source import Malformed
+from k2.feed.history import Answer
 from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
-from k2.market.ledger import cut, unfillable
+from k2.market.ledger import cut, unfillable, void
 
 IdRun = tuple[int, int]  # first and last id, both inclusive
 
@@ -47,11 +47,11 @@ class Verdict(NamedTuple):
     """What an answer says of the ids of a page that cannot be put on the tape.
 
     Attributes:
-        unfillable: events that settle them.
-        deferred: runs to ask for again later.
+        settled: events that settle them, UNFILLABLE or VOID.
+        deferred: runs to ask for again soon: they have not been missing for long.
     """
 
-    unfillable: tuple[GapEvent, ...]
+    settled: tuple[GapEvent, ...]
     deferred: tuple[IdRun, ...]
 
 
@@ -86,39 +86,38 @@ def without(gap: GapEvent, run: IdRun) -> list[GapEvent]:
 
 
 def judge(
-    page: Page,
-    here: Collection[int],
-    malformed: Mapping[int, Malformed],
-    newest_id: int | None,
-    is_young: Callable[[int, int], bool],
+    page: Page, answer: Answer, newest_id: int | None, is_young: Callable[[int, int], bool]
 ) -> Verdict:
     """Judge the wanted ids that an answer does not give as trades.
 
     Args:
         page: what was asked for.
-        here: ids that it gives as trades.
-        malformed: ids that it gives as something else.
+        answer: what the venue gave.
         newest_id: the highest id the venue is known to have; None: it has none.
         is_young: whether any of a run of ids, first and last, may still come.
     """
     settled: list[GapEvent] = []
     deferred: list[IdRun] = []
+    here = frozenset(trade.trade_id for trade in answer.trades)
     for gap in page.wanted:
         ids = [each for each in range(gap.first_id, gap.last_id + 1) if each not in here]
-        for reason, run in _by_reason(ids, malformed, newest_id):
-            if is_young(*run):
+        for reason, run in _by_reason(ids, answer, newest_id):
+            part = cut(gap, *run)
+            if reason is None:
+                settled.append(void(part))
+            elif is_young(*run):
                 deferred.append(run)
-                continue
-            settled.append(unfillable(cut(gap, *run), reason))
+            else:
+                settled.append(unfillable(part, reason))
     return Verdict(tuple(settled), tuple(deferred))
 
 
 def _by_reason(
-    ids: list[int], malformed: Mapping[int, Malformed], newest_id: int | None
-) -> Iterator[tuple[str, IdRun]]:
+    ids: list[int], answer: Answer, newest_id: int | None
+) -> Iterator[tuple[str | None, IdRun]]:
     """Runs of consecutive ids that are absent for the same reason."""
     start = 0
-    reasons = [_reason(each, malformed, newest_id) for each in ids]
+    reasons = [_reason(each, answer, newest_id) for each in ids]
     for at in range(1, len(ids) + 1):
         if at < len(ids) and ids[at] == ids[at - 1] + 1 and reasons[at] == reasons[start]:
             continue
@@ -126,9 +125,12 @@ def _by_reason(
         start = at
 
 
-def _reason(trade_id: int, malformed: Mapping[int, Malformed], newest_id: int | None) -> str:
-    if trade_id in malformed:
-        return f"the venue's answer cannot be stored: {malformed[trade_id].error}"
+def _reason(trade_id: int, answer: Answer, newest_id: int | None) -> str | None:
+    """Why an id cannot be stored; None for one that was printed without a trade."""
+    if trade_id in answer.void:
+        return None
+    if trade_id in answer.malformed:
+        return f"the venue's answer cannot be stored: {answer.malformed[trade_id].error}"
     if newest_id is None or trade_id > newest_id:
         newest = "none" if newest_id is None else str(newest_id)
         return f"the venue has not printed it: its newest id is {newest}"

@@ -1,8 +1,8 @@
 """A venue as a feed sees it: where to connect, and what a frame means. One file a venue.
 
 A frame is untrusted input. `decode` gives the trades in it, says that it is something K2 does not
-take (counted, skipped), that the venue announces its own end, or that it is malformed (kept as a
-dead letter); it never raises.
+take (counted, skipped), that an id was printed without a trade, that the venue announces its own
+end, or that it is malformed (kept as a dead letter); it never raises.
 """
 
 from __future__ import annotations
@@ -39,11 +39,24 @@ class Malformed:
 
 
 @dataclass(frozen=True)
+class Void:
+    """An id that the venue printed without a trade: price and size are zero.
+
+    Attributes:
+        instrument: whose.
+        trade_id: the id.
+    """
+
+    instrument: Instrument
+    trade_id: int
+
+
+@dataclass(frozen=True)
 class ShutdownAnnounced:
     """The venue will close this connection soon."""
 
 
-Decoded: TypeAlias = tuple[Trade, ...] | Skipped | Malformed | ShutdownAnnounced
+Decoded: TypeAlias = tuple[Trade, ...] | Skipped | Void | Malformed | ShutdownAnnounced
 
 
 class Source(Protocol):

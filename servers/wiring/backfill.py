@@ -23,9 +23,9 @@ from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.feed.day_file import DayFile, DayReader, named
 from k2.feed.pages import runs_of
 from k2.feed.sender import Place, Sender
-from k2.feed.source import Malformed
+from k2.feed.source import Malformed, Void
 from k2.market.events import Trade
-from k2.market.gaps import GapEvent, GapState
+from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger, cut, filled
 from k2.settings import EXCHANGE_PATTERN, Settings
@@ -113,6 +113,7 @@ class Loader:
         self._log = log
         self._ledger = Ledger()
         self._runtime = runtime
+        self._void: list[int] = []  # printed without a trade, and not in the ledger yet
 
     def load(self, instrument: Instrument) -> bool:
         """Load every row; whether the file was read to its end.
@@ -129,6 +130,9 @@ class Loader:
                 if isinstance(line.trade, Malformed):
                     self._refuse(line.number, line.trade)
                     continue
+                if isinstance(line.trade, Void):
+                    self._void.append(line.trade.trade_id)
+                    continue
                 batch.append(line.trade)
                 if len(batch) == limits.DAY_FILE_ROWS:
                     self._send(instrument, batch)
@@ -142,6 +146,7 @@ class Loader:
         return True
 
     def _send(self, instrument: Instrument, batch: list[Trade]) -> None:
+        self._tell_void(instrument)
         if not batch:
             return
         landed = sorted(self._sender.send(batch))
@@ -176,6 +181,18 @@ class Loader:
                     events.append(replace(came, recorded_us=now_us, feed=_FEED))
                     self.filled += came.last_id - came.first_id + 1
         self._log.publish(events, limits.BOARD_WAIT_S)
+
+    def _tell_void(self, instrument: Instrument) -> None:
+        """Tell the ledger which ids the file has without a trade."""
+        if not self._void:
+            return
+        now_us = self._runtime.clock.now_us()
+        events = [
+            GapEvent(instrument, *run, now_us, Cause.REQUESTED, GapState.VOID, now_us, _FEED)
+            for run in runs_of(sorted(self._void))
+        ]
+        self._log.publish(events, limits.BOARD_WAIT_S)
+        self._void.clear()
 
     def _refuse(self, number: int, malformed: Malformed) -> None:
         self.refused += 1

@@ -206,6 +206,7 @@ class Gauges:
             "frames_skipped": intake.skipped.total(),
             "skipped": dict(intake.skipped),
             "frames_malformed": intake.malformed,
+            "ids_void": intake.void,
             "reconnects": sum(session.reconnects for session in sessions),
             "renewals": sum(session.renewals for session in sessions),
             "backfill": self.pump.gaps.counters(),

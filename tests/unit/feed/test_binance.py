@@ -8,7 +8,7 @@ import pytest
 from k2 import limits
 from k2.errors import Invalid
 from k2.feed.binance import BinanceSource, mantissa
-from k2.feed.source import Malformed, ShutdownAnnounced, Skipped
+from k2.feed.source import Malformed, ShutdownAnnounced, Skipped, Void
 from k2.market.events import Fault, Label
 from k2.market.instrument import Instrument
 from k2.tape.codec import encode_trade
@@ -209,6 +209,19 @@ def test_a_trade_that_is_wrong_is_malformed(changes, fault):
     assert isinstance(decoded, Malformed)
     assert decoded.error
     assert fault is None or decoded.fault is fault
+
+
+@pytest.mark.parametrize("more", [{"X": "NA"}, {"X": "NA", "stream": None}, {}])
+def test_an_id_without_a_trade_is_told_apart(more):
+    void = decode(frame(p="0", q="0.000", **more))
+    assert void == Void(Instrument("BINANCE", "BTCUSDT"), 123)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"X": "MARKET"}, {"X": 0}, {"t": -1}, {"q": "1"}, {"p": "1"}, {"q": "x"}]
+)
+def test_half_an_id_without_a_trade_is_malformed(changes):
+    assert isinstance(decode(frame(**{"p": "0", "q": "0", "X": "NA"} | changes)), Malformed)
 
 
 @pytest.mark.parametrize(

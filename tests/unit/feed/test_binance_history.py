@@ -73,6 +73,12 @@ def test_a_trade_that_cannot_be_stored_is_told_apart():
     assert set(answer.malformed) == {2, 3}
 
 
+def test_an_id_without_a_trade_is_told_apart():
+    answer = Venue(told([row(1), row(2, price="0", qty="0.0")])).history.trades(BTC, 1, 3)
+    assert [trade.trade_id for trade in answer.trades] == [1]
+    assert (answer.void, answer.malformed, answer.newest_id) == ({2}, {}, 2)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -6,6 +6,7 @@ from k2 import limits
 from k2.clock import ManualClock
 from k2.errors import Reason, Unavailable
 from k2.feed.history import Busy
+from k2.feed.request import FillRequest
 from k2.feed.source import Malformed
 from k2.market.events import Fault
 from tests.fill_world import ABSENT_S, BTC, ETH, PAGE, FillWorld
@@ -94,6 +95,22 @@ def test_a_trade_that_cannot_be_stored_is_unfillable_alone():
     world.find()
     world.turns()
     assert world.gaps() == [(11, 11, "FILLED"), (12, 12, "UNFILLABLE"), (13, 13, "FILLED")]
+
+
+def test_what_was_printed_without_a_trade_is_void_at_once_and_asked_for_once():
+    world = FillWorld(ALL)
+    world.history.void = frozenset({12, 13})
+    world.hear(10, 15)
+    world.find()
+    world.turn()
+    expected = [(11, 11, "FILLED"), (12, 13, "VOID"), (14, 14, "FILLED")]
+    assert world.gaps() == expected
+    assert world.filler.counters()["void_ids"] == 2
+    asked = len(world.history.asked)
+    world.requests.put("again", FillRequest(BTC, 12, 13, 1_600_000_000_000_000).document())
+    for _ in range(5):
+        world.turn()
+    assert (world.gaps(), len(world.history.asked)) == (expected, asked)
 
 
 def test_a_venue_that_fails_is_asked_again_ever_later_and_for_ever():

@@ -81,6 +81,26 @@ def test_skipped_malformed_and_announced():
     assert world.tape.letters[0].value == b"{"
 
 
+def test_an_id_without_a_trade_is_neither_sent_nor_missed():
+    world = World()
+    void = frame(6, p="0", q="0", X="NA")
+    world.take(frame(5), void, void, frame(7), frame(9, p="0", q="0", X="NA"), frame(10))
+    assert world.ids(0) == [5, 7, 10]
+    assert (world.intake.void, world.intake.malformed) == (2, 0)
+    (line, _) = world.lines
+    assert (line.sequence.counts.gaps, line.sequence.gaps) == (1, ((8, 8),))
+    runs = line.missing.due(0.0)
+    assert [(run.first_id, run.last_id, run.void) for run in runs] == [
+        (6, 6, True), (9, 9, True),
+    ]  # fmt: skip
+    assert (line.high_water, line.promised) == (10, 5), "until the ledger has them"
+    for run in runs:
+        line.missing.recorded(run)
+    assert line.promised == 7
+    world.take(frame(8, p="0", q="0", X="NA"))
+    assert [(run.first_id, run.void) for run in line.missing.due(2.0)] == [(8, True)], "late"
+
+
 def test_a_full_tape_blocks_and_nothing_is_lost():
     world = World(queue_max=2)
     frames = [frame(trade_id) for trade_id in range(1, 7)]

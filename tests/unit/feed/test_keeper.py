@@ -36,6 +36,21 @@ def test_what_comes_by_itself_in_time_is_never_written(world):
     assert world.tape.gaps == []
 
 
+def test_what_was_printed_without_a_trade_is_in_the_ledger_before_it_is_promised(world):
+    (line,) = world.lines
+    world.hear(10)
+    assert line.voided(11, 1_700_000_000_000_000)
+    world.hear(12)
+    assert line.promised == 10
+    world.exchange()
+    world.keeper.record([BTC])
+    world.exchange()
+    (event,) = world.tape.gaps
+    assert (event.first_id, event.last_id, event.state) == (11, 11, GapState.VOID)
+    assert line.promised == 12
+    assert not line.voided(11, 1_700_000_000_000_000), "the other connection of a renewal"
+
+
 def test_what_comes_by_itself_too_late_closes_its_gap(world):
     world.hear(10, 14)
     world.find()

@@ -96,6 +96,16 @@ def test_the_ledger_learns_what_came(tmp_path):
     assert {each.cause for each in world.tape.gaps[2:]} == {Cause.OUTAGE}
 
 
+def test_the_ledger_learns_which_ids_are_without_a_trade(tmp_path):
+    void = row(2, DAY_2025 + 2, price="0", qty="0") + row(3, DAY_2025 + 3, price="0", qty="0.0")
+    world = World(tmp_path, rows(1) + void + rows(4))
+    assert world.load()
+    assert (world.loader.loaded, world.loader.refused) == (2, 0)
+    assert [(each.first_id, each.last_id, each.state) for each in world.tape.gaps] == [
+        (2, 3, GapState.VOID)
+    ]
+
+
 def test_a_tape_that_is_away_ends_it_and_says_how_far_it_came(tmp_path):
     world = World(tmp_path, rows(*range(1, 5002)))
     world.tape.away = world.giving_up = True
