@@ -102,6 +102,9 @@ FEED_REST_BACKOFF_MIN_S = 1.0
 FEED_REST_BACKOFF_MAX_S = 60.0
 FEED_REST_BLOCKED_MAX_S = 3 * 86_400.0  # believed of a Retry-After; Binance's longest ban
 FEED_ABSENT_S = 10.0  # what a venue does not have when it is missing for so long, it never had
+FEED_UNKNOWN_S = 600.0  # a venue that for so long does not know a symbol has none of its ids
+FEED_UNKNOWN_ANSWERS = 3  # that say so, at least
+FEED_ASK_AGAIN_S = 6 * 3600.0  # ids that a venue did not have are asked for again
 BACKFILL_QUEUE_RECORDS_MAX = 10_000  # with more in the producer's queue, backfill waits
 BACKFILL_ACK_S = 30.0  # for the tape to acknowledge a page
 BACKFILL_STEP_S = 0.2  # between two looks at what there is to fill
@@ -297,6 +300,7 @@ assert FEED_LETTERS_BYTES_MAX >= FRAME_BYTES_MAX
 assert FEED_GAP_GRACE_S < FEED_OVERLAP_S
 assert FEED_BEGIN_WAIT_S < FEED_STALE_S < FEED_QUIET_MAX_S, "waiting for the tape loses no venue"
 assert FEED_TICK_S < FEED_GAP_GRACE_S < FEED_ABSENT_S
+assert FEED_ABSENT_S < FEED_REST_BACKOFF_MAX_S < FEED_UNKNOWN_S < FEED_ASK_AGAIN_S
 assert HISTORICAL_TRADES_MAX <= BACKFILL_QUEUE_RECORDS_MAX < FEED_QUEUE_RECORDS_MAX // 2
 assert DAY_FILE_ROWS <= BACKFILL_QUEUE_RECORDS_MAX
 assert BACKFILL_STEP_S < BACKFILL_GATHER_S < FEED_ABSENT_S

@@ -22,7 +22,7 @@ import msgspec
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.feed.source import Decoded, Malformed, ShutdownAnnounced, Skipped, Void
-from k2.market.events import DAY_US, EVENT_TIME_MIN_US, Fault, Label, Trade
+from k2.market.events import EVENT_TIME_MIN_US, TIME_MAX_US, Fault, Label, Trade
 from k2.market.instrument import Instrument, is_symbol, split_symbol
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
@@ -240,7 +240,10 @@ def _vendor_data(event: _Fields) -> dict[str, str]:
 def trade_of(
     label: Label, data: _Data | Printed, receive_time_us: int, vendor_data: dict[str, str]
 ) -> tuple[Trade] | Void | Malformed:
-    """A trade with exact numbers, an id without a trade, or what is wrong with it."""
+    """A trade with exact numbers, an id without a trade, or what is wrong with it.
+
+    Its time may lie ahead of this process's clock, which may be slow: the tape judges that.
+    """
     if data.s != label.symbol:
         return Malformed(Fault.BAD_VALUE, f"symbol {data.s[:_SHOWN]!r} on {label.symbol}'s stream")
     price, quantity = mantissa(data.p), mantissa(data.q)
@@ -250,7 +253,7 @@ def trade_of(
         0 < price < _PRICE_END
         and 0 < quantity < _QUANTITY_END
         and 0 <= data.t <= limits.TRADE_ID_MAX
-        and EVENT_TIME_MIN_US <= event_time_us <= receive_time_us + DAY_US
+        and EVENT_TIME_MIN_US <= event_time_us <= TIME_MAX_US
     ):
         side = _SELL if data.m else _BUY
         return (
@@ -273,7 +276,9 @@ def _fault(data: _Data | Printed, price: int, quantity: int) -> Malformed:
             return Malformed(Fault.BAD_VALUE, f"{name} {text[:_SHOWN]!r} is not exact to 1e-8")
         if not 0 < value < end:
             return Malformed(Fault.OUT_OF_RANGE, f"{name} {text} is out of range")
-    return Malformed(Fault.OUT_OF_RANGE, f"id {data.t} or time {data.T} is out of range")
+    if not 0 <= data.t <= limits.TRADE_ID_MAX:
+        return Malformed(Fault.OUT_OF_RANGE, f"id {data.t} is out of range")
+    return Malformed(Fault.OUT_OF_RANGE, f"time {data.T} is out of range", of_time=True)
 
 
 def mantissa(text: str) -> int:

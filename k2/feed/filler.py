@@ -4,7 +4,7 @@ Each `step` does one page, or says how long nothing can be done. What a page lea
 what is certain: FILLED for the ids that the tape has acknowledged, UNFILLABLE for those that the
 venue does not have, VOID for those that it printed without a trade. Everything else stays OPEN and
 comes again, after a pause that grows with each failure, for ever. There is no other state: a feed
-that is killed reads the ledger and goes on.
+that is killed reads the ledger and goes on. What is UNFILLABLE is opened again every few hours.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from k2.clock import Clock
 from k2.errors import K2Error, NotFound, Unavailable
 from k2.feed.history import Answer, Busy, History
 from k2.feed.keeper import Keeper
-from k2.feed.pages import IdRun, Page, judge, newest_page, runs_of
+from k2.feed.pages import IdRun, Page, Reach, judge, newest_page, runs_of
 from k2.feed.sender import Sender
 from k2.feed.weight import WeightBudget
-from k2.market.gaps import GapEvent
+from k2.market.gaps import GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import cut, filled, unfillable
+from k2.market.ledger import cut, filled, reopened, unfillable
 
 
 @dataclass
@@ -34,10 +34,14 @@ class _Turn:
         not_before_s: nothing is asked before, monotonic.
         failures: in a row.
         deferred: runs not to be asked for before a time, monotonic.
+        unknown: answers in a row that the venue does not know the instrument.
+        unknown_s: when the first of them came, monotonic.
     """
 
     not_before_s: float = 0.0
     failures: int = 0
+    unknown: int = 0
+    unknown_s: float = 0.0
     deferred: list[tuple[IdRun, float]] = field(default_factory=list)
 
 
@@ -74,6 +78,7 @@ class Filler:
         counted = ("requests", "failures", "filled_ids", "unfillable_ids", "void_ids")
         self._counts = dict.fromkeys(counted, 0)
         self._last_error = ""
+        self._look_s = 0.0  # for what to ask for again, monotonic; not before
         self._open = (0, 0, 0)
 
     def step(self) -> float:
@@ -91,13 +96,14 @@ class Filler:
         wait_s = self._budget.wait_s(self._history.weight, self._clock.now_us())
         if wait_s > 0 or self._sender.held_up:
             return max(wait_s, limits.FEED_TICK_S)
+        self._ask_again()
         page = self._next_page()
         if page is None:
             return limits.BACKFILL_STEP_S
         try:
             self._fill(page)
         except NotFound as error:
-            self._settle([unfillable(gap, error.message) for gap in page.wanted])
+            self._unknown(page, error)
         except Busy as error:
             self._note(error)  # the budget knows until when
         except _VenueFailed as failed:
@@ -158,14 +164,20 @@ class Filler:
         is_young = partial(
             self._keeper.opened.holds, page.instrument, since_s=asked_s - self._absent_s
         )
-        verdict = judge(page, answer, newest_id, is_young)
+        reach = Reach(newest_id, self._keeper.on_tape(page.instrument))
+        opened = self._keeper.ledger.open(page.instrument)
+        verdict = judge(page, opened, answer, reach, is_young)
         self._settle(verdict.settled)
         turn = self._turns[page.instrument]
-        turn.failures = 0
+        turn.failures = turn.unknown = 0
         if not self._keeper.ledger.open(page.instrument):
             turn.not_before_s = now_s + limits.BACKFILL_GATHER_S
-        until_s = now_s + self._absent_s / 2
-        turn.deferred += [(run, until_s) for run in verdict.deferred]
+        for runs, pause_s in (
+            (verdict.young, self._absent_s / 2),
+            (verdict.behind, limits.FEED_REST_BACKOFF_MAX_S),
+            (verdict.untimely, limits.FEED_ASK_AGAIN_S),
+        ):
+            turn.deferred += [(run, now_s + pause_s) for run in runs]
 
     def _ask(self, page: Page) -> tuple[Answer, int | None]:
         """The answer to a page, and the highest id that the venue is known to have."""
@@ -188,6 +200,33 @@ class Filler:
         self._keeper.publish(events)
         for gap in events:
             self._counts[f"{gap.state.value.lower()}_ids"] += gap.last_id - gap.first_id + 1
+
+    def _unknown(self, page: Page, error: NotFound) -> None:
+        """Believe that the venue does not know an instrument once it has said so for a while."""
+        turn, now_s = self._turns[page.instrument], self._clock.monotonic_s()
+        if not turn.unknown:
+            turn.unknown_s = now_s
+        turn.unknown += 1
+        long = now_s - turn.unknown_s >= limits.FEED_UNKNOWN_S
+        if long and turn.unknown >= limits.FEED_UNKNOWN_ANSWERS:
+            self._settle([unfillable(gap, error.message) for gap in page.wanted])
+        else:
+            self._back_off(page.instrument, error)
+
+    def _ask_again(self) -> None:
+        """Open what a venue did not have long ago: its REST may have been wrong."""
+        now_s, now_us = self._clock.monotonic_s(), self._clock.now_us()
+        if now_s < self._look_s:
+            return
+        due = [
+            reopened(gap)
+            for gap in self._keeper.ledger.gaps(self._turns)
+            if gap.state is GapState.UNFILLABLE
+            and gap.last_id - gap.first_id < limits.BACKFILL_IDS_MAX
+            and abs(now_us - gap.recorded_us) >= limits.FEED_ASK_AGAIN_S * 1e6
+        ]
+        self._keeper.publish(due)
+        self._look_s = now_s + limits.FEED_REST_BACKOFF_MAX_S
 
     def _back_off(self, instrument: Instrument, error: K2Error) -> None:
         self._note(error)

@@ -83,6 +83,7 @@ class Keeper:
         self._found: deque[_Found] = deque()
         self._recorded: deque[_Found] = deque()
         self._late: deque[tuple[Instrument, int]] = deque(maxlen=limits.LEDGER_GAPS_MAX)
+        self._on_tape: dict[Instrument, int | None] = {}
 
     def exchange(self, lines: Iterable[Line], now_s: float) -> None:
         """Take what is missing from the lines, and tell them what the ledger has.
@@ -97,10 +98,17 @@ class Keeper:
                 found.line.missing.recorded(found.run)
             idle = not self._found
             for line in lines:
+                known = line.resumed_after if line.high_water is None else line.high_water
+                self._on_tape[line.instrument] = known
                 if idle:
                     self._found += [_Found(line, run) for run in line.missing.due(now_s)]
                 while line.late:
                     self._late.append((line.instrument, line.late.popleft()))
+
+    def on_tape(self, instrument: Instrument) -> int | None:
+        """The newest id that is known to be on the tape, or was at the start; None before any."""
+        with self._lock:
+            return self._on_tape.get(instrument)
 
     def record(self, instruments: Iterable[Instrument]) -> None:
         """Write down what was found, what came late and what was asked for; read the ledger.

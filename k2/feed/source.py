@@ -32,10 +32,12 @@ class Malformed:
     Attributes:
         fault: the class of what is wrong.
         error: what is wrong, for a person.
+        of_time: whether nothing but its time is wrong: it may be right when printed again.
     """
 
     fault: Fault
     error: str
+    of_time: bool = False
 
 
 @dataclass(frozen=True)

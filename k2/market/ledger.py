@@ -142,6 +142,11 @@ def unfillable(gap: GapEvent, reason: str) -> GapEvent:
     return replace(gap, state=GapState.UNFILLABLE, filled_at_us=None, reason=reason)
 
 
+def reopened(gap: GapEvent) -> GapEvent:
+    """An event that says: these ids are missing, whatever was said of them."""
+    return replace(gap, state=GapState.OPEN, filled_at_us=None, reason=None)
+
+
 def void(gap: GapEvent) -> GapEvent:
     """An event that says: the venue printed these ids, and no trade with them."""
     return replace(gap, state=GapState.VOID, filled_at_us=None, reason=None)

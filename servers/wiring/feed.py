@@ -193,7 +193,7 @@ class Gauges:
     def _counters(self) -> dict[str, Any]:
         intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
         lines = self.pump.lines
-        trades = sum(line.sequence.counts.seen for line in lines)
+        trades = sum(line.sequence.counts.seen for line in lines) - intake.void
         return {
             "exchange": self._settings.feed.exchange,
             "source": self._settings.feed.source,

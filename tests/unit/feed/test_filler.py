@@ -4,7 +4,7 @@ import pytest
 
 from k2 import limits
 from k2.clock import ManualClock
-from k2.errors import Reason, Unavailable
+from k2.errors import NotFound, Reason, Unavailable
 from k2.feed.history import Busy
 from k2.feed.request import FillRequest
 from k2.feed.source import Malformed
@@ -69,23 +69,158 @@ def test_what_a_young_absence_defers_does_not_hold_up_other_gaps():
     assert (500, 599, "OPEN") in world.gaps()
 
 
-def test_what_was_never_printed_is_unfillable_and_says_so():
+def test_what_rest_has_not_reached_stays_open_while_a_higher_id_is_on_the_tape():
     world = FillWorld({BTC: range(1, 50)})
     world.hear(10, 100)
     world.find()
+    for _ in range(100):
+        world.clock.advance(5.0)
+        world.turn()
+    assert world.gaps() == [(11, 49, "FILLED"), (50, 99, "OPEN")]
+    assert len(world.history.asked) < 40, "it is not asked all the time"
+    world.history.ids[BTC] = list(range(1, 101))
+    world.turns(1000)
+    assert world.gaps() == [(11, 99, "FILLED")]
+
+
+def test_what_was_never_printed_is_unfillable_and_says_so():
+    world = FillWorld({BTC: range(1, 50)})
+    world.requests.put("asked", FillRequest(BTC, 40, 99, 1_600_000_000_000_000).document())
     world.turns()
-    assert world.gaps() == [(11, 49, "FILLED"), (50, 99, "UNFILLABLE")]
+    assert world.gaps() == [(40, 49, "FILLED"), (50, 99, "UNFILLABLE")]
     (gap,) = world.keeper.ledger.within(BTC, 50, 50)
     assert gap.reason == "the venue has not printed it: its newest id is 49"
 
 
-def test_a_symbol_the_venue_does_not_know_is_unfillable():
+def test_a_promise_of_an_earlier_run_is_on_the_tape_too():
+    world = FillWorld({BTC: range(1, 50)}, promised={BTC: 99})
+    world.requests.put("asked", FillRequest(BTC, 40, 60, 1_600_000_000_000_000).document())
+    world.exchange()
+    for _ in range(60):
+        world.clock.advance(1.0)
+        world.turn()
+    assert world.gaps() == [(40, 49, "FILLED"), (50, 60, "OPEN")]
+
+
+def test_one_answer_that_a_symbol_is_not_known_proves_nothing():
+    world = FillWorld(ALL)
+    world.hear(10, 12)
+    world.find()
+    unknown = NotFound(Reason.UNKNOWN_SYMBOL, "-1121")
+    world.history.failures = [unknown] * 5
+    world.turns()
+    assert world.gaps() == [(11, 11, "FILLED")]
+
+
+def test_a_symbol_the_venue_does_not_know_for_long_is_unfillable():
+    world = FillWorld(ALL)
+    world.hear(10, 12)
+    world.find()
+    known = world.history.ids.pop(BTC)
+    started_s = world.clock.monotonic_s()
+    world.turns(20_000)
+    assert world.gaps() == [(11, 11, "UNFILLABLE")]
+    assert world.clock.monotonic_s() - started_s >= limits.FEED_UNKNOWN_S
+    assert limits.FEED_UNKNOWN_ANSWERS <= len(world.history.asked) < 30
+    world.history.ids[BTC] = known
+    world.clock.advance(limits.FEED_ASK_AGAIN_S)
+    world.turn()
+    world.turns()
+    assert world.gaps() == [(11, 11, "FILLED")]
+
+
+def test_two_answers_long_apart_are_not_enough():
     world = FillWorld(ALL)
     world.hear(10, 12)
     world.find()
     del world.history.ids[BTC]
+    world.turn()
+    world.clock.advance(2 * limits.FEED_UNKNOWN_S)
+    world.turn()
+    assert world.gaps() == [(11, 11, "OPEN")]
+
+
+def test_an_answer_between_begins_the_waiting_again():
+    world = FillWorld(ALL)
+    world.hear(10, 500)
+    world.find()
+    unknown = NotFound(Reason.UNKNOWN_SYMBOL, "-1121")
+    world.history.failures = [unknown, unknown, None, unknown]
+    for _ in range(4):
+        world.clock.advance(limits.FEED_UNKNOWN_S)
+        world.turn()
+    assert {state for _, _, state in world.gaps()} == {"OPEN", "FILLED"}
+
+
+def lacking():
+    """A world in which 12 to 14 are called unfillable, and the venue has them after all."""
+    world = FillWorld({BTC: [*range(1, 12), *range(15, 100)]})
+    world.hear(10, 20)
+    world.find()
     world.turns()
-    assert world.gaps() == [(11, 11, "UNFILLABLE")]
+    assert (12, 14, "UNFILLABLE") in world.gaps()
+    world.history.ids[BTC] = list(range(1, 100))
+    return world
+
+
+def test_what_is_unfillable_is_asked_for_again_hours_later():
+    world = lacking()
+    asked = len(world.history.asked)
+    world.clock.advance(limits.FEED_ASK_AGAIN_S - 120)
+    for _ in range(3):
+        world.turn()
+    assert len(world.history.asked) == asked
+    world.clock.advance(120)
+    world.turn()
+    world.turns()
+    assert world.gaps() == [(11, 19, "FILLED")]
+
+
+def test_what_is_unfillable_is_asked_for_again_by_a_later_run():
+    world = lacking()
+    world.clock.advance(limits.FEED_ASK_AGAIN_S)
+    again = world.again({BTC: 20})
+    again.turn()
+    again.turns()
+    assert again.gaps() == [(11, 19, "FILLED")]
+
+
+def test_what_is_unfillable_is_asked_for_again_on_request():
+    world = lacking()
+    world.requests.put("asked", FillRequest(BTC, 12, 14, 1_600_000_000_000_000).document())
+    world.turn()
+    world.turns()
+    assert world.gaps() == [(11, 11, "FILLED"), (12, 14, "FILLED"), (15, 19, "FILLED")]
+
+
+def test_what_still_is_not_there_is_not_asked_for_all_the_time():
+    world = lacking()
+    world.history.ids[BTC] = [*range(1, 12), *range(15, 100)]
+    world.clock.advance(limits.FEED_ASK_AGAIN_S)
+    world.turn()
+    world.turns()
+    asked = len(world.history.asked)
+    for _ in range(100):
+        world.clock.advance(60)
+        world.turn()
+    assert len(world.history.asked) == asked
+    assert (12, 14, "UNFILLABLE") in world.gaps()
+
+
+def test_a_time_that_cannot_be_leaves_its_id_open():
+    world = FillWorld(ALL)
+    world.history.malformed = {12: Malformed(Fault.OUT_OF_RANGE, "time 0", of_time=True)}
+    world.hear(10, 13)
+    world.find()
+    for _ in range(50):
+        world.clock.advance(30)
+        world.turn()
+    assert world.gaps() == [(11, 11, "FILLED"), (12, 12, "OPEN")]
+    assert len(world.history.asked) < 10
+    world.history.malformed = {}
+    world.clock.advance(limits.FEED_ASK_AGAIN_S)
+    world.turns()
+    assert world.gaps() == [(11, 12, "FILLED")]
 
 
 def test_a_trade_that_cannot_be_stored_is_unfillable_alone():

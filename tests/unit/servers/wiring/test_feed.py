@@ -93,6 +93,7 @@ def test_the_rate_is_since_the_sample_before(world):
 
 def test_the_control_plane_reads_it(world):
     world.take(frame(100), frame(102), frame(102), "{", '{"e":"kline"}')
+    world.take(frame(101, p="0", q="0", X="NA"))
     before = world.gauges.sample().counters["symbols"]["BTCUSDT"]
     assert before["acknowledged_trade_id"] == 90, "of the run before, until this one has its own"
     world.producer.poll()
@@ -103,4 +104,4 @@ def test_the_control_plane_reads_it(world):
     (symbol,) = feed.symbols
     assert (symbol.symbol, symbol.acknowledged_trade_id) == ("BTCUSDT", 102)
     assert (symbol.gaps, symbol.ids_missing, symbol.duplicates) == (2, 10, 1)
-    assert feed.counters["trades"] == "2"
+    assert (feed.counters["trades"], feed.counters["ids_void"]) == ("2", "1")
