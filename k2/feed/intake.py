@@ -145,7 +145,7 @@ class Intake:
     def _send(self, trade: Trade) -> None:
         """Put a trade on the tape, unless this run has certainly seen it."""
         line = self._lines[trade.label.symbol]
-        finding = line.sequence.observe(trade.trade_id)
+        finding = line.observe(trade)
         if finding is Finding.DUPLICATE:
             return
         if finding is not Finding.NEXT:

@@ -18,6 +18,7 @@ from collections import deque
 from k2 import limits
 from k2.errors import K2Error
 from k2.feed.missing import Missing
+from k2.market.events import DAY_US, Trade
 from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding, Sequence
@@ -37,6 +38,7 @@ class Line:
         sequence: the check of its ids.
         high_water: see the module; None until something is acknowledged in this run.
         acknowledged: trades acknowledged in this run.
+        reused: trades whose ids this line had passed an hour of event time before.
         missing: ids that were jumped over and are not in the ledger yet.
         late: ids that came out of order and are acknowledged, the newest; whoever takes them
             removes them.
@@ -59,12 +61,14 @@ class Line:
         self.sequence = Sequence(acknowledged)
         self.high_water: int | None = None
         self.acknowledged = 0
+        self.reused = 0
         self.missing = missing or Missing()
         self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
         self.failure: K2Error | None = None
         self.begun = True
         self._interrupted_after: int | None = None
         self._flying: deque[Flight] = deque()
+        self._time_max_us = -1  # the greatest event time that can be; before any, negative
         self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
 
     @property
@@ -89,6 +93,25 @@ class Line:
     def interrupted(self) -> None:
         """The connection was lost: what is missing behind the newest id was missed by that."""
         self._interrupted_after = self.sequence.last
+
+    def observe(self, trade: Trade) -> Finding:
+        """Judge a trade by its id and remember it.
+
+        A copy of a trade repeats its time. An id of before with a far later time is another trade
+        of a venue that begins its ids again: it is for the fold to judge, and says nothing of what
+        is missing.
+        """
+        time_us, last = trade.event_time_us, self.sequence.last
+        if time_us <= self._time_max_us:
+            return self.sequence.observe(trade.trade_id)
+        later = 0 <= self._time_max_us < time_us - limits.REUSED_ID_AFTER_S * 1_000_000
+        if later and last is not None and trade.trade_id <= last:
+            self.reused += 1
+            return Finding.REUSED
+        finding = self.sequence.observe(trade.trade_id)
+        if finding is not Finding.DUPLICATE and time_us <= trade.receive_time_us + DAY_US:
+            self._time_max_us = time_us
+        return finding
 
     def note(self, trade_id: int, finding: Finding, at_us: int) -> None:
         """Remember what a trade that is not simply the next one says of others.
@@ -144,6 +167,8 @@ class Line:
         while flying and flying[0].landed:
             flight = flying.popleft()
             self.acknowledged += 1
+            if flight.finding is Finding.REUSED:
+                continue
             if flight.finding is Finding.REORDERED:
                 self.late.append(flight.trade_id)
                 self._reordered.discard(flight.trade_id)

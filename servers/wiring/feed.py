@@ -193,7 +193,8 @@ class Gauges:
     def _counters(self) -> dict[str, Any]:
         intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
         lines = self.pump.lines
-        trades = sum(line.sequence.counts.seen for line in lines) - intake.void
+        reused = sum(line.reused for line in lines)
+        trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
         return {
             "exchange": self._settings.feed.exchange,
             "source": self._settings.feed.source,
@@ -207,6 +208,7 @@ class Gauges:
             "skipped": dict(intake.skipped),
             "frames_malformed": intake.malformed,
             "ids_void": intake.void,
+            "ids_reused": reused,
             "reconnects": sum(session.reconnects for session in sessions),
             "renewals": sum(session.renewals for session in sessions),
             "backfill": self.pump.gaps.counters(),

@@ -6,7 +6,7 @@ from k2.feed.letters import LetterBox
 from k2.feed.line import Line
 from k2.market.instrument import Instrument
 from k2.tape.codec import Decoder, encode_trade
-from tests.fakes.scripted_venue import frame
+from tests.fakes.scripted_venue import TIME_MS, frame
 from tests.fakes.tape import FakeTape
 from tests.messages import SCHEMA_ID, Schemas, raw
 
@@ -79,6 +79,47 @@ def test_skipped_malformed_and_announced():
     world.letters.close(5)
     assert [letter.offset for letter in world.tape.letters] == [1, 2]
     assert world.tape.letters[0].value == b"{"
+
+
+def later(trade_id, seconds):
+    return frame(trade_id, T=TIME_MS + seconds * 1000)
+
+
+def test_ids_that_a_venue_begins_again_are_sent_and_say_nothing_of_what_is_missing():
+    world = World()
+    (line, _) = world.lines
+    world.take(later(1, 0), later(2, 5), later(5, 4))
+    world.take(later(1, 3605), later(2, 3606), later(4, 3607), later(4, 3607))
+    assert world.ids(0) == [1, 2, 5, 2, 4, 4], "up to an hour it is a copy"
+    assert (line.reused, line.acknowledged, line.high_water) == (3, 6, 5)
+    assert (line.sequence.gaps, line.sequence.counts.gaps) == (((3, 4),), 1)
+    world.take(later(6, 7200), later(6, 7200), later(2, 9000), later(1, 10_801))
+    assert world.ids(0)[6:] == [6, 1], "a new id carries the time on"
+
+
+def test_far_below_all_ids_it_is_no_new_beginning_either():
+    world = World()
+    (line, _) = world.lines
+    world.take(later(5_000_000, 0), later(1, 3601), later(2, 3602), later(4, 3603))
+    assert world.ids(0) == [5_000_000, 1, 2, 4]
+    assert (line.high_water, line.sequence.counts.resets, line.sequence.gaps) == (5_000_000, 0, ())
+
+
+def test_what_an_earlier_run_promised_is_not_taken_back_by_an_id_that_is_used_again():
+    world = World()
+    line = world.lines[0] = Line(BTC, 0, 60)
+    world.intake._lines["BTCUSDT"] = line
+    world.take(later(61, 0))
+    world.take(later(3, 4000))
+    world.ids(0)
+    assert (line.high_water, line.promised) == (61, 61)
+
+
+def test_one_absurd_time_does_not_hide_that_ids_are_used_again():
+    world = World()
+    day_s = 86_400
+    world.take(later(1, 0), later(2, 100 * day_s), later(3, 1), later(1, 2 * 3600))
+    assert world.ids(0) == [1, 2, 3, 1]
 
 
 def test_an_id_without_a_trade_is_neither_sent_nor_missed():
