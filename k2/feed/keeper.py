@@ -26,6 +26,8 @@ from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger, filled
 
+_LEAPT = f"the venue's ids leapt over more than {limits.SEQUENCE_JUMP_MAX:,}: it began them again"
+
 _log = logging.getLogger(__name__)
 
 
@@ -158,11 +160,12 @@ class Keeper:
             instrument=found.line.instrument,
             first_id=run.first_id,
             last_id=run.last_id,
-            state=GapState.VOID if run.void else GapState.OPEN,
+            state=run.state,
             cause=run.cause,
             detected_us=run.detected_us,
             recorded_us=0,
             feed=self._feed,
+            reason=_LEAPT if run.state is GapState.UNFILLABLE else None,
         )
 
     def _healed(self, instrument: Instrument, trade_id: int) -> list[GapEvent]:

@@ -19,7 +19,7 @@ from k2 import limits
 from k2.errors import K2Error
 from k2.feed.missing import Missing
 from k2.market.events import DAY_US, Trade
-from k2.market.gaps import Cause
+from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding, Sequence
 
@@ -127,6 +127,8 @@ class Line:
         elif finding is Finding.REORDERED:
             self.missing.came(trade_id)
             self._reordered.add(trade_id)
+        elif finding is Finding.RESET and self.sequence.leapt is not None:
+            self.missing.settled(*self.sequence.leapt, GapState.UNFILLABLE, at_us)
 
     def voided(self, trade_id: int, at_us: int) -> bool:
         """An id was printed without a trade: it goes to the ledger, and not to the tape.
@@ -145,7 +147,7 @@ class Line:
             self.missing.came(trade_id)
         else:
             self.note(trade_id, finding, at_us)
-        self.missing.voided(trade_id, at_us)
+        self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
         return True
 
     def _cause(self, last_seen: int) -> Cause:

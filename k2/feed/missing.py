@@ -5,8 +5,8 @@ other connection of a renewal is a moment behind. So a run of missing ids rests 
 it is handed to the ledger; what comes meanwhile is taken out of it. Until the ledger has a run, the
 line's high water may not pass it (`lowest`): a feed that is killed would otherwise forget it.
 
-An id that was printed without a trade takes the same way without the grace: it is not missing, and
-the ledger is to say so.
+What is settled when it is found takes the same way without the grace: an id that was printed
+without a trade, and what lies between two lives of a venue's ids. The ledger is to say so.
 
 The number of runs is bounded: beyond it the two that lie closest become one, with the ids between.
 Fetching those again is harmless.
@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import inf
 
 from k2 import limits
-from k2.market.gaps import Cause
+from k2.market.gaps import Cause, GapState
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Run:
         cause: why they were missed.
         detected_us: when that was seen, wall microseconds.
         due_s: when the grace is over, monotonic; None: not timed yet.
-        void: whether the ids were printed without a trade.
+        state: what the ledger is to say of it.
     """
 
     first_id: int
@@ -39,7 +39,7 @@ class Run:
     cause: Cause
     detected_us: int
     due_s: float | None = None
-    void: bool = False
+    state: GapState = GapState.OPEN
 
 
 class Missing:
@@ -69,13 +69,13 @@ class Missing:
         if len(self._resting) > self._runs_max:
             self._join_closest()
 
-    def voided(self, trade_id: int, at_us: int) -> None:
-        """An id was printed without a trade; what it was missing for has been said by `came`."""
+    def settled(self, first_id: int, last_id: int, state: GapState, at_us: int) -> None:
+        """Ids will not come, or are no trades: VOID or UNFILLABLE; they are not missing as well."""
         last = self._resting[-1] if self._resting else None
-        if last is not None and last.void and last.last_id + 1 == trade_id:
-            self._resting[-1] = replace(last, last_id=trade_id)
+        if last is not None and last.state is state and last.last_id + 1 == first_id:
+            self._resting[-1] = replace(last, last_id=last_id)
             return
-        self._resting.append(Run(trade_id, trade_id, Cause.SEQUENCE, at_us, -inf, void=True))
+        self._resting.append(Run(first_id, last_id, Cause.SEQUENCE, at_us, -inf, state))
         if len(self._resting) > self._runs_max:
             self._join_closest()
 
@@ -112,8 +112,9 @@ class Missing:
         between = [other.first_id - one.last_id for one, other in pairwise(runs)]
         at = between.index(min(between))
         one, other = runs[at : at + 2]
-        missing = [run for run in (one, other) if not run.void] or [one]
+        missing = [run for run in (one, other) if run.state is GapState.OPEN] or [one]
         earlier = min(missing, key=lambda run: run.detected_us)
-        joined = replace(earlier, first_id=one.first_id, last_id=other.last_id, void=False)
+        last_id = max(one.last_id, other.last_id)
+        joined = replace(earlier, first_id=one.first_id, last_id=last_id, state=GapState.OPEN)
         runs[at : at + 2] = [joined]
         self._resting = runs

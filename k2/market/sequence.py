@@ -52,12 +52,14 @@ class Sequence:
         counts: what was found so far.
         first: the first id observed in this run; None before it.
         last: the newest id known; None before any.
+        leapt: first and last id that the last `Finding.RESET` left behind it; None where it fell.
     """
 
     def __init__(self, acknowledged: int | None = None) -> None:
         self.counts = Counts()
         self.first: int | None = None
         self.last = acknowledged
+        self.leapt: tuple[int, int] | None = None
         self._next = -1 if acknowledged is None else acknowledged + 1
         self._floor = self._next
         # Missing ids above the floor: disjoint, ascending, first and last of each.
@@ -138,6 +140,7 @@ class Sequence:
         return Finding.REORDERED
 
     def _reset(self, trade_id: int) -> Finding:
+        self.leapt = (self._next, trade_id - 1) if trade_id > self._next else None
         self._begin(trade_id)
         self.counts.resets += 1
         return Finding.RESET

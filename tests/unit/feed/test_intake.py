@@ -131,15 +131,17 @@ def test_an_id_without_a_trade_is_neither_sent_nor_missed():
     (line, _) = world.lines
     assert (line.sequence.counts.gaps, line.sequence.gaps) == (1, ((8, 8),))
     runs = line.missing.due(0.0)
-    assert [(run.first_id, run.last_id, run.void) for run in runs] == [
-        (6, 6, True), (9, 9, True),
+    assert [(run.first_id, run.last_id, run.state.value) for run in runs] == [
+        (6, 6, "VOID"), (9, 9, "VOID"),
     ]  # fmt: skip
     assert (line.high_water, line.promised) == (10, 5), "until the ledger has them"
     for run in runs:
         line.missing.recorded(run)
     assert line.promised == 7
     world.take(frame(8, p="0", q="0", X="NA"))
-    assert [(run.first_id, run.void) for run in line.missing.due(2.0)] == [(8, True)], "late"
+    assert [(run.first_id, run.state.value) for run in line.missing.due(2.0)] == [(8, "VOID")], (
+        "late"
+    )
 
 
 def test_a_full_tape_blocks_and_nothing_is_lost():

@@ -1,5 +1,6 @@
 import pytest
 
+from k2 import limits
 from k2.errors import Unavailable
 from k2.feed.request import FillRequest
 from k2.market.gaps import Cause, GapState
@@ -49,6 +50,18 @@ def test_what_was_printed_without_a_trade_is_in_the_ledger_before_it_is_promised
     assert (event.first_id, event.last_id, event.state) == (11, 11, GapState.VOID)
     assert line.promised == 12
     assert not line.voided(11, 1_700_000_000_000_000), "the other connection of a renewal"
+
+
+def test_the_hole_of_an_absurd_id_is_explained_and_not_asked_for(world):
+    world.hear(10, 5_000_000_000_000, 11, 13)
+    for _ in range(5):
+        world.find()
+        world.turns()
+        world.clock.advance(limits.FEED_ASK_AGAIN_S)
+    assert world.gaps() == [(11, 12, "FILLED"), (13, 4_999_999_999_999, "UNFILLABLE")]
+    (_, gap) = world.keeper.ledger.gaps()
+    assert gap.reason == "the venue's ids leapt over more than 1,000,000,000: it began them again"
+    assert max(asked[1] for asked in world.history.asked) <= 12
 
 
 def test_what_comes_by_itself_too_late_closes_its_gap(world):

@@ -2,7 +2,7 @@
 
 from k2.errors import Reason, Unavailable
 from k2.feed.line import Line
-from k2.market.gaps import Cause
+from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding
 
@@ -110,11 +110,16 @@ def test_what_was_before_the_first_id_is_no_gap():
     assert line.promised == 1001
 
 
-def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids():
+def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids_to_fill():
     line = Line(BTC, 0, 5)
     heard(line, 6, 5_000_000_000_000)
-    assert causes(line) == []
+    assert line.promised == 6, "until the ledger explains the hole"
+    (run,) = line.missing.due(0.0)
+    assert (run.first_id, run.last_id, run.state) == (7, 4_999_999_999_999, GapState.UNFILLABLE)
+    line.missing.recorded(run)
     assert line.promised == 5_000_000_000_000
+    heard(line, 7, 8)
+    assert (causes(line), line.promised) == ([], 8)
 
 
 def test_what_came_out_of_order_is_told_when_it_is_acknowledged():

@@ -1,5 +1,5 @@
 from k2.feed.missing import Missing
-from k2.market.gaps import Cause
+from k2.market.gaps import Cause, GapState
 
 
 def spans(runs):
@@ -55,28 +55,28 @@ def test_what_comes_after_it_was_handed_over_is_the_ledgers_matter():
 def test_what_was_printed_without_a_trade_is_the_ledgers_at_once():
     missing = jumped((5, 9))
     for each in (10, 11, 20):
-        missing.voided(each, 3)
+        missing.settled(each, each, GapState.VOID, 3)
     missing.came(7)
     assert missing.lowest == 5
-    assert [(*spans([run])[0], run.void, run.detected_us) for run in missing.due(0.0)] == [
-        (10, 11, True, 3), (20, 20, True, 3),
+    assert [(*spans([run])[0], run.state.value, run.detected_us) for run in missing.due(0.0)] == [
+        (10, 11, "VOID", 3), (20, 20, "VOID", 3),
     ]  # fmt: skip
-    assert [(*spans([run])[0], run.void) for run in missing.due(1.0)] == [
-        (5, 6, False), (8, 9, False),
+    assert [(*spans([run])[0], run.state.value) for run in missing.due(1.0)] == [
+        (5, 6, "OPEN"), (8, 9, "OPEN"),
     ]  # fmt: skip
 
 
 def test_beyond_the_bound_what_was_printed_without_a_trade_is_asked_for_with_others():
     missing = jumped((0, 0), (100, 100), runs_max=2)
-    missing.voided(102, 0)
+    missing.settled(102, 102, GapState.VOID, 0)
     assert missing.due(0.0) == []
-    assert [(*spans([run])[0], run.void) for run in missing.due(1.0)] == [
-        (0, 0, False), (100, 102, False),
+    assert [(*spans([run])[0], run.state.value) for run in missing.due(1.0)] == [
+        (0, 0, "OPEN"), (100, 102, "OPEN"),
     ]  # fmt: skip
     many = Missing(1.0, runs_max=1)
-    many.voided(1, 0)
-    many.voided(3, 0)
-    assert [(*spans([run])[0], run.void) for run in many.due(0.0)] == [(1, 3, False)]
+    many.settled(1, 1, GapState.VOID, 0)
+    many.settled(3, 3, GapState.VOID, 0)
+    assert [(*spans([run])[0], run.state.value) for run in many.due(0.0)] == [(1, 3, "OPEN")]
 
 
 def test_beyond_the_bound_the_closest_runs_become_one():

@@ -77,6 +77,7 @@ def test_far_below_everything_known_the_venue_began_anew():
     far = 50 + limits.SEQUENCE_REORDER_MAX
     sequence, findings = observed([far + 1, far + 3, 50, 51, 1])
     assert findings == ["FIRST", "GAP", "RESET", "NEXT", "REORDERED"]
+    assert sequence.leapt is None
     assert (sequence.last, sequence.gaps) == (51, ())
     assert sequence.counts == Counts(seen=5, gaps=1, missing=1, reordered=1, resets=1)
 
@@ -86,6 +87,9 @@ def test_a_wild_jump_is_a_new_beginning_not_a_gap():
     sequence, findings = observed([9, wild, wild + 1, 10])
     assert findings == ["FIRST", "RESET", "NEXT", "RESET"]
     assert sequence.counts.missing == 0
+    assert sequence.leapt is None, "the last one fell"
+    assert observed([9, wild])[0].leapt == (10, wild - 1)
+    assert observed([wild], acknowledged=9)[0].leapt == (10, wild - 1)
     assert observed([9, wild - 1])[1] == ["FIRST", "GAP"]
 
 
