@@ -9,6 +9,7 @@ that is killed reads the ledger and goes on. What is UNFILLABLE is opened again 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ from k2.market.gaps import GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import cut, filled, reopened, unfillable
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass
 class _Turn:
@@ -36,12 +39,15 @@ class _Turn:
         deferred: runs not to be asked for before a time, monotonic.
         unknown: answers in a row that the venue does not know the instrument.
         unknown_s: when the first of them came, monotonic.
+        probe_s: while nothing comes of the instrument, whether the venue knows it is not asked
+            before, monotonic.
     """
 
     not_before_s: float = 0.0
     failures: int = 0
     unknown: int = 0
     unknown_s: float = 0.0
+    probe_s: float = 0.0
     deferred: list[tuple[IdRun, float]] = field(default_factory=list)
 
 
@@ -74,7 +80,8 @@ class Filler:
         self._sender = sender
         self._clock = clock
         self._absent_s = absent_s
-        self._turns = {each: _Turn() for each in sorted(sender.instruments)}
+        probe_s = clock.monotonic_s() + limits.FEED_STALE_S
+        self._turns = {each: _Turn(probe_s=probe_s) for each in sorted(sender.instruments)}
         counted = ("requests", "failures", "filled_ids", "unfillable_ids", "void_ids")
         self._counts = dict.fromkeys(counted, 0)
         self._last_error = ""
@@ -99,6 +106,7 @@ class Filler:
         self._ask_again()
         page = self._next_page()
         if page is None:
+            self._probe()
             return limits.BACKFILL_STEP_S
         try:
             self._fill(page)
@@ -125,6 +133,9 @@ class Filler:
             "weight_per_request": weight,
             "ids_per_request": self._history.page_max,
             "last_error": self._last_error,
+            "unknown_symbols": [
+                each.symbol for each in sorted(self._keeper.silent()) if self._turns[each].unknown
+            ],
         }
 
     # --- one page ---------------------------------------------------------------------------------
@@ -203,15 +214,36 @@ class Filler:
 
     def _unknown(self, page: Page, error: NotFound) -> None:
         """Believe that the venue does not know an instrument once it has said so for a while."""
-        turn, now_s = self._turns[page.instrument], self._clock.monotonic_s()
-        if not turn.unknown:
-            turn.unknown_s = now_s
-        turn.unknown += 1
-        long = now_s - turn.unknown_s >= limits.FEED_UNKNOWN_S
+        turn = self._turns[page.instrument]
+        self._count_unknown(turn, error)
+        long = self._clock.monotonic_s() - turn.unknown_s >= limits.FEED_UNKNOWN_S
         if long and turn.unknown >= limits.FEED_UNKNOWN_ANSWERS:
             self._settle([unfillable(gap, error.message) for gap in page.wanted])
         else:
             self._back_off(page.instrument, error)
+
+    def _count_unknown(self, turn: _Turn, error: NotFound) -> None:
+        if not turn.unknown:
+            turn.unknown_s = self._clock.monotonic_s()
+            _log.warning("%s", error.message)
+        turn.unknown += 1
+
+    def _probe(self) -> None:
+        """Ask whether the venue knows one of the instruments of which nothing comes."""
+        now_s = self._clock.monotonic_s()
+        due = [each for each in self._keeper.silent() if self._turns[each].probe_s <= now_s]
+        if not due:
+            return
+        turn = self._turns[min(due)]
+        turn.probe_s = now_s + limits.FEED_UNKNOWN_S
+        self._counts["requests"] += 1
+        try:
+            self._history.newest(min(due))
+            turn.unknown = 0
+        except NotFound as error:
+            self._count_unknown(turn, error)
+        except Unavailable as error:
+            self._note(error)
 
     def _ask_again(self) -> None:
         """Open what a venue did not have long ago: its REST may have been wrong."""

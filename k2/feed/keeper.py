@@ -86,6 +86,7 @@ class Keeper:
         self._recorded: deque[_Found] = deque()
         self._late: deque[tuple[Instrument, int]] = deque(maxlen=limits.LEDGER_GAPS_MAX)
         self._on_tape: dict[Instrument, int | None] = {}
+        self._silent: frozenset[Instrument] = frozenset()
 
     def exchange(self, lines: Iterable[Line], now_s: float) -> None:
         """Take what is missing from the lines, and tell them what the ledger has.
@@ -99,18 +100,27 @@ class Keeper:
                 found = self._recorded.popleft()
                 found.line.missing.recorded(found.run)
             idle = not self._found
+            silent: set[Instrument] = set()
             for line in lines:
                 known = line.resumed_after if line.high_water is None else line.high_water
                 self._on_tape[line.instrument] = known
+                if line.sequence.first is None:
+                    silent.add(line.instrument)
                 if idle:
                     self._found += [_Found(line, run) for run in line.missing.due(now_s)]
                 while line.late:
                     self._late.append((line.instrument, line.late.popleft()))
+            self._silent = frozenset(silent)
 
     def on_tape(self, instrument: Instrument) -> int | None:
         """The newest id that is known to be on the tape, or was at the start; None before any."""
         with self._lock:
             return self._on_tape.get(instrument)
+
+    def silent(self) -> frozenset[Instrument]:
+        """The instruments of which nothing came in this run."""
+        with self._lock:
+            return self._silent
 
     def record(self, instruments: Iterable[Instrument]) -> None:
         """Write down what was found, what came late and what was asked for; read the ledger.

@@ -42,6 +42,7 @@ from servers.wiring.schemas import open_schemas
 
 _STARTING = "STARTING"
 _GAPS_SHOWN = 10
+_UNKNOWN = "the venue does not know {}: nothing comes of it; mend feed.symbols"
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ class Gauges:
     def _counters(self) -> dict[str, Any]:
         intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
         lines = self.pump.lines
+        backfill = self.pump.gaps.counters()
         reused = sum(line.reused for line in lines)
         trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
         return {
@@ -211,7 +213,8 @@ class Gauges:
             "ids_reused": reused,
             "reconnects": sum(session.reconnects for session in sessions),
             "renewals": sum(session.renewals for session in sessions),
-            "backfill": self.pump.gaps.counters(),
+            "backfill": backfill,
+            "alerts": [_UNKNOWN.format(each) for each in backfill.get("unknown_symbols", ())],
             "symbols": {line.instrument.symbol: _line_counters(line) for line in lines},
         }
 

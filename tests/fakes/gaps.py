@@ -8,6 +8,7 @@ class FakeGaps:
 
     def __init__(self):
         self.runs = []
+        self.counts = {}
 
     def exchange(self, lines, now_s):
         for line in lines:
@@ -16,4 +17,4 @@ class FakeGaps:
                 line.missing.recorded(run)
 
     def counters(self):
-        return {"runs": len(self.runs)}
+        return {"runs": len(self.runs)} | self.counts

@@ -152,6 +152,46 @@ def test_an_answer_between_begins_the_waiting_again():
     assert {state for _, _, state in world.gaps()} == {"OPEN", "FILLED"}
 
 
+def test_a_symbol_that_no_trade_comes_of_is_asked_for_by_name():
+    world = FillWorld(ALL)
+    world.hear(10)
+    del world.history.ids[ETH]
+    seen = []
+    for _ in range(2000):
+        world.exchange()
+        world.clock.advance(world.turn())
+        seen.append(len(world.history.asked))
+    assert world.history.asked == [("ETHUSDT", "newest")], "not at once, and not all the time"
+    assert seen[100] == 0
+    assert world.filler.counters()["unknown_symbols"] == ["ETHUSDT"]
+    world.hear(5, line=1)
+    world.exchange()
+    assert world.filler.counters()["unknown_symbols"] == []
+
+
+def test_a_symbol_that_is_listed_later_is_unknown_no_more():
+    world = FillWorld(ALL)
+    world.hear(10)
+    known = world.history.ids.pop(ETH)
+    for unknown in (["ETHUSDT"], []):
+        world.exchange()
+        world.clock.advance(limits.FEED_UNKNOWN_S)
+        world.turn()
+        assert world.filler.counters()["unknown_symbols"] == unknown
+        world.history.ids[ETH] = known
+
+
+def test_what_else_the_venue_answers_says_nothing_of_a_symbol():
+    world = FillWorld({BTC: []})
+    world.exchange()
+    world.history.failures = [FAILED]
+    for _ in range(2):
+        world.clock.advance(limits.FEED_UNKNOWN_S)
+        world.turn()
+    counters = world.filler.counters()
+    assert (counters["unknown_symbols"], counters["failures"]) == ([], 1)
+
+
 def lacking():
     """A world in which 12 to 14 are called unfillable, and the venue has them after all."""
     world = FillWorld({BTC: [*range(1, 12), *range(15, 100)]})
@@ -249,7 +289,7 @@ def test_what_was_printed_without_a_trade_is_void_at_once_and_asked_for_once():
 
 
 def test_a_venue_that_fails_is_asked_again_ever_later_and_for_ever():
-    world = FillWorld(ALL)
+    world = FillWorld({BTC: ALL[BTC]})
     world.history.failures = [FAILED] * 9
     world.hear(10, 12)
     world.find()

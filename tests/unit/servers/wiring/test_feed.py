@@ -104,4 +104,8 @@ def test_the_control_plane_reads_it(world):
     (symbol,) = feed.symbols
     assert (symbol.symbol, symbol.acknowledged_trade_id) == ("BTCUSDT", 102)
     assert (symbol.gaps, symbol.ids_missing, symbol.duplicates) == (2, 10, 1)
+    assert feed.counters["alerts"] == "[]"
+    world.pump.gaps.counts["unknown_symbols"] = ["NOSUCH"]
+    (alert,) = world.gauges.sample().counters["alerts"]
+    assert alert == "the venue does not know NOSUCH: nothing comes of it; mend feed.symbols"
     assert (feed.counters["trades"], feed.counters["ids_void"]) == ("2", "1")
