@@ -161,11 +161,6 @@ class Decoder:
         self.labels = LabelTable()
         self.warm = False
 
-    @property
-    def warm(self) -> bool:
-        """Whether it has decoded by a trade's schema."""
-        return any(plan is not None for plan in self._plans.values())
-
     def decode(self, batch: RawBatch) -> TradeColumns:
         """Columns of a batch, a `Fault` for each record that is not a trade.
 
@@ -175,7 +170,7 @@ class Decoder:
 
         Returns:
             Columns of the longest such prefix. When they are fewer than the batch has records,
-            decode the others again later (`intake.from_offset`); there is at least one.
+            decode the others again later (`acceptance.Judged.rest`); there is at least one.
 
         Raises:
             Unavailable: REGISTRY_UNAVAILABLE when the first record's schema id was never seen and
