@@ -214,6 +214,7 @@ def snapshot_to(snapshot: LakeSnapshot) -> snapshot_service_pb2.Snapshot:
 
 def provenance_to(provenance: Provenance, level: Level) -> market_pb2.Provenance:
     """Where an answer comes from; row counts are added when they are known."""
+    ahead_us = provenance.as_of_ahead_us
     return market_pb2.Provenance(
         snapshot_id=provenance.snapshot_id,
         snapshot_commit_time=_maybe_time(provenance.committed_at_us),
@@ -245,6 +246,8 @@ def provenance_to(provenance: Provenance, level: Level) -> market_pb2.Provenance
         newest_receive_time=_maybe_time(provenance.newest_receive_us),
         token=read_token.to_text(provenance.token),
         range=range_to(provenance.range),
+        covered_until_time=_maybe_time(provenance.covered_until_us),
+        as_of_ahead_ms=None if ahead_us is None else ahead_us / 1e3,
     )
 
 

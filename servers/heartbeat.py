@@ -26,6 +26,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level, LevelState, level_of, step
 from k2.degrade.signals import UNREADABLE, Scale, Signal, pressures, scales
 from k2.errors import K2Error
+from k2.market.instrument import Instrument
 from servers.runtime import Runtime
 
 SERVING = "SERVING"
@@ -368,6 +369,20 @@ class Heartbeats:
 def platform_level(beats: Iterable[Beat]) -> Level:
     """The highest level of any process; NORMAL when there is none."""
     return max((beat.level for beat in beats), default=Level.NORMAL)
+
+
+def listened(beats: Iterable[Beat]) -> frozenset[Instrument]:
+    """What feeds hear now: each has said so in a fresh heartbeat, of the instrument itself."""
+    found = set()
+    for beat in beats:
+        exchange, symbols = beat.counters.get("exchange"), beat.counters.get("symbols")
+        if beat.state == SERVING and isinstance(exchange, str) and isinstance(symbols, Mapping):
+            found |= {
+                Instrument(exchange, symbol)
+                for symbol, said in symbols.items()
+                if isinstance(said, Mapping) and said.get("listened") is True
+            }
+    return frozenset(found)
 
 
 _NEVER: Mapping[str, Any] = {

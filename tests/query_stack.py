@@ -4,6 +4,7 @@ Tail, codec, placement, view and executor are the real ones; the writer folds an
 the lake's does, without Iceberg.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from k2.clock import ManualClock
+from k2.errors import Unavailable
 from k2.lake.commit import PartitionBatch
 from k2.lake.snapshot import SnapshotReader
 from k2.lake.succession import Epochs
@@ -20,10 +22,13 @@ from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
 from k2.market.fold import RULES, FoldState, Verdict, fold
 from k2.market.instrument import Instrument, split_symbol
 from k2.market.offsets import FileStat, OffsetVector
+from k2.market.promise import Promise
+from k2.query.coverage import Coverage
 from k2.query.execute import Executor
 from k2.query.request import TradesRequest
 from k2.query.sides import LakeSide
 from k2.query.view import QueryView
+from k2.tape import topics
 from k2.tape.codec import Decoder, encode_trade
 from k2.tape.consumer import RawBatch
 from k2.tape.placement import Placement
@@ -38,11 +43,30 @@ PARTITIONS = 4
 _writers = count()
 
 
+class FollowedCoverage(Coverage):
+    """`Coverage` that is up to date whenever it is asked, as is the tail where it matters."""
+
+    tail = None
+
+    def at(self, end, partitions, *, now=False):
+        with suppress(Unavailable):
+            self.follow()
+            if now:
+                self.tail.wait_until(OffsetVector(end.epoch, self.ends()), 0.2, partitions)
+                end = self.tail.position()
+        return super().at(end, partitions, now=now)
+
+
 class QueryStack:
-    """One partition a tier: BTC, ETH are in 0, BNB, SOL in 1, ADA in 2, all others in 3."""
+    """One partition a tier: BTC, ETH are in 0, BNB, SOL in 1, ADA in 2, all others in 3.
+
+    Attributes:
+        listened: what feeds hear now; None: all that there is.
+    """
 
     def __init__(self, folder, *, clock=None, tape=None, snapshots=None, schemas=None, **tail):
         self.folder = folder
+        self.listened = None
         self.tape = tape or FakeTape(partitions=PARTITIONS)
         self.clock = clock or ManualClock(NOW_US)
         self.decoder = Decoder(Schemas(schemas))
@@ -71,10 +95,19 @@ class QueryStack:
             clock=self.clock,
             **self.tail_options,
         )
+        self.gap_log = self.tape.gap_log()
+        self.coverage = FollowedCoverage(
+            promises=self.tape.board(topics.HIGH_WATER),
+            gaps=self.gap_log,
+            listened=lambda: self.tail.instruments() if self.listened is None else self.listened,
+            ends=lambda: self.tape.admin().log_ends("trades", PARTITIONS),
+            clock=self.clock,
+        )
+        self.coverage.tail = self.tail
         self.view = QueryView(
             lake=self.lake,
             tail=self.tail,
-            ends=lambda: self.tape.admin().log_ends("trades", PARTITIONS),
+            coverage=self.coverage,
             placement=self.placement,
             clock=self.clock,
             source="simulated",
@@ -110,6 +143,12 @@ class QueryStack:
             event_us = start_us + trade_id * step_us
             trade = Trade(label, trade_id, event_us, event_us + 500, 100, 5, 0, {})
             self.tape.append(partition, encode_trade(trade._replace(**changes), SCHEMA_ID))
+
+    def promise(self, symbol, began_after, trade_id, feed="feed"):
+        """What a feed publishes of a symbol."""
+        key = f"{Instrument('BINANCE', symbol).key}@{feed}"
+        document = {**Promise(began_after, trade_id).values(), "feed": feed}
+        self.tape.board(topics.HIGH_WATER).put(key, document)
 
     def commit(self):
         """What the writer does: fold from O(S) to the end, files, positions and state together."""

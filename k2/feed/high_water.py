@@ -126,13 +126,20 @@ class HighWaters:
 
 
 def read_promises(board: Notices) -> dict[Instrument, dict[str, Promise]]:
-    """What is promised of each instrument, by feed; an unreadable document counts as none.
+    """What is promised of each instrument, by feed: see `promises_in`.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE.
     """
+    return promises_in(board.read_all())
+
+
+def promises_in(
+    documents: Mapping[str, Mapping[str, Any]],
+) -> dict[Instrument, dict[str, Promise]]:
+    """What documents promise of each instrument, by feed; an unreadable one counts as none."""
     found: dict[Instrument, dict[str, Promise]] = {}
-    for key, document in board.read_all().items():
+    for key, document in documents.items():
         feed = str(document.get("feed", ""))
         with contextlib.suppress(Invalid):
             instrument, promise = parse_key(key.removesuffix(f"@{feed}")), promise_of(document)

@@ -90,6 +90,14 @@ class Line:
         """The first id of a line whose trades wait for it to be known; None of all others."""
         return None if self.begun else self.sequence.first
 
+    @property
+    def unbroken(self) -> bool:
+        """Whether the connection has not been lost since the newest id was heard, in this run.
+
+        Where it has, ids may be missing above that one: the next one will tell.
+        """
+        return self.sequence.first is not None and self.sequence.last != self._interrupted_after
+
     def interrupted(self) -> None:
         """The connection was lost: what is missing behind the newest id was missed by that."""
         self._interrupted_after = self.sequence.last

@@ -5,23 +5,39 @@ they were traded; but a missing trade lies between two that were seen, so it is 
 newest trade seen. So an answer reads GAPS when an instrument asked for has a hole in its ids,
 unless its range starts after that instrument's newest trade.
 
+Ids are missing at the edges as well: those that feeds have promised (`k2/market/promise.py`), or
+that the ledger has OPEN, and that the fold has not accepted. Ones above the newest trade seen are
+not older than that trade, so they do not touch a range that ends before it. VOID ids are no trades,
+and are missing nowhere. Of a pinned answer (COMMITTED, AS_OF) the fold's state is of an earlier
+moment than the promise: at its edges only ids count that are missing even now, and above its newest
+trade only those that follow it directly.
+
+Above the newest trade seen (`covered_until_us`) the ids say nothing. A range that ends there is
+complete only while a feed listens, which would have heard more; else the answer reads UNKNOWN. A
+pinned answer tells of what there was up to its own newest trade, so a range that begins above that,
+or names an end above it, reads UNKNOWN.
+
 Where lake retention has removed rows of the range, an answer reads PARTIAL and says up to when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice
+
+import numpy as np
 
 from k2.errors import Reason
+from k2.market.events import Int64s
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 
 GAPS_LISTED_MAX = 100
+_NO_IDS: Int64s = np.empty((0, 2), dtype=np.int64)
+_ID_MAX = 2**63 - 1
 
 
 class Completeness(StrEnum):
@@ -76,6 +92,10 @@ class Provenance:
         gaps_total: how many gaps there are.
         missing: sides that are not in the answer.
         range: event times asked for, `last` resolved.
+        covered_until_us: the newest event time acknowledged, of the instrument asked for of which
+            it is the oldest; None where nothing of one was ever seen.
+        as_of_ahead_us: how far the time of AS_OF lies ahead of this process's clock; None where it
+            does not.
     """
 
     snapshot_id: int
@@ -91,6 +111,8 @@ class Provenance:
     gaps_total: int
     missing: tuple[MissingPart, ...]
     range: TimeRange
+    covered_until_us: int | None = None
+    as_of_ahead_us: int | None = None
 
     @property
     def token(self) -> ReadToken:
@@ -108,6 +130,22 @@ class Estimate:
     rows: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Expected:
+    """What is known of an instrument's ids beside the fold: from its feeds, and from the ledger.
+
+    Attributes:
+        promised: ids of which each is on the tape or known to be missing, disjoint and ascending
+            inclusive ranges. int64[k, 2]
+        void: ids that are no trades, in the same form.
+        listened: whether a feed hears the instrument, without a break since its newest trade.
+    """
+
+    promised: Int64s = field(default_factory=lambda: _NO_IDS)
+    void: Int64s = field(default_factory=lambda: _NO_IDS)
+    listened: bool = False
+
+
 @dataclass(frozen=True)
 class Holes:
     """The gaps that may lie in an answer.
@@ -115,41 +153,92 @@ class Holes:
     Attributes:
         listed: the first of them.
         total: how many there are.
-        all_known: whether there are no others: every instrument asked for was ever seen, and what
-            is known is not of a later moment, at which some may have been filled.
+        all_known: whether there are no others: every instrument asked for was ever seen and is
+            vouched for up to the end of the range, and what is known is not of a later moment, at
+            which some may have been filled.
+        covered_until_us: see `Provenance`.
     """
 
     listed: tuple[Gap, ...]
     total: int
     all_known: bool
+    covered_until_us: int | None = None
 
 
 def holes_of(
-    states: Mapping[int, FoldState], asked: Collection[Instrument] | None, times: TimeRange
+    states: Mapping[int, FoldState],
+    asked: Collection[Instrument] | None,
+    times: TimeRange,
+    expected: Mapping[Instrument, Expected] | None,
+    now: Mapping[int, FoldState] | None = None,
 ) -> Holes:
-    """What the fold knows of the instruments asked for (None: all).
+    """What is known to be missing of the instruments asked for (None: all).
 
     Args:
-        states: of every partition.
+        states: of every partition, with all records of the answer judged.
         asked: which instruments.
         times: event times of the answer.
+        expected: what is known beside `states`, of a moment before the end of the answer; None
+            where that could not be followed, so that the edges are not known.
+        now: of a pinned answer, the states of a moment after that of `expected`.
     """
     seen = _seen(states, asked)
-    broken = {
-        instrument: of
-        for instrument, of in seen.items()
-        if len(of.intervals) > 1 and (times.start_us is None or of.time_max_us >= times.start_us)
-    }
-    gaps = (
-        Gap(instrument, first, last)
-        for instrument in sorted(broken)
-        for first, last in _first(broken[instrument]).holes()
+    known = expected or {}
+    today = _seen(now, asked) if now is not None else None
+    names = seen.keys() if today is not None else seen.keys() | _among(known, asked)
+    listed: list[Gap] = []
+    total = 0
+    for instrument in sorted(names):
+        missing = _missing(
+            seen.get(instrument),
+            known.get(instrument, _NOTHING),
+            times,
+            None if today is None else today.get(instrument),
+            pinned=today is not None,
+        )
+        total += len(missing)
+        some = missing[: GAPS_LISTED_MAX - len(listed)].tolist()
+        listed += [Gap(instrument, first, last) for first, last in some]
+    all_seen = bool(seen) and (asked is None or len(seen) == len(asked))
+    vouched = expected is not None and all(
+        _is_vouched(of, known.get(one, _NOTHING), times, pinned=today is not None)
+        for one, of in seen.items()
     )
-    return Holes(
-        tuple(islice(gaps, GAPS_LISTED_MAX)),
-        sum(len(of.intervals) - 1 for of in broken.values()),
-        bool(seen) and (asked is None or len(seen) == len(asked)),
-    )
+    covered_us = min((of.time_max_us for of in seen.values()), default=None)
+    return Holes(tuple(listed), total, all_seen and vouched, covered_us if all_seen else None)
+
+
+def _missing(
+    seen: Seen | None, expected: Expected, times: TimeRange, now: Seen | None, *, pinned: bool
+) -> Int64s:
+    """Ids that are missing and may lie in a range of times, as int64[k, 2] ascending ranges."""
+    if seen is None:
+        return _without(expected.promised, expected.void)
+    first, last = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
+    above = times.end_us is None or times.end_us > seen.time_max_us
+    below = times.start_us is None or times.start_us <= seen.time_max_us
+    whole = len(seen.intervals) == 1
+    if whole and _lies_in(expected.promised, first, last):
+        return _NO_IDS  # nearly always
+    there = united(seen.intervals, expected.void) if len(expected.void) else seen.intervals
+    beside = _without(expected.promised, there)
+    if pinned:
+        beside = _without(beside, now.intervals if now is not None else _NO_IDS)
+    under = _without(beside, _range(first, _ID_MAX)) if below else _NO_IDS
+    between = _without(_range(first, last), there) if below else _NO_IDS
+    over = _without(beside, _range(-1, last)) if above else _NO_IDS
+    if pinned:
+        follows = there[np.searchsorted(there[:, 0], last, side="right") - 1, 1] + 1
+        over = over[:1] if len(over) and over[0, 0] == follows else _NO_IDS
+    return np.concatenate((under, between, over))
+
+
+def _is_vouched(seen: Seen, expected: Expected, times: TimeRange, *, pinned: bool) -> bool:
+    """Whether there can be no trade of the range above the newest one seen."""
+    if times.end_us is not None and times.end_us <= seen.time_max_us:
+        return True
+    open_below = times.start_us is None or times.start_us <= seen.time_max_us
+    return expected.listened and (not pinned or (times.end_us is None and open_below))
 
 
 def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Completeness:
@@ -172,9 +261,46 @@ def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ..
     return (MissingPart("retention", Reason.OUT_OF_RANGE, message),)
 
 
-def _first(seen: Seen) -> Seen:
-    """So much of it that all holes which can be listed are there."""
-    return Seen(seen.intervals[: GAPS_LISTED_MAX + 1], seen.time_max_us)
+def united(*ranges: Int64s) -> Int64s:
+    """Ranges of ids, in any order, as the fewest disjoint ones, as int64[k, 2] ascending."""
+    every = np.concatenate(ranges)
+    every = every[np.argsort(every[:, 0], kind="stable")]
+    if len(every) < 2:
+        return every
+    reached = np.maximum.accumulate(every[:, 1])
+    begin = np.flatnonzero(np.concatenate(([True], every[1:, 0] > reached[:-1] + 1)))
+    end = np.concatenate((begin[1:], [len(every)])) - 1
+    return np.stack((every[begin, 0], reached[end]), axis=1)
+
+
+def _without(ranges: Int64s, others: Int64s) -> Int64s:
+    """The ids of disjoint ranges that disjoint others do not have; both ascending."""
+    parts = [_NO_IDS]
+    for first, last in ranges.tolist():
+        low = np.searchsorted(others[:, 1], first)
+        high = max(low, np.searchsorted(others[:, 0], last, side="right"))
+        inside = others[low:high]
+        # An end at _ID_MAX wraps around below, and is dropped: nothing lies above it.
+        firsts = np.concatenate(([first], inside[:, 1] + 1))
+        lasts = np.concatenate((inside[:, 0] - 1, [last]))
+        kept = (firsts <= lasts) & (firsts >= first)
+        parts.append(np.stack((firsts[kept], lasts[kept]), axis=1))
+    return np.concatenate(parts)
+
+
+def _range(first: int, last: int) -> Int64s:
+    return np.array([[first, last]], dtype=np.int64)
+
+
+def _lies_in(ranges: Int64s, first: int, last: int) -> bool:
+    """Whether ascending ranges have no id outside of one range."""
+    return len(ranges) == 0 or bool(ranges[0, 0] >= first and ranges[-1, 1] <= last)
+
+
+def _among(
+    instruments: Iterable[Instrument], asked: Collection[Instrument] | None
+) -> set[Instrument]:
+    return set(instruments) if asked is None else {*instruments} & {*asked}
 
 
 def _seen(
@@ -183,3 +309,6 @@ def _seen(
     if asked is None:
         return {one: of for state in states.values() for one, of in state.seen.items()}
     return {one: state.seen[one] for one in asked for state in states.values() if one in state.seen}
+
+
+_NOTHING = Expected()

@@ -18,16 +18,20 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
+from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.asked import Asked, asked_by
 from k2.query.lacks import failure_of, part_of
 from k2.query.plan import Lack, Plan, plan_lake, plan_union
 from k2.query.provenance import (
     Estimate,
+    Expected,
     Holes,
     MissingPart,
     Provenance,
@@ -86,13 +90,28 @@ class OpenQuery:
     provenance: Provenance
 
 
+class TapeEnd(Protocol):
+    """The part of `k2.query.coverage.Coverage` that a view needs."""
+
+    @property
+    def ends(self) -> Callable[[], tuple[int, ...]]:
+        """Asks the broker for the end of every partition; called by many threads."""
+        ...
+
+    def at(
+        self, end: OffsetVector, partitions: Collection[int], *, now: bool = False
+    ) -> Mapping[Instrument, Expected] | None:
+        """What an answer cut at an end of the tape is held against; None where not known."""
+        ...
+
+
 class QueryView:
     """See the module. Thread-safe once started.
 
     Args:
         lake: the lake's side.
         tail: the tail's side; the view starts and closes it.
-        ends: asks the broker for the end of every partition; called by many threads.
+        coverage: where the tape ends, and what feeds and ledger say of trade ids.
         placement: the partition map.
         clock: of this process.
         source: where the data come from: live, recorded or simulated.
@@ -103,14 +122,15 @@ class QueryView:
         *,
         lake: LakeSide,
         tail: TailSource,
-        ends: Callable[[], tuple[int, ...]],
+        coverage: TapeEnd,
         placement: Homes,
         clock: Clock,
         source: str,
     ) -> None:
         self._lake = lake
         self._tail = tail
-        self._ends = ends
+        self._ends = coverage.ends
+        self._coverage = coverage
         self._placement = placement
         self._clock = clock
         self._source = source
@@ -260,8 +280,7 @@ class QueryView:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
-        instruments = self._asked(request).instruments
-        holes = holes_of(states, instruments, request.range) if states is not None else None
+        holes = self._pinned_holes(request, self._asked(request), states)
         parts += below_floor(lake.floor_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
@@ -284,14 +303,11 @@ class QueryView:
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
         parts += () if plan.skips_lake else below_floor(lake.floor_us, plan.times)
         to_now = request.consistency is Consistency.UNION
-        states = (
-            self._tail.states() if to_now else self._lake.states_at(end, lake, asked.partitions)
-        )
-        holes = holes_of(states, asked.instruments, request.range) if states is not None else None
         if to_now:
-            covered = self._lake.published().facts.positions
-            if not is_settled(self._tail, covered, end, asked):
-                holes = holes and replace(holes, all_known=False)
+            holes: Holes | None = self._holes_to_now(request, asked, end)
+        else:
+            states = self._lake.states_at(end, lake, asked.partitions)
+            holes = self._pinned_holes(request, asked, states)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             newest_receive_us=view.receive_max_us if to_now else None,
@@ -299,6 +315,38 @@ class QueryView:
             missing=tuple(parts),
         )
         return OpenQuery(request, plan, view.held, provenance)
+
+    def _holes_to_now(self, request: TradesRequest, asked: Asked, end: OffsetVector) -> Holes:
+        """What an answer up to E lacks; at its edges nothing is known before the tail is there."""
+        at, released = self._tail.position(), self._tail.released()
+        there = all(at[p] >= end[p] and p not in released for p in asked.partitions)
+        states = self._tail.states()
+        expected = self._coverage.at(end, asked.partitions) if there else None
+        holes = holes_of(states, asked.instruments, request.range, expected)
+        covered = self._lake.published().facts.positions
+        if not is_settled(self._tail, covered, end, asked):
+            holes = replace(holes, all_known=False)
+        return holes
+
+    def _pinned_holes(
+        self, request: TradesRequest, asked: Asked, states: Mapping[int, FoldState] | None
+    ) -> Holes | None:
+        """What an answer lacks that is cut below the end of the tape; None where not known.
+
+        Rows of AS_OF never change, so whether a feed listens now does not matter to it.
+        """
+        if states is None:
+            return None
+        expected = self._coverage.at(self._tail.position(), asked.partitions, now=True)
+        now = self._tail.states()  # at least as far as the position before
+        if expected is not None and request.consistency is Consistency.AS_OF:
+            names = {one for state in states.values() for one in state.seen}
+            expected = {
+                one: replace(expected.get(one, Expected()), listened=True)
+                for one in names
+                if asked.instruments is None or one in asked.instruments
+            }
+        return holes_of(states, asked.instruments, request.range, expected, now)
 
     def _accepted(
         self, request: TradesRequest, plan: Plan, *, waited: bool
@@ -339,13 +387,14 @@ class QueryView:
         holes: Holes | None,
     ) -> Provenance:
         """Of an answer that lacks no side."""
+        now_us = self._clock.now_us()
         return Provenance(
             snapshot_id=lake.snapshot_id,
             committed_at_us=lake.snapshot.committed_at_us if lake.snapshot else None,
             positions=lake.facts.positions,
             end=end,
             topic_id=self._lake.topic_in(end.epoch),
-            planned_at_us=self._clock.now_us(),
+            planned_at_us=now_us,
             newest_receive_us=None,
             source=self._source,
             completeness=completeness(holes, ()),
@@ -353,6 +402,8 @@ class QueryView:
             gaps_total=holes.total if holes else 0,
             missing=(),
             range=request.range,
+            covered_until_us=holes.covered_until_us if holes else None,
+            as_of_ahead_us=_ahead_us(request, now_us),
         )
 
     # --- tape and tail --------------------------------------------------------------------------
@@ -388,6 +439,12 @@ class QueryView:
             self._placement.refresh()
         needed = [p for p in partitions if lake.facts.positions[p] < end[p] and p not in released]
         self._tail.wait_until(end, limits.WAIT_FOR_TAIL_S, needed)
+
+
+def _ahead_us(request: TradesRequest, now_us: int) -> int | None:
+    """How far the time that is asked for lies in the future; None where it does not."""
+    time_us = request.as_of_time_us
+    return time_us - now_us if time_us is not None and time_us > now_us else None
 
 
 def _readable(plan: Plan) -> bool:

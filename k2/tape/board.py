@@ -146,6 +146,15 @@ class Board:
         """
         return self._following().current()
 
+    def current_to_end(self) -> dict[str, Document]:
+        """The newest document of each key, followed to the topic's end at the call.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE when that end is not known, or not reached in
+                `limits.BOARD_WAIT_S`.
+        """
+        return self._following().current_to_end()
+
     @property
     def version(self) -> int:
         """A number that grows with each change."""
@@ -293,6 +302,8 @@ class _Follower:
         self._changed = threading.Condition()
         self._documents: dict[str, Document] = {}
         self._version = 0
+        self._reached = 0
+        self._topic = topic
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"board {topic}", daemon=True)
@@ -307,6 +318,17 @@ class _Follower:
     def current(self) -> dict[str, Document]:
         self._caught_up.wait(limits.BOARD_WAIT_S)
         with self._changed:
+            return dict(self._documents)
+
+    def current_to_end(self) -> dict[str, Document]:
+        end = log_end(self._consumer, self._topic)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._reached >= end, limits.BOARD_WAIT_S):
+                raise Unavailable(
+                    Reason.TAPE_UNAVAILABLE,
+                    f"{self._topic} gives nothing before its end",
+                    retry_after_s=limits.RECONNECT_MAX_S,
+                )
             return dict(self._documents)
 
     def wait_change(self, version: int, timeout_s: float) -> int:
@@ -332,6 +354,7 @@ class _Follower:
         error = message.error()
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
+                self._reach(message.offset())
                 self._caught_up.set()
             return
         record = parse(message)
@@ -339,10 +362,15 @@ class _Follower:
             with self._changed:
                 apply(self._documents, *record)
                 self._version += 1
-                self._changed.notify_all()
-            if self._caught_up.is_set():
-                for told in self._listeners:
-                    told(record[0])
+        self._reach((message.offset() or 0) + 1)
+        if record is not None and self._caught_up.is_set():
+            for told in self._listeners:
+                told(record[0])
+
+    def _reach(self, offset: int | None) -> None:
+        with self._changed:
+            self._reached = max(self._reached, offset or 0)
+            self._changed.notify_all()
 
 
 def reader_of(bootstrap: str, topic: str, start: int = _OFFSET_BEGINNING) -> Consumer:

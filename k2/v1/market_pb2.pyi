@@ -61,7 +61,10 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     COMPLETENESS_UNSPECIFIED: _Completeness.ValueType  # 0
     """Never sent."""
     COMPLETENESS_COMPLETE: _Completeness.ValueType  # 1
-    """Every trade of the range that the venue printed while K2 listened: no trade id is missing."""
+    """Every trade of the range that the venue printed while K2 listened: no trade id is missing, and
+    up to the range's end, or to now, a feed listens. Of COMMITTED and AS_OF: of what there was up
+    to `covered_until_time`.
+    """
     COMPLETENESS_GAPS: _Completeness.ValueType  # 2
     """Trade ids are missing in the range; `gaps` names them."""
     COMPLETENESS_PARTIAL: _Completeness.ValueType  # 3
@@ -71,7 +74,9 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     COMPLETENESS_UNKNOWN: _Completeness.ValueType  # 4
     """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
     token's end is at no snapshot that is still kept: what was missing then may have come since; or
-    because a record, not committed yet, has a schema or a symbol that may become known until then.
+    because a record, not committed yet, has a schema or a symbol that may become known until then;
+    or because the range ends above `covered_until_time` and no feed is heard that listens to the
+    instrument; or because K2 could not read just now what its feeds have promised.
     """
 
 class Completeness(_Completeness, metaclass=_CompletenessEnumTypeWrapper):
@@ -80,7 +85,10 @@ class Completeness(_Completeness, metaclass=_CompletenessEnumTypeWrapper):
 COMPLETENESS_UNSPECIFIED: Completeness.ValueType  # 0
 """Never sent."""
 COMPLETENESS_COMPLETE: Completeness.ValueType  # 1
-"""Every trade of the range that the venue printed while K2 listened: no trade id is missing."""
+"""Every trade of the range that the venue printed while K2 listened: no trade id is missing, and
+up to the range's end, or to now, a feed listens. Of COMMITTED and AS_OF: of what there was up
+to `covered_until_time`.
+"""
 COMPLETENESS_GAPS: Completeness.ValueType  # 2
 """Trade ids are missing in the range; `gaps` names them."""
 COMPLETENESS_PARTIAL: Completeness.ValueType  # 3
@@ -90,7 +98,9 @@ range; `missing` names it.
 COMPLETENESS_UNKNOWN: Completeness.ValueType  # 4
 """K2 cannot tell, for example because it has seen no trade of the instrument; or because a read
 token's end is at no snapshot that is still kept: what was missing then may have come since; or
-because a record, not committed yet, has a schema or a symbol that may become known until then.
+because a record, not committed yet, has a schema or a symbol that may become known until then;
+or because the range ends above `covered_until_time` and no feed is heard that listens to the
+instrument; or because K2 could not read just now what its feeds have promised.
 """
 Global___Completeness: _TypeAlias = Completeness  # noqa: Y015
 
@@ -184,7 +194,9 @@ Global___OffsetVector: _TypeAlias = OffsetVector  # noqa: Y015
 
 @_typing.final
 class Gap(_message.Message):
-    """A run of trade ids that K2 has not seen, between two that it has."""
+    """A run of trade ids that K2 has not seen: between two that it has, or beside them where a feed has
+    promised them. Ids that the venue printed without a trade (VOID in the ledger) are none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -344,6 +356,8 @@ class Provenance(_message.Message):
     NEWEST_RECEIVE_TIME_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
+    COVERED_UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    AS_OF_AHEAD_MS_FIELD_NUMBER: _builtins.int
     LAST_ROW_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """The lake's snapshot S that the answer pins. 0: the lake has no snapshot yet."""
@@ -367,6 +381,11 @@ class Provenance(_message.Message):
     """The read token of this answer, as text (see ReadToken): asked AS_OF it, at any later time, the
     same request, with `range` for `last`, has the same rows. Of an answer that lacked a side it
     has all rows there were.
+    """
+    as_of_ahead_ms: _builtins.float
+    """How far the time of AS_OF lies in the future by the server's clock, in milliseconds: the newest
+    snapshot answers, a later one may answer otherwise, and the caller's clock may be ahead. Unset:
+    it does not.
     """
     @_builtins.property
     def snapshot_commit_time(self) -> _timestamp_pb2.Timestamp:
@@ -408,6 +427,13 @@ class Provenance(_message.Message):
         """The event times asked for, `last` resolved."""
 
     @_builtins.property
+    def covered_until_time(self) -> _timestamp_pb2.Timestamp:
+        """The newest event time acknowledged on the tape; where several instruments are asked for, of the
+        one of which it is the oldest. Above it the answer is complete only while feeds listen. Unset:
+        of one of them no trade was ever seen, or it is not known.
+        """
+
+    @_builtins.property
     def last_row(self) -> Global___RowKey:
         """In the metadata of a batch of rows: which its last row is. Unset elsewhere."""
 
@@ -431,18 +457,24 @@ class Provenance(_message.Message):
         newest_receive_time: _timestamp_pb2.Timestamp | None = ...,
         token: _builtins.str = ...,
         range: Global___TimeRange | None = ...,
+        covered_until_time: _timestamp_pb2.Timestamp | None = ...,
+        as_of_ahead_ms: _builtins.float | None = ...,
         last_row: Global___RowKey | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "last_row", b"last_row", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_as_of_ahead_ms", b"_as_of_ahead_ms", "_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "as_of_ahead_ms", b"as_of_ahead_ms", "covered_until_time", b"covered_until_time", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "lake_positions", b"lake_positions", "last_row", b"last_row", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "completeness", b"completeness", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "last_row", b"last_row", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_as_of_ahead_ms", b"_as_of_ahead_ms", "_freshness_ms", b"_freshness_ms", "_rows_lake", b"_rows_lake", "_rows_tail", b"_rows_tail", "as_of_ahead_ms", b"as_of_ahead_ms", "completeness", b"completeness", "covered_until_time", b"covered_until_time", "end_positions", b"end_positions", "freshness_ms", b"freshness_ms", "gaps", b"gaps", "gaps_total", b"gaps_total", "lake_positions", b"lake_positions", "last_row", b"last_row", "level", b"level", "missing", b"missing", "newest_receive_time", b"newest_receive_time", "planned_time", b"planned_time", "range", b"range", "rows_lake", b"rows_lake", "rows_tail", b"rows_tail", "snapshot_commit_time", b"snapshot_commit_time", "snapshot_id", b"snapshot_id", "source", b"source", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__as_of_ahead_ms: _TypeAlias = _typing.Literal["as_of_ahead_ms"]  # noqa: Y015
+    _WhichOneofArgType__as_of_ahead_ms: _TypeAlias = _typing.Literal["_as_of_ahead_ms", b"_as_of_ahead_ms"]  # noqa: Y015
     _WhichOneofReturnType__freshness_ms: _TypeAlias = _typing.Literal["freshness_ms"]  # noqa: Y015
     _WhichOneofArgType__freshness_ms: _TypeAlias = _typing.Literal["_freshness_ms", b"_freshness_ms"]  # noqa: Y015
     _WhichOneofReturnType__rows_lake: _TypeAlias = _typing.Literal["rows_lake"]  # noqa: Y015
     _WhichOneofArgType__rows_lake: _TypeAlias = _typing.Literal["_rows_lake", b"_rows_lake"]  # noqa: Y015
     _WhichOneofReturnType__rows_tail: _TypeAlias = _typing.Literal["rows_tail"]  # noqa: Y015
     _WhichOneofArgType__rows_tail: _TypeAlias = _typing.Literal["_rows_tail", b"_rows_tail"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__as_of_ahead_ms) -> _WhichOneofReturnType__as_of_ahead_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__freshness_ms) -> _WhichOneofReturnType__freshness_ms | None: ...
     @_typing.overload

@@ -193,7 +193,7 @@ class Gauges:
 
     def _counters(self) -> dict[str, Any]:
         intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
-        lines = self.pump.lines
+        lines, connected = self.pump.lines, self.pump.connected
         backfill = self.pump.gaps.counters()
         reused = sum(line.reused for line in lines)
         trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
@@ -201,7 +201,7 @@ class Gauges:
             "exchange": self._settings.feed.exchange,
             "source": self._settings.feed.source,
             "venue_url": self._settings.feed.venue_url,
-            "connected": self.pump.connected,
+            "connected": connected,
             "frames": intake.frames,
             "trades": trades,
             "trades_acknowledged": sum(line.acknowledged for line in lines),
@@ -215,7 +215,11 @@ class Gauges:
             "renewals": sum(session.renewals for session in sessions),
             "backfill": backfill,
             "alerts": [_UNKNOWN.format(each) for each in backfill.get("unknown_symbols", ())],
-            "symbols": {line.instrument.symbol: _line_counters(line) for line in lines},
+            "symbols": {
+                line.instrument.symbol: _line_counters(line)
+                | {"listened": connected and line.unbroken}
+                for line in lines
+            },
         }
 
     def _rate(self, trades: int) -> float:

@@ -17,6 +17,7 @@ from k2.lake.intake import assert_fits
 from k2.lake.snapshot import SnapshotReader
 from k2.market.offsets import OffsetVector
 from k2.query.admission import Admission
+from k2.query.coverage import Coverage
 from k2.query.execute import Executor
 from k2.query.sides import LakeSide
 from k2.query.view import QueryView
@@ -25,13 +26,21 @@ from k2.tape import topics
 from k2.tape.board import Board
 from k2.tape.codec import Decoder
 from k2.tape.consumer import TapeReader
+from k2.tape.gap_log import GapLog
 from k2.tape.marks import read_marks
 from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from k2.tape.topics import TapeAdmin
 from servers import query
 from servers.flight import Parts, RowServer
-from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
+from servers.heartbeat import (
+    Heart,
+    Heartbeats,
+    Sample,
+    listened,
+    process_signals,
+    progress_told,
+)
 from servers.listening import Listener
 from servers.query import Planner, QueryService
 from servers.runtime import Runtime
@@ -41,6 +50,7 @@ from servers.wiring.schemas import open_schemas
 
 PROCESS: Final = "query"
 _WAIT_S: Final = 0.5
+_FOLLOW_S: Final = 2.0  # for what feeds say, at the start; without it answers read UNKNOWN
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +60,14 @@ class Sides:
     """What a query server holds of the platform.
 
     Attributes:
-        board, lake, tail, view, executor, ends: see their classes, and `QueryView`.
+        board, heartbeats, lake, tail, view, executor, ends: see their classes, and `QueryView`.
+        coverage: followed while there are answers.
         assert_fit: refuses a tape that does not fit the lake; asks both.
     """
 
     board: Board
+    heartbeats: Heartbeats
+    coverage: Coverage
     lake: LakeSide
     tail: Tail
     view: QueryView
@@ -120,6 +133,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     board = Board(tape.bootstrap, topics.HEARTBEATS)
     closing.callback(board.close)
     board.start()
+    heartbeats = Heartbeats(board, runtime.clock, (*settings.feed.names, "lake", PROCESS))
     homes = Board(tape.bootstrap, topics.PARTITIONS)
     closing.callback(homes.close)
     catalog = open_catalog(settings, runtime.clock)
@@ -146,10 +160,11 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
             marks = partial(read_marks, partial(TapeReader.assigned, tape))
             assert_fits(newest, admin.facts(tape.topic), epoch, marks)
 
+    coverage = _coverage(settings, runtime, heartbeats, ends, closing)
     view = QueryView(
         lake=lake,
         tail=tail,
-        ends=ends,
+        coverage=coverage,
         placement=placement,
         clock=runtime.clock,
         source=source_of(settings),
@@ -159,14 +174,38 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
         clock=runtime.clock, warehouse=settings.warehouse, temp_dir=settings.data_dir / "tmp"
     )
     closing.callback(executor.close)
-    return Sides(board, lake, tail, view, executor, ends, assert_fit)
+    return Sides(board, heartbeats, coverage, lake, tail, view, executor, ends, assert_fit)
+
+
+def _coverage(
+    settings: Settings,
+    runtime: Runtime,
+    heartbeats: Heartbeats,
+    ends: Callable[[], tuple[int, ...]],
+    closing: ExitStack,
+) -> Coverage:
+    """What feeds and ledger say of trade ids, followed from now on."""
+    tape = settings.tape
+    promises = Board(tape.bootstrap, topics.HIGH_WATER)
+    closing.callback(promises.close)
+    gaps = GapLog(tape.bootstrap, SchemaStore(tape.registry_url, settings.data_dir / "schemas"))
+    closing.callback(gaps.close)
+    coverage = Coverage(
+        promises=promises,
+        gaps=gaps,
+        listened=lambda: listened(heartbeats.beats()),
+        ends=ends,
+        clock=runtime.clock,
+    )
+    closing.callback(coverage.close)
+    coverage.start()
+    return coverage
 
 
 def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:
     """What plans and answers, joined."""
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
-    peers = (*settings.feed.names, "lake", PROCESS)
-    level = Heartbeats(sides.board, runtime.clock, peers).level
+    level = sides.heartbeats.level
     planner = Planner(
         plans=sides.view, signer=signer, clock=runtime.clock, level=level, location=uri
     )
@@ -195,6 +234,7 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
                 sides.view.start()
                 end = OffsetVector(sides.tail.position().epoch, sides.ends())
             if sides.tail.wait_until(end, _WAIT_S):
+                sides.coverage.wait(_FOLLOW_S)
                 return True
         except Unavailable as error:
             _log.warning("waiting: %s", error.message, extra={"reason": error.reason})

@@ -30,6 +30,7 @@ from k2.query.view import QueryView
 from k2.tape.codec import Decoder, encode_trade
 from k2.tape.consumer import RawBatch
 from k2.tape.tail import Tail
+from tests.fakes.coverage import FakeCoverage
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
 from tests.messages import SCHEMA_ID, Schemas
 
@@ -146,7 +147,7 @@ class Server:
         self.view = QueryView(
             lake=LakeSide(snapshots, 1, "1"),
             tail=self.tail,
-            ends=lambda: self.tail.position().offsets,
+            coverage=FakeCoverage(lambda: self.tail.position().offsets),
             placement=Homes(),
             clock=CLOCK,
             source="simulated",

@@ -341,6 +341,9 @@ class FakeBoard:
         self._tape.ask()
         return self.current()
 
+    def current_to_end(self):
+        return self.read_all()
+
     def start(self):
         pass
 

@@ -159,6 +159,11 @@ def summary(rows: int, origin: records.Provenance) -> str:
         missing = sum(gap.last_trade_id - gap.first_trade_id + 1 for gap in origin.gaps)
         at_least = "at least " if origin.gaps_total > len(origin.gaps) else ""
         parts.append(f"{origin.gaps_total:,} gaps ({at_least}{missing:,} trade ids missing)")
+    if origin.covered_until_time is not None:
+        parts.append(f"covered until {screen.cell(origin.covered_until_time)}")
+    if origin.as_of_ahead_ms is not None:
+        ahead_s = origin.as_of_ahead_ms / 1000
+        parts.append(f"as of {ahead_s:,.3f} s in the future: check the clock of this machine")
     parts += [f"{part.part} missing: {part.reason}: {part.message}" for part in origin.missing]
     if origin.freshness_ms is not None:
         parts.append(f"{origin.freshness_ms:.1f} ms old at most")

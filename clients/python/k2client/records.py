@@ -67,6 +67,8 @@ class Provenance:
     newest_receive_time: datetime | None
     token: str | None
     range: TimeRange
+    covered_until_time: datetime | None
+    as_of_ahead_ms: float | None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from k2.tape.registry import SchemaStore
 from k2.tape.tail import Tail
 from k2.tape.topics import TapeAdmin
 from tests.eventually import eventually
+from tests.fakes.coverage import FakeCoverage
 from tests.integration.servers.wire import deployed, environment, running
 from tests.trades import NOW_US
 
@@ -155,7 +156,7 @@ class Site:
             view = QueryView(
                 lake=LakeSide(SnapshotReader(catalog), facts.partitions, facts.topic_id),
                 tail=tail,
-                ends=lambda: admin.log_ends(tape.topic, facts.partitions),
+                coverage=FakeCoverage(lambda: admin.log_ends(tape.topic, facts.partitions)),
                 placement=placement,
                 clock=clock,
                 source="simulated",

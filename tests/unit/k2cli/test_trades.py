@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow as pa
@@ -145,6 +146,9 @@ def test_bad_input_is_one_line_with_a_reason(k2, asked, arguments, code, reason)
     assert done.stderr.count("\n") == 1
 
 
+COVERED = datetime(2021, 1, 8, 0, 0, 6, tzinfo=UTC)
+
+
 def test_the_summary_names_what_is_missing():
     nowhere = records.OffsetVector(0, ())
     part = records.MissingPart("lake", "LAKE_UNAVAILABLE", "locked")
@@ -166,8 +170,12 @@ def test_the_summary_names_what_is_missing():
         None,
         None,
         records.TimeRange(None, None),
+        COVERED,
+        1500.0,
     )
     assert summary(1234, origin) == (
         "1,234 rows · no snapshot yet · live · PARTIAL · level SOFT"
+        " · covered until 2021-01-08 00:00:06.000Z"
+        " · as of 1.500 s in the future: check the clock of this machine"
         " · lake missing: LAKE_UNAVAILABLE: locked"
     )

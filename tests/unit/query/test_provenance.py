@@ -7,6 +7,7 @@ from k2.market.offsets import TimeRange
 from k2.query.provenance import (
     GAPS_LISTED_MAX,
     Completeness,
+    Expected,
     Gap,
     Holes,
     MissingPart,
@@ -17,6 +18,7 @@ from k2.query.provenance import (
 
 BTC, ETH = Instrument("B", "BTCUSDT"), Instrument("B", "ETHUSDT")
 ALL = TimeRange()
+HEARD = {one: Expected(listened=True) for one in (BTC, ETH)}
 
 
 def seen(*intervals, time_us=100):
@@ -25,21 +27,21 @@ def seen(*intervals, time_us=100):
 
 def test_holes_of_those_asked_for_are_listed_in_order():
     states = {0: FoldState({ETH: seen((1, 2), (5, 6)), BTC: seen((1, 1), (3, 3), (9, 9))})}
-    found = holes_of(states, None, ALL)
+    found = holes_of(states, None, ALL, HEARD)
     assert found.listed == (Gap(BTC, 2, 2), Gap(BTC, 4, 8), Gap(ETH, 3, 4))
     assert found.total == 3
-    assert holes_of(states, {ETH}, ALL).listed == (Gap(ETH, 3, 4),)
+    assert holes_of(states, {ETH}, ALL, HEARD).listed == (Gap(ETH, 3, 4),)
 
 
 def test_a_range_after_the_newest_trade_has_no_holes():
     states = {0: FoldState({BTC: seen((1, 1), (3, 3), time_us=100)})}
-    assert holes_of(states, {BTC}, TimeRange(100, None)).total == 1
-    assert holes_of(states, {BTC}, TimeRange(101, None)).total == 0
+    assert holes_of(states, {BTC}, TimeRange(100, None), HEARD).total == 1
+    assert holes_of(states, {BTC}, TimeRange(101, None), HEARD).total == 0
 
 
 def test_the_list_is_bounded_and_the_count_is_not():
     many = seen(*((i * 2, i * 2) for i in range(GAPS_LISTED_MAX * 3)))
-    found = holes_of({0: FoldState({BTC: many})}, {BTC}, ALL)
+    found = holes_of({0: FoldState({BTC: many})}, {BTC}, ALL, HEARD)
     assert len(found.listed) == GAPS_LISTED_MAX
     assert found.total == GAPS_LISTED_MAX * 3 - 1
 
@@ -56,9 +58,9 @@ def test_completeness_is_the_worst_that_is_true():
 
 def test_an_instrument_never_seen_makes_it_unknown():
     states = {0: FoldState({BTC: seen((1, 1))})}
-    assert holes_of(states, {BTC}, ALL).all_known
-    assert not holes_of(states, {BTC, ETH}, ALL).all_known
-    assert not holes_of({}, None, ALL).all_known
+    assert holes_of(states, {BTC}, ALL, HEARD).all_known
+    assert not holes_of(states, {BTC, ETH}, ALL, HEARD).all_known
+    assert not holes_of({}, None, ALL, HEARD).all_known
 
 
 def test_only_what_reaches_below_the_floor_lacks_rows():
