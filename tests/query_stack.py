@@ -99,7 +99,7 @@ class QueryStack:
         self.coverage = FollowedCoverage(
             promises=self.tape.board(topics.HIGH_WATER),
             gaps=self.gap_log,
-            listened=lambda: self.tail.instruments() if self.listened is None else self.listened,
+            listened=self._heard,
             ends=lambda: self.tape.admin().log_ends("trades", PARTITIONS),
             clock=self.clock,
         )
@@ -112,6 +112,11 @@ class QueryStack:
             clock=self.clock,
             source="simulated",
         )
+
+    def _heard(self):
+        if self.listened is not None:
+            return self.listened
+        return {*self.tail.instruments(), *self.homes.known()}
 
     def begin_epoch(self):
         """The topic is made again, the writer adopts it, the query process is started again."""

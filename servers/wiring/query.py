@@ -141,14 +141,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     placement = Placement(homes, facts.topic_id, tape.partitions_per_tier)
     snapshots = SnapshotReader(catalog)
     lake = LakeSide(snapshots, count, facts.topic_id, settings.lake.commit_interval_s)
-    tail = Tail(
-        reader_factory=lambda start: TapeReader.assigned(tape, start),
-        decoder=Decoder(open_schemas(settings, runtime)),
-        placement=placement,
-        clock=runtime.clock,
-        bytes_max=settings.query.tail_bytes_max,
-        recent_s=settings.query.tail_recent_s,
-    )
+    tail = _tail(settings, runtime, placement)
 
     def ends() -> tuple[int, ...]:
         return admin.log_ends(tape.topic, facts.partitions)
@@ -177,6 +170,18 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     return Sides(board, heartbeats, coverage, lake, tail, view, executor, ends, assert_fit)
 
 
+def _tail(settings: Settings, runtime: Runtime, placement: Placement) -> Tail:
+    tape = settings.tape
+    return Tail(
+        reader_factory=lambda start: TapeReader.assigned(tape, start),
+        decoder=Decoder(open_schemas(settings, runtime)),
+        placement=placement,
+        clock=runtime.clock,
+        bytes_max=settings.query.tail_bytes_max,
+        recent_s=settings.query.tail_recent_s,
+    )
+
+
 def _coverage(
     settings: Settings,
     runtime: Runtime,
@@ -188,7 +193,7 @@ def _coverage(
     tape = settings.tape
     promises = Board(tape.bootstrap, topics.HIGH_WATER)
     closing.callback(promises.close)
-    gaps = GapLog(tape.bootstrap, SchemaStore(tape.registry_url, settings.data_dir / "schemas"))
+    gaps = GapLog(tape.bootstrap, open_schemas(settings, runtime))
     closing.callback(gaps.close)
     coverage = Coverage(
         promises=promises,

@@ -52,6 +52,15 @@ def test_the_log_of_a_board_is_read_on_from_where_it_was(tape, key):
     assert board.log_reader().advance().from_start
 
 
+def test_a_board_is_followed_to_its_end(tape, key):
+    writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
+    for count in range(20):
+        writer.put(key, {"id": count}, wait_s=10)
+        assert follower.current_to_end()[key] == {"id": count}
+    writer.put(key, None, wait_s=10)
+    assert key not in follower.current_to_end()
+
+
 def test_a_follower_hears_of_what_comes_and_not_of_what_was_there(tape, key):
     writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
     writer.put(f"{key}-before", {"id": 1}, wait_s=10)

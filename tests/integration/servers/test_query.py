@@ -123,8 +123,12 @@ def test_what_was_acknowledged_is_in_the_next_answer(printer, channel, flight):
         found, provenance = rows(channel, flight)
         assert found == printed
         assert provenance.rows_lake + provenance.rows_tail == len(printed)
-        assert provenance.completeness == market_pb2.COMPLETENESS_COMPLETE
+        assert provenance.completeness == market_pb2.COMPLETENESS_UNKNOWN, "no feed listens"
         assert provenance.source == market_pb2.DATA_SOURCE_SIMULATED
+        until = market_pb2.TimeRange(end_time=provenance.covered_until_time)
+        found, provenance = rows(channel, flight, range=until)
+        assert found == printed[:-1]
+        assert provenance.completeness == market_pb2.COMPLETENESS_COMPLETE
 
 
 def test_an_answer_joins_lake_and_tail(printer, channel, flight):

@@ -95,6 +95,19 @@ def test_why_ids_were_missed():
     ]
 
 
+def test_a_line_is_unbroken_once_it_heard_something_after_the_connection_was_lost():
+    line = Line(BTC, 0, 9)
+    assert not line.unbroken, "what came after 9 is not known"
+    heard(line, 10)
+    assert line.unbroken
+    line.interrupted()
+    assert not line.unbroken
+    heard(line, 10)
+    assert not line.unbroken
+    heard(line, 12)
+    assert line.unbroken
+
+
 def test_an_interruption_that_missed_nothing_explains_nothing():
     line = Line(BTC, 0, None)
     heard(line, 1, 2)

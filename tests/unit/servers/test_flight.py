@@ -6,6 +6,7 @@ import threading
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from k2 import limits
@@ -125,6 +126,18 @@ def test_rows_of_lake_and_tail_come_with_their_provenance(wire, stack):
     assert last.rows_tail >= 5
     assert last.HasField("freshness_ms")
     assert sum(last.end_positions.offsets) == 15
+    assert last.covered_until_time.ToMicroseconds() == NOW_US + 14_000
+    assert not last.HasField("as_of_ahead_ms")
+
+
+def test_a_time_in_the_future_is_said_with_the_answer(wire, stack):
+    stack.send(SYMBOL, [1])
+    stack.commit()
+    ahead = Timestamp()
+    ahead.FromMicroseconds(stack.clock.now_us() + 1_500_000)
+    *_, last = wire.get(wire.ticket(as_of_time=ahead))
+    last = market_pb2.Provenance.FromString(last.app_metadata.to_pybytes())
+    assert last.as_of_ahead_ms == 1500.0
 
 
 def test_the_token_that_came_with_the_rows_asks_for_them_again(wire, stack):

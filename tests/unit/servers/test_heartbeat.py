@@ -11,6 +11,7 @@ from k2.clock import ManualClock
 from k2.degrade.level import Level
 from k2.degrade.signals import UNREADABLE, Signal
 from k2.errors import Reason, Unavailable
+from k2.market.instrument import Instrument
 from k2.tape import topics
 from servers.heartbeat import (
     DRAINING,
@@ -18,6 +19,7 @@ from servers.heartbeat import (
     Heart,
     Heartbeats,
     Sample,
+    listened,
     platform_level,
     process_signals,
     progress_told,
@@ -190,3 +192,24 @@ def test_progress_is_told_while_it_is_made():
         clock.advance(limits.PROGRESS_TOLD_S * 0.6)
     assert told == [1, 2, 3]
     assert '"event": "progressed"' in out.getvalue()
+
+
+def test_only_a_feed_that_is_heard_from_listens():
+    symbols = {
+        "BTCUSDT": {"listened": True},
+        "ETHUSDT": {"listened": False},
+        "SOLUSDT": {},
+        "ADAUSDT": 7,
+    }
+    board, clock = MemoryBoard(), ManualClock()
+    beats = Heartbeats(board, clock)
+    made = beat("feed", counters={"exchange": "BINANCE", "symbols": symbols})
+    board.put("feed", made)
+    board.put("feed-b", beat("feed-b", counters={"exchange": "BINANCE", "symbols": "none"}))
+    board.put("lake", beat("lake"))
+    assert listened(beats.beats()) == {Instrument("BINANCE", "BTCUSDT")}
+    board.put("feed", made | {"state": "STARTING"})
+    assert listened(beats.beats()) == frozenset()
+    board.put("feed", made)
+    clock.advance(limits.HEARTBEAT_STALE_S + 0.1)
+    assert listened(beats.beats()) == frozenset(), "it is dead or frozen"

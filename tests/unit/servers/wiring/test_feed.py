@@ -1,5 +1,8 @@
 """What the feed's heart says, by the names that the control plane reads."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
 from k2.clock import ManualClock
@@ -10,9 +13,11 @@ from k2.feed.intake import Intake
 from k2.feed.letters import LetterBox
 from k2.feed.line import Line
 from k2.feed.pump import Pump
+from k2.feed.session import Session
+from k2.market.instrument import Instrument
 from k2.settings import FeedSettings, Settings
 from servers.convert import feed_to
-from servers.heartbeat import Beat
+from servers.heartbeat import Beat, listened
 from servers.wiring.feed import Gauges
 from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import frame
@@ -81,6 +86,23 @@ def test_it_is_starting_until_it_is_told_otherwise(world):
     assert world.gauges.sample().state == "STARTING"
     world.gauges.state = "SERVING"
     assert world.gauges.sample().state == "SERVING"
+
+
+def test_it_says_what_it_hears_while_all_is_connected(world):
+    def said():
+        counters = json.loads(json.dumps(world.gauges.sample().counters))
+        return listened([Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, counters, NOW_US)])
+
+    btc = Instrument("BINANCE", "BTCUSDT")
+    assert said() == frozenset()
+    world.take(frame(100))
+    assert said() == {btc}
+    world.pump.lines[0].interrupted()
+    assert said() == frozenset()
+    world.take(frame(101))
+    assert said() == {btc}
+    world.pump.subscriptions = (SimpleNamespace(connected=False, session=Session(None)),)
+    assert said() == frozenset()
 
 
 def test_the_rate_is_since_the_sample_before(world):

@@ -17,7 +17,17 @@ def stack(tmp_path):
 
 
 def sides(stack):
-    return Sides(None, stack.lake, stack.tail, stack.view, stack.executor, lambda: (), lambda: None)
+    return Sides(
+        board=None,
+        heartbeats=None,
+        coverage=stack.coverage,
+        lake=stack.lake,
+        tail=stack.tail,
+        view=stack.view,
+        executor=stack.executor,
+        ends=lambda: (),
+        assert_fit=lambda: None,
+    )
 
 
 def seen(stack):
