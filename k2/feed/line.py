@@ -67,6 +67,7 @@ class Line:
         self.failure: K2Error | None = None
         self.begun = True
         self._interrupted_after: int | None = None
+        self._heard_before: int | None = None
         self._flying: deque[Flight] = deque()
         self._time_max_us = -1  # the greatest event time that can be; before any, negative
         self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
@@ -90,13 +91,16 @@ class Line:
         """The first id of a line whose trades wait for it to be known; None of all others."""
         return None if self.begun else self.sequence.first
 
-    @property
-    def unbroken(self) -> bool:
-        """Whether the connection has not been lost since the newest id was heard, in this run.
+    def keeps_up(self) -> bool:
+        """Whether it hears all, and what it had heard at the last call is acknowledged by now.
 
-        Where it has, ids may be missing above that one: the next one will tell.
+        Not where the connection was lost and nothing was heard since in this run: ids may be
+        missing above the newest one, and only the next will show it. For one thread, at intervals.
         """
-        return self.sequence.first is not None and self.sequence.last != self._interrupted_after
+        heard, self._heard_before = self._heard_before, self.sequence.last
+        acknowledged = heard is None or (self.high_water is not None and self.high_water >= heard)
+        unbroken = self.sequence.last != self._interrupted_after
+        return self.sequence.first is not None and unbroken and acknowledged
 
     def interrupted(self) -> None:
         """The connection was lost: what is missing behind the newest id was missed by that."""

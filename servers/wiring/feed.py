@@ -197,6 +197,7 @@ class Gauges:
         backfill = self.pump.gaps.counters()
         reused = sum(line.reused for line in lines)
         trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
+        hears = connected and not intake.blocked
         return {
             "exchange": self._settings.feed.exchange,
             "source": self._settings.feed.source,
@@ -217,7 +218,7 @@ class Gauges:
             "alerts": [_UNKNOWN.format(each) for each in backfill.get("unknown_symbols", ())],
             "symbols": {
                 line.instrument.symbol: _line_counters(line)
-                | {"listened": connected and line.unbroken}
+                | {"listened": line.keeps_up() and hears}
                 for line in lines
             },
         }

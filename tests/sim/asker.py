@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from k2 import limits
 from k2.errors import Data, Internal, K2Error, NotFound, Reason, Unavailable
 from k2.lake.snapshot import SnapshotReader
 from k2.market.offsets import OffsetVector, TimeRange
+from k2.query.coverage import Coverage
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.sides import LakeSide
 from k2.query.view import PlannedQuery, QueryView
@@ -19,6 +21,7 @@ from k2.tape import topics
 from k2.tape.codec import Decoder
 from k2.tape.placement import Placement
 from k2.tape.tail import Tail
+from tests.sim.backfill import GapLog
 from tests.sim.catalog import Connection
 from tests.sim.maintainer import STREAM_S, TICKET_S
 from tests.sim.oracle import lacks_more_than_old_rows
@@ -121,10 +124,17 @@ class Asker:
         )
         self.tail.process, self.tail.meanwhile = process, self._meanwhile
         self._lake = LakeSide(self._snapshots, len(world.tape.logs), world.tape.topic_id)
+        self._coverage = Coverage(
+            promises=Board(process, world.tape, topics.HIGH_WATER),
+            gaps=GapLog(process),
+            listened=self._listened,
+            ends=self._ends,
+            clock=process,
+        )
         self.view = QueryView(
             lake=self._lake,
             tail=self.tail,
-            ends=self._ends,
+            coverage=self._coverage,
             placement=self._placement(),
             clock=process,
             source="simulated",
@@ -135,7 +145,7 @@ class Asker:
         while not self._tried(lambda: self.view.start(maintain=False)):
             self.process.sleep(0.5)
         chance = self.world.chance
-        quiet = [self._read, self._maintain]
+        quiet = [self._read, self._maintain, self._follow]
         actions = [*quiet, self._read, self._plan, self._answer, self._look]
         while self._lake.failure is None:
             self.process.before("serve")
@@ -157,6 +167,14 @@ class Asker:
         self._maintaining = True
         self._tried(self.view.maintain)
         self._maintaining = False
+
+    def _follow(self):
+        self._tried(self._coverage.follow)
+
+    def _listened(self):
+        world = self.world
+        fresh = world.scheduler.now_s - limits.HEARTBEAT_STALE_S
+        return {one for at_s, listened in world.beats.values() if at_s >= fresh for one in listened}
 
     def _sit(self):
         """Answer the next question of the exam; what fails in a passing way is tried again."""

@@ -15,7 +15,7 @@ from k2.feed.binance import BinanceSource
 from k2.feed.high_water import HighWaters
 from k2.feed.intake import Intake
 from k2.feed.letters import LetterBox
-from k2.feed.session import Action, Session, Tuning
+from k2.feed.session import Action, Session, State, Tuning
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.codec import encode_trade
@@ -213,9 +213,18 @@ class Feed:
                 line.interrupted()
         self._gaps.exchange(self._lines, now_s)
         if now_s >= self._publish_s:
+            self._beat()
             self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
             self._judge()
             self._high_waters.publish(self._lines, self.process.now_us())
+
+    def _beat(self):
+        """Say what is listened to; the board of heartbeats is no part of the simulation."""
+        hears = self._session.state in (State.LIVE, State.RENEWING) and not self._intake.blocked
+        listened = {line.instrument for line in self._lines if line.keeps_up() and hears}
+        if not self._tape.away:
+            world = self.process.world
+            world.beats[self.process.name] = world.scheduler.now_s, listened
 
     def _begin(self):
         new = [line for line in self._lines if line.beginning is not None]

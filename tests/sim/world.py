@@ -92,6 +92,7 @@ class World:
         self.parts = parts or Parts()
         self.planned = []
         self.writers = [Process(self, f"writer{n}") for n in range(self.swarm.writers)]
+        self.beats = {}  # of feeds by name: when, and what was listened to
         self.feeds = [Process(self, f"feed{n}") for n in range(self.swarm.feeds)]
         self.servers = [Process(self, f"query{n}") for n in range(self.swarm.servers)]
         self.maintainers = [Process(self, f"maintainer{n}") for n in range(self.swarm.maintainers)]

@@ -95,17 +95,34 @@ def test_why_ids_were_missed():
     ]
 
 
-def test_a_line_is_unbroken_once_it_heard_something_after_the_connection_was_lost():
+def test_a_line_keeps_up_once_it_heard_something_after_the_connection_was_lost():
     line = Line(BTC, 0, 9)
-    assert not line.unbroken, "what came after 9 is not known"
+    assert not line.keeps_up(), "what came after 9 is not known"
     heard(line, 10)
-    assert line.unbroken
+    assert line.keeps_up()
     line.interrupted()
-    assert not line.unbroken
+    assert not line.keeps_up()
     heard(line, 10)
-    assert not line.unbroken
+    assert not line.keeps_up()
     heard(line, 12)
-    assert line.unbroken
+    assert line.keeps_up()
+
+
+def test_a_line_keeps_up_while_what_it_had_heard_before_is_acknowledged():
+    line = Line(BTC, 0, None)
+    flying = []
+    for trade_id in (5, 6, 7):
+        line.sequence.observe(trade_id)
+        flying += flights(line, trade_id)
+        if trade_id == 5:
+            assert line.keeps_up(), "it was heard just now"
+            assert not line.keeps_up(), "it is on its way for too long"
+    flying[0](0, None)
+    assert line.keeps_up()
+    assert not line.keeps_up(), "7 was heard at the call before"
+    flying[1](1, None)
+    flying[2](2, None)
+    assert line.keeps_up()
 
 
 def test_an_interruption_that_missed_nothing_explains_nothing():

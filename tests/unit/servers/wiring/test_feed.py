@@ -96,11 +96,16 @@ def test_it_says_what_it_hears_while_all_is_connected(world):
     btc = Instrument("BINANCE", "BTCUSDT")
     assert said() == frozenset()
     world.take(frame(100))
+    world.producer.poll()
     assert said() == {btc}
-    world.pump.lines[0].interrupted()
-    assert said() == frozenset()
     world.take(frame(101))
     assert said() == {btc}
+    assert said() == frozenset(), "101 is not acknowledged"
+    world.producer.poll()
+    assert said() == {btc}
+    world.intake._refused.append(None)
+    assert said() == frozenset(), "it reads no more"
+    world.intake._refused.clear()
     world.pump.subscriptions = (SimpleNamespace(connected=False, session=Session(None)),)
     assert said() == frozenset()
 
