@@ -134,6 +134,7 @@ class QueryView:
         self._placement = placement
         self._clock = clock
         self._source = source
+        self._must_restart = False  # the tail, which could not be when it was due
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -169,6 +170,8 @@ class QueryView:
         lake = self._lake.refresh()
         moved_back = not lake.facts.positions.covers(before)  # an older lake was put in its place
         if moved_back or self._tail.failure is not None or judged_otherwise(self._tail, lake):
+            self._must_restart = True
+        if self._must_restart:
             self._restart_tail()
             return
         self._tail.evict(lake.facts.positions)
@@ -187,6 +190,7 @@ class QueryView:
     def _restart_tail(self) -> None:
         lake = self._lake.refresh()
         self._tail.start(lake.facts.positions, self._lake.states(lake))
+        self._must_restart = False
 
     # --- asking ---------------------------------------------------------------------------------
 

@@ -131,10 +131,17 @@ class Tail:
         Args:
             positions: of a snapshot.
             states: what the fold remembers there; a partition it lacks remembers nothing.
+
+        Raises:
+            Exception: whatever kept it from opening the tape; it is the tail's failure as well.
         """
         self.close()
         self._begin(positions, states)
-        self._reader = self._open(dict(enumerate(positions.offsets)))
+        try:
+            self._reader = self._open(dict(enumerate(positions.offsets)))
+        except Exception as error:
+            self._fail(_failure_of(error))
+            raise
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
         self._thread.start()
@@ -306,12 +313,8 @@ class Tail:
             except Unavailable as error:
                 log.warning("the tail waits: %s", error.message, extra={"reason": error.reason})
                 self._stopping.wait(error.retry_after_s or limits.TAIL_RETRY_S)
-            except K2Error as error:
-                self._fail(error)
-                return
-            except Exception as error:  # a thread that died unseen would be silence
-                log.exception("the tail failed")
-                self._fail(Internal(Reason.INTERNAL, f"the tail failed: {error!r}"))
+            except Exception as error:  # noqa: BLE001 a thread that died unseen would be silence
+                self._fail(_failure_of(error))
                 return
 
     def step(self, timeout_s: float = limits.TAIL_POLL_S) -> int:
@@ -418,3 +421,10 @@ class Tail:
         with self._moved:
             self._failure = error
             self._moved.notify_all()
+
+
+def _failure_of(error: Exception) -> K2Error:
+    if isinstance(error, K2Error):
+        return error
+    log.error("the tail failed", exc_info=error)
+    return Internal(Reason.INTERNAL, f"the tail failed: {error!r}")

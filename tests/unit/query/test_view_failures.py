@@ -176,6 +176,64 @@ def test_what_a_full_tail_let_go_a_snapshot_of_meanwhile_has(tmp_path, impatient
         assert opened.plan.missing == ()
 
 
+@pytest.mark.parametrize("error", [Unavailable(Reason.TAPE_UNAVAILABLE, "away"), OSError("full")])
+def test_a_tail_that_could_not_be_opened_again_has_failed_and_is_tried_again(stack, error):
+    """Not one that has neither a thread nor a failure: nobody would start that again."""
+    stack.send("BTCUSDT", [1, 2])
+    stack.commit()
+    older = list(stack.snapshots._kept)
+    stack.send("BTCUSDT", [3])
+    stack.commit()
+    stack.view.maintain()
+    errors = [error, error]
+
+    def reader(start):
+        if errors:
+            raise errors.pop()
+        return stack.tape.reader(start)
+
+    stack.tail._open = reader
+    stack.snapshots._kept = older  # an older lake is put in its place
+    for _ in range(2):
+        with pytest.raises((Unavailable, OSError), match=r"away|full"):
+            stack.view.maintain()
+        assert stack.tail.failure is not None
+        planned = stack.plan(symbols=BTC)
+        with pytest.raises(Unavailable, match=r"away|full"):
+            stack.read(planned)
+    stack.view.maintain()
+    assert stack.tail.failure is None
+    assert stack.ids(symbols=BTC) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("part", ["current", "states"])
+def test_a_lake_that_moved_back_is_gone_back_to_once_it_can_be_read(tmp_path, part):
+    with QueryStack(tmp_path, recent_s=0.0) as stack:
+        stack.send("BTCUSDT", [1, 2])
+        stack.commit()
+        older = list(stack.snapshots._kept)
+        stack.send("BTCUSDT", [3, 4, 5])
+        stack.commit()
+        eventually(lambda: stack.tail.position()[0] == 5)
+        stack.clock.advance(1)
+        stack.view.maintain()  # the tail lets everything go
+        stack.snapshots._kept = older
+        whole, calls = getattr(stack.snapshots, part), []
+
+        def locked(*given):
+            calls.append(part)
+            if len(calls) == (2 if part == "current" else 1):
+                raise Unavailable(Reason.LAKE_UNAVAILABLE, "locked")
+            return whole(*given)
+
+        setattr(stack.snapshots, part, locked)
+        stack.lake._states.clear()
+        with pytest.raises(Unavailable):
+            stack.view.maintain()
+        stack.view.maintain()
+        assert stack.ids(symbols=BTC) == [1, 2, 3, 4, 5]
+
+
 def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
     stack.send("BTCUSDT", [1, 2, 3])
     eventually(lambda: stack.tail.position()[0] == 3)
