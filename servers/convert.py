@@ -17,6 +17,7 @@ from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES
 from k2.errors import Invalid, Reason
 from k2.lake.snapshot import LakeSnapshot
+from k2.market.events import TIME_MAX_US
 from k2.market.gaps import GapEvent, GapState
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.provenance import Provenance
@@ -154,8 +155,8 @@ def request_to(request: TradesRequest) -> query_service_pb2.PlanQueryRequest:
 
 
 def time_to(time_us: int) -> timestamp_pb2.Timestamp:
-    """A timestamp of microseconds since 1970."""
-    seconds, micros = divmod(time_us, 1_000_000)
+    """A timestamp of microseconds since 1970, at most the last that protobuf can name."""
+    seconds, micros = divmod(min(time_us, TIME_MAX_US), 1_000_000)
     return timestamp_pb2.Timestamp(seconds=seconds, nanos=micros * 1000)
 
 

@@ -77,9 +77,8 @@ class LakeWorld:
     def rows(self, *names):
         """Rows of the newest snapshot as tuples, in order."""
         names = names or ("tape_partition", "tape_offset", "symbol", "trade_id")
-        return sorted(
-            tuple(row[n] for n in names) for row in self.table.scan().to_arrow().to_pylist()
-        )
+        rows = self.table.scan().to_arrow().select(names).to_pylist()
+        return sorted(tuple(row[n] for n in names) for row in rows)
 
     def close(self):
         self.catalog.close()

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2 import limits
+from k2.market.events import TIME_MAX_US
 
 Indices = npt.NDArray[np.intp]
 
@@ -71,6 +73,15 @@ def conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
 
 
 def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type == kind:
-        return column
-    return pa.nulls(len(column), kind) if column.null_count == len(column) else column.cast(kind)
+    if column.type != kind:
+        nothing = column.null_count == len(column)
+        column = pa.nulls(len(column), kind) if nothing else column.cast(kind)
+    return _nameable(column) if pa.types.is_timestamp(kind) else column
+
+
+def _nameable(times: pa.Array) -> pa.Array:
+    """The times, at most the last of the year 9999: epochs of rules 0 may hold later ones."""
+    micros = times.view(pa.int64())
+    if (pc.max(micros).as_py() or 0) <= TIME_MAX_US:
+        return times
+    return pc.min_element_wise(micros, TIME_MAX_US, skip_nulls=False).view(times.type)

@@ -17,6 +17,9 @@ complete only while a feed listens, which would have heard more; else the answer
 pinned answer tells of what there was up to its own newest trade, so a range that begins above that,
 or names an end above it, reads UNKNOWN.
 
+Where a venue began the ids of an instrument again (`Seen.reused_us`), they no longer tell what is
+missing: an answer that reaches past that time reads UNKNOWN.
+
 Where lake retention has removed rows of the range, an answer reads PARTIAL and says up to when.
 """
 
@@ -157,12 +160,14 @@ class Holes:
             vouched for up to the end of the range, and what is known is not of a later moment, at
             which some may have been filled.
         covered_until_us: see `Provenance`.
+        reused: whether the range reaches past the time at which a venue began ids again.
     """
 
     listed: tuple[Gap, ...]
     total: int
     all_known: bool
     covered_until_us: int | None = None
+    reused: bool = False
 
 
 def holes_of(
@@ -205,7 +210,13 @@ def holes_of(
         for one, of in seen.items()
     )
     covered_us = min((of.time_max_us for of in seen.values()), default=None)
-    return Holes(tuple(listed), total, all_seen and vouched, covered_us if all_seen else None)
+    return Holes(
+        tuple(listed),
+        total,
+        all_seen and vouched,
+        covered_us if all_seen else None,
+        any(_is_reused(of, times) for of in seen.values()),
+    )
 
 
 def _missing(
@@ -233,6 +244,12 @@ def _missing(
     return np.concatenate((under, between, over))
 
 
+def _is_reused(seen: Seen, times: TimeRange) -> bool:
+    """Whether a range reaches past the first record that used an id again."""
+    past = times.end_us is None or seen.reused_us is None or times.end_us > seen.reused_us
+    return seen.reused_us is not None and past
+
+
 def _is_vouched(seen: Seen, expected: Expected, times: TimeRange, *, pinned: bool) -> bool:
     """Whether there can be no trade of the range above the newest one seen."""
     if times.end_us is not None and times.end_us <= seen.time_max_us:
@@ -245,7 +262,7 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
     """The worst that is true; UNKNOWN where nothing is known of the holes."""
     if missing:
         return Completeness.PARTIAL
-    if holes is None:
+    if holes is None or holes.reused:
         return Completeness.UNKNOWN
     if holes.total:
         return Completeness.GAPS

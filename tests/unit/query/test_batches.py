@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from k2 import limits
+from k2.market.events import TIME_MAX_US
 from k2.market.schema import TRADE, arrow_schema
 from k2.query.batches import bounded, canonical_order, conformed, rows_of
 
@@ -56,3 +57,11 @@ def test_rows_that_fit_are_estimated_within_bounds():
     assert rows_of(limits.FLIGHT_BATCH_BYTES_MAX, arrow_schema(TRADE)) >= 16_384
     assert rows_of(1, arrow_schema(TRADE)) == 1024
     assert rows_of(2**40, pa.schema([pa.field("side", pa.string())])) == 65_536
+
+
+def test_times_beyond_the_year_9999_come_as_its_last_microsecond():
+    wanted = pa.schema([pa.field("t", pa.timestamp("us", "UTC"))])
+    late = pa.array([5, None, TIME_MAX_US + 1], pa.int64()).view(pa.timestamp("us", "UTC"))
+    given = conformed(pa.RecordBatch.from_arrays([late], schema=wanted), wanted)
+    assert given.column("t").view(pa.int64()).to_pylist() == [5, None, TIME_MAX_US]
+    assert given.to_pylist()[2]["t"].year == 9999

@@ -56,6 +56,20 @@ def test_completeness_is_the_worst_that_is_true():
     assert completeness(whole, missing) is Completeness.PARTIAL
 
 
+def test_past_the_time_at_which_ids_began_again_nothing_is_known_of_what_is_missing():
+    again = Seen(np.array([[1, 5]], dtype=np.int64), 100, reused_us=500)
+    states = {0: FoldState({BTC: again, ETH: seen((1, 2), (5, 6), time_us=900)})}
+
+    def said(*times, asked=(BTC,)):
+        return completeness(holes_of(states, set(asked), TimeRange(*times), HEARD), ())
+
+    assert said(None, 500) is Completeness.COMPLETE
+    assert said(None, 501) is Completeness.UNKNOWN
+    assert said(400, None) is Completeness.UNKNOWN
+    assert said(None, None, asked=(ETH,)) is Completeness.GAPS, "another symbol is not concerned"
+    assert said(None, None, asked=(BTC, ETH)) is Completeness.UNKNOWN
+
+
 def test_an_instrument_never_seen_makes_it_unknown():
     states = {0: FoldState({BTC: seen((1, 1))})}
     assert holes_of(states, {BTC}, ALL, HEARD).all_known

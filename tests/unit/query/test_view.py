@@ -1,15 +1,19 @@
 from dataclasses import replace
 
 import pytest
+from google.protobuf import json_format
 
 from k2.clock import ManualClock
+from k2.degrade.level import Level
 from k2.errors import Data, Invalid, NotFound, Reason, Unavailable
+from k2.market import events
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, TimeRange
 from k2.query import view as view_module
 from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.sides import LakeSide
+from servers.convert import provenance_to
 from tests.eventually import eventually
 from tests.query_stack import PARTITIONS, QueryStack
 from tests.trades import NOW_US
@@ -346,3 +350,30 @@ def test_clocks_that_are_an_hour_off_change_no_answer(tmp_path, skew_s):
             assert of_no_clock[1] == of_no_clock[0]
         assert right.ids(symbols=BTC) == [*range(25), *range(27, 31)]
         assert told[0].completeness is Completeness.GAPS
+
+
+def test_a_row_of_rules_0_with_a_time_in_the_year_10000_fails_no_answer(stack, monkeypatch):
+    monkeypatch.setattr(events, "RECORD_TIME_MAX_US", 2**62)
+    stack.send("BTCUSDT", [1], receive_time_us=events.TIME_MAX_US + 7)
+    stack.send("BTCUSDT", [2])
+    stack.commit()
+    stack.view.maintain()
+    table, _ = stack.ask(symbols=("BTCUSDT",), consistency=Consistency.COMMITTED)
+    assert [row["trade_id"] for row in table.to_pylist()] == [1, 2]
+    told = provenance_to(stack.ask(symbols=("BTCUSDT",))[1].opened.provenance, Level.NORMAL)
+    assert json_format.MessageToDict(told)["plannedTime"]
+
+
+def test_an_answer_past_the_time_at_which_ids_began_again_reads_unknown(stack):
+    stack.send("BTCUSDT", range(1, 61))
+    stack.send("BTCUSDT", range(1, 41), start_us=NOW_US + 2 * 3_600_000_000)
+    reused_us = NOW_US + 2 * 3_600_000_000 + 1000
+    for _ in range(2):
+        table, answer = stack.ask(symbols=("BTCUSDT",))
+        assert len(table) == 60
+        assert answer.opened.provenance.completeness is Completeness.UNKNOWN
+        before = TimeRange(None, reused_us)
+        _, answer = stack.ask(symbols=("BTCUSDT",), range=before)
+        assert answer.opened.provenance.completeness is Completeness.COMPLETE
+        stack.commit()
+        stack.view.maintain()

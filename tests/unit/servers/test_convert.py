@@ -1,11 +1,13 @@
 """Messages become records and back without loss, and nonsense is refused by field."""
 
 import pytest
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from k2.degrade.level import Level
 from k2.errors import Invalid, Reason
+from k2.market.events import TIME_MAX_US
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.v1 import degradation_service_pb2, market_pb2
@@ -102,3 +104,9 @@ def test_every_level_has_a_value_on_the_wire():
 def test_every_source_has_a_value_on_the_wire():
     names = ["live", "recorded", "simulated", "", "?"]
     assert [convert.source_to(name) for name in names] == [1, 2, 3, 0, 0]
+
+
+def test_a_time_beyond_the_year_9999_is_told_as_its_last_microsecond():
+    late = convert.time_to(TIME_MAX_US + 1)
+    assert late == convert.time_to(TIME_MAX_US)
+    assert json_format.MessageToDict(late) == "9999-12-31T23:59:59.999999Z"
