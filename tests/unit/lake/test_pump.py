@@ -4,11 +4,13 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
-from k2.lake.pump import PumpStats
-from k2.market.events import Fault
+from k2.lake import commit as commit_module
+from k2.lake import writer as writer_module
+from k2.lake.pump import PauseReason, PumpStats
+from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
 from tests.lake_world import Crash, FaultyCatalog, piece
-from tests.pump_world import BTC, message
+from tests.pump_world import BTC, ETH, Schemas, message
 
 
 def test_nothing_is_committed_before_time_or_bytes_say_so(world):
@@ -372,3 +374,136 @@ def test_the_writer_knows_that_it_is_behind(world, monkeypatch):
     assert pump.stats.lag_s(world.clock.monotonic_s()) == pytest.approx(5)
     pump.step()
     assert pump.stats.behind_since_s is None
+
+
+# --- what waits, and what K2 fails on -----------------------------------------------------------
+
+
+def unknown(schema_id=99):
+    return b"\x00" + schema_id.to_bytes(4, "big") + b"whatever"
+
+
+def away(world):
+    """The registry cannot be asked for what is not known yet."""
+
+    def remembers(schema_id):
+        return schema_id in world.schemas.known
+
+    def schema(schema_id):
+        if schema_id in world.schemas.known:
+            return world.schemas.known[schema_id]
+        raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
+
+    world.schemas.remembers, world.schemas.schema = remembers, schema
+
+
+def test_a_partition_whose_record_nobody_can_be_asked_about_waits_alone(world):
+    away(world)
+    world.tape.append(world.home[BTC], unknown())
+    world.put(1)
+    world.put(1, 2, symbol="ETHUSDT")
+    pump = world.pump()
+    pump.step()
+    assert pump.commit()
+    assert (world.ids(), world.ids("ETHUSDT")) == ([], [1, 2])
+    world.put(3, symbol="ETHUSDT")
+    pump.step()
+    assert pump.commit()
+    assert world.ids("ETHUSDT") == [1, 2, 3], "the others go on being read and committed"
+    assert world.tape.letters == []
+    world.clock.advance(limits.UNASKED_AFTER_S)
+    pump.step()
+    assert pump.commit()
+    assert world.ids() == [1]
+    assert [letter.fault for letter in world.tape.letters] == [Fault.UNKNOWN_SCHEMA]
+    world.schemas = Schemas()
+    assert world.verified()["ok"]
+
+
+def test_reasons_of_a_pause_are_independent(world, monkeypatch):
+    away(world)
+    monkeypatch.setattr(limits, "COMMIT_ROWS_MAX", 2)
+    catalog = FaultyCatalog(world.catalog)
+    pump = world.pump(catalog=catalog)
+    pump.step()
+    world.tape.append(world.home[BTC], unknown())
+    pump.step()
+    world.put(7)
+    catalog.away = True
+    world.put(*range(1, 6), symbol="ETHUSDT")
+    pump.step()  # at the bound
+    catalog.away = False
+    world.clock.advance(limits.UNASKED_AFTER_S / 2)
+    pump.commit()
+    pump.step()
+    waits = pump._paused[world.home[BTC]]
+    assert waits == {PauseReason.WAITING}, "memory is free again, and that alone resumes nothing"
+    assert world.home[BTC] in pump._reader._paused
+    assert world.home[ETH] not in pump._reader._paused
+
+
+def failing_parquet(monkeypatch, *trade_ids):
+    """Rows with these ids cannot become a file."""
+    real = writer_module._parquet
+
+    def parquet(rows):
+        if set(trade_ids) & set(rows.column("trade_id").to_pylist()):
+            raise OverflowError("nobody foresaw this")
+        return real(rows)
+
+    monkeypatch.setattr(writer_module, "_parquet", parquet)
+
+
+def test_a_row_that_cannot_become_a_file_is_a_letter_and_its_neighbours_are_rows(
+    world, monkeypatch
+):
+    failing_parquet(monkeypatch, 3)
+    world.put(1, 2, 3, 4)
+    world.put(1, 2, symbol="ETHUSDT")
+    pump = world.pump()
+    pump.step()
+    assert not pump.commit()
+    for _ in range(3):
+        pump.step()
+        pump.commit()
+    assert (world.ids(), world.ids("ETHUSDT")) == ([1, 2, 4], [1, 2])
+    assert [(one.offset, one.fault) for one in world.tape.letters] == [(2, Fault.INTERNAL)]
+    assert world.tape.letters[0].value == message(3)
+    assert world.verified()["ok"], "the letter is taken at its word"
+
+
+def test_what_no_row_is_to_blame_for_ends_the_writer(world, monkeypatch):
+    def swing(*_):
+        raise OverflowError("not while rows become files")
+
+    pump = world.pump()
+    world.put(1, 2)
+    pump.step()
+    monkeypatch.setattr(commit_module, "append", swing)
+    with pytest.raises(OverflowError):
+        pump.commit()
+    assert world.tape.letters == []
+
+
+# --- days ---------------------------------------------------------------------------------------
+
+
+def test_a_commit_takes_rows_of_so_many_days_and_the_next_the_rest(world, monkeypatch):
+    monkeypatch.setattr(limits, "COMMIT_DAYS_MAX", 3)
+    now_us = world.clock.now_us() // DAY_US * DAY_US
+    for number in range(8):
+        world.put(number, at=now_us - number * DAY_US)
+        world.put(number, symbol="ETHUSDT", at=now_us - number * DAY_US)
+    pump = world.pump()
+    pump.step()
+    days, left = [], True
+    while left:
+        before = {path for path in world.on_disk() if path.endswith(".parquet")}
+        assert pump.commit()
+        days.append(len({path for path in world.on_disk() if path.endswith(".parquet")} - before))
+        left = pump._left
+        assert not left or pump._due(), "the rest follows at once"
+    assert max(days) <= 3
+    assert len(days) >= 3
+    assert world.ids() == world.ids("ETHUSDT") == list(range(8))
+    assert world.verified()["ok"]

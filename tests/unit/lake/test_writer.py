@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.lake.catalog import local_path
-from k2.lake.writer import Part, write_files
+from k2.lake.writer import Part, rows_within_days, write_files
 from k2.market.events import DAY_US, Label, to_arrow
 from k2.market.schema import TRADE, arrow_schema
 from tests.trades import NOW_US, columns, label
@@ -146,3 +146,12 @@ def test_labels_that_differ_only_in_source_stay_apart(lake):
     other = Label(*batch.labels[0][:-1], "backfill")
     batch = replace(batch, labels=(*batch.labels, other), label=np.array([0, 1], dtype=np.int32))
     assert read(write(lake, (0, batch))[0])["source"].to_pylist() == ["simulated", "backfill"]
+
+
+@pytest.mark.parametrize("days_max", [1, 2, 3, 9])
+def test_rows_are_counted_up_to_the_day_that_is_one_too_many(days_max):
+    days = [5, 5, 4, 5, 3, 4, 9]
+    rows = columns(range(7), times=[day * DAY_US + at for at, day in enumerate(days)])
+    within = rows_within_days(rows, days_max)
+    assert len(set(days[:within])) <= days_max
+    assert within == len(days) or len(set(days[: within + 1])) > days_max
