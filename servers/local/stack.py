@@ -32,7 +32,6 @@ from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 
 _PROGRESS_S = 0.2
-_SEPARATORS = ",;"  # of lists, in the configuration of Kafka and of the registry's database
 
 
 def run_stack(options: Options, runtime: Runtime) -> None:
@@ -75,11 +74,9 @@ def check_writable(data_dir: Path) -> None:
     """Make the data directory's folders, and try to write there.
 
     Raises:
-        Invalid: NOT_WRITABLE, or BAD_SETTING when its name cannot be.
+        Invalid: NOT_WRITABLE.
         Overloaded: DISK_FULL.
     """
-    if any(character in str(data_dir) for character in _SEPARATORS):
-        raise Invalid(Reason.BAD_SETTING, f"{data_dir}: no comma or semicolon in --data-dir")
     with _disk_errors(data_dir):
         for name in ("run", "logs", "tmp"):
             (data_dir / name).mkdir(parents=True, exist_ok=True)
