@@ -59,7 +59,7 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
         "-XX:TieredStopAtLevel=1",  # it answers a request a minute: up 30 % sooner
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
-        f"-Djava.io.tmpdir={folder / 'tmp'}",
+        "-Djava.io.tmpdir=tmp",  # of the working directory: its configuration expands ${...}
     )
     environment = {**java_environment(), **_environment(ports)}
     return Command((str(JAVA), *options, "-jar", str(program)), environment, folder)

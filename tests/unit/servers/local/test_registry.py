@@ -66,6 +66,7 @@ def test_both_its_ports_are_on_loopback(tmp_path):
     assert command.env["QUARKUS_MANAGEMENT_HOST"] == "127.0.0.1"
     assert command.env["QUARKUS_MANAGEMENT_PORT"] == "28082"
     assert command.cwd == tmp_path / "registry"
+    assert not [each for each in (*command.argv, *command.env.values()) if str(command.cwd) in each]
     assert command.env["APICURIO_DATASOURCE_URL"].startswith("jdbc:h2:file:./database;")
     assert url(ports) == "http://127.0.0.1:28081/apis/ccompat/v7"
 
