@@ -68,6 +68,25 @@ class FakeHistory:
         )
 
 
+class Watched:
+    """A part of which `meanwhile` is called before and after each call, as other threads run."""
+
+    def __init__(self, part, meanwhile):
+        self._part = part
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name):
+        found = getattr(self._part, name)
+
+        def call(*given, **named):
+            self._meanwhile()
+            answer = found(*given, **named)
+            self._meanwhile()
+            return answer
+
+        return call if callable(found) else found
+
+
 class FillWorld:
     """One feed's keeper and filler; `again` is its next life, with the same ledger and tape."""
 
@@ -80,13 +99,17 @@ class FillWorld:
         self.history = FakeHistory(ids, self.clock, self.budget)
         self.producer = self.tape.producer()
         self.stuck = False  # acknowledgements do not come
+        self.meanwhile = lambda: None  # what other threads do between the steps of a turn
         self.lines = [
             Line(each, at, (promised or {}).get(each), Missing(GRACE_S))
             for at, each in enumerate(self.history.ids)
         ]
-        self.keeper = Keeper(log=self.log, requests=self.requests, feed="feed", clock=self.clock)
+        log, history, producer = (
+            Watched(part, self._between) for part in (self.log, self.history, self.producer)
+        )
+        self.keeper = Keeper(log=log, requests=self.requests, feed="feed", clock=self.clock)
         self.sender = Sender(
-            tape=self.producer,
+            tape=producer,
             places={each.instrument: Place(each.key, each.partition) for each in self.lines},
             encode=lambda made: encode_trade(made, SCHEMA_ID),
             clock=self.clock,
@@ -94,22 +117,27 @@ class FillWorld:
         )
         self.filler = Filler(
             keeper=self.keeper,
-            history=self.history,
+            history=history,
             budget=self.budget,
             sender=self.sender,
             clock=self.clock,
             absent_s=ABSENT_S,
         )
 
+    def _between(self):
+        self.meanwhile()
+
     def _pause(self, seconds):
-        self.clock.advance(1.0 if self.stuck else seconds)
+        self.clock.advance(1.0 if self.stuck or self.producer.lands == 0 else seconds)
         if not self.stuck:
             self.producer.poll()
         return False
 
     def again(self, promised=None):
         """The next life: lines go on after what was promised."""
-        return FillWorld(self.history.ids, self.tape, self.clock, promised)
+        world = FillWorld(self.history.ids, self.tape, self.clock, promised)
+        world.history.void = self.history.void
+        return world
 
     def hear(self, *ids, line=0):
         """Let ids come as live trades do; what they jump over is found after the grace."""

@@ -150,9 +150,13 @@ class FakeAdmin:
 
 
 class FakeProducer:
-    """`TapeProducer`: acknowledgements arrive in `poll` and `flush`."""
+    """`TapeProducer`: acknowledgements arrive in `poll` and `flush`.
+
+    `lands` bounds the records that are still acknowledged; None: all.
+    """
 
     failure = None
+    lands = None
 
     def __init__(self, tape, queue_max):
         self._tape = tape
@@ -169,7 +173,10 @@ class FakeProducer:
     def poll(self, timeout_s=0.0):
         if self._tape.away:
             return 0
-        queue, self._queue = self._queue, []
+        most = len(self._queue) if self.lands is None else self.lands
+        queue, self._queue = self._queue[:most], self._queue[most:]
+        if self.lands is not None:
+            self.lands -= len(queue)
         for key, value, partition, on_ack, headers in queue:
             offset = self._tape.append(partition, value, key=key, headers=headers) - 1
             if on_ack is not None:
