@@ -63,9 +63,9 @@ def _measured(stack: Stack, control: str) -> list[tuple[str, float, str]]:
     with k2client.connect(control) as k2:
         ages = _ages(k2)
         latencies = _latencies(k2)
-        while len(table := k2.trades([]).to_arrow()) < ROWS_MIN:
+        while len(table := k2.trades(None).to_arrow()) < ROWS_MIN:
             CLOCK.sleep(1.0)
-        ours = _best(lambda: k2.trades([]).to_arrow())
+        ours = _best(lambda: k2.trades(None).to_arrow())
     return [
         (f"freshness p50 at {RATE} trades/s (n={len(ages)})", _quantile(ages, 50), "ms"),
         ("freshness p99", _quantile(ages, 99), "ms"),
@@ -89,7 +89,7 @@ def _ages(k2: k2client.Client) -> list[float]:
     end = CLOCK.monotonic_s() + FRESH_S
     columns = ["symbol", "trade_id", "receive_time"]
     while CLOCK.monotonic_s() < end:
-        rows = k2.trades([], columns=columns, limit=400, order="desc").to_arrow()
+        rows = k2.trades(None, columns=columns, limit=400, order="desc").to_arrow()
         now_us = CLOCK.now_us()
         symbols, ids = rows.column("symbol").to_pylist(), rows.column("trade_id").to_pylist()
         received = rows.column("receive_time").cast(pa.int64()).to_pylist()

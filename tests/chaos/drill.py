@@ -39,7 +39,7 @@ def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
         until(lambda: len(k2.snapshots()) > commits, "another commit")
         second = stack.json("backup", str(folder))
         snapshot_id = int(first["tables"][0]["snapshot_id"])
-        rows = fingerprint(k2.trades([], as_of=snapshot_id))
+        rows = fingerprint(k2.trades(None, as_of=snapshot_id))
         commits = len(k2.snapshots())
         until(lambda: len(k2.snapshots()) > commits, "a commit after the backup")
         return {
@@ -68,7 +68,7 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
             ids, holes = committed_ids(stack, symbol), holes_of(verified["document"], symbol)
             faults += wrong_ids(symbol, ids, known["acknowledged"][symbol], holes)
         with k2client.connect(str(stack.addresses["control"])) as k2:
-            same = fingerprint(k2.trades([], as_of=known["snapshot_id"])) == known["fingerprint"]
+            same = fingerprint(k2.trades(None, as_of=known["snapshot_id"])) == known["fingerprint"]
     if not same:
         faults.append("a snapshot of the backup answers differently")
     first, second = known["first"], known["second"]

@@ -41,7 +41,7 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
         until(lambda: len(k2.snapshots()) >= 3, "two commits of rows")
         tables = {one["name"]: one for one in stack.json("backup", str(backup))["tables"]}
         snapshot_id = int(tables["market.trades"]["snapshot_id"])
-        before = fingerprint(k2.trades([], as_of=snapshot_id))
+        before = fingerprint(k2.trades(None, as_of=snapshot_id))
     shutil.rmtree(here)
     stack = Stack(elsewhere, *options, environment=ENVIRONMENT)
     stack.json("restore", str(backup))
@@ -55,7 +55,7 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
     with stack, k2client.connect(str(stack.addresses["control"])) as k2:
         restored = before[0]
         until(lambda: k2.snapshots()[0].rows_total > restored, "new rows are committed")
-        if fingerprint(k2.trades([], as_of=snapshot_id)) != before:
+        if fingerprint(k2.trades(None, as_of=snapshot_id)) != before:
             faults.append("a snapshot of the backup answers differently")
         for symbol in SYMBOLS:
             ids = committed_ids(stack, symbol)

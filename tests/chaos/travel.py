@@ -33,15 +33,15 @@ def run(stack: Stack, commits: int) -> dict[str, object]:
     with k2client.connect(str(stack.addresses["control"])) as k2:
         until(lambda: len(k2.snapshots()) >= 3, "three snapshots")
         chosen = k2.snapshots()[0].snapshot_id
-        before = fingerprint(k2.trades([], as_of=chosen))
+        before = fingerprint(k2.trades(None, as_of=chosen))
         unions = [_union(k2) for _ in range(TOKENS)]
 
         def later() -> int:
             return [snapshot.snapshot_id for snapshot in k2.snapshots()].index(chosen)
 
         until(lambda: later() >= commits, f"{commits} commits", timeout_s=30 + 3 * commits)
-        passed, after = later(), fingerprint(k2.trades([], as_of=chosen))
-        again = [fingerprint(k2.trades([], as_of=str(one["token"]))) for one in unions]
+        passed, after = later(), fingerprint(k2.trades(None, as_of=chosen))
+        again = [fingerprint(k2.trades(None, as_of=str(one["token"]))) for one in unions]
     return {
         "snapshot_id": str(chosen),
         "commits_later": passed,
@@ -54,7 +54,7 @@ def run(stack: Stack, commits: int) -> dict[str, object]:
 
 def _union(k2: k2client.Client) -> dict[str, object]:
     """An answer from lake and tail: its token and fingerprint; then the next commit."""
-    answer = k2.trades([])
+    answer = k2.trades(None)
     rows, origin = fingerprint(answer), answer.provenance
     until(lambda: k2.snapshots(limit=1)[0].snapshot_id != origin.snapshot_id, "a commit")
     return {
@@ -79,7 +79,7 @@ def outlived(stack: Stack, unions: list[dict[str, object]]) -> bool:
         until(gone, "the expiry of a snapshot", timeout_s=600)
         stack.kill("query")
         return all(
-            fingerprint(k2.trades([], as_of=str(one["token"]), deadline_s=120)) == one["rows"]
+            fingerprint(k2.trades(None, as_of=str(one["token"]), deadline_s=120)) == one["rows"]
             for one in unions
         )
 

@@ -22,7 +22,9 @@ _TERMINAL_ROWS_MAX = 1000
 @click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
 @click.option("--exchange", "exchanges", multiple=True, help="Only there; may be repeated.")
 @click.option("--last", metavar="DURATION", help="So long before now: 90s, 15m, 2h, 1d.")
-@click.option("--from", "start", metavar="TIME", help="First time inside: ISO 8601, or epoch us.")
+@click.option(
+    "--from", "start", metavar="TIME", help="First time inside: ISO 8601, or us since 1970."
+)
 @click.option("--to", "end", metavar="TIME", help="First time outside.")
 @click.option("--limit", type=int, help="At most so many rows, the first in the order.")
 @click.option(
@@ -85,7 +87,7 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
     wanted = _split(columns) if columns is not None else None
     question = k2client.TradesQuestion(
         symbols=_split(*symbols),
-        exchanges=_split(*exchanges),
+        exchanges=_split(*exchanges) or None,
         start=start,
         end=end,
         last=last,

@@ -24,14 +24,14 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
-from k2client.convert import backfill_plan, gap_state, record, timestamp
+from k2client.convert import backfill_plan, gap_state, record
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal
 from k2client.flights import FlightPool
 from k2client.letters import DeadLetterCalls
-from k2client.question import Names, TradesQuestion, snapshot_id_of
+from k2client.question import Names, TradesQuestion, moment, name_of, snapshot_id_of
 from k2client.reasons import from_rpc
-from k2client.times import Duration, Time, to_us
+from k2client.times import Duration, Time
 from k2client.trades import Trades
 
 DEADLINE_S = 60.0
@@ -112,7 +112,7 @@ class Client(DeadLetterCalls):
 
     def trades(  # noqa: PLR0913 what may be asked of trades, by name
         self,
-        symbols: Names,
+        symbols: Names | None,
         *,
         exchanges: Names | None = None,
         start: Time | None = None,
@@ -131,9 +131,11 @@ class Client(DeadLetterCalls):
         The answer is planned and pinned by this call; rows are read when it is asked for them.
 
         Args:
-            symbols: one or several: `"BTCUSDT"`, `["BTCUSDT", "ETHUSDT"]`.
+            symbols: one or several: `"BTCUSDT"`, `["BTCUSDT", "ETHUSDT"]`, a column of a frame;
+                None: all.
             exchanges: where to look; unset: every exchange that knows the symbol.
-            start: first time inside: a datetime, ISO 8601 text or microseconds since 1970.
+            start: first time inside: a datetime (also of numpy or pandas), ISO 8601 text or
+                microseconds since 1970.
             end: first time outside.
             last: so long before now instead, such as `"15m"`. Without any range: all.
             limit: at most so many rows, the first in `order`.
@@ -187,7 +189,7 @@ class Client(DeadLetterCalls):
             if (snapshot_id := snapshot_id_of(as_of)) is not None:
                 request.snapshot_id = snapshot_id
             else:
-                request.as_of_time.CopyFrom(timestamp(to_us(as_of)))
+                request.as_of_time.CopyFrom(moment(as_of))
         answer = self._call(self._snapshot.GetSnapshot, request)
         return record(records.Snapshot, answer.snapshot)
 
@@ -220,8 +222,8 @@ class Client(DeadLetterCalls):
             limit: at most so many.
         """
         request = feed_service_pb2.ListGapsRequest(
-            exchange=exchange or "",
-            symbol=symbol or "",
+            exchange=name_of("exchange", exchange),
+            symbol=name_of("symbol", symbol),
             state=gap_state(state),
             page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE),
         )
@@ -244,8 +246,8 @@ class Client(DeadLetterCalls):
             exchange: of the symbol; unset: of the one feed that listens to it.
         """
         request = feed_service_pb2.BackfillRequest(
-            exchange=exchange or "",
-            symbol=symbol,
+            exchange=name_of("exchange", exchange),
+            symbol=name_of("symbol", symbol),
             first_trade_id=first_trade_id,
             last_trade_id=last_trade_id,
         )
@@ -312,7 +314,7 @@ class Client(DeadLetterCalls):
         """
         request = platform_service_pb2.ExpireSnapshotsRequest()
         if older_than is not None:
-            request.older_than_time.CopyFrom(timestamp(to_us(older_than)))
+            request.older_than_time.CopyFrom(moment(older_than))
         result = self._worked(self._platform.ExpireSnapshots, request, None, deadline_s)
         return record(records.Expiry, result)
 

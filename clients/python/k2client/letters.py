@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k2.v1 import dead_letter_service_pb2, dead_letter_service_pb2_grpc
 from k2client import records
-from k2client.convert import record, timestamp, trade_message
-from k2client.times import Time, to_us
+from k2client.convert import record, trade_message
+from k2client.question import Names, moment, name_of, names_of
+from k2client.times import Time
 
 _PAGE_SIZE = 1000
 
@@ -47,13 +48,13 @@ class DeadLetterCalls(ABC):
         """
         request = dead_letter_service_pb2.ListDeadLettersRequest(
             page_size=_PAGE_SIZE if limit is None else min(limit, _PAGE_SIZE),
-            fault=fault,
-            origin=origin,
+            fault=name_of("fault", fault),
+            origin=name_of("origin", origin),
         )
         if start is not None:
-            request.range.start_time.CopyFrom(timestamp(to_us(start)))
+            request.range.start_time.CopyFrom(moment(start))
         if end is not None:
-            request.range.end_time.CopyFrom(timestamp(to_us(end)))
+            request.range.end_time.CopyFrom(moment(end))
         found: list[records.DeadLetter] = []
         for page in self._pages(self._letters.ListDeadLetters, request):
             found += [record(records.DeadLetter, each) for each in page.letters]
@@ -63,13 +64,13 @@ class DeadLetterCalls(ABC):
 
     def dead_letter(self, name: str) -> records.DeadLetterContent:
         """One dead letter by its name, with its bytes and what they would be today."""
-        request = dead_letter_service_pb2.GetDeadLetterRequest(name=name)
+        request = dead_letter_service_pb2.GetDeadLetterRequest(name=name_of("name", name))
         answer = self._call(self._letters.GetDeadLetter, request)
         return record(records.DeadLetterContent, answer)
 
     def replay_dead_letters(
         self,
-        names: Sequence[str],
+        names: Names,
         *,
         value: bytes | None = None,
         trade: Mapping[str, Any] | None = None,
@@ -83,7 +84,9 @@ class DeadLetterCalls(ABC):
             trade: the fields of `records.TradeRecord` instead, times as ISO 8601 texts.
             again: also those that were replayed before.
         """
-        request = dead_letter_service_pb2.ReplayDeadLettersRequest(names=names, again=again)
+        request = dead_letter_service_pb2.ReplayDeadLettersRequest(
+            names=names_of("names", names), again=again
+        )
         if value is not None:
             request.value = value
         if trade is not None:

@@ -16,8 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from k2.v1 import market_pb2, query_service_pb2
 from k2client.convert import timestamp
-from k2client.errors import Invalid
-from k2client.times import Duration, Time, duration_us, to_us
+from k2client.errors import Invalid, NotFound
+from k2client.times import Duration, Time, duration_us, plain_of, to_us, whole
 
 _CONSISTENCIES = {
     "union": query_service_pb2.CONSISTENCY_UNION,
@@ -26,6 +26,7 @@ _CONSISTENCIES = {
 }
 _ORDERS = {"asc": query_service_pb2.ORDER_ASC, "desc": query_service_pb2.ORDER_DESC}
 _TOKEN = re.compile(r"k2t\d+\.")
+_SNAPSHOT = re.compile(r"\d{1,7}|\d{9,99}", re.ASCII)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _SECONDS_MIN, _SECONDS_MAX = -62_135_596_800, 253_402_300_799  # years 1 to 9999, as the wire has it
 
@@ -38,7 +39,7 @@ class TradesQuestion:
     """Trades of instruments in a half-open range of event times.
 
     Attributes:
-        symbols: one or several, as the venue prints them.
+        symbols: one or several, as the venue prints them, in any iterable; None: all.
         exchanges: where to look; None: every exchange that knows the symbol.
         start, end: from, and up to but without; None: unbounded.
         last: so long before now instead, such as `15m`.
@@ -50,7 +51,7 @@ class TradesQuestion:
         allow_partial: answer although a side is missing.
     """
 
-    symbols: Names
+    symbols: Names | None
     exchanges: Names | None = None
     start: Time | None = None
     end: Time | None = None
@@ -62,6 +63,12 @@ class TradesQuestion:
     as_of: Time | None = None
     allow_partial: bool = False
 
+    def __post_init__(self) -> None:
+        for field in ("symbols", "exchanges", "columns"):
+            given = getattr(self, field)
+            if given is not None:  # an iterator gives its names once, a question may be asked twice
+                object.__setattr__(self, field, names_of(field, given))
+
     def request(self) -> query_service_pb2.PlanQueryRequest:
         """The message that asks it.
 
@@ -69,11 +76,11 @@ class TradesQuestion:
             Invalid: what is asked has no form on the wire.
         """
         trades = query_service_pb2.TradesRequest(
-            symbols=_names("symbols", self.symbols),
-            exchanges=_names("exchanges", self.exchanges),
-            columns=_names("columns", self.columns),
+            symbols=self.symbols or (),
+            exchanges=self.exchanges or (),
+            columns=self.columns or (),
             order=_choice("order", self.order, _ORDERS),
-            allow_partial=self.allow_partial,
+            allow_partial=bool(self.allow_partial),
         )
         if self.consistency is not None:
             trades.consistency = _choice("consistency", self.consistency, _CONSISTENCIES)
@@ -92,9 +99,9 @@ class TradesQuestion:
         if self.start is not None or self.end is not None:
             trades.range.CopyFrom(market_pb2.TimeRange())
         if self.start is not None:
-            trades.range.start_time.CopyFrom(_moment(self.start))
+            trades.range.start_time.CopyFrom(moment(self.start))
         if self.end is not None:
-            trades.range.end_time.CopyFrom(_moment(self.end))
+            trades.range.end_time.CopyFrom(moment(self.end))
 
     def _set_as_of(self, trades: query_service_pb2.TradesRequest) -> None:
         if self.as_of is None:
@@ -104,7 +111,7 @@ class TradesQuestion:
         elif (snapshot_id := snapshot_id_of(self.as_of)) is not None:
             trades.as_of_snapshot_id = snapshot_id
         else:
-            trades.as_of_time.CopyFrom(_moment(self.as_of))
+            trades.as_of_time.CopyFrom(moment(self.as_of))
 
 
 def is_token(as_of: Time) -> bool:
@@ -113,39 +120,73 @@ def is_token(as_of: Time) -> bool:
 
 
 def snapshot_id_of(as_of: Time) -> int | None:
-    """The snapshot's id that `as_of` is, if it is one: an int, or a text of digits alone."""
-    if isinstance(as_of, str) and as_of.strip().isdecimal():
-        as_of = int(as_of)
-    if not isinstance(as_of, int) or isinstance(as_of, bool):
+    """The snapshot's id that `as_of` is, if it is one: an int, or a text of digits alone.
+
+    Eight digits in a text are a date.
+    """
+    text = as_of.strip() if isinstance(as_of, str) else ""
+    number = int(text) if _SNAPSHOT.fullmatch(text) else whole(plain_of(as_of))
+    if number is None:
         return None
-    if not 0 <= as_of <= _INT64_MAX:
-        raise Invalid("UNKNOWN_SNAPSHOT", f"{as_of} cannot be a snapshot's id")
-    return as_of
+    if not 0 <= number <= _INT64_MAX:
+        raise NotFound("UNKNOWN_SNAPSHOT", f"{number} cannot be a snapshot's id")
+    return number
 
 
-def _moment(value: Time) -> Timestamp:
+def moment(value: Time) -> Timestamp:
+    """A time as it travels.
+
+    Raises:
+        Invalid: BAD_REQUEST when it is none, or lies beyond what the wire has.
+    """
     micros = to_us(value)
     if not _SECONDS_MIN <= micros // 1_000_000 <= _SECONDS_MAX:
         raise Invalid("BAD_REQUEST", f"{value} lies beyond the years 1 to 9999")
     return timestamp(micros)
 
 
-def _names(what: str, given: Names | None) -> list[str]:
-    names = [given] if isinstance(given, str) else list(given or ())
-    if not all(isinstance(name, str) and name for name in names):
-        raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not a name or several")
-    return names
+def names_of(what: str, given: Names) -> tuple[str, ...]:
+    """The names in any iterable of texts, or in one text, each once.
+
+    Raises:
+        Invalid: BAD_REQUEST when something in it is no name, or nothing is: that would ask for all.
+    """
+    try:
+        items = [given] if isinstance(given, str) else [plain_of(item) for item in given]
+    except TypeError as error:
+        raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not a name or several") from error
+    for item in items:
+        if not (isinstance(item, str) and item and item.isprintable()):
+            raise Invalid("BAD_REQUEST", f"{what}: {item!r} is not a name")
+    if not items:
+        raise Invalid("BAD_REQUEST", f"{what}: there is no name in it; None asks for all")
+    return tuple(dict.fromkeys(map(str, items)))
+
+
+def name_of(what: str, given: str | None) -> str:
+    """One name; none for None.
+
+    Raises:
+        Invalid: BAD_REQUEST when it is something else, such as several.
+    """
+    if given is None or given == "":
+        return ""
+    names = names_of(what, given) if isinstance(given, str) else ()
+    if not names:
+        raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not one name")
+    return names[0]
 
 
 def _choice(what: str, given: str, known: Mapping[str, V]) -> V:
-    if given.lower() not in known:
+    if not isinstance(given, str) or given.lower() not in known:
         raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not one of {', '.join(known)}")
     return known[given.lower()]
 
 
 def _int64(limit: int) -> int:
-    if isinstance(limit, bool) or not isinstance(limit, int):
+    number = whole(plain_of(limit))
+    if number is None:
         raise Invalid("LIMIT_OUT_OF_BOUNDS", f"limit: {limit!r} is not a whole number")
-    if not _INT64_MIN <= limit <= _INT64_MAX:
-        raise Invalid("LIMIT_OUT_OF_BOUNDS", f"limit: {limit} is out of bounds")
-    return limit
+    if not _INT64_MIN <= number <= _INT64_MAX:
+        raise Invalid("LIMIT_OUT_OF_BOUNDS", f"limit: {number} is out of bounds")
+    return number

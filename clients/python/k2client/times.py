@@ -1,14 +1,21 @@
 """Times and durations as people write them, to the integer microseconds of the wire; never a float.
 
-A time is a `datetime` or `date` (without a zone: UTC), an ISO 8601 text (the same) or whole
-microseconds since 1970. A duration is a `timedelta` or a text such as `90s`, `15m`, `2h`, `1.5d`.
+A time is a `datetime` or `date` (without a zone: UTC), an ISO 8601 text (the same; eight digits are
+a date) or whole microseconds since 1970. A bare number outside 2009 to tomorrow is refused: it is
+seconds, milliseconds or nanoseconds more likely than a time of trades. A duration is a `timedelta`
+or a text such as `90s`, `15m`, `1h30m`, `1.5d`. What numpy, pandas, polars and pyarrow have for
+either is taken too, known by its attributes: none of them is imported here.
 """
 
 from __future__ import annotations
 
+import operator
 import re
+import time as clock
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 from k2client.errors import Invalid
 
@@ -17,49 +24,136 @@ Duration = timedelta | str
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DAY_US = 86_400_000_000
+_NUMBER_US_MIN = 1_230_768_000_000_000  # 2009-01-01
 _UNITS_US = {
-    "us": 1,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
+    "ns": Decimal("0.001"),
+    "us": Decimal(1),
+    "µs": Decimal(1),
+    "ms": Decimal(1_000),
+    "s": Decimal(1_000_000),
+    "m": Decimal(60_000_000),
+    "h": Decimal(3_600_000_000),
+    "d": Decimal(_DAY_US),
+    "w": Decimal(7 * _DAY_US),
 }
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d|w)")
-_TOO_FINE = re.compile(r"[.,]\d{7,}")
+_FINE_UNITS = {"ns": 10**3, "ps": 10**6, "fs": 10**9, "as": 10**12}  # numpy's, in a microsecond
+_PART = r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h|d|w)"
+_DURATION = re.compile(rf"\s*(?:{_PART}\s*)+", re.ASCII)
+_TOO_FINE = re.compile(r"[.,]\d{6}\d*[1-9]")
+_DATE_DIGITS = 8
 _INT64_MAX = 2**63 - 1
 
 
-def to_us(value: Time) -> int:
+def to_us(value: Time, now_ns: Callable[[], int] = clock.time_ns) -> int:
     """A time in microseconds since 1970-01-01 UTC.
+
+    Args:
+        value: in any form.
+        now_ns: nanoseconds since 1970, to judge bare numbers by.
 
     Raises:
         Invalid: BAD_REQUEST when it is not a time, or finer than a microsecond.
     """
-    if isinstance(value, bool) or not isinstance(value, datetime | date | str | int):
+    plain = _plain(value, "M")
+    if isinstance(plain, str):
+        plain = _parse(plain.strip())
+    if (number := whole(plain)) is not None:
+        return _checked(number, now_ns)
+    if not isinstance(plain, date):
         raise Invalid("BAD_REQUEST", f"{value!r} is not a time")
-    if isinstance(value, str):
-        value = _parse(value)
-    if isinstance(value, int):
-        if abs(value) > _INT64_MAX:
-            raise Invalid("BAD_REQUEST", f"{value} is beyond the times that K2 knows")
+    if not isinstance(plain, datetime):
+        plain = datetime.combine(plain, time())
+    if plain.tzinfo is None:
+        plain = plain.replace(tzinfo=UTC)
+    return (plain - _EPOCH) // _MICROSECOND
+
+
+def whole(value: object) -> int | None:
+    """The whole number that a value is, numpy's among them; None for anything else."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "i")
+    if isinstance(value, bool) or kind not in "iu":
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        return None
+
+
+def plain_of(value: Any) -> Any:  # noqa: ANN401 anything
+    """The Python object of a scalar of Arrow; any other value as it is."""
+    if not hasattr(value, "as_py"):
         return value
-    if not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    if getattr(value, "nanosecond", 0):
-        raise Invalid("BAD_REQUEST", f"{value} is finer than the microseconds K2 keeps")
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    return (value - _EPOCH) // _MICROSECOND
+    try:
+        return value.as_py()
+    except ValueError as error:
+        raise _too_fine(value) from error
+
+
+def _plain(value: Any, kind: str) -> Any:  # noqa: ANN401 anything
+    """A time or duration as Python has it; what is none comes back as it is, or as None.
+
+    Args:
+        value: in any form.
+        kind: numpy's letter for times (M) or durations (m).
+    """
+    value = plain_of(value)
+    if getattr(getattr(value, "dtype", None), "kind", "") == kind:
+        value = _of_numpy(value)
+    if isinstance(value, datetime) and value != value:  # noqa: PLR0124 pandas' NaT is not itself
+        return None
+    if getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0):
+        raise _too_fine(value)
+    for name in ("to_pydatetime", "to_pytimedelta"):
+        if hasattr(value, name):
+            return getattr(value, name)()
+    return value
+
+
+def _of_numpy(value: Any) -> Any:  # noqa: ANN401 anything
+    """Numpy's time or duration; a single one in an array or a column of pandas is one too."""
+    try:
+        plain = value.item()
+    except (AttributeError, TypeError, ValueError):
+        return None
+    if not isinstance(plain, int):
+        return plain
+    unit = re.search(r"\[(\d*)([a-z]+)\]", str(value.dtype))
+    if unit is None or unit[2] not in _FINE_UNITS:
+        raise Invalid("BAD_REQUEST", f"{value!r} is beyond the times that K2 knows, or has no unit")
+    micros, rest = divmod(plain * int(unit[1] or 1), _FINE_UNITS[unit[2]])
+    if rest:
+        raise _too_fine(value)
+    return timedelta(microseconds=micros) if value.dtype.kind == "m" else from_us(micros)
+
+
+def _checked(number: int, now_ns: Callable[[], int]) -> int:
+    """A bare number, when it can be microseconds of a time that has trades."""
+    latest = now_ns() // 1000 + _DAY_US
+    if _NUMBER_US_MIN <= number <= latest:
+        return number
+    units = {"seconds": "s", "milliseconds": "ms", "nanoseconds": "ns"}
+    meant = [
+        name for name, unit in units.items() if _NUMBER_US_MIN <= number * _UNITS_US[unit] <= latest
+    ]
+    raise Invalid(
+        "BAD_REQUEST",
+        f"{_shown(number)}: a bare number is microseconds since 1970, from 2009 until tomorrow"
+        + (f", and this one looks like {meant[0]}" if meant else "")
+        + ": write microseconds, or a time such as 2026-01-31T09:30:00Z",
+    )
+
+
+def _shown(number: int) -> str:
+    return str(number) if abs(number) <= _INT64_MAX else "so large a number"
 
 
 def _parse(text: str) -> datetime | int:
-    text = text.strip()
-    if re.fullmatch(r"-?\d+", text):
+    number = re.fullmatch(r"[+-]?\d+", text, re.ASCII)
+    if number and len(text) != _DATE_DIGITS and len(text) < len(str(_INT64_MAX)) + 2:
         return int(text)
     if _TOO_FINE.search(text):
-        raise Invalid("BAD_REQUEST", f"{text!r} is finer than the microseconds K2 keeps")
+        raise _too_fine(text)
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
@@ -69,20 +163,28 @@ def _parse(text: str) -> datetime | int:
         ) from error
 
 
+def _too_fine(value: object) -> Invalid:
+    return Invalid("BAD_REQUEST", f"{value!r} is finer than the microseconds K2 keeps")
+
+
 def duration_us(value: Duration) -> int:
     """A duration in microseconds.
 
     Raises:
-        Invalid: BAD_REQUEST when it is not a positive duration.
+        Invalid: BAD_REQUEST when it is not a positive duration, or finer than a microsecond.
     """
-    micros = 0
-    if isinstance(value, timedelta):
-        micros = value // _MICROSECOND
-    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        micros = int(Decimal(match[1]) * _UNITS_US[match[2]])
+    plain = _plain(value, "m")
+    micros: int | Decimal = 0
+    if isinstance(plain, timedelta):
+        micros = plain // _MICROSECOND
+    elif isinstance(plain, str) and _DURATION.fullmatch(plain):
+        parts = re.findall(_PART, plain, re.ASCII)
+        micros = sum(Decimal(number) * _UNITS_US[unit] for number, unit in parts)
     if not 0 < micros <= _INT64_MAX:
         raise Invalid("BAD_REQUEST", f"{value!r} is not a duration: write 90s, 15m, 2h or 1d")
-    return micros
+    if micros != int(micros):
+        raise _too_fine(value)
+    return int(micros)
 
 
 def from_us(micros: int) -> datetime:

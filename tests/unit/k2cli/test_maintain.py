@@ -4,6 +4,7 @@ import pytest
 
 from k2.clock import SystemClock
 from k2cli.maintain import before_us
+from k2client.errors import Invalid
 
 COMPACTED = {
     "event": "result",
@@ -58,6 +59,12 @@ def test_an_age_is_counted_back_from_now():
     week_us = 7 * 86_400_000_000
     now_us = SystemClock().now_us()
     assert 0 <= now_us - week_us - before_us("7d") + 10**7 < 2 * 10**7
+
+
+def test_eight_digits_are_a_date_and_other_numbers_no_age():
+    assert before_us("20210108") == before_us("2021-01-08") == 1_610_064_000_000_000
+    with pytest.raises(Invalid, match="milliseconds"):
+        before_us("1610064000278")
 
 
 def test_what_is_no_age_and_no_time_is_refused(k2, script):

@@ -1,5 +1,7 @@
 """Dead letters as a program asks for them. What the server makes of it is in `test_dead_letter`."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import k2client
@@ -51,3 +53,26 @@ def test_an_empty_repair_is_a_repair(k2, server):
 def test_a_trade_with_an_unknown_field_is_refused_before_it_is_sent(k2):
     with pytest.raises(Invalid):
         k2.replay_dead_letters(NAMES[:1], trade={"no_such": 1})
+
+
+def test_names_and_times_come_in_any_form_or_are_refused(k2, server):
+    k2.replay_dead_letters(pd.Index(NAMES[:2]))
+    assert list(server.requests[-1].names) == NAMES[:2]
+    k2.replay_dead_letters(NAMES[0])
+    assert list(server.requests[-1].names) == NAMES[:1]
+    k2.dead_letters(start=np.datetime64("2021-01-08"), end="20210109")
+    times = server.requests[-1].range
+    assert (times.start_time.seconds, times.end_time.seconds) == (1_610_064_000, 1_610_150_400)
+    for call in (
+        lambda: k2.replay_dead_letters([]),
+        lambda: k2.dead_letters(start=1_610_064_000_278),
+        lambda: k2.dead_letters(fault=["TRUNCATED"]),
+        lambda: k2.dead_letter(7),
+        lambda: k2.gaps(["BTCUSDT"]),
+        lambda: k2.backfill(7, 1, 2),
+        lambda: k2.expire(older_than=20_210_108),
+        lambda: k2.snapshot(1.5),
+    ):
+        with pytest.raises(Invalid) as caught:
+            call()
+        assert caught.value.reason == "BAD_REQUEST"
