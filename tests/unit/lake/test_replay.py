@@ -8,9 +8,10 @@ from k2 import limits
 from k2.errors import NotFound, Reason, Unavailable
 from k2.lake.letters import LetterFilter
 from k2.lake.replay import LETTER_HEADER
-from k2.market.events import Fault
+from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
+from k2.tape.codec import encode_trade
 from tests.letter_desk import Desk
 from tests.messages import trade
 from tests.ops_world import letter
@@ -131,3 +132,27 @@ def test_a_letter_that_retention_removed_is_no_longer_there_and_no_fault(desk):
         replay(desk, name)
     assert refused.value.reason is Reason.UNKNOWN_DEAD_LETTER
     assert desk.sent == []
+
+
+def test_a_time_that_lay_ahead_is_good_when_it_has_come(desk):
+    later_us = desk.clock.now_us() + 2 * DAY_US
+    name = desk.dead(message(1, at=later_us), Fault.OUT_OF_RANGE)
+    assert replay(desk, name).fault is Fault.OUT_OF_RANGE
+    desk.clock.advance(DAY_US / 1e6)
+    assert replay(desk, name).state == "SENT"
+
+
+def test_a_record_that_used_an_id_again_goes_back_under_another_name_only(desk):
+    name = desk.dead(message(1), Fault.REUSED_ID)
+    refused = replay(desk, name)
+    assert (refused.state, refused.fault) == ("REFUSED", Fault.REUSED_ID)
+    assert "give the new life an exchange of its own" in refused.message
+    assert replay(desk, name, message(1, price=7)).state == "REFUSED", "it is the same symbol"
+    assert desk.sent == []
+    label = trade().label._replace(exchange="BINANCE_2026")
+    desk.placement.place(Instrument("BINANCE_2026", "BTCUSDT"))
+    assert replay(desk, name, encode_trade(trade(label=label), SCHEMA_ID)).state == "SENT"
+
+
+def test_what_k2_failed_on_is_judged_by_the_k2_that_replays_it(desk):
+    assert replay(desk, desk.dead(message(1), Fault.INTERNAL)).state == "SENT"
