@@ -160,6 +160,10 @@ class Line:
         else:
             self.note(trade_id, finding, at_us)
         self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
+        flight = Flight(self, trade_id, finding if finding is Finding.RESET else Finding.NEXT)
+        flight.is_trade = False
+        self.launched(flight)
+        flight(None, None)
         return True
 
     def _cause(self, last_seen: int) -> Cause:
@@ -180,7 +184,7 @@ class Line:
         flying = self._flying
         while flying and flying[0].landed:
             flight = flying.popleft()
-            self.acknowledged += 1
+            self.acknowledged += flight.is_trade
             if flight.finding is Finding.REUSED:
                 continue
             if flight.finding is Finding.REORDERED:
@@ -191,15 +195,19 @@ class Line:
 
 
 class Flight:
-    """One trade on its way; called by the producer with the tape's answer."""
+    """One trade on its way; called by the producer with the tape's answer.
 
-    __slots__ = ("finding", "landed", "line", "trade_id")
+    An id without a trade has nothing on its way: it keeps its place among those that have.
+    """
+
+    __slots__ = ("finding", "is_trade", "landed", "line", "trade_id")
 
     def __init__(self, line: Line, trade_id: int, finding: Finding) -> None:
         self.line = line
         self.trade_id = trade_id
         self.finding = finding
         self.landed = False
+        self.is_trade = True
 
     @property
     def begins(self) -> bool:

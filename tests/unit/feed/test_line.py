@@ -1,5 +1,7 @@
 """The high water: only what is acknowledged, with everything sent before it."""
 
+from collections import deque
+
 from k2.errors import Reason, Unavailable
 from k2.feed.line import Line
 from k2.market.gaps import Cause, GapState
@@ -150,6 +152,30 @@ def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids_to_fill():
     assert line.promised == 5_000_000_000_000
     heard(line, 7, 8)
     assert (causes(line), line.promised) == ([], 8)
+
+
+def test_the_high_water_passes_an_id_without_a_trade_in_its_turn():
+    line = Line(BTC, 0, None)
+    heard(line, 1)
+    assert line.keeps_up()
+    line.sequence.observe(2)
+    (second,) = flights(line, 2)
+    assert line.voided(3, 7)
+    assert (line.high_water, line.promised, line.acknowledged) == (1, 1, 1)
+    second(0, None)
+    assert (line.high_water, line.promised, line.acknowledged) == (3, 2, 2)
+    (run,) = line.missing.due(0.0)
+    line.missing.recorded(run)
+    assert line.promised == 3
+    assert [line.keeps_up(), line.keeps_up()] == [True, True], "though no trade follows"
+
+
+def test_an_id_without_a_trade_that_came_late_fills_nothing():
+    line = Line(BTC, 0, None)
+    heard(line, 1, 4)
+    assert line.voided(2, 7)
+    assert (line.high_water, line.late) == (4, deque())
+    assert [(run.first_id, run.state) for run in line.missing.due(0.0)] == [(2, GapState.VOID)]
 
 
 def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
