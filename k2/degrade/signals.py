@@ -45,11 +45,12 @@ class Scale:
 def scales(
     commit_interval_s: float = limits.COMMIT_INTERVAL_S,
     tail_bytes_max: float = limits.TAIL_BYTES_MAX,
+    commit_bytes_max: float = limits.COMMIT_BYTES_MAX,
 ) -> dict[str, Scale]:
     """The scale of each signal in a process with these settings; the defaults where left out.
 
     However often the lake is committed, a lag of some seconds and a commit of up to a second are
-    no pressure.
+    no pressure; what the settings let a process hold beyond the defaults is no pressure either.
     """
     lag_s = max(commit_interval_s, limits.COMMIT_INTERVAL_CALM_S)
     latency_s = max(commit_interval_s, limits.COMMIT_INTERVAL_S)
@@ -57,12 +58,21 @@ def scales(
         Signal.WRITER_LAG_S: Scale(3 * lag_s, 30 * lag_s),
         Signal.PRODUCER_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
         Signal.FEED_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
-        Signal.RSS_BYTES: _from(0.5, limits.PROCESS_RSS_MAX),
+        Signal.RSS_BYTES: _from(
+            0.5, limits.PROCESS_RSS_MAX + held_beyond(tail_bytes_max, commit_bytes_max)
+        ),
         Signal.COMMIT_LATENCY_S: _from(0.1, latency_s),
         Signal.TAIL_BYTES: _from(0.25, tail_bytes_max),
         Signal.QUERIES_RUNNING: _from(0.5, limits.QUERIES_RUNNING_MAX),
         Signal.DISK_FREE_BYTES: Scale(4 * limits.DISK_FREE_MIN, limits.DISK_FREE_MIN),
     }
+
+
+def held_beyond(tail_bytes_max: float, commit_bytes_max: float) -> float:
+    """Bytes of rows that these settings let a process hold beyond what the defaults do."""
+    tail = tail_bytes_max - limits.TAIL_BYTES_MAX
+    pending = 2 * (commit_bytes_max - limits.COMMIT_BYTES_MAX)  # reading pauses at twice a commit
+    return max(0.0, tail) + max(0.0, pending)
 
 
 def _from(share: float, full: float) -> Scale:

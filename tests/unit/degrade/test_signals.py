@@ -55,3 +55,10 @@ def test_a_very_short_commit_interval_makes_no_pressure_of_ordinary_commits():
 def test_a_scale_has_a_length():
     with pytest.raises(AssertionError):
         Scale(1, 1)
+
+
+def test_what_the_settings_let_a_process_hold_is_no_pressure():
+    full = limits.PROCESS_RSS_MAX
+    assert scales(tail_bytes_max=1)[Signal.RSS_BYTES].full == full
+    large = scales(tail_bytes_max=limits.TAIL_BYTES_MAX + 100, commit_bytes_max=2**40)
+    assert large[Signal.RSS_BYTES].full == full + 100 + 2 * (2**40 - limits.COMMIT_BYTES_MAX)

@@ -109,3 +109,12 @@ def test_a_defect_of_one_check_does_not_end_the_others(tmp_path):
     code, checks, _ = examine(tmp_path, "--ports", "free", run_id="no number")
     assert (code, checks["venue"]["ok"]) == (1, True)
     assert checks["ports"]["message"].startswith("ValueError: ")
+
+
+def test_a_tail_larger_than_the_memory_is_named(tmp_path):
+    _, checks, _ = examine(tmp_path, "--ports", "free", query={"tail_bytes_max": 2**60})
+    assert not checks["memory"]["ok"]
+    assert (
+        f"takes up to {(2**60 - limits.TAIL_BYTES_MAX + limits.STACK_RSS_MAX) // limits.MIB}"
+        in (checks["memory"]["message"])
+    )
