@@ -91,7 +91,7 @@ class PumpWorld(LakeWorld):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self.tape = FakeTape(partitions=8)
+        self.tape = FakeTape(partitions=8, clock=self.clock)
         self.schemas = Schemas()
         self.find_homes()
         self.stopping = threading.Event()

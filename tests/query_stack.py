@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,8 +17,8 @@ from k2.errors import Unavailable
 from k2.lake.commit import PartitionBatch
 from k2.lake.snapshot import SnapshotReader
 from k2.lake.succession import Epochs
-from k2.market.events import DAY_US, Fault, Label, Trade, check, to_arrow
-from k2.market.fold import RULES, FoldState, Verdict, fold
+from k2.market.events import DAY_US, Fault, Label, Trade, to_arrow
+from k2.market.fold import RULES, FoldState
 from k2.market.instrument import Instrument, split_symbol
 from k2.market.offsets import FileStat, OffsetVector
 from k2.market.promise import Promise
@@ -29,8 +28,8 @@ from k2.query.request import TradesRequest
 from k2.query.sides import LakeSide
 from k2.query.view import QueryView
 from k2.tape import topics
+from k2.tape.acceptance import Acceptance
 from k2.tape.codec import Decoder, encode_trade
-from k2.tape.consumer import RawBatch
 from k2.tape.placement import Placement
 from k2.tape.tail import Tail
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
@@ -67,9 +66,8 @@ class QueryStack:
     def __init__(self, folder, *, clock=None, tape=None, snapshots=None, schemas=None, **tail):
         self.folder = folder
         self.listened = None
-        self.tape = tape or FakeTape(partitions=PARTITIONS)
         self.clock = clock or ManualClock(NOW_US)
-        self.decoder = Decoder(Schemas(schemas))
+        self.tape = tape or FakeTape(partitions=PARTITIONS, clock=self.clock)
         self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
         self.snapshots = snapshots or FakeSnapshots()
         self.committed = OffsetVector.zero(0, PARTITIONS)
@@ -85,6 +83,8 @@ class QueryStack:
             clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
         )
         self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
+        self.decoder = Decoder(Schemas(schemas))
+        self.acceptance = Acceptance(self.decoder, self.homes, self.clock)
 
     def _open_view(self):
         self.lake = LakeSide(self.snapshots, PARTITIONS, self.tape.topic_id)
@@ -165,19 +165,16 @@ class QueryStack:
 
     def judged(self):
         """The next records of each partition, folded; they count as committed from here on."""
-        homes = self.homes.refresh()
         pieces = []
         for partition, log in enumerate(self.tape.logs):
             start = self.committed[partition]
-            values = log.values[start - log.start :]
-            if not values:
+            batch = self.tape.batch(partition, start, log.end - start)
+            if batch is None:
                 continue
-            offsets = np.arange(start, start + len(values))
-            batch = self.decoder.decode(RawBatch(partition, offsets, values, log.end))
-            batch = check(batch, homes, partition)
-            state, verdicts, *_ = fold(self.states[partition], batch)
-            accepted = batch.take(verdicts == Verdict.ACCEPTED)
-            pieces.append(PartitionBatch(partition, start, log.end, (accepted,), state))
+            judged = self.acceptance.judge(batch, self.states[partition])
+            assert judged.rest is None
+            accepted, state = (judged.accepted(),), judged.state
+            pieces.append(PartitionBatch(partition, start, log.end, accepted, state))
             self.states[partition] = state
             self.committed = self.committed.advanced(partition, log.end)
         return pieces
@@ -251,12 +248,14 @@ class LakeStack(QueryStack):
     """
 
     def __init__(self, lake, *, tape=None, **more):
-        tape = tape or FakeTape(partitions=PARTITIONS)
+        clock = more.pop("clock", None) or ManualClock(NOW_US)
+        tape = tape or FakeTape(partitions=PARTITIONS, clock=clock)
         tape.topic_id = TAPE.topic_id
         self.world = lake
         self.writer = lake.committer(f"stack-{next(_writers)}")
         folder = Path(lake.settings.warehouse.removeprefix("file://"))
-        super().__init__(folder, tape=tape, snapshots=SnapshotReader(lake.catalog), **more)
+        snapshots = SnapshotReader(lake.catalog)
+        super().__init__(folder, clock=clock, tape=tape, snapshots=snapshots, **more)
 
     def commit(self):
         """What the writer does."""

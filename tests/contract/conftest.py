@@ -4,6 +4,7 @@ from itertools import count
 
 import pytest
 
+from k2.clock import SystemClock
 from tests.contract.real_tape import RealTape
 from tests.fakes.tape import FakeTape
 
@@ -13,7 +14,7 @@ _numbers = count()
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.integration)])
 def tape(request):
     if request.param == "fake":
-        yield FakeTape()
+        yield FakeTape(clock=SystemClock())
         return
     real = RealTape(request.getfixturevalue("broker"))
     yield real

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from k2.clock import SystemClock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason
 from tests.contract.real_tape import failure_of, read, send
 from tests.eventually import eventually
@@ -18,6 +19,26 @@ def test_what_is_sent_is_read_in_order_from_where_it_was_acknowledged(tape):
 
     assert read(tape.reader({3: 0, 5: 0}), 4) == {3: [b"a", b"b", b"c"], 5: [b"d"]}
     assert read(tape.reader({3: 2}), 1) == {3: [b"c"]}
+
+
+def test_records_carry_the_time_at_which_they_were_appended(tape):
+    clock = SystemClock()
+    before_us = clock.now_us() // 1000 * 1000  # the tape keeps milliseconds
+    send(tape, 3, b"a", b"b")
+    send(tape, 3, b"c")
+    after_us = clock.now_us()
+    reader, stamps = tape.reader({3: 0}), []
+
+    def enough():
+        for batch in reader.read(1000, 0.05):
+            assert len(batch.append_time) == len(batch)
+            stamps.extend(batch.append_time.tolist())
+        return len(stamps) == 3
+
+    eventually(enough)
+    assert stamps == sorted(stamps)
+    assert before_us <= stamps[0]
+    assert stamps[-1] <= after_us
 
 
 def test_reading_nothing_returns_nothing(tape):

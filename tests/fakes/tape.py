@@ -28,6 +28,7 @@ class Log:
     values: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     headers: list = field(default_factory=list)
+    stamps: list = field(default_factory=list)
 
     @property
     def end(self):
@@ -43,10 +44,16 @@ class Group:
 
 
 class FakeTape:
-    """A cluster with one trades topic, boards and dead letters."""
+    """A cluster with one trades topic, boards and dead letters.
 
-    def __init__(self, topic="trades", partitions=8):
+    Args:
+        topic, partitions: of the trades topic.
+        clock: stamps records as the broker does; None: batches carry no append times.
+    """
+
+    def __init__(self, topic="trades", partitions=8, clock=None):
         self.topic = topic
+        self.clock = clock
         self.cluster_id = "fake"
         self.topic_id = "1"
         self.logs = [Log() for _ in range(partitions)]
@@ -74,19 +81,34 @@ class FakeTape:
             self.logs[partition].values.extend(values)
             self.logs[partition].keys.extend([key] * len(values))
             self.logs[partition].headers.extend([headers] * len(values))
+            stamp = self.clock.now_us() if self.clock else None
+            self.logs[partition].stamps.extend([stamp] * len(values))
             self.changed.notify_all()
             return self.logs[partition].end
+
+    def batch(self, partition, offset, max_records):
+        """The records of a partition from an offset on, as a reader gives them; None at the end."""
+        log = self.logs[partition]
+        first = offset - log.start
+        values = log.values[first : first + max_records]
+        if not values:
+            return None
+        end = first + len(values)
+        offsets = np.arange(offset, offset + len(values), dtype=np.int64)
+        stamps = np.array(log.stamps[first:end], dtype=np.int64) if self.clock else None
+        after = offset + len(values)
+        return RawBatch(partition, offsets, values, after, log.headers[first:end], stamps)
 
     def remove_before(self, partition, offset):
         log = self.logs[partition]
         gone = max(0, min(offset, log.end) - log.start)
-        del log.values[:gone], log.keys[:gone], log.headers[:gone]
+        del log.values[:gone], log.keys[:gone], log.headers[:gone], log.stamps[:gone]
         log.start += gone
 
     def truncate(self, partition, end):
         log = self.logs[partition]
         keep = max(0, end - log.start)
-        del log.values[keep:], log.keys[keep:], log.headers[keep:]
+        del log.values[keep:], log.keys[keep:], log.headers[keep:], log.stamps[keep:]
 
     def recreate(self, partitions=None):
         """Make the topic again: empty, with another id."""
@@ -283,14 +305,11 @@ class FakeReader:
                 raise Data(Reason.RETENTION_OVERTOOK, f"{partition} begins at {log.start}")
             if offset > log.end:
                 raise Data(Reason.TAPE_TRUNCATED, f"{partition} ends at {log.end}")
-            first = offset - log.start
-            values = log.values[first : first + max_records]
-            if values:
-                max_records -= len(values)
-                offsets = np.arange(offset, offset + len(values), dtype=np.int64)
-                headers = log.headers[first : first + len(values)]
-                batches.append(RawBatch(partition, offsets, values, offset + len(values), headers))
-                self._positions[partition] = offset + len(values)
+            batch = self._tape.batch(partition, offset, max_records)
+            if batch is not None:
+                max_records -= len(batch)
+                batches.append(batch)
+                self._positions[partition] = batch.next_offset
         return batches
 
 
