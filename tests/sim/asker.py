@@ -340,7 +340,8 @@ class Asker:
 
     def _range(self):
         chance, now_s = self.world.chance, self.process.monotonic_s()
-        start, end = sorted(EPOCH_US + int(s * 1e6) for s in chance.uniform(-2, now_s + 2, 2))
+        latest_s = now_s + 2 + max(self.world.venue.ahead_us.values()) / 1e6
+        start, end = sorted(EPOCH_US + int(s * 1e6) for s in chance.uniform(-2, latest_s, 2))
         return TimeRange(
             start if chance.random() < 0.5 else None, end if chance.random() < 0.3 else None
         )

@@ -39,6 +39,7 @@ class Chaos:
             "rebalance": self._rebalance,
             "tape.away": lambda: self._away(self.world.tape, "away"),
             "catalog.away": lambda: self._away(self.world, "catalog_away"),
+            "registry.outage": lambda: self._away(self.world, "registry_away"),
             "disk.full": lambda: self._away(self.world.store, "full"),
             "clock.jump": self._jump,
             "retention": self._retain,
@@ -47,6 +48,7 @@ class Chaos:
             "tag": self._tag,
             "backfill": self._backfill,
             "letters": self._repeat_letters,
+            "venue.reset": self.world.venue.begin_ids_again,
         }
         for name, every_s in self.world.swarm.every_s.items():
             self._spawn(name, deeds[name], every_s)
@@ -59,7 +61,8 @@ class Chaos:
         """Stop, and put right what can be put right."""
         for task in self._tasks:
             self.world.scheduler.kill(task)
-        self.world.tape.away = self.world.catalog_away = self.world.store.full = False
+        world = self.world
+        world.tape.away = world.catalog_away = world.registry_away = world.store.full = False
 
     def _spawn(self, name, deed, every_s):
         world = self.world

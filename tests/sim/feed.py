@@ -21,7 +21,6 @@ from k2.tape import topics
 from k2.tape.codec import encode_trade
 from k2.tape.placement import Placement
 from tests.sim.backfill import EXCHANGE, backfill_of
-from tests.sim.process import EPOCH_US
 from tests.sim.tape import Board, Office, Producer
 from tests.sim.violation import require
 
@@ -30,6 +29,8 @@ SCHEMA_ID = 7
 SOURCE = "simulated"
 TICK_S = (0.02, 0.4)
 LATE_S = (0.05, 4.0)
+LATER_S = (3000.0, 12_000.0)  # than all trades of before, when a venue is reset
+AHEAD_MAX_US = 20 * 3600 * 1_000_000
 TUNING = Tuning(
     stale_s=4, quiet_max_s=20, backoff_min_s=0.1, backoff_max_s=2, renew_s=15, overlap_s=1,
     connect_s=1,
@@ -44,14 +45,21 @@ class Printed(NamedTuple):
 
 
 class Venue:
-    """Prints trades with contiguous ids, for ever the same ones."""
+    """Prints trades with contiguous ids; now and then it begins those of a symbol again.
+
+    Attributes:
+        printed: of each symbol in its present life.
+        reset: symbols whose ids were begun again.
+        ahead_us: how far a symbol's event times are ahead, for it was reset hours later.
+    """
 
     def __init__(self, world):
         self.world = world
         self.symbols = SYMBOLS[: world.swarm.symbols]
-        self.next_id = {
-            symbol: int(world.chance.integers(1, 1_000_000_000)) for symbol in self.symbols
-        }
+        highest = 1_000_000_000 if "venue.reset" not in world.swarm.every_s else 2
+        self.next_id = {symbol: int(world.chance.integers(1, highest)) for symbol in self.symbols}
+        self.reset = set()
+        self.ahead_us = dict.fromkeys(self.symbols, 0)
         self.printed = {symbol: {} for symbol in self.symbols}
         self.wires = {}
         self.open = True
@@ -64,6 +72,15 @@ class Venue:
                 self.print(str(world.chance.choice(self.symbols)))
             world.scheduler.pause(world.chance.exponential(3.3 / world.swarm.rate))
 
+    def begin_ids_again(self):
+        """Reset a symbol: its ids begin at 1, and its trades are of hours later."""
+        symbol = str(self.world.chance.choice(self.symbols))
+        ahead_us = self.ahead_us[symbol] + int(self.world.chance.uniform(*LATER_S) * 1e6)
+        if ahead_us < AHEAD_MAX_US and self.next_id[symbol] > 1:
+            self.reset.add(symbol)
+            self.ahead_us[symbol], self.next_id[symbol] = ahead_us, 1
+            self.printed[symbol] = {}
+
     def print(self, symbol):
         """One trade, to everybody who listens."""
         trade_id = self.next_id[symbol]
@@ -74,7 +91,7 @@ class Venue:
             "e": "trade", "E": 1, "s": symbol, "t": trade_id,
             "p": f"{world.chance.integers(1, 99999)}.{world.chance.integers(0, 99)}",
             "q": f"{world.chance.integers(1, 999)}",
-            "T": EPOCH_US + int(world.scheduler.now_s * 1e6) - back_us,
+            "T": world.now_us() + self.ahead_us[symbol] - back_us,
             "m": bool(world.chance.random() < 0.5), "M": True,
         }  # fmt: skip
         frame = json.dumps({"stream": f"{symbol.lower()}@trade", "data": data}).encode()

@@ -25,7 +25,7 @@ from pyiceberg.table.snapshots import Operation
 from k2.errors import Reason
 from k2.lake.catalog import local_path
 from k2.lake.snapshot import carried, current_of, read_states
-from k2.market.events import DAY_US
+from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState
 from tests.sim.maintainer import SKEW_S
 from tests.sim.process import EPOCH_US
@@ -145,8 +145,11 @@ class Oracle:
         begins = [log.start for log in logs]
         possible = all(map(operator.ge, start, begins))
         require(possible, "an epoch begins before the tape", start, begins)
-        pairs = zip(logs, start, strict=True)
-        return [(first, log.values[first - log.start :]) for log, first in pairs]
+        left = []
+        for log, first in zip(logs, start, strict=True):
+            at = first - log.start
+            left.append((first, list(zip(log.values[at:], log.stamps[at:], strict=True))))
+        return left
 
     def _begins(self, snapshot, parent):
         """The first commit of an epoch: on the tape that is there, behind all that was."""
@@ -231,8 +234,9 @@ class Oracle:
             require(have == counts, "counters", partition, have, counts)
             want = reference.seen(partition, end)
             require(set(state.seen) == set(want), "instruments seen", partition)
-            for instrument, (ids, newest) in want.items():
+            for instrument, (ids, newest, reused_us) in want.items():
                 seen = state.seen[instrument]
+                require(seen.reused_us == reused_us, "ids used again", instrument, reused_us)
                 require(seen.time_max_us == newest, "newest time", instrument)
                 expanded = [range(first, last + 1) for first, last in seen.intervals.tolist()]
                 exact = {one for each in expanded for one in each} == ids
@@ -328,14 +332,14 @@ class Oracle:
         same(rows, without(held, self.gone(snapshot.snapshot_id)))
 
     def no_letter_is_undue(self):
-        """A record has a letter only if it is no row and no duplicate."""
+        """A record has a letter only if it is no row and no duplicate, and for the right fault."""
         for letter in self._world.tape.letters:
             if letter.topic == self._world.tape.topic:
                 place = letter.epoch, letter.partition, letter.offset
-                require(
-                    place in self._world.reference.dead, "a letter of a good record", *place,
-                    letter.fault,
-                )  # fmt: skip
+                dead, reused = self._world.reference.dead, self._world.reference.reused
+                require(place in dead, "a letter of a good record", *place, letter.fault)
+                right = (letter.fault is Fault.REUSED_ID) == (place in reused)
+                require(right, "a letter of another fault", *place, letter.fault)
 
     def is_held_to_retention(self):
         """Whether the newest snapshot keeps what is due no longer, and older ones went with it."""

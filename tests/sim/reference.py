@@ -7,7 +7,8 @@ remembers ids in sets.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from k2.market.events import Trade
+from k2 import limits
+from k2.market.events import DAY_US, EVENT_TIME_MIN_US, RECORD_TIME_MAX_US, Trade
 from k2.market.instrument import Instrument
 
 
@@ -35,12 +36,22 @@ class Row(NamedTuple):
 
 @dataclass
 class Judged:
-    """A partition in one epoch: its records from `first` on, each with the row it is, or None."""
+    """A partition in one epoch: its records from `first` on, each with the row it is, or None.
+
+    Attributes:
+        first, rows: see above.
+        dead: offsets of records that are none.
+        seen: identities of all rows, those of earlier epochs included.
+        newest: the greatest event time of the rows of each instrument, with the same.
+        reused: offset, instrument and event time of the records that use an id again.
+    """
 
     first: int = 0
     rows: list = field(default_factory=list)
     dead: set = field(default_factory=set)
     seen: set = field(default_factory=set)
+    newest: dict = field(default_factory=dict)
+    reused: list = field(default_factory=list)
 
     @property
     def end(self):
@@ -63,12 +74,14 @@ class Reference:
         epoch: of the tape.
         partitions: of that epoch.
         dead: places of all records that were none, also of such as no tape has any more.
+        reused: of those among them that use an id again.
     """
 
     def __init__(self, partitions, home):
         self.epoch = 0
         self.partitions = [Judged() for _ in range(partitions)]
         self.dead = set()
+        self.reused = set()
         self._past = []
         self._home = home
         self._meaning = {}
@@ -78,7 +91,8 @@ class Reference:
 
         Args:
             ends: where the last epoch ended.
-            logs: of each partition the first offset to be judged, and the values from there on.
+            logs: of each partition the first offset to be judged, and from there on the values
+                and when each was appended.
 
         Returns:
             Instrument and id of the rows that are lost.
@@ -86,21 +100,23 @@ class Reference:
         before = set().union(*(judged.seen for judged in self.partitions))
         for judged, end in zip(self.partitions, ends, strict=True):
             judged.rows = judged.rows[: max(0, end - judged.first)]
+            judged.reused = [one for one in judged.reused if one[0] < end]
         self._past.append(self.partitions)
         self.epoch += 1
         self.partitions = [Judged(first) for first, _ in logs]
         for partition, judged in enumerate(self.partitions):
-            judged.seen = {identity_of(row) for row in self._rows_before(partition)}
-            for value in logs[partition][1]:
-                self.append(partition, value)
+            for row in self._rows_before(partition):
+                self._take(judged, row)
+            for value, at_us in logs[partition][1]:
+                self.append(partition, value, at_us)
         return before.difference(*(judged.seen for judged in self.partitions))
 
     def begin_anew(self, logs):
         """The lake begins with what is there; see `begin_epoch`."""
         self.partitions = [Judged(first) for first, _ in logs]
         for partition, (_, values) in enumerate(logs):
-            for value in values:
-                self.append(partition, value)
+            for value, at_us in values:
+                self.append(partition, value, at_us)
 
     def _rows_before(self, partition):
         """The rows of a partition in the epochs before."""
@@ -111,21 +127,46 @@ class Reference:
         """Be told what bytes a trade has."""
         self._meaning[value] = trade
 
-    def append(self, partition, value):
-        """Judge the next record of a partition."""
+    def meaning(self, value):
+        """The trade that bytes are."""
+        return self._meaning[value]
+
+    def append(self, partition, value, at_us):
+        """Judge the next record of a partition.
+
+        Args:
+            partition: of the tape.
+            value: its bytes.
+            at_us: when it was appended.
+        """
         judged = self.partitions[partition]
         offset = judged.end
         trade = self._meaning.get(value)
-        row = None
-        if trade is None or self._home(trade.label.instrument) != partition:
+        row, dead = None, True
+        if trade is not None and self._home(trade.label.instrument) == partition:
+            row = row_of(trade, self.epoch, partition, offset)
+            dead = not is_of_a_time(row, at_us)
+        if row is not None and not dead and identity_of(row) in judged.seen:
+            instrument, _ = identity_of(row)
+            dead = row.event_time > judged.newest[instrument] + REUSED_AFTER_US
+            if dead:
+                judged.reused.append((offset, instrument, row.event_time))
+                self.reused.add((self.epoch, partition, offset))
+            row = None
+        if dead:
+            row = None
             judged.dead.add(offset)
             self.dead.add((self.epoch, partition, offset))
-        else:
-            found = row_of(trade, self.epoch, partition, offset)
-            if identity_of(found) not in judged.seen:
-                judged.seen.add(identity_of(found))
-                row = found
+        if row is not None:
+            self._take(judged, row)
         judged.rows.append(row)
+
+    @staticmethod
+    def _take(judged, row):
+        """Remember what a row says of those after it."""
+        instrument, _ = identity = identity_of(row)
+        judged.seen.add(identity)
+        judged.newest[instrument] = max(judged.newest.get(instrument, 0), row.event_time)
 
     def ends(self):
         """Where each partition ends."""
@@ -170,13 +211,20 @@ class Reference:
         return accepted, end - judged.first - accepted - dead, dead
 
     def seen(self, partition, end):
-        """Per instrument the ids accepted below an offset, and the newest event time."""
+        """Per instrument what was accepted below an offset.
+
+        Returns:
+            Its ids, the newest event time, and that of the first record that used an id again.
+        """
         found, judged = {}, self.partitions[partition]
+        reused = [one for partitions in self._past for one in partitions[partition].reused]
+        reused += [one for one in judged.reused if one[0] < end]
+        first = {instrument: time_us for _, instrument, time_us in reversed(reused)}
         for row in (*self._rows_before(partition), *judged.between(judged.first, end)):
             instrument = Instrument(row.exchange, row.symbol)
-            ids, newest = found.get(instrument, (set(), 0))
+            ids, newest, _ = found.get(instrument, (set(), 0, None))
             ids.add(row.trade_id)
-            found[instrument] = ids, max(newest, row.event_time)
+            found[instrument] = ids, max(newest, row.event_time), first.get(instrument)
         return found
 
     def ids(self, partition, instrument):
@@ -200,6 +248,18 @@ class Reference:
         if request.order.value == "desc":
             rows.reverse()
         return rows[: request.limit]
+
+
+REUSED_AFTER_US = limits.REUSED_ID_AFTER_S * 1_000_000
+
+
+def is_of_a_time(row, appended_us):
+    """Whether the times of a record are such as K2 stores."""
+    latest_us = min(appended_us + DAY_US, RECORD_TIME_MAX_US - 1)
+    return (
+        EVENT_TIME_MIN_US <= row.event_time <= latest_us
+        and EVENT_TIME_MIN_US <= row.receive_time < RECORD_TIME_MAX_US
+    )
 
 
 def identity_of(row):

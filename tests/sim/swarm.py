@@ -27,6 +27,8 @@ CHANCES = {
     "tape.ack_lost": (0.005, 0.1),  # the producer sends it again
     "tape.error": (0.01, 0.2),  # a request that fails
     "poison": (0.002, 0.1),  # beside a record, one that is none
+    "garbage.schema": (0.002, 0.03),  # beside a record, some of schemas that no registry knows
+    "times.absurd": (0.002, 0.05),  # beside a record, a trade of a time that cannot be
     "misplaced": (0.002, 0.05),  # a record on a partition that is not its symbol's
     "net.drop": (0.002, 0.1),
     "net.double": (0.002, 0.2),
@@ -45,6 +47,7 @@ EVERY_S = {
     "rebalance": (1.0, 30.0),
     "tape.away": (10.0, 60.0),
     "catalog.away": (10.0, 60.0),
+    "registry.outage": (10.0, 60.0),
     "disk.full": (10.0, 60.0),
     "clock.jump": (5.0, 30.0),
     "retention": (3.0, 20.0),
@@ -53,6 +56,7 @@ EVERY_S = {
     "tag": (5.0, 30.0),  # a person names a snapshot
     "backfill": (2.0, 20.0),  # a person asks for ids again
     "letters": (2.0, 20.0),  # dead letters of long ago are published again
+    "venue.reset": (5.0, 40.0),  # the venue begins the ids of a symbol again
 }
 DISASTERS = ("truncated", "recreated", "overtaken")
 

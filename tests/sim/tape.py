@@ -16,13 +16,14 @@ class SimTape(FakeTape):
     """The log, and everything that was ever appended to it.
 
     Attributes:
-        on_append: told of every record, in the order of its partition, but for restored ones.
+        on_append: called with partition, value and append time of every record, in the order of
+            its partition, but for restored ones.
         owners: which writer the group gives each partition to.
         deaf: which writer does not hear of it, until the next time.
     """
 
-    def __init__(self, partitions, on_append):
-        super().__init__("trades", partitions)
+    def __init__(self, partitions, on_append, clock):
+        super().__init__("trades", partitions, clock)
         self.on_append = on_append
         self.generation = 0
         self.owners = {}
@@ -30,7 +31,7 @@ class SimTape(FakeTape):
 
     def append(self, partition, *values, key=b""):
         for value in values:
-            self.on_append(partition, value)
+            self.on_append(partition, value, self.clock.now_us())
         return super().append(partition, *values, key=key)
 
     def restore(self, partition, values):
@@ -114,6 +115,10 @@ class Producer:
             key, value, partition, on_ack = self._queue[0]
             if world.happens("poison"):
                 self._tape.append(partition, world.poison(value))
+            if world.happens("garbage.schema"):
+                self._tape.append(partition, *world.flood(value))
+            if world.happens("times.absurd"):
+                self._tape.append(partition, world.absurd(value), key=key)
             if world.happens("misplaced"):
                 self._tape.append((partition + 1) % len(self._tape.logs), value, key=key)
             offset = self._tape.append(partition, value, key=key) - 1
@@ -201,8 +206,8 @@ class Registry:
 
     def schema(self, schema_id):
         self._process.before("ask the registry")
-        if schema_id not in self._known:
-            raise KeyError(schema_id)
+        if self._process.world.registry_away:
+            raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "it is away", retry_after_s=0.1)
         self._process.fail("registry.away", Reason.REGISTRY_UNAVAILABLE, "ask the registry")
         return self._known[schema_id]
 

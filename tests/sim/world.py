@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.catalog import local_path
 from k2.lake.commit import TapeIdentity
@@ -23,10 +24,11 @@ from k2.lake.snapshot import SnapshotReader
 from k2.lake.tables import TRADES, ensure_tables
 from k2.lake.verify import Witnesses, verify
 from k2.market import schema
+from k2.market.events import DAY_US, EVENT_TIME_MIN_US, RECORD_TIME_MAX_US, TIME_MAX_US
 from k2.market.instrument import first_partition
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.tape import topics
-from k2.tape.codec import Decoder
+from k2.tape.codec import Decoder, encode_trade
 from k2.tape.placement import Placement
 from tests.sim.asker import Asker
 from tests.sim.backfill import audit_gaps, is_settled
@@ -38,7 +40,7 @@ from tests.sim.maintainer import SKEW_S, maintain, retain
 from tests.sim.ops import GAP_SCHEMA_ID, OpsTables, write_ops
 from tests.sim.oracle import Oracle
 from tests.sim.parts import Parts
-from tests.sim.process import Process
+from tests.sim.process import EPOCH_US, Process
 from tests.sim.reference import Reference
 from tests.sim.schedule import Scheduler
 from tests.sim.store import Store
@@ -72,7 +74,7 @@ class World:
         self.events = deque(maxlen=EVENTS_SHOWN)
         self.event_count = 0
         self._hash = hashlib.blake2b(digest_size=16)
-        self.calm = self.catalog_away = False
+        self.calm = self.catalog_away = self.registry_away = False
         self.refusals = {Reason.RETENTION_OVERTOOK} if "retention" in self.swarm.every_s else set()
         self.schemas = {
             SCHEMA_ID: schema.avro_schema(schema.TRADE),
@@ -80,7 +82,7 @@ class World:
         }
         self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
         self.awaits_epoch = self.stopped = False
-        self.tape = SimTape(PARTITIONS, self._appended)
+        self.tape = SimTape(PARTITIONS, self._appended, self)
         self.store = Store()
         self.metastore = Metastore(self.store, f"file://{folder}")
         ensure_tables(self.metastore)
@@ -141,9 +143,35 @@ class World:
         ]  # fmt: skip
         return kinds[int(self.chance.integers(len(kinds)))]
 
-    def _appended(self, partition, value):
+    def flood(self, value):
+        """Bytes beside a record whose schema ids no registry knows, each another."""
+        most = 4 * limits.SCHEMA_LOOKUPS_PER_BATCH
+        ids = self.chance.integers(1000, 2**32, int(self.chance.integers(1, most)))
+        return [b"\x00" + int(one).to_bytes(4, "big") + value[5:] for one in ids]
+
+    def absurd(self, value):
+        """A trade beside a record, with a time that K2 does not store."""
+        trade, chance = self.reference.meaning(value), self.chance
+        kinds = [
+            {"event_time_us": self.now_us() + DAY_US + 1 + int(chance.integers(0, 1000))},
+            {"event_time_us": TIME_MAX_US + 1},
+            {"event_time_us": EVENT_TIME_MIN_US - 1},
+            {"receive_time_us": TIME_MAX_US + 1},
+            {"receive_time_us": RECORD_TIME_MAX_US},
+            {"receive_time_us": EVENT_TIME_MIN_US - 1},
+        ]
+        made = trade._replace(**kinds[int(chance.integers(len(kinds)))])
+        found = encode_trade(made, SCHEMA_ID)
+        self.reference.means(found, made)
+        return found
+
+    def now_us(self):
+        """The time of brokers and of the venue, which does not jump."""
+        return EPOCH_US + int(self.scheduler.now_s * 1e6)
+
+    def _appended(self, partition, value, at_us):
         if not self.awaits_epoch:
-            self.reference.append(partition, value)
+            self.reference.append(partition, value, at_us)
 
     def strike(self):
         """The tape has lost records: what it holds is judged again when the next epoch begins."""
@@ -301,6 +329,8 @@ class World:
             promised[key] = min(document["trade_id"], promised.get(key, document["trade_id"]))
         for partition, judged in enumerate(self.reference.partitions):
             for instrument in {instrument for instrument, _ in judged.seen}:
+                if instrument.symbol in self.venue.reset:
+                    continue  # its ids do not tell what is missing
                 lowest = min(self.reference.ids(partition, instrument))
                 first = max(lowest, promised[instrument.key] + 1)
                 last = self.venue.next_id[instrument.symbol] - 1
