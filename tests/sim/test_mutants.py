@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from k2.lake.commit import Committer, TradeStore
@@ -13,7 +14,8 @@ from k2.lake.pump import Pump
 from k2.lake.replacer import Replacer
 from k2.lake.retain import Retainer
 from k2.lake.sweep import Sweeper
-from k2.market.fold import FoldState
+from k2.market.events import Fault
+from k2.market.fold import FoldState, Verdict
 from tests.sim.asker import SteppedTail
 from tests.sim.hunt import SHARP, is_found_out, name_of
 from tests.sim.maintainer import GRACE_MIN_S
@@ -89,6 +91,49 @@ class GoesOnAfterAFailure(Pump):
             for one in self._slices.values():
                 one.accepted = []
         return done
+
+
+class DropsTheRest(Pump):
+    """Goes on behind a batch of which it has judged the beginning."""
+
+    def _take(self, held, batch):
+        super()._take(held, batch)
+
+
+class JudgesReused(Pump):
+    """Judges ids that are used again by another rule; what it says of a batch is `changed`."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        judge = self._acceptance.judge
+        self._acceptance.judge = lambda *asked: self.changed(judge(*asked))
+
+    def changed(self, judged):
+        reused = judged.faults == Fault.REUSED_ID
+        return self.otherwise(judged, reused) if reused.any() else judged
+
+
+class TakesThemForCopies(JudgesReused):
+    """A trade of another life is a duplicate."""
+
+    def otherwise(self, judged, reused):
+        verdicts, faults = judged.verdicts.copy(), judged.faults.copy()
+        verdicts[reused], faults[reused] = Verdict.DUPLICATE, Fault.NONE
+        state, count = judged.state, int(reused.sum())
+        state = replace(state, duplicate=state.duplicate + count, dead=state.dead - count)
+        return replace(judged, verdicts=verdicts, faults=faults, state=state)
+
+
+class MovesTheMaximum(JudgesReused):
+    """The time of a trade of another life counts for those after it."""
+
+    def otherwise(self, judged, reused):
+        columns, seen = judged.columns, dict(judged.state.seen)
+        for at in np.flatnonzero(reused):
+            instrument = columns.labels[columns.label[at]].instrument
+            newest_us = max(seen[instrument].time_max_us, int(columns.event_time[at]))
+            seen[instrument] = replace(seen[instrument], time_max_us=newest_us)
+        return replace(judged, state=replace(judged.state, seen=seen))
 
 
 class PublishesLater(Office):
@@ -265,6 +310,7 @@ class DropsOpsRows(OpsWriter):
 
 BUSY = {"chances": {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}}
 OFTEN = {"seconds": 8, "symbols": 5, "commit_interval_s": 0.3, "latency_s": 0.03}  # writers meet
+RESET = {"seconds": 10, "every_s": {"venue.reset": 4}}
 # Each in worlds of the kind that shows it: what is given is on, nothing else.
 MUTANTS = [
     (Parts(committer=CommitsWithoutComparing), BUSY),
@@ -273,6 +319,9 @@ MUTANTS = [
     (Parts(pump=ForgetsOnRestart), {"chances": {"crash": 0.005, "net.double": 0.2}}),
     (Parts(pump=DoesNotSeek), {"chances": {"catalog.late": 0.5}}),
     (Parts(pump=GoesOnAfterAFailure), {"chances": {"catalog.busy": 0.5}}),
+    (Parts(pump=DropsTheRest), {"chances": {"garbage.schema": 0.05}}),
+    (Parts(pump=TakesThemForCopies), RESET),
+    (Parts(pump=MovesTheMaximum), RESET),
     (Parts(office=PublishesLater), {"chances": {"poison": 0.1}}),
     (Parts(tail=StartsWithoutState), {"chances": {"tail.restart": 0.1, "tape.ack_lost": 0.1}}),
     (Parts(tail=EvictsWhatItHas), {}),
