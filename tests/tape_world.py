@@ -139,6 +139,22 @@ class World:
         """The tail lets go what the newest snapshot holds."""
         self.window.evict(self.snapshots[-1].positions, self.clock_s - age, bytes_max)
 
+    def half_evict(self, early, late, other):
+        """Evict one instrument's chunk, so that the low passes through that of its neighbour.
+
+        Args:
+            early, late: event times of the neighbour's rows below and above the low.
+            other: of what goes.
+        """
+        first = 1000 * (self._number() + 1)
+        rows = [("ETHUSDT", first + at, time) for at, time in enumerate(early)]
+        rows += [("BTCUSDT", first + at, time) for at, time in enumerate(other)]
+        self.print(0, rows)
+        self.commit()
+        above = first + len(early)
+        self.print(0, [("ETHUSDT", above + at, time) for at, time in enumerate(late)])
+        self.evict(0.5, 10**9)
+
     def tail(self, asked, end):
         """The facts and the view of the tail."""
         view = self.window.view(asked, end)

@@ -16,7 +16,7 @@ from k2.query import execute
 from k2.query.plan import plan_union
 from k2.query.view import OpenQuery
 from tests.lake_files import write_rows
-from tests.property.test_union import asked_by, happen, requests, steps
+from tests.property.test_union import aimed, aims, asked_by, happen, requests, steps
 from tests.tape_world import World
 
 COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "tape_partition", "tape_offset")
@@ -57,11 +57,15 @@ def answer(executor, opened):
 @settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(happened=st.tuples(steps, steps), request_=requests, held=st.sampled_from([0, 10**9]))
+@given(
+    happened=st.tuples(steps, steps),
+    asked=st.tuples(requests, aims),
+    held=st.sampled_from([0, 10**9]),
+)
 def test_the_answer_is_the_accepted_rows_below_the_end(
-    executor, folder, monkeypatch, happened, request_, held
+    executor, folder, monkeypatch, happened, asked, held
 ):
-    before, meanwhile = happened
+    (before, meanwhile), (request_, aim) = happened, asked
     monkeypatch.setattr(execute, "_PART_BYTES_MAX", held)  # sorted by DuckDB, or here
     monkeypatch.setattr(execute, "_ROWS_FIRST", 20)  # so that there are several parts
     monkeypatch.setattr(execute, "_ROWS_MAX", 40)
@@ -71,6 +75,7 @@ def test_the_answer_is_the_accepted_rows_below_the_end(
     happen(world, meanwhile)
     instruments, partitions = asked_by(request_)
     facts, view = world.tail(instruments, end)
+    request_ = aimed(request_, facts, aim)
     plan = plan_union(request_, partitions, snapshot.facts(), facts, end)
     if plan.needs_newer_snapshot:
         snapshot = world.snapshots[-1]

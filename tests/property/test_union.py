@@ -4,6 +4,8 @@ Records arrive late, twice and out of order; the writer commits and compacts, th
 restarts, between the plan of a query and its execution, in any order that Hypothesis finds.
 """
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ def records(symbols):
     )
 
 
+some_times = st.lists(times, min_size=1, max_size=5)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("print"), st.just(0), records(["BTCUSDT", "ETHUSDT"])),
@@ -29,6 +32,7 @@ steps = st.lists(
         st.tuples(st.just("commit")),
         st.tuples(st.just("compact")),
         st.tuples(st.just("evict"), st.integers(0, 5), st.sampled_from([0, 10_000, 10**9])),
+        st.tuples(st.just("half_evict"), some_times, some_times, some_times),
         st.tuples(st.just("restart_tail")),
         st.tuples(st.just("expire"), st.integers(1, 3)),
     ),
@@ -44,6 +48,18 @@ requests = st.builds(
     limit=st.none() | st.integers(1, 100),
     order=st.sampled_from(Order),
 ).map(validated)
+
+
+aims = st.none() | st.integers(-1, 1)
+
+
+def aimed(request, facts, aim):
+    """The request with its start on the floor of what the tail lacks, or a moment beside it."""
+    floor = max(facts.time_max_below.values(), default=None)
+    if aim is None or floor is None:
+        return request
+    start, end = floor + aim, request.range.end_us
+    return replace(request, range=TimeRange(start, end if end is None else max(start, end)))
 
 
 def happen(world, what):
@@ -63,8 +79,8 @@ def parts_of(plan, rows, request):
 
 
 @settings(max_examples=400, deadline=None)
-@given(before=steps, meanwhile=steps, request=requests, rows=st.integers(1, 200))
-def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request, rows):
+@given(before=steps, meanwhile=steps, request=requests, aim=aims, rows=st.integers(1, 200))
+def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request, aim, rows):
     world = World()
     happen(world, before)
     end, pinned = world.end, world.snapshots[-1]
@@ -72,6 +88,7 @@ def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request
 
     instruments, partitions = asked_by(request)
     facts, view = world.tail(instruments, end)
+    request = aimed(request, facts, aim)
     snapshot = pinned
     plan = plan_union(request, partitions, snapshot.facts(), facts, end)
     if plan.needs_newer_snapshot:
@@ -131,14 +148,17 @@ def test_a_token_answers_the_same_for_ever(before, lives, request):
 
 
 @settings(max_examples=200, deadline=None)
-@given(before=steps, meanwhile=steps, request=requests)
-def test_a_range_skips_the_lake_only_when_the_lake_has_nothing_for_it(before, meanwhile, request):
+@given(before=steps, meanwhile=steps, request=requests, aim=aims)
+def test_a_range_skips_the_lake_only_when_the_lake_has_nothing_for_it(
+    before, meanwhile, request, aim
+):
     world = World()
     happen(world, before)
     end = world.end
     happen(world, meanwhile)
     instruments, partitions = asked_by(request)
     facts, view = world.tail(instruments, end)
+    request = aimed(request, facts, aim)
     plan = plan_union(request, partitions, None, facts, end)
     if not plan.missing:
         assert plan.skips_lake

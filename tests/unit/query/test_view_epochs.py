@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2.errors import Data, Reason
+from k2.errors import Data, NotFound, Reason
 from k2.query.provenance import Completeness
 from k2.query.request import Consistency
 
@@ -77,6 +77,29 @@ def test_the_token_of_an_older_epochs_snapshot_is_of_its_topic(stack):
     again = stack.plan(symbols=BTC, consistency=Consistency.AS_OF, as_of_token=token)
     assert stack.read(again)[0].column("trade_id").to_pylist() == [1, 2]
     assert again.provenance.completeness is Completeness.COMPLETE  # a snapshot stands just there
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["kept", "expired"])
+def test_a_token_beyond_the_end_of_its_epoch_is_refused(stack, gone):
+    """What it was made from was lost with the epoch: fewer rows would be another answer."""
+    stack.send("BTCUSDT", [1, 2])
+    stack.send("SOLUSDT", [7])
+    stack.commit()
+    of_end = stack.plan(symbols=BTC).provenance.token
+    stack.send("BTCUSDT", [3])
+    beyond = stack.plan(symbols=BTC).provenance.token
+    stack.begin_epoch()
+    stack.send("BTCUSDT", [4, 5])
+    stack.commit()
+    stack.view.maintain()
+    if gone:
+        stack.snapshots.expire(1)
+    of_token = {"symbols": BTC, "consistency": Consistency.AS_OF}
+    assert stack.ids(**of_token, as_of_token=of_end) == [1, 2]
+    for partial in (False, True):
+        with pytest.raises(NotFound) as caught:
+            stack.plan(**of_token, as_of_token=beyond, allow_partial=partial)
+        assert caught.value.reason is Reason.OUT_OF_RANGE
 
 
 def test_a_hybrid_question_of_an_older_epoch_is_refused(stack):
