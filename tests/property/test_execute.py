@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from k2.clock import SystemClock
@@ -16,7 +16,16 @@ from k2.query import execute
 from k2.query.plan import plan_union
 from k2.query.view import OpenQuery
 from tests.lake_files import write_rows
-from tests.property.test_union import aimed, aims, asked_by, happen, requests, steps
+from tests.property.test_union import (
+    OF_ETH,
+    STRADDLING,
+    aimed,
+    aims,
+    asked_by,
+    happen,
+    requests,
+    steps,
+)
 from tests.tape_world import World
 
 COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "tape_partition", "tape_offset")
@@ -62,6 +71,8 @@ def answer(executor, opened):
     asked=st.tuples(requests, aims),
     held=st.sampled_from([0, 10**9]),
 )
+@example(happened=(STRADDLING, []), asked=(OF_ETH, None), held=0)
+@example(happened=(STRADDLING, []), asked=(OF_ETH, 0), held=0)
 def test_the_answer_is_the_accepted_rows_below_the_end(
     executor, folder, monkeypatch, happened, asked, held
 ):
