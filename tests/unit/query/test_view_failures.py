@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from k2 import limits
 from k2.errors import Data, Overloaded, Reason, Unavailable
+from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.query.provenance import Completeness
 from k2.query.request import Consistency, TradesRequest
@@ -248,3 +250,33 @@ def test_a_failed_tail_is_started_again_by_the_maintainer(stack, impatient):
     eventually(lambda: stack.tail.failure is None)
     stack.send("BTCUSDT", [5])
     assert stack.ids(symbols=BTC)[-1] == 5
+
+
+def test_only_questions_that_touch_a_waiting_partition_wait_for_the_registry(stack):
+    stack.send("BTCUSDT", [1])
+    stack.send("SOLUSDT", [1])
+    assert stack.ids() == [1, 1]
+    known, schemas = dict(stack.tail._acceptance._decoder._schemas.schemas), {}
+
+    class Away(dict):
+        def __getitem__(self, key):
+            if key in known:
+                return known[key]
+            raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "the registry is away")
+
+    stack.tail._acceptance._decoder._schemas.schemas = Away(schemas)
+    home = stack.homes.known()[Instrument("BINANCE", "SOLUSDT")]
+    stack.tape.append(home, b"\x00\x00\x00\x00\x63what is this")
+    stack.send("SOLUSDT", [2])
+    stack.send("BTCUSDT", [2])
+    assert stack.ids(symbols=("BTCUSDT",)) == [1, 2]
+    with pytest.raises(Unavailable) as caught:
+        stack.ask(symbols=("SOLUSDT",))
+    assert caught.value.reason is Reason.REGISTRY_UNAVAILABLE
+    assert caught.value.retry_after_s
+    assert stack.ids(symbols=("SOLUSDT",), allow_partial=True) == [1]
+    stack.clock.advance(limits.UNASKED_AFTER_S)
+    eventually(lambda: stack.tail.waiting_for([home]) is None)
+    table, answer = stack.ask(symbols=("SOLUSDT",))
+    assert table.column("trade_id").to_pylist() == [1, 2]
+    assert answer.opened.provenance.completeness is Completeness.UNKNOWN, "a commit decides"
