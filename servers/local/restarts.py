@@ -31,7 +31,7 @@ class Deaths:
 
     @property
     def summary(self) -> str:
-        """How often, for a person."""
+        """How often, in words."""
         if len(self.at_s) >= limits.RESTARTS_MAX:
             return f"{len(self.at_s)} times in {limits.RESTARTS_WINDOW_S:.0f} s"
         return f"{self.fruitless} times and got nothing done in between"
