@@ -212,6 +212,9 @@ class Board:
 class LogReader:
     """Reads a board's records in their order, on from where it was. Thread-safe.
 
+    Between readings the consumer is paused: a fetch that waits for records would hold up the
+    request for the topic's end, which goes by the same connection.
+
     Args:
         bootstrap, topic: of the board.
         skip: is given the key of a record that is no document, and what is wrong.
@@ -242,7 +245,8 @@ class LogReader:
             if end < self._reached:  # the topic was made again
                 consumer.assign([TopicPartition(self._topic, 0, _OFFSET_BEGINNING)])
                 self._records, self._reached, self._from_start = [], 0, True
-            self._read(consumer, end)
+            if self._reached < end:
+                self._read(consumer, end)
             news = News(self._records, self._from_start)
             self._records, self._from_start = [], False
             return news
@@ -266,15 +270,20 @@ class LogReader:
         return self._consumer
 
     def _read(self, consumer: Consumer, end: int) -> None:
-        silent = 0
-        while self._reached < end:
-            self._connected()
-            before = self._reached
-            for message in consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S):
-                self._take(message)
-            silent = silent + 1 if self._reached == before else 0
-            if silent >= _SILENT_MAX:
-                raise _silence(self._topic)
+        partition, silent = [TopicPartition(self._topic, 0)], 0
+        consumer.resume(partition)
+        try:
+            while self._reached < end:
+                self._connected()
+                before = self._reached
+                first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them
+                for message in first + consumer.consume(_READ_RECORDS, 0):
+                    self._take(message)
+                silent = silent + 1 if self._reached == before else 0
+                if silent >= _SILENT_MAX:
+                    raise _silence(self._topic)
+        finally:
+            consumer.pause(partition)
 
     def _take(self, message: Message) -> None:
         offset, error = message.offset() or 0, message.error()

@@ -73,6 +73,7 @@ class Topic:
         self.end = end
         self.at = 0
         self.away = False
+        self.paused = False
         self.reads = 0
 
     def get_watermark_offsets(self, partition, timeout):
@@ -83,9 +84,15 @@ class Topic:
     def assign(self, partitions):
         self.at = 0
 
+    def pause(self, partitions):
+        self.paused = True
+
+    def resume(self, partitions):
+        self.paused = False
+
     def consume(self, most, timeout):
         self.reads += 1
-        if self.away:
+        if self.away or self.paused:
             return []
         found = [(at, each) for at, each in sorted(self.records.items()) if at >= self.at][:1]
         if not found:
@@ -112,6 +119,7 @@ def test_a_log_is_read_on_from_where_it_was_and_only_when_its_end_moved():
     _, reader = reading(topic)
     assert reader.advance() == News([("a", {"n": 1}), ("b", {"n": 2})], from_start=True)
     reads = topic.reads
+    assert topic.paused, "no fetch holds up the request for the end"
     assert reader.advance() == News([], from_start=False)
     assert topic.reads == reads
     topic.records[8], topic.end = (b"a", None), 9
