@@ -123,6 +123,7 @@ class _Slice:
     taken: list[_Taken] = field(default_factory=list)
     unjudged: deque[RawBatch] = field(default_factory=deque)
     retry_at_s: float = 0.0
+    passed_over: int = 0  # commits in a row that had no room for it
     rows: int = 0
     bytes: int = 0
 
@@ -232,16 +233,22 @@ class Pump:
         return True
 
     def _due_pieces(self) -> list[PartitionBatch]:
-        """Per partition the longest prefix with which the commit keeps within its days."""
+        """Per partition the longest prefix with which the commit keeps within its days.
+
+        Partitions that were passed over come first: rows of ever new days on one of them do not
+        keep the others from their commit.
+        """
         days: set[int] = set()
         pieces = []
-        for partition, held in self._slices.items():
+        waiting = [(each, held) for each, held in self._slices.items() if held.taken]
+        for partition, held in sorted(waiting, key=lambda each: -each[1].passed_over):
             chosen = []
             for taken in held.taken:
                 if len(days | taken.days) > limits.COMMIT_DAYS_MAX:
                     break
                 days |= taken.days
                 chosen.append(taken)
+            held.passed_over = 0 if chosen else held.passed_over + 1
             if chosen:
                 rows = tuple(taken.accepted for taken in chosen if len(taken.accepted))
                 last = chosen[-1]

@@ -507,3 +507,22 @@ def test_a_commit_takes_rows_of_so_many_days_and_the_next_the_rest(world, monkey
     assert len(days) >= 3
     assert world.ids() == world.ids("ETHUSDT") == list(range(8))
     assert world.verified()["ok"]
+
+
+def test_rows_of_ever_new_days_do_not_keep_other_partitions_from_their_commit(world, monkeypatch):
+    monkeypatch.setattr(limits, "COMMIT_DAYS_MAX", 3)
+    now_us = world.clock.now_us() // DAY_US * DAY_US
+    for number in range(12):
+        many = world.put(number, at=now_us - (12 - number) * DAY_US)
+    few = world.put(1, symbol="ETHUSDT", at=now_us)
+    assert few > many, "it would come last"
+    pump = world.pump()
+    pump.step()
+    pump.commit()
+    assert world.snapshots.current().positions[few] == 0
+    pump.commit()
+    assert world.snapshots.current().positions[few] == 1
+    while pump._left:
+        pump.commit()
+    assert world.ids() == list(range(12))
+    assert world.verified()["ok"]
