@@ -209,11 +209,63 @@ class Board:
         return self._follower
 
 
+class TopicEnd:
+    """Asks where a topic of one partition ends. Thread-safe.
+
+    It has a connection of its own: on a reader's, the request would wait behind a fetch that waits
+    for records, and a consumer that another thread reads with may never answer it. A call that
+    waited for another shares its answer if that was asked for after the call began.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._asking = threading.Lock()
+        self._asked = 0
+        self._answer: tuple[int, int | Unavailable] = (0, 0)
+        self._consumer: Consumer | None = None
+        self._closed = False
+
+    def ask(self) -> int:
+        """The offset that the next record will get.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        arrived = self._asked
+        with self._asking:
+            number, answer = self._answer
+            if number <= arrived:
+                number = self._asked = self._asked + 1
+                try:
+                    answer = log_end(self._connected(), self._topic)
+                except Unavailable as error:
+                    answer = error
+                self._answer = number, answer
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Let the connection go, unless a question that waits for the broker holds it."""
+        self._closed = True
+        if self._asking.acquire(timeout=2 * limits.TAPE_RETRY_S):
+            if self._consumer is not None:
+                self._consumer.close()
+            self._asking.release()
+
+    def _connected(self) -> Consumer:
+        if self._closed:
+            raise Unavailable(Reason.DRAINING, f"the board {self._topic} is closed")
+        if self._consumer is None:
+            self._consumer = Consumer(
+                configuration(self._bootstrap, group_id="k2-reader", enable_auto_commit=False)
+            )
+        return self._consumer
+
+
 class LogReader:
     """Reads a board's records in their order, on from where it was. Thread-safe.
-
-    Between readings the consumer is paused: a fetch that waits for records would hold up the
-    request for the topic's end, which goes by the same connection.
 
     Args:
         bootstrap, topic: of the board.
@@ -227,6 +279,7 @@ class LogReader:
         self._lock = threading.Lock()
         self._closed = False
         self._consumer: Consumer | None = None
+        self._ends = TopicEnd(bootstrap, topic)
         self._reached = 0
         self._records: list[tuple[str, Document | None]] = []
         self._from_start = True
@@ -241,12 +294,11 @@ class LogReader:
         """
         with self._lock:
             consumer = self._connected()
-            end = persist(lambda: log_end(consumer, self._topic))
+            end = persist(self._ends.ask)
             if end < self._reached:  # the topic was made again
                 consumer.assign([TopicPartition(self._topic, 0, _OFFSET_BEGINNING)])
                 self._records, self._reached, self._from_start = [], 0, True
-            if self._reached < end:
-                self._read(consumer, end)
+            self._read(consumer, end)
             news = News(self._records, self._from_start)
             self._records, self._from_start = [], False
             return news
@@ -257,6 +309,7 @@ class LogReader:
         if not self._lock.acquire(timeout=2 * limits.TAPE_RETRY_S):
             return
         try:
+            self._ends.close()
             if self._consumer is not None:
                 self._consumer.close()
         finally:
@@ -270,20 +323,16 @@ class LogReader:
         return self._consumer
 
     def _read(self, consumer: Consumer, end: int) -> None:
-        partition, silent = [TopicPartition(self._topic, 0)], 0
-        consumer.resume(partition)
-        try:
-            while self._reached < end:
-                self._connected()
-                before = self._reached
-                first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them
-                for message in first + consumer.consume(_READ_RECORDS, 0):
-                    self._take(message)
-                silent = silent + 1 if self._reached == before else 0
-                if silent >= _SILENT_MAX:
-                    raise _silence(self._topic)
-        finally:
-            consumer.pause(partition)
+        silent = 0
+        while self._reached < end:
+            self._connected()
+            before = self._reached
+            first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them all
+            for message in first + consumer.consume(_READ_RECORDS, 0):
+                self._take(message)
+            silent = silent + 1 if self._reached == before else 0
+            if silent >= _SILENT_MAX:
+                raise _silence(self._topic)
 
     def _take(self, message: Message) -> None:
         offset, error = message.offset() or 0, message.error()
@@ -313,6 +362,7 @@ class _Follower:
         self._version = 0
         self._reached = 0
         self._topic = topic
+        self._ends = TopicEnd(bootstrap, topic)
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"board {topic}", daemon=True)
@@ -330,7 +380,7 @@ class _Follower:
             return dict(self._documents)
 
     def current_to_end(self) -> dict[str, Document]:
-        end = log_end(self._consumer, self._topic)
+        end = self._ends.ask()
         with self._changed:
             if not self._changed.wait_for(lambda: self._reached >= end, limits.BOARD_WAIT_S):
                 raise Unavailable(
@@ -348,6 +398,7 @@ class _Follower:
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
+        self._ends.close()
 
     def _run(self) -> None:
         try:

@@ -1,10 +1,14 @@
 """Documents on a board, without a broker. Reading and following are in the contract."""
 
+import threading
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from k2.errors import Unavailable
-from k2.tape.board import Board, News, apply, parse
+from k2.tape.board import Board, News, TopicEnd, apply, parse
+from tests.eventually import eventually
+from tests.queue_lock import Queue
 
 
 def record(key, value):
@@ -73,7 +77,6 @@ class Topic:
         self.end = end
         self.at = 0
         self.away = False
-        self.paused = False
         self.reads = 0
 
     def get_watermark_offsets(self, partition, timeout):
@@ -84,15 +87,9 @@ class Topic:
     def assign(self, partitions):
         self.at = 0
 
-    def pause(self, partitions):
-        self.paused = True
-
-    def resume(self, partitions):
-        self.paused = False
-
     def consume(self, most, timeout):
         self.reads += 1
-        if self.away or self.paused:
+        if self.away:
             return []
         found = [(at, each) for at, each in sorted(self.records.items()) if at >= self.at][:1]
         if not found:
@@ -110,7 +107,7 @@ class Topic:
 def reading(topic):
     board = Board("127.0.0.1:1", "t")
     reader = board.log_reader()
-    reader._consumer = topic
+    reader._consumer = reader._ends._consumer = topic
     return board, reader
 
 
@@ -119,7 +116,6 @@ def test_a_log_is_read_on_from_where_it_was_and_only_when_its_end_moved():
     _, reader = reading(topic)
     assert reader.advance() == News([("a", {"n": 1}), ("b", {"n": 2})], from_start=True)
     reads = topic.reads
-    assert topic.paused, "no fetch holds up the request for the end"
     assert reader.advance() == News([], from_start=False)
     assert topic.reads == reads
     topic.records[8], topic.end = (b"a", None), 9
@@ -167,3 +163,53 @@ def test_a_closed_log_is_not_read():
     board.close()
     with pytest.raises(Unavailable):
         reader.advance()
+
+
+def test_an_end_is_asked_for_again_by_each_call_and_an_absent_broker_is_said():
+    topic = Topic({}, end=3)
+    end = TopicEnd("127.0.0.1:1", "t")
+    end._consumer = topic
+    assert end.ask() == 3
+    topic.end = 4
+    assert end.ask() == 4
+    topic.away = True
+    with pytest.raises(Unavailable):
+        end.ask()
+    topic.away = False
+    assert end.ask() == 4
+    end.close()
+    with pytest.raises(Unavailable):
+        end.ask()
+
+
+def test_questions_that_waited_share_one_answer_though_it_is_a_failure():
+    class Held(Topic):
+        may, asked = threading.Event(), 0
+
+        def get_watermark_offsets(self, partition, timeout):
+            assert self.may.wait(10)
+            self.asked += 1
+            self.away = self.asked > 1
+            return super().get_watermark_offsets(partition, timeout)
+
+    topic, found = Held({}, end=3), []
+    end = TopicEnd("127.0.0.1:1", "t")
+    end._consumer, end._asking = topic, Queue()
+
+    def ask():
+        try:
+            found.append(end.ask())
+        except Unavailable:
+            found.append("away")
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads[0].start()
+    eventually(lambda: end._asked == 1)
+    for thread in threads[1:]:
+        thread.start()
+    eventually(lambda: end._asking.came == 4)
+    topic.may.set()
+    for thread in threads:
+        thread.join(10)
+    assert found == [3, "away", "away", "away"]
+    assert topic.asked == 2

@@ -9,6 +9,7 @@ from k2.market.instrument import Instrument, Tier, first_partition, tier_of
 from k2.tape.placement import Placement
 from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
+from tests.queue_lock import Queue
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 ETH = Instrument("BINANCE", "ETHUSDT")
@@ -189,21 +190,6 @@ def test_a_partition_map_that_was_made_again_is_read_from_its_start():
     assert placed.refresh() == {BTC: 1, ETH: 2}
     del tape.boards["k2.partitions"][:]
     assert placed.refresh() == {}
-
-
-class Queue:
-    """A lock that knows how many came to it."""
-
-    def __init__(self):
-        self.came = 0
-        self._lock = threading.RLock()
-
-    def __enter__(self):
-        self.came += 1
-        self._lock.acquire()
-
-    def __exit__(self, *_):
-        self._lock.release()
 
 
 class Held(Watched):
