@@ -213,8 +213,12 @@ TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
 SYMBOLS_PER_QUERY_MAX = 100
 LIMIT_ROWS_MAX = 1_000_000_000
 QUERIES_RUNNING_MAX = 16
+PLANS_RUNNING_MAX = 8  # over Flight, where each call has a thread of its own
 QUERY_DEADLINE_S = 60.0
 STREAM_S = 3600.0  # of one stream of rows, its reader's pauses included
+STREAM_IDLE_S = 60.0  # a stream whose reader takes nothing for so long ends
+STREAM_WAITING_S = 1.0  # a stream that waits so long for its reader is no load
+STREAM_POLL_S = 0.2  # between two looks at all streams
 DEADLINE_POLL_S = 0.05  # how exactly a deadline is kept inside a statement
 WAIT_FOR_TAIL_S = 5.0
 SNAPSHOT_POLL_S = 0.5  # how often a query server looks for a newer snapshot
@@ -224,6 +228,7 @@ PARTITIONS_MAX = 1024  # of a tape that a read token names
 READ_TOKEN_CHARS_MAX = 16 * KIB
 FLIGHT_BATCH_BYTES_MAX = 4 * MIB
 QUERY_MEMORY_BYTES_MAX = 512 * MIB
+QUERY_PARTS_BYTES_MAX = 256 * MIB  # rows that all answers together hold outside DuckDB
 QUERY_THREADS = 2
 
 # Control
@@ -243,6 +248,7 @@ HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_STALE_S = 5.0
 PROCESS_RSS_MAX = 2048 * MIB  # resident memory at which a process's pressure is 1
 DRAIN_S = 10.0
+DRAIN_CLOSE_S = 2.0  # of it, for a row server to close after its streams were ended
 
 # Local stack
 RESTARTS_MAX = 5
@@ -313,7 +319,8 @@ assert DISK_FREE_STOP < DISK_FREE_MIN
 assert OPEN_FILES_MIN <= OPEN_FILES
 assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX, "any tape's fits"
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
-assert CHILD_DRAIN_S > DRAIN_S
+assert CHILD_DRAIN_S > DRAIN_S > DRAIN_CLOSE_S
+assert STREAM_POLL_S < STREAM_WAITING_S < STREAM_IDLE_S < STREAM_S
 assert HEARTBEAT_INTERVAL_S < PROGRESS_TOLD_S < RESTARTS_WINDOW_S / RESTARTS_MAX
 assert SNAPSHOTS_NEWEST_KEPT < SNAPSHOTS_KEPT_MAX
 assert COMPACT_FILES_TO_MERGE <= COMPACT_FILES_MAX

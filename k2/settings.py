@@ -181,6 +181,11 @@ class QuerySettings(_Group):
     listen_grpc: str = "127.0.0.1:0"
     tail_bytes_max: int = Field(default=limits.TAIL_BYTES_MAX, ge=limits.MIB)
     tail_recent_s: float = Field(default=limits.TAIL_RECENT_S, ge=0)
+    stream_idle_s: float = Field(
+        default=limits.STREAM_IDLE_S,
+        gt=0,
+        description="a stream whose reader takes no batch for so long ends",
+    )
 
 
 class ControlSettings(_Group):

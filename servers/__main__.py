@@ -43,6 +43,10 @@ def exit_code(error: K2Error) -> int:
 def main(arguments: list[str]) -> int:
     """Run one process until it ends; its exit code."""
     machine = runtime.start()
+    return machine.end(_code_of(machine, arguments))
+
+
+def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
     try:
         name, *rest = arguments or [""]
         if name not in NAMES:

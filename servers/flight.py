@@ -72,8 +72,10 @@ class Parts:
         planner: makes tickets.
         signer: opens them.
         admission: counts running queries.
+        plans: counts plans being made.
         level: the platform's, at any time.
         clock: tells when tickets have expired.
+        stream_idle_s: a stream whose reader takes nothing for so long ends.
     """
 
     view: Openable
@@ -81,8 +83,10 @@ class Parts:
     planner: Planner
     signer: Signer
     admission: Admission
+    plans: Admission
     level: Callable[[], Level]
     clock: Clock
+    stream_idle_s: float = limits.STREAM_IDLE_S
 
 
 def _guarded(handler: Handler) -> Handler:
@@ -137,7 +141,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         host, port = split_address(listen)
         self._parts: Parts | None = None
         self._draining = threading.Event()
-        self._streams = Streams()
+        self._closing = threading.Thread(target=self.shutdown, name="closing", daemon=True)
+        self._streams: Streams | None = None
         try:
             super().__init__(f"grpc://{host}:{port}", middleware={"k2": _Gate()})
         except (OSError, pa.ArrowException):
@@ -147,28 +152,41 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
 
     def ready(self, parts: Parts) -> None:
         """Answer from now on."""
+        self._streams = Streams(parts.clock, parts.stream_idle_s)
         self._streams.start()
         self._parts = parts
 
-    def drain(self) -> None:
-        """Take nothing new, let streams end for a while, end those that are left, then close."""
-        if self._draining.is_set():
-            return
-        self._draining.set()
-        self._streams.drain(limits.DRAIN_S)
-        self.shutdown()
+    @property
+    def waiting(self) -> int:
+        """Streams that have waited for their reader for a while."""
+        return self._streams.waiting if self._streams is not None else 0
 
-    def _serving(self) -> Parts:
+    def drain(self) -> bool:
+        """Take nothing new, let streams end for a while, end those that are left, then close.
+
+        Returns:
+            Whether it closed; False when calls are left that nothing can end, as those of suspended
+            readers: a process that waits for them does not end.
+        """
+        if not self._draining.is_set():
+            self._draining.set()
+            if self._streams is not None:
+                self._streams.drain(limits.DRAIN_S - limits.DRAIN_CLOSE_S)
+            self._closing.start()
+            self._closing.join(limits.DRAIN_CLOSE_S)
+        return not self._closing.is_alive()
+
+    def _serving(self) -> tuple[Parts, Streams]:
         if self._draining.is_set():
             raise Unavailable(Reason.DRAINING, "the server is shutting down")
-        if self._parts is None:
+        if self._parts is None or self._streams is None:
             raise Unavailable(Reason.STARTING, "the server is starting")
-        return self._parts
+        return self._parts, self._streams
 
     @_guarded
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
         """The rows of a ticket, from a plan, of any server of this stack."""
-        parts = self._serving()
+        parts, streams = self._serving()
         named = parts.signer.open(ticket.ticket, parts.clock.now_us())
         parts.admission.enter()
         started_s = parts.clock.monotonic_s()
@@ -183,7 +201,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             leave()
             raise
         stream = Stream(answer, context, leave)
-        rows = Rows(stream, provenance, parts.clock, self._streams)
+        rows = Rows(stream, provenance, parts.clock, streams)
         return fl.GeneratorStream(rows.schema, rows)
 
     @_guarded
@@ -191,7 +209,13 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor
     ) -> fl.FlightInfo:
         """A plan for a Flight-only client; the command is a serialized PlanQueryRequest."""
-        plan = self._planned(descriptor)
+        parts, _ = self._serving()
+        started_s = parts.clock.monotonic_s()
+        parts.plans.enter()  # pyarrow gives each call a thread: what cannot run must not wait
+        try:
+            plan = _planned(parts, descriptor)
+        finally:
+            parts.plans.leave(parts.clock.monotonic_s() - started_s)
         provenance = provenance_json(plan.provenance)
         endpoints = [
             fl.FlightEndpoint(
@@ -206,16 +230,6 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             ordered=True,
             app_metadata=provenance,
         )
-
-    def _planned(self, descriptor: fl.FlightDescriptor) -> query_service_pb2.PlanQueryResponse:
-        request = query_service_pb2.PlanQueryRequest()
-        try:
-            request.ParseFromString(descriptor.command or b"")
-        except DecodeError:
-            raise Invalid(
-                Reason.BAD_REQUEST, "the command is not a serialized k2.v1.PlanQueryRequest"
-            ) from None
-        return self._serving().planner.plan(request)
 
     @_guarded
     def list_flights(self, context: fl.ServerCallContext, criteria: bytes) -> Any:  # noqa: ANN401 an iterator
@@ -250,6 +264,17 @@ def _resume_after(context: fl.ServerCallContext) -> int:
     if not (after.isascii() and after.isdecimal() and len(after) < len(str(limits.TRADE_ID_MAX))):
         raise Invalid(Reason.BAD_REQUEST, f"{RESUME_HEADER}: {after!r} is not a number of rows")
     return int(after)
+
+
+def _planned(parts: Parts, descriptor: fl.FlightDescriptor) -> query_service_pb2.PlanQueryResponse:
+    request = query_service_pb2.PlanQueryRequest()
+    try:
+        request.ParseFromString(descriptor.command or b"")
+    except DecodeError:
+        raise Invalid(
+            Reason.BAD_REQUEST, "the command is not a serialized k2.v1.PlanQueryRequest"
+        ) from None
+    return parts.planner.plan(request)
 
 
 def _schema_of(plan: query_service_pb2.PlanQueryResponse) -> pa.Schema:

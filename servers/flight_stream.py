@@ -8,6 +8,11 @@ What is blocked in the engine does not see that its caller has gone, so one thre
 streams whose next batch is being made. pyarrow's call context may be asked only then: it is freed
 with the call, and nothing says when. A stream abandoned between two batches ends by itself, when
 pyarrow lets go of it.
+
+A reader that is suspended leaves pyarrow blocked in a write that nothing can interrupt. The same
+thread ends a stream whose batch is not taken for long, or whose deadline has passed: it gives the
+place back and frees what the answer holds. Only the batch being written stays until the reader
+goes on, and then learns why its stream ended.
 """
 
 from __future__ import annotations
@@ -22,15 +27,15 @@ import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
 from google.protobuf import json_format
 
+from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
-from k2.query.execute import Answer
+from k2.query.execute import Answer, too_late
 from k2.v1 import market_pb2
 from servers.convert import time_to
 from servers.status import as_k2, to_status
 
 PROVENANCE_KEY: Final = b"k2.provenance"
-_CANCEL_POLL_S: Final = 0.2
 
 
 def flight_error(error: K2Error) -> fl.FlightError:
@@ -62,6 +67,7 @@ class Stream:
         self.answer = answer
         self.context = context
         self.ended_by: K2Error | None = None
+        self.waiting_since_s: float | None = None  # for its reader; None while a batch is made
         self._leave = leave
         self._left = threading.Lock()
 
@@ -94,6 +100,7 @@ class Rows:
         self._clock = clock
         self._streams = streams
         self._ended = False
+        stream.waiting_since_s = clock.monotonic_s()
         streams.add(stream)
         weakref.finalize(self, streams.remove, stream).atexit = False
 
@@ -142,9 +149,16 @@ class Rows:
 
 
 class Streams:
-    """All running streams; ends those whose caller has gone, in a thread of its own."""
+    """All running streams; ends those that hold their place for nothing, in a thread of its own.
 
-    def __init__(self) -> None:
+    Args:
+        clock: the one of the answers' deadlines.
+        idle_s: a stream whose reader takes nothing for so long ends.
+    """
+
+    def __init__(self, clock: Clock, idle_s: float = limits.STREAM_IDLE_S) -> None:
+        self._clock = clock
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._running: set[Stream] = set()
         self._watched: set[Stream] = set()
@@ -166,38 +180,75 @@ class Streams:
             self._running.discard(stream)
         stream.close()
 
+    @property
+    def waiting(self) -> int:
+        """Streams that have waited for their reader for a while: they are no load."""
+        since_s = self._clock.monotonic_s() - limits.STREAM_WAITING_S
+        with self._lock:
+            return sum(_waits_since(stream, since_s) for stream in self._running)
+
     @contextmanager
     def watching(self, stream: Stream) -> Iterator[None]:
         """While its next batch is being made: end the stream if its caller goes."""
         with self._lock:
+            stream.waiting_since_s = None
             self._watched.add(stream)
         try:
             yield
         finally:
             with self._lock:
                 self._watched.discard(stream)
+                stream.waiting_since_s = self._clock.monotonic_s()
 
     def drain(self, timeout_s: float) -> None:
         """Wait for all streams to end, at most so long; then end them."""
         quiet = threading.Event()
-        for _ in range(int(timeout_s / _CANCEL_POLL_S)):
-            if not self._running or quiet.wait(_CANCEL_POLL_S):
+        for _ in range(int(timeout_s / limits.STREAM_POLL_S)):
+            if not self._running or quiet.wait(limits.STREAM_POLL_S):
                 break
         with self._lock:
             left = list(self._running)
         for stream in left:
-            stream.end(Unavailable(Reason.DRAINING, "the server is shutting down"))
+            self._end(stream, Unavailable(Reason.DRAINING, "the server is shutting down"))
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def look(self) -> None:
-        """End the streams that are blocked while their caller has gone; the thread does this."""
+        """End the streams that make a batch for a caller that has gone, or wait for one for long.
+
+        The thread does this.
+        """
+        now_s = self._clock.monotonic_s()
         with self._lock:
             gone = [stream for stream in self._watched if stream.context.is_cancelled()]
+            waiting = self._running - self._watched
         for stream in gone:
-            stream.end(Unavailable(Reason.PEER_UNAVAILABLE, "the caller has gone"))
+            self._end(stream, Unavailable(Reason.PEER_UNAVAILABLE, "the caller has gone"))
+        for stream in waiting:
+            if now_s >= stream.answer.ends_at_s:
+                self._end(stream, too_late())
+            elif _waits_since(stream, now_s - self._idle_s):
+                self._end(stream, _idle(self._idle_s))
+
+    def _end(self, stream: Stream, error: K2Error) -> None:
+        stream.end(error)
+        self.remove(stream)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(_CANCEL_POLL_S):
+        while not self._stopping.wait(limits.STREAM_POLL_S):
             self.look()
+
+
+def _waits_since(stream: Stream, moment_s: float) -> bool:
+    return stream.waiting_since_s is not None and stream.waiting_since_s <= moment_s
+
+
+def _idle(idle_s: float) -> Overloaded:
+    return Overloaded(
+        Reason.STREAM_IDLE,
+        f"its reader took no batch for {idle_s:g} s and others need the place: ask again for what"
+        " is missing, or raise query.stream_idle_s",
+        metadata={"idle_s": f"{idle_s:g}"},
+        retry_after_s=0.1,
+    )

@@ -36,6 +36,7 @@ class Runtime:
         run_id: 32 hexadecimal digits, new for each life of a process.
         stopping: set when the process is asked to stop.
         insisting: set when it is asked again.
+        stuck: set when a library keeps threads that nothing can end; `end` does not wait for them.
         out: where JSON lines go.
     """
 
@@ -43,6 +44,7 @@ class Runtime:
     run_id: str
     stopping: threading.Event = field(default_factory=threading.Event)
     insisting: threading.Event = field(default_factory=threading.Event)
+    stuck: threading.Event = field(default_factory=threading.Event)
     out: TextIO = sys.stdout
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,6 +67,14 @@ class Runtime:
                 _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
                 self.stopping.wait(_WAIT_S)
         return None
+
+    def end(self, code: int) -> int:
+        """The exit code, for `sys.exit`; a process that is stuck ends here, with that code."""
+        if self.stuck.is_set():
+            _log.warning("calls are left that do not end: the process ends without them")
+            logging.shutdown()
+            os._exit(code)
+        return code
 
     def _forget_reader(self) -> None:
         """Let what is still buffered go nowhere, so that the process ends without a complaint."""

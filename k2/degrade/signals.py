@@ -27,7 +27,7 @@ class Signal(StrEnum):
     RSS_BYTES = "rss_bytes"  # resident memory of the process
     COMMIT_LATENCY_S = "commit_latency_s"  # how long the last commit took
     TAIL_BYTES = "tail_bytes"  # rows in the tail that the lake does not cover yet
-    QUERIES_RUNNING = "queries_running"
+    QUERIES_RUNNING = "queries_running"  # without those that wait for their reader
     DISK_FREE_BYTES = "disk_free_bytes"  # of the file system of the data directory
 
 

@@ -1,4 +1,4 @@
-"""Lets only so many queries run at once; says to the others when to come back. Sans-IO.
+"""Lets only so many queries or plans run at once; says to the others when to come back. Sans-IO.
 
 A refusal is cheap and honest; a queue would only hide the overload behind a deadline.
 """
@@ -20,10 +20,14 @@ class Admission:
 
     Args:
         running_max: so many may run at once.
+        what: is counted, for the message.
     """
 
-    def __init__(self, running_max: int = limits.QUERIES_RUNNING_MAX) -> None:
+    def __init__(
+        self, running_max: int = limits.QUERIES_RUNNING_MAX, what: str = "queries are running"
+    ) -> None:
         self._running_max = running_max
+        self._what = what
         self._lock = threading.Lock()
         self._running = 0
         self._refused = self._answered = 0
@@ -55,7 +59,7 @@ class Admission:
                 self._refused += 1
                 raise Overloaded(
                     Reason.TOO_MANY_QUERIES,
-                    f"{self._running} queries are running, the most this server takes",
+                    f"{self._running} {self._what}, the most this server takes at once",
                     metadata={"running_max": str(self._running_max)},
                     retry_after_s=min(max(self._mean_s, _RETRY_MIN_S), _RETRY_MAX_S),
                 )

@@ -6,6 +6,9 @@ put in order with the tail's rows of that part. Parts follow each other in canon
 whole is never in memory, and a limit ends the reading early: a question for the newest rows reads
 the newest files only.
 
+Rows that are put in order here count against one bound for all answers, read or paused; beyond it
+DuckDB sorts, which has a bound of its own and a disk.
+
 One database in memory serves all queries: its memory limit, threads and temporary directory bound
 them together. Its configuration is locked, and outside the warehouse it can read no file. It runs
 K2's own statements only; that is no place for a user's SQL.
@@ -17,6 +20,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -46,8 +50,60 @@ _Keys = Callable[[int], pa.RecordBatch]  # rows from one of a batch on, with the
 _Keyed = tuple[pa.RecordBatch, _Keys]
 
 
+class Parts:
+    """Counts the bytes of the parts that all answers hold. Thread-safe.
+
+    Args:
+        bytes_max: of all of them together.
+    """
+
+    def __init__(self, bytes_max: int = limits.QUERY_PARTS_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self._held
+
+    def take(self, size: int) -> bool:
+        """Count so many bytes more; whether all are within the bound."""
+        with self._lock:
+            self._held += size
+            return self._held <= self._bytes_max
+
+    def give(self, size: int) -> None:
+        """Count so many bytes less."""
+        with self._lock:
+            self._held -= size
+
+
+class _Share:
+    """What one part of one answer holds, until it is left."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.size = 0
+
+    def take(self, size: int) -> bool:
+        """Hold so many bytes more; whether that is within both bounds."""
+        self.size += size
+        return self._parts.take(size) and self.size <= _PART_BYTES_MAX
+
+    def __enter__(self) -> _Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parts.give(self.size)
+        self.size = 0
+
+
 class Executor:
     """Runs opened queries. Thread-safe; close it when all answers are closed.
+
+    Attributes:
+        parts: what its answers hold.
 
     Args:
         clock: for deadlines.
@@ -67,6 +123,7 @@ class Executor:
         threads: int = limits.QUERY_THREADS,
     ) -> None:
         self._clock = clock
+        self.parts = Parts()
         self._running: set[Answer] = set()
         self._watching = threading.Condition()
         self._closed = False
@@ -82,7 +139,8 @@ class Executor:
             deadline_s: seconds from now after which the answer ends in an error.
         """
         ends_at_s = self._clock.monotonic_s() + deadline_s
-        answer = Answer(opened, self._database.cursor(), self._clock, ends_at_s, self._forget)
+        cursor = self._database.cursor()
+        answer = Answer(opened, cursor, self._clock, ends_at_s, self.parts, self._forget)
         with self._watching:
             self._running.add(answer)
             self._watching.notify()
@@ -121,7 +179,8 @@ class Answer:
 
     Attributes:
         schema: the asked columns, with the types of `market.schema`.
-        opened: what is answered; its provenance says where from.
+        opened: what is answered; its provenance says where from. Holds no chunk any more once the
+            answer has ended.
         ends_at_s: deadline, on the monotonic clock.
         rows_lake, rows_tail: rows given so far.
         resume_after: one batch ends with the row of this number, counted from 1; 0 is none.
@@ -134,6 +193,7 @@ class Answer:
         cursor: duckdb.DuckDBPyConnection,
         clock: Clock,
         ends_at_s: float,
+        parts: Parts,
         forget: Callable[[Answer], None],
     ) -> None:
         trade = schema.arrow_schema(schema.TRADE)
@@ -147,6 +207,7 @@ class Answer:
         self._given = 0
         self._cursor = cursor
         self._clock = clock
+        self._parts = parts
         self._forget = forget
         self._using = threading.Lock()
         self._done = False
@@ -194,14 +255,14 @@ class Answer:
         if self._cancelled:
             return None
         if self._clock.monotonic_s() >= self.ends_at_s:
-            raise _too_late()
+            raise too_late()
         try:
             return next(self._source, None)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             if self._cancelled:
                 return None
             if self._clock.monotonic_s() >= self.ends_at_s:
-                raise _too_late() from error
+                raise too_late() from error
             raise _translated(error) from error
 
     def _finish(self) -> None:
@@ -209,6 +270,7 @@ class Answer:
             self._done = True
             self._source.close()
             self._cursor.close()
+            self.opened = replace(self.opened, held={})
             self._forget(self)
 
     # --- reading --------------------------------------------------------------------------------
@@ -278,35 +340,47 @@ class Answer:
             lack: [_named(path) for path in paths]
             for lack, paths in part.files.paths_by_lack(self._needed.names).items()
         }
-        lake = self._gathered(part, files, limit)
-        if lake is None:
-            return self._sorted_by_duckdb(part, files, tail, limit)
-        return self._merged(lake, tail, limit)
+        with _Share(self._parts) as share:
+            ordered = self._ordered(self._gathered(part, files, limit, share), tail, share)
+            if ordered is not None:
+                yield from self._taken(*ordered, limit)
+                return
+        yield from self._sorted_by_duckdb(part, files, tail, limit)
 
     def _gathered(
-        self, part: Plan, files: sql.LakeFiles, limit: int | None
+        self, part: Plan, files: sql.LakeFiles, limit: int | None, share: _Share
     ) -> pa.RecordBatch | None:
         """The lake's rows of a part; None when they are too many to hold."""
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
         reader = self._reader(sql.lake_rows(self.opened.request, part, files, first))
-        batches, size = [], 0
+        batches = []
         for batch in reader:
-            size += batch.nbytes
-            if size > _PART_BYTES_MAX:
+            if not share.take(batch.nbytes):
                 return None
             batches.append(batch)
         table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
         whole = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=reader.schema)]
         return conformed(whole[0], self._needed)
 
-    def _merged(self, lake: pa.RecordBatch, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
-        descending = self.opened.request.order is Order.DESC
-        rows, of_lake = lake, lake.num_rows
+    def _ordered(
+        self, lake: pa.RecordBatch | None, tail: TailRows, share: _Share
+    ) -> tuple[pa.RecordBatch, Indices, int] | None:
+        """Rows of both, their order, and how many are the lake's; None when they are too many."""
+        if lake is None:
+            return None
+        rows = lake
         if len(tail):
-            order = tail.canonical(descending=False, limit=None)
-            beside = tail.batch(self._needed.names, order)
+            beside = tail.batch(self._needed.names, tail.canonical(descending=False, limit=None))
+            if not share.take(beside.nbytes):
+                return None
             rows = pa.concat_batches([lake, beside])
         order = canonical_order(rows)
+        return rows, order, lake.num_rows
+
+    def _taken(
+        self, rows: pa.RecordBatch, order: Indices, of_lake: int, limit: int | None
+    ) -> Iterator[_Keyed]:
+        descending = self.opened.request.order is Order.DESC
         order = (order[::-1] if descending else order)[:limit]
         ordering, rows = rows.select(sql.ORDER_COLUMNS), rows.select(self.schema.names)
         for start in range(0, len(order), self._batch_rows):
@@ -327,16 +401,18 @@ class Answer:
         beside = tail.batch(self._needed.names, order)
         self._cursor.register(sql.TAIL_TABLE, pa.Table.from_batches([beside]))
         left = limit
-        for batch in self._reader(sql.ordered_rows(self.opened.request, part, files)):
-            given = batch.slice(0, left)
-            left = None if left is None else left - given.num_rows
-            in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0
-            self.rows_tail += in_tail
-            self.rows_lake += given.num_rows - in_tail
-            ordering = given.select(sql.ORDER_COLUMNS)
-            yield conformed(given.select(self.schema.names), self.schema), ordering.slice
-            if left == 0:
-                break
+        with _Share(self._parts) as share:
+            share.take(beside.nbytes)
+            for batch in self._reader(sql.ordered_rows(self.opened.request, part, files)):
+                given = batch.slice(0, left)
+                left = None if left is None else left - given.num_rows
+                in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0
+                self.rows_tail += in_tail
+                self.rows_lake += given.num_rows - in_tail
+                ordering = given.select(sql.ORDER_COLUMNS)
+                yield conformed(given.select(self.schema.names), self.schema), ordering.slice
+                if left == 0:
+                    break
         self._cursor.unregister(sql.TAIL_TABLE)
 
     def _reader(self, statement: sql.Statement) -> pa.RecordBatchReader:
@@ -392,7 +468,8 @@ def _rows_first(limit: int | None) -> float:
     return _ROWS_FIRST if limit is None else min(max(8 * limit, _ROWS_FIRST // 5), _ROWS_FIRST)
 
 
-def _too_late() -> Overloaded:
+def too_late() -> Overloaded:
+    """The error of an answer that outlived its deadline."""
     return Overloaded(
         Reason.DEADLINE_EXCEEDED, "the deadline passed before the answer was complete: ask for less"
     )

@@ -328,7 +328,9 @@ class TapeAdmin:
             Unavailable: TAPE_UNAVAILABLE.
         """
         arrived = self._started
-        with self._lock:
+        if not self._lock.acquire(timeout=limits.TAPE_REQUEST_S):
+            raise _silent(f"asking where {topic} ends")  # others have waited for as long
+        try:
             number, ends = self._answers.get((topic, partitions), (0, ()))
             if number > arrived:
                 return ends
@@ -336,6 +338,8 @@ class TapeAdmin:
             ends = self._ask(topic, partitions, _OFFSET_END)
             self._answers[topic, partitions] = (self._started, ends)
             return ends
+        finally:
+            self._lock.release()
 
     def offsets_since(self, topic: str, partitions: int, time_us: int) -> tuple[int, ...]:
         """Per partition the first offset written at or after a time, or its end where none was.

@@ -93,6 +93,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 23
     """Overloaded. 100,000 records await the broker's acknowledgement."""
+    ERROR_REASON_STREAM_IDLE: _ErrorReason.ValueType  # 80
+    """Overloaded. A reader of rows was suspended for more than a minute and held its place: the
+    ticket gives the rows again.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 24
     """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 25
@@ -242,6 +246,10 @@ for long.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 23
 """Overloaded. 100,000 records await the broker's acknowledgement."""
+ERROR_REASON_STREAM_IDLE: ErrorReason.ValueType  # 80
+"""Overloaded. A reader of rows was suspended for more than a minute and held its place: the
+ticket gives the rows again.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 24
 """Overloaded. A query took longer than its deadline: ask for less, or allow more time."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 25

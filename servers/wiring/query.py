@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from k2 import limits
 from k2.degrade.signals import Signal, scales
 from k2.errors import Data, Unavailable
 from k2.lake.catalog import open_catalog
@@ -91,11 +93,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         if sides is None:
             return 0
         parts = _parts(settings, runtime, sides, rows.uri)
-        closing.callback(rows.drain)  # before what it reads from is closed
         service = QueryService(planner=parts.planner)
         services = {query.NAME: service.register}
         listener = Listener(settings.query.listen_grpc, services, runtime.clock)
-        closing.callback(listener.drain)
+        closing.callback(_drain, rows, listener, runtime)  # before what they read from is closed
         listener.start()
         if not _caught_up(sides, runtime):
             return 0
@@ -109,7 +110,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             run_id=runtime.run_id,
             addresses=addresses,
             sample=progress_told(
-                sampler(settings, sides, parts.admission), "queries_answered", runtime
+                sampler(settings, sides, parts.admission, lambda: rows.waiting),
+                "queries_answered",
+                runtime,
             ),
         )
         closing.callback(heart.close)
@@ -119,6 +122,15 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             if sides.lake.failure is not None:
                 raise sides.lake.failure  # all it knows is of another epoch: to be started again
     return 0
+
+
+def _drain(rows: RowServer, listener: Listener, runtime: Runtime) -> None:
+    """Both at once, so that they have the time of one."""
+    plans = threading.Thread(target=listener.drain, name="draining", daemon=True)
+    plans.start()
+    if not rows.drain():
+        runtime.stuck.set()
+    plans.join()
 
 
 def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | None:
@@ -220,8 +232,10 @@ def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Part
         planner=planner,
         signer=signer,
         admission=Admission(),
+        plans=Admission(limits.PLANS_RUNNING_MAX, "plans are being made"),
         level=level,
         clock=runtime.clock,
+        stream_idle_s=settings.query.stream_idle_s,
     )
 
 
@@ -251,16 +265,23 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
     return False
 
 
-def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[[], Sample]:
-    """What the query server's heart says: its tail, its queries, its memory."""
+def sampler(
+    settings: Settings, sides: Sides, admission: Admission, waiting: Callable[[], int]
+) -> Callable[[], Sample]:
+    """What the query server's heart says: its tail, its queries, its memory.
+
+    Queries that wait for their reader are counted, and are no pressure.
+    """
     ours = scales(tail_bytes_max=settings.query.tail_bytes_max)
 
     def sample() -> Sample:
         stats = sides.tail.stats()
         pending = pending_bytes(sides)
+        running = admission.running
+        idle = min(waiting(), running)
         signals = process_signals(settings.data_dir) | {
             Signal.TAIL_BYTES: float(settings.query.tail_bytes_max) if stats.released else pending,
-            Signal.QUERIES_RUNNING: float(admission.running),
+            Signal.QUERIES_RUNNING: float(running - idle),
         }
         counters = {
             "tail_rows": stats.rows,
@@ -271,7 +292,8 @@ def sampler(settings: Settings, sides: Sides, admission: Admission) -> Callable[
             "tail_released": sorted(stats.released),
             "tail_failure": stats.failure.reason.value if stats.failure else "",
             "snapshot_id": str(sides.lake.published().snapshot_id),
-            "queries_running": admission.running,
+            "queries_running": running,
+            "queries_waiting": idle,
             "queries_refused": admission.refused,
             "queries_answered": admission.answered,
         }

@@ -141,6 +141,38 @@ def test_too_little_memory_is_an_overload(tmp_path):
     executor.close()
 
 
+def test_answers_that_are_not_read_share_one_bound(executor, tmp_path):
+    executor.parts._bytes_max = 24 * limits.MIB
+    query = opened(tmp_path, table_of(300_000))
+    paused = [executor.run(query) for _ in range(6)]
+    for each in paused:
+        next(each)
+    assert 0 < executor.parts.held <= 24 * limits.MIB
+    expected = list(range(300_000))
+    for each in paused[:-1]:
+        each.close()
+    rest = [row for batch in paused[-1] for row in batch.column("trade_id").to_pylist()]
+    assert set(rest) < set(expected)
+    assert executor.parts.held == 0
+
+
+def test_beyond_the_bound_the_rows_are_the_same(executor, tmp_path):
+    query = opened(tmp_path, table_of(300_000))
+    held = pa.Table.from_batches(list(executor.run(query)))
+    executor.parts._bytes_max = 0
+    assert pa.Table.from_batches(list(executor.run(query))).equals(held)
+    assert executor.parts.held == 0
+
+
+def test_a_closed_answer_holds_nothing_any_more(executor, tmp_path):
+    answer = executor.run(opened(tmp_path, table_of(300_000)))
+    next(answer)
+    assert executor.parts.held > 0
+    answer.close()
+    assert executor.parts.held == 0
+    assert answer.opened.held == {}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

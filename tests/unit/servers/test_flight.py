@@ -2,7 +2,9 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
@@ -33,13 +35,14 @@ WIDE = {"note": "x" * 4000}  # so that an answer is more than the sockets hold
 class Wire:
     """A row server over a stack, and a client of it."""
 
-    def __init__(self, stack, running_max=4):
+    def __init__(self, stack, running_max=4, plans=None):
         self.stack = stack
         self.admission = Admission(running_max)
+        self.plans = Admission(2, "plans are being made")
         self.server = RowServer("127.0.0.1:0")
         self.signer = Signer(b"k" * 32)
         self.planner = Planner(
-            plans=stack.view,
+            plans=plans or stack.view,
             signer=self.signer,
             clock=stack.clock,
             level=lambda: Level.SOFT,
@@ -47,14 +50,15 @@ class Wire:
         )
         self.client = fl.FlightClient(self.server.uri)
 
-    def ready(self, view=None):
+    def ready(self, view=None, executor=None):
         self.server.ready(
             Parts(
                 view=view or self.stack.view,
-                executor=self.stack.executor,
+                executor=executor or self.stack.executor,
                 planner=self.planner,
                 signer=self.signer,
                 admission=self.admission,
+                plans=self.plans,
                 level=lambda: Level.SOFT,
                 clock=self.stack.clock,
             )
@@ -324,6 +328,93 @@ def test_a_query_that_cannot_be_opened_keeps_no_place(wire, stack):
     wire.planner.plan(asked())  # planned beyond what the tail will ever reach
     assert wire.get(ticket).read_all().num_rows == 3
     eventually(lambda: wire.admission.running == 0)
+
+
+class Endless:
+    """Runs answers of more batches than sockets and the client's window, which grows, hold."""
+
+    def run(self, opened, deadline_s):
+        self.answer = EndlessAnswer()
+        return self.answer
+
+
+class EndlessAnswer:
+    schema = pa.schema([("trade_id", pa.int64())])
+    batch = pa.record_batch({"trade_id": pa.array(np.zeros(500_000, np.int64))}, schema=schema)
+    last_key = (0, "BINANCE", SYMBOL, 0)
+    ends_at_s = float("inf")
+    closed = False
+
+    def __next__(self):
+        if self.closed:
+            raise StopIteration
+        return self.batch
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_suspended_reader_gives_its_place_to_others(stack):
+    stack.send(SYMBOL, range(3))
+    endless = Endless()
+    wire = Wire(stack, running_max=1).ready(executor=endless)
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()  # and then nothing: the server is blocked in a write
+    assert failure(wire.get, wire.ticket())[1] == "TOO_MANY_QUERIES"
+
+    def freed():
+        stack.clock.advance(limits.STREAM_IDLE_S)
+        return wire.admission.running == 0
+
+    eventually(freed)
+    assert endless.answer.closed
+    assert failure(reader.read_all) == (fl.FlightUnavailableError, "STREAM_IDLE")
+    wire.close()
+
+
+def test_a_drain_does_not_wait_for_a_suspended_reader(stack, monkeypatch):
+    monkeypatch.setattr(limits, "DRAIN_S", 1.0)
+    monkeypatch.setattr(limits, "DRAIN_CLOSE_S", 0.5)
+    stack.send(SYMBOL, range(3))
+    endless = Endless()
+    wire = Wire(stack).ready(executor=endless)
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    assert not wire.server.drain()
+    assert endless.answer.closed
+    assert wire.admission.running == 0
+    with pytest.raises(fl.FlightUnavailableError):  # DRAINING, where the socket outlives it
+        reader.read_all()
+    eventually(wire.server.drain)
+    wire.client.close()
+
+
+def test_plans_are_admitted_before_they_take_a_thread_for_long(stack):
+    class Slow:
+        def __init__(self):
+            self.go = threading.Event()
+            self.entered = []
+
+        def plan(self, request):
+            self.entered.append(request)
+            assert self.go.wait(20)
+            return stack.view.plan(request)
+
+    stack.send(SYMBOL, range(3))
+    slow = Slow()
+    wire = Wire(stack, plans=slow).ready()
+    command = fl.FlightDescriptor.for_command(asked().SerializeToString())
+    with ThreadPoolExecutor(2) as pool:
+        planned = [pool.submit(wire.client.get_flight_info, command) for _ in range(2)]
+        eventually(lambda: len(slow.entered) == 2)
+        for _ in range(50):
+            refused = failure(wire.client.get_flight_info, command)
+            assert refused == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
+        slow.go.set()
+        assert [len(each.result(20).endpoints) for each in planned] == [1, 1]
+    assert len(wire.client.get_flight_info(command).endpoints) == 1
+    assert wire.plans.running == 0
+    wire.close()
 
 
 def test_an_abandoned_stream_is_ended(wire, stack):

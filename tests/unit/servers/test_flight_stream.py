@@ -22,6 +22,7 @@ class MemoryAnswer:
     schema = SCHEMA
     last_key = (1, "X", "Y", 7)
     rows_lake, rows_tail = 3, 2
+    ends_at_s = float("inf")
 
     def __init__(self, batches=2, failure=None, blocks=False):
         self.left = batches
@@ -56,7 +57,7 @@ class Context:
 
 @pytest.fixture
 def streams():
-    streams = Streams()
+    streams = Streams(ManualClock())
     streams.start()
     yield streams
     streams.drain(0)
@@ -65,7 +66,7 @@ def streams():
 def rows_of(answer, streams, context=None, left=None):
     leave = left.append if left is not None else (lambda _: None)
     stream = Stream(answer, context or Context(), lambda: leave(1))
-    clock = ManualClock()
+    clock = streams._clock
     provenance = market_pb2.Provenance(planned_time=time_to(clock.now_us() - 1500))
     return Rows(stream, provenance, clock, streams)
 
@@ -136,13 +137,77 @@ def test_a_context_is_not_asked_between_two_batches(streams):
 
 
 def test_draining_waits_then_ends_what_is_left():
-    streams, left = Streams(), []
-    rows = rows_of(MemoryAnswer(1), streams, left=left)
+    streams, left = Streams(ManualClock()), []
+    answer = MemoryAnswer(1)
+    rows = rows_of(answer, streams, left=left)
     next(rows)
     streams.drain(0.3)
+    assert left == [1]  # also while its reader is suspended
+    assert answer.closed.is_set()
     with pytest.raises(fl.FlightUnavailableError, match="shutting down"):
         next(rows)
     assert left == [1]
+
+
+@pytest.fixture
+def watched():
+    """Streams that are looked at by the test alone."""
+    return Streams(ManualClock(), 60)
+
+
+def test_a_stream_that_is_not_read_gives_its_place_back(watched):
+    left, answer = [], MemoryAnswer(9)
+    rows = rows_of(answer, watched, left=left)
+    for _ in range(3):  # a slow reader is no idle one
+        watched._clock.advance(59)
+        watched.look()
+        next(rows)
+    watched._clock.advance(59)
+    watched.look()
+    assert left == []
+    watched._clock.advance(1)
+    watched.look()
+    assert left == [1]
+    assert answer.closed.is_set()
+    with pytest.raises(fl.FlightUnavailableError, match="took no batch for 60 s") as caught:
+        next(rows)
+    assert b"STREAM_IDLE" in caught.value.extra_info
+    assert list(rows) == []
+    assert left == [1]
+
+
+def test_a_stream_that_is_not_read_ends_with_its_deadline(watched):
+    left, answer = [], MemoryAnswer(9)
+    answer.ends_at_s = watched._clock.monotonic_s() + 30
+    rows = rows_of(answer, watched, left=left)
+    next(rows)
+    watched._clock.advance(30)
+    watched.look()
+    assert left == [1]
+    with pytest.raises(fl.FlightTimedOutError, match="deadline"):
+        next(rows)
+
+
+def test_a_batch_that_takes_long_to_make_is_not_idleness(watched):
+    left, answer = [], MemoryAnswer(0, blocks=True)
+    rows = rows_of(answer, watched, left=left)
+    reader = threading.Thread(target=lambda: list(rows))
+    reader.start()
+    assert answer.entered.wait(10)
+    watched._clock.advance(1000)
+    watched.look()
+    assert left == []
+    assert watched.waiting == 0
+    answer.close()
+    reader.join(10)
+
+
+def test_streams_that_wait_for_their_reader_are_counted(watched):
+    rows = [rows_of(MemoryAnswer(9), watched) for _ in range(3)]
+    assert watched.waiting == 0
+    watched._clock.advance(1)
+    next(rows[0])
+    assert watched.waiting == 2
 
 
 @pytest.mark.parametrize(

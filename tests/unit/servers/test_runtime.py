@@ -71,6 +71,25 @@ def test_processes_do_without_pandas():
         assert process.stdout.read() == "False\n"
 
 
+STUCK = """
+import threading
+from servers import runtime
+machine = runtime.start()
+threading.Thread(target=threading.Event().wait).start()
+machine.emit("serving")
+machine.stopping.wait(20)
+machine.stuck.set()
+machine.end(0)
+"""
+
+
+def test_a_process_ends_with_its_code_though_a_thread_cannot_be_ended():
+    with run(STUCK) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_what_is_away_or_full_is_waited_for_until_asked_to_stop():
     runtime = Runtime(SystemClock(), "0" * 32)
     refusals = [

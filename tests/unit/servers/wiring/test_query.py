@@ -52,8 +52,10 @@ def test_the_heart_tells_tail_and_queries(stack, tmp_path):
     admission = Admission()
     admission.enter()
     settings = load(data_dir=tmp_path, query={"tail_bytes_max": 2**21})
-    sample = sampler(settings, sides(stack), admission)()
-    assert sample.signals[Signal.QUERIES_RUNNING] == 1
+    admission.enter()
+    sample = sampler(settings, sides(stack), admission, lambda: 1)()
+    assert sample.signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
+    assert (sample.counters["queries_running"], sample.counters["queries_waiting"]) == (2, 1)
     assert 0 < sample.signals[Signal.TAIL_BYTES] < 2**21
     assert sample.scales[Signal.TAIL_BYTES] == Scale(2**19, 2**21)
     assert sample.counters["queries_answered"] == 0
