@@ -248,6 +248,7 @@ HEARTBEAT_INTERVAL_S = 1.0
 HEARTBEAT_STALE_S = 5.0
 PROCESS_RSS_MAX = 2048 * MIB  # resident memory at which a process's pressure is 1
 DRAIN_S = 10.0
+STOP_S = 0.5  # from a request to stop until long work ends that has no drain
 DRAIN_CLOSE_S = 2.0  # of it, for a row server to close after its streams were ended
 
 # Local stack

@@ -2,7 +2,8 @@
 
 Exit codes: 0 it stopped as it was asked to; 1 it failed; 2 the request or a setting is wrong; 3 a
 port is in use; 4 the disk is full; 5 a folder cannot be written to; 6 stored data contradicts
-itself or its stamp; 7 the data directory is in use by another stack; 8 a process of the stack died.
+itself or its stamp; 7 the data directory is in use by another stack; 8 a process of the stack died;
+130 it was stopped before its end.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
         gc.collect()
         gc.freeze()
         code: int = wiring.run(loaded, machine, rest)
+    except runtime.Interrupted:
+        machine.emit("stopped", message=f"{name}: stopped before its end")
+        return runtime.INTERRUPTED
     except K2Error as error:
         machine.emit("failed", reason=error.reason, message=error.message, metadata=error.metadata)
         return exit_code(error)

@@ -91,6 +91,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
         outcomes = [
             self._replayer.replay(name, repaired, again=request.again)
             for name in dict.fromkeys(names)
+            if context.is_active()  # a caller that has gone wants no more of them
         ]
         return pb.ReplayDeadLettersResponse(outcomes=map(_outcome, outcomes))
 

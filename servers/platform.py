@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 from pydantic import BaseModel, SecretStr
 
+from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import Settings
@@ -204,7 +205,7 @@ def _events(
         command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     ) as child:
         try:
-            if not context.add_callback(child.terminate):
+            if not context.add_callback(lambda: _stop(child)):
                 return
             last: dict[str, Any] = {}
             for line in child.stdout or ():
@@ -220,7 +221,15 @@ def _events(
                 raise Internal(Reason.INTERNAL, f"the work ended early, with code {code}")
             yield last, code
         finally:
-            child.terminate()
+            _stop(child)
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    """Ask it to end, and soon make it; what it does survives a crash. Does not wait."""
+    child.terminate()
+    killing = threading.Timer(2 * limits.STOP_S, child.kill)
+    killing.daemon = True
+    killing.start()
 
 
 def _filled(kind: type[M], event: Mapping[str, Any]) -> M:

@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from typing import TextIO, TypeVar
@@ -24,7 +25,13 @@ _WAIT_S = 0.5
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 T = TypeVar("T")
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit code of work that was stopped before its end
+
 _log = logging.getLogger(__name__)
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop in the midst of its work; no handler of failures takes it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Runtime:
         run_id: 32 hexadecimal digits, new for each life of a process.
         stopping: set when the process is asked to stop.
         insisting: set when it is asked again.
+        interrupting: set while a request to stop raises `Interrupted`.
         stuck: set when a library keeps threads that nothing can end; `end` does not wait for them.
         out: where JSON lines go.
     """
@@ -45,6 +53,7 @@ class Runtime:
     stopping: threading.Event = field(default_factory=threading.Event)
     insisting: threading.Event = field(default_factory=threading.Event)
     stuck: threading.Event = field(default_factory=threading.Event)
+    interrupting: threading.Event = field(default_factory=threading.Event)
     out: TextIO = sys.stdout
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -67,6 +76,20 @@ class Runtime:
                 _log.warning("waiting: %s", error.message, extra={"reason": error.reason.value})
                 self.stopping.wait(_WAIT_S)
         return None
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a request to stop raise `Interrupted` in the main thread, wherever that is.
+
+        For work that may end anywhere: it only reads, or what it writes survives a crash.
+        """
+        self.interrupting.set()
+        try:
+            if self.stopping.is_set():
+                raise Interrupted
+            yield
+        finally:
+            self.interrupting.clear()
 
     def end(self, code: int) -> int:
         """The exit code, for `sys.exit`; a process that is stuck ends here, with that code."""
@@ -108,6 +131,8 @@ def start() -> Runtime:
         if runtime.stopping.is_set():
             runtime.insisting.set()
         runtime.stopping.set()
+        if runtime.interrupting.is_set():
+            raise Interrupted
 
     for number in _SIGNALS:
         signal.signal(number, ask)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -63,27 +64,39 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         reader = DayReader(file, instrument.exchange, runtime.clock.now_us())
         parts.enter_context(closing(reader))
         schemas = open_schemas(settings, runtime)
-        schema_id = topics.deploy(settings.tape, schemas)
+        with runtime.interruptible():  # a tape that is away is asked for long
+            schema_id = topics.deploy(settings.tape, schemas)
         board = parts.enter_context(closing(Board(settings.tape.bootstrap, topics.PARTITIONS)))
         topic_id = topics.topic_id(settings.tape)
         placement = Placement(board, topic_id, settings.tape.partitions_per_tier)
         tape = parts.enter_context(closing(TapeProducer(settings.tape)))
         log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
 
-        def pause(seconds: float) -> bool:
-            tape.poll(seconds)
-            return runtime.insisting.is_set()
-
         sender = Sender(
             tape=tape,
             places={instrument: Place(instrument.key.encode(), placement.place(instrument))},
             encode=partial(encode_trade, schema_id=schema_id),
             clock=runtime.clock,
-            pause=pause,
+            pause=pausing(tape.poll, runtime),
         )
         loader = Loader(reader=reader, sender=sender, log=log, runtime=runtime)
         whole = loader.load(instrument)
     return _told(runtime, file, instrument, loader, whole)
+
+
+def pausing(poll: Callable[[float], object], runtime: Runtime) -> Callable[[float], bool]:
+    """The `pause` of a sender: once asked to stop, it waits a moment for what is on its way."""
+    until_s = float("inf")
+
+    def pause(seconds: float) -> bool:
+        nonlocal until_s
+        poll(seconds)
+        now_s = runtime.clock.monotonic_s()
+        if runtime.stopping.is_set():
+            until_s = min(until_s, now_s + limits.STOP_S)
+        return runtime.insisting.is_set() or now_s >= until_s
+
+    return pause
 
 
 class Loader:

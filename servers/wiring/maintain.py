@@ -40,10 +40,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         stores = (TradeStore(), OpsStore(GAPS_LAYOUT), OpsStore(DEAD_LETTERS_LAYOUT))
         ensure_lake(catalog)
         maintainers = [maintainer_of(settings, runtime, catalog, store) for store in stores]
-        if task == "compact":
-            document = compacted(maintainers, _progress(runtime), runtime.stopping)
-        else:
-            document = expired(maintainers, older_than_us)
+        with runtime.interruptible():  # each step is one commit, and survives a crash
+            if task == "compact":
+                document = compacted(maintainers, _progress(runtime), runtime.stopping)
+            else:
+                document = expired(maintainers, older_than_us)
     finally:
         catalog.close()
     runtime.emit("result", **document)

@@ -84,8 +84,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         if trades is None or trades.epochs.ended:
             runtime.emit("result", **_nothing_to_do(trades))
             return 0
-        found = finding(settings, trades)
-        wrong = _wrong_of_ops(settings, catalog, found)
+        with runtime.interruptible():  # a tape that is away is asked for long
+            found = finding(settings, trades)
+            wrong = _wrong_of_ops(settings, catalog, found)
         if found.reason is not None or asked.force:
             wrong[_TRADES] = found.reason or FORCED  # last: then all that was wrong has ended
         if asked.yes and not wrong:

@@ -20,12 +20,15 @@ from k2.tape.dead_letters import DeadLetterOffice
 from k2.tape.gap_log import GapLog
 from k2.tape.placement import Placement
 from k2.tape.topics import TapeAdmin
-from servers.runtime import Runtime
+from servers.runtime import Interrupted, Runtime
 from servers.wiring.schemas import open_schemas
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
-    """Verify; progress and the report as JSON lines. 1 for loss, doubling or disagreement."""
+    """Verify; progress and the report as JSON lines. 1 for loss, doubling or disagreement.
+
+    It only reads, so it stops wherever it is asked to.
+    """
     bootstrap = settings.tape.bootstrap
     admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
     letters = DeadLetterOffice(bootstrap)
@@ -33,24 +36,25 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     gaps = GapLog(bootstrap, schemas)
     catalog = open_catalog(settings, runtime.clock)
     try:
-        facts = admin.facts(settings.tape.topic)
-        snapshots = SnapshotReader(catalog)
-        newest = snapshots.current()
-        witnesses = Witnesses(
-            snapshots=snapshots,
-            io=ensure_tables(catalog).io,
-            identity=identity_of(facts, newest.positions.epoch if newest else 0),
-            facts=lambda: admin.facts(settings.tape.topic),
-            replay=lambda start: TapeReader.assigned(settings.tape, start),
-            decoder=Decoder(schemas),
-            placement=Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier),
-            letters=letters.read_all,
-            table=LetterWitnesses(
-                view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
-            ),
-            gaps=gaps.advance,
-        )
-        document = verify(witnesses, runtime.clock, paced(runtime))
+        with runtime.interruptible():
+            facts = admin.facts(settings.tape.topic)
+            snapshots = SnapshotReader(catalog)
+            newest = snapshots.current()
+            witnesses = Witnesses(
+                snapshots=snapshots,
+                io=ensure_tables(catalog).io,
+                identity=identity_of(facts, newest.positions.epoch if newest else 0),
+                facts=lambda: admin.facts(settings.tape.topic),
+                replay=lambda start: TapeReader.assigned(settings.tape, start),
+                decoder=Decoder(schemas),
+                placement=Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier),
+                letters=letters.read_all,
+                table=LetterWitnesses(
+                    view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
+                ),
+                gaps=gaps.advance,
+            )
+            document = verify(witnesses, runtime.clock, paced(runtime))
     finally:
         for part in (gaps, letters, partitions, admin, catalog):
             part.close()
@@ -65,6 +69,8 @@ def paced(runtime: Runtime) -> Progress:
 
     def progress(message: str, done: int, total: int) -> None:
         nonlocal last_s
+        if runtime.interrupting.is_set() and runtime.stopping.is_set():
+            raise Interrupted  # what is raised inside a finalizer is lost
         if clock.monotonic_s() - last_s >= limits.VERIFY_PROGRESS_INTERVAL_S:
             last_s = clock.monotonic_s()
             runtime.emit("progress", message=message, done=done, total=total)

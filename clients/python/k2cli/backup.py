@@ -54,10 +54,7 @@ def _run(
     found: dict[str, Any] = {}
 
     def take(event: Event) -> None:
-        if event["event"] == "stopped":
-            screen.say(str(event.get("message")))
-        else:
-            found.update({key: value for key, value in event.items() if key != "event"})
+        found.update({key: value for key, value in event.items() if key != "event"})
 
     directory = options.directory_of(data_dir)
     code = run_tool(name, [str(folder.resolve()), *arguments], directory, take)

@@ -24,7 +24,7 @@ def run_tool(
         name: which process.
         arguments: its arguments.
         directory: the data directory it works on.
-        take: is given every event but progress and failures.
+        take: is given every event but progress, failures and an early end.
         settings: more of its settings, as environment variables.
 
     Returns:
@@ -40,6 +40,9 @@ def run_tool(
                 elif event["event"] in _PROGRESS:
                     part, words = _part(event, name)
                     steps.step(part, words, event.get("done"), event.get("total"))
+                elif event["event"] == "stopped":
+                    answered = True
+                    screen.say(str(event.get("message")))
                 else:
                     answered = True
                     take(event)

@@ -131,9 +131,10 @@ def test_what_keeps_it_from_verifying_is_an_error(lines, expected):
     assert reason_of(caught.value) == expected
 
 
-def test_one_at_a_time_and_cancelling_ends_the_child():
+@pytest.mark.parametrize("deaf", ["", "import signal; signal.signal(15, signal.SIG_IGN); "])
+def test_one_at_a_time_and_cancelling_ends_the_child(deaf):
     progress = json.dumps({"event": "progress"})
-    script = f"import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
+    script = f"{deaf}import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
     with served(service([sys.executable, "-c", script])) as (_, channel):
         stub = rpc.PlatformServiceStub(channel)
         running = stub.VerifyIntegrity(pb.VerifyIntegrityRequest())

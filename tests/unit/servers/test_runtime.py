@@ -12,7 +12,7 @@ import pytest
 
 from k2.clock import SystemClock
 from k2.errors import Data, Overloaded, Reason, Unavailable
-from servers.runtime import Runtime
+from servers.runtime import Interrupted, Runtime
 
 WAITS = """
 from servers import runtime
@@ -69,6 +69,36 @@ def test_processes_do_without_pandas():
     program = "from servers import runtime; runtime.start(); import pyarrow.dataset, sys; "
     with run(program + "print('pandas' in sys.modules)") as process:
         assert process.stdout.read() == "False\n"
+
+
+READS = """
+from servers import runtime
+machine = runtime.start()
+try:
+    with machine.interruptible():
+        machine.emit("reading")
+        while True:
+            pass
+except runtime.Interrupted:
+    machine.emit("stopped", stopping=machine.stopping.is_set())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_may_end_anywhere_ends_when_asked_to(number):
+    with run(READS) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        assert json.loads(process.stdout.readline()) == {"event": "stopped", "stopping": True}
+        assert process.wait(20) == 0
+
+
+def test_what_was_asked_to_stop_before_does_not_begin():
+    runtime = Runtime(SystemClock(), "0" * 32)
+    runtime.stopping.set()
+    with pytest.raises(Interrupted), runtime.interruptible():
+        raise AssertionError("it began")
+    assert not runtime.interrupting.is_set()
 
 
 STUCK = """

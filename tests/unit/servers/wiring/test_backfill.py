@@ -6,7 +6,8 @@ from contextlib import closing
 
 import pytest
 
-from k2.clock import SystemClock
+from k2 import limits
+from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.feed.day_file import DayReader, named
 from k2.feed.sender import Place, Sender
@@ -16,7 +17,7 @@ from k2.settings import Settings
 from k2.tape.codec import encode_trade
 from servers.local.stamp import Stamp, write_stamp
 from servers.runtime import Runtime
-from servers.wiring.backfill import Loader, run
+from servers.wiring.backfill import Loader, pausing, run
 from tests.fakes.tape import FakeTape
 from tests.messages import SCHEMA_ID
 from tests.unit.feed.test_day_file import DAY_2025, row
@@ -142,3 +143,14 @@ def test_real_trades_do_not_go_among_simulated_ones(tmp_path):
         asked(tmp_path, tmp_path / NAME)
     assert caught.value.reason is Reason.STAMP_MISMATCH
     assert "--exchange NAME" in caught.value.message
+
+
+def test_once_asked_to_stop_a_sender_waits_a_moment_and_no_longer():
+    runtime = Runtime(ManualClock(), "r")
+    pause = pausing(runtime.clock.advance, runtime)
+    assert not any(pause(60) for _ in range(3))
+    runtime.stopping.set()
+    assert not pause(0.02)
+    assert pause(limits.STOP_S)
+    runtime.insisting.set()
+    assert pause(0)
