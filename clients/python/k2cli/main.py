@@ -99,7 +99,7 @@ for command in (
 
 
 def main() -> None:
-    """Entry point of the `k2` script."""
+    """The command, where it has been imported already."""
     sys.exit(run(sys.argv[1:]))
 
 
@@ -113,6 +113,7 @@ def run(arguments: Sequence[str]) -> int:
         screen.say(f"k2: BAD_REQUEST: {error.format_message()}")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        screen.say("k2: interrupted")
         return INTERRUPTED
     except K2Error as error:
         screen.say(f"k2: {error.reason}: {_one_line(error.message)}")

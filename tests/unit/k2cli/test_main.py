@@ -71,7 +71,7 @@ def test_a_defect_is_one_line_too(k2, monkeypatch):
         (PermissionError(13, "Permission denied", "/x"), 1, "NOT_WRITABLE: /x: "),
         (OSError(28, "No space left on device"), 1, "DISK_FULL: No space"),
         (FileNotFoundError(2, "No such file", "/x/y"), 2, "BAD_REQUEST: /x/y: "),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "k2: interrupted\n"),
     ],
 )
 def test_failures_of_the_machine_have_reasons(k2, monkeypatch, error, code, reason):

@@ -14,6 +14,12 @@ def test_what_is_not_progress_is_handed_on(script, capfd):
     assert capfd.readouterr().err == "lake: reading\n"
 
 
+def test_what_was_stopped_says_so_and_is_no_result(script, capfd):
+    stopped = {"event": "stopped", "message": "verify: stopped before its end"}
+    assert run(script, [stopped], exit=130) == (130, [])
+    assert capfd.readouterr().err == "verify: stopped before its end\n"
+
+
 def test_a_failure_is_never_exit_code_0(script, capfd):
     failed = {"event": "failed", "reason": "LAKE_CORRUPT", "message": "a file is gone"}
     assert run(script, [failed]) == (1, [])
