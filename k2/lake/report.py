@@ -7,7 +7,7 @@ JSON number would lose their last digits); trade ids and offsets are numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -231,7 +231,7 @@ def earlier_problems(
         problems.append(Problem("DOUBLED", None, doubled, (), message))
     carried = {name: seen for state in first.values() for name, seen in state.seen.items()}
     have = stored.earlier.seen
-    names, fits = ({*carried, *have}, _equal) if floor_us is None else ({*have}, _within)
+    names, fits = ({*carried, *have}, _same_ids) if floor_us is None else ({*have}, _within)
     differing = sorted(n.key for n in names if not fits(have.get(n), carried.get(n)))
     if differing:
         named = ", ".join(differing[: limits.VERIFY_OFFSETS_LISTED])
@@ -264,7 +264,9 @@ def _state_problems(case: Case, partition: int) -> list[Problem]:
     exact = case.exact(partition)
     problems = []
     names = set(folded.seen) | (set(published.seen) if exact else set())
-    fits = _equal if exact else _within
+    first = case.snapshot.first_positions[partition]
+    whole = case.start[partition] == first  # else duplicate and dead of the beginning are not known
+    fits = (_equal if whole else _same_ids) if exact else _within
     differing = sorted(n.key for n in names if not fits(folded.seen.get(n), published.seen.get(n)))
     if differing:
         named = ", ".join(differing[: limits.VERIFY_OFFSETS_LISTED])
@@ -272,8 +274,6 @@ def _state_problems(case: Case, partition: int) -> list[Problem]:
         problems.append(Problem("STATE", partition, len(differing), (), message))
     have = published.accepted, published.duplicate, published.dead
     want = folded.accepted, folded.duplicate, folded.dead
-    first = case.snapshot.first_positions[partition]
-    whole = case.start[partition] == first  # else duplicate and dead of the beginning are not known
     doubtful = case.folded.doubtful.get(partition, 0)
     same = _agree(have, want, doubtful) if whole else have[0] == want[0] and have[1:] >= want[1:]
     if not (same if exact else have[0] >= want[0]):
@@ -289,6 +289,13 @@ def _agree(have: Counts, want: Counts, doubtful: int) -> bool:
 
 
 def _equal(folded: Seen | None, published: Seen | None) -> bool:
+    return folded == published
+
+
+def _same_ids(folded: Seen | None, published: Seen | None) -> bool:
+    """Whether two know the same, where a record that used an id again may be gone from the tape."""
+    if folded is not None and published is not None and published.reused_us is not None:
+        published = replace(published, reused_us=folded.reused_us)
     return folded == published
 
 

@@ -18,7 +18,7 @@ row tells these two apart, and nobody needs to: replayed, it is a duplicate in e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,8 +31,6 @@ from k2.lake.snapshot import current_of
 from k2.lake.tables import TRADES
 from k2.market.events import TIMELY, Bools, Bytes, Fault, Int64s, TradeColumns
 from k2.tape.dead_letters import DeadLetter
-
-_CODES = np.array(sorted(TIMELY), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,11 @@ class Letters:
     @property
     def timely(self) -> Letters:
         """Those whose fault depends on what was known."""
-        return self._where(np.isin(self.faults, _CODES))
+        return self.of(TIMELY)
+
+    def of(self, faults: Collection[Fault]) -> Letters:
+        """Those of these faults."""
+        return self._where(np.isin(self.faults, np.array(sorted(faults), dtype=np.uint8)))
 
     def without(self, offsets: Int64s) -> Letters:
         """All but those at these offsets."""
@@ -60,12 +62,15 @@ class Letters:
         return Letters(self.offsets[chosen], self.faults[chosen])
 
 
-def as_judged_then(columns: TradeColumns, letters: Letters) -> tuple[TradeColumns, int]:
+def as_judged_then(
+    columns: TradeColumns, letters: Letters, beside: Collection[Fault] = ()
+) -> tuple[TradeColumns, int]:
     """Records with the faults that the writer found by what it knew then.
 
     Args:
         columns: checked by what is known today, at least one.
         letters: of their partition, none of them overruled.
+        beside: faults that letters decide on as well as on the timely ones.
 
     Returns:
         The records, and how many of them are good today and dead by their letter alone.
@@ -73,7 +78,7 @@ def as_judged_then(columns: TradeColumns, letters: Letters) -> tuple[TradeColumn
     low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
     if low == high:
         return columns, 0
-    here = Letters(letters.offsets[low:high], letters.faults[low:high]).timely
+    here = Letters(letters.offsets[low:high], letters.faults[low:high]).of({*TIMELY, *beside})
     _, rows, at = np.intersect1d(
         columns.offset, here.offsets, assume_unique=True, return_indices=True
     )

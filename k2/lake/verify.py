@@ -70,6 +70,7 @@ from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
 
+_OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by the rows of before
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
 Progress = Callable[[str, int, int], None]
 
@@ -287,9 +288,12 @@ class _Work:
     def _fold(self, folded: Folded, batch: RawBatch, letters: Letters) -> None:
         """Fold the records below the snapshot's positions."""
         rest, partition = _below(batch, self.snapshot.positions[batch.partition]), batch.partition
+        # Rows that both retentions removed are known to the published state and to letters alone.
+        whole = self.start[partition] == self.snapshot.first_positions[partition]
+        beside = () if whole or self.snapshot.floor_us is None else _OF_THE_PAST
 
         def recorded(columns: TradeColumns) -> TradeColumns:
-            columns, doubtful = as_judged_then(columns, letters)
+            columns, doubtful = as_judged_then(columns, letters, beside)
             folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
             return columns
 

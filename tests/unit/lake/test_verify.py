@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -19,7 +21,7 @@ from k2.tape.dead_letters import DeadLetter
 from tests.messages import record, trade, written
 from tests.pump_world import BTC, judged_alone, kinds, message, pumped
 from tests.tomorrow import AVRO, NEWER_ID, OPTIONAL, comes
-from tests.trades import NOW_US
+from tests.trades import NOW_US, columns
 
 EMPTY = {field.name: None for field in OPTIONAL}
 
@@ -372,3 +374,32 @@ def test_what_is_called_filled_must_be_there(world):
     report = world.verified(gaps=lambda: world.tape.gaps)
     assert report["ok"]
     assert report["missing"]["FILLED"] == 0
+
+
+HOUR_US = 3_600_000_000
+
+
+def test_ids_used_again_are_known_where_retention_removed_their_records(world):
+    partition = world.put(1, 2)
+    world.put(1, at=NOW_US + 2 * HOUR_US)
+    pumped(world)
+    world.put(2, at=NOW_US + 3 * HOUR_US)
+    world.put(3)
+    pumped(world, "w2")
+    (seen,) = world.snapshots.states(world.snapshots.current())[partition].seen.values()
+    assert seen.reused_us == NOW_US + 2 * HOUR_US
+    for start in (0, 2, 3, 4, 5):
+        world.tape.remove_before(partition, start)
+        report = world.verified()
+        assert report["ok"], report["problems"]
+
+
+def test_a_state_that_forgot_that_ids_were_used_again_is_found(world):
+    partition = world.put(1, 2)
+    world.put(1, at=NOW_US + 2 * HOUR_US)
+    state = FoldState({BTC: fold(FoldState(), columns([1, 2])).state.seen[BTC]}, 2, 0, 1)
+    pump = world.pump()
+    pump.step()
+    pump._slices[partition].taken[-1] = replace(pump._slices[partition].taken[-1], state=state)
+    pump.commit()
+    assert kinds(world.verified()) == {("STATE", 1, ())}

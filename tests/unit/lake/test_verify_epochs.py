@@ -9,6 +9,7 @@ from k2.lake.epoch import (
     end_epoch,
 )
 from tests.pump_world import pumped
+from tests.trades import NOW_US
 
 
 def test_a_lake_that_waits_for_its_next_epoch_cannot_be_verified(world):
@@ -48,3 +49,16 @@ def test_what_is_missing_or_doubled_in_an_earlier_epoch_is_found(world):
     with world.table.transaction() as transaction:
         transaction.append(world.table.scan().to_arrow())
     assert {p["kind"] for p in world.verified()["problems"]} == {"STATE", "DOUBLED"}
+
+
+def test_ids_used_again_in_an_earlier_epoch_are_carried_and_no_problem(world):
+    world.put(1, 2)
+    world.put(1, at=NOW_US + 7_200_000_000)
+    pumped(world)
+    world.begin_epoch()
+    world.put(3)
+    world.put(2, at=NOW_US + 7_300_000_000)
+    pumped(world, "w2")
+    report = world.verified()
+    assert report["ok"], report["problems"]
+    assert (report["accepted"], report["dead"]) == (1, 1)

@@ -6,7 +6,7 @@ import pytest
 
 from k2.lake.commit import PartitionBatch
 from k2.lake.retain import Retainer
-from k2.market.events import DAY_US
+from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState, fold
 from k2.settings import LakeSettings
 from k2.tape.consumer import RawBatch
@@ -111,3 +111,15 @@ def test_an_id_of_an_earlier_epoch_that_was_not_carried_over_is_found_above_a_fl
     with world.table.transaction() as transaction:
         transaction.append(strange)
     assert {one[0] for one in kinds(world.verified())} == {"STATE"}
+
+
+def test_ids_used_again_whose_first_use_both_retentions_removed_are_no_rows(world):
+    partition = days_of(world, [1, 2], [3], [1, 2, 4])
+    assert [one.fault for one in world.tape.letters] == [Fault.REUSED_ID] * 2
+    retained(world, hours=1)
+    assert world.ids() == [3, 4]
+    for start in (0, 2, 3, 5):
+        world.tape.remove_before(partition, start)
+        report = world.verified()
+        assert report["ok"], report["problems"]
+        assert report["rows"] == 2
