@@ -3,6 +3,7 @@
 import threading
 from contextlib import closing
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
@@ -11,7 +12,7 @@ from k2 import limits
 from k2.clock import SystemClock
 from k2.lake.ops import view_of
 from k2.lake.tables import DEAD_LETTERS_LAYOUT
-from k2.market.events import Fault, Label, Trade
+from k2.market.events import DAY_US, TIME_MAX_US, Fault, Label, Trade
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, avro_schema
 from k2.tape import topics
@@ -22,13 +23,15 @@ from k2.v1 import dead_letter_service_pb2 as pb
 from servers.runtime import Runtime
 from servers.wiring.dead_letter import dead_letter_service
 from tests.eventually import eventually
+from tests.gate import Gate
 from tests.integration.lake.test_writer_process import Site
 from tests.messages import written
 from tests.trades import NOW_US
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
-BTC, SOL = "BTCUSDT", "SOLUSDT"
+BTC, ETH, SOL = "BTCUSDT", "ETHUSDT", "SOLUSDT"
+FLOOD = 2 * limits.SCHEMA_LOOKUPS_PER_BATCH + 1
 KEY = b"BINANCE:BTCUSDT"
 
 
@@ -49,11 +52,11 @@ class PoisonSite(Site):
         trade = Trade(label, number, NOW_US + number, NOW_US + number + 500, 100, 7, 0, {})
         return encode_trade(trade._replace(**changes), self.schema_id)
 
-    def neighbour(self, key=KEY):
+    def neighbour(self, key=KEY, symbol=BTC):
         """Put a good trade; its id is among `good`."""
-        message = self.message()
+        message = self.message(symbol)
         self.good.append(self.number)
-        return self.append(message, key)
+        return self.append(message, key, symbol)
 
     def append(self, value, key=KEY, symbol=BTC):
         """Put a record on the symbol's partition; its offset."""
@@ -72,8 +75,15 @@ class PoisonSite(Site):
 
 
 @pytest.fixture
-def site(tmp_path, broker, registry):
-    made = PoisonSite(tmp_path, broker, registry)
+def gate(registry):
+    made = Gate(urlsplit(registry).port)
+    yield made
+    made.refuse()
+
+
+@pytest.fixture
+def site(tmp_path, broker, registry, gate):
+    made = PoisonSite(tmp_path, broker, registry.replace(str(gate.target), str(gate.port)))
     yield made
     made.close()
 
@@ -95,11 +105,17 @@ def of_another_type(site):
     return written(values, other, schema_id)
 
 
+def of_schema(number, message):
+    """A message that names a schema which no registry knows."""
+    return b"\x00" + (0x7F000000 + number).to_bytes(4, "big") + message[5:]
+
+
 def poisons(site):
-    """Every kind of poison: its bytes and the fault they have."""
+    """Every kind of poison: its bytes and the fault they have; one good trade is there."""
     good = site.message()
     side = good[:-2]
-    return {
+    flood = {f"unknown schema id {one}": of_schema(one, good) for one in range(FLOOD)}
+    return {name: (value, Fault.UNKNOWN_SCHEMA) for name, value in flood.items()} | {
         "wrong magic byte": (b"\x01" + good[1:], Fault.BAD_MAGIC),
         "not a message at all": (b"{}", Fault.BAD_MAGIC),
         "only a header": (good[:4], Fault.TRUNCATED),
@@ -112,10 +128,18 @@ def poisons(site):
         "bad decimal: too many digits": (site.message(price=10**18), Fault.OUT_OF_RANGE),
         "bad decimal: negative": (site.message(quantity=-1), Fault.OUT_OF_RANGE),
         "a time that is none": (site.message(event_time_us=0), Fault.OUT_OF_RANGE),
+        "a day after it was appended": (
+            site.message(event_time_us=SystemClock().now_us() + 2 * DAY_US), Fault.OUT_OF_RANGE,
+        ),
+        "of the year 10000": (site.message(event_time_us=TIME_MAX_US + 1), Fault.OUT_OF_RANGE),
+        "received then": (site.message(receive_time_us=TIME_MAX_US + 1), Fault.OUT_OF_RANGE),
+        "an id of another life": (
+            site.message(trade_id=site.good[0], event_time_us=NOW_US + DAY_US), Fault.REUSED_ID,
+        ),
         "oversize": (good + bytes(limits.RECORD_BYTES_MAX), Fault.OVERSIZE),
         "no value": (None, Fault.NULL_VALUE),
         "a symbol that nobody placed": (site.message(SOL), Fault.WRONG_PARTITION),
-    }
+    }  # fmt: skip
 
 
 def dead(site):
@@ -130,8 +154,9 @@ def dead(site):
     return found
 
 
-def test_exactly_the_poison_is_dead_and_repaired_it_lives(site):
+def test_exactly_the_poison_is_dead_and_repaired_it_lives(site, gate):
     put = {}
+    site.neighbour()
     for name, (value, fault) in poisons(site).items():
         site.neighbour()
         put[site.append(value)] = (name, value, fault)
@@ -148,6 +173,7 @@ def test_exactly_the_poison_is_dead_and_repaired_it_lives(site):
     assert told == put
     assert {row["origin_partition"] for row in dead(site).values()} == {site.home[BTC]}
     assert sorted(ids(site)) == site.good
+    without_a_registry(site, gate, put)
     replayed(site, {name: offset for offset, (name, _, _) in put.items()})
     site.await_rows(len(site.good) + 2)
     assert writer.stop(grace_s=20) == 0
@@ -155,6 +181,21 @@ def test_exactly_the_poison_is_dead_and_repaired_it_lives(site):
     assert (code, report["problems"], report["letters_waiting"]) == (0, [], 0)
     assert (report["dead"], report["accepted"]) == (len(put), len(site.good) + 2)
     assert report["letter_rows"] >= len(put)
+
+
+def without_a_registry(site, gate, put):
+    """What a running writer does with one more schema id while the registry is away."""
+    gate.refuse()
+    site.neighbour()
+    value = of_schema(FLOOD, site.message())
+    put[site.append(value)] = ("nobody can be asked", value, Fault.UNKNOWN_SCHEMA)
+    site.neighbour()
+    site.neighbour(symbol=ETH)
+    site.await_rows(len(site.good))
+    assert sorted(ids(site)) == site.good
+    eventually(lambda: len(dead(site)) == len(put), 30)
+    assert dead(site)[max(put)]["fault"] == "UNKNOWN_SCHEMA"
+    gate.open()
 
 
 def ids(site):
