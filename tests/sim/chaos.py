@@ -15,6 +15,7 @@ from tests.sim.process import Process
 from tests.sim.tape import Board
 
 AWAY_S = (0.5, 15.0)
+AWAY_WITH_IT = 0.7
 TAGS_MAX = 2
 REPEATED_MAX = 4
 RESTORED = 0.5  # of the records of a topic that was made again
@@ -48,6 +49,7 @@ class Chaos:
             "tag": self._tag,
             "backfill": self._backfill,
             "letters": self._repeat_letters,
+            "schema.newer": self._write_by_a_new_schema,
             "venue.reset": self.world.venue.begin_ids_again,
         }
         for name, every_s in self.world.swarm.every_s.items():
@@ -90,6 +92,12 @@ class Chaos:
         processes = self.world.processes
         process = processes[int(self.world.chance.integers(len(processes)))]
         process.skew(self.world.chance.uniform(-process.skew_max_s, process.skew_max_s))
+
+    def _write_by_a_new_schema(self):
+        """Feeds of a newer version take over; who has not read by its schema yet may not ask."""
+        self.world.register_newer()
+        if self.world.chance.random() < AWAY_WITH_IT:
+            self._away(self.world, "registry_away")
 
     def _ask_for_maintenance(self):
         """By a process that ends; one at a time."""

@@ -298,8 +298,9 @@ class Feed:
         return self._encoded(trade)
 
     def _encoded(self, trade):
-        value = encode_trade(trade, SCHEMA_ID)
-        self.process.world.reference.means(value, trade)
+        world = self.process.world
+        value = encode_trade(trade, world.schema_id)
+        world.reference.means(value, trade, world.schema_id != SCHEMA_ID)
         return value
 
     def _read(self):

@@ -120,8 +120,10 @@ class OpsTables:
         Args:
             lost: instrument and id of what neither the lake nor the tape has any more.
         """
-        promises = self._promises()
+        promises, reset = self._promises(), self._world.venue.reset
         for instrument, one in sorted(lost):
+            if instrument.symbol in reset:
+                continue  # its promises are of the ids of its present life
             promised = any(after < one <= last for after, last in promises.get(instrument.key, ()))
             said = self.said_of(instrument, one)
             if said is not None or promised:
@@ -134,7 +136,9 @@ class OpsTables:
         for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
             found[key] = document["began_after"], document["trade_id"]
             first[key] = min(first.get(key, document["first_id"]), document["first_id"])
-            require(found[key][0] < first[key], "a beginning forgotten", key, document)
+            reset = any(f":{symbol}@" in key for symbol in self._world.venue.reset)
+            forgotten = found[key][0] >= first[key] and not reset
+            require(not forgotten, "a beginning forgotten", key, document)
         promises = {}
         for key, between in found.items():
             promises.setdefault(key.rpartition("@")[0], []).append(between)

@@ -42,6 +42,8 @@ class Judged:
         first, rows: see above.
         dead: offsets of records that are none.
         seen: identities of all rows, those of earlier epochs included.
+        decided: offsets of records that a commit has passed as dead, by what its writer knew.
+        records: bytes and append time of each.
         newest: the greatest event time of the rows of each instrument, with the same.
         reused: offset, instrument and event time of the records that use an id again.
     """
@@ -50,6 +52,8 @@ class Judged:
     rows: list = field(default_factory=list)
     dead: set = field(default_factory=set)
     seen: set = field(default_factory=set)
+    decided: frozenset = frozenset()
+    records: list = field(default_factory=list)
     newest: dict = field(default_factory=dict)
     reused: list = field(default_factory=list)
 
@@ -75,6 +79,8 @@ class Reference:
         partitions: of that epoch.
         dead: places of all records that were none, also of such as no tape has any more.
         reused: of those among them that use an id again.
+        doubtful: places of records that may be dead to a writer that cannot ask for their schema.
+        doubted: identities of trades whose record is dead by the word of a commit.
     """
 
     def __init__(self, partitions, home):
@@ -82,9 +88,12 @@ class Reference:
         self.partitions = [Judged() for _ in range(partitions)]
         self.dead = set()
         self.reused = set()
+        self.doubtful = set()
+        self.doubted = set()
         self._past = []
         self._home = home
         self._meaning = {}
+        self._newer = set()
 
     def begin_epoch(self, ends, logs):
         """The next epoch: of the last one remains what lies below `ends`, and its ids are known.
@@ -123,9 +132,11 @@ class Reference:
         epochs = (partitions[partition] for partitions in self._past)
         return [row for judged in epochs for row in judged.rows if row is not None]
 
-    def means(self, value, trade):
-        """Be told what bytes a trade has."""
+    def means(self, value, trade, newer=False):
+        """Be told what bytes a trade has, and whether a schema is needed that few know."""
         self._meaning[value] = trade
+        if newer:
+            self._newer.add(value)
 
     def meaning(self, value):
         """The trade that bytes are."""
@@ -141,11 +152,14 @@ class Reference:
         """
         judged = self.partitions[partition]
         offset = judged.end
+        judged.records.append((value, at_us))
+        if value in self._newer:
+            self.doubtful.add((self.epoch, partition, offset))
         trade = self._meaning.get(value)
         row, dead = None, True
         if trade is not None and self._home(trade.label.instrument) == partition:
             row = row_of(trade, self.epoch, partition, offset)
-            dead = not is_of_a_time(row, at_us)
+            dead = offset in judged.decided or not is_of_a_time(row, at_us)
         if row is not None and not dead and identity_of(row) in judged.seen:
             instrument, _ = identity_of(row)
             dead = row.event_time > judged.newest[instrument] + REUSED_AFTER_US
@@ -160,6 +174,34 @@ class Reference:
         if row is not None:
             self._take(judged, row)
         judged.rows.append(row)
+
+    def decide(self, partition, offset):
+        """A commit has passed a doubtful record as dead: all behind it is judged again."""
+        before = self.partitions[partition]
+        self.doubted.add(identity_of(before.rows[offset - before.first]))
+        self.dead -= {(self.epoch, partition, one) for one in before.dead}
+        self.reused -= {(self.epoch, partition, one) for one, *_ in before.reused}
+        again = Judged(before.first, decided=before.decided | {offset})
+        self.partitions[partition] = again
+        for row in self._rows_before(partition):
+            self._take(again, row)
+        for value, at_us in before.records:
+            self.append(partition, value, at_us)
+
+    def doubtful_between(self, partition, low, high):
+        """Offsets of doubtful records of this epoch."""
+        return [one for one in range(low, high) if (self.epoch, partition, one) in self.doubtful]
+
+    def row(self, partition, offset):
+        """The row that a record of this epoch is; None where it is none."""
+        judged = self.partitions[partition]
+        return judged.rows[offset - judged.first]
+
+    @property
+    def doubtful_trades(self):
+        """Identities of all trades of doubtful records."""
+        trades = map(self._meaning.get, self._newer)
+        return {(trade.label.instrument, trade.trade_id) for trade in trades}
 
     @staticmethod
     def _take(judged, row):
@@ -204,7 +246,10 @@ class Reference:
         }
 
     def count(self, partition, end):
-        """Accepted, duplicate and dead records of a partition below an offset, in this epoch."""
+        """Accepted, duplicate and dead records of a partition below an offset, in this epoch.
+
+        Those of doubtful records that are duplicates may count as dead: no row tells.
+        """
         judged = self.partitions[partition]
         accepted = len(judged.between(judged.first, end))
         dead = sum(offset < end for offset in judged.dead)
@@ -232,9 +277,14 @@ class Reference:
         return {one for name, one in self.partitions[partition].seen if name == instrument}
 
     def lacks(self, instrument, first_id, last_id):
-        """Ids of a range, both ends inclusive, that are no rows."""
+        """Ids of a range, both ends inclusive, that are no rows, nor dead by a commit's word."""
         seen = self.partitions[self._home(instrument)].seen
-        return [one for one in range(first_id, last_id + 1) if (instrument, one) not in seen]
+        ids = range(first_id, last_id + 1)
+        return [
+            one
+            for one in ids
+            if (instrument, one) not in seen and (instrument, one) not in self.doubted
+        ]
 
     def answer(self, request, end):
         """What a request must give when it is cut at `end`."""

@@ -57,6 +57,7 @@ EVERY_S = {
     "backfill": (2.0, 20.0),  # a person asks for ids again
     "letters": (2.0, 20.0),  # dead letters of long ago are published again
     "venue.reset": (5.0, 40.0),  # the venue begins the ids of a symbol again
+    "schema.newer": (5.0, 40.0),  # feeds write by a new schema, and the registry may go away
 }
 DISASTERS = ("truncated", "recreated", "overtaken")
 
@@ -126,6 +127,9 @@ def drawn(chance):
         share = chance.choice([0.1, 0.5, 0.5, 0.8])
         return {name: between(*span) for name, span in of.items() if chance.random() < share}
 
+    chances, every_s = some(CHANCES), some(EVERY_S)
+    if "venue.reset" in every_s:
+        every_s.pop("schema.newer", None)  # the oracle could not tell why a record is dead
     return Swarm(
         seconds=between(15, 60),
         symbols=int(chance.integers(1, 6)),
@@ -146,7 +150,7 @@ def drawn(chance):
         retention_hours=0 if chance.random() < 0.3 else None,  # then a day is kept until it ends
         bytes_max=int(between(20_000, 400_000)),
         latency_s=between(0.0005, 0.02),
-        chances=some(CHANCES),
-        every_s=some(EVERY_S),
+        chances=chances,
+        every_s=every_s,
         disaster=str(chance.choice(DISASTERS)) if chance.random() < 0.08 else None,
     )

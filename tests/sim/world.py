@@ -50,6 +50,8 @@ from tests.sim.violation import require
 from tests.sim.writer import pump_of
 
 PARTITIONS = 4
+NEWER_FROM = 100  # the first schema id of a newer feed; no garbage below 1000 has it
+SETTLED_S = 10.0  # for query servers to compare their tails with the last commit
 LIVE_S = 400.0  # for everything to be committed once the faults are over
 EVENTS_SHOWN = 60
 
@@ -80,8 +82,9 @@ class World:
             SCHEMA_ID: schema.avro_schema(schema.TRADE),
             GAP_SCHEMA_ID: schema.avro_schema(schema.GAP),
         }
+        self.schema_id = SCHEMA_ID  # that feeds write by
         self.reference = Reference(PARTITIONS, lambda instrument: first_partition(instrument, 1))
-        self.awaits_epoch = self.stopped = False
+        self.awaits_epoch = self.stopped = self.settled = False
         self.tape = SimTape(PARTITIONS, self._appended, self)
         self.store = Store()
         self.metastore = Metastore(self.store, f"file://{folder}")
@@ -164,6 +167,11 @@ class World:
         found = encode_trade(made, SCHEMA_ID)
         self.reference.means(found, made)
         return found
+
+    def register_newer(self):
+        """Register a schema that no process has read by; feeds write by it from now on."""
+        self.schema_id = max(self.schema_id + 1, NEWER_FROM)
+        self.schemas[self.schema_id] = self.schemas[SCHEMA_ID]
 
     def now_us(self):
         """The time of brokers and of the venue, which does not jump."""
@@ -312,6 +320,8 @@ class World:
         for snapshot in snapshots.list():
             self.oracle.snapshot_reads_the_same(snapshot, snapshots.files(snapshot.snapshot_id))
         self._complete()
+        process.sleep(SETTLED_S)
+        self.settled = True
         for server in self.servers:
             server.body.exam += [
                 TradesRequest(consistency=consistency, order=order)
