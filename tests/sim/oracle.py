@@ -27,6 +27,7 @@ from k2.lake.catalog import local_path
 from k2.lake.snapshot import carried, current_of, read_states
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState
+from k2.query.provenance import Completeness
 from tests.sim.maintainer import SKEW_S
 from tests.sim.process import EPOCH_US
 from tests.sim.reference import identity_of, rows_of
@@ -387,6 +388,9 @@ class Oracle:
     def answered(self, request, end, rows, provenance):
         """An answer was given; one that says what it lacks holds nothing undue, in order."""
         missing = provenance.missing
+        if provenance.completeness is Completeness.COMPLETE:
+            self._world.note("oracle", "is told that an answer is complete")
+            self._is_complete(request, end)
         if self._world.reference.doubtful and not self._world.settled:
             self._answered_in_doubt(request, end, rows, missing)
         elif not missing:
@@ -399,6 +403,21 @@ class Oracle:
             )  # fmt: skip
         else:
             self._answered_in_part(request, end, rows, provenance)
+
+    def _is_complete(self, request, end):
+        """An answer calls itself COMPLETE: no id is missing, nor was any used again before its end.
+
+        A range that begins at some time may lie behind what is missing.
+        """
+        reference, times, symbols = self._world.reference, request.range, request.symbols
+        for instrument, reused_us in reference.reused_below(end).items():
+            past = times.end_us is None or times.end_us > reused_us
+            wrong = past and (not symbols or instrument.symbol in symbols)
+            require(not wrong, "COMPLETE with ids used again", request, end, instrument)
+        if times.start_us is None and not reference.doubtful:
+            holes = {one.symbol for one in reference.holes_below(end)}
+            wrong = holes.intersection(symbols) if symbols else holes
+            require(not wrong, "COMPLETE with ids missing", request, end, wrong)
 
     def _answered_in_doubt(self, request, end, rows, missing):
         """What a commit decides on is left aside; of all else nothing is undue, or missing unsaid.

@@ -188,6 +188,24 @@ class Reference:
         for value, at_us in before.records:
             self.append(partition, value, at_us)
 
+    def reused_below(self, end):
+        """The event time of the first record of each instrument that uses an id again."""
+        found = {}
+        for epoch, partitions in enumerate([*self._past, self.partitions][: end.epoch + 1]):
+            for judged, high in zip(partitions, end.offsets, strict=True):
+                for offset, instrument, time_us in judged.reused:
+                    if epoch < end.epoch or offset < high:
+                        found.setdefault(instrument, time_us)
+        return found
+
+    def holes_below(self, end):
+        """Instruments with an id missing between two that are rows."""
+        ids = {}
+        for row in self.held(end).values():
+            instrument, one = identity_of(row)
+            ids.setdefault(instrument, set()).add(one)
+        return {each for each, of in ids.items() if max(of) - min(of) + 1 != len(of)}
+
     def doubtful_between(self, partition, low, high):
         """Offsets of doubtful records of this epoch."""
         return [one for one in range(low, high) if (self.epoch, partition, one) in self.doubtful]
