@@ -76,9 +76,9 @@ class ForgetsOnRestart(Pump):
 class DoesNotSeek(Pump):
     """Reads on from where it was, after another writer took over."""
 
-    def _settle(self, outcome, latency_s):
+    def _settle(self, *given):
         seek, self._reader.seek = self._reader.seek, lambda positions: None
-        super()._settle(outcome, latency_s)
+        super()._settle(*given)
         self._reader.seek = seek
 
 
@@ -89,7 +89,7 @@ class GoesOnAfterAFailure(Pump):
         done = super().commit()
         if not done:
             for one in self._slices.values():
-                one.accepted = []
+                one.taken = [replace(t, accepted=t.accepted.take(NO_ROWS)) for t in one.taken]
         return done
 
 
@@ -308,6 +308,7 @@ class DropsOpsRows(OpsWriter):
             self._slice = one
 
 
+NO_ROWS = np.empty(0, np.intp)
 BUSY = {"chances": {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}}
 OFTEN = {"seconds": 8, "symbols": 5, "commit_interval_s": 0.3, "latency_s": 0.03}  # writers meet
 RESET = {"seconds": 10, "every_s": {"venue.reset": 4}}
