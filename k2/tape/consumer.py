@@ -205,7 +205,7 @@ class TapeReader:
         return batches
 
     def pause(self, partitions: Collection[int]) -> None:
-        """Stop reading these; their positions stand still."""
+        """Stop reading these, until `resume` or a new assignment; their positions stand still."""
         self._consumer.pause(self._named(partitions))
 
     def resume(self, partitions: Collection[int]) -> None:
@@ -251,10 +251,12 @@ class TapeReader:
     # --- assignment -----------------------------------------------------------------------------
 
     def _assign(self, positions: Mapping[int, int]) -> None:
+        """Read these from now on; the client keeps pauses of before across assignments."""
         self._positions = dict(positions)
         self._consumer.assign(
             [TopicPartition(self._topic, *position) for position in positions.items()]
         )
+        self.resume(positions)
 
     def _subscribe(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
         def ours(named: list[TopicPartition]) -> list[int]:

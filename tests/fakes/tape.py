@@ -287,6 +287,7 @@ class FakeReader:
         first = mine * share + min(mine, more)
         self._owned = list(range(first, first + share + (mine < more)))
         self._positions = dict(self._on_assign(self._owned))
+        self._paused.clear()
 
     def _ready(self):
         return not self._tape.away and any(

@@ -1,9 +1,12 @@
 """Batches are cut by partition; lost positions get their name. The rest is in the contract."""
 
-from confluent_kafka import Message
+import pytest
+from confluent_kafka import Message, Producer
 
 from k2.errors import Reason
-from k2.tape.consumer import by_partition, lost_position
+from k2.settings import TapeSettings
+from k2.tape.consumer import TapeReader, by_partition, lost_position
+from tests.eventually import eventually
 
 
 def message(partition, offset, value):
@@ -38,3 +41,27 @@ def test_lost_positions_are_named():
     truncated = lost_position(2, 100, 15, 90)
     assert truncated.reason == Reason.TAPE_TRUNCATED
     assert truncated.metadata == {"partition": "2", "position": "100", "log_end": "90"}
+
+
+@pytest.fixture
+def bootstrap():
+    """A broker of the client's own, in this process."""
+    producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "none", "log_level": 0})
+    (broker,) = producer.list_topics(timeout=10).brokers.values()
+    yield f"{broker.host}:{broker.port}"
+    producer.close()
+
+
+def test_a_pause_does_not_outlive_its_assignment(bootstrap):
+    producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+    for number in range(20):
+        producer.produce("t", value=b"%d" % number, partition=0)
+    assert producer.flush(10) == 0
+    reader = TapeReader.assigned(TapeSettings(bootstrap=bootstrap, topic="t"), {0: 0})
+    eventually(lambda: reader.read(10, 0.1))
+    reader.pause([0])
+    reader._consumer.unassign()
+    reader._assign({0: 5})
+    assert eventually(lambda: reader.read(10, 0.1))[0].offset[0] == 5
+    reader.close()
+    producer.close()
