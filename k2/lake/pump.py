@@ -280,6 +280,7 @@ class Pump:
             state = states.get(partition, FoldState())
             self._slices[partition] = _Slice(positions[partition], state)
             self._reader.seek({partition: positions[partition]})
+        self._note_dropped()
         return True
 
     # --- assignment ------------------------------------------------------------------------------
@@ -323,6 +324,13 @@ class Pump:
         for partition in partitions:
             self._slices.pop(partition, None)
             self._paused.pop(partition, None)
+        self._note_dropped()
+
+    def _note_dropped(self) -> None:
+        """Owe no commit when all that was judged was dropped."""
+        if not any(held.taken for held in self._slices.values()):
+            self._left = False
+            self._stats = replace(self._stats, pending_rows=0, oldest_pending_s=None)
 
     # --- reading ---------------------------------------------------------------------------------
 

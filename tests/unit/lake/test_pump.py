@@ -197,6 +197,21 @@ def test_two_writers_share_the_partitions(world):
     assert world.verified()["ok"]
 
 
+def test_what_another_writer_was_given_is_owed_no_more(world, monkeypatch):
+    monkeypatch.setattr(limits, "COMMIT_DAYS_MAX", 1)
+    world.put(1)
+    world.put(2, at=world.clock.now_us() - DAY_US)
+    one = world.pump("one", instance="b")
+    one.step()
+    assert one.commit()
+    assert one._left
+    world.pump("two", instance="a")  # gets the partition
+    one.step()
+    assert not one._left, "a drain would wait for that commit"
+    world.clock.advance(100)
+    assert one.stats.lag_s(world.clock.monotonic_s()) == 0
+
+
 def test_a_lake_that_is_away_is_waited_for_and_reading_pauses_at_the_bound(world, monkeypatch):
     monkeypatch.setattr(limits, "COMMIT_ROWS_MAX", 2)
     catalog = FaultyCatalog(world.catalog, *["busy"] * 3)
