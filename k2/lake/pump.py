@@ -91,7 +91,7 @@ class PauseReason(Enum):
     """Why a partition is not read; it is read again when no reason is left."""
 
     MEMORY = "memory"  # commits fail, and the bound on what is held is reached
-    WAITING = "waiting"  # its next record cannot be judged before a part is back
+    WAITING = "waiting"  # records are left to be judged in a later step, or when a part is back
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Pump:
         """
         try:
             while not self._stopping.is_set():
-                if self.step() < limits.WRITER_SMALL_READ:
+                if self.step() < limits.WRITER_SMALL_READ and not self._may_judge():
                     self._stopping.wait(limits.WRITER_PACE_S)
         finally:
             self._drain()
@@ -336,8 +336,9 @@ class Pump:
 
     def _read(self) -> list[RawBatch]:
         """The next records; a position that was lost with its topic is refused by that name."""
+        timeout_s = 0.0 if self._may_judge() else limits.WRITER_READ_TIMEOUT_S
         try:
-            return self._reader.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S)
+            return self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s)
         except Data:
             self._assert_same_topic()
             raise
@@ -348,29 +349,40 @@ class Pump:
             return  # no longer ours, or read before a seek
         held.unjudged.append(batch.from_offset(held.read_to))
 
+    def _may_judge(self) -> bool:
+        """Whether records that were read can be judged without waiting for anything."""
+        now_s = self._clock.monotonic_s()
+        return any(held.unjudged and now_s >= held.retry_at_s for held in self._slices.values())
+
     def _take_all(self, partition: int) -> None:
-        """Judge what was read of a partition, up to a record that has to wait."""
+        """Judge what was read of a partition, up to a record that has to wait for a step or more.
+
+        The partition is not read meanwhile, so that what is held of it stays bounded.
+        """
         held = self._slices[partition]
         if held.unjudged and self._clock.monotonic_s() < held.retry_at_s:
             return
         try:
             while held.unjudged and not self._stopping.is_set():
-                rest = self._take(held, held.unjudged[0])
-                if rest is None:
-                    held.unjudged.popleft()
-                else:
-                    held.unjudged[0] = rest
+                if not self._take(held, held.unjudged[0]):
+                    break
         except Unavailable as error:
             where = {"reason": error.reason.value, "partition": partition}
             _log.warning("waiting: %s", error.message, extra=where)
             held.retry_at_s = self._clock.monotonic_s() + limits.COMMIT_RETRY_MIN_S
+        if held.unjudged:
             self._pause(PauseReason.WAITING, [partition])
         else:
             self._resume(PauseReason.WAITING, [partition])
 
-    def _take(self, held: _Slice, batch: RawBatch) -> RawBatch | None:
-        """Steps 2 and 3: decode, check, fold; dead letters out. What is left of the batch."""
+    def _take(self, held: _Slice, batch: RawBatch) -> bool:
+        """Steps 2 and 3: decode, check, fold; dead letters out. Takes as much as one commit may.
+
+        Returns:
+            Whether what follows may be judged at once; else other partitions take their turn first.
+        """
         judged = self._acceptance.judge(batch, held.state)
+        at_once = judged.rest is None
         accepted = judged.accepted()
         within = rows_within_days(accepted, limits.COMMIT_DAYS_MAX)
         if within < len(accepted):  # judged again, as far as one commit may take
@@ -385,7 +397,11 @@ class Pump:
         held.add(_Taken(part.next_offset, judged.state, accepted, part.values[-1], days))
         if self._stats.oldest_pending_s is None:
             self._stats = replace(self._stats, oldest_pending_s=self._clock.monotonic_s())
-        return batch.from_offset(part.next_offset) if part.next_offset < batch.next_offset else None
+        if part.next_offset < batch.next_offset:
+            held.unjudged[0] = batch.from_offset(part.next_offset)
+        else:
+            held.unjudged.popleft()
+        return at_once
 
     def _at_last(self, attempt: Callable[[], T]) -> T | None:
         """What `attempt` returns, tried until what is away is back; None when the pump stops."""

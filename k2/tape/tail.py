@@ -120,6 +120,7 @@ class Tail:
         self._reader: BatchReader | None = None
         self._unjudged: dict[int, deque[RawBatch]] = {}
         self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
+        self._held: set[int] = set()  # not read while records are left to be judged
         self._failure: K2Error | None = None
         self._records = 0
         self._restoring: dict[int, tuple[int, FoldState]] = {}
@@ -301,6 +302,7 @@ class Tail:
         self._covered = positions
         self._unjudged = {partition: deque() for partition in range(len(positions.offsets))}
         self._waiting_for = {}
+        self._held = set()
         self._restoring = {}
         self._records = 0
         self._failure = None
@@ -321,8 +323,8 @@ class Tail:
         """Read once and take in all that was read; the thread does this for ever.
 
         A small batch costs nearly as much as a large one, so the thread pauses briefly between
-        steps, unless somebody waits. What cannot be judged now (Unavailable) is kept, and its
-        partition is not read until it can be.
+        steps, unless somebody waits. What cannot be judged now is kept, and its partition is not
+        read until it was judged, in one of the next steps; other partitions go on.
 
         Returns:
             How many records were read.
@@ -330,23 +332,30 @@ class Tail:
         assert self._reader is not None, "the tail was not started"
         self._restore(self._reader)
         took = 0
+        if any(unjudged and self._may_judge(p) for p, unjudged in self._unjudged.items()):
+            timeout_s = 0.0
         for batch in self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
             self._unjudged[batch.partition].append(batch)
             took += len(batch)
         for partition, unjudged in self._unjudged.items():
-            if unjudged:
+            if unjudged and self._may_judge(partition):
                 self._take_all(self._reader, partition, unjudged)
         if self._window.size_bytes > self._bytes_max:
             self._make_room(self._reader)
         return took
 
-    def _take_all(self, reader: BatchReader, partition: int, unjudged: deque[RawBatch]) -> None:
-        """Judge what was read of a partition, up to a record that has to wait."""
+    def _may_judge(self, partition: int) -> bool:
         waiting = self._waiting_for.get(partition)
-        if waiting is not None and self._clock.monotonic_s() < waiting[0]:
-            return
+        return waiting is None or self._clock.monotonic_s() >= waiting[0]
+
+    def _take_all(self, reader: BatchReader, partition: int, unjudged: deque[RawBatch]) -> None:
+        """Judge what was read of a partition, up to a record that has to wait for a step or more.
+
+        The partition is not read meanwhile, so that what is held of it stays bounded.
+        """
+        rest = None
         try:
-            while unjudged:
+            while unjudged and rest is None:
                 rest = self._take(unjudged[0])
                 if rest is None:
                     unjudged.popleft()
@@ -355,20 +364,24 @@ class Tail:
                 with self._moved:
                     self._moved.notify_all()
         except Unavailable as error:
-            if waiting is None:
+            if partition not in self._waiting_for:
                 log.warning("partition %d waits: %s", partition, error.message)
-                reader.pause([partition])
             at_s = self._clock.monotonic_s() + limits.TAIL_RETRY_S
             self._waiting_for = {**self._waiting_for, partition: (at_s, error)}
             with self._moved:
                 self._moved.notify_all()
         else:
-            if waiting is not None:
-                self._goes_on(partition)
-                reader.resume([partition])
+            self._goes_on(partition)
+        if unjudged and partition not in self._held:
+            self._held.add(partition)
+            reader.pause([partition])
+        elif not unjudged and partition in self._held:
+            self._held.discard(partition)
+            reader.resume([partition])
 
     def _goes_on(self, partition: int) -> None:
-        self._waiting_for = {p: why for p, why in self._waiting_for.items() if p != partition}
+        if partition in self._waiting_for:
+            self._waiting_for = {p: why for p, why in self._waiting_for.items() if p != partition}
 
     def _take(self, batch: RawBatch) -> RawBatch | None:
         """Judge records and show those that are rows; what is left of the batch."""
@@ -396,6 +409,7 @@ class Tail:
         restoring, self._restoring = self._restoring, {}
         for partition, (offset, state) in restoring.items():
             self._unjudged[partition].clear()
+            self._held.discard(partition)
             self._goes_on(partition)
             self._first[partition] = offset
             self._states[partition] = state
@@ -413,6 +427,7 @@ class Tail:
             log.error("the tail is full: partition %d is released", least)
             reader.pause([least])
             self._unjudged[least].clear()
+            self._held.discard(least)
             self._goes_on(least)
             self._window.release(least)
 

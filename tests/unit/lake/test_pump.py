@@ -427,11 +427,41 @@ def test_a_partition_whose_record_nobody_can_be_asked_about_waits_alone(world):
     assert world.ids("ETHUSDT") == [1, 2, 3], "the others go on being read and committed"
     assert world.tape.letters == []
     world.clock.advance(limits.UNASKED_AFTER_S)
-    pump.step()
+    for _ in range(2):  # the record itself, and what follows
+        pump.step()
     assert pump.commit()
     assert world.ids() == [1]
     assert [letter.fault for letter in world.tape.letters] == [Fault.UNKNOWN_SCHEMA]
     world.schemas = Schemas()
+    assert world.verified()["ok"]
+
+
+def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
+    asked, ask = [], world.schemas.schema
+
+    def schema(schema_id):
+        asked.append(schema_id)
+        return ask(schema_id)
+
+    world.schemas.schema = schema
+    flood = 3 * limits.SCHEMA_LOOKUPS_PER_BATCH
+    partition = world.put(1)
+    world.tape.append(partition, *(unknown(100 + number) for number in range(flood)))
+    world.put(2)
+    world.put(1, symbol="ETHUSDT")
+    pump = world.pump()
+    pump.step()
+    assert len(asked) <= limits.SCHEMA_LOOKUPS_PER_BATCH + 1
+    assert partition in pump._reader._paused, "what is held of it stays bounded"
+    world.put(2, symbol="ETHUSDT")
+    pump.step()
+    assert pump.commit()
+    assert (world.ids(), world.ids("ETHUSDT")) == ([1], [1, 2])
+    while pump._may_judge():
+        pump.step()
+    assert pump.commit()
+    assert (world.ids(), len(world.tape.letters)) == ([1, 2], flood)
+    assert partition not in pump._reader._paused
     assert world.verified()["ok"]
 
 

@@ -139,6 +139,29 @@ def test_a_batch_that_cannot_be_judged_now_is_tried_again(on, monkeypatch):
     assert on.tail.waiting_for([0, 2]) is None
 
 
+def test_a_flood_of_schema_ids_holds_up_no_other_partition():
+    on = Fixture()
+    on.schemas.remembers = lambda _: False
+    flood = 3 * tail_module.limits.SCHEMA_LOOKUPS_PER_BATCH
+    for number in range(flood):
+        on.send([number], ADA, schema_id=100 + number)
+    on.send([1], ADA)
+    on.send([1])
+    on.tail._begin(ZERO, {})
+    on.tail._reader = on.tape.reader(dict.fromkeys(range(4), 0))
+    on.tail.step(0.0)
+    assert on.tail.position()[2] < on.end()[2], "the rest is judged in a later step"
+    on.send([2])
+    on.send([2], ADA)
+    on.tail.step(0.0)
+    assert on.tail.position()[0] == 2
+    assert on.tail._reader._paused == {2}, "what is held of it stays bounded"
+    while on.tail.position() != on.end():
+        on.tail.step(0.0)
+    assert (on.rows({ADA}), on.tail.states()[2].dead) == (2, flood)
+    assert on.tail._reader._paused == set()
+
+
 def test_a_tape_that_lost_records_stops_it_by_name(on):
     on.send([1])
     assert on.tail.wait_until(on.end(), 10.0)
