@@ -161,7 +161,7 @@ class Acceptance:
     def _assert_goes_on(self, partition: int) -> None:
         until_s, why = self._standing.get(partition, (0.0, None))
         if why is not None and self._clock.monotonic_s() < until_s:
-            raise why
+            raise why.with_traceback(None)  # else it would hold what every call before had at hand
 
     def set_aside(self, partition: int, offsets: Collection[int], error: Exception) -> None:
         """Judge these records as the fault INTERNAL from now on.

@@ -1,6 +1,7 @@
 """One path of acceptance: what is judged, what waits, and what a defect of K2 costs."""
 
 import logging
+import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -232,6 +233,16 @@ def test_a_partition_with_many_of_them_stands_still_for_an_hour_and_no_other_doe
     assert judge.judge(other, FoldState()).faults.tolist() == [Fault.WRONG_PARTITION]
     judge.clock.advance(limits.INTERNAL_FAULTS_S)
     assert all_of(judge, batch(message(1), bad[-1], first=90)) == ["ACCEPTED", "INTERNAL"]
+
+
+def test_a_partition_that_stands_still_keeps_nothing_of_the_calls_it_refused():
+    bad = [b"\x00bad%d!" % at for at in range(limits.INTERNAL_FAULTS_MAX + 1)]
+    judge, depths = acceptance(Failing(*bad)), []
+    for _ in range(3):
+        with pytest.raises(Unavailable) as caught:
+            all_of(judge, batch(*bad))
+        depths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+    assert depths[2] == depths[1]
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError])
