@@ -65,6 +65,7 @@ class PumpStats:
         oldest_pending_s: monotonic second when the oldest record not yet committed was read;
             None when there is none.
         behind_since_s: monotonic second since when reads have come back full; None when caught up.
+        waiting: partitions whose next record cannot be judged now, and why not.
     """
 
     commits: int = 0
@@ -80,6 +81,7 @@ class PumpStats:
     pending_rows: int = 0
     oldest_pending_s: float | None = None
     behind_since_s: float | None = None
+    waiting: Mapping[int, str] = field(default_factory=dict)
 
     def lag_s(self, now_s: float) -> float:
         """Age of the oldest record that is not committed, as far as this writer can tell."""
@@ -124,6 +126,7 @@ class _Slice:
     unjudged: deque[RawBatch] = field(default_factory=deque)
     retry_at_s: float = 0.0
     passed_over: int = 0  # commits in a row that had no room for it
+    waits_for: str = ""
     rows: int = 0
     bytes: int = 0
 
@@ -366,9 +369,12 @@ class Pump:
             while held.unjudged and not self._stopping.is_set():
                 if not self._take(held, held.unjudged[0]):
                     break
+            held.waits_for = ""
         except Unavailable as error:
-            where = {"reason": error.reason.value, "partition": partition}
-            _log.warning("waiting: %s", error.message, extra=where)
+            if not held.waits_for:
+                where = {"reason": error.reason.value, "partition": partition}
+                _log.warning("waiting: %s", error.message, extra=where)
+            held.waits_for = error.message
             held.retry_at_s = self._clock.monotonic_s() + limits.COMMIT_RETRY_MIN_S
         if held.unjudged:
             self._pause(PauseReason.WAITING, [partition])
@@ -453,8 +459,10 @@ class Pump:
         if count >= limits.WRITER_SMALL_READ:
             behind = stats.behind_since_s or self._clock.monotonic_s()
         rows, _ = self._pending()
-        if (behind, rows) != (stats.behind_since_s, stats.pending_rows):
-            self._stats = replace(stats, behind_since_s=behind, pending_rows=rows)
+        waiting = {p: held.waits_for for p, held in self._slices.items() if held.waits_for}
+        now = replace(stats, behind_since_s=behind, pending_rows=rows, waiting=waiting)
+        if now != stats:
+            self._stats = now
 
     # --- committing ------------------------------------------------------------------------------
 

@@ -180,6 +180,7 @@ def sampler(
             "positions": now.positions.encode() if now.positions else "",
             "snapshot_id": str(now.snapshot_id or ""),
             "committed_at_us": now.committed_at_us or 0,
+            "alerts": [f"partition {p} waits: {why}" for p, why in sorted(now.waiting.items())],
             **more(),
         }
         return Sample(signals=signals, counters=counters, scales=ours)

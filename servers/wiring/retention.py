@@ -56,9 +56,8 @@ class Retention:
                 for lead, one in self._retainers.items()
                 for name, count in asdict(one.stats).items()
             }
-            return replace(
-                told, counters={**told.counters, **counters, "alerts": self._watch.alerts}
-            )
+            counters["alerts"] = [*told.counters.get("alerts", ()), *self._watch.alerts]
+            return replace(told, counters={**told.counters, **counters})
 
         return more
 

@@ -426,9 +426,11 @@ def test_a_partition_whose_record_nobody_can_be_asked_about_waits_alone(world):
     assert pump.commit()
     assert world.ids("ETHUSDT") == [1, 2, 3], "the others go on being read and committed"
     assert world.tape.letters == []
+    assert pump.stats.waiting == {world.home[BTC]: "away"}
     world.clock.advance(limits.UNASKED_AFTER_S)
     for _ in range(2):  # the record itself, and what follows
         pump.step()
+    assert pump.stats.waiting == {}
     assert pump.commit()
     assert world.ids() == [1]
     assert [letter.fault for letter in world.tape.letters] == [Fault.UNKNOWN_SCHEMA]

@@ -23,6 +23,7 @@ def test_the_heart_says_what_the_writer_has_done(tmp_path):
         positions=OffsetVector(0, (3, 4)),
         snapshot_id=2**62,
         committed_at_us=5,
+        waiting={3: "the registry is away"},
     )
     told = sample(tmp_path, stats)
     assert told.signals[Signal.WRITER_LAG_S] == 5.0
@@ -33,6 +34,7 @@ def test_the_heart_says_what_the_writer_has_done(tmp_path):
     assert told.counters["snapshot_id"] == str(2**62)
     assert (told.counters["commits"], told.counters["rows"]) == (2, 10)
     assert told.counters["ops.gaps.rows"] == 3
+    assert told.counters["alerts"] == ["partition 3 waits: the registry is away"]
 
 
 def test_the_heart_says_what_maintenance_has_done():

@@ -69,6 +69,8 @@ def test_it_ends_while_the_tape_is_away(lake):
     with retention:
         pass
     assert retention.told(Sample)().counters["alerts"] == []
+    told = retention.told(lambda: Sample(counters={"alerts": ["of the writer"]}))
+    assert told().counters["alerts"] == ["of the writer"]
 
 
 def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
