@@ -467,6 +467,31 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
     assert world.verified()["ok"]
 
 
+def test_a_partition_that_waited_is_read_when_it_comes_back(world):
+    away(world)
+    partition = world.put(1)
+    world.tape.append(partition, unknown())
+    world.put(2)
+    one = world.pump("one", instance="b")
+    one.step()
+    one.step()
+    group = world.tape.groups["lake"]
+    two = world.pump("two", instance="a")  # gets the partition
+    one.step()
+    two.step()
+    assert two.commit()
+    del group.members["a"]
+    group.members["b"]._rebalance = True
+    world.schemas = Schemas()
+    one._tape.decoder._schemas = world.schemas
+    for _ in range(3):
+        one.step()
+    assert one.commit()
+    assert world.ids() == [1, 2]
+    assert [letter.offset for letter in world.tape.letters] == [1]
+    assert world.verified()["ok"]
+
+
 def test_reasons_of_a_pause_are_independent(world, monkeypatch):
     away(world)
     monkeypatch.setattr(limits, "COMMIT_ROWS_MAX", 2)
