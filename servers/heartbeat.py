@@ -90,7 +90,7 @@ def progress_told(
     Args:
         sample: asked before each beat.
         counter: of it, what grows with the work that was brought to its end.
-        runtime: of this process; `progressed` is printed as long as the counter grows.
+        runtime: of this process; once it serves, `progressed` is printed while the counter grows.
     """
     told, due_s = 0, -math.inf
 
@@ -98,7 +98,7 @@ def progress_told(
         nonlocal told, due_s
         now = sample()
         count, now_s = int(now.counters.get(counter, 0)), runtime.clock.monotonic_s()
-        if count > told and now_s >= due_s:
+        if count > told and now_s >= due_s and runtime.serving.is_set():
             told, due_s = count, now_s + limits.PROGRESS_TOLD_S
             runtime.emit("progressed", **{counter: count})
         return now

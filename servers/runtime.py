@@ -44,6 +44,7 @@ class Runtime:
         stopping: set when the process is asked to stop.
         insisting: set when it is asked again.
         interrupting: set while a request to stop raises `Interrupted`.
+        serving: set when the process has said that it serves.
         stuck: set when a library keeps threads that nothing can end; `end` does not wait for them.
         out: where JSON lines go.
     """
@@ -52,6 +53,7 @@ class Runtime:
     run_id: str
     stopping: threading.Event = field(default_factory=threading.Event)
     insisting: threading.Event = field(default_factory=threading.Event)
+    serving: threading.Event = field(default_factory=threading.Event)
     stuck: threading.Event = field(default_factory=threading.Event)
     interrupting: threading.Event = field(default_factory=threading.Event)
     out: TextIO = sys.stdout
@@ -66,6 +68,8 @@ class Runtime:
                 self.out.flush()
             except (OSError, ValueError):
                 self._forget_reader()
+        if event == "serving":
+            self.serving.set()
 
     def patiently(self, attempt: Callable[[], T]) -> T | None:
         """What `attempt` returns once it has what it needs; None when asked to stop before that."""

@@ -180,11 +180,15 @@ def test_every_process_reads_its_memory_and_its_disk(tmp_path):
     assert process_signals(tmp_path / "absent")[Signal.DISK_FREE_BYTES] is None
 
 
-def test_progress_is_told_while_it_is_made():
-    out, clock, commits = io.StringIO(), ManualClock(), [0]
-    sample = progress_told(
-        lambda: Sample(counters={"commits": commits[0]}), "commits", Runtime(clock, "r", out=out)
-    )
+def test_progress_is_told_while_it_is_made_once_the_process_serves():
+    out, clock, commits = io.StringIO(), ManualClock(), [7]
+    runtime = Runtime(clock, "r", out=out)
+    sample = progress_told(lambda: Sample(counters={"commits": commits[0]}), "commits", runtime)
+    sample()
+    assert out.getvalue() == ""
+    runtime.emit("serving")
+    out.seek(0)
+    out.truncate()
     told = []
     for commits[0] in (0, 1, 2, 2, 2, 3):
         assert sample().counters == {"commits": commits[0]}
