@@ -97,7 +97,10 @@ class DropsTheRest(Pump):
     """Goes on behind a batch of which it has judged the beginning."""
 
     def _take(self, held, batch):
-        super()._take(held, batch)
+        at_once = super()._take(held, batch)
+        if not at_once:
+            held.unjudged.popleft()
+        return at_once
 
 
 class JudgesReused(Pump):
