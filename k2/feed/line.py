@@ -109,7 +109,7 @@ class Line:
     def observe(self, trade: Trade) -> Finding:
         """Judge a trade by its id and remember it.
 
-        A copy of a trade repeats its time. An id of before with a far later time is another trade
+        A copy of a trade repeats its time. An earlier id with a far later time is another trade
         of a venue that begins its ids again: it is for the fold to judge, and says nothing of what
         is missing.
         """

@@ -70,7 +70,7 @@ from k2.tape.consumer import RawBatch
 from k2.tape.dead_letters import DeadLetter
 from k2.tape.topics import TapeFacts
 
-_OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by the rows of before
+_OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by earlier rows
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
 Progress = Callable[[str, int, int], None]
 

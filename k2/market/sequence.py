@@ -26,7 +26,7 @@ class Finding(IntEnum):
     DUPLICATE = 3  # seen before, certainly
     REORDERED = 4  # below the newest, and not seen before as far as is known
     RESET = 5  # so far from all before that the venue must have begun anew
-    REUSED = 6  # an id of before, with a time so late that the trade is another; not said here
+    REUSED = 6  # an earlier id, with a time so late that the trade is another; not said here
 
 
 @dataclass

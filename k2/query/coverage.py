@@ -137,7 +137,7 @@ class Coverage:
         return None
 
     def follow(self) -> None:
-        """Take one reading; the thread does this for ever.
+        """Take one reading; the thread repeats this until `close`.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE; there is no reading then.

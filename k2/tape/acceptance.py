@@ -10,7 +10,7 @@ on the process that judges (`events.TIMELY`): a schema id that the registry does
 registered later, a symbol without a partition may be placed later, and a record that this version
 of K2 fails on is good to one without the defect. The commit decides on those (`lake/timely.py`).
 
-A defect of K2 must not stop every symbol: a batch that raises what nobody foresaw is halved until
+A defect of K2 must not stop every symbol: a batch that raises an unforeseen error is halved until
 the record that raises stands alone, and that record is the fault INTERNAL. Only so many are taken
 in an hour; beyond them the partition stands still, since the defect is then in no single record.
 """
@@ -224,7 +224,7 @@ class Acceptance:
         return _prefix(batch, columns, _undecided(columns, known))
 
     def _unasked(self, batch: RawBatch) -> bool:
-        """Whether the first record is judged though nobody can say what its schema id means."""
+        """Whether the first record is judged though its schema id cannot be asked for."""
         now_s = self._clock.monotonic_s()
         outage = self._outages.get(batch.partition)
         if outage is None or now_s - outage.last_s > limits.UNASKED_OVER_S:

@@ -251,7 +251,7 @@ class TapeReader:
     # --- assignment -----------------------------------------------------------------------------
 
     def _assign(self, positions: Mapping[int, int]) -> None:
-        """Read these from now on; the client keeps pauses of before across assignments."""
+        """Read these from now on; the client keeps earlier pauses across assignments."""
         self._positions = dict(positions)
         self._consumer.assign(
             [TopicPartition(self._topic, *position) for position in positions.items()]
