@@ -62,13 +62,15 @@ class World:
                 stderr=log,
                 text=True,
             )
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+        self._lines = queue.Queue()  # of this life
+        reading = (self.process.stdout, self._lines)
+        threading.Thread(target=self._read, args=reading, daemon=True).start()
         assert self.event()["event"] == "serving"
         return self.venue.open_connections[-1]
 
-    def _read(self, out):
+    def _read(self, out, lines):
         for line in out:
-            self._lines.put(json.loads(line))
+            lines.put(json.loads(line))
         out.close()
 
     def event(self):

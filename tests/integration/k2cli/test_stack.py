@@ -132,7 +132,7 @@ def test_verify_proves_it(k2):
 def test_bad_input_has_a_reason_and_harms_nobody(k2):
     for arguments, code, reason in (
         (["NOSUCH"], 1, "UNKNOWN_SYMBOL"),
-        (["BTCUSDT", "--from", "2", "--to", "1"], 2, "RANGE_REVERSED"),
+        (["BTCUSDT", "--from", "2026-01-02", "--to", "2026-01-01"], 2, "RANGE_REVERSED"),
         (["BTCUSDT", "--as-of", "12345"], 1, "UNKNOWN_SNAPSHOT"),
     ):
         assert k2.error("trades", *arguments, code=code).startswith(f"k2: {reason}: ")

@@ -3,6 +3,7 @@
 import threading
 from contextlib import closing
 from decimal import Decimal
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -203,6 +204,9 @@ def ids(site):
     return rows["trade_id"].to_pylist()
 
 
+ASKING = SimpleNamespace(is_active=lambda: True)  # a caller that is still there
+
+
 def replayed(site, offsets):
     """Replay one letter as it is, once its symbol is placed, and one repaired; refuse a third."""
     board = Board(site.settings.tape.bootstrap, topics.PARTITIONS)
@@ -219,7 +223,7 @@ def replayed(site, offsets):
 
     def state(kind, **repair):
         request = pb.ReplayDeadLettersRequest(names=[name(kind)], **repair)
-        (outcome,) = service.ReplayDeadLetters(request, None).outcomes
+        (outcome,) = service.ReplayDeadLetters(request, ASKING).outcomes
         return pb.ReplayState.Name(outcome.state).removeprefix("REPLAY_STATE_"), outcome.fault
 
     with dead_letter_service(site.settings, runtime, site.catalog) as service:
