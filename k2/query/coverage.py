@@ -149,8 +149,9 @@ class Coverage:
         expected = dict(self._of_ledger)
         for instrument, of_feeds in promises.items():
             known = expected.get(instrument, _NOTHING)
-            promised = united(_ids(hull(of_feeds.values())), known.promised)
-            expected[instrument] = replace(known, promised=promised)
+            of_all = hull(of_feeds.values())
+            promised, since = united(_ids(of_all), known.promised), of_all.began_after + 1
+            expected[instrument] = replace(known, promised=promised, since=since)
         for instrument in listened:
             expected[instrument] = replace(expected.get(instrument, _NOTHING), listened=True)
         self._keep(_Reading(at_s, self.ends(), expected))

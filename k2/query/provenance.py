@@ -6,7 +6,8 @@ newest trade seen. So an answer reads GAPS when an instrument asked for has a ho
 unless its range starts after that instrument's newest trade.
 
 Ids are missing at the edges as well: those that feeds have promised (`k2/market/promise.py`), or
-that the ledger has OPEN, and that the fold has not accepted. Ones above the newest trade seen are
+that the ledger has OPEN, and that the fold has not accepted; and those from the first that a feed
+listened for up to the first accepted. Ones above the newest trade seen are
 not older than that trade, so they do not touch a range that ends before it. VOID ids are no trades,
 and are missing nowhere. Of a pinned answer (COMMITTED, AS_OF) the fold's state is of an earlier
 moment than the promise: at its edges only ids count that are missing even now, and above its newest
@@ -141,11 +142,13 @@ class Expected:
         promised: ids of which each is on the tape or known to be missing, disjoint and ascending
             inclusive ranges. int64[k, 2]
         void: ids that are no trades, in the same form.
+        since: the first id that a feed listened for, whatever it could promise; None: not known.
         listened: whether a feed hears the instrument, without a break since its newest trade.
     """
 
     promised: Int64s = field(default_factory=lambda: _NO_IDS)
     void: Int64s = field(default_factory=lambda: _NO_IDS)
+    since: int | None = None
     listened: bool = False
 
 
@@ -229,10 +232,13 @@ def _missing(
     above = times.end_us is None or times.end_us > seen.time_max_us
     below = times.start_us is None or times.start_us <= seen.time_max_us
     whole = len(seen.intervals) == 1
-    if whole and _lies_in(expected.promised, first, last):
+    promised = expected.promised
+    if expected.since is not None and expected.since < first:
+        promised = united(promised, _range(expected.since, first - 1))
+    if whole and _lies_in(promised, first, last):
         return _NO_IDS  # nearly always
     there = united(seen.intervals, expected.void) if len(expected.void) else seen.intervals
-    beside = _without(expected.promised, there)
+    beside = _without(promised, there)
     if pinned:
         beside = _without(beside, now.intervals if now is not None else _NO_IDS)
     under = _without(beside, _range(first, _ID_MAX)) if below else _NO_IDS

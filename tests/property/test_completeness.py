@@ -109,6 +109,7 @@ def histories(draw):
 @example(([5, 6, 7], ["row", "row", "dead"], True, 3, -1, 2), TimeRange(6), False)
 @example(([5, 6, 7], ["dead", "row", "row"], True, 3, -1, 2), TimeRange(), False)
 @example(([5, 6, 7], ["row", "row", "row"], False, 1, -1, 0), TimeRange(6), False)
+@example(([5, 6, 7], ["dead", "row", "row"], False, 2, -1, -1), TimeRange(None, 6), False)
 @example(([5, 6, 7], ["row", "row", "row"], False, 1, -1, 0), TimeRange(5, 7), True)
 def test_complete_is_true(history, asked, pinned):
     times, fates, listened, acknowledged, began_after, promised = history
@@ -118,6 +119,7 @@ def test_complete_is_true(history, asked, pinned):
     told = Expected(
         runs(range(began_after + 1, promised + 1)),
         runs(one for one in on_tape if fates[one] == "void"),
+        began_after + 1,
         listened,
     )
     states = states_of(accepted, newest)
