@@ -33,7 +33,7 @@ down: setup ## stop the K2 that `make up` or `k2 up -d` started
 # Coverage is measured where its floor is proved: tracing would slow whole stacks and the simulation.
 test: setup ## all tests but the benchmarks: of modules first, then of real servers and whole stacks
 	@$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(MODULES)
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not bench" $(MODULES:%=--ignore=%)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not bench" $(MODULES:%=--ignore=%)
 
 lint: setup ## style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
