@@ -8,6 +8,7 @@ import pytest
 from k2 import limits
 from k2.errors import Reason, Unavailable
 from k2.feed.socket import Closed, is_loopback, open_socket
+from tests.eventually import eventually
 from tests.fakes.scripted_venue import FakeVenue, as_text_frame
 from tests.proxies import set_proxies
 
@@ -160,6 +161,7 @@ def test_a_slow_reader_stops_the_venue_not_the_memory(venue):
 
     async def script(socket, connection):
         await told(connection.send_raw, wire)
+        await asyncio.to_thread(eventually, lambda: socket._connection._held, 20)
         first = await asyncio.wait_for(socket.read(), 10)
         assert limits.FEED_SOCKET_FRAMES_MAX < len(first) < 1000
         return len(first) + len(await read(socket, 8000 - len(first)))
