@@ -17,7 +17,7 @@ from servers.venue.hub import Hub
 from servers.venue.rest import Rest
 from servers.venue.subscription import Subscription, is_stream_path, parse_path
 
-# JSON has no name for what is not finite: Python's library writes it, and a request with it is none.
+# JSON has no infinity: what Python writes for it makes a message that is no request.
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(max_size=70),
