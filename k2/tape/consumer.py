@@ -40,6 +40,7 @@ from k2.tape.topics import WAY_OUT
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
 OnRevoke: TypeAlias = Callable[[list[int]], None]
 
+_STAMP_KIND, _STAMP = itemgetter(0), itemgetter(1)
 _LOST = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,
@@ -391,10 +392,12 @@ def by_partition(messages: list[Message]) -> list[RawBatch]:
 
 def _append_times(messages: list[Message]) -> Int64s:
     """When the broker appended each message; see `RawBatch`."""
-    kinds, stamps = zip(*map(Message.timestamp, messages), strict=True)
-    appended = np.array(stamps, dtype=np.int64) * 1000
-    if set(kinds) != {TIMESTAMP_LOG_APPEND_TIME}:
-        appended[np.array(kinds) != TIMESTAMP_LOG_APPEND_TIME] = RECORD_TIME_MAX_US
+    # Each pair is freed before the next is made: thousands kept at once would set off collections.
+    stamps = map(_STAMP, map(Message.timestamp, messages))
+    appended = np.fromiter(stamps, np.int64, len(messages)) * 1000
+    if set(map(_STAMP_KIND, map(Message.timestamp, messages))) != {TIMESTAMP_LOG_APPEND_TIME}:
+        kinds = np.fromiter(map(_STAMP_KIND, map(Message.timestamp, messages)), np.int64)
+        appended[kinds != TIMESTAMP_LOG_APPEND_TIME] = RECORD_TIME_MAX_US
     return appended
 
 
