@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notices(Protocol):
-    """The part of `k2.tape.board.Board` that a heart needs."""
+    """The part of `k2.tape.compacted_topic.Board` that a heart needs."""
 
     def put(self, key: str, value: dict[str, Any] | None, wait_s: float | None = None) -> None:
         """Publish the newest value of a key."""
@@ -107,7 +107,7 @@ def progress_told(
 
 
 class FollowedNotices(Protocol):
-    """The part of `k2.tape.board.Board` that a reader of heartbeats needs."""
+    """The part of `k2.tape.compacted_topic.Board` that a reader of heartbeats needs."""
 
     def listen(self, told: Callable[[str], None]) -> None:
         """Name the key of each value that comes from now on."""

@@ -11,8 +11,8 @@ from k2.clock import SystemClock
 from servers.local import broker as kafka
 from servers.local import registry as apicurio
 from servers.local.artifacts import Artifacts
-from servers.local.process import Child
-from tests.eventually import eventually
+from servers.local.child_process import Child
+from tests.support.eventually import eventually
 
 # How long one example takes says nothing on a machine that others use too. CI tries the same
 # examples each time; everybody else's runs go on searching.

@@ -2,8 +2,8 @@
 
 Partitions are tier-pure: each tier owns as many partitions of a topic, in the order of `Tier`, so
 that deferring a tier is pausing its partitions. A symbol's *first* placement is this module's pure
-choice; it is then kept on a compacted topic for the life of the trades topic (`placement.py`), so a
-later change of tiers changes policy, never placement.
+choice; it is then kept on a compacted topic for the life of the trades topic (`partition_map.py`),
+so a later change of tiers changes policy, never placement.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from k2.query.batches import Indices, bounded, canonical_order, conformed, rows_
 from k2.query.plan import Plan, RowsOverTime
 from k2.query.request import Order
 from k2.query.view import OpenQuery
-from k2.tape.chunk import TailRows
+from k2.tail.chunk import TailRows
 
 _ROWS_FIRST = 100_000  # of the first part, so that the first batch comes soon
 _ROWS_MAX = 200_000  # of a part, as estimated

@@ -5,7 +5,7 @@ they were traded; but a missing trade lies between two that were seen, so it is 
 newest trade seen. So an answer reads GAPS when an instrument asked for has a hole in its ids,
 unless its range starts after that instrument's newest trade.
 
-Ids are missing at the edges as well: those that feeds have promised (`k2/market/promise.py`), or
+Ids are missing at the edges as well: those that feeds have promised (`k2/market/coverage.py`), or
 that the ledger has OPEN, and that the fold has not accepted; and those from the first that a feed
 listened for up to the first accepted. Ones above the newest trade seen are
 not older than that trade, so they do not touch a range that ends before it. VOID ids are no trades,

@@ -1,10 +1,10 @@
 """What of the tail's judgements may yet change, and what did: only a commit decides.
 
 A record whose schema or symbol is not known when it is judged may be good to whoever judges at
-another moment (`k2/lake/timely.py`). So an answer over such a record that no commit has passed does
-not call itself COMPLETE; and once a commit has passed it and found otherwise, the tail begins again
-from that commit, so that what follows is folded on what the lake holds. A read token of the time
-before then gives the rows as the commit decided.
+another moment (`k2/lake/dead_letters/superseded.py`). So an answer over such a record that no
+commit has passed does not call itself COMPLETE; and once a commit has passed it and found
+otherwise, the tail begins again from that commit, so that what follows is folded on what the lake
+holds. A read token of the time before then gives the rows as the commit decided.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 
 from k2.market.offsets import OffsetVector
-from k2.query.asked import Asked
-from k2.query.sides import PlannableSnapshot, TailSource
+from k2.query.lake_snapshots import PlannableSnapshot, TailSource
+from k2.query.scope import Asked
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,15 @@ from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
-from k2.query.asked import Asked, asked_by
 from k2.query.lacks import failure_of, part_of
+from k2.query.lake_snapshots import (
+    Homes,
+    LakeSide,
+    PlannableSnapshot,
+    TailSource,
+    assert_not_truncated,
+    tail_facts,
+)
 from k2.query.plan import Lack, Plan, plan_lake, plan_union
 from k2.query.provenance import (
     Estimate,
@@ -40,17 +47,10 @@ from k2.query.provenance import (
     holes_of,
 )
 from k2.query.request import Consistency, TradesRequest, validated
+from k2.query.scope import Asked, asked_by
 from k2.query.settled import is_settled, judged_otherwise
-from k2.query.sides import (
-    Homes,
-    LakeSide,
-    PlannableSnapshot,
-    TailSource,
-    assert_not_truncated,
-    tail_facts,
-)
-from k2.tape.chunk import Held
-from k2.tape.window import TailView
+from k2.tail.chunk import Held
+from k2.tail.window import TailView
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class OpenQuery:
 
 
 class TapeEnd(Protocol):
-    """The part of `k2.query.coverage.Coverage` that a view needs."""
+    """The part of `k2.query.expected_ids.Coverage` that a view needs."""
 
     @property
     def ends(self) -> Callable[[], tuple[int, ...]]:

@@ -8,7 +8,8 @@ step. Verdicts do not depend on how the tape is cut into batches.
 Most faults depend only on the record's bytes and on the time the broker appended it. Three depend
 on the process that judges (`events.TIMELY`): a schema id that the registry does not know may be
 registered later, a symbol without a partition may be placed later, and a record that this version
-of K2 fails on is good to one without the defect. The commit decides on those (`lake/timely.py`).
+of K2 fails on is good to one without the defect. The commit decides on those
+(`lake/dead_letters/superseded.py`).
 
 A defect of K2 must not stop every symbol: a batch that raises an unforeseen error is halved until
 the record that raises stands alone, and that record is the fault INTERNAL. Only so many are taken
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """The part of `k2.tape.codec.Decoder` that acceptance needs."""
+    """The part of `k2.tape.avro.trade_codec.Decoder` that acceptance needs."""
 
     @property
     def warm(self) -> bool:
@@ -51,7 +52,7 @@ class Decoder(Protocol):
 
 
 class PartitionMap(Protocol):
-    """The part of `k2.tape.placement.Placement` that acceptance needs."""
+    """The part of `k2.tape.partition_map.Placement` that acceptance needs."""
 
     def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """The map, read again when it lacks any of these."""

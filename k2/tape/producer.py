@@ -64,7 +64,7 @@ class TapeProducer:
         Args:
             key: `EXCHANGE:SYMBOL`.
             value: what `codec.encode_trade` made.
-            partition: where it belongs (`placement.py`).
+            partition: where it belongs (`partition_map.py`).
             headers: for tracing.
             on_ack: called from `poll` with (offset, None) or (None, error), once.
 

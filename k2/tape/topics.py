@@ -31,13 +31,13 @@ from k2.market.instrument import Tier
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, persist, translate
 
-PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `placement.py`
+PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `partition_map.py`
 HEARTBEATS = "k2.heartbeats"
 HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
 BACKFILLS = "k2.backfills"  # what people asked to fetch and no feed has taken up yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
-GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_log.py`
+GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_topic.py`
 
 # Why a tape does not fit what a lake holds: nothing but a person's decision mends it.
 REFUSALS = frozenset(
@@ -62,7 +62,7 @@ _OFFSET_BEGINNING = -2
 
 
 class Schemas(Protocol):
-    """The part of `k2.tape.registry.SchemaStore` that deployment needs."""
+    """The part of `k2.tape.schema_registry.SchemaStore` that deployment needs."""
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
         """Register a schema under a subject; returns its id."""
@@ -123,7 +123,7 @@ def deploy(tape: TapeSettings, schemas: Schemas) -> int:
 
 
 def topic_id(tape: TapeSettings) -> str:
-    """The id of the trades topic that is there now: `placement.py` keeps a map for each.
+    """The id of the trades topic that is there now: `partition_map.py` keeps a map for each.
 
     Raises:
         NotFound: there is none.

@@ -6,9 +6,9 @@
    at that moment would have left, which the database recovers from; it is written so rarely that
    the first copy nearly always is one.
 3. The catalog is pinned by one step of SQLite's own backup; then everything it reaches is copied
-   (`k2/lake/reachable.py`), data files only where an earlier backup has not left them there. If
-   maintenance removed one of them meanwhile, the catalog is pinned again.
-4. The description is written last, durably: only then is it a backup (`vault.py`).
+   (`k2/lake/maintenance/backup_source.py`), data files only where an earlier backup has not left
+   them there. If maintenance removed one of them meanwhile, the catalog is pinned again.
+4. The description is written last, durably: only then is it a backup (`backup_store.py`).
 
 The tape is not backed up. It is the buffer in front of the lake: what a restored lake does not hold
 is read from it again from O on, or, where it is lost too, fetched anew by trade ids.
@@ -26,8 +26,8 @@ from typing import Any
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
-from k2.lake.reach import Reached
-from k2.lake.reachable import (
+from k2.lake.iceberg.reachability import Reached
+from k2.lake.maintenance.backup_source import (
     Head,
     LocalLake,
     files_of,
@@ -37,9 +37,10 @@ from k2.lake.reachable import (
     tables_of,
 )
 from k2.settings import Settings
-from servers.local import layout, vault
+from servers.local import backup_store as vault
+from servers.local import layout
+from servers.local.backup_store import Backup, Entry, Vault
 from servers.local.stamp import Stamp
-from servers.local.vault import Backup, Entry, Vault
 
 CATALOG = "lake/catalog.db"
 WAREHOUSE = "lake/warehouse"

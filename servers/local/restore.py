@@ -2,7 +2,7 @@
 
 1. Everything is copied into a staging folder of the data directory, each file held against its
    SHA-256. Nothing else is touched before all of them fit.
-2. The lake is made to name its new place (`k2/lake/relocate.py`).
+2. The lake is made to name its new place (`k2/lake/maintenance/relocation.py`).
 3. Then all is renamed into place, the lake last, and the staging folder removed.
 
 While the staging folder holds a lake, or there is none beside it, `k2 up` refuses the data
@@ -22,15 +22,15 @@ from pathlib import Path
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Invalid, Overloaded, Reason
-from k2.lake.catalog import sync_directory
-from k2.lake.relocate import Move, relocate
+from k2.lake.iceberg.catalog import sync_directory
+from k2.lake.maintenance.relocation import Move, relocate
 from k2.settings import Settings
-from servers.local import layout, vault
+from servers.local import backup_store, layout
 from servers.local.backup import CATALOG, PRIVATE, WAREHOUSE, Meter
-from servers.local.record import holding
+from servers.local.backup_store import Backup, Entry, read_backup
 from servers.local.stack import check_writable
+from servers.local.stack_file import holding
 from servers.local.stamp import read_stamp
-from servers.local.vault import Backup, Entry, read_backup
 
 _LAKE = "lake"
 _OWN = ("run", "logs", "tmp", layout.RESTORING)  # of every data directory, and of a restore
@@ -80,7 +80,7 @@ def restore(
     layout.check_version(backup.data_version, str(folder))
     data_dir = settings.data_dir.resolve()
     check_writable(data_dir)
-    with holding(data_dir / "run", clock), vault.target_errors(data_dir):
+    with holding(data_dir / "run", clock), backup_store.target_errors(data_dir):
         (_check_beside_tape if keep_tape else _check_empty)(data_dir, backup)
         entries = [one for one in backup.files if _is_wanted(one, data_dir)]
         stage = data_dir / layout.RESTORING
@@ -149,7 +149,7 @@ def _stage(entries: list[Entry], folder: Path, stage: Path, meter: Meter) -> Non
     meter.begin("copying and checking", size)
     for entry in entries:
         try:
-            found = vault.copy_file(folder / entry.path, stage / entry.to, meter.tick)
+            found = backup_store.copy_file(folder / entry.path, stage / entry.to, meter.tick)
         except FileNotFoundError as error:
             raise Data(Reason.BACKUP_INVALID, f"{folder / entry.path} is missing") from error
         if found != (entry.size, entry.sha256):

@@ -19,14 +19,14 @@ from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.feed import recording
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.registry import SchemaStore
-from servers.local import layout, ports, reach, stamp
+from k2.tape.compacted_topic import Board
+from k2.tape.schema_registry import SchemaStore
+from servers.local import layout, ports, stamp, venue_probe
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.options import Options
-from servers.local.parts import Site
 from servers.local.ports import Ports
-from servers.local.record import Journal, StackRecord, end_leftovers, holding
+from servers.local.stack_config import Site
+from servers.local.stack_file import Journal, StackRecord, end_leftovers, holding
 from servers.local.stamp import Stamp
 from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
@@ -161,7 +161,7 @@ def _listening_to_all(config: Settings, venue: str) -> Settings:
 def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
     def ask() -> bool:
         _step(runtime, "venue", f"looking for the live venue at {config.feed.venue_url}")
-        refusal = reach.refusal(config.feed.venue_url)
+        refusal = venue_probe.refusal(config.feed.venue_url)
         if refusal is not None:
             _step(runtime, "venue", f"{refusal.reason}: {refusal.message}")
         return refusal is None

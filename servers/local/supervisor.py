@@ -22,9 +22,9 @@ from k2 import limits
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.tape.topics import REFUSALS
 from servers.local import logs
-from servers.local.parts import FOUNDATION, Part
-from servers.local.record import Journal
-from servers.local.watch import Watch
+from servers.local.managed_process import Watch
+from servers.local.stack_config import FOUNDATION, Part
+from servers.local.stack_file import Journal
 from servers.runtime import Runtime
 
 _TURN_S = 0.05

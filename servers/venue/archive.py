@@ -16,10 +16,10 @@ import msgspec
 
 from k2.clock import Clock
 from k2.errors import NotFound, Reason
-from k2.feed.listing import listing_of
 from k2.feed.recording import read_frames, traded_symbol
-from k2.feed.synthetic import Market
 from k2.market.instrument import split_symbol
+from servers.venue.market.instruments import listing_of
+from servers.venue.market.synthetic_market import Market
 
 _UNIT = 10**8
 _MICROSECONDS_FROM = 100_000_000_000_000

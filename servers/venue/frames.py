@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from k2 import limits
-from k2.feed.chance import Int64s
-from k2.feed.synthetic import SyntheticTrades
+from servers.venue.market.hash_random import Int64s
+from servers.venue.market.synthetic_market import SyntheticTrades
 
 _FILLER = 0xFF
 _TEXT = 0x81  # FIN and the opcode of text

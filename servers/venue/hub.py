@@ -20,9 +20,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from k2 import limits
-from k2.feed.chance import Int64s
 from servers.venue.faults import KINDS, FaultLine, Faults
-from servers.venue.subscription import Subscription
+from servers.venue.market.hash_random import Int64s
+from servers.venue.stream_list import Subscription
 
 _log = logging.getLogger(__name__)
 

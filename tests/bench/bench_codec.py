@@ -16,9 +16,9 @@ import fastavro
 from k2.clock import SystemClock
 from k2.market import schema
 from k2.market.events import Label, Trade
-from k2.tape.codec import HEADER_BYTES, Decoder, encode_trade
+from k2.tape.avro.trade_codec import HEADER_BYTES, Decoder, encode_trade
 from k2.tape.consumer import RawBatch
-from tests.messages import SCHEMA, SCHEMA_ID, Schemas, raw, record
+from tests.support.messages import SCHEMA, SCHEMA_ID, Schemas, raw, record
 
 BATCH = 10_000
 SYMBOLS = ("BTC", "ETH", "SOL", "DOGE")

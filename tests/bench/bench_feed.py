@@ -18,16 +18,16 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 
 from k2.clock import SystemClock
-from k2.feed.socket import open_socket
+from k2.feed.connection.socket import open_socket
 from k2.settings import TapeSettings, environment, load
 from k2.tape import topics
 from servers.local import broker as kafka
 from servers.local import registry as apicurio
 from servers.local.artifacts import Artifacts
-from servers.local.process import Child
+from servers.local.child_process import Child
 from tests.conftest import free_ports
-from tests.eventually import eventually
 from tests.fakes.scripted_venue import as_text_frame
+from tests.support.eventually import eventually
 
 FRAMES = 1_000_000
 SECONDS_MAX = 20.0

@@ -18,29 +18,29 @@ from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Producer
+from k2.lake.commit.trade_files import Part, write_files
 
 from k2.clock import SystemClock
-from k2.lake.catalog import open_catalog
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import ensure_tables
-from k2.lake.writer import Part, write_files
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import ensure_tables
 from k2.market.events import Label, Trade, TradeColumns
 from k2.market.instrument import Instrument
 from k2.settings import environment, load
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import encode_trade
+from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
+from k2.tape.partition_map import Placement
+from k2.tape.schema_registry import SchemaStore
 from servers.local import broker as kafka
 from servers.local import registry as apicurio
 from servers.local.artifacts import Artifacts
-from servers.local.process import Child
+from servers.local.child_process import Child
+from servers.processes import lake
 from servers.runtime import Runtime
-from servers.wiring import lake
 from tests.conftest import free_ports
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 TRADES = 1_600_000
 COMMITTED = 1_500_000  # in full batches: the rest waits for the commit interval
@@ -208,7 +208,7 @@ class _Assigned(logging.Handler):
 def worker(settings):
     """The writer's process as it is run, until the full batches are committed."""
     assigned = _Assigned()
-    log = logging.getLogger("k2.lake.pump")
+    log = logging.getLogger("k2.lake.ingest.trade_writer")
     log.addHandler(assigned)
     log.setLevel(logging.INFO)
     runtime = Runtime(CLOCK, "b" * 32)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from k2.lake.catalog import local_path
-from k2.lake.snapshot import SnapshotReader
+from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.market.files import FileIndex
-from tests.lake_world import LakeWorld, piece
+from tests.support.lake_world import LakeWorld, piece
 
 COMMITS = 200  # of `make bench`
 ROWS = 20  # of a commit

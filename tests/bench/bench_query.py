@@ -24,15 +24,15 @@ from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.market.offsets import FileStat, OffsetVector, TimeRange
 from k2.query.execute import Executor
+from k2.query.lake_snapshots import LakeSide
 from k2.query.request import Order, TradesRequest
-from k2.query.sides import LakeSide
 from k2.query.view import QueryView
-from k2.tape.codec import Decoder, encode_trade
+from k2.tail.tail import Tail
+from k2.tape.avro.trade_codec import Decoder, encode_trade
 from k2.tape.consumer import RawBatch
-from k2.tape.tail import Tail
 from tests.fakes.coverage import FakeCoverage
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
-from tests.messages import SCHEMA_ID, Schemas
+from tests.support.messages import SCHEMA_ID, Schemas
 
 CLOCK = SystemClock()
 SYMBOLS = ("BNBUSDT", "BTCUSDT", "ETHUSDT")

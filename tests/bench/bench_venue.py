@@ -21,13 +21,13 @@ import psutil
 
 from k2.clock import SystemClock
 from k2.feed.recording import read_frames
-from k2.feed.synthetic import Market, opened
 from servers.venue.archive import SyntheticArchive
 from servers.venue.frames import Form, render
 from servers.venue.hub import Hub
-from servers.venue.replay import RecordingProgramme
-from servers.venue.server import Programme, Venue
-from servers.venue.synthetic import SyntheticProgramme
+from servers.venue.market.synthetic_market import Market, opened
+from servers.venue.recorded_source import RecordingProgramme
+from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.venue_server import Programme, Venue
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 RATE = 50_000.0

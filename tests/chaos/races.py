@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
 from tests.chaos.command import asked, in_a_folder
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 ROWS = 50
 RACER = """
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from k2.market.fold import FoldState
 from tests.chaos.races import ROWS
-from tests.lake_world import LakeWorld, piece
+from tests.support.lake_world import LakeWorld, piece
 
 lake, name = LakeWorld(Path(sys.argv[1])), sys.argv[2]
 writer = lake.committer(name)

@@ -9,12 +9,12 @@ from k2.errors import Data
 from k2.market.schema import GAP, avro_schema
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letters import DeadLetterOffice
-from k2.tape.gap_log import GapLog
+from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.gap_topic import GapLog
 from k2.tape.producer import TapeProducer
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 _numbers = count()
 

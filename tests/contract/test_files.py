@@ -4,8 +4,8 @@ import pytest
 from pyarrow.fs import FileSelector, FileType
 
 from k2.clock import ManualClock
-from k2.lake.catalog import CLOCK, DurableFileIO, local_path, write_file
-from k2.lake.patient import PatientFileIO
+from k2.lake.iceberg.catalog import CLOCK, DurableFileIO, local_path, write_file
+from k2.lake.iceberg.retrying_io import PatientFileIO
 from tests.sim.store import Files, Store
 
 MAKERS = {

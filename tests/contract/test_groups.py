@@ -4,8 +4,8 @@ import pytest
 
 from k2.tape.consumer import TapeReader
 from tests.contract.real_tape import RealTape, read, send
-from tests.eventually import eventually
 from tests.fakes.tape import FakeTape
+from tests.support.eventually import eventually
 
 GROUP, MEMBER = "shared", "writer-1"
 

@@ -7,14 +7,14 @@ import pytest
 
 from k2.clock import ManualClock
 from k2.errors import NotFound, Reason
-from k2.feed.binance_history import BinanceHistory
-from k2.feed.history import Reply
-from k2.feed.weight import WeightBudget
+from k2.feed.venues.binance_history import BinanceHistory
+from k2.feed.venues.history import Reply
+from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.instrument import Instrument
 from servers.venue.archive import PastTrade, Steps
 from servers.venue.hub import Hub
 from servers.venue.rest import Rest
-from tests.fill_world import BTC, FakeHistory
+from tests.support.fill_world import BTC, FakeHistory
 
 IDS = [*range(10, 20), *range(25, 2000)]
 NOW_US = 1_760_000_000_000_000

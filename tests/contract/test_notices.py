@@ -7,8 +7,8 @@ from k2.market.events import Fault
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.tape import topics
-from k2.tape.dead_letters import DeadLetter
-from tests.eventually import eventually
+from k2.tape.dead_letter_topic import DeadLetter
+from tests.support.eventually import eventually
 
 # --- boards -------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 from k2.clock import SystemClock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason
 from tests.contract.real_tape import failure_of, read, send
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 # --- producing and reading ----------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """A lake in memory, for those that only look at snapshots."""
 
 from k2.errors import NotFound, Reason
-from k2.lake.snapshot import LakeSnapshot
-from k2.lake.succession import Epochs
+from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.fold import RULES
 
 

@@ -18,7 +18,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 TIME_MS = 1_760_000_000_000
 

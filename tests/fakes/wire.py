@@ -8,9 +8,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from k2.clock import SystemClock
-from k2.lake.snapshot import LakeSnapshot
+from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.offsets import OffsetVector
-from servers.listening import Listener
+from servers.services.grpc_server import Listener
 
 LISTEN = "127.0.0.1:0"
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from k2.feed.binance import BinanceSource, mantissa
-from k2.feed.source import Malformed, ShutdownAnnounced, Skipped
+from k2.feed.venues.binance import BinanceSource, mantissa
+from k2.feed.venues.source import Malformed, ShutdownAnnounced, Skipped
 from k2.market.events import Trade
 
 NOW_US = 1_760_000_000_000_000

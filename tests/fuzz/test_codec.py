@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.market.events import Fault
-from k2.tape.codec import Decoder, encode_trade
-from tests.messages import (
+from k2.tape.avro.trade_codec import Decoder, encode_trade
+from tests.support.messages import (
     SCHEMA,
     SCHEMA_ID,
     Schemas,

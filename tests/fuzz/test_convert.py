@@ -11,7 +11,7 @@ from k2.query.request import TradesRequest, validated
 from k2.v1.market_pb2 import TimeRange
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
-from servers import convert
+from servers.services import convert
 
 numbers = st.integers(-(2**63), 2**63 - 1)
 small = st.integers(-(2**31), 2**31 - 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from k2.errors import Invalid, Reason
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.request import Consistency, TradesRequest, validated
-from servers.read_token import PREFIX, from_text, to_text
+from servers.services.read_token import PREFIX, from_text, to_text
 
 
 def read(text):

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from k2.clock import ManualClock
 from k2.errors import Invalid
-from k2.feed.synthetic import Market, opened
 from servers.venue.archive import SyntheticArchive
 from servers.venue.faults import Faults, parse_faults
 from servers.venue.frames import Form
 from servers.venue.hub import Hub
+from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.rest import Rest
-from servers.venue.subscription import Subscription, is_stream_path, parse_path
+from servers.venue.stream_list import Subscription, is_stream_path, parse_path
 
 # JSON has no infinity: what Python writes for it makes a message that is no request.
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,7 +8,7 @@ import pytest
 
 import k2client
 from tests.chaos.stack import Stack
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"

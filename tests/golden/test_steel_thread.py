@@ -7,8 +7,8 @@ import pytest
 
 import k2client
 from tests.chaos.stack import Stack
-from tests.eventually import eventually
 from tests.golden import market
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 ROWS = market.PER_SYMBOL * len(market.SYMBOLS)

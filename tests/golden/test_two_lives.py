@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from k2.feed.binance import BinanceSource
-from k2.feed.intake import Intake
-from k2.feed.letters import LetterBox
-from k2.feed.line import Line
+from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.publisher import Intake
 from k2.feed.recording import read_frames
+from k2.feed.venues.binance import BinanceSource
 from k2.market.events import Fault
 from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
+from k2.query.lake_snapshots import LakeSide
 from k2.query.provenance import Completeness, Expected
 from k2.query.request import TradesRequest
-from k2.query.sides import LakeSide
 from k2.query.view import QueryView
-from k2.tape.codec import Decoder, encode_trade
-from k2.tape.tail import Tail
+from k2.tail.tail import Tail
+from k2.tape.avro.trade_codec import Decoder, encode_trade
 from tests.fakes.coverage import FakeCoverage
-from tests.pump_world import SCHEMA_ID, PumpWorld, pumped
+from tests.support.writer_world import SCHEMA_ID, PumpWorld, pumped
 
 FRAMES = Path(__file__).parent / "two_lives.jsonl"
 FIRST_MS, SECOND_MS = 1_738_000_000_000, 1_738_086_400_000

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from k2.market import schema
 from k2.market.events import Fault
-from k2.tape.codec import HEADER_BYTES, Decoder, encode_trade
-from k2.tape.records import RecordCodec
-from tests import tomorrow
-from tests.messages import (
+from k2.tape.avro.record_codec import RecordCodec
+from k2.tape.avro.trade_codec import HEADER_BYTES, Decoder, encode_trade
+from tests.support import tomorrow
+from tests.support.messages import (
     SCHEMA,
     SCHEMA_ID,
     TEXT,

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.compact import LiveFile, choose, size_class
+from k2.lake.maintenance.compaction import LiveFile, choose, size_class
 from k2.market.events import DAY_US
 
 DAY = 20_000

@@ -15,7 +15,6 @@ from k2.market.files import FileIndex
 from k2.query import execute
 from k2.query.plan import plan_union
 from k2.query.view import OpenQuery
-from tests.lake_files import write_rows
 from tests.property.test_union import (
     OF_ETH,
     STRADDLING,
@@ -26,7 +25,8 @@ from tests.property.test_union import (
     requests,
     steps,
 )
-from tests.tape_world import World
+from tests.support.lake_files import write_rows
+from tests.support.tape_world import World
 
 COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "tape_partition", "tape_offset")
 

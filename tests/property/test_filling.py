@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from k2.errors import Reason, Unavailable
 from k2.market.gaps import GapState
 from k2.market.ledger import Ledger
-from tests.fill_world import BTC, FillWorld
+from tests.support.fill_world import BTC, FillWorld
 
 FAILED = Unavailable(Reason.VENUE_UNAVAILABLE, "no answer")
 SPANS = st.integers(0, 6)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
 from k2.market.instrument import Instrument
-from tests.trades import NOW_US, columns
+from tests.support.trades import NOW_US, columns
 
 record = st.tuples(
     st.sampled_from(["BTCUSDT", "ETHUSDT"]),

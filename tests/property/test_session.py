@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from k2.feed.session import Action, Session, State, Tuning
+from k2.feed.connection.session import Action, Session, State, Tuning
 
 TUNING = Tuning(
     stale_s=30,

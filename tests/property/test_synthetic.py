@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2.feed.activity import BLOCK_US, MASS_BITS, Activity
-from k2.feed.synthetic import ORIGIN_US, Market, continued, opened
+from servers.venue.market.activity_clock import BLOCK_US, MASS_BITS, Activity
+from servers.venue.market.synthetic_market import ORIGIN_US, Market, continued, opened
 
 NOW = 1_795_000_000_000_000
 seeds = st.integers(0, 2**31)

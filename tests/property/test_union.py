@@ -13,7 +13,7 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
 from k2.query.plan import RowsOverTime, plan_lake, plan_union
 from k2.query.request import Consistency, Order, TradesRequest, validated
-from tests.tape_world import EXCHANGE, HOMES, World, in_order, read
+from tests.support.tape_world import EXCHANGE, HOMES, World, in_order, read
 
 times = st.integers(0, 60)
 

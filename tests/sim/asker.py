@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from k2 import limits
 from k2.errors import Data, Internal, K2Error, NotFound, Reason, Unavailable
-from k2.lake.snapshot import SnapshotReader
+from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.market.offsets import OffsetVector, TimeRange
-from k2.query.coverage import Coverage
+from k2.query.expected_ids import Coverage
+from k2.query.lake_snapshots import LakeSide
 from k2.query.request import Consistency, Order, TradesRequest
-from k2.query.sides import LakeSide
 from k2.query.view import PlannedQuery, QueryView
+from k2.tail.tail import Tail
 from k2.tape import topics
-from k2.tape.codec import Decoder
-from k2.tape.placement import Placement
-from k2.tape.tail import Tail
+from k2.tape.avro.trade_codec import Decoder
+from k2.tape.partition_map import Placement
 from tests.sim.backfill import GapLog
 from tests.sim.catalog import Connection
 from tests.sim.maintainer import STREAM_S, TICKET_S

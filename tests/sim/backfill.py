@@ -6,11 +6,11 @@ and its answers may be slow, fail, or say that the venue is busy.
 """
 
 from k2.errors import Reason
-from k2.feed.backfill import Backfill
-from k2.feed.binance import BinanceSource
-from k2.feed.history import Answer, Busy
-from k2.feed.sender import Place
-from k2.feed.weight import WeightBudget
+from k2.feed.gaps.backfill_thread import Backfill
+from k2.feed.gaps.sender import Place
+from k2.feed.venues.binance import BinanceSource
+from k2.feed.venues.history import Answer, Busy
+from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.gaps import GapState
 from k2.market.instrument import Instrument
 from k2.tape import topics

@@ -13,7 +13,7 @@ from pyiceberg.table import Table
 from sqlalchemy import StaticPool, create_engine
 from sqlalchemy.exc import OperationalError
 
-from k2.lake.tables import TRADES
+from k2.lake.iceberg.tables import TRADES
 from tests.sim.store import Files
 
 LATE_S = (0.01, 15.0)

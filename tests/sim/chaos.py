@@ -5,8 +5,8 @@ from pyiceberg.table.update import SetSnapshotRefUpdate
 
 from k2 import limits
 from k2.errors import K2Error, Reason
-from k2.feed.request import FillRequest
-from k2.lake.tables import TRADES
+from k2.feed.gaps.backfill_request import FillRequest
+from k2.lake.iceberg.tables import TRADES
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from tests.sim.backfill import EXCHANGE

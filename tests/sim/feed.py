@@ -1,9 +1,9 @@
 """A feed's process: K2's session, intake, lines and high waters between a simulated venue and tape.
 
-The loop is that of `k2.feed.pump` without its event loop: frames in, acknowledgements collected,
-gaps told, high waters published, now and then; `backfill.py` is what goes on beside it. The network
-loses, doubles, delays and spoils frames and cuts connections; a feed that dies takes its
-unacknowledged trades with it, and the next one goes on from the high water on the board.
+The loop is that of `k2.feed.publish.loop` without its event loop: frames in, acknowledgements
+collected, gaps told, high waters published, now and then; `backfill.py` is what goes on beside it.
+The network loses, doubles, delays and spoils frames and cuts connections; a feed that dies takes
+its unacknowledged trades with it, and the next one goes on from the high water on the board.
 """
 
 import json
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from k2 import limits
 from k2.errors import K2Error, Unavailable
-from k2.feed.binance import BinanceSource
-from k2.feed.high_water import HighWaters
-from k2.feed.intake import Intake
-from k2.feed.letters import LetterBox
-from k2.feed.session import Action, Session, State, Tuning
+from k2.feed.connection.session import Action, Session, State, Tuning
+from k2.feed.publish.coverage_topic import HighWaters
+from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.publisher import Intake
+from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.tape import topics
-from k2.tape.codec import encode_trade
-from k2.tape.placement import Placement
+from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.partition_map import Placement
 from tests.sim.backfill import EXCHANGE, backfill_of
 from tests.sim.tape import Board, Office, Producer
 from tests.sim.violation import require

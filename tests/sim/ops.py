@@ -11,21 +11,21 @@ from itertools import count
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from k2.lake.commit.committer import Committer
+from k2.lake.commit.event_files import OpsStore, view_of
 
 from k2.errors import Reason, Unavailable
-from k2.lake.catalog import local_path
-from k2.lake.commit import Committer
-from k2.lake.epoch import TapeThere, begin_epoch
-from k2.lake.ops import OpsStore, view_of
-from k2.lake.ops_pump import Ends, run_ops
-from k2.lake.snapshot import current_of
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
+from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.snapshot import current_of
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
+from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
+from k2.lake.ingest.event_writer import Ends, run_ops
 from k2.market.gaps import GapState, gap_of
 from k2.market.ledger import Ledger
 from k2.market.schema import GAP
 from k2.tape import topics
-from k2.tape.dead_letters import headers_of
-from k2.tape.records import RecordCodec
+from k2.tape.avro.record_codec import RecordCodec
+from k2.tape.dead_letter_topic import headers_of
 from tests.fakes.tape import FakeTape
 from tests.sim.catalog import Connection
 from tests.sim.process import Flag

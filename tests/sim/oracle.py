@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from pyiceberg.table.snapshots import Operation
 
 from k2.errors import Reason
-from k2.lake.catalog import local_path
-from k2.lake.snapshot import carried, current_of, read_states
+from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.snapshot import carried, current_of, read_states
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState
 from k2.query.provenance import Completeness

@@ -3,18 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from k2.feed.filler import Filler
-from k2.feed.keeper import Keeper
-from k2.feed.line import Line
-from k2.feed.sender import Sender
-from k2.lake.commit import Committer
-from k2.lake.epoch import begin_epoch
-from k2.lake.maintain import Maintainer
-from k2.lake.ops_events import GapIntake, LetterIntake
-from k2.lake.ops_pump import OpsWriter
-from k2.lake.pump import Pump
-from k2.lake.replacer import Replacer
-from k2.lake.retain import Retainer
+from k2.lake.commit.committer import Committer
+
+from k2.feed.gaps.filler import Filler
+from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.sender import Sender
+from k2.feed.publish.instrument_stream import Line
+from k2.lake.ingest.epoch_transition import begin_epoch
+from k2.lake.ingest.event_rows import GapIntake, LetterIntake
+from k2.lake.ingest.event_writer import OpsWriter
+from k2.lake.ingest.trade_writer import Pump
+from k2.lake.maintenance.maintainer import Maintainer
+from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.lake.maintenance.retention import Retainer
 from tests.sim.asker import SteppedTail
 from tests.sim.tape import Office
 

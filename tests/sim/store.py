@@ -1,7 +1,7 @@
 """Files in memory behind pyiceberg's `FileIO`, with the faults of a disk and of an object store.
 
-A file is there when its stream was closed, as with `k2.lake.catalog.DurableFileIO`; what was being
-written when its process died is torn or gone, and gone for sure after a power loss.
+A file is there when its stream was closed, as with `k2.lake.iceberg.catalog.DurableFileIO`; what
+was being written when its process died is torn or gone, and gone for sure after a power loss.
 `tests/contract/test_files.py` holds both to the same suite.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from pyarrow.fs import FileInfo, FileType
 from pyiceberg.io import FileIO, InputFile, OutputFile
 
-from k2.lake.catalog import local_path
+from k2.lake.iceberg.catalog import local_path
 from tests.sim.process import STALL_S
 
 WRITE_S = 0.0001

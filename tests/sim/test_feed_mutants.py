@@ -2,9 +2,9 @@
 
 import pytest
 
-from k2.feed.keeper import Keeper
-from k2.feed.line import Line
-from k2.feed.sender import Landing, Sender
+from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.sender import Landing, Sender
+from k2.feed.publish.instrument_stream import Line
 from k2.market.gaps import GapState
 from tests.sim.hunt import SHARP, is_found_out, name_of
 from tests.sim.parts import Parts

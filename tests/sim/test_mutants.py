@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from k2.lake.commit.committer import Committer, TradeStore
 
-from k2.lake.commit import Committer, TradeStore
-from k2.lake.epoch import Begun, begin_epoch, newest
-from k2.lake.maintain import Maintainer
-from k2.lake.ops_events import LetterIntake
-from k2.lake.ops_pump import OpsWriter
-from k2.lake.pump import Pump
-from k2.lake.replacer import Replacer
-from k2.lake.retain import Retainer
-from k2.lake.sweep import Sweeper
+from k2.lake.ingest.epoch_transition import Begun, begin_epoch, newest
+from k2.lake.ingest.event_rows import LetterIntake
+from k2.lake.ingest.event_writer import OpsWriter
+from k2.lake.ingest.trade_writer import Pump
+from k2.lake.maintenance.maintainer import Maintainer
+from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.lake.maintenance.orphan_files import Sweeper
+from k2.lake.maintenance.retention import Retainer
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict
 from tests.sim.asker import SteppedTail

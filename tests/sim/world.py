@@ -15,21 +15,21 @@ from collections import deque
 from dataclasses import replace
 
 import numpy as np
+from k2.lake.commit.committer import TapeIdentity
+from k2.lake.verify.verification import Witnesses, verify
 
 from k2 import limits
 from k2.errors import Data, Reason
-from k2.lake.catalog import local_path
-from k2.lake.commit import TapeIdentity
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import TRADES, ensure_tables
-from k2.lake.verify import Witnesses, verify
+from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import TRADES, ensure_tables
 from k2.market import schema
 from k2.market.events import DAY_US, EVENT_TIME_MIN_US, RECORD_TIME_MAX_US, TIME_MAX_US
 from k2.market.instrument import first_partition
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.tape import topics
-from k2.tape.codec import Decoder, encode_trade
-from k2.tape.placement import Placement
+from k2.tape.avro.trade_codec import Decoder, encode_trade
+from k2.tape.partition_map import Placement
 from tests.sim.asker import Asker
 from tests.sim.backfill import audit_gaps, is_settled
 from tests.sim.catalog import LATE_S, Connection, Metastore

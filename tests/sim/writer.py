@@ -3,11 +3,11 @@
 It ends as the real one ends (a refusal by name, a crash) and is started again by the world.
 """
 
-from k2.lake.intake import TapeEnd
+from k2.lake.ingest.tape_check import TapeEnd
 from k2.settings import LakeSettings
 from k2.tape import topics
-from k2.tape.codec import Decoder
-from k2.tape.placement import Placement
+from k2.tape.avro.trade_codec import Decoder
+from k2.tape.partition_map import Placement
 from tests.sim.catalog import Connection
 from tests.sim.epoch import begun
 from tests.sim.process import Flag

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 from k2cli.verify import tape_of
 
@@ -56,9 +56,9 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     with options.connect(data_dir) as k2:
         plan = k2.backfill(symbol, from_id, to_id, exchange)
     if as_json:
-        screen.echo(documents.text(plan))
+        console.echo(documents.text(plan))
         return
-    screen.echo(
+    console.echo(
         f"{plan.exchange}:{plan.symbol} {plan.first_trade_id} to {plan.last_trade_id}:"
         f" {plan.last_trade_id - plan.first_trade_id + 1:,} ids in {plan.requests:,} requests,"
         f" {plan.eta_s:,.0f} s at the earliest; see `k2 gaps {plan.symbol}`"
@@ -72,13 +72,13 @@ def _load(arguments: list[str], as_json: bool, data_dir: Path | None) -> int:
 
     def take(event: Event) -> None:
         if event["event"] == "refused":
-            screen.say(f"{event.get('place')}: {event.get('error')}")
+            console.say(f"{event.get('place')}: {event.get('error')}")
         else:
             found.update({name: value for name, value in event.items() if name != "event"})
 
     code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
     if found and as_json:
-        screen.echo(documents.text(found))
+        console.echo(documents.text(found))
     elif found:
-        screen.echo(str(found.get("message")))
+        console.echo(str(found.get("message")))
     return code

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
@@ -59,16 +59,16 @@ def _run(
     directory = options.directory_of(data_dir)
     code = run_tool(name, [str(folder.resolve()), *arguments], directory, take)
     if found and as_json:
-        screen.echo(documents.text(found))
+        console.echo(documents.text(found))
     elif found:
         _show(found)
     return code
 
 
 def _show(found: dict[str, Any]) -> None:
-    screen.echo(str(found.get("message")))
+    console.echo(str(found.get("message")))
     tables = [
         (each.get("name"), each.get("snapshot_id"), each.get("rows"), each.get("positions"))
         for each in found.get("tables") or ()
     ]
-    screen.table(("table", "snapshot", "rows", "positions"), tables)
+    console.table(("table", "snapshot", "rows", "positions"), tables)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, output, screen
+from k2cli import console, documents, options, output
 from k2client import records
 from k2client.errors import Invalid
 
@@ -49,7 +49,7 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
             start=start, end=end, fault=fault.upper(), origin=origin, limit=limit
         )
     if as_json:
-        screen.echo(documents.text({"letters": found}))
+        console.echo(documents.text({"letters": found}))
         return
     rows = [
         (
@@ -59,7 +59,7 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
         for each in found
     ]
     columns = ("letter", "fault", "judged", "in the table", "replayed", "overruled")
-    screen.table((*columns, "what is wrong"), rows)
+    console.table((*columns, "what is wrong"), rows)
 
 
 @dlq.command()
@@ -79,16 +79,16 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
             to.write(found.value or b"")
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
-        screen.echo(documents.text(vars(found) | {"value": value}))
+        console.echo(documents.text(vars(found) | {"value": value}))
         return
     for field in dataclasses.fields(found.letter):
         value = getattr(found.letter, field.name)
         plain = type(value) is int  # a number that names something is not grouped
-        told = str(value) if plain else screen.cell(value).plain
-        screen.echo(f"{field.name:<17}{told}")
-    screen.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
+        told = str(value) if plain else console.cell(value).plain
+        console.echo(f"{field.name:<17}{told}")
+    console.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
     if found.trade is not None:
-        screen.echo(f"{'trade':<17}{documents.line(found.trade)}")
+        console.echo(f"{'trade':<17}{documents.line(found.trade)}")
     _show_bytes(found)
 
 
@@ -121,11 +121,11 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
     with options.connect(data_dir) as k2:
         outcomes = k2.replay_dead_letters(names, value=value, trade=trade, again=again)
     if as_json:
-        screen.echo(documents.text({"outcomes": outcomes}))
+        console.echo(documents.text({"outcomes": outcomes}))
     else:
         columns = ("letter", "state", "partition", "offset", "message")
         rows = [(one.name, one.state, one.partition, one.offset, one.message) for one in outcomes]
-        screen.table(columns, rows)
+        console.table(columns, rows)
     context.exit(0 if all(one.state != "REFUSED" for one in outcomes) else 1)
 
 
@@ -141,13 +141,13 @@ def _trade(path: Path) -> dict[str, Any]:
 
 def _show_bytes(found: records.DeadLetterContent) -> None:
     if found.value is None:
-        screen.echo("no bytes")
+        console.echo("no bytes")
         return
-    screen.echo(f"{found.value_bytes:,} bytes")
+    console.echo(f"{found.value_bytes:,} bytes")
     for line in hexdump(found.value[:_SHOWN_BYTES_MAX]):
-        screen.echo(line)
+        console.echo(line)
     if found.value_bytes > _SHOWN_BYTES_MAX:
-        screen.say(f"the first {_SHOWN_BYTES_MAX:,} bytes; --out FILE writes up to 1 MiB")
+        console.say(f"the first {_SHOWN_BYTES_MAX:,} bytes; --out FILE writes up to 1 MiB")
 
 
 def hexdump(content: bytes) -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 
 
@@ -31,7 +31,7 @@ def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     code = run_tool("doctor", [], options.directory_of(data_dir), take)
     if as_json:
         ok = code == 0 and all(check.get("ok") for check in checks)
-        screen.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
+        console.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
     else:
         _show(checks, settings)
     context.exit(code)
@@ -42,9 +42,9 @@ def _show(checks: list[Event], settings: dict[str, Any]) -> None:
         (check.get("name"), "ok" if check.get("ok") else "failed", check.get("message"))
         for check in checks
     ]
-    screen.table(("check", "", "what was found"), rows)
+    console.table(("check", "", "what was found"), rows)
     flat = [(name, json.dumps(value)) for name, value in _flat(settings)]
-    screen.table(("setting", "value"), flat)
+    console.table(("setting", "value"), flat)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from k2cli import options, screen
+from k2cli import console, options
 from k2client import stack
 from k2client.errors import Overloaded
 
@@ -25,12 +25,12 @@ def down(timeout_s: float, data_dir: Path | None) -> None:
     """Stop the stack of a data directory. What is stored stays; `k2 up` goes on from there."""
     found = stack.read_stack(options.directory_of(data_dir))
     if found.supervisor_pid is None:
-        screen.say(f"no K2 runs in {found.directory}: nothing to stop")
+        console.say(f"no K2 runs in {found.directory}: nothing to stop")
         return
-    screen.say(f"stopping the K2 of {found.directory} (process {found.supervisor_pid})")
+    console.say(f"stopping the K2 of {found.directory} (process {found.supervisor_pid})")
     began = time.monotonic()
     _stop(found, timeout_s)
-    screen.say(f"stopped in {time.monotonic() - began:.1f} s")
+    console.say(f"stopped in {time.monotonic() - began:.1f} s")
 
 
 def _stop(found: stack.Stack, timeout_s: float) -> None:

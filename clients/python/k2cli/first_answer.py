@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 import k2client
-from k2cli import documents, exact, options, output, screen
+from k2cli import arrow_text, console, documents, options, output
 from k2client import records
 from k2client.errors import K2Error
 
@@ -37,7 +37,7 @@ class FirstAnswer:
     provenance: records.Provenance
     took_ms: float
 
-    def text(self, page: screen.Page = screen.FILE) -> str:
+    def text(self, page: console.Page = console.FILE) -> str:
         """The rows as a table."""
         written = io.BytesIO()
         output.write("table", self.rows.schema, self.rows.to_batches(), written, page)
@@ -50,7 +50,7 @@ class FirstAnswer:
             "rows": [
                 dict(zip(self.rows.schema.names, row, strict=True))
                 for batch in self.rows.to_batches()
-                for row in zip(*(exact.json_values(column) for column in batch), strict=True)
+                for row in zip(*(arrow_text.json_values(column) for column in batch), strict=True)
             ],
             "provenance": documents.document(self.provenance),
             "took_ms": round(self.took_ms, 3),

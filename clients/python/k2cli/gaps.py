@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import console, documents, options
 from k2client import records
 
 _STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=False)
@@ -35,7 +35,7 @@ def gaps(
     with options.connect(data_dir) as k2:
         found = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
     if as_json:
-        screen.echo(documents.text({"gaps": [_document(each) for each in found]}))
+        console.echo(documents.text({"gaps": [_document(each) for each in found]}))
         return
     rows = [
         (
@@ -52,7 +52,7 @@ def gaps(
         for each in found
     ]
     columns = ("symbol", "first id", "last id", "ids", "state", "cause", "detected", "filled")
-    screen.table((*columns, "reason"), rows)
+    console.table((*columns, "reason"), rows)
 
 
 def _document(gap: records.GapRecord) -> dict[str, object]:

@@ -17,6 +17,7 @@ import click
 from k2cli import (
     backfill,
     backup,
+    console,
     dlq,
     doctor,
     down,
@@ -24,14 +25,13 @@ from k2cli import (
     maintain,
     record,
     reports,
-    screen,
     status,
     tape,
     trades,
     up,
     verify,
 )
-from k2cli.spawned import INTERRUPTED
+from k2cli.child import INTERRUPTED
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -72,7 +72,7 @@ class _Commands(click.Group):
 def k2(context: click.Context) -> None:
     """A market-data lakehouse you can query as one table, exactly once, as of any moment."""
     if context.invoked_subcommand is None:
-        screen.echo(context.get_help())
+        console.echo(context.get_help())
 
 
 for command in (
@@ -110,21 +110,21 @@ def run(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         return _usage(error)
     except click.ClickException as error:
-        screen.say(f"k2: BAD_REQUEST: {error.format_message()}")
+        console.say(f"k2: BAD_REQUEST: {error.format_message()}")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        screen.say("k2: interrupted")
+        console.say("k2: interrupted")
         return INTERRUPTED
     except K2Error as error:
-        screen.say(f"k2: {error.reason}: {_one_line(error.message)}")
+        console.say(f"k2: {error.reason}: {_one_line(error.message)}")
         return _EXIT_INVALID if isinstance(error, Invalid) else 1
     except OSError as error:
         return _os_error(error)
     except UnicodeEncodeError as error:
-        screen.say(f"k2: BAD_REQUEST: {error.object!r} is not text in UTF-8: type it again")
+        console.say(f"k2: BAD_REQUEST: {error.object!r} is not text in UTF-8: type it again")
         return _EXIT_INVALID
     except Exception as error:  # noqa: BLE001 a defect of this command is one line too
-        screen.say(f"k2: INTERNAL: {type(error).__name__}: {_one_line(str(error))}")
+        console.say(f"k2: INTERNAL: {type(error).__name__}: {_one_line(str(error))}")
         return 1
     return code if isinstance(code, int) else 0
 
@@ -132,14 +132,14 @@ def run(arguments: Sequence[str]) -> int:
 def _usage(error: click.UsageError) -> int:
     context = error.ctx
     where = context.command_path if context else "k2"
-    screen.say(f"k2: BAD_REQUEST: {_one_line(error.format_message())} (see `{where} --help`)")
+    console.say(f"k2: BAD_REQUEST: {_one_line(error.format_message())} (see `{where} --help`)")
     return _EXIT_INVALID
 
 
 def _os_error(error: OSError) -> int:
     reason = _REASONS_OF_ERRNO.get(error.errno or 0, "INTERNAL")
     name = f"{error.filename}: " if error.filename else ""
-    screen.say(f"k2: {reason}: {name}{error.strerror or error}")
+    console.say(f"k2: {reason}: {name}{error.strerror or error}")
     return _EXIT_INVALID if reason == "BAD_REQUEST" else 1
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 from k2client import times
 from k2client.errors import Invalid
@@ -71,9 +71,9 @@ def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
 
     code = run_tool("maintain", task, options.directory_of(data_dir), take)
     if found and as_json:
-        screen.echo(documents.text(found))
+        console.echo(documents.text(found))
     elif found:
-        screen.echo(f"ok: {found.get('message', '')}")
+        console.echo(f"ok: {found.get('message', '')}")
         _show(found.get("tables", {}))
     return code
 
@@ -81,7 +81,7 @@ def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
 def _show(tables: Mapping[str, Mapping[str, Any]]) -> None:
     """A line for each table."""
     names = [*dict.fromkeys(name for counts in tables.values() for name in counts)]
-    screen.table(
+    console.table(
         ["table", *(name.replace("_", " ") for name in names)],
         [[table, *(counts[name] for name in names)] for table, counts in tables.items()],
     )

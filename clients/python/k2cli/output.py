@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.cells import cell_len
 
-from k2cli import exact, screen
+from k2cli import arrow_text, console
 
 TABLE_SAMPLE_ROWS = 1000
 _GAP = 2  # between two columns
@@ -52,7 +52,7 @@ def write(
     schema: pa.Schema,
     batches: Iterable[pa.RecordBatch],
     to: BinaryIO,
-    page: screen.Page = screen.FILE,
+    page: console.Page = console.FILE,
 ) -> int:
     """Write all batches in the format of that name; returns the number of rows.
 
@@ -166,7 +166,7 @@ def _separated(
     to.write((separator.join(schema.names) + "\n").encode())
     rows = 0
     for batch in batches:
-        if lines := exact.csv_lines(batch, separator):
+        if lines := arrow_text.csv_lines(batch, separator):
             to.write(("\n".join(lines) + "\n").encode())
         rows += batch.num_rows
     return rows
@@ -176,7 +176,7 @@ def _json(_schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -
     rows = 0
     to.write(b"[")
     for batch in batches:
-        if lines := exact.json_rows(batch):
+        if lines := arrow_text.json_rows(batch):
             to.write((",\n" if rows else "\n").encode() + ",\n".join(lines).encode())
             rows += len(lines)
     to.write(b"\n]\n")
@@ -186,7 +186,7 @@ def _json(_schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -
 def _ndjson(_schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO) -> int:
     rows = 0
     for batch in batches:
-        if lines := exact.json_rows(batch):
+        if lines := arrow_text.json_rows(batch):
             to.write(("\n".join(lines) + "\n").encode())
             rows += len(lines)
     return rows
@@ -216,12 +216,12 @@ def _copy(write_batch: Callable[[pa.RecordBatch], None], batches: Iterable[pa.Re
 
 
 def _table(
-    schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO, page: screen.Page
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: BinaryIO, page: console.Page
 ) -> int:
     rows = 0
     layout = _Layout(schema.names, [cell_len(name) for name in schema.names], page)
     for batch in batches:
-        text = [_legible(column, page) for column in exact.text_batch(batch)]
+        text = [_legible(column, page) for column in arrow_text.text_batch(batch)]
         if not rows and batch.num_rows:
             layout = _Layout(schema.names, _widths(schema.names, text), page)
             to.write(layout.lines(schema.names))
@@ -233,8 +233,8 @@ def _table(
     return rows
 
 
-def _legible(column: pa.Array, page: screen.Page) -> list[str]:
-    return [screen.legible(value or "", page.encoding) for value in column.to_pylist()]
+def _legible(column: pa.Array, page: console.Page) -> list[str]:
+    return [console.legible(value or "", page.encoding) for value in column.to_pylist()]
 
 
 def _widths(names: Iterable[str], columns: Iterable[list[str]]) -> list[int]:
@@ -247,7 +247,7 @@ def _widths(names: Iterable[str], columns: Iterable[list[str]]) -> list[int]:
 class _Layout:
     """Columns of these widths; a row takes as many lines as a page needs to hold each value."""
 
-    def __init__(self, names: list[str], widths: list[int], page: screen.Page) -> None:
+    def __init__(self, names: list[str], widths: list[int], page: console.Page) -> None:
         self._names = names
         self._widths = widths
         self._encoding = page.encoding

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, output, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options, output
+from k2cli.child import Event
 from k2cli.tools import run_tool
 from k2client import stack
 
@@ -53,9 +53,9 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
 
     code = run_tool("record", arguments, directory, take, settings=venue_of(directory))
     if as_json:
-        screen.echo(documents.text(found))
+        console.echo(documents.text(found))
     elif found.get("message"):
-        screen.say(str(found["message"]))
+        console.say(str(found["message"]))
     context.exit(code)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import console, documents, options
 
 
 @click.command()
@@ -19,7 +19,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
     with options.connect(data_dir) as k2:
         found = k2.snapshots(limit) if as_of is None else [k2.snapshot(as_of)]
     if as_json:
-        screen.echo(documents.text({"snapshots": found}))
+        console.echo(documents.text({"snapshots": found}))
         return
     rows = [
         (
@@ -35,7 +35,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
         for each in found
     ]
     columns = ("snapshot", "committed", "rows added", "rows", "files", "bytes")
-    screen.table((*columns, "duplicates", "dead letters"), rows)
+    console.table((*columns, "duplicates", "dead letters"), rows)
 
 
 @click.command()
@@ -46,15 +46,15 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         now = k2.degradation()
     if as_json:
-        screen.echo(documents.text(now))
+        console.echo(documents.text(now))
         return
-    screen.echo(f"level {now.level}: {now.summary}")
+    console.echo(f"level {now.level}: {now.summary}")
     rows: list[tuple[object, ...]] = []
     for each in now.processes:
         known = (each.process, each.state, each.level)
         rows += [(*known, one.signal, one.reading, one.pressure) for one in each.pressures]
         rows += [] if each.pressures else [(*known, None, None, None)]
-    screen.table(("process", "state", "level", "signal", "reading", "pressure"), rows)
+    console.table(("process", "state", "level", "signal", "reading", "pressure"), rows)
 
 
 @click.command()
@@ -65,11 +65,11 @@ def feeds(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         found = k2.feeds()
     if as_json:
-        screen.echo(documents.text({"feeds": found}))
+        console.echo(documents.text({"feeds": found}))
         return
     for feed in found:
         connected = "connected" if feed.connected else "not connected"
-        screen.echo(
+        console.echo(
             f"{feed.name}: {feed.state}, {feed.exchange}, {feed.source.lower()},"
             f" {connected} to {feed.venue_url}; {feed.trades_acknowledged:,} trades acknowledged,"
             f" {feed.frames_skipped:,} frames skipped, {feed.frames_malformed:,} malformed,"
@@ -88,4 +88,4 @@ def feeds(as_json: bool, data_dir: Path | None) -> None:
             for each in feed.symbols
         ]
         columns = ("symbol", "last id acknowledged", "gaps", "ids missing", "duplicates")
-        screen.table((*columns, "reordered", "resets"), rows)
+        console.table((*columns, "reordered", "resets"), rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import console, documents, options
 from k2client import records, stack
 from k2client.errors import K2Error
 
@@ -23,12 +23,12 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     found = stack.read_stack(options.directory_of(data_dir))
     view = View(found, _live(found))
     if as_json:
-        screen.echo(documents.text(view.document()))
+        console.echo(documents.text(view.document()))
     if not found.running:
         error = stack.not_running(found.directory)
-        screen.say(f"k2: {error.reason}: {error.message}")
+        console.say(f"k2: {error.reason}: {error.message}")
         if failure := view.document()["failure"]:
-            screen.say(f"it failed: {failure.get('reason')}: {failure.get('message')}")
+            console.say(f"it failed: {failure.get('reason')}: {failure.get('message')}")
         context.exit(1)
     if not as_json:
         _show(view)
@@ -120,7 +120,7 @@ def _alerts(processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _show(view: View) -> None:
     content = view.document()
     level = content["level"] or "not known: the control plane does not answer"
-    screen.echo(
+    console.echo(
         f"{content['state']} · {content['source']} trades from {content['venue']}"
         f" · level {level} · supervisor {content['supervisor_pid']} · {content['data_dir']}"
     )
@@ -135,9 +135,9 @@ def _show(view: View) -> None:
         )
         for each in content["processes"]
     ]
-    screen.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
+    console.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
     for name, alert in _alerts(content["processes"]):
-        screen.echo(f"ALERT {name}: {alert}")
+        console.echo(f"ALERT {name}: {alert}")
     if content["failure"]:
         failure = content["failure"]
-        screen.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")
+        console.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")

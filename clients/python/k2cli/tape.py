@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 
 
@@ -40,8 +40,8 @@ def new_epoch(
 
     code = run_tool("new-epoch", arguments, options.directory_of(data_dir), take)
     if found and as_json:
-        screen.echo(documents.text(found))
+        console.echo(documents.text(found))
     elif found:
         reason = f"{found['reason']}: " if found.get("reason") else ""
-        screen.echo(f"{reason}{found.get('message')}")
+        console.echo(f"{reason}{found.get('message')}")
     context.exit(code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from k2cli import screen
-from k2cli.spawned import INTERRUPTED, Event, Spawned
+from k2cli import console
+from k2cli.child import INTERRUPTED, Event, Spawned
 
 _PROGRESS = ("step", "progress", "serving")
 
@@ -33,7 +33,7 @@ def run_tool(
     failure: Event | None = None
     answered = False
     with Spawned(name, arguments, directory, settings=settings) as tool, tool.forwarding():
-        with screen.steps() as steps:
+        with console.steps() as steps:
             for event in tool.events():
                 if event["event"] == "failed":
                     failure = event
@@ -42,18 +42,18 @@ def run_tool(
                     steps.step(part, words, event.get("done"), event.get("total"))
                 elif event["event"] == "stopped":
                     answered = True
-                    screen.say(str(event.get("message")))
+                    console.say(str(event.get("message")))
                 else:
                     answered = True
                     take(event)
         code = tool.wait()
         if failure is not None:
-            screen.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
+            console.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
             return code or 1
         if tool.interrupted:
             return code or INTERRUPTED
         if code and not answered and (words := tool.last_words()):
-            screen.say(f"k2: {name} ended with {code}: {words}")
+            console.say(f"k2: {name} ended with {code}: {words}")
         return code
 
 

@@ -10,7 +10,7 @@ import click
 import pyarrow as pa
 
 import k2client
-from k2cli import options, output, screen
+from k2cli import console, options, output
 from k2client import records
 
 # Sixteen columns fit no screen; --columns shows the others.
@@ -102,9 +102,9 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
     with options.connect(data_dir) as k2:
         answer = k2.ask(question)
         rows = _write(answer, form, path, shown_max if sys.stdout.isatty() else None)
-        screen.say(summary(rows, answer.provenance))
+        console.say(summary(rows, answer.provenance))
         if again := how_again(answer.provenance, resolved=last is not None):
-            screen.say(again)
+            console.say(again)
 
 
 def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int | None) -> int:
@@ -112,7 +112,7 @@ def _write(answer: k2client.Trades, form: str, path: Path | None, shown_max: int
     if shown_max is not None and path is None:
         batches = _first(batches, shown_max)
     with output.target(path, compressed=output.is_compressed(path)) as to:
-        page = screen.page() if path is None else screen.FILE
+        page = console.page() if path is None else console.FILE
         return output.write(form, answer.schema, batches, to, page)
 
 
@@ -122,7 +122,7 @@ def _first(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.Reco
         yield batch.slice(0, left)
         left -= min(left, batch.num_rows)
         if left == 0:
-            screen.say(f"only the first {rows_max:,} rows are shown: use --limit or --format")
+            console.say(f"only the first {rows_max:,} rows are shown: use --limit or --format")
             return
 
 
@@ -155,14 +155,14 @@ def summary(rows: int, origin: records.Provenance) -> str:
     else:
         parts.append(f"snapshot {origin.snapshot_id}")
         if origin.snapshot_commit_time is not None:
-            parts.append(f"committed {screen.cell(origin.snapshot_commit_time)}")
+            parts.append(f"committed {console.cell(origin.snapshot_commit_time)}")
     parts += [origin.source.lower(), origin.completeness, f"level {origin.level}"]
     if origin.gaps_total:
         missing = sum(gap.last_trade_id - gap.first_trade_id + 1 for gap in origin.gaps)
         at_least = "at least " if origin.gaps_total > len(origin.gaps) else ""
         parts.append(f"{origin.gaps_total:,} gaps ({at_least}{missing:,} trade ids missing)")
     if origin.covered_until_time is not None:
-        parts.append(f"covered until {screen.cell(origin.covered_until_time)}")
+        parts.append(f"covered until {console.cell(origin.covered_until_time)}")
     if origin.as_of_ahead_ms is not None:
         ahead_s = origin.as_of_ahead_ms / 1000
         parts.append(f"as of {ahead_s:,.3f} s in the future: check the clock of this machine")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from k2cli import documents, options, screen
+from k2cli import console, documents, options
+from k2cli.child import INTERRUPTED, Event, Spawned
 from k2cli.first_answer import first_answer
-from k2cli.spawned import INTERRUPTED, Event, Spawned
 from k2cli.trades import summary
 
 _ADDRESSES = ("control", "flight", "broker", "registry", "venue")
@@ -93,18 +93,18 @@ def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
         supervisor.let_go()
         return 0
     if not as_json and not supervisor.interrupted:
-        screen.say("Ctrl-C stops it")
+        console.say("Ctrl-C stops it")
     failure = _watch(events)
     code = supervisor.wait()
     if failure is not None:
-        screen.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
+        console.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
         return code or 1
     return code
 
 
 def _start(events: Iterator[Event]) -> Event | None:
     """Show progress until the event `ready` or `failed`; None when it ended before either."""
-    with screen.steps() as steps:
+    with console.steps() as steps:
         for event in events:
             kind, name = event["event"], str(event.get("name", ""))
             if kind in ("ready", "failed"):
@@ -123,13 +123,13 @@ def _failed(supervisor: Spawned, failure: Event) -> int:
     """Say why it did not start, once it has ended."""
     code = supervisor.wait()
     if supervisor.interrupted:
-        screen.say("k2: stopped before all was SERVING")
+        console.say("k2: stopped before all was SERVING")
         return code or INTERRUPTED
     reason = failure.get("reason") or "PROCESS_DIED"
     message = failure.get("message") or (
         f"the supervisor ended with {code}: {supervisor.last_words() or 'no message'}"
     )
-    screen.say(f"k2: {reason}: {message}")
+    console.say(f"k2: {reason}: {message}")
     return code or 1
 
 
@@ -140,7 +140,7 @@ def _watch(events: Iterator[Event]) -> Event | None:
         if event["event"] == "failed":
             failure = event
         elif event["event"] in ("restarting", "restarted", "draining", "stopped"):
-            screen.say(_words(event))
+            console.say(_words(event))
     return failure
 
 
@@ -165,18 +165,18 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     answer = first_answer(str(control), symbols[0], interrupted) if symbols and control else None
     if as_json:
         found = answer.document() if answer else None
-        screen.echo(documents.line(content | {"first_answer": found}))
+        console.echo(documents.line(content | {"first_answer": found}))
         return
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
-    screen.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
+    console.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
     addresses = content.get("addresses") or {}
     for name in _ADDRESSES:
         if name in addresses:
-            screen.echo(f"  {name:<9} {addresses[name]}")
-    screen.echo(f"  {'data':<9} {content.get('data_dir')}")
+            console.echo(f"  {name:<9} {addresses[name]}")
+    console.echo(f"  {'data':<9} {content.get('data_dir')}")
     if answer is None:
-        screen.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
+        console.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
         return
-    screen.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
-    screen.echo(answer.text(screen.page()))
-    screen.echo(summary(answer.rows.num_rows, answer.provenance))
+    console.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
+    console.echo(answer.text(console.page()))
+    console.echo(summary(answer.rows.num_rows, answer.provenance))

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from k2cli import documents, options, screen
-from k2cli.spawned import Event
+from k2cli import console, documents, options
+from k2cli.child import Event
 from k2cli.tools import run_tool
 from k2client import stack
 
@@ -34,7 +34,7 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     code = run_tool("verify", [], directory, take, settings=tape_of(directory))
     report = found.get("report", found)
     if found and as_json:
-        screen.echo(documents.text(report))
+        console.echo(documents.text(report))
     elif found:
         _show(found, report)
     context.exit(code)
@@ -58,11 +58,11 @@ def tape_of(directory: Path) -> dict[str, str]:
 def _show(found: dict[str, Any], report: dict[str, Any]) -> None:
     report = documents.document(report)
     verdict = "ok" if found.get("ok") else "FAILED"
-    screen.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
+    console.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
     for name, listed in report.items():
         if isinstance(listed, list) and listed and isinstance(listed[0], dict):
             rows = [list(each.values()) for each in listed[:_HOLES_SHOWN_MAX]]
-            screen.table([str(column) for column in listed[0]], rows, title=name)
+            console.table([str(column) for column in listed[0]], rows, title=name)
             if len(listed) > _HOLES_SHOWN_MAX:
                 more = len(listed) - _HOLES_SHOWN_MAX
-                screen.say(f"{name}: {more:,} more; --json lists all")
+                console.say(f"{name}: {more:,} more; --json lists all")

@@ -10,8 +10,8 @@ from k2client import errors, records
 from k2client.client import Client, connect
 from k2client.deadline import Retry
 from k2client.errors import K2Error
-from k2client.question import TradesQuestion
 from k2client.trades import Trades
+from k2client.trades_request import TradesQuestion
 
 __all__ = [
     "Client",

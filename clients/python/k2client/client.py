@@ -26,13 +26,13 @@ from k2.v1 import (
 from k2client import records, stack
 from k2client.convert import backfill_plan, gap_state, record
 from k2client.deadline import Deadline, Retry
+from k2client.error_mapping import from_rpc
 from k2client.errors import Internal
 from k2client.flights import FlightPool
 from k2client.letters import DeadLetterCalls
-from k2client.question import Names, TradesQuestion, moment, name_of, snapshot_id_of
-from k2client.reasons import from_rpc
 from k2client.times import Duration, Time
 from k2client.trades import Trades
+from k2client.trades_request import Names, TradesQuestion, moment, name_of, snapshot_id_of
 
 DEADLINE_S = 60.0
 ROWS_DEADLINE_S = 3600.0

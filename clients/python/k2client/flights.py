@@ -27,8 +27,8 @@ from pyarrow import flight
 
 from k2.v1 import market_pb2, query_service_pb2
 from k2client.deadline import Deadline, Retry
+from k2client.error_mapping import from_flight
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
-from k2client.reasons import from_flight
 
 RESTARTS_MAX = 3  # of an answer gathered whole, of which nothing was handed out
 RESUME_HEADER = b"k2-resume-after"

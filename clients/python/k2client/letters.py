@@ -9,8 +9,8 @@ from typing import Any
 from k2.v1 import dead_letter_service_pb2, dead_letter_service_pb2_grpc
 from k2client import records
 from k2client.convert import record, trade_message
-from k2client.question import Names, moment, name_of, names_of
 from k2client.times import Time
+from k2client.trades_request import Names, moment, name_of, names_of
 
 _PAGE_SIZE = 1000
 

@@ -13,19 +13,19 @@ import pytest
 
 from k2 import settings
 from k2.clock import SystemClock
-from k2.feed.request import FillRequest
+from k2.feed.gaps.backfill_request import FillRequest
 from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import Decoder
+from k2.tape.avro.trade_codec import Decoder
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.gap_log import GapLog
-from k2.tape.registry import SchemaStore
-from tests.eventually import eventually
+from k2.tape.gap_topic import GapLog
+from k2.tape.schema_registry import SchemaStore
 from tests.fakes.scripted_venue import frame
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 _numbers = count()

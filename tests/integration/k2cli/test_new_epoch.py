@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from tests.eventually import eventually
 from tests.integration.k2cli.test_stack import Command
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

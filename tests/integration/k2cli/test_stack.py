@@ -16,7 +16,7 @@ import pytest
 import k2client
 from k2 import settings
 from k2client import stack
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 START_S = 300

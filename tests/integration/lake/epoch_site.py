@@ -9,29 +9,29 @@ from itertools import count
 from confluent_kafka import Producer
 
 from k2.clock import SystemClock
-from k2.lake.catalog import open_catalog
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import TRADES
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import TRADES
 from k2.market.events import Label, Trade
 from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
 from k2.query.execute import Executor
+from k2.query.lake_snapshots import LakeSide
 from k2.query.request import TradesRequest
-from k2.query.sides import LakeSide
 from k2.query.view import QueryView
+from k2.tail.tail import Tail
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import Decoder, encode_trade
+from k2.tape.avro.trade_codec import Decoder, encode_trade
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.gap_log import GapLog
-from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
-from k2.tape.tail import Tail
+from k2.tape.gap_topic import GapLog
+from k2.tape.partition_map import Placement
+from k2.tape.schema_registry import SchemaStore
 from k2.tape.topics import TapeAdmin
-from tests.eventually import eventually
 from tests.fakes.coverage import FakeCoverage
 from tests.integration.servers.wire import deployed, environment, running
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.trades import NOW_US
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 ROWLESS = "ROWLESSUSDT"

@@ -9,19 +9,19 @@ from contextlib import closing
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from k2.lake.commit.committer import Committer, PartitionBatch
 
 from k2.clock import SystemClock
-from k2.lake.catalog import open_catalog
-from k2.lake.commit import Committer, PartitionBatch
-from k2.lake.intake import identity_of
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.ingest.tape_check import identity_of
 from k2.market.offsets import ReadToken
 from k2.query.request import Consistency
 from servers.local import broker as kafka
-from servers.local.process import Child
+from servers.local.child_process import Child
 from tests.conftest import free_ports
-from tests.eventually import eventually
 from tests.integration.lake.epoch_site import ROWLESS, SYMBOLS, Site
 from tests.integration.servers.wire import environment
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

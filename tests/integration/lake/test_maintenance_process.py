@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from k2.lake.reach import Reach
+from k2.lake.iceberg.reachability import Reach
 from tests.chaos.races import say, start
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 WRITER = """
 import sys
 from pathlib import Path
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 lake = LakeWorld(Path(sys.argv[1]))
 writer = lake.committer("writer")
@@ -23,7 +23,7 @@ KEEPER = """
 import dataclasses, json, sys
 from pathlib import Path
 from k2.errors import Unavailable
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 lake = LakeWorld(Path(sys.argv[1]))
 maintainer = lake.maintainer(sys.argv[2])
@@ -37,7 +37,7 @@ for line in sys.stdin:
 MORTAL = """
 import os, signal, sys
 from pathlib import Path
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 def live(step, task):
     \"\"\"Maintain, and die when so many files and directories have been made durable.\"\"\"

@@ -3,20 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from k2.lake.commit.event_files import view_of
+from k2.lake.verify.verify_gaps import folded_ledger
 
 from k2 import limits
-from k2.lake.letters import LetterFilter
-from k2.lake.ops import view_of
-from k2.lake.reach import Reach
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
-from k2.lake.verify_gaps import folded_ledger
+from k2.lake.dead_letters.letter_list import LetterFilter
+from k2.lake.iceberg.reachability import Reach
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
 from k2.market.events import DAY_US, Fault
 from k2.market.gaps import GapState
 from k2.market.offsets import TimeRange
-from k2.tape.dead_letters import DeadLetter
-from tests.letter_desk import Desk
-from tests.ops_world import gap
-from tests.pump_world import message
+from k2.tape.dead_letter_topic import DeadLetter
+from tests.support.letter_desk import Desk
+from tests.support.ops_world import gap
+from tests.support.writer_world import message
 from tests.unit.lake.test_verify_letters import compared
 
 COMMITS, ROUND = 50, 10  # of each table

@@ -7,12 +7,12 @@ import pytest
 from k2.clock import SystemClock
 from k2.settings import environment
 from servers.local import broker as kafka
-from servers.local.process import Child
+from servers.local.child_process import Child
 from tests.conftest import free_ports
-from tests.eventually import eventually
-from tests.gate import Gate
 from tests.integration.lake.epoch_site import SYMBOLS, Site
 from tests.integration.servers.wire import running
+from tests.support.eventually import eventually
+from tests.support.gate import Gate
 
 SECONDS = float(environment().get("K2_TEST_PARTITION_S", 6))  # 60 for the long form
 

@@ -8,26 +8,26 @@ from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
+from k2.lake.commit.event_files import view_of
 
 from k2 import limits
 from k2.clock import SystemClock
-from k2.lake.ops import view_of
-from k2.lake.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import DAY_US, TIME_MAX_US, Fault, Label, Trade
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, avro_schema
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import encode_trade
-from k2.tape.placement import Placement
+from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.compacted_topic import Board
+from k2.tape.partition_map import Placement
 from k2.v1 import dead_letter_service_pb2 as pb
+from servers.processes.dead_letter import dead_letter_service
 from servers.runtime import Runtime
-from servers.wiring.dead_letter import dead_letter_service
-from tests.eventually import eventually
-from tests.gate import Gate
 from tests.integration.lake.test_writer_process import Site
-from tests.messages import written
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.gate import Gate
+from tests.support.messages import written
+from tests.support.trades import NOW_US
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -4,13 +4,13 @@ import pytest
 
 from tests.chaos import races
 from tests.chaos.races import say, start
-from tests.lake_world import LakeWorld
+from tests.support.lake_world import LakeWorld
 
 RACES = 12
 MORTAL = """
 import os, signal, sys
 from pathlib import Path
-from tests.lake_world import LakeWorld, piece
+from tests.support.lake_world import LakeWorld, piece
 
 def live(step):
     \"\"\"Commit ten rows, and die when so many files and directories have been made durable.\"\"\"

@@ -14,16 +14,16 @@ from k2.clock import SystemClock
 from k2.errors import Data, Reason
 from k2.market import schema
 from k2.market.events import Fault
-from k2.tape.codec import Decoder
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letters import DeadLetterOffice
-from k2.tape.registry import SchemaStore
+from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.schema_registry import SchemaStore
 from servers.local import registry as apicurio
 from tests.conftest import free_ports, run
-from tests.eventually import eventually
-from tests.gate import Gate
 from tests.integration.lake.epoch_site import SYMBOLS, Site
 from tests.integration.servers.wire import environment, running
+from tests.support.eventually import eventually
+from tests.support.gate import Gate
 
 OFTEN = {"K2_LAKE__COMMIT_INTERVAL_S": "0.3"}
 GAP = schema.avro_schema(schema.GAP)

@@ -7,23 +7,23 @@ import pytest
 
 from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Reason
-from k2.lake.tables import TRADES
+from k2.lake.iceberg.tables import TRADES
 from k2.market import schema
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, TimeRange
+from k2.tail.chunk import TailRows
+from k2.tail.tail import Tail
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.chunk import TailRows
-from k2.tape.codec import Decoder, encode_trade
+from k2.tape.avro.trade_codec import Decoder, encode_trade
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
-from k2.tape.tail import Tail
-from tests.eventually import eventually
+from k2.tape.partition_map import Placement
+from k2.tape.schema_registry import SchemaStore
 from tests.integration.lake.test_writer_process import SYMBOLS, Site
-from tests.messages import record, trade, written
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.messages import record, trade, written
+from tests.support.trades import NOW_US
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -17,7 +17,7 @@ SCENARIO = """
 import json, logging, os, subprocess, sys
 from pathlib import Path
 from k2 import limits
-from tests.pump_world import PumpWorld
+from tests.support.writer_world import PumpWorld
 
 folder, mounted = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -30,7 +30,7 @@ class Reasons(logging.Handler):
             heard.append(reason)
 
 heard = []
-logging.getLogger("k2.lake.pump").addHandler(Reasons())
+logging.getLogger("k2.lake.ingest.trade_writer").addHandler(Reasons())
 limits.CATALOG_BUSY_S = 1.0
 mount("-t", "tmpfs", "-o", "size=4m", "tmpfs")
 if mounted.name == "lake":  # the catalog alone is on the small disk
@@ -90,11 +90,11 @@ START = """
 import os, subprocess, sys
 from pathlib import Path
 from k2.clock import SystemClock
-from k2.lake.catalog import open_catalog
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import ensure_lake
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import ensure_lake
 from k2.settings import load
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 settings, log, made = load(), Path(sys.argv[1]), sys.argv[2]
 folder = settings.data_dir

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from k2.lake.tables import TRADES
+from k2.lake.iceberg.tables import TRADES
 from tests.integration.lake.test_writer_process import SYMBOLS, Site
 
 LIFE = """
@@ -18,14 +18,14 @@ from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import OperationalError
 from k2 import settings
 from k2.clock import SystemClock
-from k2.lake.catalog import SqlCatalog
-from k2.lake.commit import TradeStore
-from k2.lake.pump import Pump
-from k2.tape.codec import Decoder
+from k2.lake.iceberg.catalog import SqlCatalog
+from k2.lake.commit.committer import TradeStore
+from k2.lake.ingest.trade_writer import Pump
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterOffice
 from servers.runtime import Runtime
-from servers.wiring import lake
+from servers.processes import lake
 
 STEPS = {
     "1 assign": (Pump, "_assigned"),

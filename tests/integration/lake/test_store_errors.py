@@ -12,10 +12,10 @@ from contextlib import closing
 import pytest
 
 from k2 import limits
-from k2.lake import catalog
-from k2.lake.catalog import DurableFileIO, open_catalog
-from k2.lake.patient import PatientFileIO
-from tests.pump_world import PumpWorld
+from k2.lake.iceberg import catalog
+from k2.lake.iceberg.catalog import DurableFileIO, open_catalog
+from k2.lake.iceberg.retrying_io import PatientFileIO
+from tests.support.writer_world import PumpWorld
 
 WAVES = 5
 SHARE = 0.3

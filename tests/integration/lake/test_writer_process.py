@@ -7,25 +7,25 @@ from itertools import count
 
 import pytest
 from confluent_kafka import Producer
+from k2.lake.commit.event_files import view_of
 
 from k2.clock import SystemClock
-from k2.lake.catalog import open_catalog
-from k2.lake.ops import view_of
-from k2.lake.snapshot import SnapshotReader
-from k2.lake.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables
 from k2.market.events import Label, Trade
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument, first_partition
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import encode_trade
-from k2.tape.gap_log import GapLog
-from k2.tape.placement import Placement
-from k2.tape.registry import SchemaStore
-from servers.local.process import Child, Command
-from tests.eventually import eventually
-from tests.trades import NOW_US
+from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.compacted_topic import Board
+from k2.tape.gap_topic import GapLog
+from k2.tape.partition_map import Placement
+from k2.tape.schema_registry import SchemaStore
+from servers.local.child_process import Child, Command
+from tests.support.eventually import eventually
+from tests.support.trades import NOW_US
 
 KILLS = 5
 WAVE = 1000

@@ -5,21 +5,21 @@ Tape and clock are in memory; fold, commit, Iceberg, files, tail, plan and engin
 
 import pyarrow as pa
 import pytest
+from k2.lake.verify.row_checksums import Rows, Tally, read_rows
 
 from k2.errors import Invalid
-from k2.lake.tables import ensure_tables
-from k2.lake.tally import Rows, Tally, read_rows
+from k2.lake.iceberg.tables import ensure_tables
 from k2.market import schema
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, TimeRange
 from k2.query import execute
 from k2.query.request import Consistency, Order, TradesRequest
-from tests.eventually import eventually
-from tests.lake_world import LakeWorld
-from tests.messages import record, trade, written
-from tests.query_stack import LakeStack
-from tests.tomorrow import AVRO, NEWER_ID, OPTIONAL, comes
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.lake_world import LakeWorld
+from tests.support.messages import record, trade, written
+from tests.support.query_stack import LakeStack
+from tests.support.tomorrow import AVRO, NEWER_ID, OPTIONAL, comes
+from tests.support.trades import NOW_US
 
 pytestmark = pytest.mark.integration
 

@@ -5,13 +5,13 @@ Tape and clock are in memory; fold, commit, Iceberg, files, tail, plan and engin
 
 import pytest
 
-from k2.lake.tables import ensure_tables
+from k2.lake.iceberg.tables import ensure_tables
 from k2.query.request import Consistency
 from tests.integration.query.test_evolution import SCHEMAS, send_newer
 from tests.integration.query.test_read_tokens import answers, data_files, go_on, under
-from tests.lake_world import LakeWorld
-from tests.query_stack import LakeStack
-from tests.tomorrow import comes
+from tests.support.lake_world import LakeWorld
+from tests.support.query_stack import LakeStack
+from tests.support.tomorrow import comes
 
 pytestmark = pytest.mark.integration
 

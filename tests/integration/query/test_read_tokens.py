@@ -7,16 +7,16 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from k2.lake.commit.trade_files import Part, write_files
+from k2.lake.verify.row_checksums import read_rows
 
-from k2.lake.catalog import local_path
-from k2.lake.tally import read_rows
-from k2.lake.writer import Part, write_files
+from k2.lake.iceberg.catalog import local_path
 from k2.market.offsets import TimeRange
 from k2.query.request import Consistency, Order
-from tests.eventually import eventually
-from tests.lake_world import LakeWorld
-from tests.query_stack import LakeStack
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.lake_world import LakeWorld
+from tests.support.query_stack import LakeStack
+from tests.support.trades import NOW_US
 
 pytestmark = pytest.mark.integration
 

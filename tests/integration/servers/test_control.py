@@ -10,9 +10,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from tests.eventually import eventually
 from tests.fakes.wire import reason_of
 from tests.integration.servers.wire import channel_to, deployed, running
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.integration
 SERVICES = {

@@ -10,9 +10,9 @@ from k2.clock import SystemClock
 from k2.market.events import Label, Trade
 from k2.market.instrument import Instrument
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import encode_trade
-from k2.tape.placement import Placement
+from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.compacted_topic import Board
+from k2.tape.partition_map import Placement
 from k2.tape.producer import TapeProducer
 from k2.v1 import (
     degradation_service_pb2,
@@ -25,9 +25,9 @@ from k2.v1 import platform_service_pb2 as platform_pb
 from k2.v1 import platform_service_pb2_grpc as platform_rpc
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
-from tests.eventually import eventually
 from tests.fakes.wire import reason_of
 from tests.integration.servers.wire import channel_to, deployed, running
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 LABEL = Label("BINANCE_WIRE", "BTCUSDT", "BTC", "USDT", "crypto", "simulated")

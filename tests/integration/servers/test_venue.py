@@ -14,9 +14,9 @@ from k2 import settings
 from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.registry import SchemaStore
-from tests.eventually import eventually
+from k2.tape.compacted_topic import Board
+from k2.tape.schema_registry import SchemaStore
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.integration
 

@@ -18,12 +18,12 @@ from k2.clock import SystemClock
 from k2.feed.recording import read_frames, symbols
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.codec import Decoder
+from k2.tape.avro.trade_codec import Decoder
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.registry import SchemaStore
+from k2.tape.schema_registry import SchemaStore
 from servers.heartbeat import read_beats
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from k2.clock import SystemClock
 from k2.settings import environment as settings_environment
 from k2.settings import load
 from k2.tape import topics
-from k2.tape.registry import SchemaStore
+from k2.tape.schema_registry import SchemaStore
 
 
 def deployed(broker, registry, data_dir, topic):

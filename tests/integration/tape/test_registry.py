@@ -7,7 +7,7 @@ import pytest
 from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Reason
 from k2.market import schema
-from k2.tape.registry import SchemaStore
+from k2.tape.schema_registry import SchemaStore
 
 pytestmark = pytest.mark.integration
 

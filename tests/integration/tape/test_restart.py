@@ -8,16 +8,16 @@ import pytest
 from k2.errors import Overloaded, Unavailable
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
+from k2.tape.compacted_topic import Board
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letters import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterOffice
 from k2.tape.producer import TapeProducer
 from servers.local import broker as kafka
-from servers.local.process import Child
+from servers.local.child_process import Child
 from tests.conftest import free_ports
 from tests.contract.real_tape import NoRegistry
 from tests.contract.test_notices import letter
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from k2.feed.binance import BinanceSource
 from k2.feed.recording import read_frames
-from k2.feed.source import Malformed, Skipped
+from k2.feed.venues.binance import BinanceSource
+from k2.feed.venues.source import Malformed, Skipped
 from k2.market.sequence import Sequence
 
 DATA = Path(__file__).parents[4] / "shared" / "data"

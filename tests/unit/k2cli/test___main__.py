@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from k2cli.__main__ import _INTERRUPTED
-from k2cli.spawned import INTERRUPTED
+from k2cli.child import INTERRUPTED
 
 IMPORTING = """
 import sys

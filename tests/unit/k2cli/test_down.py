@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from k2client import stack
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 from tests.unit.k2cli.conftest import STAND_IN
 
 

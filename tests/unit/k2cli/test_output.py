@@ -11,7 +11,7 @@ import click
 import pyarrow as pa
 import pytest
 
-from k2cli import output, screen
+from k2cli import console, output
 
 BATCH = pa.record_batch({"trade_id": pa.array([1, 22]), "side": pa.array(["BUY", "SELL"])})
 
@@ -44,7 +44,7 @@ def test_a_table_is_folded_between_columns_and_never_cut(width):
         {"trade_id": numbers, "symbol": ["BTCUSDT", "ETHUSDT"], "price": numbers}
     )
     stream = io.BytesIO()
-    output.write("table", batch.schema, [batch], stream, screen.Page(width, "utf-8"))
+    output.write("table", batch.schema, [batch], stream, console.Page(width, "utf-8"))
     lines = stream.getvalue().decode().splitlines()
     assert len(lines) == 3 * (1 if width >= 43 else 2 if width >= 25 else 3)
     assert " ".join(lines).split() == [
@@ -58,7 +58,7 @@ def test_a_table_is_folded_between_columns_and_never_cut(width):
 def test_a_table_is_legible_in_the_encoding_of_its_page_and_exact_in_a_file():
     batch = pa.record_batch({"symbol": ["币安人生USDT", "BTC"], "price": ["1.5", "22.5"]})
     stream = io.BytesIO()
-    output.write("table", batch.schema, [batch], stream, screen.Page(None, "ascii"))
+    output.write("table", batch.schema, [batch], stream, console.Page(None, "ascii"))
     assert stream.getvalue().decode("ascii").splitlines() == [
         "symbol                        price",
         r"\u5e01\u5b89\u4eba\u751fUSDT    1.5",

@@ -10,7 +10,7 @@ from k2client import flights
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
 from k2client.flights import FlightPool, Reading
-from tests.proxies import set_proxies
+from tests.support.proxies import set_proxies
 
 PASSING = Unavailable("DRAINING", "going")
 

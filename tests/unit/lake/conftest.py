@@ -1,7 +1,7 @@
 import pytest
 
-from tests.lake_world import LakeWorld
-from tests.pump_world import PumpWorld
+from tests.support.lake_world import LakeWorld
+from tests.support.writer_world import PumpWorld
 
 
 @pytest.fixture

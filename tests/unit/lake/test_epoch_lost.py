@@ -5,14 +5,14 @@ import pytest
 
 from k2 import limits
 from k2.errors import Reason, Unavailable
-from k2.lake.epoch import Begun, lost_ids
+from k2.lake.ingest.epoch_transition import Begun, lost_ids
+from k2.market.coverage import Promise
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState, check_gap
 from k2.market.ledger import Ledger
-from k2.market.promise import Promise
-from tests.pump_world import BTC, ETH, begun, ended, pumped
-from tests.trades import NOW_US
+from tests.support.trades import NOW_US
+from tests.support.writer_world import BTC, ETH, begun, ended, pumped
 
 
 def open_gap(instrument, first, last):

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from k2.errors import Data, Reason
-from k2.lake.relocate import Move, relocate
+from k2.lake.maintenance.relocation import Move, relocate
 from k2.market.events import Fault
-from k2.query.sides import LakeSide
-from tests.pump_world import BTC, PumpWorld, begun, ended
+from k2.query.lake_snapshots import LakeSide
+from tests.support.writer_world import BTC, PumpWorld, begun, ended
 
 ARCHIVE = Path(__file__).parents[2] / "golden" / "rules_0.zip"
 WRITTEN_AT = "file:///tmp/k2-rules-0/lake/warehouse"

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
+from k2.lake.commit.committer import PartitionBatch
 
 from k2.errors import Data, Reason
-from k2.lake.commit import PartitionBatch
-from k2.lake.epoch import (
-    end_epoch,
-)
-from tests.pump_world import pumped
-from tests.trades import NOW_US
+from k2.lake.ingest.epoch_transition import end_epoch
+from tests.support.trades import NOW_US
+from tests.support.writer_world import pumped
 
 
 def test_a_lake_that_waits_for_its_next_epoch_cannot_be_verified(world):

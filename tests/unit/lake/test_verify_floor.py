@@ -3,14 +3,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from k2.lake.commit.committer import PartitionBatch
 
-from k2.lake.commit import PartitionBatch
-from k2.lake.retain import Retainer
+from k2.lake.maintenance.retention import Retainer
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState, fold
 from k2.settings import LakeSettings
 from k2.tape.consumer import RawBatch
-from tests.pump_world import judged_alone, kinds, pumped
+from tests.support.writer_world import judged_alone, kinds, pumped
 
 
 def retained(world, hours=24):

@@ -16,7 +16,7 @@ from k2.market.events import (
 )
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, arrow_schema
-from tests.trades import NOW_US, columns, label
+from tests.support.trades import NOW_US, columns, label
 
 HOME = {Instrument("BINANCE", "BTCUSDT"): 1}
 

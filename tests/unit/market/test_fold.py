@@ -4,7 +4,7 @@ from k2 import limits
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
 from k2.market.instrument import Instrument
-from tests.trades import NOW_US, columns
+from tests.support.trades import NOW_US, columns
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 ETH = Instrument("BINANCE", "ETHUSDT")

@@ -1,7 +1,7 @@
 import pytest
 
 from k2 import limits
-from tests.query_stack import QueryStack
+from tests.support.query_stack import QueryStack
 
 
 @pytest.fixture

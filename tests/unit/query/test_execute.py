@@ -17,8 +17,8 @@ from k2.query.execute import Executor
 from k2.query.plan import LakeFacts, plan_lake
 from k2.query.request import Order, TradesRequest
 from k2.query.view import OpenQuery
-from tests.eventually import eventually
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.trades import NOW_US
 
 ZERO = OffsetVector(0, (0,))
 TRADE = schema.arrow_schema(schema.TRADE)

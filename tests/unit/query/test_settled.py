@@ -6,11 +6,11 @@ import pytest
 
 from k2.market.instrument import Instrument
 from k2.query.provenance import Completeness
-from k2.tape.codec import encode_trade
-from tests.eventually import eventually
-from tests.messages import SCHEMA, SCHEMA_ID, trade
-from tests.query_stack import QueryStack
-from tests.trades import NOW_US
+from k2.tape.avro.trade_codec import encode_trade
+from tests.support.eventually import eventually
+from tests.support.messages import SCHEMA, SCHEMA_ID, trade
+from tests.support.query_stack import QueryStack
+from tests.support.trades import NOW_US
 
 NEW_ID = 99
 BTC = ("BTCUSDT",)

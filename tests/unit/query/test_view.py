@@ -10,13 +10,13 @@ from k2.market import events
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, TimeRange
 from k2.query import view as view_module
+from k2.query.lake_snapshots import LakeSide
 from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency, Order, TradesRequest
-from k2.query.sides import LakeSide
-from servers.convert import provenance_to
-from tests.eventually import eventually
-from tests.query_stack import PARTITIONS, QueryStack
-from tests.trades import NOW_US
+from servers.services.convert import provenance_to
+from tests.support.eventually import eventually
+from tests.support.query_stack import PARTITIONS, QueryStack
+from tests.support.trades import NOW_US
 
 BTC = ("BTCUSDT",)
 

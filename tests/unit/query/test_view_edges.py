@@ -8,9 +8,9 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
 from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency
-from tests.eventually import eventually
-from tests.query_stack import QueryStack
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.query_stack import QueryStack
+from tests.support.trades import NOW_US
 
 BTC = ("BTCUSDT",)
 INSTRUMENT = Instrument("BINANCE", "BTCUSDT")

@@ -8,11 +8,11 @@ from k2 import limits
 from k2.errors import Data, Overloaded, Reason, Unavailable
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
+from k2.query.lake_snapshots import LakeSide
 from k2.query.provenance import Completeness
 from k2.query.request import Consistency, TradesRequest
-from k2.query.sides import LakeSide
-from tests.eventually import eventually
-from tests.query_stack import PARTITIONS, QueryStack
+from tests.support.eventually import eventually
+from tests.support.query_stack import PARTITIONS, QueryStack
 
 BTC = ("BTCUSDT",)
 

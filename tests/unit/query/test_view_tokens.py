@@ -10,9 +10,9 @@ from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query import view as view_module
 from k2.query.provenance import Completeness
 from k2.query.request import Consistency, Order, TradesRequest
-from tests.eventually import eventually
-from tests.query_stack import PARTITIONS, QueryStack
-from tests.trades import NOW_US
+from tests.support.eventually import eventually
+from tests.support.query_stack import PARTITIONS, QueryStack
+from tests.support.trades import NOW_US
 
 BTC = ("BTCUSDT",)
 AS_OF = Consistency.AS_OF

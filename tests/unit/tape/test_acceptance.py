@@ -13,10 +13,10 @@ from k2.errors import Data, Reason, Unavailable
 from k2.market.events import DAY_US, RECORD_TIME_MAX_US, Fault
 from k2.market.fold import FoldState, Verdict
 from k2.tape.acceptance import Acceptance, joined
-from k2.tape.codec import Decoder
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
-from tests.pump_world import BTC, Schemas, message
-from tests.trades import NOW_US
+from tests.support.trades import NOW_US
+from tests.support.writer_world import BTC, Schemas, message
 
 
 class Map:

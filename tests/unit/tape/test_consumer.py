@@ -6,7 +6,7 @@ from confluent_kafka import Message, Producer
 from k2.errors import Reason
 from k2.settings import TapeSettings
 from k2.tape.consumer import TapeReader, by_partition, lost_position
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 
 def message(partition, offset, value):

@@ -6,14 +6,14 @@ import pytest
 
 from k2.clock import SystemClock
 from k2.settings import Settings
-from k2.tape.registry import SchemaStore
+from k2.tape.schema_registry import SchemaStore
 from servers.local import registry as apicurio
 from servers.local.backup import back_up
-from servers.local.process import Child
+from servers.local.child_process import Child
 from servers.local.stamp import Stamp, write_stamp
 from tests.conftest import START_S, free_ports
-from tests.data_dir import put_back, quiet
-from tests.eventually import eventually
+from tests.support.data_dir import put_back, quiet
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 

@@ -5,11 +5,11 @@ import pytest
 from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.board import Board
-from k2.tape.registry import SchemaStore
+from k2.tape.compacted_topic import Board
+from k2.tape.schema_registry import SchemaStore
 from servers.local import broker, ports, registry
-from servers.local.process import Child
-from tests.eventually import eventually
+from servers.local.child_process import Child
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 START_S = 120

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from k2 import limits
-from tests.eventually import eventually
+from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 START_S = 400  # on a machine that is busy with other things

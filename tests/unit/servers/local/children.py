@@ -6,9 +6,9 @@ import sys
 import threading
 
 from k2.clock import SystemClock
-from servers.local.parts import Part
-from servers.local.process import Command
-from servers.local.record import Journal, StackRecord
+from servers.local.child_process import Command
+from servers.local.stack_config import Part
+from servers.local.stack_file import Journal, StackRecord
 from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 

@@ -7,10 +7,10 @@ from collections import namedtuple
 import pytest
 
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
-from k2.lake.catalog import local_path
+from k2.lake.iceberg.catalog import local_path
 from servers.local.backup import Stopped
-from servers.local.vault import read_backup
-from tests.data_dir import DataDir, mode, quiet
+from servers.local.backup_store import read_backup
+from tests.support.data_dir import DataDir, mode, quiet
 
 
 @pytest.fixture

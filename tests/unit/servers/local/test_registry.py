@@ -8,7 +8,7 @@ import pytest
 
 from k2.errors import NotFound
 from servers.local.registry import RegistryPorts, answers, prepare, url
-from tests.proxies import set_proxies
+from tests.support.proxies import set_proxies
 
 
 class Api(http.server.BaseHTTPRequestHandler):

@@ -7,16 +7,16 @@ import pytest
 
 from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason
-from k2.lake.reachable import local_lake
+from k2.lake.maintenance.backup_source import local_lake
 from k2.settings import Settings
 from servers.local import layout
 from servers.local.backup import Stopped
-from servers.local.record import holding
+from servers.local.backup_store import read_backup
 from servers.local.restore import restore
+from servers.local.stack_file import holding
 from servers.local.stamp import Stamp, write_stamp
-from servers.local.vault import read_backup
-from tests.data_dir import STAMP, DataDir, mode, put_back, quiet, stamp_of
-from tests.lake_world import LakeWorld, piece
+from tests.support.data_dir import STAMP, DataDir, mode, put_back, quiet, stamp_of
+from tests.support.lake_world import LakeWorld, piece
 
 
 @pytest.fixture

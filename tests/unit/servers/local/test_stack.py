@@ -13,7 +13,6 @@ from k2 import limits, settings
 from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.options import Options
-from servers.local.record import holding
 from servers.local.stack import (
     check_room,
     check_writable,
@@ -22,6 +21,7 @@ from servers.local.stack import (
     forget_others,
     run_stack,
 )
+from servers.local.stack_file import holding
 from servers.runtime import Runtime
 
 

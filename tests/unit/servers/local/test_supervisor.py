@@ -9,8 +9,8 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, Internal, Overloaded, Reason, Unavailable
-from servers.local.process import Command
-from tests.eventually import eventually
+from servers.local.child_process import Command
+from tests.support.eventually import eventually
 from tests.unit.servers.local.children import (
     DIES_AFTER_A_SECOND,
     DIES_ONCE_SERVING,

@@ -5,8 +5,6 @@ import pytest
 
 from k2.clock import ManualClock
 from k2.errors import NotFound
-from k2.feed.listing import LISTED
-from k2.feed.synthetic import Market, opened
 from servers.venue.archive import (
     PastTrade,
     RecordingArchive,
@@ -15,6 +13,8 @@ from servers.venue.archive import (
     as_json,
     exchange_info,
 )
+from servers.venue.market.instruments import LISTED
+from servers.venue.market.synthetic_market import Market, opened
 
 NOW = 1_795_000_000_000_000
 MARKET = Market(7, opened(("BTCUSDT",), 100.0))

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from k2.feed.listing import LISTED
-from k2.feed.synthetic import Market, SyntheticTrades, opened
 from servers.venue.frames import Form, framed, render
+from servers.venue.market.instruments import LISTED
+from servers.venue.market.synthetic_market import Market, SyntheticTrades, opened
 from tests.fakes.venue import unframed
 
 NOW = 1_795_000_000_000_000

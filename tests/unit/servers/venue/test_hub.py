@@ -6,7 +6,7 @@ from servers.venue import hub as hub_module
 from servers.venue.faults import Faults
 from servers.venue.frames import framed
 from servers.venue.hub import Hub
-from servers.venue.subscription import parse_path
+from servers.venue.stream_list import parse_path
 from tests.fakes.venue import FakeConnection
 
 TEXTS = ["a", "bb", "ccc"]

@@ -6,9 +6,9 @@ import pytest
 
 from k2 import limits
 from k2.clock import ManualClock
-from k2.feed.synthetic import Market, opened
 from servers.venue.archive import SyntheticArchive
 from servers.venue.hub import Hub
+from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.rest import Rest
 
 NOW = 1_795_000_000_123_456

@@ -1,0 +1,1 @@
+"""Connections to a venue: when to connect, and how frames are read."""

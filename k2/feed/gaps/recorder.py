@@ -1,0 +1,213 @@
+"""Between the lines of a feed and the ledger: what is missing goes in, what is known comes back.
+
+The lines live in the feed's event loop (`exchange`, many times a second); the ledger is written and
+read in a thread of its own (`record`), because that waits for the broker. What is known of gaps is
+the ledger read back, never what was meant to be written: so it is in the order of the log, holds
+what other feeds found, and after a restart it is simply read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Invalid
+from k2.feed.gaps.backfill_request import FillRequest, read_request
+from k2.feed.gaps.lately import Lately
+from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.pending_gaps import Run
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger, filled
+
+_LEAPT = f"the venue's ids leapt over more than {limits.SEQUENCE_JUMP_MAX:,}: it began them again"
+
+_log = logging.getLogger(__name__)
+
+
+class GapLog(Protocol):
+    """The ledger's topic: the part of `k2.tape.gap_topic.GapLog` that a keeper needs."""
+
+    def publish(self, events: Sequence[GapEvent], wait_s: float) -> None:
+        """Append events; returns when every one is acknowledged."""
+        ...
+
+    def advance(self) -> Iterable[GapEvent]:
+        """Every event not given yet, up to the end of the topic at the call."""
+        ...
+
+
+class Requests(Protocol):
+    """The part of `k2.tape.compacted_topic.Board` that waiting requests need."""
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Replace a document; None takes it away."""
+        ...
+
+    def current(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest document of each key."""
+        ...
+
+
+class _Found(NamedTuple):
+    line: Line
+    run: Run
+
+
+class Keeper:
+    """See the module.
+
+    Args:
+        log: of gaps.
+        requests: what people asked to fetch.
+        feed: names this feed in events.
+        clock: wall time of events; monotonic time of reading them.
+
+    Attributes:
+        ledger: as far as it was read; of the thread that calls `record`.
+        opened: what was read to be missing, and when; of the same thread.
+    """
+
+    def __init__(self, *, log: GapLog, requests: Requests, feed: str, clock: Clock) -> None:
+        self.ledger = Ledger()
+        self.opened = Lately()
+        self._log = log
+        self._requests = requests
+        self._feed = feed
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._found: deque[_Found] = deque()
+        self._recorded: deque[_Found] = deque()
+        self._late: deque[tuple[Instrument, int]] = deque(maxlen=limits.LEDGER_GAPS_MAX)
+        self._on_tape: dict[Instrument, int | None] = {}
+        self._silent: frozenset[Instrument] = frozenset()
+
+    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
+        """Take what is missing from the lines, and tell them what the ledger has.
+
+        Args:
+            lines: all of the feed.
+            now_s: monotonic seconds.
+        """
+        with self._lock:
+            while self._recorded:
+                found = self._recorded.popleft()
+                found.line.missing.recorded(found.run)
+            idle = not self._found
+            silent: set[Instrument] = set()
+            for line in lines:
+                known = line.resumed_after if line.high_water is None else line.high_water
+                self._on_tape[line.instrument] = known
+                if line.sequence.first is None:
+                    silent.add(line.instrument)
+                if idle:
+                    self._found += [_Found(line, run) for run in line.missing.due(now_s)]
+                while line.late:
+                    self._late.append((line.instrument, line.late.popleft()))
+            self._silent = frozenset(silent)
+
+    def on_tape(self, instrument: Instrument) -> int | None:
+        """The newest id that is known to be on the tape, or was at the start; None before any."""
+        with self._lock:
+            return self._on_tape.get(instrument)
+
+    def silent(self) -> frozenset[Instrument]:
+        """The instruments of which nothing came in this run."""
+        with self._lock:
+            return self._silent
+
+    def record(self, instruments: Iterable[Instrument]) -> None:
+        """Write down what was found, what came late and what was asked for; read the ledger.
+
+        Args:
+            instruments: of this feed.
+
+        Raises:
+            Unavailable, Overloaded: the tape does not answer; call again.
+        """
+        with self._lock:
+            found, late = list(self._found), list(self._late)
+        self.publish([self._noted(each) for each in found])
+        with self._lock:
+            for _ in found:
+                self._recorded.append(self._found.popleft())
+        self._take_requests(frozenset(instruments))
+        self.advance()
+        self.publish([gap for one in late for gap in self._healed(*one)])
+        with self._lock:
+            for _ in late:
+                self._late.popleft()
+
+    def publish(self, events: Sequence[GapEvent]) -> None:
+        """Append events to the ledger and read it to its end.
+
+        Raises:
+            Unavailable, Overloaded: not all were acknowledged; repeating them is harmless.
+        """
+        if events:
+            now_us = self._clock.now_us()
+            stamped = [replace(each, recorded_us=now_us, feed=self._feed) for each in events]
+            self._log.publish(stamped, limits.BOARD_WAIT_S)
+            self.advance()
+
+    def advance(self) -> None:
+        """Read the ledger to its present end."""
+        for event in self._log.advance():
+            self.ledger.apply(event)
+            if event.state is GapState.OPEN:
+                now_s = self._clock.monotonic_s()
+                self.opened.hear(event.instrument, event.first_id, event.last_id, now_s)
+
+    def _noted(self, found: _Found) -> GapEvent:
+        run = found.run
+        return GapEvent(
+            instrument=found.line.instrument,
+            first_id=run.first_id,
+            last_id=run.last_id,
+            state=run.state,
+            cause=run.cause,
+            detected_us=run.detected_us,
+            recorded_us=0,
+            feed=self._feed,
+            reason=_LEAPT if run.state is GapState.UNFILLABLE else None,
+        )
+
+    def _healed(self, instrument: Instrument, trade_id: int) -> list[GapEvent]:
+        """An id that came by itself when it was in the ledger already."""
+        now_us = self._clock.now_us()
+        return [
+            filled(gap, now_us)
+            for gap in self.ledger.within(instrument, trade_id, trade_id)
+            if gap.state is GapState.OPEN
+        ]
+
+    def _take_requests(self, instruments: frozenset[Instrument]) -> None:
+        for key, document in self._requests.current().items():
+            try:
+                request = read_request(document)
+            except Invalid as error:
+                _log.warning("a request to backfill cannot be read: %s", error.message)
+                self._requests.put(key, None)
+                continue
+            if request.instrument in instruments:
+                self.publish([_asked(request, self._feed)])
+                self._requests.put(key, None)
+
+
+def _asked(request: FillRequest, feed: str) -> GapEvent:
+    return GapEvent(
+        instrument=request.instrument,
+        first_id=request.first_id,
+        last_id=request.last_id,
+        state=GapState.OPEN,
+        cause=Cause.REQUESTED,
+        detected_us=request.requested_us,
+        recorded_us=0,
+        feed=feed,
+    )

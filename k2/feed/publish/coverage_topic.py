@@ -1,0 +1,148 @@
+"""The promise of each line, on a compacted topic: what survives the process.
+
+Each feed has documents of its own, so none hides what another began with. The one of an instrument
+says `trade_id`, what is promised (`instrument_stream.py`); `began_after`, the id below the first
+that this feed ever promised, which may be -1; `first_id`, the first id of the run that published
+it; `resumed_after`, what was promised before that run (null: nothing). So the ids between
+`resumed_after` and `first_id` are what nobody listened to.
+
+A run resumes where the promise of its feed ends, and where those of others that begin inside it
+carry it: what another feed has is not missing. A document of an earlier K2 is of no feed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from k2.errors import Invalid, K2Error
+from k2.feed.publish.instrument_stream import Line
+from k2.market.coverage import Promise, carried, promise_of
+from k2.market.instrument import Instrument, parse_key
+
+_log = logging.getLogger(__name__)
+
+
+class Notices(Protocol):
+    """The part of `k2.tape.compacted_topic.Board` that high waters need."""
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Publish the newest document of a key."""
+        ...
+
+    def read_all(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest document of each key."""
+        ...
+
+
+class HighWaters:
+    """Publishes and reads high waters.
+
+    Args:
+        board: `Board(bootstrap, topics.HIGH_WATER)`.
+        feed: whose documents are published.
+        run_id: of this run of the feed.
+    """
+
+    def __init__(self, board: Notices, feed: str, run_id: str) -> None:
+        self._board = board
+        self._feed = feed
+        self._run_id = run_id
+        self._published: dict[Instrument, Promise] = {}
+        self._began_after: dict[Instrument, int] = {}
+
+    def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
+        """What was promised of these before this run; what is published goes on from there.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        promises = read_promises(self._board)
+        found: dict[Instrument, int] = {}
+        for instrument in instruments:
+            if of := promises.get(instrument):
+                promise = carried(of.get(self._feed), of.values())
+                self._began_after[instrument] = promise.began_after
+                found[instrument] = promise.trade_id
+        return found
+
+    def begin(self, lines: Iterable[Line], at_us: int, wait_s: float) -> bool:
+        """Publish where lines begin, and let their trades go; the tape's absence is logged.
+
+        Args:
+            lines: those that wait for it, with their `beginning`.
+            at_us: now, wall microseconds.
+            wait_s: for each acknowledgement.
+
+        Returns:
+            Whether all are acknowledged; what is not is to be published again.
+        """
+        for line in lines:
+            assert line.beginning is not None, "the line has heard nothing"
+            if not self._put(line, self._promise(line, line.beginning - 1), at_us, wait_s):
+                return False
+            line.begun = True
+        return True
+
+    def publish(self, lines: Iterable[Line], at_us: int, wait_s: float | None = None) -> None:
+        """Publish the lines whose promise has changed; the tape's absence is logged.
+
+        Args:
+            lines: any lines.
+            at_us: now, wall microseconds.
+            wait_s: wait for acknowledgements, at most so long each; None does not wait.
+        """
+        for line in lines:
+            if line.promised is None:
+                continue
+            promise = self._promise(line, line.promised)
+            if self._published.get(line.instrument) == promise:
+                continue
+            if not self._put(line, promise, at_us, wait_s):
+                return
+
+    def _promise(self, line: Line, trade_id: int) -> Promise:
+        return Promise(min(self._began_after.get(line.instrument, trade_id), trade_id), trade_id)
+
+    def _put(self, line: Line, promise: Promise, at_us: int, wait_s: float | None) -> bool:
+        document = {
+            **promise.values(),
+            "feed": self._feed,
+            "first_id": line.sequence.first,
+            "resumed_after": line.resumed_after,
+            "run_id": self._run_id,
+            "at_us": at_us,
+        }
+        try:
+            self._board.put(f"{line.instrument.key}@{self._feed}", document, wait_s)
+        except K2Error as error:
+            _log.warning("high water not published: %s", error.message)
+            return False
+        self._published[line.instrument] = promise
+        self._began_after[line.instrument] = promise.began_after
+        return True
+
+
+def read_promises(board: Notices) -> dict[Instrument, dict[str, Promise]]:
+    """What is promised of each instrument, by feed: see `promises_in`.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    return promises_in(board.read_all())
+
+
+def promises_in(
+    documents: Mapping[str, Mapping[str, Any]],
+) -> dict[Instrument, dict[str, Promise]]:
+    """What documents promise of each instrument, by feed; an unreadable one counts as none."""
+    found: dict[Instrument, dict[str, Promise]] = {}
+    for key, document in documents.items():
+        feed = str(document.get("feed", ""))
+        with contextlib.suppress(Invalid):
+            instrument, promise = parse_key(key.removesuffix(f"@{feed}")), promise_of(document)
+            if promise is not None:
+                found.setdefault(instrument, {})[feed] = promise
+    return found

@@ -1,0 +1,223 @@
+"""One instrument's way from the venue to the tape: what was seen, sent and acknowledged.
+
+The *high water* of a line is an id such that it, and every trade of this run sent before it, is
+acknowledged by the broker. What the feed *promises* to others stops short of it below the first
+missing id that is not in the ledger yet, and below one that came late and is on its way: everything
+up to there is on the tape or known to be missing. The promise is published, survives the process,
+and after a restart everything between it and the first id is a gap that was missed.
+
+A line of which no earlier run promised anything *begins* with the first id it hears, and promises
+the one below that before it sends a trade. So what was read and lost with the process before it was
+acknowledged is a gap as well.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from k2 import limits
+from k2.errors import K2Error
+from k2.feed.publish.pending_gaps import Missing
+from k2.market.events import DAY_US, Trade
+from k2.market.gaps import Cause, GapState
+from k2.market.instrument import Instrument
+from k2.market.sequence import Finding, Sequence
+
+
+class Line:
+    """The line of one instrument.
+
+    Args:
+        instrument: whose.
+        partition: where its trades go.
+        acknowledged: what an earlier run promised; None without one.
+        missing: gathers the ids that were jumped over.
+
+    Attributes:
+        key: of its messages.
+        sequence: the check of its ids.
+        high_water: see the module; None until something is acknowledged in this run.
+        acknowledged: trades acknowledged in this run.
+        reused: trades whose ids this line had passed an hour of event time before.
+        missing: ids that were jumped over and are not in the ledger yet.
+        late: ids that came out of order and are acknowledged, the newest; whoever takes them
+            removes them.
+        failure: why a trade of it will never be acknowledged; the feed must not go on.
+        begun: whether its trades may be sent; whoever keeps promises holds them until it is known
+            where the line begins.
+    """
+
+    def __init__(
+        self,
+        instrument: Instrument,
+        partition: int,
+        acknowledged: int | None,
+        missing: Missing | None = None,
+    ) -> None:
+        self.instrument = instrument
+        self.partition = partition
+        self.key = instrument.key.encode()
+        self.resumed_after = acknowledged
+        self.sequence = Sequence(acknowledged)
+        self.high_water: int | None = None
+        self.acknowledged = 0
+        self.reused = 0
+        self.missing = missing or Missing()
+        self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
+        self.failure: K2Error | None = None
+        self.begun = True
+        self._interrupted_after: int | None = None
+        self._heard_before: int | None = None
+        self._flying: deque[Flight] = deque()
+        self._time_max_us = -1  # the greatest event time that can be; before any, negative
+        self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
+
+    @property
+    def flying(self) -> int:
+        """Trades sent and not yet acknowledged, or acknowledged out of order."""
+        return len(self._flying)
+
+    @property
+    def promised(self) -> int | None:
+        """See the module; None until something is acknowledged in this run."""
+        if self.high_water is None:
+            return None
+        lowest = self.missing.lowest
+        unsettled = self._reordered if lowest is None else {lowest, *self._reordered}
+        return min(self.high_water, min(unsettled, default=self.high_water + 1) - 1)
+
+    @property
+    def beginning(self) -> int | None:
+        """The first id of a line whose trades wait for it to be known; None of all others."""
+        return None if self.begun else self.sequence.first
+
+    def keeps_up(self) -> bool:
+        """Whether it hears all, and what it had heard at the last call is acknowledged by now.
+
+        Not where the connection was lost and nothing was heard since in this run: ids may be
+        missing above the newest one, and only the next will show it. For one thread, at intervals.
+        """
+        heard, self._heard_before = self._heard_before, self.sequence.last
+        acknowledged = heard is None or (self.high_water is not None and self.high_water >= heard)
+        unbroken = self.sequence.last != self._interrupted_after
+        return self.sequence.first is not None and unbroken and acknowledged
+
+    def interrupted(self) -> None:
+        """The connection was lost: what is missing behind the newest id was missed by that."""
+        self._interrupted_after = self.sequence.last
+
+    def observe(self, trade: Trade) -> Finding:
+        """Judge a trade by its id and remember it.
+
+        A copy of a trade repeats its time. An earlier id with a far later time is another trade
+        of a venue that begins its ids again: it is for the fold to judge, and says nothing of what
+        is missing.
+        """
+        time_us, last = trade.event_time_us, self.sequence.last
+        if time_us <= self._time_max_us:
+            return self.sequence.observe(trade.trade_id)
+        later = 0 <= self._time_max_us < time_us - limits.REUSED_ID_AFTER_S * 1_000_000
+        if later and last is not None and trade.trade_id <= last:
+            self.reused += 1
+            return Finding.REUSED
+        finding = self.sequence.observe(trade.trade_id)
+        if finding is not Finding.DUPLICATE and time_us <= trade.receive_time_us + DAY_US:
+            self._time_max_us = time_us
+        return finding
+
+    def note(self, trade_id: int, finding: Finding, at_us: int) -> None:
+        """Remember what a trade that is not simply the next one says of others.
+
+        Args:
+            trade_id: of the trade.
+            finding: what `sequence` said of it.
+            at_us: when it came, wall microseconds.
+        """
+        if finding is Finding.GAP:
+            first, last = self.sequence.newest_gap
+            self.missing.jumped(first, last, self._cause(first - 1), at_us)
+        elif finding is Finding.REORDERED:
+            self.missing.came(trade_id)
+            self._reordered.add(trade_id)
+        elif finding is Finding.RESET and self.sequence.leapt is not None:
+            self.missing.settled(*self.sequence.leapt, GapState.UNFILLABLE, at_us)
+
+    def voided(self, trade_id: int, at_us: int) -> bool:
+        """An id was printed without a trade: it goes to the ledger, and not to the tape.
+
+        Args:
+            trade_id: the id.
+            at_us: when it came, wall microseconds.
+
+        Returns:
+            Whether this run had not certainly seen it before.
+        """
+        finding = self.sequence.observe(trade_id)
+        if finding is Finding.DUPLICATE:
+            return False
+        if finding is Finding.REORDERED:
+            self.missing.came(trade_id)
+        else:
+            self.note(trade_id, finding, at_us)
+        self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
+        flight = Flight(self, trade_id, finding if finding is Finding.RESET else Finding.NEXT)
+        flight.is_trade = False
+        self.launched(flight)
+        flight(None, None)
+        return True
+
+    def _cause(self, last_seen: int) -> Cause:
+        if last_seen == self.resumed_after:
+            return Cause.OUTAGE
+        return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
+
+    def prepare(self, trade_id: int, finding: Finding) -> Flight:
+        """Something to call with the tape's answer; `launched` when the tape took the trade."""
+        return Flight(self, trade_id, finding)
+
+    def launched(self, flight: Flight) -> None:
+        """The tape has taken a trade; its answer will come."""
+        self._flying.append(flight)
+
+    def land(self) -> None:
+        """Raise the high water over every flight that, with all before it, has landed."""
+        flying = self._flying
+        while flying and flying[0].landed:
+            flight = flying.popleft()
+            self.acknowledged += flight.is_trade
+            if flight.finding is Finding.REUSED:
+                continue
+            if flight.finding is Finding.REORDERED:
+                self.late.append(flight.trade_id)
+                self._reordered.discard(flight.trade_id)
+            if self.high_water is None or flight.begins or flight.trade_id > self.high_water:
+                self.high_water = flight.trade_id
+
+
+class Flight:
+    """One trade on its way; called by the producer with the tape's answer.
+
+    An id without a trade has nothing on its way: it keeps its place among those that have.
+    """
+
+    __slots__ = ("finding", "is_trade", "landed", "line", "trade_id")
+
+    def __init__(self, line: Line, trade_id: int, finding: Finding) -> None:
+        self.line = line
+        self.trade_id = trade_id
+        self.finding = finding
+        self.landed = False
+        self.is_trade = True
+
+    @property
+    def begins(self) -> bool:
+        """Whether the venue's ids began anew with it."""
+        return self.finding is Finding.RESET
+
+    def __call__(self, offset: int | None, error: K2Error | None) -> None:
+        """The tape's answer: an offset, or why there will be none."""
+        if error is not None:
+            self.line.failure = error
+        else:
+            self.landed = True
+            self.line.land()

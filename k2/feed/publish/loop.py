@@ -1,0 +1,252 @@
+"""The feed's loop: connections in, trades out, gaps told, promises published, a clean end.
+
+One thread, one event loop. Connections hand over batches of frames; the intake takes them as fast
+as the producer does, and while it is blocked nobody reads, so the venue's own buffers and then TCP
+hold the rest: nothing that was read is dropped. A tick, many times a second, collects
+acknowledgements, lets sessions do what is due, tells the keeper of gaps what is missing, and
+publishes what the lines promise. A line that is new to K2 waits until it is known where it begins.
+
+The end, when asked: stop reading, flush with acknowledgements, publish the promises and wait for
+them. What the broker did not acknowledge in time is above the promise, so the next start knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error
+from k2.feed.connection.session import Session
+from k2.feed.connection.subscription import Open, Subscription
+from k2.feed.publish.coverage_topic import HighWaters
+from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.publisher import Intake
+
+_log = logging.getLogger(__name__)
+
+
+class Tape(Protocol):
+    """The part of `k2.tape.producer.TapeProducer` that a pump needs beside its intake."""
+
+    @property
+    def failure(self) -> K2Error | None:
+        """Why it can send no more, if so."""
+        ...
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """Deliver acknowledgements."""
+        ...
+
+    def depth(self) -> int:
+        """Records taken and not yet acknowledged."""
+        ...
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for acknowledgements; returns how many are missing."""
+        ...
+
+
+class Gaps(Protocol):
+    """The part of `k2.feed.gaps.backfill_thread.Backfill` that a pump needs."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it keeps no more gaps, if so."""
+        ...
+
+    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
+        """Take what is missing from lines, tell them what is recorded; returns at once."""
+        ...
+
+    def counters(self) -> dict[str, Any]:
+        """What to tell of it; from any thread."""
+        ...
+
+
+class Pump:
+    """See the module. `run` once; what it counts may be read from any thread.
+
+    Args:
+        intake: takes frames.
+        tape: the intake's producer.
+        letters: the intake's letters, started.
+        gaps: keeps what is missing, started.
+        high_waters: where promises are published.
+        clock: wall time for frames, monotonic time for everything else.
+
+    Attributes:
+        subscriptions: one for each address.
+        frames_waiting: read from connections and not yet taken.
+        lines: the intake's.
+        gaps: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        tape: Tape,
+        letters: LetterBox,
+        gaps: Gaps,
+        high_waters: HighWaters,
+        clock: Clock,
+    ) -> None:
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.frames_waiting = 0
+        self._intake = intake
+        self._tape = tape
+        self._letters = letters
+        self.lines = intake.lines
+        self.gaps = gaps
+        self._reconnects = 0
+        self._high_waters = high_waters
+        self._clock = clock
+        self._publish_s = 0.0
+        self._begin_s = 0.0
+        self._room = asyncio.Event()
+        for line in self.lines:
+            line.begun = line.resumed_after is not None
+
+    def subscribe(
+        self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
+    ) -> None:
+        """Say what to connect to; before `run`.
+
+        Args:
+            addresses: of the venue.
+            session: makes one for each.
+            open_socket: connects.
+        """
+        self.subscriptions = tuple(
+            Subscription(
+                address=address,
+                session=session(),
+                clock=self._clock,
+                open_socket=open_socket,
+                take=self._take,
+            )
+            for address in addresses
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether every subscription has an open connection."""
+        return all(each.connected for each in self.subscriptions)
+
+    async def run(self, stopping: threading.Event, on_connected: Callable[[], None]) -> None:
+        """Feed until asked to stop, then end cleanly.
+
+        Args:
+            stopping: set to ask.
+            on_connected: called once, when everything is subscribed for the first time.
+
+        Raises:
+            K2Error: the tape will take nothing more.
+        """
+        announced = False
+        for subscription in self.subscriptions:
+            subscription.start()
+        try:
+            while not stopping.is_set():
+                self._tick()
+                if self.connected and not announced:
+                    announced = True
+                    on_connected()
+                await _pause(limits.FEED_TICK_S)
+        finally:
+            for subscription in self.subscriptions:
+                await subscription.stop()
+        self._drain()
+
+    async def _take(self, frames: Sequence[bytes]) -> bool:
+        """Give a batch to the intake, however long that takes; whether a shutdown was announced."""
+        receive_time_us, taken = self._clock.now_us(), 0
+        self.frames_waiting += len(frames)
+        try:
+            while taken < len(frames):
+                before = taken
+                taken = self._intake.take(frames, before, receive_time_us)
+                self.frames_waiting -= taken - before
+                if self._intake.blocked:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self.frames_waiting -= len(frames) - taken
+        announced, self._intake.shutdown_announced = self._intake.shutdown_announced, False
+        return announced
+
+    def _tick(self) -> None:
+        self._tape.poll()
+        self._check()
+        self._begin()
+        if self._intake.unblock():
+            self._room.set()
+        for subscription in self.subscriptions:
+            subscription.tick(blocked=self._intake.blocked)
+        now_s = self._clock.monotonic_s()
+        self._tell_gaps(now_s)
+        if now_s >= self._publish_s:
+            self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
+            self._high_waters.publish(self.lines, self._clock.now_us())
+
+    def _begin(self) -> None:
+        """Make known where new lines begin; while the tape is away, not at each tick."""
+        new = [line for line in self.lines if line.beginning is not None]
+        now_s = self._clock.monotonic_s()
+        if not new or now_s < self._begin_s:
+            return
+        if not self._high_waters.begin(new, self._clock.now_us(), limits.FEED_BEGIN_WAIT_S):
+            self._begin_s = self._clock.monotonic_s() + limits.FEED_BACKOFF_MIN_S
+
+    def _tell_gaps(self, now_s: float) -> None:
+        reconnects = sum(each.session.reconnects for each in self.subscriptions)
+        if reconnects != self._reconnects:
+            self._reconnects = reconnects
+            for line in self.lines:
+                line.interrupted()
+        self.gaps.exchange(self.lines, now_s)
+
+    def _check(self) -> None:
+        """Go on only while everything that was taken can still be acknowledged."""
+        failures: list[BaseException | None] = [
+            self._tape.failure,
+            self._letters.failure,
+            self.gaps.failure,
+        ]
+        failures += [line.failure for line in self.lines]
+        failures += [subscription.failure for subscription in self.subscriptions]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def _drain(self) -> None:
+        deadline_s = self._clock.monotonic_s() + limits.DRAIN_S
+        self._begin()
+        while not self._intake.unblock() and self._left(deadline_s) > 0:
+            self._tape.poll(limits.FEED_TICK_S)
+            self._begin()
+        missing = self._tape.flush(self._left(deadline_s))
+        letters = self._letters.close(self._left(deadline_s))
+        self._high_waters.publish(
+            self.lines, self._clock.now_us(), max(self._left(deadline_s), limits.FEED_TICK_S)
+        )
+        if missing or letters:
+            _log.warning(
+                "stopped before all was acknowledged",
+                extra={"trades": missing + self._intake.refused, "letters": letters},
+            )
+
+    def _left(self, deadline_s: float) -> float:
+        return max(0.0, deadline_s - self._clock.monotonic_s())
+
+
+async def _pause(seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), seconds)

@@ -1,0 +1,123 @@
+"""Malformed frames on their way to the dead letters, in a thread of their own.
+
+The dead-letter office returns when its letters are acknowledged; a feed must not stand still for
+that. The box is bounded in letters and bytes: a full one stops the reading, as a full producer
+does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from k2 import limits
+from k2.errors import K2Error, Unavailable
+from k2.feed.venues.source import Malformed
+from k2.tape.dead_letter_topic import DeadLetter
+
+_log = logging.getLogger(__name__)
+
+
+class Office(Protocol):
+    """The part of `k2.tape.dead_letter_topic.DeadLetterOffice` that a box needs."""
+
+    def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
+        """Publish letters; returns when every one is acknowledged."""
+        ...
+
+
+class LetterBox:
+    """Takes letters at once and publishes them in order, from `start` to `close`.
+
+    Args:
+        office: where they go.
+        feed_id: names this run of the feed; with a sequence number, where a letter came from.
+
+    Attributes:
+        published: letters acknowledged so far.
+        failure: why none will be published any more.
+    """
+
+    def __init__(self, office: Office, feed_id: str) -> None:
+        self.published = 0
+        self.failure: K2Error | None = None
+        self._office = office
+        self._feed_id = feed_id
+        self._waiting: deque[DeadLetter] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="letters", daemon=True)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be put in just now."""
+        return (
+            len(self._waiting) >= limits.FEED_LETTERS_MAX
+            or self._bytes >= limits.FEED_LETTERS_BYTES_MAX
+        )
+
+    def put(self, number: int, malformed: Malformed, frame: bytes, at_us: int) -> None:
+        """Take a malformed frame.
+
+        Args:
+            number: of the malformed frame in this run.
+            malformed: what is wrong with it.
+            frame: its bytes.
+            at_us: when it came, wall microseconds.
+        """
+        letter = DeadLetter(
+            topic=self._feed_id,
+            epoch=0,
+            partition=0,
+            offset=number,
+            schema_id=None,
+            fault=malformed.fault,
+            error=malformed.error,
+            at_us=at_us,
+            value=frame,
+        )
+        with self._changed:
+            self._waiting.append(letter)
+            self._bytes += len(letter.value or b"")
+            self._changed.notify_all()
+
+    def close(self, wait_s: float) -> int:
+        """Publish what is there, at most so long; returns how many letters are left."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(wait_s)
+        return len(self._waiting)
+
+    def _run(self) -> None:
+        while letters := self._next():
+            try:
+                self._office.publish(letters, limits.BOARD_WAIT_S)
+            except Unavailable as error:
+                _log.warning("dead letters wait: %s", error.message)
+                continue
+            except K2Error as error:
+                self.failure = error
+                return
+            self._done(letters)
+
+    def _next(self) -> list[DeadLetter]:
+        """What waits, as soon as something does; nothing when the box closes empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return list(self._waiting)
+
+    def _done(self, letters: list[DeadLetter]) -> None:
+        with self._changed:
+            for letter in letters:
+                self._waiting.popleft()
+                self._bytes -= len(letter.value or b"")
+            self.published += len(letters)

@@ -1,0 +1,181 @@
+"""Frames to the tape: decode, check the sequence, encode, send; what is malformed to the letters.
+
+The hot path of a feed, without IO of its own: the producer takes records at once and says later
+what became of them. When it takes no more, or a line has not begun, the intake is *blocked*: it
+keeps the trades of the one frame that were not sent, takes no frame, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from k2.errors import Overloaded
+from k2.feed.publish.instrument_stream import Flight, Line
+from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.venues.source import Malformed, ShutdownAnnounced, Skipped, Source, Void
+from k2.market.events import Trade
+from k2.market.sequence import Finding
+from k2.tape.producer import OnAck
+
+_POLL_FRAMES = 256  # taken between two looks at what was acknowledged
+
+
+class Tape(Protocol):
+    """The part of `k2.tape.producer.TapeProducer` that an intake needs."""
+
+    def send(
+        self,
+        key: bytes,
+        value: bytes,
+        partition: int,
+        headers: Mapping[str, bytes] | None = None,
+        on_ack: OnAck | None = None,
+    ) -> None:
+        """Take a record; QUEUE_FULL when no more fit just now."""
+        ...
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """Deliver acknowledgements."""
+        ...
+
+
+class Intake:
+    """See the module. Not thread-safe; its counters may be read from any thread.
+
+    Args:
+        source: what a frame means.
+        tape: where trades go.
+        lines: one for each instrument of the source.
+        encode: a trade as the bytes of a message.
+        letters: where malformed frames go.
+        headers: of every message.
+
+    Attributes:
+        lines: as given.
+        frames: taken so far, of any kind.
+        skipped: frames that are not for K2, by kind.
+        malformed: frames that went to the letters.
+        void: ids printed without a trade.
+        shutdown_announced: set by a frame that says the venue closes its connection soon; whoever
+            reads it clears it.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        tape: Tape,
+        lines: Sequence[Line],
+        encode: Callable[[Trade], bytes],
+        letters: LetterBox,
+        headers: Mapping[str, bytes],
+    ) -> None:
+        self.frames = 0
+        self.skipped: Counter[str] = Counter()
+        self.malformed = 0
+        self.void = 0
+        self.shutdown_announced = False
+        self._source = source
+        self._tape = tape
+        self.lines = tuple(lines)
+        self._lines = {line.instrument.symbol: line for line in lines}
+        self._headers = headers
+        self._encode = encode
+        self._letters = letters
+        self._refused: deque[tuple[Line, Flight, bytes]] = deque()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether no frame is taken just now; `unblock` tries to end it."""
+        return bool(self._refused) or self._letters.full
+
+    @property
+    def refused(self) -> int:
+        """Trades that were not sent yet."""
+        return len(self._refused)
+
+    def take(self, frames: Sequence[bytes], start: int, receive_time_us: int) -> int:
+        """Take frames from an index on, until the end or until blocked.
+
+        Args:
+            frames: as they came from one connection.
+            start: index of the first to take.
+            receive_time_us: when they came, wall microseconds.
+
+        Returns:
+            The index of the first frame not taken; their number when all were.
+
+        Raises:
+            K2Error: the tape will never take anything again.
+        """
+        if self.blocked:
+            return start
+        decode, polled = self._source.decode, start
+        position = start
+        for position, frame in enumerate(frames[start:], start + 1):
+            decoded = decode(frame, receive_time_us)
+            if isinstance(decoded, tuple):
+                for trade in decoded:
+                    self._send(trade)
+                if self._refused:
+                    break
+            elif self._other(decoded, frame, receive_time_us):
+                break
+            if position - polled >= _POLL_FRAMES:
+                polled = position
+                self._tape.poll()
+        self.frames += position - start
+        return position
+
+    def unblock(self) -> bool:
+        """Send what was refused; whether frames are taken again."""
+        while self._refused:
+            line, flight, value = self._refused[0]
+            if not line.begun:
+                break
+            try:
+                self._launch(line, flight, value)
+            except Overloaded:
+                break
+            self._refused.popleft()
+        return not self.blocked
+
+    def _send(self, trade: Trade) -> None:
+        """Put a trade on the tape, unless this run has certainly seen it."""
+        line = self._lines[trade.label.symbol]
+        finding = line.observe(trade)
+        if finding is Finding.DUPLICATE:
+            return
+        if finding is not Finding.NEXT:
+            line.note(trade.trade_id, finding, trade.receive_time_us)
+        flight = line.prepare(trade.trade_id, finding)
+        value = self._encode(trade)
+        if self._refused or not line.begun:  # behind an earlier trade of the same frame
+            self._refused.append((line, flight, value))
+            return
+        try:
+            self._launch(line, flight, value)
+        except Overloaded:
+            self._refused.append((line, flight, value))
+
+    def _launch(self, line: Line, flight: Flight, value: bytes) -> None:
+        self._tape.send(line.key, value, line.partition, self._headers, flight)
+        line.launched(flight)
+
+    def _other(
+        self, decoded: Skipped | Void | Malformed | ShutdownAnnounced, frame: bytes, at_us: int
+    ) -> bool:
+        """Count what is not a trade; whether that blocks the intake."""
+        if isinstance(decoded, Skipped):
+            self.skipped[decoded.kind] += 1
+        elif isinstance(decoded, Void):
+            self.void += self._lines[decoded.instrument.symbol].voided(decoded.trade_id, at_us)
+        elif isinstance(decoded, ShutdownAnnounced):
+            self.shutdown_announced = True
+        else:
+            self.malformed += 1
+            self._letters.put(self.malformed, decoded, frame, at_us)
+            return self._letters.full
+        return False

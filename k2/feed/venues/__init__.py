@@ -1,0 +1,1 @@
+"""Venues: one module a venue, and what a feed asks of each."""

@@ -1,0 +1,139 @@
+"""Faults that depend on what was known when a record was judged, and who has the last word.
+
+Most faults show in the bytes alone: everybody finds them, whenever he looks. Two are *timely*: a
+schema id that the registry does not know may be registered later, and a symbol that nobody has
+placed may be placed later. So two writers may judge one record differently: the first published its
+dead letter and was killed before its commit, or is a zombie that publishes the letter when the
+second has judged already.
+
+**The commit decides.** A letter goes out before the commit that passes its record, so alone it only
+says what one writer was about to commit. Where the lake has a row at the letter's place on the
+tape, the letter is *overruled*: the record was taken. Whoever acts on a letter asks for that row.
+Letters that bind whoever judges later cannot be had instead: however late a writer looks for them,
+a slower one may publish its own after that look. A row, once committed, is there for all to see.
+
+A record without a row is what its letter says, or was a duplicate to the writer that committed. No
+row tells these two apart, and nobody needs to: replayed, it is a duplicate in either case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+
+from k2.lake.commit.event_files import OpsView
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.snapshot import current_of
+from k2.lake.iceberg.tables import TRADES
+from k2.market.events import TIMELY, Bools, Bytes, Fault, Int64s, TradeColumns
+from k2.tape.dead_letter_topic import DeadLetter
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The dead letters of one partition, by offset, each once.
+
+    Attributes:
+        offsets: ascending. int64[n]
+        faults: of each. uint8[n]
+    """
+
+    offsets: Int64s
+    faults: Bytes
+
+    @property
+    def timely(self) -> Letters:
+        """Those whose fault depends on what was known."""
+        return self.of(TIMELY)
+
+    def of(self, faults: Collection[Fault]) -> Letters:
+        """Those of these faults."""
+        return self._where(np.isin(self.faults, np.array(sorted(faults), dtype=np.uint8)))
+
+    def without(self, offsets: Int64s) -> Letters:
+        """All but those at these offsets."""
+        return self._where(~np.isin(self.offsets, offsets))
+
+    def _where(self, chosen: Bools) -> Letters:
+        return Letters(self.offsets[chosen], self.faults[chosen])
+
+
+def as_judged_then(
+    columns: TradeColumns, letters: Letters, beside: Collection[Fault] = ()
+) -> tuple[TradeColumns, int]:
+    """Records with the faults that the writer found by what it knew then.
+
+    Args:
+        columns: checked by what is known today, at least one.
+        letters: of their partition, none of them overruled.
+        beside: faults that letters decide on as well as on the timely ones.
+
+    Returns:
+        The records, and how many of them are good today and dead by their letter alone.
+    """
+    low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
+    if low == high:
+        return columns, 0
+    here = Letters(letters.offsets[low:high], letters.faults[low:high]).of({*TIMELY, *beside})
+    _, rows, at = np.intersect1d(
+        columns.offset, here.offsets, assume_unique=True, return_indices=True
+    )
+    doubtful = int((columns.fault[rows] == Fault.NONE).sum())
+    fault = columns.fault.copy()
+    fault[rows] = here.faults[at]
+    return replace(columns, fault=fault), doubtful
+
+
+class Overruled:
+    """Finds letters that the lake overruled. Thread-safe; every call looks anew.
+
+    Args:
+        catalog: of the lake.
+    """
+
+    def __init__(self, catalog: SqlCatalog) -> None:
+        self._catalog = catalog
+
+    def among(self, letters: Iterable[DeadLetter]) -> frozenset[str]:
+        """Names of those at whose place the newest snapshot has a row.
+
+        Data files are read for timely letters alone, and only those that may hold their places.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE.
+            Data: LAKE_CORRUPT.
+        """
+        timely = [one for one in letters if one.fault in TIMELY]
+        if not timely:
+            return frozenset()
+        try:
+            with reaching_lake():
+                table = self._catalog.load_table(TRADES)
+        except NoSuchTableError:
+            return frozenset()
+        snapshot = current_of(table.metadata)
+        if snapshot is None:
+            return frozenset()
+        names: dict[tuple[int, int], dict[int, str]] = {}
+        for one in timely:
+            if one.topic == snapshot.topic:
+                names.setdefault((one.epoch, one.partition), {})[one.offset] = one.name
+        view = OpsView(snapshot.positions.epoch, 0, table, snapshot.snapshot_id)
+        return frozenset(
+            of[int(row["tape_offset"])]
+            for (epoch, partition), of in names.items()
+            for row in view.newest(
+                ["tape_offset"],
+                [
+                    ("tape_epoch", "==", epoch),
+                    ("tape_partition", "==", partition),
+                    ("tape_offset", ">=", min(of)),  # files are left out by these two
+                    ("tape_offset", "<", max(of) + 1),
+                    ("tape_offset", "in", sorted(of)),
+                ],
+            )
+        )

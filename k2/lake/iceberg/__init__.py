@@ -1,0 +1,1 @@
+"""Iceberg: catalog, tables, snapshots and files of the lake."""

@@ -1,0 +1,97 @@
+"""What the metadata of a snapshot says of its data files: bounds of rows, and which columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.types import MapType, NestedField
+
+from k2.errors import Data, Reason
+from k2.lake.iceberg.catalog import local_path
+from k2.market.offsets import FileStat
+
+_NO_MAX = "\U0010ffff"
+
+
+def read_manifest(
+    table: Table, manifest: ManifestFile, optional: Sequence[str]
+) -> tuple[FileStat, ...]:
+    """The data files that a manifest lists.
+
+    Args:
+        table: whose manifest it is.
+        manifest: what to read.
+        optional: names of the columns that a file may lack.
+
+    Raises:
+        Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
+    """
+    if manifest.content is not ManifestContent.DATA:
+        raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files; K2 cannot read them")
+    ids = _FieldIds.of(table.schema(), optional)
+    return tuple(
+        _stat(entry.data_file, ids)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    )
+
+
+@dataclass(frozen=True)
+class _FieldIds:
+    """By what the statistics of a file are found.
+
+    Attributes:
+        symbol, time: of the columns that are bounded.
+        optional: of each optional column, the id that a file knows its values by; None where the
+            table does not have the column yet.
+    """
+
+    symbol: int
+    time: int
+    optional: tuple[tuple[str, int | None], ...]
+
+    @classmethod
+    def of(cls, schema: Schema, optional: Sequence[str]) -> _FieldIds:
+        fields = {field.name: field for field in schema.fields}
+        return cls(
+            fields["symbol"].field_id,
+            fields["event_time"].field_id,
+            tuple((name, _known_as(fields.get(name))) for name in optional),
+        )
+
+
+def _known_as(field: NestedField | None) -> int | None:
+    """A map is known by its keys."""
+    if field is None:
+        return None
+    kind = field.field_type
+    return kind.key_id if isinstance(kind, MapType) else field.field_id
+
+
+def _stat(file: DataFile, ids: _FieldIds) -> FileStat:
+    low, high = file.lower_bounds or {}, file.upper_bounds or {}
+    symbol, time = ids.symbol, ids.time
+    return FileStat(
+        path=local_path(file.file_path),
+        size_bytes=file.file_size_in_bytes,
+        rows=file.record_count,
+        exchange=str(file.partition[1]),
+        symbol_min=low.get(symbol, b"").decode(),
+        symbol_max=high[symbol].decode() if symbol in high else _NO_MAX,
+        time_min_us=_int64(low.get(time), -(2**63)),
+        time_max_us=_int64(high.get(time), 2**63 - 1),
+        lacks=tuple(name for name, known_as in ids.optional if _lacks(file, known_as)),
+    )
+
+
+def _lacks(file: DataFile, known_as: int | None) -> bool:
+    """Whether a file was written without a column; its sizes tell, where its writer gave any."""
+    sizes = file.column_sizes
+    return known_as is None or (sizes is not None and known_as not in sizes)
+
+
+def _int64(bound: bytes | None, unknown: int) -> int:
+    return int.from_bytes(bound, "little", signed=True) if bound is not None else unknown

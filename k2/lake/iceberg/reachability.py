@@ -1,0 +1,133 @@
+"""Every file that a version of a table's metadata names, itself included.
+
+The metadata names snapshots, statistics and the files that K2's commits carry (the fold's state); a
+snapshot its manifest list, that its manifests, a manifest its data files. None of them ever
+changes, so what manifest lists and manifests name is read once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestContent, ManifestFile, read_manifest_list
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+from k2.lake.iceberg.catalog import DurableFileIO
+
+_STATES = ("k2.state", "k2.epoch-state")  # of a commit, and of the beginning of its epoch
+
+
+class Kind(Enum):
+    """What a file is for."""
+
+    ROWS = "rows"
+    DELETES = "deletes"  # of another engine: which rows are none, and what names such files
+    METADATA = "metadata"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One file.
+
+    Attributes:
+        location: where it is.
+        size: in bytes, where what names it says so.
+        kind: what it is for.
+    """
+
+    location: str
+    size: int | None
+    kind: Kind
+
+    @property
+    def data(self) -> bool:
+        """Whether it holds rows, under a name that is never given again."""
+        return self.kind is Kind.ROWS
+
+
+class Reach:
+    """Finds what is reachable; remembers manifests. One thread."""
+
+    def __init__(self) -> None:
+        self._lists: dict[int, tuple[ManifestFile, ...]] = {}
+        self._entries: dict[str, tuple[Reached, ...]] = {}
+
+    def of(self, table: Table) -> set[str]:
+        """Paths (as the warehouse's file system lists them) of all files the table reaches.
+
+        The versions of the metadata that its log names are among them; what only those name is not.
+
+        Raises:
+            OSError: something could not be read.
+        """
+        found = {
+            one.location for one in self.files(table.metadata_location, table.metadata, table.io)
+        }
+        found |= {entry.metadata_file for entry in table.metadata.metadata_log}
+        return {path_of(location) for location in found}
+
+    def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[Reached]:
+        """What a reader of these metadata may read, each file once; their own file first.
+
+        Args:
+            location: of the metadata.
+            metadata: what is there.
+            io: reads manifests.
+
+        Raises:
+            OSError: something could not be read.
+        """
+        lists = {one.snapshot_id: self._manifests(one, io) for one in metadata.snapshots}
+        manifests = {one.manifest_path: one for of_one in lists.values() for one in of_one}
+        entries = {path: self._named_by(one, io) for path, one in manifests.items()}
+        self._lists, self._entries = lists, entries
+        named = [location, *sorted(_named(metadata))]
+        named += [one.manifest_list for one in metadata.snapshots]
+        found = [Reached(one, None, Kind.METADATA) for one in named]
+        for path, one in manifests.items():
+            kind = Kind.METADATA if _of_rows(one) else Kind.DELETES
+            found += [Reached(path, one.manifest_length, kind), *entries[path]]
+        return [*{one.location: one for one in found}.values()]
+
+    def _manifests(self, snapshot: Snapshot, io: FileIO) -> tuple[ManifestFile, ...]:
+        known = self._lists.get(snapshot.snapshot_id)
+        if known is not None:
+            return known
+        return tuple(read_manifest_list(io.new_input(snapshot.manifest_list)))
+
+    def _named_by(self, manifest: ManifestFile, io: FileIO) -> tuple[Reached, ...]:
+        known = self._entries.get(manifest.manifest_path)
+        if known is not None:
+            return known
+        kind = Kind.ROWS if _of_rows(manifest) else Kind.DELETES
+        return tuple(
+            Reached(entry.data_file.file_path, entry.data_file.file_size_in_bytes, kind)
+            for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)
+        )
+
+
+def _of_rows(manifest: ManifestFile) -> bool:
+    return bool(manifest.content is ManifestContent.DATA)
+
+
+def _named(metadata: TableMetadata) -> set[str]:
+    """Statistics, and the files that K2's commits carry."""
+    statistics = [*metadata.statistics, *metadata.partition_statistics]
+    carried = [metadata.properties]
+    carried += [one.summary.additional_properties for one in metadata.snapshots if one.summary]
+    inside = f"{metadata.location}/"
+    return {one.statistics_path for one in statistics} | {
+        value
+        for properties in carried
+        for name, value in properties.items()
+        if name.startswith("k2.") and (value.startswith(inside) or (value and name in _STATES))
+    }
+
+
+def path_of(location: str) -> str:
+    """A location as its file system names it."""
+    return DurableFileIO.parse_location(location)[2]

@@ -1,0 +1,395 @@
+"""Snapshots of the lake: what each carries, and how they are read.
+
+Every commit of K2 carries, in its summary and mirrored in the table's properties, where it stands
+on the tape and what the fold knew there. A snapshot made by another engine carries nothing of the
+kind: then the newest ancestor that does speaks for it, because no other engine moves positions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io import FileIO
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot
+
+from k2 import limits
+from k2.errors import Data, NotFound, Reason, Unavailable
+from k2.lake.iceberg.catalog import metadata_location, reaching_lake
+from k2.lake.iceberg.epochs import Epochs, epochs_of
+from k2.lake.iceberg.file_stats import read_manifest
+from k2.lake.iceberg.lineage import lineage_of
+from k2.lake.iceberg.tables import TRADES
+from k2.market import schema
+from k2.market.fold import FoldState, from_table
+from k2.market.offsets import FileStat, OffsetVector
+
+Counters = dict[int, tuple[int, int, int]]
+FLOOR = "k2.floor-time"
+_LOAD_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a commit says of itself.
+
+    Attributes:
+        positions: next offset of each partition; the lake holds what is below.
+        counters: accepted, duplicate and dead records per partition, since the epoch began.
+        state_path: the file with the fold's state at `positions`.
+        epochs: where it stands in the succession of epochs.
+        topic, topic_id, cluster_id: the tape that the positions are of.
+        writer_id: the process that committed.
+        commit_id: unlike any other commit's.
+        floor_us: event time below which lake retention has removed rows; None while it has not, and
+            in a commit to be: whatever its parent says.
+    """
+
+    positions: OffsetVector
+    counters: Counters
+    state_path: str
+    epochs: Epochs
+    topic: str
+    topic_id: str
+    cluster_id: str
+    writer_id: str
+    commit_id: str
+    floor_us: int | None = None
+
+    def properties(self) -> dict[str, str]:
+        """The form in a snapshot's summary and in the table's properties."""
+        counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
+        floor = {} if self.floor_us is None else {FLOOR: str(self.floor_us)}
+        return floor | {
+            "k2.epoch": str(self.positions.epoch),
+            "k2.positions": self.positions.encode(),
+            "k2.counters": ",".join("/".join(map(str, one)) for one in counters),
+            "k2.state": self.state_path,
+            "k2.topic": self.topic,
+            "k2.topic-id": self.topic_id,
+            "k2.cluster-id": self.cluster_id,
+            "k2.writer-id": self.writer_id,
+            "k2.commit-id": self.commit_id,
+            **self.epochs.properties(),
+        }
+
+
+def carried(properties: Mapping[str, Any]) -> Carried | None:
+    """Read what `Carried.properties` wrote; None where there is nothing of the kind.
+
+    Raises:
+        Data: LAKE_CORRUPT when it is there and cannot be read.
+    """
+    if "k2.positions" not in properties:
+        return None
+    try:
+        counters: Counters = {}
+        for partition, one in enumerate(properties["k2.counters"].split(",")):
+            accepted, duplicate, dead = (int(count) for count in one.split("/"))
+            counters[partition] = accepted, duplicate, dead
+        positions = OffsetVector.decode(properties["k2.positions"])
+        state, epochs = properties["k2.state"], epochs_of(properties)
+        topic, topic_id, cluster, writer, commit = (properties[f"k2.{name}"] for name in _NAMES)
+        floor_us = int(properties[FLOOR]) if FLOOR in properties else None
+        return Carried(
+            positions, counters, state, epochs, topic, topic_id, cluster, writer, commit, floor_us
+        )
+    except (KeyError, ValueError) as error:
+        raise Data(
+            Reason.LAKE_CORRUPT, f"a snapshot's summary cannot be read: {error!r}"
+        ) from error
+
+
+_NAMES = ("topic", "topic-id", "cluster-id", "writer-id", "commit-id")
+
+
+@dataclass(frozen=True)
+class LakeSnapshot:
+    """One snapshot of `market.trades`.
+
+    Attributes:
+        snapshot_id: Iceberg's, a random 64-bit number.
+        parent_id: of the snapshot before it; None where that is not kept.
+        committed_at_us: commit time, microseconds; greater than its parent's.
+        positions, counters, state_path, epochs, topic, topic_id, cluster_id, writer_id, commit_id,
+            floor_us: see `Carried`.
+        operation: append, overwrite, replace or delete.
+        rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
+            that only rewrote rows added none.
+    """
+
+    snapshot_id: int
+    parent_id: int | None
+    committed_at_us: int
+    positions: OffsetVector
+    counters: Counters
+    state_path: str
+    topic: str
+    topic_id: str
+    cluster_id: str
+    writer_id: str
+    commit_id: str
+    operation: str
+    rows_total: int
+    rows_added: int
+    files_total: int
+    bytes_total: int
+    epochs: Epochs = field(default_factory=Epochs)
+    floor_us: int | None = None
+
+    @property
+    def first_positions(self) -> OffsetVector:
+        """Where its epoch began."""
+        zero = OffsetVector.zero(self.positions.epoch, len(self.positions.offsets))
+        return self.epochs.start or zero
+
+
+def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
+    """A snapshot with what it, or its newest ancestor that carries anything, says.
+
+    Raises:
+        Data: LAKE_CORRUPT when no ancestor carries positions.
+    """
+    facts = _speaker(metadata, snapshot)
+    summary = snapshot.summary
+    numbers = dict(summary.additional_properties) if summary else {}
+    return LakeSnapshot(
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_snapshot_id,
+        committed_at_us=snapshot.timestamp_ms * 1000,
+        positions=facts.positions,
+        counters=facts.counters,
+        state_path=facts.state_path,
+        topic=facts.topic,
+        topic_id=facts.topic_id,
+        cluster_id=facts.cluster_id,
+        writer_id=facts.writer_id,
+        commit_id=facts.commit_id,
+        operation=summary.operation.value if summary else "",
+        rows_total=int(numbers.get("total-records", 0)),
+        rows_added=max(0, _count(numbers, "added") - _count(numbers, "deleted")),
+        files_total=int(numbers.get("total-data-files", 0)),
+        bytes_total=int(numbers.get("total-files-size", 0)),
+        epochs=facts.epochs,
+        floor_us=facts.floor_us,
+    )
+
+
+def _count(numbers: Mapping[str, str], what: str) -> int:
+    return int(numbers.get(f"{what}-records", 0))
+
+
+def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> Carried:
+    for ancestor in lineage_of(metadata, snapshot):
+        if ancestor.summary and (found := carried(ancestor.summary.additional_properties)):
+            return found
+    if found := carried(metadata.properties):  # the ancestor that carried them was expired
+        return found
+    raise Data(
+        Reason.LAKE_CORRUPT,
+        f"snapshot {snapshot.snapshot_id} and all before it carry no tape positions:"
+        " the table was not written by K2",
+    )
+
+
+def current_of(metadata: TableMetadata) -> LakeSnapshot | None:
+    """The snapshot that the main branch points to; None for an empty table."""
+    head = metadata.current_snapshot()
+    return snapshot_of(metadata, head) if head else None
+
+
+def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+    """The fold's state of every partition at `snapshot.positions`.
+
+    Raises:
+        Data: LAKE_CORRUPT when the state file is not what K2 writes.
+        Unavailable: LAKE_UNAVAILABLE when it cannot be read.
+    """
+    try:
+        with reaching_lake(), io.new_input(snapshot.state_path).open() as stream:
+            table = pa.ipc.open_file(pa.py_buffer(stream.read())).read_all()
+        return from_table(table, snapshot.counters)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise Data(
+            Reason.LAKE_CORRUPT, f"{snapshot.state_path} is not a fold state: {error!r}"
+        ) from error
+
+
+def read_first_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+    """The state of every partition where the snapshot's epoch began; see `read_states`."""
+    nothing = dict.fromkeys(range(len(snapshot.positions.offsets)), (0, 0, 0))
+    path = snapshot.epochs.start_state
+    if not path:
+        return {partition: FoldState() for partition in nothing}
+    return read_states(io, replace(snapshot, state_path=path, counters=nothing))
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _View:
+    """One version of the table's metadata, decoded."""
+
+    location: str
+    table: Table
+    lineage: tuple[LakeSnapshot, ...]  # newest first
+
+    def find(self, snapshot_id: int) -> LakeSnapshot | None:
+        return next((one for one in self.lineage if one.snapshot_id == snapshot_id), None)
+
+
+class SnapshotReader:
+    """Reads snapshots, their files and their fold states. Thread-safe.
+
+    What has been read is kept: a call costs one look at the catalog, and only what a new commit
+    added is read again.
+    """
+
+    def __init__(self, catalog: SqlCatalog) -> None:
+        self._catalog = catalog
+        self._optional = tuple(field.name for field in schema.TRADE.fields if field.nullable)
+        self._lock = threading.Lock()
+        self._view: _View | None = None
+        self._files: dict[int, tuple[FileStat, ...]] = {}
+        self._manifests: dict[str, tuple[FileStat, ...]] = {}
+
+    def current(self) -> LakeSnapshot | None:
+        """The newest snapshot; None while the lake is empty.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE.
+            Data: LAKE_CORRUPT.
+        """
+        lineage = self.list()
+        return lineage[0] if lineage else None
+
+    def list(self) -> tuple[LakeSnapshot, ...]:
+        """The snapshots that are kept, newest first."""
+        with self._lock:
+            view = self._refreshed()
+        return view.lineage if view else ()
+
+    def get(self, snapshot_id: int) -> LakeSnapshot:
+        """A snapshot by its id.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT when it does not exist or was expired.
+        """
+        for snapshot in self.list():
+            if snapshot.snapshot_id == snapshot_id:
+                return snapshot
+        raise NotFound(
+            Reason.UNKNOWN_SNAPSHOT,
+            f"there is no snapshot {snapshot_id}, or no longer",
+            metadata={"snapshot_id": str(snapshot_id)},
+        )
+
+    def as_of(self, time_us: int) -> LakeSnapshot:
+        """The newest snapshot committed at or before a time.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT when none that old is kept; OUT_OF_RANGE when one may have
+                been, and went with the rows that retention removed.
+        """
+        kept = self.list()
+        for snapshot in kept:
+            if snapshot.committed_at_us <= time_us:
+                return snapshot
+        removed = bool(kept) and kept[0].floor_us is not None
+        raise NotFound(
+            Reason.OUT_OF_RANGE if removed else Reason.UNKNOWN_SNAPSHOT,
+            f"no snapshot from {time_us} (microseconds) or before is kept",
+            metadata={"as_of_us": str(time_us)},
+        )
+
+    def covering(self, positions: OffsetVector) -> LakeSnapshot | None:
+        """The oldest snapshot kept that holds all below `positions`; None when none does.
+
+        Args:
+            positions: of the tape that the lake was written from.
+        """
+        found = None
+        for snapshot in self.list():
+            if not snapshot.positions.covers(positions):
+                break
+            found = snapshot
+        return found
+
+    def files(self, snapshot_id: int) -> tuple[FileStat, ...]:
+        """The data files of a snapshot, with their statistics.
+
+        Raises:
+            NotFound: UNKNOWN_SNAPSHOT.
+            Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
+        """
+        with self._lock:
+            if (known := self._files.get(snapshot_id)) is not None:
+                return known
+        self.get(snapshot_id)
+        with self._lock:
+            view = self._view
+            if view is None or (raw := view.table.snapshot_by_id(snapshot_id)) is None:
+                raise NotFound(Reason.UNKNOWN_SNAPSHOT, f"there is no snapshot {snapshot_id}")
+            return self._read_files(view.table, raw)
+
+    def states(self, snapshot: LakeSnapshot) -> dict[int, FoldState]:
+        """The fold's state of every partition at `snapshot.positions`; see `read_states`."""
+        with self._lock:
+            view = self._refreshed()
+        if view is None:
+            raise NotFound(Reason.UNKNOWN_SNAPSHOT, "the lake is empty")
+        return read_states(view.table.io, snapshot)
+
+    def _refreshed(self) -> _View | None:
+        """The newest view; reads metadata only when the catalog names another."""
+        for attempt in range(1, _LOAD_ATTEMPTS + 1):
+            location = metadata_location(self._catalog, TRADES)
+            if location is None:
+                return None
+            if self._view is not None and self._view.location == location:
+                return self._view
+            try:
+                with reaching_lake():
+                    self._view = self._load()
+            except NoSuchTableError:
+                return None
+            except Unavailable:  # the file was superseded and removed just now
+                if attempt == _LOAD_ATTEMPTS:
+                    raise
+        return self._view
+
+    def _load(self) -> _View:
+        table = self._catalog.load_table(TRADES)
+        known = self._view
+        lineage = []
+        for raw in lineage_of(table.metadata, table.metadata.current_snapshot()):
+            old = known.find(raw.snapshot_id) if known else None
+            same = old is not None and old.parent_id == raw.parent_snapshot_id
+            lineage.append(old if old and same else snapshot_of(table.metadata, raw))
+        return _View(table.metadata_location, table, tuple(lineage))
+
+    def _read_files(self, table: Table, snapshot: Snapshot) -> tuple[FileStat, ...]:
+        with reaching_lake():
+            manifests = snapshot.manifests(table.io)
+            found: dict[str, tuple[FileStat, ...]] = {}
+            for manifest in manifests:
+                path = manifest.manifest_path
+                found[path] = self._manifests.get(path) or read_manifest(
+                    table, manifest, self._optional
+                )
+        files = tuple(stat for stats in found.values() for stat in stats)
+        self._manifests |= found
+        if len(self._manifests) > limits.MANIFESTS_KEPT + len(found):
+            self._manifests = found
+        self._files[snapshot.snapshot_id] = files
+        while len(self._files) > limits.FILE_LISTS_KEPT:
+            del self._files[next(iter(self._files))]
+        return files

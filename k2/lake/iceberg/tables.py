@@ -1,0 +1,246 @@
+"""The lake's tables: their Iceberg schema, made from `market/schema.py`, and how they are laid out.
+
+Commits are K2's own (`committer.py`): pyiceberg's retries are switched off in the table's
+properties, because a retry would rebase a stale writer's batch onto another writer's commit and
+store it twice.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import (
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.sorting import SortField, SortOrder
+from pyiceberg.transforms import DayTransform, IdentityTransform
+from pyiceberg.typedef import Identifier
+from pyiceberg.types import (
+    BinaryType,
+    DecimalType,
+    IcebergType,
+    IntegerType,
+    LongType,
+    MapType,
+    NestedField,
+    StringType,
+    TimestamptzType,
+)
+from sqlalchemy.exc import IntegrityError
+
+from k2 import limits
+from k2.errors import Data, Reason
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.evolution import evolve, lacking
+from k2.market.fold import RULES
+from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
+
+TRADES = ("market", "trades")
+GAPS = ("ops", "gaps")
+DEAD_LETTERS = ("ops", "dead_letters")
+SORTED_BY = ("symbol", "event_time", "trade_id")
+_NO_RETRIES = "commit.retry.num-retries"
+
+PROPERTIES = {
+    "format-version": "2",
+    _NO_RETRIES: "0",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": str(limits.MANIFESTS_TO_MERGE),
+    "commit.manifest.target-size-bytes": str(limits.MANIFEST_BYTES_MAX),
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": str(limits.METADATA_VERSIONS_KEPT),
+    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-level": "1",
+    "write.metadata.metrics.default": "none",
+}
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """A table and how its rows are laid out.
+
+    Attributes:
+        identifier: its name.
+        event: whose columns it has.
+        day_of: the time column by whose day it is partitioned.
+        split_by: columns by whose values it is partitioned besides.
+        sorted_by: the order within a file.
+        bounded: columns whose bounds the manifests keep; of others nothing, which keeps them small.
+        merged_rows_max, merged_bytes_max: of a file that merging writes, and of its rows in memory;
+            files of half the rows are full.
+        rules: by which its records are judged (`fold.RULES`); 0 where nothing judges them.
+    """
+
+    identifier: Identifier
+    event: Event
+    day_of: str
+    split_by: tuple[str, ...]
+    sorted_by: tuple[str, ...]
+    bounded: tuple[str, ...]
+    merged_rows_max: int
+    merged_bytes_max: int
+    rules: int = 0
+
+    @property
+    def name(self) -> str:
+        """As it is written: `market.trades`."""
+        return ".".join(self.identifier)
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Its columns as Arrow knows them."""
+        return arrow_schema(self.event)
+
+
+TRADES_LAYOUT = TableLayout(
+    identifier=TRADES,
+    event=TRADE,
+    day_of="event_time",
+    split_by=("exchange",),
+    sorted_by=SORTED_BY,
+    bounded=("exchange", "symbol", "trade_id", "event_time", "tape_partition", "tape_offset"),
+    merged_rows_max=limits.COMPACT_ROWS_MAX,
+    merged_bytes_max=limits.COMPACT_MEMORY_MAX,
+    rules=RULES,
+)
+# A page of an ops table reads whole files, so a merged one is no larger than a commit may be.
+GAPS_LAYOUT = TableLayout(
+    identifier=GAPS,
+    event=GAP,
+    day_of="recorded",
+    split_by=(),
+    sorted_by=("recorded", "tape_offset"),
+    bounded=("exchange", "symbol", "recorded", "tape_epoch", "tape_offset"),
+    merged_rows_max=limits.OPS_ROWS_MAX,
+    merged_bytes_max=limits.OPS_BYTES_MAX,
+)
+DEAD_LETTERS_LAYOUT = TableLayout(
+    identifier=DEAD_LETTERS,
+    event=DEAD_LETTER,
+    day_of="judged",
+    split_by=(),
+    sorted_by=("judged", "tape_offset"),
+    bounded=(
+        *("origin", "origin_partition", "origin_offset", "fault", "judged"),
+        *("tape_epoch", "tape_offset"),
+    ),
+    merged_rows_max=limits.OPS_ROWS_MAX,
+    merged_bytes_max=limits.OPS_BYTES_MAX,
+)
+
+
+def iceberg_schema(event: Event) -> Schema:
+    """The event's Iceberg schema; field ids follow the columns, those inside a map come after."""
+    inner = len(event.fields) + 1
+    fields = []
+    for number, field in enumerate(event.fields, start=1):
+        kind: IcebergType
+        if field.kind is Kind.LABELS:
+            kind = MapType(inner, StringType(), inner + 1, StringType(), value_required=True)
+            inner += 2
+        else:
+            kind = _ICEBERG[field.kind]
+        required = not field.nullable
+        fields.append(NestedField(number, field.name, kind, required=required, doc=field.doc))
+    return Schema(*fields)
+
+
+_ICEBERG: dict[Kind, IcebergType] = {
+    Kind.STRING: StringType(),
+    Kind.SIDE: StringType(),
+    Kind.INT: IntegerType(),
+    Kind.LONG: LongType(),
+    Kind.TIME: TimestamptzType(),
+    Kind.PRICE: DecimalType(limits.PRICE_DIGITS, limits.PRICE_SCALE),
+    Kind.QUANTITY: DecimalType(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
+    Kind.BYTES: BinaryType(),
+}
+
+
+def ensure_tables(catalog: SqlCatalog) -> Table:
+    """The table `market.trades`, made when it does not exist; see `ensure_table`."""
+    return ensure_table(catalog, TRADES_LAYOUT)
+
+
+def ensure_lake(catalog: SqlCatalog) -> None:
+    """All tables of the lake, made when they do not exist; see `ensure_table`."""
+    for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+        ensure_table(catalog, layout)
+
+
+def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
+    """A table, made when it does not exist; safe to call from many processes.
+
+    One that an earlier K2 made is given the optional columns that it lacks (`evolution.py`).
+
+    Raises:
+        Data: LAKE_CORRUPT when the table is not as K2 made it.
+        Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL.
+    """
+    with reaching_lake():
+        try:
+            table = catalog.load_table(layout.identifier)
+        except NoSuchTableError:
+            table = _create(catalog, layout)
+    _assert_no_retries(table, layout)
+    return evolve(table, iceberg_schema(layout.event))
+
+
+def _create(catalog: Catalog, layout: TableLayout) -> Table:
+    with suppress(NamespaceAlreadyExistsError, IntegrityError):  # another process was faster
+        catalog.create_namespace(layout.identifier[:-1])
+    schema = iceberg_schema(layout.event)
+    ids = {name: schema.find_field(name).field_id for name in layout.event.columns}
+    day = f"{layout.day_of.removesuffix('_time')}_day"
+    bounds = {f"write.metadata.metrics.column.{name}": "full" for name in layout.bounded}
+    try:
+        return catalog.create_table(
+            layout.identifier,
+            schema=schema,
+            partition_spec=PartitionSpec(
+                PartitionField(ids[layout.day_of], 1000, DayTransform(), day),
+                *(
+                    PartitionField(ids[name], 1001 + number, IdentityTransform(), name)
+                    for number, name in enumerate(layout.split_by)
+                ),
+            ),
+            sort_order=SortOrder(
+                *(SortField(ids[name], IdentityTransform()) for name in layout.sorted_by)
+            ),
+            properties=PROPERTIES | bounds,
+        )
+    except TableAlreadyExistsError:
+        return catalog.load_table(layout.identifier)
+
+
+def assert_ours(table: Table, layout: TableLayout) -> None:
+    """Refuse a table that K2 must not commit to.
+
+    Raises:
+        Data: LAKE_CORRUPT, naming what differs.
+    """
+    _assert_no_retries(table, layout)
+    if missing := lacking(table.schema(), iceberg_schema(layout.event), layout.name):
+        names = ", ".join(field.name for field in missing)
+        raise Data(
+            Reason.LAKE_CORRUPT,
+            f"table {layout.name} has lost its columns {names}: start again to add them",
+        )
+
+
+def _assert_no_retries(table: Table, layout: TableLayout) -> None:
+    if table.properties.get(_NO_RETRIES) != "0":
+        raise Data(
+            Reason.LAKE_CORRUPT,
+            f"table {layout.name} must have {_NO_RETRIES}=0: with retries, a batch could be"
+            " stored twice; set the property and start again",
+        )

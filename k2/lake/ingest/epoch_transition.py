@@ -1,0 +1,331 @@
+"""The end of a tape epoch and the beginning of the next, each one commit that adds no rows.
+
+A tape that no longer fits what the lake holds (made again, truncated, of another cluster, overtaken
+by retention) is refused by name. The way out is a person's decision, in two commits:
+
+1. `end_epoch` says that the epoch has ended where the lake stands. It needs the lake alone. From
+   then on no writer can add to that epoch: its commit compares, and finds the end.
+2. `begin_epoch`, in the next writer's start, adopts the tape that is there: it finds each known
+   instrument its partition, and begins with all ids seen in the epochs before. So a trade that the
+   lake holds is a duplicate if the new tape has it too, and one that was lost leaves a hole. What
+   was acknowledged, and the lake has not seen, goes into the ledger of gaps before that commit.
+
+Where the tape is the same, only with a beginning that retention removed or judged by other rules
+from now on (`fold.RULES`), the new epoch goes on where the lake stands; in all other cases it
+begins with the oldest record there is. Reading a record once more than needed costs time, never a
+row.
+
+An empty lake takes any tape, as far as retention has left it: its first commit has no rows either
+and says where the first epoch begins. From then on the lake owes every record, and a tape that is
+lost before its first row was taken is refused like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Data, Invalid, Reason, Unavailable
+from k2.lake.commit.committer import Store, TradeStore, write_state
+from k2.lake.commit.snapshot_commit import Conflict, TableCatalog, append
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.snapshot import Carried, LakeSnapshot, current_of, read_states
+from k2.lake.iceberg.tables import assert_ours
+from k2.lake.ingest.tape_check import Marks, assert_fits
+from k2.market.coverage import Promise
+from k2.market.fold import FoldState, Seen
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
+from k2.market.offsets import OffsetVector
+from k2.tape.topics import TapeFacts
+
+_TRADES = TradeStore()
+_ID_MAX = 2**63 - 1
+Home = Callable[[Instrument], int]
+States = Mapping[int, FoldState]
+
+
+@dataclass(frozen=True)
+class TapeThere:
+    """The tape that a writer finds at its start.
+
+    Attributes:
+        facts: what the cluster says of it now; asked after the lake, which another writer moves.
+        marks: reads those of records, by partition and offset.
+        home: the partition of an instrument, chosen now if it has none.
+        tell: is told what is carried over into an epoch before it begins, and may be told again.
+    """
+
+    facts: Callable[[], TapeFacts]
+    marks: Marks
+    home: Home
+    tell: Callable[[States], None]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The epoch that a writer goes on with.
+
+    Attributes:
+        epoch: its number.
+        adopted: whether it began just now.
+    """
+
+    epoch: int
+    adopted: bool = False
+
+
+def newest(catalog: TableCatalog, store: Store) -> LakeSnapshot | None:
+    """The newest snapshot of a table; None where there is none, or no table.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE.
+    """
+    try:
+        with reaching_lake():
+            table = catalog.load_table(store.layout.identifier)
+    except NoSuchTableError:
+        return None
+    return current_of(table.metadata)
+
+
+def end_epoch(
+    catalog: TableCatalog, clock: Clock, why: str, commit_id: str, store: Store = _TRADES
+) -> LakeSnapshot | None:
+    """End the current epoch where the lake stands; no harm where it has ended already.
+
+    Args:
+        catalog: of the lake.
+        clock: of the commit.
+        why: the reason, in one word.
+        commit_id: unlike any other commit's.
+        store: of the table, which exists.
+
+    Returns:
+        The newest snapshot, whose epoch has ended; None for a lake that no writer has begun.
+
+    Raises:
+        Invalid: LIMIT_OUT_OF_BOUNDS after very many epochs.
+        Unavailable: LAKE_UNAVAILABLE.
+        Overloaded: DISK_FULL.
+    """
+
+    def ended(_table: Table, head: LakeSnapshot | None, _name: str) -> Carried | None:
+        if head is None or head.epochs.ended:
+            return None
+        if len(head.epochs.past) >= limits.EPOCHS_MAX:
+            raise Invalid(
+                Reason.LIMIT_OUT_OF_BOUNDS, f"the lake has had {limits.EPOCHS_MAX} epochs already"
+            )
+        return Carried(
+            positions=head.positions,
+            counters=head.counters,
+            state_path=head.state_path,
+            epochs=replace(head.epochs, ended=why),
+            topic=head.topic,
+            topic_id=head.topic_id,
+            cluster_id=head.cluster_id,
+            writer_id=commit_id,
+            commit_id=commit_id,
+        )
+
+    return _Table(catalog, clock, store).commit(commit_id, ended)
+
+
+def begin_epoch(
+    catalog: TableCatalog, clock: Clock, tape: TapeThere, commit_id: str, store: Store = _TRADES
+) -> Begun:
+    """Which epoch the lake is in; begun on this tape where it is the first, or the last has ended.
+
+    Args:
+        catalog: of the lake.
+        clock: of the commit.
+        tape: to begin with, or to go on with.
+        commit_id: unlike any other commit's, also of an earlier try.
+        store: of the table, which exists.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE, or what asking the tape raises; nothing has begun.
+        Overloaded: DISK_FULL; nothing has begun.
+        Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
+    """
+
+    def beginning(table: Table, head: LakeSnapshot | None, name: str) -> Carried | None:
+        if head is not None and not head.epochs.ended:
+            return None
+        facts = tape.facts()
+        states = _left_behind(table, head, tape, facts)
+        start, epochs = _next(head, facts, store.layout.rules)
+        path = write_state(table, states, name)
+        return Carried(
+            positions=start,
+            counters={},
+            state_path=path,
+            epochs=replace(epochs, start=start, start_state=path),
+            topic=facts.topic,
+            topic_id=facts.topic_id,
+            cluster_id=facts.cluster_id,
+            writer_id=commit_id,
+            commit_id=commit_id,
+        )
+
+    head = _Table(catalog, clock, store).commit(commit_id, beginning)
+    assert head is not None, "an empty lake has begun by now"
+    rules = store.layout.rules
+    assert_fits(head, tape.facts(), head.positions.epoch, tape.marks, rules)
+    return Begun(head.positions.epoch, head.commit_id == commit_id)
+
+
+def _left_behind(
+    table: Table, head: LakeSnapshot | None, tape: TapeThere, facts: TapeFacts
+) -> States:
+    """What the epoch that ended has seen, told and carried over; nothing where there was none."""
+    if head is None:
+        return {}
+    states = carried_over(read_states(table.io, head), tape.home, facts.partitions)
+    tape.tell(states)
+    return states
+
+
+def _next(head: LakeSnapshot | None, facts: TapeFacts, rules: int) -> tuple[OffsetVector, Epochs]:
+    """Where the next epoch begins, and which were before it."""
+    if head is None:
+        return OffsetVector(0, facts.log_start), Epochs(rules=rules)
+    past = (*head.epochs.past, head.positions)
+    topics = (*head.epochs.past_topics, head.topic_id)
+    start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
+    return start, Epochs(past=past, past_topics=topics, rules=rules)
+
+
+def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
+    """Where the next epoch begins on each partition; see the module."""
+    same = (head.cluster_id, head.topic, head.topic_id, len(head.positions.offsets)) == (
+        tape.cluster_id,
+        tape.topic,
+        tape.topic_id,
+        tape.partitions,
+    )
+    stands = head.positions.offsets
+    if not same or head.epochs.ended not in (Reason.RETENTION_OVERTOOK, Reason.RULES_CHANGED):
+        return tape.log_start
+    if any(at > end for at, end in zip(stands, tape.log_end, strict=True)):
+        return tape.log_start
+    return tuple(map(max, stands, tape.log_start))
+
+
+def lost_ids(
+    states: States, promises: Mapping[Instrument, Promise], ledger: Ledger, now_us: int, who: str
+) -> list[GapEvent]:
+    """Gap events for what the tape had acknowledged and the lake has not seen.
+
+    It is the most that can be lost: what the next tape has of it is filled as it comes. It is what
+    feeds had promised above the last id seen, or at all where none was; whatever may have come out
+    of order just before the end; and everything else unseen that the ledger calls FILLED.
+
+    Args:
+        states: what is carried over.
+        promises: of each instrument that any feed has promised something of.
+        ledger: as it stands.
+        now_us: the time.
+        who: makes the events; some may say of an id what another one says.
+    """
+    seen = {one: ids for state in states.values() for one, ids in state.seen.items()}
+    told = {gap.instrument for gap in ledger.gaps()}
+    return [
+        GapEvent(one, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
+        for one in sorted(told.union(seen, promises))
+        for first, last in _lost(one, seen.get(one), promises.get(one), ledger)
+    ]
+
+
+def _lost(
+    instrument: Instrument, seen: Seen | None, promise: Promise | None, ledger: Ledger
+) -> Iterator[tuple[int, int]]:
+    """Runs of ids that may be lost."""
+    low, high = _listened(seen, promise)
+    for first, last in _unseen(seen):
+        told = ledger.within(instrument, first, last)
+        yield from ((gap.first_id, gap.last_id) for gap in told if gap.state is GapState.FILLED)
+        if max(first, low) <= min(last, high):
+            yield max(first, low), min(last, high)
+
+
+def _listened(seen: Seen | None, promise: Promise | None) -> tuple[int, int]:
+    """First and last of the ids of which each one unseen may be lost."""
+    if promise is None:
+        return 0, -1  # nobody listened, and nothing came out of order
+    if seen is None:
+        return promise.began_after + 1, promise.trade_id
+    oldest_id, newest_id = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
+    low = max(min(oldest_id, promise.began_after + 1), newest_id - limits.SEQUENCE_REORDER_MAX)
+    return low, max(newest_id, promise.trade_id)
+
+
+def _unseen(seen: Seen | None) -> list[tuple[int, int]]:
+    """First and last id of each space around and between the intervals."""
+    if seen is None:
+        return [(0, _ID_MAX)]
+    below, above = int(seen.intervals[0, 0]) - 1, int(seen.intervals[-1, 1]) + 1
+    return [*([(0, below)] if below >= 0 else []), *seen.holes(), (above, _ID_MAX)]
+
+
+def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldState]:
+    """The ids seen of each instrument, on the partition that it has now; counters begin anew.
+
+    Raises:
+        Data: LAKE_CORRUPT when two partitions have seen ids of one instrument.
+    """
+    seen: dict[int, dict[Instrument, Seen]] = {one: {} for one in range(partitions)}
+    for state in states.values():
+        for instrument, ids in state.seen.items():
+            of_home = seen[home(instrument)]
+            if instrument in of_home:
+                raise Data(
+                    Reason.LAKE_CORRUPT, f"two partitions have seen trades of {instrument.key}"
+                )
+            of_home[instrument] = ids
+    return {partition: FoldState(of) for partition, of in seen.items()}
+
+
+@dataclass(frozen=True)
+class _Table:
+    catalog: TableCatalog
+    clock: Clock
+    store: Store
+
+    def commit(
+        self, commit_id: str, make: Callable[[Table, LakeSnapshot | None, str], Carried | None]
+    ) -> LakeSnapshot | None:
+        """Commit the facts made from the head, unless there is nothing to say; the head then.
+
+        Args:
+            commit_id: unlike any other commit's.
+            make: may write to the store; what that raises becomes K2's.
+        """
+        for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
+            with reaching_lake():
+                table = self.catalog.load_table(self.store.layout.identifier)
+            assert_ours(table, self.store.layout)
+            head = current_of(table.metadata)
+            with reaching_lake():
+                facts = make(table, head, f"{commit_id}-{attempt}")
+            if facts is None:
+                return head
+            try:
+                with reaching_lake():
+                    table = append(self.catalog, table, (), facts, self.clock.now_us())
+            except Conflict:
+                continue
+            return current_of(table.metadata)
+        raise Unavailable(
+            Reason.LAKE_UNAVAILABLE,
+            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
+            retry_after_s=limits.COMMIT_RETRY_MIN_S,
+        )

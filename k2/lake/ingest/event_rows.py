@@ -1,0 +1,231 @@
+"""How records of the ops topics become rows: one intake for each table.
+
+A record that is no gap event becomes a dead letter of its topic, acknowledged before anything goes
+on, like a trade's. A record of the letters' own topic that is no letter needs no letter, for it is
+on that topic already: its row says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from k2 import limits
+from k2.clock import Clock
+from k2.lake.commit.event_files import OpsView, Row
+from k2.lake.dead_letters.letter_identity import Origin, accept_letters, bounded
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TableLayout
+from k2.lake.ingest.tape_check import Letters, meaning
+from k2.market.events import Fault
+from k2.market.fold import FoldState
+from k2.market.gaps import GapEvent
+from k2.tape.avro.record_codec import RecordCodec
+from k2.tape.consumer import RawBatch
+from k2.tape.dead_letter_topic import DeadLetter, read_letter
+from k2.tape.gap_topic import read_event
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A batch after judging.
+
+    Attributes:
+        rows: of the table.
+        state: what the fold remembers after it.
+    """
+
+    rows: pa.Table
+    state: FoldState
+
+
+class Intake(Protocol):
+    """Makes rows of one table."""
+
+    layout: TableLayout
+
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
+        """Begin from what the lake holds, in an epoch of the tape; the state to go on from."""
+        ...
+
+    def take(self, batch: RawBatch, state: FoldState) -> Taken:
+        """Judge the next records of the topic.
+
+        Raises:
+            Unavailable: something that judging needs is away; take the batch again.
+        """
+        ...
+
+
+class GapIntake:
+    """Gap events: each record once; an event told twice is two rows that say the same.
+
+    Args:
+        topic: where the events are.
+        codec: reads them.
+        letters: where records that are none go.
+        clock: of letters.
+    """
+
+    layout = GAPS_LAYOUT
+
+    def __init__(self, topic: str, codec: RecordCodec, letters: Letters, clock: Clock) -> None:
+        self._topic = topic
+        self._codec = codec
+        self._letters = letters
+        self._clock = clock
+        self._epoch = 0
+
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
+        """See `Intake`."""
+        self._epoch = epoch
+        return state
+
+    def take(self, batch: RawBatch, state: FoldState) -> Taken:
+        """See `Intake`."""
+        rows: list[Row] = []
+        letters: list[DeadLetter] = []
+        for offset, value in zip(batch.offset.tolist(), batch.values, strict=True):
+            event = read_event(self._codec, value)
+            if isinstance(event, GapEvent):
+                rows.append(event.values() | _position(self._epoch, offset))
+            else:
+                letters.append(self._letter(offset, value, event))
+        if letters:
+            self._letters.publish(letters, limits.DEAD_LETTER_WAIT_S)
+        after = FoldState(
+            state.seen, state.accepted + len(rows), state.duplicate, state.dead + len(letters)
+        )
+        return Taken(_table(rows, self.layout), after)
+
+    def _letter(self, offset: int, value: bytes | None, fault: Fault) -> DeadLetter:
+        named = value is not None and len(value) >= 5 and value[0] == 0
+        return DeadLetter(
+            topic=self._topic,
+            epoch=self._epoch,
+            partition=0,
+            offset=offset,
+            schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
+            fault=fault,
+            error=meaning(fault),
+            at_us=self._clock.now_us(),
+            value=value,
+        )
+
+
+class LetterIntake:
+    """Dead letters: each origin once, however often its letter was published.
+
+    Args:
+        topic: where the letters are.
+        clock: when letters were read.
+    """
+
+    layout = DEAD_LETTERS_LAYOUT
+
+    def __init__(self, topic: str, clock: Clock) -> None:
+        self._topic = topic
+        self._clock = clock
+        self._view: OpsView | None = None
+        self._epoch = 0
+
+    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
+        """See `Intake`."""
+        self._epoch = epoch
+        self._view = view
+        return bounded(state)
+
+    def take(self, batch: RawBatch, state: FoldState) -> Taken:
+        """See `Intake`."""
+        now_us = self._clock.now_us()
+        offsets = batch.offset.tolist()
+        letters = [
+            read_letter(headers, value) or self._stranger(offset, value, now_us)
+            for offset, value, headers in zip(
+                offsets, batch.values, batch.headers or [], strict=True
+            )
+        ]
+        after, new = accept_letters(
+            state, [(_origin(one), one.offset) for one in letters], now_us, self._stored
+        )
+        rows = [
+            row_of(letter) | _position(self._epoch, offset)
+            for letter, offset, is_new in zip(letters, offsets, new, strict=True)
+            if is_new
+        ]
+        return Taken(_table(rows, self.layout), after)
+
+    def _stored(self, origin: Origin, offsets: Sequence[int]) -> Iterable[int]:
+        """The exact look into the table, at the snapshot that the state is of."""
+        if self._view is None:
+            return ()
+        conditions = [
+            ("origin", "==", origin.topic),
+            ("origin_epoch", "==", origin.epoch),
+            ("origin_partition", "==", origin.partition),
+            ("origin_offset", "in", [*offsets]),
+        ]
+        found = self._view.newest(["origin_offset"], conditions)
+        return [int(row["origin_offset"]) for row in found]
+
+    def _stranger(self, offset: int, value: bytes | None, now_us: int) -> DeadLetter:
+        """What stands for a record of the topic that is no letter."""
+        return DeadLetter(
+            topic=self._topic,
+            epoch=self._epoch,
+            partition=0,
+            offset=offset,
+            schema_id=None,
+            fault=Fault.BAD_VALUE,
+            error="is on the topic of dead letters and is not one",
+            at_us=now_us,
+            value=value,
+        )
+
+
+def row_of(letter: DeadLetter) -> Row:
+    """The columns of `schema.DEAD_LETTER` that a letter says; times in microseconds."""
+    return {
+        "origin": letter.topic,
+        "origin_epoch": letter.epoch,
+        "origin_partition": letter.partition,
+        "origin_offset": letter.offset,
+        "schema_id": letter.schema_id,
+        "fault": letter.fault.name,
+        "error": letter.error,
+        "judged": letter.at_us,
+        "value": letter.value,
+    }
+
+
+LETTER_COLUMNS = tuple(DEAD_LETTERS_LAYOUT.event.columns)
+LETTER_COLUMNS_LISTED = tuple(name for name in LETTER_COLUMNS if name != "value")
+
+
+def letter_of(row: Row) -> DeadLetter:
+    """The letter that a row of `ops.dead_letters` holds; one without `value` has none."""
+    return DeadLetter(
+        topic=row["origin"],
+        epoch=row["origin_epoch"],
+        partition=row["origin_partition"],
+        offset=row["origin_offset"],
+        schema_id=row["schema_id"],
+        fault=Fault[row["fault"]],
+        error=row["error"],
+        at_us=int(row["judged"].timestamp() * 1_000_000),
+        value=row.get("value"),
+    )
+
+
+def _origin(letter: DeadLetter) -> Origin:
+    return Origin(letter.topic, letter.epoch, letter.partition)
+
+
+def _position(epoch: int, offset: int) -> dict[str, Any]:
+    return {"tape_epoch": epoch, "tape_partition": 0, "tape_offset": offset}
+
+
+def _table(rows: Sequence[Row], layout: TableLayout) -> pa.Table:
+    return pa.Table.from_pylist([*rows], schema=layout.columns)

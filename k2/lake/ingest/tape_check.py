@@ -1,0 +1,189 @@
+"""The tape as the lake's writer sees it: whether it fits the lake, and letters for dead records.
+
+Records are judged by `tape/acceptance.py`. What two writers may judge differently, each by what it
+knows, is the matter of `superseded.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from k2.errors import Data, Reason
+from k2.lake.commit.committer import TapeIdentity, assert_same_tape, assert_same_topic
+from k2.lake.iceberg.snapshot import LakeSnapshot
+from k2.market.events import Fault
+from k2.market.fold import RULES
+from k2.market.offsets import OffsetVector
+from k2.tape.acceptance import Decoder, Judged, PartitionMap
+from k2.tape.consumer import OnAssign, OnRevoke, RawBatch, lost_position
+from k2.tape.dead_letter_topic import DeadLetter
+from k2.tape.topics import WAY_OUT, TapeFacts
+
+_HEADER_BYTES = 5  # magic and schema id
+Marks = Callable[[Mapping[int, int]], Mapping[int, str]]
+
+
+class Reader(Protocol):
+    """The part of `k2.tape.consumer.TapeReader` that the pump needs."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch per partition."""
+        ...
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions from these offsets next."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these."""
+        ...
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Go on reading these."""
+        ...
+
+    def report(self, positions: Mapping[int, int]) -> None:
+        """Tell the group how far this reader is."""
+        ...
+
+    def close(self) -> None:
+        """Let the partitions go."""
+        ...
+
+
+class Letters(Protocol):
+    """The part of `k2.tape.dead_letter_topic.DeadLetterOffice` that the pump needs."""
+
+    def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
+        """Publish and wait until every letter is acknowledged."""
+        ...
+
+
+@dataclass(frozen=True)
+class TapeEnd:
+    """All of the tape that the pump touches.
+
+    Attributes:
+        identity: which tape the lake is written from.
+        join: makes the reader that takes part in the writers' group.
+        facts: what the cluster says of the topic now, asked once.
+        decoder, placement, letters: see their classes.
+    """
+
+    identity: TapeIdentity
+    join: Callable[[OnAssign, OnRevoke], Reader]
+    facts: Callable[[], TapeFacts]
+    decoder: Decoder
+    placement: PartitionMap
+    letters: Letters
+
+
+def letters_of(judged: Judged, identity: TapeIdentity, now_us: int) -> list[DeadLetter]:
+    """A dead letter for each record that is not a row and not a duplicate."""
+    letters, batch = [], judged.batch
+    for row in np.flatnonzero(judged.faults).tolist():
+        value, fault = batch.values[row], Fault(int(judged.faults[row]))
+        named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
+        letters.append(
+            DeadLetter(
+                topic=identity.topic,
+                epoch=identity.epoch,
+                partition=batch.partition,
+                offset=int(batch.offset[row]),
+                schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
+                fault=fault,
+                error=meaning(fault),
+                at_us=now_us,
+                value=value,
+            )
+        )
+    return letters
+
+
+def meaning(fault: Fault) -> str:
+    """A fault for a person, to be read after the name of the record."""
+    return _MEANING[fault]
+
+
+def check_tape(
+    facts: TapeFacts, identity: TapeIdentity, positions: OffsetVector, partitions: Iterable[int]
+) -> None:
+    """Refuse a tape that does not fit the positions the lake carries.
+
+    Raises:
+        Data: CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED; RETENTION_OVERTOOK when records
+            were removed before they were committed; TAPE_TRUNCATED when committed ones are gone.
+    """
+    assert_same_topic(identity, identity_of(facts, identity.epoch))
+    for partition in partitions:
+        at, start, end = positions[partition], facts.log_start[partition], facts.log_end[partition]
+        if not start <= at <= end:
+            raise lost_position(partition, at, start, end)
+
+
+def assert_fits(
+    snapshot: LakeSnapshot | None,
+    facts: TapeFacts,
+    epoch: int,
+    marks: Marks,
+    rules: int = RULES,
+) -> None:
+    """Refuse a tape that the lake cannot go on with, before anything is read from it.
+
+    Args:
+        snapshot: the lake's newest; any tape fits an empty lake.
+        facts: what the cluster says of the tape.
+        epoch: the one this process works in.
+        marks: reads those of records on the tape, by partition and offset.
+        rules: by which this process judges its records.
+
+    Raises:
+        Data: see `assert_same_tape` and `check_tape`; TAPE_TRUNCATED also when the last record
+            that the lake went past is another now.
+        Unavailable: TAPE_UNAVAILABLE.
+    """
+    if snapshot is None:
+        return
+    identity = identity_of(facts, epoch)
+    assert_same_tape(snapshot, identity, rules)
+    check_tape(facts, identity, snapshot.positions, range(facts.partitions))
+    kept = {p: mark for p, mark in enumerate(snapshot.epochs.marks) if mark}
+    last = {p: snapshot.positions[p] - 1 for p in kept}
+    found = marks({p: at for p, at in last.items() if at >= facts.log_start[p]})
+    for partition, mark in found.items():
+        if mark != kept[partition]:
+            raise Data(
+                Reason.TAPE_TRUNCATED,
+                f"partition {partition} has another record at {last[partition]} than the one that"
+                f" the lake went past: the tape lost records and was filled again; {WAY_OUT}",
+                metadata={"partition": str(partition), "position": str(last[partition] + 1)},
+            )
+
+
+def identity_of(facts: TapeFacts, epoch: int) -> TapeIdentity:
+    """Which tape this is, as commits carry it."""
+    return TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, epoch, facts.partitions)
+
+
+_MEANING = {
+    Fault.BAD_MAGIC: "not in Confluent wire format",
+    Fault.UNKNOWN_SCHEMA: "its schema is unknown, or is not a trade's",
+    Fault.TRUNCATED: "ends inside a field",
+    Fault.TRAILING: "has bytes after its last field",
+    Fault.BAD_VALUE: "holds a value that its column cannot",
+    Fault.OUT_OF_RANGE: "holds an id, a time, a price or a quantity that K2 cannot store; if its"
+    " time lay ahead of the broker's clock, replay it when that time has come",
+    Fault.WRONG_PARTITION: "is not on the partition that its symbol keeps",
+    Fault.OVERSIZE: "is larger than a record may be",
+    Fault.NULL_VALUE: "has no value",
+    Fault.TOO_MANY_HOLES: "would begin one more stretch of ids than is remembered of a symbol;"
+    " fill its gaps (k2 backfill), then replay",
+    Fault.REUSED_ID: "repeats an id of its symbol with a time more than an hour after all trades"
+    " before it: the venue began its ids again; give the new life an exchange of its own",
+    Fault.INTERNAL: "makes K2 fail: report the defect with these bytes; it is good when a later"
+    " version takes it (k2 dlq replay)",
+}

@@ -1,0 +1,1 @@
+"""Maintenance: compaction, retention, snapshot expiry, orphan files, backup and relocation."""

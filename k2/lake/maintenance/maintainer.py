@@ -1,0 +1,300 @@
+"""Maintenance of the lake: merge small files, drop snapshots, remove what nothing names.
+
+It is the same for every table: what differs is in its `Store` (columns, order, partitions, bounds).
+It runs in a thread of the lake process, and on request in a process of its own; both at once do no
+harm, since every change is one compare-and-set on the head (`maintenance_commit.py`).
+
+1. Choose files to merge from the newest snapshot (`compaction.py`).
+2. Read them and write their rows as one sorted file (`rewrite.py`). This takes the time; nobody
+   waits for it.
+3. Commit: on the head of now, if it still names every file that was read and no fence lies between.
+   Else the new file is forgotten: another merged the same files, and rows would be doubled.
+4. Now and then sweep (`orphan_files.py`).
+
+It may die at any step: what was not committed is a file that nothing names.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.table import Table
+
+from k2.clock import Clock
+from k2.errors import K2Error
+from k2.lake.commit.snapshot_commit import Replacement, named_snapshots
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.snapshot import Carried, current_of
+from k2.lake.maintenance.compaction import LiveFile, choose
+from k2.lake.maintenance.maintenance_commit import Replacer, unfenced
+from k2.lake.maintenance.orphan_files import Sweeper, Swept
+from k2.lake.maintenance.rewrite import rewrite
+from k2.settings import LakeSettings
+
+Progress = Callable[[str, int, int], None]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaintainStats:
+    """What a maintainer has done since it started; a value, replaced at each change.
+
+    Attributes:
+        compactions, files_merged, rows_rewritten: merges that were committed, what they read.
+        abandoned: merges whose files another had merged or dropped meanwhile.
+        snapshots_dropped: by request.
+        files_removed, bytes_removed: by sweeps.
+        files_waiting: dead at the last sweep, and not removed yet.
+        failures: of whatever kind; what failed is tried again.
+    """
+
+    compactions: int = 0
+    files_merged: int = 0
+    rows_rewritten: int = 0
+    abandoned: int = 0
+    snapshots_dropped: int = 0
+    files_removed: int = 0
+    bytes_removed: int = 0
+    files_waiting: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a table has.
+
+    Attributes:
+        files, bytes: of the newest snapshot.
+        snapshots: of any branch or tag.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    snapshots: int = 0
+
+
+class Maintainer:
+    """Maintains one table. One thread; `stats` may be read by any.
+
+    Args:
+        replacer: commits to the table.
+        clock: of ages and intervals.
+        settings: what is worth merging, and when.
+        paused: asked before each merge; a hot process makes none.
+    """
+
+    def __init__(
+        self,
+        *,
+        replacer: Replacer,
+        clock: Clock,
+        settings: LakeSettings,
+        paused: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._replacer = replacer
+        self._clock = clock
+        self._settings = settings
+        self._paused = paused
+        self._sweeper = Sweeper(replacer=replacer, clock=clock, grace_s=settings.sweep_grace_s)
+        self._live = _Live()
+        self._too_large: frozenset[str] = frozenset()
+        self._stats = MaintainStats()
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self._replacer.store.layout.name
+
+    @property
+    def stats(self) -> MaintainStats:
+        """What was done so far."""
+        return self._stats
+
+    def kept(self) -> Kept:
+        """What the table has now.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
+        """
+        metadata = self._replacer.load().metadata
+        head = current_of(metadata)
+        if head is None:
+            return Kept()
+        return Kept(head.files_total, head.bytes_total, len(metadata.snapshots))
+
+    def run(self, stopping: threading.Event) -> None:
+        """Maintain until `stopping` is set; what fails is tried again at the next turn.
+
+        A pause is for merging only: sweeping costs little and frees disk, whose want may be the
+        reason for the pause.
+        """
+        sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
+        while not stopping.wait(self._settings.maintain_interval_s):
+            self._tried(lambda: self.compact(stopping=stopping))
+            if self._clock.monotonic_s() >= sweep_at_s:
+                sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
+                self._tried(self.sweep)
+
+    def _tried(self, work: Callable[[], object]) -> None:
+        failures = self._stats.failures + 1
+        try:
+            work()
+            return
+        except K2Error as error:
+            log.warning(
+                "%s: not maintained: %s", self.table, error.message, extra={"reason": error.reason}
+            )
+        except Exception:
+            log.exception("%s could not be maintained", self.table)
+        self._stats = replace(self._stats, failures=failures)
+
+    def compact(
+        self,
+        progress: Progress = lambda message, done, total: None,
+        stopping: threading.Event | None = None,
+    ) -> int:
+        """Merge until nothing is worth merging; how many merges were committed.
+
+        Args:
+            progress: told how many merges are done, and of how many as far as is known.
+            stopping: when set, it ends after the merge that it is at.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+        """
+        done = 0
+        while not self._paused():
+            table = self._replacer.load()
+            groups = self._groups(table)
+            merged = 0
+            for group in groups:
+                if self._paused() or (stopping is not None and stopping.is_set()):
+                    return done + merged
+                progress(f"merging files of {self.table}", done + merged, done + len(groups))
+                merged += self._merge(table, group)
+            if not merged:
+                break
+            done += merged
+        return done
+
+    def expire(self, older_than_us: int) -> int:
+        """Drop the snapshots committed before a time; how many.
+
+        The head stays, and what a tag or a branch names. Files go when their grace is over.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+        """
+        dropped: frozenset[int] = frozenset()
+
+        def plan(table: Table, facts: Carried) -> Replacement | None:
+            nonlocal dropped
+            metadata = table.metadata
+            stay = named_snapshots(metadata) | {metadata.current_snapshot_id}
+            dropped = frozenset(
+                one.snapshot_id
+                for one in metadata.snapshots
+                if one.timestamp_ms * 1000 < older_than_us and one.snapshot_id not in stay
+            )
+            return Replacement(facts, dropped=dropped) if dropped else None
+
+        self._replacer.commit(plan)
+        self._stats = replace(
+            self._stats, snapshots_dropped=self._stats.snapshots_dropped + len(dropped)
+        )
+        return len(dropped)
+
+    def sweep(self) -> Swept:
+        """Remove what nothing can name; see `orphan_files.py`."""
+        swept = self._sweeper.sweep()
+        self._stats = replace(
+            self._stats,
+            files_removed=self._stats.files_removed + swept.removed,
+            bytes_removed=self._stats.bytes_removed + swept.removed_bytes,
+            files_waiting=swept.waiting,
+        )
+        return swept
+
+    # --- one merge -------------------------------------------------------------------------------
+
+    def _groups(self, table: Table) -> list[tuple[LiveFile, ...]]:
+        """Step 1."""
+        with reaching_lake():
+            live = self._live.of(table)
+        small = [one for one in live.values() if one.location not in self._too_large]
+        rows_max = self._replacer.store.layout.merged_rows_max
+        return choose(small, self._clock.now_us(), self._settings.compact_target_bytes, rows_max)
+
+    def _merge(self, table: Table, group: Sequence[LiveFile]) -> bool:
+        """Steps 2 and 3; whether it was committed."""
+        since = table.metadata.current_snapshot_id or 0
+        written = rewrite(table, group, self._replacer.name(), self._replacer.store)
+        pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
+        if written is None:  # two of its files are more than a pass may hold
+            self._too_large |= {one.location for one in group[:2]}
+            return False
+        file, count = written
+        removed = frozenset(one.location for one in group[:count])
+
+        def plan(head: Table, facts: Carried) -> Replacement | None:
+            live = self._live.of(head)
+            if not removed <= live.keys() or not unfenced(head.metadata, since):
+                return None
+            touched = frozenset(live[one].manifest for one in removed)
+            return Replacement(facts, (file,), removed, touched)
+
+        stats = self._stats
+        if self._replacer.commit(plan) is None:
+            log.info("%s: a merge was overtaken", self.table, extra={"files": len(removed)})
+            self._stats = replace(stats, abandoned=stats.abandoned + 1)
+            return False
+        self._stats = replace(
+            stats,
+            compactions=stats.compactions + 1,
+            files_merged=stats.files_merged + len(removed),
+            rows_rewritten=stats.rows_rewritten + file.record_count,
+        )
+        return True
+
+
+class _Live:
+    """The files of the newest snapshot; manifests are read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[LiveFile, ...]] = {}
+
+    def of(self, table: Table) -> Mapping[str, LiveFile]:
+        """The files that may be merged, by location."""
+        head = table.metadata.current_snapshot()
+        spec = table.metadata.default_spec_id
+        found: dict[str, tuple[LiveFile, ...]] = {}
+        for one in head.manifests(table.io) if head else []:
+            if one.content is ManifestContent.DATA and one.partition_spec_id == spec:
+                path = one.manifest_path
+                known = self._known.get(path)
+                found[path] = known if known is not None else _read(table, one)
+        self._known = found
+        return {file.location: file for files in found.values() for file in files}
+
+
+def _read(table: Table, manifest: ManifestFile) -> tuple[LiveFile, ...]:
+    return tuple(
+        _live(manifest.manifest_path, entry.data_file)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    )
+
+
+def _live(manifest: str, file: DataFile) -> LiveFile:
+    return LiveFile(
+        location=file.file_path,
+        manifest=manifest,
+        day=file.partition[0],
+        split=tuple(str(file.partition[number]) for number in range(1, len(file.partition))),
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+    )

@@ -1,0 +1,150 @@
+"""Commits of maintenance: they change no row, and say of the tape what their parent said.
+
+Such a commit may be made beside the writer, in its process or another: the compare-and-set lets one
+of two win, and the other looks again. In the writer's own process it waits until the writer has
+committed, and tells it of the new head, so that neither loses work to the other.
+
+A commit of this kind that changes no file is a *fence* (`orphan_files.py`): whatever was being
+prepared on a head before it can no longer be committed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Operation, Snapshot
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Reason, Unavailable
+from k2.lake.commit.committer import Store, TradeStore
+from k2.lake.commit.snapshot_commit import Conflict, Replacement, TableCatalog, replace
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.lineage import lineage_of
+from k2.lake.iceberg.snapshot import Carried, LakeSnapshot, current_of
+from k2.lake.iceberg.tables import assert_ours
+
+Plan = Callable[[Table, Carried], Replacement | None]
+Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def nobody() -> Iterator[Callable[[Table], None]]:
+    """Where no writer of this process is to be excluded."""
+    yield lambda table: None
+
+
+class Replacer:
+    """Commits for one maintainer of one table. One thread.
+
+    Args:
+        catalog: of the lake.
+        clock: of commit times.
+        maintainer_id: unlike any writer's or other maintainer's; leads the names of its files.
+        excluding: keeps the writer of this process from committing (`Committer.excluded`).
+        store: of the table; the trades' when none is named.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: TableCatalog,
+        clock: Clock,
+        maintainer_id: str,
+        excluding: Excluding = nobody,
+        store: Store | None = None,
+    ) -> None:
+        self.store: Store = store or TradeStore()
+        self._catalog = catalog
+        self._clock = clock
+        self._id = maintainer_id
+        self._excluding = excluding
+        self._names = 0
+
+    def name(self) -> str:
+        """A name that nobody has had."""
+        self._names += 1
+        return f"{self._id}-{self._names}"
+
+    def load(self) -> Table:
+        """The table as it is now.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
+        """
+        with reaching_lake():
+            table = self._catalog.load_table(self.store.layout.identifier)
+        assert_ours(table, self.store.layout)
+        return table
+
+    def commit(self, plan: Plan) -> Table | None:
+        """Commit what `plan` says of the head; it is asked again when another commit came first.
+
+        Args:
+            plan: gets the table and what a commit on it says of itself; None for no commit.
+
+        Returns:
+            The table after the commit; None when there was none to make.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+        """
+        name = self.name()
+        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
+            with self._excluding() as tell, reaching_lake():
+                table = self.load()
+                head = current_of(table.metadata)
+                change = plan(table, self._facts(head, name)) if head else None
+                if change is None:
+                    return None
+                try:
+                    after = replace(self._catalog, table, change, self._clock.now_us())
+                except Conflict:
+                    _log.info("another commit came first", extra={"commit_id": name})
+                    continue
+                tell(after)
+                return after
+        raise Unavailable(
+            Reason.LAKE_UNAVAILABLE,
+            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
+            retry_after_s=limits.COMMIT_RETRY_MAX_S,
+        )
+
+    def _facts(self, head: LakeSnapshot, name: str) -> Carried:
+        return Carried(
+            positions=head.positions,
+            counters=head.counters,
+            state_path=head.state_path,
+            epochs=head.epochs,
+            topic=head.topic,
+            topic_id=head.topic_id,
+            cluster_id=head.cluster_id,
+            writer_id=self._id,
+            commit_id=name,
+        )
+
+
+def is_fence(snapshot: Snapshot) -> bool:
+    """Whether it is a commit of maintenance that changed no file."""
+    summary = snapshot.summary
+    return (
+        summary is not None
+        and summary.operation is Operation.REPLACE
+        and "added-data-files" not in summary.additional_properties
+    )
+
+
+def unfenced(metadata: TableMetadata, since_id: int) -> bool:
+    """Whether files that were made when the head was `since_id` may be committed on this head."""
+    for one in lineage_of(metadata, metadata.current_snapshot()):
+        if one.snapshot_id == since_id:
+            return True
+        if is_fence(one):
+            return False
+    return False

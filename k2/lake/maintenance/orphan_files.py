@@ -1,0 +1,195 @@
+"""Removes files that nothing can name any more. This is the argument that it removes no other.
+
+A file is *dead* when no snapshot that is kept names it and none ever will. It is removed when it
+has been known to be dead for the grace, which is longer than any query can go on reading.
+
+*No snapshot names it.* The files are listed first; what is reachable is read from a head that was
+loaded after that. A file of the list that this head does not reach was either dropped, or belongs
+to a commit that has not landed.
+
+*None ever will.* A commit lands only on the very head it was prepared on. Whoever wrote a file of
+the list had loaded that head before the list was made. So after the list the sweeper commits a
+*fence*, a snapshot that changes nothing (`maintenance_commit.py`): all that was prepared before it
+is refused from then on, however long its writer sleeps (a laptop's lid, a stopped process). What
+the head of the fence does not reach is dead for good. Whoever may commit files on a later head than
+they were made for (compaction) asks whether a fence lies between, and lets them go if so. No clock
+is in this.
+
+*Nobody reads it.* A query reads files of a snapshot that was kept when it was planned, until its
+ticket and its stream end. When a file died is not in its age: a file of last week may have been
+merged away a minute ago. So the sweeper writes down what it found dead and when, in a list beside
+the metadata (`k2-dead-...json`), and removes it when that is the grace ago. A list is written
+once and never changed, and the dead stay dead: whoever reads it, whenever, may rely on it; a list
+that is lost costs time, nothing else. Here clocks count: the grace is longer than a query by more
+than they may differ (`limits.CLOCK_SKEW_MAX_S`).
+
+What cannot be read ends the sweep: with half of what is reachable, nothing is known to be dead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table import Table
+
+from k2.clock import Clock
+from k2.lake.commit.snapshot_commit import Replacement
+from k2.lake.iceberg.catalog import reaching_lake, write_file
+from k2.lake.iceberg.manifests import new_metadata_output
+from k2.lake.iceberg.reachability import Reach, path_of
+from k2.lake.maintenance.maintenance_commit import Replacer
+
+_LIST = "k2-dead-"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found and did.
+
+    Attributes:
+        files: on disk when it began, its own lists not counted.
+        waiting, waiting_bytes: dead, and not for long enough yet.
+        removed, removed_bytes: removed now.
+    """
+
+    files: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    removed: int = 0
+    removed_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _DeadList:
+    """What one sweep found dead."""
+
+    path: str
+    since_us: int
+    dead: frozenset[str]
+
+
+class Sweeper:
+    """Sweeps one table. One thread.
+
+    Args:
+        replacer: loads the table and commits fences.
+        clock: of the grace.
+        grace_s: how long a file stays that nothing names.
+    """
+
+    def __init__(self, *, replacer: Replacer, clock: Clock, grace_s: float) -> None:
+        self._replacer = replacer
+        self._clock = clock
+        self._grace_us = int(grace_s * 1_000_000)
+        self._reach = Reach()
+
+    def sweep(self) -> Swept:
+        """Find what is dead, and remove what has been for the grace.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+        """
+        folder = _Folder(self._replacer.load())
+        with reaching_lake():
+            sizes = folder.sizes()
+            reachable = self._reach.of(self._replacer.load())
+            lists = folder.lists(sizes)
+            for one in lists:
+                del sizes[one.path]
+            since = _earliest(lists)
+            unknown = sizes.keys() - reachable - since.keys()
+            if unknown and (fenced := self._fence()) is not None:
+                reachable, now_us = self._reach.of(fenced), self._clock.now_us()
+                lists.append(folder.write(fenced, unknown - reachable, now_us))
+                since |= dict.fromkeys(lists[-1].dead, lists[-1].since_us)
+            return self._removed(folder, sizes, lists, since)
+
+    def _fence(self) -> Table | None:
+        return self._replacer.commit(lambda _, facts: Replacement(facts))
+
+    def _removed(
+        self,
+        folder: _Folder,
+        sizes: Mapping[str, int],
+        lists: Iterable[_DeadList],
+        since: Mapping[str, int],
+    ) -> Swept:
+        """Remove what is due, always in one order, and the lists that have nothing left to say."""
+        before_us = self._clock.now_us() - self._grace_us
+        dead = sizes.keys() & since.keys()
+        due = sorted(one for one in dead if since[one] <= before_us)
+        removed = {one for one in due if folder.remove(one)}
+        left = sizes.keys() - removed
+        for one in lists:
+            if not one.dead & left:
+                folder.remove(one.path)
+        return Swept(
+            files=len(sizes),
+            waiting=len(dead - removed),
+            waiting_bytes=sum(sizes[one] for one in dead - removed),
+            removed=len(removed),
+            removed_bytes=sum(sizes[one] for one in removed),
+        )
+
+
+def _earliest(lists: Iterable[_DeadList]) -> dict[str, int]:
+    """Since when each file has been known to be dead."""
+    since: dict[str, int] = {}
+    for one in sorted(lists, key=lambda each: each.since_us, reverse=True):
+        since |= dict.fromkeys(one.dead, one.since_us)
+    return since
+
+
+class _Folder:
+    """The table's files, through its warehouse's file system."""
+
+    def __init__(self, table: Table) -> None:
+        io = cast("PyArrowFileIO", table.io)
+        scheme, netloc, self._root = io.parse_location(table.location(), io.properties)
+        self._files: FileSystem = io.fs_by_scheme(scheme, "" if scheme == "file" else netloc)
+
+    def sizes(self) -> dict[str, int]:
+        """Every file and its size, bytes."""
+        found = self._files.get_file_info(
+            FileSelector(self._root, allow_not_found=True, recursive=True)
+        )
+        return {one.path: one.size for one in found if one.type is FileType.File}
+
+    def lists(self, paths: Iterable[str]) -> list[_DeadList]:
+        """The lists of sweeps before; one that cannot be read is a file like any other."""
+        found = []
+        for path in paths:
+            if path.rpartition("/")[2].startswith(_LIST):
+                try:
+                    with self._files.open_input_stream(path) as stream:
+                        said = json.loads(stream.read())
+                    found.append(_DeadList(path, int(said["since_us"]), frozenset(said["dead"])))
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    _log.warning("%s cannot be read: %r", path, error)
+        return found
+
+    def write(self, fenced: Table, dead: Iterable[str], now_us: int) -> _DeadList:
+        """Write down what is dead from a fence on."""
+        found = sorted(dead)
+        name = f"{_LIST}{fenced.metadata.current_snapshot_id}.json"
+        output = new_metadata_output(fenced, name)
+        write_file(output, json.dumps({"since_us": now_us, "dead": found}).encode())
+        return _DeadList(path_of(output.location), now_us, frozenset(found))
+
+    def remove(self, path: str) -> bool:
+        """Remove a file; whether it is gone."""
+        try:
+            self._files.delete_file(path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            _log.warning("%s was not removed: %r", path, error)
+            return False
+        return True

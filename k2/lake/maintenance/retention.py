@@ -1,0 +1,264 @@
+"""Retention of a table: by hours and by bytes, whole files, the oldest first.
+
+Nothing goes by default but what exceeds the disk budget. What goes is said by a *floor*, a time of
+the column by whose day the table is partitioned: from it on nothing is missing. Every later commit
+carries it, answers that reach below it say so, and verification compares from it on.
+
+* By hours: the days that ended so long ago, whole Iceberg partitions.
+* By bytes: the files whose newest row is oldest, until a tenth of the budget is free again. The
+  newest file stays, whatever its size.
+
+The files are removed in one commit like any other, which carries positions and state: their ids
+stay known, so a late duplicate of a removed row is a duplicate still. Snapshots of before still
+name the files; they are dropped by the next pass, which makes them unreachable (but for what a tag
+names), and a sweep removes them when nobody can read them any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+
+from k2.clock import Clock
+from k2.errors import K2Error
+from k2.lake.commit.snapshot_commit import Replacement, named_snapshots
+from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.snapshot import FLOOR, Carried, current_of
+from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.market.events import DAY_US
+from k2.settings import LakeSettings
+
+_HOUR_US = 3_600_000_000
+_FREED = 0.9  # of the budget, after a removal by bytes
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatedFile:
+    """A data file of a snapshot.
+
+    Attributes:
+        location: where it is.
+        manifest: location of the manifest that names it.
+        day: of its rows, days since 1970.
+        time_max_us: of its newest row.
+        rows, size_bytes: how large it is.
+    """
+
+    location: str
+    manifest: str
+    day: int
+    time_max_us: int
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class RetainStats:
+    """What retention has done since it started.
+
+    Attributes:
+        files, rows, bytes: removed from the newest snapshot.
+        snapshots: dropped, because they named what was removed.
+        failures: passes that did not reach the lake; tried again.
+    """
+
+    files: int = 0
+    rows: int = 0
+    bytes: int = 0
+    snapshots: int = 0
+    failures: int = 0
+
+
+def due(
+    files: Sequence[DatedFile], now_us: int, hours: int | None, bytes_max: int
+) -> list[DatedFile]:
+    """The files to remove, oldest first.
+
+    Args:
+        files: of the newest snapshot.
+        now_us: the time.
+        hours: how long rows are kept; None: while the budget lasts.
+        bytes_max: the budget.
+    """
+    oldest = sorted(files, key=lambda one: (one.time_max_us, one.location))
+    last_day = _last_day_gone(now_us, hours)
+    gone = [one for one in oldest[:-1] if last_day is not None and one.day <= last_day]
+    left = sum(one.size_bytes for one in files) - sum(one.size_bytes for one in gone)
+    if left > bytes_max:
+        known = {one.location for one in gone}
+        for one in oldest[:-1]:
+            if left <= bytes_max * _FREED:
+                break
+            if one.location not in known:
+                gone.append(one)
+                left -= one.size_bytes
+    return gone
+
+
+def _last_day_gone(now_us: int, hours: int | None) -> int | None:
+    """The newest day that ended longer ago than rows are kept; None where they always are."""
+    if hours is None:
+        return None
+    return (now_us - hours * _HOUR_US) // DAY_US - 1
+
+
+class Retainer:
+    """Holds a table to its retention. One thread; `stats` may be read by any.
+
+    Args:
+        replacer: commits to the table.
+        clock: of the age of rows.
+        settings: hours, and how often to look.
+        bytes_max: of the newest snapshot.
+    """
+
+    def __init__(
+        self, *, replacer: Replacer, clock: Clock, settings: LakeSettings, bytes_max: int
+    ) -> None:
+        self._replacer = replacer
+        self._clock = clock
+        self._hours = settings.retention_hours
+        self._interval_s = settings.retain_interval_s
+        self._bytes_max = bytes_max
+        self._day_done: int | None = None
+        self._stats = RetainStats()
+
+    @property
+    def table(self) -> str:
+        """What it is called."""
+        return self._replacer.store.layout.name
+
+    @property
+    def stats(self) -> RetainStats:
+        """What was done so far."""
+        return self._stats
+
+    def run(self, stopping: threading.Event) -> None:
+        """A pass now and then until `stopping` is set; what fails is tried again."""
+        while not stopping.wait(self._interval_s):
+            try:
+                self.step()
+            except K2Error as error:
+                log.warning(
+                    "%s: retention: %s", self.table, error.message, extra={"reason": error.reason}
+                )
+            except Exception:
+                log.exception("%s: retention could not be applied", self.table)
+            else:
+                continue
+            self._stats = replace(self._stats, failures=self._stats.failures + 1)
+
+    def step(self) -> bool:
+        """One pass; whether anything was removed or dropped.
+
+        Raises:
+            Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+        """
+        last_day = _last_day_gone(self._clock.now_us(), self._hours)
+        if not self._worth_a_look(self._replacer.load(), last_day):
+            return False
+        done = RetainStats()
+
+        def plan(table: Table, facts: Carried) -> Replacement | None:
+            nonlocal done
+            files = _dated(table, self._replacer.store.layout.day_of)
+            gone = due(files, self._clock.now_us(), self._hours, self._bytes_max)
+            dropped = _from_before(table.metadata)
+            done = RetainStats(
+                len(gone),
+                sum(one.rows for one in gone),
+                sum(one.size_bytes for one in gone),
+                len(dropped),
+            )
+            return _replacement(table, facts, gone, dropped)
+
+        changed = self._replacer.commit(plan) is not None
+        self._day_done = last_day
+        if changed:
+            self._note(done)
+        return changed
+
+    def _worth_a_look(self, table: Table, last_day: int | None) -> bool:
+        """Whether a pass may find anything, without reading manifests."""
+        head = current_of(table.metadata)
+        if head is None:
+            return False
+        full = head.bytes_total > self._bytes_max
+        return full or last_day != self._day_done or bool(_from_before(table.metadata))
+
+    def _note(self, done: RetainStats) -> None:
+        before = self._stats
+        self._stats = replace(
+            before,
+            files=before.files + done.files,
+            rows=before.rows + done.rows,
+            bytes=before.bytes + done.bytes,
+            snapshots=before.snapshots + done.snapshots,
+        )
+        if done.files:
+            told = {"files": done.files, "b": done.bytes}
+            log.warning("%s: retention removed %d rows", self.table, done.rows, extra=told)
+
+
+def _replacement(
+    table: Table, facts: Carried, gone: Sequence[DatedFile], dropped: frozenset[int]
+) -> Replacement | None:
+    if not gone:
+        return Replacement(facts, dropped=dropped) if dropped else None
+    floors = [one.time_max_us + 1 for one in gone]
+    if (known := table.properties.get(FLOOR)) is not None:
+        floors.append(int(known))
+    return Replacement(
+        replace(facts, floor_us=max(floors)),
+        removed=frozenset(one.location for one in gone),
+        touched=frozenset(one.manifest for one in gone),
+        dropped=dropped,
+    )
+
+
+def _from_before(metadata: TableMetadata) -> frozenset[int]:
+    """Snapshots with a lower floor than the table's: they may name removed files."""
+    floor = metadata.properties.get(FLOOR)
+    if floor is None:
+        return frozenset()
+    stay = named_snapshots(metadata) | {metadata.current_snapshot_id}
+    return frozenset(
+        one.snapshot_id
+        for one in metadata.snapshots
+        if one.snapshot_id not in stay
+        and one.summary
+        and int(one.summary.additional_properties.get(FLOOR, -1)) < int(floor)
+    )
+
+
+def _dated(table: Table, day_of: str) -> list[DatedFile]:
+    """The files of the newest snapshot, by their column of time."""
+    time = table.schema().find_field(day_of).field_id
+    head = table.metadata.current_snapshot()
+    with reaching_lake():
+        return [
+            _file(manifest.manifest_path, entry.data_file, time)
+            for manifest in (head.manifests(table.io) if head else [])
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+        ]
+
+
+def _file(manifest: str, file: DataFile, time: int) -> DatedFile:
+    """One of them; without a bound it is as new as its day can be."""
+    high = (file.upper_bounds or {}).get(time)
+    day = file.partition[0]
+    return DatedFile(
+        location=file.file_path,
+        manifest=manifest,
+        day=day,
+        time_max_us=int.from_bytes(high, "little", signed=True) if high else (day + 1) * DAY_US - 1,
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+    )

@@ -1,0 +1,1 @@
+"""Verification: folds the tape again and compares it with what the lake holds."""

@@ -1,0 +1,328 @@
+"""Proof that nothing was lost, doubled or changed: the tape is folded again and compared (G2).
+
+Everything is compared at the positions of one pinned snapshot:
+
+* the rows that the fold accepts  with  the rows in the lake, column by column, by place on the tape
+  (but for optional columns, which the K2 that stored a row may not have known)
+* the records it finds dead       with  the dead letters
+* the dead letters                with  the table that holds them (`verify_letters.py`)
+* its state and counters          with  those that the snapshot published
+* the holes that it leaves        with  what the ledger says of them (`verify_gaps.py`)
+
+Where retention has removed the beginning of a partition, the fold starts from what the lake holds
+of it; that part of the lake is then only checked for doubles.
+
+Where lake retention has removed rows, those from its floor on are compared, and the tape's alone
+count below it. What was removed may also have had ids that the fold of a shortened tape cannot know
+any more; there the published state may know more than it, and the beginning of an epoch more than
+the rows of those before it.
+
+The fold starts where the tape's epoch began, with the ids that were carried into it. Those must be
+the ids of the rows of earlier epochs, each once; the tapes of those can no longer be asked.
+
+Two faults depend on what was known at the time (`superseded.py`): there the commit decides. Where
+the lake has a row at the letter's place, the letter was overruled and is counted as such; where it
+has none, the letter is taken at its word, though the record may be good by what is known today.
+Such a record may also have been a duplicate to the writer that committed: no row tells the two
+apart, and the counters may have it as either.
+
+Holes in trade ids are what K2 was not told: they are listed, and are no failure, unless the ledger
+calls them filled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+from pyiceberg.io import FileIO
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Reason, Unavailable
+from k2.lake.commit.committer import TapeIdentity, assert_same_tape
+from k2.lake.dead_letters.superseded import Letters, as_judged_then
+from k2.lake.iceberg.snapshot import LakeSnapshot, SnapshotReader, read_first_states
+from k2.lake.ingest.tape_check import check_tape
+from k2.lake.verify.report import (
+    Case,
+    Folded,
+    Problem,
+    Stored,
+    differences,
+    earlier_problems,
+    empty_report,
+    report,
+    standing,
+)
+from k2.lake.verify.row_checksums import Place, Rows, Tally, read_rows
+from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
+from k2.lake.verify.verify_letters import (
+    LetterWitnesses,
+    compare_letters,
+    stored_letters,
+)
+from k2.market.events import Fault, Int64s, TradeColumns
+from k2.market.fold import FoldState, Verdict, fold
+from k2.market.gaps import GapEvent
+from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
+from k2.tape.consumer import RawBatch
+from k2.tape.dead_letter_topic import DeadLetter
+from k2.tape.topics import TapeFacts
+
+_OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by earlier rows
+_ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
+Progress = Callable[[str, int, int], None]
+
+
+class Replay(Protocol):
+    """The part of `k2.tape.consumer.TapeReader` that a replay needs."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch per partition."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading these."""
+        ...
+
+    def close(self) -> None:
+        """Let the partitions go."""
+        ...
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What is asked.
+
+    Attributes:
+        snapshots: the lake's.
+        io: reads data files.
+        identity: which tape it is.
+        facts: what the cluster says of it now.
+        replay: makes a reader from these offsets on, in no group.
+        decoder, placement: see their classes.
+        letters: reads all dead letters that their topic still has.
+        table: of the dead letters; None where there is none to compare.
+        gaps: reads every event of the ledger; None where there is none to compare.
+    """
+
+    snapshots: SnapshotReader
+    io: FileIO
+    identity: TapeIdentity
+    facts: Callable[[], TapeFacts]
+    replay: Callable[[Mapping[int, int]], Replay]
+    decoder: Decoder
+    placement: PartitionMap
+    letters: Callable[[], Iterable[DeadLetter]]
+    table: LetterWitnesses | None = None
+    gaps: Callable[[], Iterable[GapEvent]] | None = None
+
+
+def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, Any]:
+    """Fold the tape again and compare; the report as a JSON document.
+
+    Args:
+        witnesses: what is asked.
+        clock: for patience with the broker.
+        progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        Data: the tape does not fit the lake at all (`check_tape`, `assert_same_tape`), or something
+            cannot be read.
+        Unavailable: a part is away.
+    """
+    ledger = folded_ledger(witnesses.gaps() if witnesses.gaps is not None else ())
+    snapshot = witnesses.snapshots.current()
+    facts = witnesses.facts()
+    if snapshot is None:
+        return empty_report(facts)
+    assert_same_tape(snapshot, witnesses.identity)
+    unremoved = replace(facts, log_start=(0,) * facts.partitions)  # what is gone is reported
+    check_tape(unremoved, witnesses.identity, snapshot.positions, range(facts.partitions))
+    left = map(min, facts.log_start, snapshot.positions.offsets)
+    start = tuple(map(max, snapshot.first_positions.offsets, left))
+    first = read_first_states(witnesses.io, snapshot)
+    acceptance = Acceptance(witnesses.decoder, witnesses.placement, clock, sys.maxsize)
+    work = _Work(witnesses, snapshot, start, first, clock, progress, acceptance)
+    told = work.letters()
+    stored, folded = work.both(told, frozenset())
+    places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
+    if places:  # once more, keeping what differs
+        stored, folded = work.both(told, frozenset(places))
+    problems = differences(places, folded.rows, stored.rows)
+    if stored.stray:
+        message = "rows at or above the snapshot's positions, or of no partition or epoch of it"
+        problems.append(Problem("STRAY", None, stored.stray, (), message))
+    doubled = sum(state.duplicate for state in stored.before.values())
+    if doubled:
+        message = "rows of what retention removed from the tape have an id that another row has"
+        problems.append(Problem("DOUBLED", None, doubled, (), message))
+    problems += earlier_problems(first, stored, snapshot.floor_us)
+    counts = {"letter_rows": 0, "letters_waiting": 0}
+    if witnesses.table is not None:
+        compared = compare_letters(witnesses.table)
+        problems += compared.problems
+        counts = {"letter_rows": compared.rows, "letters_waiting": compared.waiting}
+    ends = zip(snapshot.positions.offsets, facts.log_end, strict=True)
+    whole = {partition for partition, (end, log_end) in enumerate(ends) if end == log_end}
+    gaps = compare_gaps(ledger, folded.states, whole)
+    problems += gaps.problems
+    published = witnesses.snapshots.states(snapshot)
+    case = Case(snapshot, facts, start, published, folded, stored, standing(told, stored))
+    counts["letters_overruled"] = sum(len(one) for one in stored.overruled.values())
+    return report(case, problems) | counts | {"missing": gaps.missing}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One verification of one snapshot."""
+
+    witnesses: Witnesses
+    snapshot: LakeSnapshot
+    start: tuple[int, ...]
+    first: Mapping[int, FoldState]
+    clock: Clock
+    progress: Progress
+    acceptance: Acceptance
+
+    def letters(self) -> dict[int, Letters]:
+        """The dead letters of this tape, per partition; the table may keep them longer."""
+        self.progress("reading dead letters", 0, 0)
+        identity, table = self.witnesses.identity, self.witnesses.table
+        kept = stored_letters(table, identity.topic, identity.epoch) if table is not None else ()
+        found: dict[int, dict[int, Fault]] = {p: {} for p in range(identity.partitions)}
+        for letter in chain(self.witnesses.letters(), kept):
+            if (letter.topic, letter.epoch) == (identity.topic, identity.epoch):
+                found[letter.partition].setdefault(letter.offset, letter.fault)
+        return {
+            partition: Letters(
+                np.array(sorted(of), dtype=np.int64),
+                np.array([of[offset] for offset in sorted(of)], dtype=np.uint8),
+            )
+            for partition, of in found.items()
+        }
+
+    def both(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> tuple[Stored, Folded]:
+        """Read the lake and fold the tape."""
+        stored = self.stored(letters, keep)
+        return stored, self.folded(stored.before, standing(letters, stored), keep)
+
+    def stored(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> Stored:
+        """Read the lake, and which timely letters its rows overrule."""
+        ends = self.snapshot.positions.offsets
+        stored = Stored(Tally(ends, keep), dict(self.first))
+        timely = {partition: one.timely.offsets for partition, one in letters.items()}
+        done = 0
+        for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
+            self.progress("reading the lake", done, self.snapshot.rows_total)
+            for rows in read_rows(self.witnesses.io, file.path):
+                self._store(stored, rows, timely)
+            done += file.rows
+        return stored
+
+    def _store(self, stored: Stored, rows: Rows, timely: Mapping[int, Int64s]) -> None:
+        partition, columns = rows.partition, rows.columns
+        inside = columns.offset < self._end(rows.epoch, partition)
+        if not inside.all():
+            stored.stray += int((~inside).sum())
+            columns = columns.take(inside)
+        if not len(columns):
+            return
+        if rows.epoch < self.snapshot.positions.epoch:
+            stored.earlier = _known(stored.earlier, columns)
+            return
+        gone = columns.offset < self.start[partition]
+        if gone.any():
+            before = stored.before[partition]
+            stored.before[partition] = _known(before, columns.take(gone))
+            columns = columns.take(~gone)
+        if len(timely[partition]):
+            stored.overrule(partition, np.intersect1d(timely[partition], columns.offset))
+        stored.rows.add(Rows(partition, self._compared(columns)))
+
+    def _end(self, epoch: int, partition: int) -> int:
+        """Where the lake's rows of a partition end; 0 for one that never was."""
+        known = [*self.snapshot.epochs.past, self.snapshot.positions]
+        ends = known[epoch].offsets if 0 <= epoch < len(known) else ()
+        return ends[partition] if partition < len(ends) else 0
+
+    def folded(
+        self,
+        before: Mapping[int, FoldState],
+        letters: Mapping[int, Letters],
+        keep: frozenset[Place],
+    ) -> Folded:
+        """Fold the tape from its start, or what retention left, up to the snapshot's positions."""
+        ends = self.snapshot.positions.offsets
+        states = {p: replace(state, duplicate=0, dead=0) for p, state in before.items()}
+        folded = Folded(states, Tally(ends, keep))
+        todo = {p: at for p, at in enumerate(self.start) if at < ends[p]}
+        total = sum(ends[p] - at for p, at in todo.items())
+        if not todo:
+            return folded
+        replay = self.witnesses.replay(todo)
+        try:
+            while todo:
+                for batch in self._read(replay):
+                    if batch.partition in todo:
+                        self._fold(folded, batch, letters[batch.partition])
+                        todo[batch.partition] = batch.next_offset
+                if over := [p for p, at in todo.items() if at >= ends[p]]:
+                    replay.pause(over)
+                todo = {p: at for p, at in todo.items() if at < ends[p]}
+                left = sum(ends[p] - at for p, at in todo.items())
+                self.progress("folding the tape", total - left, total)
+        finally:
+            replay.close()
+        return folded
+
+    def _read(self, replay: Replay) -> list[RawBatch]:
+        """The next records; waits for them, but not for ever."""
+        until_s = self.clock.monotonic_s() + limits.VERIFY_PATIENCE_S
+        while self.clock.monotonic_s() < until_s:
+            if batches := replay.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S):
+                return batches
+        raise Unavailable(Reason.TAPE_UNAVAILABLE, "the tape does not answer")
+
+    def _fold(self, folded: Folded, batch: RawBatch, letters: Letters) -> None:
+        """Fold the records below the snapshot's positions."""
+        rest, partition = _below(batch, self.snapshot.positions[batch.partition]), batch.partition
+        # Rows that both retentions removed are known to the published state and to letters alone.
+        whole = self.start[partition] == self.snapshot.first_positions[partition]
+        beside = () if whole or self.snapshot.floor_us is None else _OF_THE_PAST
+
+        def recorded(columns: TradeColumns) -> TradeColumns:
+            columns, doubtful = as_judged_then(columns, letters, beside)
+            folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
+            return columns
+
+        while rest is not None:
+            judged = self.acceptance.judge(rest, folded.states[partition], recorded)
+            folded.states[partition], rest = judged.state, judged.rest
+            dead = judged.columns.offset[judged.verdicts == Verdict.DEAD]
+            if len(dead):
+                folded.dead.setdefault(partition, []).append(dead)
+            folded.rows.add(Rows(partition, self._compared(judged.accepted())))
+
+    def _compared(self, columns: TradeColumns) -> TradeColumns:
+        """The rows that lake retention leaves alone."""
+        floor_us = self.snapshot.floor_us
+        if floor_us is None:
+            return columns
+        return columns.take(columns.event_time >= floor_us)
+
+
+def _known(state: FoldState, rows: TradeColumns) -> FoldState:
+    """The state with the ids of rows of the lake, which come in any order."""
+    return fold(state, rows, _ANY_NUMBER, in_order=False).state
+
+
+def _below(batch: RawBatch, end: int) -> RawBatch | None:
+    """The records below an offset; None where there are none."""
+    count = int(np.searchsorted(batch.offset, end))
+    return batch.between(0, count) if count else None

@@ -1,0 +1,214 @@
+"""What feeds and ledger say of trade ids, followed in memory: what an answer is held against.
+
+A thread reads, about twice a second, which feeds listen, what they have promised, what the ledger
+says, and then where the tape ends. So of each such *reading* every promised record lies below its
+end, and an answer cut at E may be held against the newest reading that ended at or below E: ids
+that it promises and the fold has not accepted are missing. Answering does no I/O.
+
+A reading vouches for what follows it only until the next one, and for a few seconds at most: where
+the next came late, or not at all, nothing is known. Older readings are kept, some seconds apart,
+for as long as a ticket may be opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error
+from k2.feed.publish.coverage_topic import promises_in
+from k2.market.coverage import Promise, hull
+from k2.market.events import Int64s
+from k2.market.gaps import Cause, GapEvent, GapState
+from k2.market.instrument import Instrument
+from k2.market.ledger import Ledger
+from k2.market.offsets import OffsetVector
+from k2.query.provenance import Expected, united
+
+_KEPT_S: Final = limits.TICKET_LIFE_S + limits.QUERY_DEADLINE_S
+_APART_S: Final = limits.HEARTBEAT_STALE_S / 2
+
+log = logging.getLogger(__name__)
+
+
+class Promises(Protocol):
+    """The part of `k2.tape.compacted_topic.Board` that holds promises."""
+
+    def current_to_end(self) -> Mapping[str, Mapping[str, Any]]:
+        """The newest document of each key, up to the topic's end at the call."""
+        ...
+
+
+class GapLog(Protocol):
+    """The part of `k2.tape.gap_topic.GapLog` that is followed."""
+
+    def advance(self) -> Iterable[GapEvent]:
+        """Every event not given yet, up to the end of the topic at the call."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What was known at a moment.
+
+    Attributes:
+        at_s: when, monotonic seconds, before anything was read.
+        ends: where the tape ended, after all else was read.
+        expected: what was read.
+    """
+
+    at_s: float
+    ends: tuple[int, ...]
+    expected: Mapping[Instrument, Expected]
+
+
+class Coverage:
+    """See the module. One thread follows; any may ask.
+
+    Args:
+        promises: of feeds: `Board(bootstrap, topics.HIGH_WATER)`.
+        gaps: the ledger's log; used by this object alone.
+        listened: which instruments a feed hears now, without a break since their newest trade.
+        ends: asks the broker for the end of every partition of the tape.
+        clock: monotonic time of readings.
+
+    Attributes:
+        ends: as given.
+    """
+
+    def __init__(
+        self,
+        *,
+        promises: Promises,
+        gaps: GapLog,
+        listened: Callable[[], Collection[Instrument]],
+        ends: Callable[[], tuple[int, ...]],
+        clock: Clock,
+    ) -> None:
+        self.ends = ends
+        self._promises = promises
+        self._gaps = gaps
+        self._listened = listened
+        self._clock = clock
+        self._ledger = Ledger()
+        self._of_ledger: dict[Instrument, Expected] = {}
+        self._readings: tuple[_Reading, ...] = ()
+        self._followed = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="coverage", daemon=True)
+
+    def start(self) -> None:
+        """Follow, in a thread of its own, from now to `close`; once."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following; then what is followed may be closed."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the first reading, at most so long; whether there is one."""
+        return self._followed.wait(timeout_s)
+
+    def at(
+        self, end: OffsetVector, partitions: Collection[int], *, now: bool = False
+    ) -> Mapping[Instrument, Expected] | None:
+        """What an answer cut at an end of the tape is held against; None where it is not known.
+
+        Args:
+            end: of the epoch that the tape is in.
+            partitions: the ones that matter.
+            now: whether the end is where somebody is now, not a moment that may be over.
+        """
+        readings, until_s = self._readings, self._clock.monotonic_s()
+        for reading in reversed(readings):
+            if all(reading.ends[each] <= end[each] for each in partitions):
+                known = until_s - reading.at_s <= limits.HEARTBEAT_STALE_S
+                return reading.expected if known else None
+            until_s = until_s if now else reading.at_s
+        return None
+
+    def follow(self) -> None:
+        """Take one reading; the thread repeats this until `close`.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE; there is no reading then.
+        """
+        at_s = self._clock.monotonic_s()
+        listened = self._listened()
+        promises = promises_in(self._promises.current_to_end())
+        self._advance()
+        expected = dict(self._of_ledger)
+        for instrument, of_feeds in promises.items():
+            known = expected.get(instrument, _NOTHING)
+            of_all = hull(of_feeds.values())
+            promised, since = united(_ids(of_all), known.promised), of_all.began_after + 1
+            expected[instrument] = replace(known, promised=promised, since=since)
+        for instrument in listened:
+            expected[instrument] = replace(expected.get(instrument, _NOTHING), listened=True)
+        self._keep(_Reading(at_s, self.ends(), expected))
+        self._followed.set()
+
+    def _advance(self) -> None:
+        changed = set()
+        for event in self._gaps.advance():
+            self._ledger.apply(event)
+            changed.add(event.instrument)
+        for instrument in changed:
+            gaps = list(self._ledger.gaps([instrument]))
+            self._of_ledger[instrument] = Expected(
+                _ranges(gap for gap in gaps if _is_missing(gap)),
+                _ranges(gap for gap in gaps if gap.state is GapState.VOID),
+            )
+
+    def _keep(self, reading: _Reading) -> None:
+        """Put the newest reading beside older ones that lie some time apart."""
+        kept = [*self._readings]
+        if len(kept) > 1 and reading.at_s - kept[-2].at_s < _APART_S:
+            del kept[-1]
+        self._readings = tuple(
+            one for one in (*kept, reading) if reading.at_s - one.at_s <= _KEPT_S
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.follow()
+            except K2Error as error:
+                log.warning("not followed: %s", error.message, extra={"reason": error.reason})
+            except Exception:  # the next reading may succeed
+                log.exception("what feeds promise could not be followed")
+            self._stopping.wait(limits.SNAPSHOT_POLL_S)
+
+
+def _ids(promise: Promise) -> Int64s:
+    """The ids of a promise, as one range or none."""
+    first = promise.began_after + 1
+    return _array([(first, promise.trade_id)] if first <= promise.trade_id else [])
+
+
+def _is_missing(gap: GapEvent) -> bool:
+    """Whether the ledger expects ids that may lie outside of all promises.
+
+    Ids that were asked for are not known to be missing.
+    """
+    return gap.state is GapState.OPEN and gap.cause is not Cause.REQUESTED
+
+
+def _ranges(gaps: Iterable[GapEvent]) -> Int64s:
+    return united(_array([(gap.first_id, gap.last_id) for gap in gaps]))
+
+
+def _array(ranges: list[tuple[int, int]]) -> Int64s:
+    return np.array(ranges, dtype=np.int64).reshape(-1, 2)
+
+
+_NOTHING = Expected()

@@ -1,0 +1,446 @@
+"""The tail: all of the tape that the lake does not hold yet, and what is recent, ready to be read.
+
+One thread reads every partition, assigned (no group), from a snapshot's positions with the fold's
+states of that snapshot. It judges each batch by the path of the lake's writer (`acceptance.py`),
+puts the accepted rows into the window, and only then publishes the position: once a position is
+reached, every row below it is visible.
+
+A record whose schema or symbol is not known just then may be good to the writer, that looks at
+another moment, and the other way round. The commit decides (`lake/dead_letters/superseded.py`):
+until one has passed the record, what the tail made of it is a guess (`undecided`), and where a
+commit counts other dead records than the tail (`disagreeing`), whoever owns the tail starts it
+again from that commit.
+
+A partition whose next record cannot be judged now (the registry is away) waits alone: the others
+go on, and questions that touch it fail with what it waits for.
+
+Rows leave when the lake holds them (`evict`). Rows that the lake does not hold are never evicted:
+if they outgrow the bound, whole partitions are released, the least critical first, and questions
+about them fail loudly until `restore` reads them again from a newer snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Internal, K2Error, Reason, Unavailable
+from k2.market.fold import FoldState, Verdict
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector
+from k2.tail.dead_records import DeadSeen
+from k2.tail.window import TailView, Window
+from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
+from k2.tape.consumer import RawBatch
+
+log = logging.getLogger(__name__)
+
+
+class BatchReader(Protocol):
+    """The part of `TapeReader` that the tail needs."""
+
+    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
+        """The next records, one batch a partition."""
+        ...
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Stop reading partitions."""
+        ...
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Read them again."""
+        ...
+
+    def seek(self, positions: Mapping[int, int]) -> None:
+        """Go on from other offsets."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the tape."""
+        ...
+
+
+@dataclass(frozen=True)
+class TailStats:
+    """What the tail holds, for heartbeats.
+
+    Attributes:
+        rows, size_bytes: in its chunks.
+        records: judged since it was started, good and bad.
+        released: partitions let go for want of memory.
+        failure: why it reads no more; None while it does.
+    """
+
+    rows: int
+    size_bytes: int
+    records: int
+    released: frozenset[int]
+    failure: K2Error | None
+
+
+class Tail:
+    """See the module.
+
+    Args:
+        reader_factory: opens a reader of all partitions at the given offsets.
+        decoder: reads messages.
+        placement: says where symbols belong.
+        clock: for the age of rows.
+        bytes_max: bound on the memory of its rows.
+        recent_s: rows the lake holds are kept so long after they came.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader_factory: Callable[[Mapping[int, int]], BatchReader],
+        decoder: Decoder,
+        placement: PartitionMap,
+        clock: Clock,
+        bytes_max: int = limits.TAIL_BYTES_MAX,
+        recent_s: float = limits.TAIL_RECENT_S,
+    ) -> None:
+        self._open = reader_factory
+        self._acceptance = Acceptance(decoder, placement, clock)
+        self._clock = clock
+        self._bytes_max = bytes_max
+        self._recent_s = recent_s
+        self._moved = threading.Condition()
+        self._waiting = 0
+        self._wanted = threading.Event()  # set while anybody waits
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._reader: BatchReader | None = None
+        self._unjudged: dict[int, deque[RawBatch]] = {}
+        self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
+        self._held: set[int] = set()  # not read while records are left to be judged
+        self._failure: K2Error | None = None
+        self._records = 0
+        self._restoring: dict[int, tuple[int, FoldState]] = {}
+        self._begin(OffsetVector(0, ()), {})
+
+    def start(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        """Forget everything and read from `positions` on, in a thread of its own.
+
+        Args:
+            positions: of a snapshot.
+            states: what the fold remembers there; a partition it lacks remembers nothing.
+
+        Raises:
+            Exception: whatever kept it from opening the tape; it is the tail's failure as well.
+        """
+        self.close()
+        self._begin(positions, states)
+        try:
+            self._reader = self._open(dict(enumerate(positions.offsets)))
+        except Exception as error:
+            self._fail(_failure_of(error))
+            raise
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="tail", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading; what is held stays readable."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def failure(self) -> K2Error | None:
+        """Why it reads no more; None while it does."""
+        return self._failure
+
+    def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
+        """What the first of these partitions that cannot go on now waits for; None: none does."""
+        waiting = self._waiting_for
+        return next((waiting[each][1] for each in partitions if each in waiting), None)
+
+    def position(self) -> OffsetVector:
+        """Per partition the offset below which every record has been judged and is visible."""
+        return self._window.position
+
+    def released(self) -> frozenset[int]:
+        """Partitions let go for want of memory."""
+        return self._window.released
+
+    def states(self) -> Mapping[int, FoldState]:
+        """What the fold remembers of each partition just now."""
+        return dict(self._states)
+
+    def holes_stayed(
+        self,
+        end: OffsetVector,
+        partitions: Collection[int],
+        instruments: Collection[Instrument] | None,
+    ) -> bool:
+        """Whether every hole that there was at `end` is one of `states`, taken before this call.
+
+        Not where a record at or above `end` may have filled one, nor where `end` lies outside what
+        was read in this life.
+        """
+        at, released = self.position(), self.released()
+        read = all(self._first[p] <= end[p] <= at[p] and p not in released for p in partitions)
+        late = self._late
+        return read and all(
+            offset < end[partition]
+            for partition in partitions
+            for instrument, offset in late[partition].items()
+            if instruments is None or instrument in instruments
+        )
+
+    def disagreeing(self, positions: OffsetVector, dead: Mapping[int, int]) -> frozenset[int]:
+        """Partitions of which a commit has passed other dead records than the tail found.
+
+        Args:
+            positions: of the commit; a partition that was not read so far is not compared.
+            dead: how many there are below them, per partition.
+        """
+        at, released = self.position(), self.released()
+        found = {p: self._dead[p].below(positions[p]) for p in dead if at[p] >= positions[p]}
+        return frozenset(p for p in found.keys() - released if found[p] not in (None, dead[p]))
+
+    def undecided(
+        self, start: OffsetVector, end: OffsetVector, partitions: Collection[int]
+    ) -> bool:
+        """Whether a record between two ends may be good to a writer that knows more."""
+        return any(self._dead[p].any_undecided(start[p], end[p]) for p in partitions)
+
+    def instruments(self) -> set[Instrument]:
+        """Every instrument that ever had a row."""
+        return self._window.instruments()
+
+    def stats(self) -> TailStats:
+        """What it holds."""
+        window = self._window
+        return TailStats(
+            window.rows, window.size_bytes, self._records, window.released, self._failure
+        )
+
+    def view(
+        self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
+    ) -> TailView:
+        """Hold the rows of some instruments (None: all), below `end` where given."""
+        return self._window.view(instruments, end)
+
+    def wait_until(
+        self, end: OffsetVector, timeout_s: float, partitions: Collection[int] | None = None
+    ) -> bool:
+        """Wait until the rows below `end` are visible.
+
+        False when time ran out, it failed, or a partition waits for a part that is away.
+
+        Args:
+            end: what to wait for.
+            timeout_s: how long.
+            partitions: the ones that matter; None means all.
+        """
+        wanted = range(len(end.offsets)) if partitions is None else partitions
+
+        def reached() -> bool:
+            position = self._window.position
+            return all(position[each] >= end[each] for each in wanted)
+
+        def as_far_as_possible() -> bool:
+            position, waiting = self._window.position, self._waiting_for
+            return self._failure is not None or all(
+                position[each] >= end[each] or each in waiting for each in wanted
+            )
+
+        if reached():
+            return True
+        with self._moved:
+            self._waiting += 1
+            self._wanted.set()
+            self._moved.wait_for(as_far_as_possible, timeout_s)
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted.clear()
+        return reached()
+
+    def evict(self, covered: OffsetVector) -> int:
+        """Let go what the lake holds and what is old, or more than the bound; oldest first.
+
+        Args:
+            covered: positions of a snapshot that every query planned from now on knows.
+
+        Returns:
+            How many chunks went.
+        """
+        self._covered = covered
+        before_s = self._clock.monotonic_s() - self._recent_s
+        return self._window.evict(covered, before_s, self._bytes_max)
+
+    def restore(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        """Read released partitions again, from a newer snapshot, if there is room by now."""
+        if self._window.size_bytes > self._bytes_max // 2:
+            return
+        self._restoring = {
+            partition: (positions[partition], states.get(partition, FoldState()))
+            for partition in self._window.released
+        }
+
+    # --- its thread -----------------------------------------------------------------------------
+
+    def _begin(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        self._window = Window(positions, states)
+        self._states = {p: states.get(p, FoldState()) for p in range(len(positions.offsets))}
+        self._first = list(positions.offsets)
+        self._dead = [DeadSeen(self._states[p].dead, at) for p, at in enumerate(self._first)]
+        self._late: list[dict[Instrument, int]] = [{} for _ in positions.offsets]
+        self._covered = positions
+        self._unjudged = {partition: deque() for partition in range(len(positions.offsets))}
+        self._waiting_for = {}
+        self._held = set()
+        self._restoring = {}
+        self._records = 0
+        self._failure = None
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if 0 < self.step() < limits.TAIL_GATHER_RECORDS:
+                    self._wanted.wait(limits.TAIL_GATHER_S)
+            except Unavailable as error:
+                log.warning("the tail waits: %s", error.message, extra={"reason": error.reason})
+                self._stopping.wait(error.retry_after_s or limits.TAIL_RETRY_S)
+            except Exception as error:  # noqa: BLE001 a thread that died unseen would be silence
+                self._fail(_failure_of(error))
+                return
+
+    def step(self, timeout_s: float = limits.TAIL_POLL_S) -> int:
+        """Read once and take in all that was read; the thread does this for ever.
+
+        A small batch costs nearly as much as a large one, so the thread pauses briefly between
+        steps, unless somebody waits. What cannot be judged now is kept, and its partition is not
+        read until it was judged, in one of the next steps; other partitions go on.
+
+        Returns:
+            How many records were read.
+        """
+        assert self._reader is not None, "the tail was not started"
+        self._restore(self._reader)
+        took = 0
+        if any(unjudged and self._may_judge(p) for p, unjudged in self._unjudged.items()):
+            timeout_s = 0.0
+        for batch in self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
+            self._unjudged[batch.partition].append(batch)
+            took += len(batch)
+        for partition, unjudged in self._unjudged.items():
+            if unjudged and self._may_judge(partition):
+                self._take_all(self._reader, partition, unjudged)
+        if self._window.size_bytes > self._bytes_max:
+            self._make_room(self._reader)
+        return took
+
+    def _may_judge(self, partition: int) -> bool:
+        waiting = self._waiting_for.get(partition)
+        return waiting is None or self._clock.monotonic_s() >= waiting[0]
+
+    def _take_all(self, reader: BatchReader, partition: int, unjudged: deque[RawBatch]) -> None:
+        """Judge what was read of a partition, up to a record that has to wait for a step or more.
+
+        The partition is not read meanwhile, so that what is held of it stays bounded.
+        """
+        rest = None
+        try:
+            while unjudged and rest is None:
+                rest = self._take(unjudged[0])
+                if rest is None:
+                    unjudged.popleft()
+                else:
+                    unjudged[0] = rest
+                with self._moved:
+                    self._moved.notify_all()
+        except Unavailable as error:
+            if partition not in self._waiting_for:
+                log.warning("partition %d waits: %s", partition, error.message)
+            at_s = self._clock.monotonic_s() + limits.TAIL_RETRY_S
+            self._waiting_for = {**self._waiting_for, partition: (at_s, error)}
+            with self._moved:
+                self._moved.notify_all()
+        else:
+            self._goes_on(partition)
+        if unjudged and partition not in self._held:
+            self._held.add(partition)
+            reader.pause([partition])
+        elif not unjudged and partition in self._held:
+            self._held.discard(partition)
+            reader.resume([partition])
+
+    def _goes_on(self, partition: int) -> None:
+        if partition in self._waiting_for:
+            self._waiting_for = {p: why for p, why in self._waiting_for.items() if p != partition}
+
+    def _take(self, batch: RawBatch) -> RawBatch | None:
+        """Judge records and show those that are rows; what is left of the batch."""
+        partition = batch.partition
+        if partition in self._window.released:
+            return None
+        before = self._states[partition]
+        judged = self._acceptance.judge(batch, before)
+        rows = np.flatnonzero(judged.verdicts == Verdict.ACCEPTED)
+        dead = judged.verdicts == Verdict.DEAD
+        if dead.any():
+            self._dead[partition] = self._dead[partition].and_then(
+                judged.columns.offset[dead], judged.undecided[dead], self._covered[partition]
+            )
+        now_s = self._clock.monotonic_s()
+        if judged.late:
+            self._late[partition] = {**self._late[partition], **judged.late}
+        # In this order: whoever sees rows knows of their holes.
+        self._states[partition] = judged.state
+        self._window.append(partition, judged.columns, rows, judged.batch.next_offset, now_s)
+        self._records += len(judged.columns)
+        return judged.rest
+
+    def _restore(self, reader: BatchReader) -> None:
+        restoring, self._restoring = self._restoring, {}
+        for partition, (offset, state) in restoring.items():
+            self._unjudged[partition].clear()
+            self._held.discard(partition)
+            self._goes_on(partition)
+            self._first[partition] = offset
+            self._states[partition] = state
+            self._dead[partition] = DeadSeen(state.dead, offset)
+            self._window.restore(partition, offset, state)
+            reader.seek({partition: offset})
+            reader.resume([partition])
+
+    def _make_room(self, reader: BatchReader) -> None:
+        self.evict(self._covered)
+        while self._window.size_bytes > self._bytes_max:
+            sizes = self._window.bytes_by_partition()
+            # Tiers own partitions in order, so the highest is among the least critical.
+            least = max(partition for partition, size in enumerate(sizes) if size)
+            log.error("the tail is full: partition %d is released", least)
+            reader.pause([least])
+            self._unjudged[least].clear()
+            self._held.discard(least)
+            self._goes_on(least)
+            self._window.release(least)
+
+    def _fail(self, error: K2Error) -> None:
+        log.error("the tail stopped: %s", error.message, extra={"reason": error.reason})
+        with self._moved:
+            self._failure = error
+            self._moved.notify_all()
+
+
+def _failure_of(error: Exception) -> K2Error:
+    if isinstance(error, K2Error):
+        return error
+    log.error("the tail failed", exc_info=error)
+    return Internal(Reason.INTERNAL, f"the tail failed: {error!r}")

@@ -1,0 +1,302 @@
+"""The window: accepted rows of all partitions that are recent or not in the lake yet.
+
+One shelf a partition. A shelf is a value: what is held of the partition, from which offset on and
+up to which offset. Writers (the tail's thread, which appends, and whoever evicts) replace it under
+a lock; a reader takes the reference once and sees rows, bounds and end that belong together.
+
+What leaves the window raises the shelf's `low`, and with it, per instrument, the greatest
+event_time of all its rows below `low`: a question about later times needs nothing from below.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+
+from k2 import limits
+from k2.market.events import Label, TradeColumns
+from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
+from k2.market.offsets import OffsetVector
+from k2.tail.chunk import Chunk, Held, Indices
+
+CHUNK_ROWS_MIN = 64  # the first chunk of a label; each next one is twice as large
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What the window holds of one partition.
+
+    Attributes:
+        low: all accepted rows from this offset on are held.
+        end: rows below this offset have been judged.
+        chunks: of each instrument, oldest first.
+        time_max_below: greatest event_time of the instrument's rows below `low`.
+        released: nothing is held or read any more until it is restored.
+    """
+
+    low: int
+    end: int
+    chunks: Mapping[Instrument, tuple[Chunk, ...]] = field(default_factory=dict)
+    time_max_below: Mapping[Instrument, int] = field(default_factory=dict)
+    released: bool = False
+
+
+@dataclass(frozen=True)
+class TailView:
+    """What a reader holds of the window: it stays as it is while the window goes on.
+
+    Attributes:
+        position: per partition the end of what has been judged.
+        low: per partition the offset from which on all rows are held.
+        released: partitions of which nothing is held.
+        time_max_below: per instrument the greatest event_time of its rows below `low`; an
+            instrument it lacks has no row there.
+        held: the rows, by chunk id.
+        receive_max_us: newest receive_time among them; None when there are none.
+    """
+
+    position: OffsetVector
+    low: OffsetVector
+    released: frozenset[int]
+    time_max_below: Mapping[Instrument, int]
+    held: Mapping[int, Held]
+    receive_max_us: int | None
+
+
+class Window:
+    """Chunks of all partitions of one tape epoch; see the module.
+
+    Args:
+        positions: where each partition starts.
+        states: what the fold remembers of the rows below `positions`.
+    """
+
+    def __init__(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
+        self._epoch = positions.epoch
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, Label], Chunk] = {}
+        self._chunks_made = 0
+        self._size_bytes = 0
+        self._shelves = [
+            _fresh_shelf(offset, states.get(partition))
+            for partition, offset in enumerate(positions.offsets)
+        ]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all chunks."""
+        return self._size_bytes
+
+    @property
+    def rows(self) -> int:
+        """Rows held."""
+        return sum(chunk.rows for chunk in self._chunks())
+
+    @property
+    def position(self) -> OffsetVector:
+        """Per partition the end of what has been judged."""
+        return OffsetVector(self._epoch, tuple(shelf.end for shelf in self._shelves))
+
+    @property
+    def released(self) -> frozenset[int]:
+        """Partitions of which nothing is held."""
+        return frozenset(p for p, shelf in enumerate(self._shelves) if shelf.released)
+
+    def append(
+        self, partition: int, columns: TradeColumns, rows: Indices, end: int, arrived_s: float
+    ) -> None:
+        """Add accepted rows of a batch, then publish that the partition is judged up to `end`.
+
+        Args:
+            partition: where the batch was read.
+            columns: the batch.
+            rows: which of its records are rows, ascending.
+            end: next offset after the batch.
+            arrived_s: when it was read, on a monotonic clock.
+        """
+        with self._lock:
+            shelf = self._shelves[partition]
+            made: list[Chunk] = []
+            for label, of_label in _by_label(columns, rows):
+                made += self._fill((partition, label), columns, of_label, arrived_s)
+            chunks = _with_chunks(shelf.chunks, made) if made else shelf.chunks
+            self._shelves[partition] = replace(shelf, chunks=chunks, end=end)
+
+    def view(
+        self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
+    ) -> TailView:
+        """Hold what there is of some instruments (None: all), below `end` where given."""
+        shelves = list(self._shelves)
+        held: dict[int, Held] = {}
+        below: dict[Instrument, int] = {}
+        newest: int | None = None
+        for partition, shelf in enumerate(shelves):
+            for instrument in shelf.chunks if instruments is None else instruments:
+                for chunk in shelf.chunks.get(instrument, ()):
+                    newest = max(newest or 0, chunk.receive_max_us)
+                    one = chunk.hold() if end is None else chunk.hold().below(end[partition])
+                    if one:
+                        held[chunk.chunk_id] = one
+            for instrument in shelf.time_max_below if instruments is None else instruments:
+                if instrument in shelf.time_max_below:
+                    below[instrument] = shelf.time_max_below[instrument]
+        return TailView(
+            OffsetVector(self._epoch, tuple(shelf.end for shelf in shelves)),
+            OffsetVector(self._epoch, tuple(shelf.low for shelf in shelves)),
+            frozenset(p for p, shelf in enumerate(shelves) if shelf.released),
+            below,
+            held,
+            newest,
+        )
+
+    def instruments(self) -> set[Instrument]:
+        """Every instrument that has a row, held or below."""
+        shelves = list(self._shelves)
+        return set(chain.from_iterable((*one.chunks, *one.time_max_below) for one in shelves))
+
+    def evict(self, covered: OffsetVector, arrived_before_s: float, bytes_max: int) -> int:
+        """Drop what the lake holds and what is old, or too much; oldest first.
+
+        Args:
+            covered: the lake holds all accepted rows below these offsets, and every query planned
+                from now on knows it.
+            arrived_before_s: rows that came before this may go.
+            bytes_max: beyond it newer rows go too.
+
+        Returns:
+            How many chunks went.
+        """
+        with self._lock:
+            going = sorted(
+                (
+                    chunk
+                    for chunk in self._chunks()
+                    if int(chunk.offset[chunk.rows - 1]) < covered[chunk.partition]
+                ),
+                key=lambda chunk: chunk.arrived_s,
+            )
+            lows: dict[int, int] = {}
+            excess = self._size_bytes - bytes_max
+            for chunk in going:
+                backfilled = chunk.label.source == "backfill"
+                if not backfilled and chunk.arrived_s >= arrived_before_s and excess <= 0:
+                    continue
+                excess -= chunk.size_bytes
+                last = int(chunk.offset[chunk.rows - 1])
+                lows[chunk.partition] = max(lows.get(chunk.partition, 0), last + 1)
+            return sum(self._raise_low(partition, low) for partition, low in lows.items())
+
+    def release(self, partition: int) -> None:
+        """Drop all of a partition; it holds nothing until it is restored."""
+        with self._lock:
+            shelf = self._shelves[partition]
+            self._forget(chain.from_iterable(shelf.chunks.values()))
+            self._shelves[partition] = Shelf(shelf.end, shelf.end, released=True)
+
+    def restore(self, partition: int, position: int, state: FoldState) -> None:
+        """Hold a released partition again, from `position` on."""
+        with self._lock:
+            self._shelves[partition] = _fresh_shelf(position, state)
+
+    def bytes_by_partition(self) -> list[int]:
+        """Memory of each partition's chunks."""
+        sizes = [0] * len(self._shelves)
+        for chunk in self._chunks():
+            sizes[chunk.partition] += chunk.size_bytes
+        return sizes
+
+    def _chunks(self) -> list[Chunk]:
+        shelves = list(self._shelves)
+        return [chunk for shelf in shelves for of in shelf.chunks.values() for chunk in of]
+
+    def _fill(
+        self, key: tuple[int, Label], columns: TradeColumns, rows: Indices, arrived_s: float
+    ) -> list[Chunk]:
+        """Put rows of one label into its open chunk and into new ones; returns the new ones."""
+        made: list[Chunk] = []
+        chunk = self._open.get(key)
+        while len(rows):
+            if chunk is None or not chunk.free:
+                chunk = self._next_chunk(key, chunk, len(rows))
+                made.append(chunk)
+            before = chunk.size_bytes
+            taken, rows = rows[: chunk.free], rows[chunk.free :]
+            chunk.append(columns, taken, arrived_s)
+            self._size_bytes += chunk.size_bytes - before
+        return made
+
+    def _next_chunk(self, key: tuple[int, Label], full: Chunk | None, rows: int) -> Chunk:
+        if full is not None:
+            full.seal()
+        capacity = max(rows, CHUNK_ROWS_MIN, 2 * full.capacity if full else 0)
+        partition, label = key
+        self._chunks_made += 1
+        chunk = Chunk(
+            self._chunks_made, label, self._epoch, partition, min(capacity, limits.TAIL_CHUNK_ROWS)
+        )
+        self._size_bytes += chunk.size_bytes
+        self._open[key] = chunk
+        return chunk
+
+    def _raise_low(self, partition: int, low: int) -> int:
+        """Let all chunks go that lie below `low`; returns how many."""
+        shelf = self._shelves[partition]
+        kept: dict[Instrument, tuple[Chunk, ...]] = {}
+        gone: list[Chunk] = []
+        below = dict(shelf.time_max_below)
+        for instrument, chunks in shelf.chunks.items():
+            stay: list[Chunk] = []
+            for chunk in chunks:
+                time_us = chunk.hold().time_max_below(low)
+                if time_us is not None:
+                    below[instrument] = max(time_us, below.get(instrument, time_us))
+                whole = chunk.offset[chunk.rows - 1] < low
+                (gone if whole else stay).append(chunk)
+            if stay:
+                kept[instrument] = tuple(stay)
+        self._forget(gone)
+        self._shelves[partition] = replace(shelf, low=low, chunks=kept, time_max_below=below)
+        return len(gone)
+
+    def _forget(self, chunks: Collection[Chunk] | chain[Chunk]) -> None:
+        for chunk in chunks:
+            chunk.seal()
+            self._size_bytes -= chunk.size_bytes
+            key = (chunk.partition, chunk.label)
+            if self._open.get(key) is chunk:
+                del self._open[key]
+
+
+def _fresh_shelf(offset: int, state: FoldState | None) -> Shelf:
+    seen = state.seen if state else {}
+    return Shelf(offset, offset, time_max_below={one: of.time_max_us for one, of in seen.items()})
+
+
+def _by_label(columns: TradeColumns, rows: Indices) -> list[tuple[Label, Indices]]:
+    if not len(rows):
+        return []
+    if len(columns.labels) == 1:
+        return [(columns.labels[0], rows)]
+    codes = columns.label[rows]
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(columns.labels) + 1))
+    return [
+        (label, rows[order[bounds[code] : bounds[code + 1]]])
+        for code, label in enumerate(columns.labels)
+        if bounds[code] < bounds[code + 1]
+    ]
+
+
+def _with_chunks(
+    chunks: Mapping[Instrument, tuple[Chunk, ...]], made: Collection[Chunk]
+) -> dict[Instrument, tuple[Chunk, ...]]:
+    grown = dict(chunks)
+    for chunk in made:
+        instrument = chunk.label.instrument
+        grown[instrument] = (*grown.get(instrument, ()), chunk)
+    return grown

@@ -1,0 +1,147 @@
+"""The ledger of gaps on the tape: every event of every missing trade id, in the order it was told.
+
+The topic is a log, not a board: nothing is compacted, because an event paints over only the ids it
+names. Who keeps up with it appends, and reads on from where it was; the order of the log is the
+only one that all feeds share, so an event that a process wrote counts when it comes back. Where its
+records end up as rows is `ops.gaps`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from confluent_kafka import Consumer, Message
+
+from k2 import limits
+from k2.errors import Invalid, Reason, Unavailable
+from k2.market import schema
+from k2.market.events import Fault
+from k2.market.gaps import GapEvent, check_gap, gap_of
+from k2.tape import topics
+from k2.tape.avro.record_codec import RecordCodec
+from k2.tape.client import persist
+from k2.tape.compacted_topic import log_end, reader_of
+from k2.tape.delivery import Delivery, Record
+
+_READ_RECORDS = 1000
+_SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing
+
+_log = logging.getLogger(__name__)
+
+
+class Schemas(Protocol):
+    """The part of `k2.tape.schema_registry.SchemaStore` that the log needs."""
+
+    def register(self, subject: str, schema: dict[str, Any]) -> int:
+        """Register a schema under a subject; returns its id."""
+        ...
+
+    def schema(self, schema_id: int) -> dict[str, Any]:
+        """What an id means; KeyError when the registry does not know it."""
+        ...
+
+
+class GapLog:
+    """See the module. One thread reads; any may publish.
+
+    Args:
+        bootstrap: of the tape.
+        schemas: registers the event's schema at the first event published, and reads it.
+        topic: where they are kept.
+    """
+
+    def __init__(self, bootstrap: str, schemas: Schemas, topic: str = topics.GAPS) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._schemas = schemas
+        self._schema_id: int | None = None
+        self._codec = RecordCodec(schema.GAP, schemas)
+        self._delivery = Delivery(bootstrap, topic, limits.RECORD_BYTES_MAX)
+        self._consumer: Consumer | None = None
+        self._messages: deque[Message] = deque()
+        self._events: list[GapEvent] = []
+        self._reached = 0
+
+    def publish(self, events: Sequence[GapEvent], wait_s: float = limits.BOARD_WAIT_S) -> None:
+        """Publish events in their order; returns when every one is acknowledged.
+
+        Raises:
+            Unavailable: not all were acknowledged within `wait_s`, or the registry cannot be asked;
+                publish them again: an event told twice changes nothing.
+            Invalid: BAD_REQUEST when an event contradicts itself; none was published.
+        """
+        for event in events:
+            if (fault := check_gap(event)) is not Fault.NONE:
+                raise Invalid(Reason.BAD_REQUEST, f"{fault.name}: {event}")
+        schema_id = self._registered()
+        self._delivery.send(
+            [
+                Record(event.instrument.key, self._codec.encode(event.values(), schema_id))
+                for event in events
+            ],
+            wait_s,
+        )
+
+    def advance(self) -> list[GapEvent]:
+        """Every event not given yet, oldest first, up to the end of the topic at the call.
+
+        A record that is no event is passed over: it is a dead letter of the topic.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE; nothing is lost, read again.
+        """
+        if self._consumer is None:
+            self._consumer = reader_of(self._bootstrap, self._topic)
+        consumer, silent = self._consumer, 0
+        end = persist(lambda: log_end(consumer, self._topic))
+        while self._reached < end:
+            before = self._reached
+            self._read(consumer)
+            silent = silent + 1 if self._reached == before else 0
+            if silent >= _SILENT_MAX:
+                raise Unavailable(
+                    Reason.TAPE_UNAVAILABLE,
+                    f"{self._topic} gives nothing before its end",
+                    retry_after_s=limits.RECONNECT_MAX_S,
+                )
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Let the connections go; every published event is acknowledged already."""
+        self._delivery.close()
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _registered(self) -> int:
+        if self._schema_id is None:
+            avro = schema.avro_schema(schema.GAP)
+            self._schema_id = self._schemas.register(topics.subject(self._topic), avro)
+        return self._schema_id
+
+    def _read(self, consumer: Consumer) -> None:
+        """Read some records; one that cannot be read just now is the first of the next time."""
+        self._messages.extend(consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S))
+        while self._messages:
+            message = self._messages[0]
+            if message.error() is None:
+                self._take(message)
+            self._messages.popleft()
+
+    def _take(self, message: Message) -> None:
+        offset = message.offset() or 0
+        event = read_event(self._codec, message.value())
+        if isinstance(event, Fault):
+            _log.warning("%s@%s is no gap event: %s", self._topic, offset, event.name)
+        else:
+            self._events.append(event)
+        self._reached = offset + 1
+
+
+def read_event(codec: RecordCodec, value: bytes | None) -> GapEvent | Fault:
+    """The event that a message of the log holds, or what is wrong with it."""
+    values = codec.decode(value)
+    return values if isinstance(values, Fault) else gap_of(values)

@@ -1,0 +1,168 @@
+"""Which partition a symbol keeps: the first choice anybody wrote down, as long as the topic lives.
+
+A symbol's first placement is a pure choice (`market/instrument.py`); another version of K2 may
+choose otherwise, so the choice is written to a compacted topic, and the first record of a key *in
+log order* holds for everybody. Two writers that race both read the log after writing and both find
+the same first record. Compaction keeps the last record of a key, so whoever finds a key whose last
+record differs from its first puts the first one again.
+
+The topic is followed: a process reads on from where it was, and a symbol that it does not find has
+no place as long as the topic's end is where it was.
+
+A record that names no symbol or no partition of this tape is skipped by its own content alone, so
+that every reader skips the same; it is logged as an error and counted (`Board.skipped`). Compaction
+would keep it in place of the key's first record, which is therefore put again.
+
+A topic that is made again has another id, and with it a map of its own: whoever sends to a topic
+needs to know nothing but the topic.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from k2 import limits
+from k2.errors import Invalid, Unavailable
+from k2.market.instrument import Instrument, Tier, first_partition, parse_key
+from k2.tape.compacted_topic import News
+
+
+class LogReader(Protocol):
+    """The part of `k2.tape.compacted_topic.LogReader` that placement needs."""
+
+    def advance(self) -> News:
+        """The records that were not given yet, oldest first, up to the topic's end."""
+        ...
+
+
+class Log(Protocol):
+    """The part of `k2.tape.compacted_topic.Board` that placement needs."""
+
+    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
+        """Append a record; with `wait_s`, wait for its acknowledgement."""
+        ...
+
+    def log_reader(self) -> LogReader:
+        """Reads every record still there, and then on from there."""
+        ...
+
+    def skip(self, key: str, why: str) -> None:
+        """Count and log a record that cannot be used."""
+        ...
+
+
+class Placement:
+    """The partition map of one topic. Thread-safe: its map is replaced, never changed.
+
+    Args:
+        board: `Board(bootstrap, topics.PARTITIONS)`.
+        topic_id: of the trades topic; a topic of the same name made again has another.
+        partitions_per_tier: each of the four tiers owns so many.
+    """
+
+    def __init__(self, board: Log, topic_id: str, partitions_per_tier: int) -> None:
+        self._board = board
+        self._prefix = f"{topic_id}/"
+        self._partitions_per_tier = partitions_per_tier
+        self._log = board.log_reader()
+        self._reading = threading.RLock()
+        self._begun = 0  # readings
+        self._ended: tuple[int, Unavailable | None] = (0, None)  # the newest, and how it failed
+        self._known: Mapping[Instrument, int] = {}
+        self._first: dict[str, int] = {}  # key → partition of its first record
+        self._unsafe: set[str] = set()  # keys of which compaction would keep another record
+
+    def known(self) -> Mapping[Instrument, int]:
+        """The map as last read; asks nobody."""
+        return self._known
+
+    def refresh(self) -> Mapping[Instrument, int]:
+        """Read on to the present end of the topic; a call that waited shares a later reading.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        arrived = self._begun
+        with self._reading:
+            number, failure = self._ended
+            if number <= arrived:
+                number = self._begun = self._begun + 1
+                failure = None
+                try:
+                    self._read()
+                except Unavailable as error:
+                    failure = error
+                self._ended = number, failure
+            if failure is not None:
+                raise failure
+            return self._known
+
+    def _read(self) -> None:
+        news = self._log.advance()
+        if news.from_start:
+            self._first, self._unsafe = {}, set()
+        for key, value in news.records:
+            if key.startswith(self._prefix):
+                self._take(key, value)
+        if news.records or news.from_start:
+            self._known = {
+                parse_key(key.removeprefix(self._prefix)): partition
+                for key, partition in self._first.items()
+            }
+        for key in sorted(self._unsafe):
+            self._write(key, self._first[key])
+            self._unsafe.discard(key)
+
+    def _take(self, key: str, value: Mapping[str, Any] | None) -> None:
+        partition = self._partition(key, value)
+        if partition is not None:
+            self._first.setdefault(key, partition)
+        if key in self._first and partition != self._first[key]:
+            self._unsafe.add(key)
+        else:
+            self._unsafe.discard(key)
+
+    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+        """The map, read on if it lacks any of these; nothing is asked when it has all.
+
+        A record is sent only after its symbol was placed, so a reader that finds a symbol the map
+        lacks, and reads on to the topic's end, judges it as all others do.
+        """
+        known = self._known
+        return known if all(each in known for each in instruments) else self.refresh()
+
+    def place(self, instrument: Instrument) -> int:
+        """The partition of an instrument, chosen now if it has none.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE; nothing may be sent for it yet.
+        """
+        known = self._known.get(instrument)
+        if known is None:
+            known = self.refresh().get(instrument)
+        if known is None:
+            key = f"{self._prefix}{instrument.key}"
+            self._write(key, first_partition(instrument, self._partitions_per_tier))
+            known = self.refresh()[instrument]
+        return known
+
+    def _write(self, key: str, partition: int) -> None:
+        self._board.put(key, {"partition": partition}, wait_s=limits.BOARD_WAIT_S)
+
+    def _partition(self, key: str, value: Mapping[str, Any] | None) -> int | None:
+        """What a record says; None when it says nothing of this tape."""
+        if value is None:
+            return None
+        partition = value.get("partition")
+        count = len(Tier) * self._partitions_per_tier
+        try:
+            parse_key(key.removeprefix(self._prefix))
+        except Invalid as error:
+            self._board.skip(key, error.message)
+            return None
+        if type(partition) is not int or not 0 <= partition < count:
+            self._board.skip(key, f"{partition!r} is none of {count} partitions")
+            return None
+        return partition

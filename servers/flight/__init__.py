@@ -1,0 +1,1 @@
+"""The data plane: record batches over Arrow Flight."""

@@ -1,0 +1,254 @@
+"""One answer as Flight streams it, and the watch over all streams.
+
+A stream sends its schema first, with the provenance as JSON in the metadata `k2.provenance`, then
+batches of at most 4 MiB with the key of their last row, then an empty batch whose metadata is the
+final provenance, with the rows that came from lake and tail.
+
+What is blocked in the engine does not see that its caller has gone, so one thread watches the
+streams whose next batch is being made. pyarrow's call context may be asked only then: it is freed
+with the call, and nothing says when. A stream abandoned between two batches ends by itself, when
+pyarrow lets go of it.
+
+A reader that is suspended leaves pyarrow blocked in a write that nothing can interrupt. The same
+thread ends a stream whose batch is not taken for long, or whose deadline has passed: it gives the
+place back and frees what the answer holds. Only the batch being written stays until the reader
+goes on, and then learns why its stream ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
+from google.protobuf import json_format
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import K2Error, Overloaded, Reason, Unavailable
+from k2.query.execute import Answer, too_late
+from k2.v1 import market_pb2
+from servers.services.convert import time_to
+from servers.services.rpc_status import as_k2, to_status
+
+PROVENANCE_KEY: Final = b"k2.provenance"
+
+
+def flight_error(error: K2Error) -> fl.FlightError:
+    """The error as Flight carries it; `extra_info` is the serialized `google.rpc.Status`."""
+    kind = fl.FlightServerError
+    if isinstance(error, Unavailable | Overloaded):
+        late = error.reason is Reason.DEADLINE_EXCEEDED
+        kind = fl.FlightTimedOutError if late else fl.FlightUnavailableError
+    elif error.reason is Reason.NOT_LOCAL:
+        kind = fl.FlightUnauthorizedError
+    elif error.reason is Reason.INTERNAL:
+        kind = fl.FlightInternalError
+    status = to_status(error)
+    return kind(status.message, status.SerializeToString())
+
+
+def provenance_json(provenance: market_pb2.Provenance) -> bytes:
+    """Provenance as JSON, field names as in the proto, 64-bit numbers as strings."""
+    text = json_format.MessageToJson(provenance, preserving_proto_field_name=True, indent=None)
+    return text.encode()
+
+
+class Stream:
+    """One running answer: what may end it from outside."""
+
+    def __init__(
+        self, answer: Answer, context: fl.ServerCallContext, leave: Callable[[], None]
+    ) -> None:
+        self.answer = answer
+        self.context = context
+        self.ended_by: K2Error | None = None
+        self.waiting_since_s: float | None = None  # for its reader; None while a batch is made
+        self._leave = leave
+        self._left = threading.Lock()
+
+    def end(self, error: K2Error) -> None:
+        """End it early; its caller is told why."""
+        self.ended_by = error
+        self.answer.close()
+
+    def close(self) -> None:
+        """Free all it holds; once."""
+        if self._left.acquire(blocking=False):
+            self.answer.close()
+            self._leave()
+
+
+class Rows:
+    """The batches of an answer, as pyarrow pulls them. Freed with its stream, read or not."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        provenance: market_pb2.Provenance,
+        clock: Clock,
+        streams: Streams,
+    ) -> None:
+        metadata = {PROVENANCE_KEY: provenance_json(provenance)}
+        self.schema = stream.answer.schema.with_metadata(metadata)
+        self._stream = stream
+        self._provenance = provenance
+        self._clock = clock
+        self._streams = streams
+        self._ended = False
+        stream.waiting_since_s = clock.monotonic_s()
+        streams.add(stream)
+        weakref.finalize(self, streams.remove, stream).atexit = False
+
+    def __iter__(self) -> Rows:
+        return self
+
+    def __next__(self) -> tuple[pa.RecordBatch, pa.Buffer]:
+        if self._ended:
+            raise StopIteration
+        try:
+            with self._streams.watching(self._stream):
+                batch = next(self._stream.answer, None)
+            if self._stream.ended_by is not None:
+                raise self._stream.ended_by
+        except Exception as error:  # noqa: BLE001 the last place before the wire
+            self._ended = True
+            self._streams.remove(self._stream)
+            raise flight_error(as_k2(error)) from None
+        self._note_freshness()
+        if batch is not None:
+            return batch, self._metadata()
+        self._ended = True
+        return self._last()
+
+    def _metadata(self) -> pa.Buffer:
+        time_us, exchange, symbol, trade_id = self._stream.answer.last_key
+        row = market_pb2.RowKey(
+            event_time=time_to(time_us), exchange=exchange, symbol=symbol, trade_id=trade_id
+        )
+        self._provenance.last_row.CopyFrom(row)
+        return pa.py_buffer(self._provenance.SerializeToString())
+
+    def _note_freshness(self) -> None:
+        if not self._provenance.HasField("freshness_ms"):
+            age_us = self._clock.now_us() - self._provenance.planned_time.ToMicroseconds()
+            self._provenance.freshness_ms = age_us / 1e3
+
+    def _last(self) -> tuple[pa.RecordBatch, pa.Buffer]:
+        answer = self._stream.answer
+        self._provenance.ClearField("last_row")
+        self._provenance.rows_lake, self._provenance.rows_tail = answer.rows_lake, answer.rows_tail
+        self._streams.remove(self._stream)
+        empty = [pa.array([], field.type) for field in self.schema]
+        batch = pa.RecordBatch.from_arrays(empty, schema=self.schema)
+        return batch, pa.py_buffer(self._provenance.SerializeToString())
+
+
+class Streams:
+    """All running streams; ends those that hold their place for nothing, in a thread of its own.
+
+    Args:
+        clock: the one of the answers' deadlines.
+        idle_s: a stream whose reader takes nothing for so long ends.
+    """
+
+    def __init__(self, clock: Clock, idle_s: float = limits.STREAM_IDLE_S) -> None:
+        self._clock = clock
+        self._idle_s = idle_s
+        self._lock = threading.Lock()
+        self._running: set[Stream] = set()
+        self._watched: set[Stream] = set()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="streams", daemon=True)
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._thread.start()
+
+    def add(self, stream: Stream) -> None:
+        """Count a stream."""
+        with self._lock:
+            self._running.add(stream)
+
+    def remove(self, stream: Stream) -> None:
+        """Forget a stream and free what it holds; once or more."""
+        with self._lock:
+            self._running.discard(stream)
+        stream.close()
+
+    @property
+    def waiting(self) -> int:
+        """Streams that have waited for their reader for a while: they are no load."""
+        since_s = self._clock.monotonic_s() - limits.STREAM_WAITING_S
+        with self._lock:
+            return sum(_waits_since(stream, since_s) for stream in self._running)
+
+    @contextmanager
+    def watching(self, stream: Stream) -> Iterator[None]:
+        """While its next batch is being made: end the stream if its caller goes."""
+        with self._lock:
+            stream.waiting_since_s = None
+            self._watched.add(stream)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watched.discard(stream)
+                stream.waiting_since_s = self._clock.monotonic_s()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait for all streams to end, at most so long; then end them."""
+        quiet = threading.Event()
+        for _ in range(int(timeout_s / limits.STREAM_POLL_S)):
+            if not self._running or quiet.wait(limits.STREAM_POLL_S):
+                break
+        with self._lock:
+            left = list(self._running)
+        for stream in left:
+            self._end(stream, Unavailable(Reason.DRAINING, "the server is shutting down"))
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """End the streams that make a batch for a caller that has gone, or wait for one for long.
+
+        The thread does this.
+        """
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            gone = [stream for stream in self._watched if stream.context.is_cancelled()]
+            waiting = self._running - self._watched
+        for stream in gone:
+            self._end(stream, Unavailable(Reason.PEER_UNAVAILABLE, "the caller has gone"))
+        for stream in waiting:
+            if now_s >= stream.answer.ends_at_s:
+                self._end(stream, too_late())
+            elif _waits_since(stream, now_s - self._idle_s):
+                self._end(stream, _idle(self._idle_s))
+
+    def _end(self, stream: Stream, error: K2Error) -> None:
+        stream.end(error)
+        self.remove(stream)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(limits.STREAM_POLL_S):
+            self.look()
+
+
+def _waits_since(stream: Stream, moment_s: float) -> bool:
+    return stream.waiting_since_s is not None and stream.waiting_since_s <= moment_s
+
+
+def _idle(idle_s: float) -> Overloaded:
+    return Overloaded(
+        Reason.STREAM_IDLE,
+        f"its reader took no batch for {idle_s:g} s and others need the place: ask again for what"
+        " is missing, or raise query.stream_idle_s",
+        metadata={"idle_s": f"{idle_s:g}"},
+        retry_after_s=0.1,
+    )

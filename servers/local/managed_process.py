@@ -1,0 +1,157 @@
+"""One part of a running stack: its process, what it says, and where it stands between two lives."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from k2 import limits
+from k2.clock import Clock
+from servers.local.child_process import Child, Command
+from servers.local.restart_budget import Deaths
+from servers.local.stack_config import Part
+from servers.local.stack_file import ProcessRecord
+
+Post = Callable[[Callable[[], None]], None]
+"""Has something done by the supervisor's loop, from another thread."""
+
+
+class Watch:
+    """A part under the supervisor's eyes; used by its thread, but where a method says otherwise.
+
+    Attributes:
+        part: what it is.
+        record: how `stack.json` shows it.
+        command: what to start; None until it is prepared.
+        deaths: of late.
+        due_s: when it may start again; None while it runs.
+        started_s: when its process was started last, monotonic seconds.
+        serve_by_s: when it must serve at the latest, monotonic seconds.
+        has_served: whether it ever served, so that a death is not one of the first start.
+        progressed_s: when it last said that it gets work done, monotonic seconds.
+        last_words: the reason and message of a failure that it printed in its last life.
+    """
+
+    def __init__(self, part: Part, log: Path, post: Post, clock: Clock) -> None:
+        self.part = part
+        self.record = ProcessRecord(part.name, str(log))
+        self.command: Command | None = None
+        self.deaths = Deaths()
+        self.due_s: float | None = 0.0
+        self.has_served = False
+        self.progressed_s = -math.inf
+        self.last_words: dict[str, str] = {}
+        self._child: Child | None = None
+        self.started_s = self.serve_by_s = 0.0
+        self._lives = self._heard = 0
+        self._post = post
+        self._clock = clock
+        self._reader: threading.Thread | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._child is not None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it does its work."""
+        return self.record.state == "SERVING"
+
+    @property
+    def age_s(self) -> float:
+        """How long ago its process was started."""
+        return self._clock.monotonic_s() - self.started_s
+
+    def start(self) -> None:
+        """Start its process; the main thread only."""
+        assert self.command is not None
+        self.due_s = None
+        self.last_words = {}
+        self._lives += 1
+        self.started_s = self._clock.monotonic_s()
+        self.serve_by_s = self.started_s + limits.CHILD_START_S
+        listens = self.part.answers is None
+        self._child = Child(self.command, Path(self.record.log), piped=listens)
+        self.record.pid, self.record.state = self._child.pid, "STARTING"
+        work = self._listen if listens else self._ask
+        self._reader = threading.Thread(target=work, args=(self._lives,), daemon=True)
+        self._reader.start()
+
+    def exit_code(self) -> int | None:
+        """The exit code of a process that has just ended, once; its last words are known then."""
+        code = self._child.exit_code() if self._child else None
+        if code is not None:
+            self._forget(code)
+        return code
+
+    def has_begun_to_serve(self) -> bool:
+        """Whether it serves since this was last asked; true once a life."""
+        begun = self.serves and self._heard != self._lives
+        if begun:
+            self._heard, self.has_served = self._lives, True
+        return begun
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM, if it runs."""
+        if self._child:
+            self.record.state = "STOPPING"
+            self._child.ask_to_stop()
+
+    def kill(self) -> None:
+        """End its process at once, if it runs."""
+        if self._child:
+            self._forget(self._child.kill())
+
+    def _forget(self, code: int) -> None:
+        child, self._child = self._child, None
+        self.record.pid, self.record.exit_code = None, code
+        self._lives += 1  # what the old life still posts is not heard any more
+        if child and child.stdout and self._reader:
+            self._reader.join(limits.CHILD_PROBE_S * 10)
+            child.stdout.close()
+
+    # --- on threads of their own ----------------------------------------------------------------
+
+    def _ask(self, life: int) -> None:
+        """Ask until it answers or its life is over."""
+        assert self.part.answers is not None
+        while life == self._lives:
+            if self.part.answers():
+                self._post(partial(self._serving, life, {}))
+                return
+            self._clock.sleep(limits.CHILD_PROBE_S)
+
+    def _listen(self, life: int) -> None:
+        """Hear what it prints until it ends."""
+        child = self._child
+        assert child is not None
+        assert child.stdout is not None
+        for event in _events(child.stdout):
+            if event.get("event") == "serving":
+                self._post(partial(self._serving, life, event.get("addresses") or {}))
+            elif event.get("event") == "progressed":
+                self.progressed_s = self._clock.monotonic_s()
+            elif event.get("event") == "failed":
+                self.last_words = {key: str(event.get(key)) for key in ("reason", "message")}
+
+    def _serving(self, life: int, addresses: dict[str, str]) -> None:
+        if life == self._lives and self.record.state == "STARTING":
+            self.record.addresses = {**self.part.addresses, **addresses}
+            self.record.state = "SERVING"
+
+
+def _events(stdout: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON objects that a process prints, one a line; anything else is passed over."""
+    while line := stdout.readline(limits.CHILD_LINE_BYTES_MAX):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event

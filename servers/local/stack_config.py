@@ -1,0 +1,195 @@
+"""The processes of an embedded stack: what each is started with, and where it listens."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from k2.settings import Settings
+from servers.local import broker, registry
+from servers.local.artifacts import Artifacts
+from servers.local.broker import BrokerPorts
+from servers.local.child_process import Command
+from servers.local.ports import Ports
+from servers.local.registry import RegistryPorts
+from servers.local.stack_file import RUN_ID
+from servers.local.stamp import LIVE, source_of
+
+FOUNDATION = ("broker", "registry")
+_ARENAS = "2"  # of glibc's allocator: each holds on to freed memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process.
+
+    Attributes:
+        name: in `k2 status`, and of its log.
+        prepare: makes what to start; called once, off the main thread.
+        addresses: where it listens, by what the stack calls the address.
+        answers: asks whether it serves; None when it says so itself on stdout.
+        needs_tape: start it only while the broker and the registry serve.
+        drain: parts are stopped by this number, the lowest first.
+        proves: its progress shows that broker and registry do their work too.
+    """
+
+    name: str
+    prepare: Callable[[], Command]
+    addresses: Mapping[str, str]
+    answers: Callable[[], bool] | None = None
+    needs_tape: bool = True
+    drain: int = 1
+    proves: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all parts of one stack share.
+
+    Attributes:
+        settings: with an absolute data directory.
+        ports: of this stack.
+        venue: live, synthetic or recording:PATH.
+        exchange: whose id space the trades are in.
+        run_id: of this stack.
+        artifacts: Kafka and the registry.
+        environment: of the supervisor, which the parts inherit.
+    """
+
+    settings: Settings
+    ports: Ports
+    venue: str
+    exchange: str
+    run_id: str
+    artifacts: Artifacts
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def data_dir(self) -> Path:
+        """Where everything is kept."""
+        return self.settings.data_dir
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker's address."""
+        return broker.bootstrap(self._broker_ports)
+
+    @property
+    def registry_url(self) -> str:
+        """The registry's address."""
+        return registry.url(self._registry_ports)
+
+    @property
+    def practises(self) -> bool:
+        """Whether the practice venue is part of the stack."""
+        return self.venue != LIVE
+
+    @property
+    def _broker_ports(self) -> BrokerPorts:
+        return BrokerPorts(self.ports.broker, self.ports.broker_controller)
+
+    @property
+    def _registry_ports(self) -> RegistryPorts:
+        return RegistryPorts(self.ports.registry, self.ports.registry_management)
+
+    def used_ports(self) -> dict[str, int]:
+        """The ports that this stack will listen on, by name."""
+        numbers = self.ports.numbers()
+        return {name: port for name, port in numbers.items() if self.practises or name != "venue"}
+
+    def parts(self) -> list[Part]:
+        """All of them, those that others need first."""
+        control, flight = _local(self.ports.control), _local(self.ports.flight)
+        query, venue = _local(self.ports.query), _local(self.ports.venue)
+        practice = [Part("venue", self._python("venue"), {"venue": venue}, needs_tape=False)]
+        return [
+            self._broker(),
+            self._registry(),
+            *(practice if self.practises else []),
+            *(self._feed(name) for name in self.settings.feed.names),
+            Part("lake", self._python("lake"), {}, proves=True),
+            Part("query", self._python("query"), {"flight": flight, "query": query}),
+            Part("control", self._python("control"), {"control": control}),
+        ]
+
+    def _feed(self, name: str) -> Part:
+        return Part(name, self._python("feed", K2_FEED__NAME=name), {}, drain=0, proves=True)
+
+    def _broker(self) -> Part:
+        ports = self._broker_ports
+
+        def prepare() -> Command:
+            jars = self.artifacts.jars("kafka")
+            folder = self.data_dir / "kafka"
+            return self._marked(broker.prepare(folder, ports, jars, self.run_id))
+
+        return Part(
+            "broker",
+            prepare,
+            {"broker": self.bootstrap},
+            lambda: broker.answers(ports),
+            needs_tape=False,
+            drain=3,
+        )
+
+    def _registry(self) -> Part:
+        ports = self._registry_ports
+
+        def prepare() -> Command:
+            application = self.artifacts.unpacked("registry")
+            folder = self.data_dir / "registry"
+            return self._marked(registry.prepare(folder, ports, application))
+
+        return Part(
+            "registry",
+            prepare,
+            {"registry": self.registry_url},
+            lambda: registry.answers(ports),
+            needs_tape=False,
+            drain=2,
+        )
+
+    def _python(self, process: str, **more: str) -> Callable[[], Command]:
+        argv = (sys.executable, "-P", "-m", "servers", process)
+        return lambda: self._marked(
+            Command(argv, {**self.environment, **self.child_environment(), **more})
+        )
+
+    def _marked(self, command: Command) -> Command:
+        """With the mark by which a later stack knows a process that this one left behind."""
+        return Command(
+            command.argv,
+            {"MALLOC_ARENA_MAX": _ARENAS, **command.env, RUN_ID: self.run_id},
+            command.cwd,
+        )
+
+    def child_environment(self) -> dict[str, str]:
+        """The settings of every Python part, as environment variables."""
+        settings, ports = self.settings, self.ports
+        practice = f"ws://{_local(ports.venue)}"
+        return {
+            "K2_DATA_DIR": str(self.data_dir),
+            "K2_CACHE_DIR": str(settings.cache_dir),
+            "K2_TAPE__BOOTSTRAP": self.bootstrap,
+            "K2_TAPE__REGISTRY_URL": self.registry_url,
+            "K2_FEED__VENUE": self.venue,
+            "K2_FEED__VENUE_URL": practice if self.practises else settings.feed.venue_url,
+            "K2_FEED__SOURCE": source_of(self.venue),
+            "K2_FEED__SYMBOLS": json.dumps(settings.feed.symbols),
+            "K2_FEED__EXCHANGE": self.exchange,
+            "K2_FEED__COPIES": str(settings.feed.copies),
+            "K2_VENUE__LISTEN": _local(ports.venue),
+            "K2_VENUE__RATE": str(settings.venue.rate),
+            "K2_VENUE__SPEED": str(settings.venue.speed),
+            "K2_QUERY__LISTEN_FLIGHT": _local(ports.flight),
+            "K2_QUERY__LISTEN_GRPC": _local(ports.query),
+            "K2_CONTROL__LISTEN": _local(ports.control),
+            "K2_CONTROL__QUERY_ADDRESS": _local(ports.query),
+        }
+
+
+def _local(port: int) -> str:
+    return f"127.0.0.1:{port}"

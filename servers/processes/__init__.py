@@ -1,0 +1,1 @@
+"""One module a process: it chooses the parts and joins them."""

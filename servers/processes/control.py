@@ -1,0 +1,188 @@
+"""The control process: one address that answers every service of `k2.v1`."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.metadata
+import json
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Final
+from urllib.parse import urlsplit
+
+import grpc
+
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.compacted_topic import Board
+from k2.tape.gap_topic import GapLog
+from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
+from servers.local.stack_file import failing
+from servers.processes.dead_letter import dead_letter_service
+from servers.processes.schemas import open_schemas
+from servers.runtime import Runtime
+from servers.services import dead_letter_service as dead_letter
+from servers.services import degradation_service, feed_service, query_service, snapshot_service
+from servers.services import platform_service as platform
+from servers.services.degradation_service import DegradationService
+from servers.services.feed_service import FeedService
+from servers.services.gap_queries import BackfillDesk, GapView
+from servers.services.grpc_server import Listener
+from servers.services.platform_service import Facts, PlatformService, Probe, Tools
+from servers.services.query_service import ForwardedQueryService
+from servers.services.snapshot_service import SnapshotService
+
+PROCESS: Final = "control"
+_DISTRIBUTION: Final = "k2-lakehouse"
+_PROBE_S: Final = 0.5
+_WAIT_S: Final = 0.5
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Serve until stopped, then drain.
+
+    Raises:
+        Unavailable: PORT_IN_USE, or LAKE_UNAVAILABLE when the catalog cannot be opened.
+    """
+    board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+    board.start()
+    expected = (PROCESS, *settings.feed.names, "lake", "query")
+    heartbeats = Heartbeats(board, runtime.clock, expected)
+    catalog = open_catalog(settings, runtime.clock)
+    parts = ExitStack()
+    forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
+    requests = Board(settings.tape.bootstrap, topics.BACKFILLS)
+    schemas = open_schemas(settings, runtime)
+    gap_log = GapLog(settings.tape.bootstrap, schemas)
+    feeds = FeedService(
+        heartbeats=heartbeats,
+        gaps=GapView(gap_log),
+        desk=BackfillDesk(requests, runtime.clock),
+        draining=runtime.stopping,
+    )
+    snapshots = SnapshotReader(catalog)
+    try:
+        letters = parts.enter_context(dead_letter_service(settings, runtime, catalog))
+        more = {
+            dead_letter.NAME: letters.register,
+            query_service.NAME: forwarded.register,
+            feed_service.NAME: feeds.register,
+        }
+        listener = _listener(settings, runtime, heartbeats, snapshots, more)
+        heart = Heart(
+            board=board,
+            clock=runtime.clock,
+            process=PROCESS,
+            run_id=runtime.run_id,
+            addresses={"grpc": listener.address},
+            sample=progress_told(sampler(settings, listener), "answered", runtime),
+        )
+        heartbeats.include(heart)
+        listener.start()
+        heart.start()
+        listener.ready()
+        runtime.emit("serving", addresses={"grpc": listener.address})
+        while not runtime.stopping.wait(_WAIT_S):
+            listener.tell(well=not failing(settings.data_dir / "run"))
+        heart.close()
+        listener.drain()
+    finally:
+        parts.close()
+        for part in (forwarded, catalog, gap_log, requests, board):
+            part.close()
+    return 0
+
+
+def sampler(settings: Settings, listener: Listener) -> Callable[[], Sample]:
+    """What the control plane's heart says: its memory, and what it answered."""
+
+    def sample() -> Sample:
+        counters = {"answered": listener.admission.answered}
+        return Sample(signals=process_signals(settings.data_dir), counters=counters)
+
+    return sample
+
+
+def _listener(
+    settings: Settings,
+    runtime: Runtime,
+    heartbeats: Heartbeats,
+    snapshots: SnapshotReader,
+    more: Mapping[str, Callable[[grpc.Server], None]],
+) -> Listener:
+    draining = runtime.stopping
+    platform_service = PlatformService(
+        heartbeats=heartbeats,
+        probes=_probes(settings),
+        settings=settings,
+        facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_of(settings)),
+        clock=runtime.clock,
+        tools=Tools(
+            verify=(sys.executable, "-m", "servers", "verify"),
+            maintain=(sys.executable, "-m", "servers", "maintain"),
+        ),
+    )
+    services = {
+        **more,
+        snapshot_service.NAME: SnapshotService(snapshots=snapshots, draining=draining).register,
+        degradation_service.NAME: DegradationService(
+            heartbeats=heartbeats, clock=runtime.clock, draining=draining
+        ).register,
+        platform.NAME: platform_service.register,
+    }
+    return Listener(settings.control.listen, services, runtime.clock)
+
+
+def source_of(settings: Settings) -> str:
+    """What the rows of this data directory are, by its stamp; else what the feed is set to."""
+    try:
+        stamp = json.loads((settings.data_dir / "stamp.json").read_text())
+        return str(stamp["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings.feed.source
+
+
+def _query_address(settings: Settings, heartbeats: Heartbeats) -> str:
+    """Where the query server is: as set, else as its heartbeat says; empty while not known."""
+    if settings.control.query_address:
+        return settings.control.query_address
+    beats = {beat.process: beat for beat in heartbeats.beats()}
+    return beats["query"].addresses.get("grpc", "")
+
+
+def _probes(settings: Settings) -> list[Probe]:
+    """Broker and registry, which have no heartbeat."""
+    bootstrap, registry = settings.tape.bootstrap, settings.tape.registry_url
+    return [
+        Probe("broker", {"kafka": bootstrap}, lambda: answers_tcp(bootstrap)),
+        Probe("registry", {"http": registry}, lambda: answers_http(registry)),
+    ]
+
+
+def answers_tcp(addresses: str) -> bool:
+    """Whether something listens at the first of `host:port,...`."""
+    host, _, port = addresses.split(",", maxsplit=1)[0].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_PROBE_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def answers_http(url: str) -> bool:
+    """Whether the schema registry at `url` answers that it is well."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=_PROBE_S)
+        try:
+            connection.request("GET", f"{parts.path}/subjects")
+            return connection.getresponse().status < 500
+        finally:
+            connection.close()
+    except (OSError, ValueError, http.client.HTTPException):
+        return False

@@ -1,0 +1,173 @@
+"""Maintenance: in a thread of the lake process, and on request as a process that ends.
+
+`python -m servers maintain compact` and `... maintain expire [OLDER_THAN_US]` print progress and
+one result as JSON lines: what was done, of all tables together and of each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from k2.lake.commit.committer import Store, TradeStore
+from k2.lake.commit.event_files import OpsStore
+from k2.lake.commit.snapshot_commit import TableCatalog
+
+from k2 import limits
+from k2.errors import Invalid, Reason, Unavailable
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_lake
+from k2.lake.maintenance.maintainer import Maintainer, MaintainStats, Progress
+from k2.lake.maintenance.maintenance_commit import Excluding, Replacer, nobody
+from k2.settings import Settings
+from servers.runtime import Runtime
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Do what is asked; progress and the result as JSON lines.
+
+    Raises:
+        Invalid: BAD_REQUEST. Unavailable: LAKE_UNAVAILABLE, also where there is no lake.
+        Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
+    """
+    task, older_than_us = _asked(argv)
+    if not settings.lake.catalog_uri and not settings.data_dir.is_dir():
+        raise Unavailable(Reason.LAKE_UNAVAILABLE, f"there is no lake in {settings.data_dir}")
+    catalog = open_catalog(settings, runtime.clock)
+    try:
+        stores = (TradeStore(), OpsStore(GAPS_LAYOUT), OpsStore(DEAD_LETTERS_LAYOUT))
+        ensure_lake(catalog)
+        maintainers = [maintainer_of(settings, runtime, catalog, store) for store in stores]
+        with runtime.interruptible():  # each step is one commit, and survives a crash
+            if task == "compact":
+                document = compacted(maintainers, _progress(runtime), runtime.stopping)
+            else:
+                document = expired(maintainers, older_than_us)
+    finally:
+        catalog.close()
+    runtime.emit("result", **document)
+    return 0
+
+
+def maintainer_of(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    store: Store,
+    *,
+    excluding: Excluding = nobody,
+    paused: Callable[[], bool] = lambda: False,
+) -> Maintainer:
+    """A maintainer of a table of this process's lake; see `Maintainer` and `Replacer`."""
+    replacer = Replacer(
+        catalog=catalog,
+        clock=runtime.clock,
+        maintainer_id=f"{runtime.run_id}-maintain",
+        excluding=excluding,
+        store=store,
+    )
+    return Maintainer(replacer=replacer, clock=runtime.clock, settings=settings.lake, paused=paused)
+
+
+@contextmanager
+def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[None]:
+    """Maintain each table in a thread meanwhile, where that is wanted."""
+    ending = threading.Event()
+    threads = [
+        threading.Thread(target=one.run, args=(ending,), name=f"maintain {one.table}", daemon=True)
+        for one in (maintainers if wanted else ())
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join(limits.DRAIN_S / len(threads))
+
+
+def stats_of(maintainers: Sequence[Maintainer]) -> MaintainStats:
+    """What was done for all tables together."""
+    return MaintainStats(**_total([asdict(one.stats) for one in maintainers]))
+
+
+def compacted(
+    maintainers: Sequence[Maintainer], progress: Progress, stopping: threading.Event
+) -> dict[str, Any]:
+    """Merge until nothing is worth it; what was done, as a document."""
+    tables = {one.table: _compacted(one, progress, stopping) for one in maintainers}
+    done = _total(list(tables.values()))
+    message = (
+        f"{done['files_merged']} files became {done['merges']}; there are {done['files_total']} now"
+    )
+    return {**done, "message": message, "tables": tables}
+
+
+def _compacted(
+    maintainer: Maintainer, progress: Progress, stopping: threading.Event
+) -> dict[str, int]:
+    maintainer.compact(progress, stopping)
+    done, kept = maintainer.stats, maintainer.kept()
+    return {
+        "merges": done.compactions,
+        "files_merged": done.files_merged,
+        "rows_rewritten": done.rows_rewritten,
+        "abandoned": done.abandoned,
+        "files_total": kept.files,
+        "bytes_total": kept.bytes,
+    }
+
+
+def expired(maintainers: Sequence[Maintainer], older_than_us: int | None) -> dict[str, Any]:
+    """Drop the snapshots older than a time, and sweep; what was done, as a document."""
+    tables = {one.table: _expired(one, older_than_us) for one in maintainers}
+    done = _total(list(tables.values()))
+    message = (
+        f"{done['snapshots_dropped']} snapshots dropped, {done['snapshots_kept']} kept;"
+        f" {done['files_removed']} files removed, {done['files_waiting']} wait until no query can"
+        " read them"
+    )
+    return {**done, "message": message, "tables": tables}
+
+
+def _expired(maintainer: Maintainer, older_than_us: int | None) -> dict[str, int]:
+    dropped = maintainer.expire(older_than_us) if older_than_us is not None else 0
+    swept = maintainer.sweep()
+    return {
+        "snapshots_dropped": dropped,
+        "snapshots_kept": maintainer.kept().snapshots,
+        "files_removed": swept.removed,
+        "bytes_removed": swept.removed_bytes,
+        "files_waiting": swept.waiting,
+        "bytes_waiting": swept.waiting_bytes,
+    }
+
+
+def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    """Of each count, the sum over all tables."""
+    return {name: sum(each[name] for each in counts) for name in counts[0]}
+
+
+def _progress(runtime: Runtime) -> Progress:
+    """Prints each step; one takes long enough."""
+    return lambda message, done, total: runtime.emit(
+        "progress", message=message, done=done, total=total
+    )
+
+
+def _asked(argv: Sequence[str]) -> tuple[str, int | None]:
+    """The task, and the time that snapshots to drop are older than."""
+    match argv:
+        case ["compact"]:
+            return "compact", None
+        case ["expire"]:
+            return "expire", None
+        case ["expire", time] if time.isdecimal():
+            return "expire", int(time)
+    raise Invalid(
+        Reason.BAD_REQUEST, f"{' '.join(argv)!r} is none of `compact`, `expire [OLDER_THAN_US]`"
+    )

@@ -1,0 +1,120 @@
+"""What the lake process does about retention: it holds the lake to it, and watches the tape's.
+
+Trades and dead letters are held to it, each to a budget of its own. Gap events are not: they are
+small, and a gap that is OPEN may be as old as the lake.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from typing import Any, Self
+
+from k2.lake.commit.committer import Committer, Store, TradeStore
+from k2.lake.commit.event_files import OpsStore
+from k2.lake.commit.snapshot_commit import TableCatalog
+
+from k2 import limits
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.ingest.trade_writer import Pump
+from k2.lake.maintenance.maintenance_commit import Excluding, Replacer
+from k2.lake.maintenance.retention import Retainer
+from k2.settings import Settings
+from k2.tape.retention_watch import TapeWatch
+from k2.tape.topics import TapeAdmin
+from servers.heartbeat import Sample
+from servers.processes.ops_tables import OpsTables
+from servers.runtime import Runtime
+
+
+class Retention:
+    """All of it, in threads of their own while the `with` block runs.
+
+    Args:
+        retainers: by what leads the names of their counters.
+        watch: of the tape.
+    """
+
+    def __init__(self, retainers: Mapping[str, Retainer], watch: TapeWatch) -> None:
+        self._retainers = retainers
+        self._watch = watch
+        self._stopping = threading.Event()
+        runs = {f"retention {one.table}": one.run for one in retainers.values()}
+        self._threads = [
+            threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True)
+            for name, run in (runs | {"tape watch": watch.run}).items()
+        ]
+
+    def told(self, sample: Callable[[], Sample]) -> Callable[[], Sample]:
+        """A sample with what there is to be said of retention."""
+
+        def more() -> Sample:
+            told = sample()
+            counters: dict[str, Any] = {
+                f"{lead}retain_{name}": count
+                for lead, one in self._retainers.items()
+                for name, count in asdict(one.stats).items()
+            }
+            counters["alerts"] = [*told.counters.get("alerts", ()), *self._watch.alerts]
+            return replace(told, counters={**told.counters, **counters})
+
+        return more
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(limits.DRAIN_S / len(self._threads))  # a broker that is away holds it up
+
+
+def retainers_of(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    committer: Committer,
+    ops: OpsTables,
+) -> dict[str, Retainer]:
+    """Those of trades and dead letters; each waits while its table's writer commits."""
+
+    def retainer(store: Store, excluding: Excluding, bytes_max: int) -> Retainer:
+        replacer = Replacer(
+            catalog=catalog,
+            clock=runtime.clock,
+            maintainer_id=f"{runtime.run_id}-retain",
+            excluding=excluding,
+            store=store,
+        )
+        return Retainer(
+            replacer=replacer, clock=runtime.clock, settings=settings.lake, bytes_max=bytes_max
+        )
+
+    letters = OpsStore(DEAD_LETTERS_LAYOUT)
+    return {
+        "": retainer(TradeStore(), committer.excluded, settings.lake.bytes_max),
+        f"{letters.layout.name}.": retainer(
+            letters, ops.excluding(letters.layout), settings.lake.letters_bytes_max
+        ),
+    }
+
+
+def tape_watch_of(settings: Settings, runtime: Runtime, admin: TapeAdmin, pump: Pump) -> TapeWatch:
+    """The watch of the tape that `pump` reads; `admin` is asked of it."""
+    topic = settings.tape.topic
+    facts = cache(lambda: admin.facts(topic))  # what changes of them is asked for each time
+
+    def offsets_since(time_us: int) -> tuple[int, ...]:
+        return admin.offsets_since(topic, facts().partitions, time_us)
+
+    return TapeWatch(
+        facts=lambda: admin.bounds(facts()),
+        offsets_since=offsets_since,
+        positions=lambda: pump.stats.positions,
+        clock=runtime.clock,
+        settings=settings.tape,
+    )

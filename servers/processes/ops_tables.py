@@ -1,0 +1,153 @@
+"""The ops tables' writers, in a thread of the lake's process."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+
+from k2.lake.commit.committer import Committer, TapeIdentity
+from k2.lake.commit.event_files import OpsStore, view_of
+
+from k2 import limits
+from k2.lake.iceberg.catalog import Catalog
+from k2.lake.iceberg.tables import TableLayout
+from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
+from k2.lake.ingest.event_rows import GapIntake, Intake, LetterIntake
+from k2.lake.ingest.event_writer import Ends, OpsWriter, Reader, run_ops
+from k2.lake.ingest.tape_check import Letters
+from k2.lake.maintenance.maintainer import Maintainer
+from k2.lake.maintenance.maintenance_commit import Excluding
+from k2.market.schema import GAP
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.avro.record_codec import RecordCodec
+from k2.tape.consumer import TapeReader
+from k2.tape.topics import TapeAdmin, TapeFacts
+from servers.processes.lake_maintenance import maintainer_of
+from servers.processes.schemas import open_schemas
+from servers.runtime import Runtime
+
+
+class OpsTables:
+    """Writes `ops.gaps` and `ops.dead_letters` from `start` until the process stops.
+
+    Args:
+        settings, runtime: of the process.
+        catalog, admin, letters: shared with the trades' writer; the tables exist.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        runtime: Runtime,
+        catalog: Catalog,
+        admin: TapeAdmin,
+        letters: Letters,
+    ) -> None:
+        self._runtime = runtime
+        self._catalog = catalog
+        schemas = open_schemas(settings, runtime)
+        codec = RecordCodec(GAP, schemas)
+        intakes: dict[str, Intake] = {
+            topics.GAPS: GapIntake(topics.GAPS, codec, letters, runtime.clock),
+            topics.DEAD_LETTERS: LetterIntake(topics.DEAD_LETTERS, runtime.clock),
+        }
+        self._writers = {
+            intake.layout.name: OpsWriter(
+                _ends(topic, intake, settings, runtime, catalog, admin),
+                settings.lake.commit_interval_s,
+                runtime.clock,
+            )
+            for topic, intake in intakes.items()
+        }
+        self._failed = False
+        self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write; returns at once."""
+        self._failed = True  # until the thread has ended well
+        self._thread.start()
+
+    def stop(self) -> bool:
+        """Have what is there committed, within `limits.DRAIN_S`; whether there was no defect."""
+        self._runtime.stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(limits.DRAIN_S)
+        return self._thread.is_alive() or not self._failed
+
+    def maintainers(self, settings: Settings, paused: Callable[[], bool]) -> list[Maintainer]:
+        """A maintainer of each table, which waits while the table's writer commits."""
+        return [
+            maintainer_of(
+                settings,
+                self._runtime,
+                self._catalog,
+                OpsStore(writer.layout),
+                excluding=self.excluding(writer.layout),
+                paused=paused,
+            )
+            for writer in self._writers.values()
+        ]
+
+    def excluding(self, layout: TableLayout) -> Excluding:
+        """Keeps the writer of a table from committing."""
+        return self._writers[layout.name].excluded
+
+    def counters(self) -> dict[str, int | str]:
+        """What was done, for the heartbeat."""
+        counters: dict[str, int | str] = {}
+        for name, writer in self._writers.items():
+            stats = writer.stats
+            counters |= {f"{name}.rows": stats.rows, f"{name}.failures": stats.failures}
+            if stats.halted:
+                counters[f"{name}.halted"] = stats.halted
+        return counters
+
+    def _run(self) -> None:
+        try:
+            run_ops(list(self._writers.values()), self._runtime.stopping)
+            self._failed = False
+        finally:  # a defect ends the process, as one of the trades' writer does
+            self._runtime.stopping.set()
+
+
+def _ends(
+    topic: str,
+    intake: Intake,
+    settings: Settings,
+    runtime: Runtime,
+    catalog: Catalog,
+    admin: TapeAdmin,
+) -> Ends:
+    def committer(identity: TapeIdentity) -> Committer:
+        return Committer(
+            catalog=catalog,
+            clock=runtime.clock,
+            tape=identity,
+            writer_id=runtime.run_id,
+            store=OpsStore(intake.layout),
+        )
+
+    tries = itertools.count(1)
+
+    def facts() -> TapeFacts:
+        return admin.facts(topic)
+
+    def epoch() -> int:
+        there = TapeThere(facts, marks=lambda _: {}, home=lambda _: 0, tell=lambda _: None)
+        commit_id = f"{runtime.run_id}-{intake.layout.name}-{next(tries)}"
+        store = OpsStore(intake.layout)
+        return begin_epoch(catalog, runtime.clock, there, commit_id, store).epoch
+
+    def read_from(start: int) -> Reader:
+        return TapeReader.of_log(settings.tape, topic, start)
+
+    return Ends(
+        facts=facts,
+        epoch=epoch,
+        read_from=read_from,
+        committer=committer,
+        view=lambda: view_of(catalog, intake.layout),
+        intake=intake,
+    )

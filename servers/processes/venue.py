@@ -1,0 +1,188 @@
+"""The practice venue as a process: a synthetic market or a recording, on one loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from k2 import limits
+from k2.errors import Invalid, Reason
+from k2.feed import recording
+from k2.market.instrument import is_symbol
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.compacted_topic import Board
+from servers.heartbeat import Heart, Sample, process_signals, progress_told
+from servers.runtime import Runtime
+from servers.services.grpc_server import split_address
+from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
+from servers.venue.hub import Hub
+from servers.venue.market.synthetic_market import Market, Segment, continued, opened
+from servers.venue.recorded_source import RecordingProgramme
+from servers.venue.state_files import read_segments, write_segments
+from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.venue_server import Programme, Terms, Venue
+
+_RECORDING = "recording:"
+
+
+class _Show(NamedTuple):
+    """What is on: the programme, its past, and what it says of itself in each heartbeat."""
+
+    programme: Programme
+    archive: Archive
+    counters: Callable[[], dict[str, Any]]
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Serve until the process is asked to stop.
+
+    Raises:
+        Invalid: BAD_SETTING.
+        NotFound: there is no such recording.
+        Data: the data directory belongs to another market or recording.
+        Unavailable: PORT_IN_USE.
+    """
+    if argv:
+        raise Invalid(Reason.BAD_REQUEST, "the venue takes no arguments, only settings")
+    host, port = split_address(settings.venue.listen)
+    hub = Hub()
+    show = _show(settings, runtime, hub)
+    asyncio.run(_serve(settings, runtime, hub, show, (host, port)))
+    return 0
+
+
+async def _serve(
+    settings: Settings, runtime: Runtime, hub: Hub, show: _Show, address: tuple[str, int]
+) -> None:
+    venue = Venue(
+        programme=show.programme,
+        archive=show.archive,
+        hub=hub,
+        clock=runtime.clock,
+        terms=Terms(cut_s=settings.venue.cut_s),
+    )
+    host = address[0]
+    port = await venue.start(*address)
+    addresses = {"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"}
+    board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+
+    def sample() -> Sample:
+        counters = hub.counters() | show.counters()
+        return Sample(signals=process_signals(settings.data_dir), counters=counters)
+
+    heart = Heart(
+        board=board,
+        clock=runtime.clock,
+        process="venue",
+        run_id=runtime.run_id,
+        addresses=addresses,
+        sample=progress_told(sample, "sent", runtime),
+    )
+    heart.start()
+    runtime.emit("serving", addresses=addresses)
+    try:
+        await _until_stopped(runtime, venue)
+    finally:
+        runtime.stopping.set()
+        await venue.close()
+        await asyncio.to_thread(heart.close)
+        await asyncio.to_thread(board.close)
+
+
+async def _until_stopped(runtime: Runtime, venue: Venue) -> None:
+    """Return when the process is asked to stop; raise what the programme fails with."""
+    asked = asyncio.create_task(asyncio.to_thread(runtime.stopping.wait))
+    failed = asyncio.create_task(venue.failed())
+    done, _ = await asyncio.wait({asked, failed}, return_when=asyncio.FIRST_COMPLETED)
+    if failed in done:
+        failed.result()
+    failed.cancel()
+
+
+def _show(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
+    what = settings.feed.venue
+    if what == "synthetic":
+        return _synthetic(settings, runtime, hub)
+    if what.startswith(_RECORDING):
+        return _recorded(settings, runtime, hub, Path(what.removeprefix(_RECORDING)))
+    raise Invalid(
+        Reason.BAD_SETTING,
+        f"feed.venue is {what!r}: the practice venue plays synthetic or recording:PATH",
+    )
+
+
+def _synthetic(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
+    seed, symbols = settings.venue.seed, _checked(settings)
+    segments = _segments(settings, symbols, runtime.clock.now_us())
+    programme = SyntheticProgramme(market=Market(seed, segments), hub=hub, clock=runtime.clock)
+    shown = Market(seed, segments)
+
+    def counters() -> dict[str, Any]:
+        until = programme.until_us
+        ids = {symbol: shown.emitted(symbol, until) for symbol in symbols}
+        return {"rate": settings.venue.rate, "until_us": until, "ids": ids}
+
+    archive = SyntheticArchive(Market(seed, segments), runtime.clock)
+    return _Show(programme, archive, counters)
+
+
+def _segments(settings: Settings, symbols: tuple[str, ...], now_us: int) -> tuple[Segment, ...]:
+    """The segments of the market from now on, kept in the data directory."""
+    kept = settings.data_dir / "venue" / "segments.json"
+    seed, rate = settings.venue.seed, settings.venue.rate
+    known = read_segments(kept, seed)
+    if known:
+        segments = continued(Market(seed, known), symbols, rate, now_us)
+    else:
+        segments = opened(symbols, rate)
+    if segments != known:
+        write_segments(kept, seed, segments)
+    return segments
+
+
+def _recorded(settings: Settings, runtime: Runtime, hub: Hub, path: Path) -> _Show:
+    traded = recording.symbols(path)
+    programme = RecordingProgramme(
+        path=path,
+        kept=settings.data_dir / "venue" / "position.json",
+        speed=settings.venue.speed,
+        hub=hub,
+        clock=runtime.clock,
+    )
+    archive = RecordingArchive(path, traded, lambda: programme.position)
+
+    def counters() -> dict[str, Any]:
+        return {
+            "speed": settings.venue.speed,
+            "position": programme.position,
+            "safe_position": programme.safe_position,
+            "ended": programme.ended,
+        }
+
+    return _Show(programme, archive, counters)
+
+
+def _is_playable(symbol: str) -> bool:
+    """Whether a symbol fits the frames that the synthetic market writes."""
+    size = max(len(symbol.encode()), len(symbol.lower().encode()))
+    return is_symbol(symbol) and 2 <= size <= limits.VENUE_SYMBOL_BYTES_MAX
+
+
+def _checked(settings: Settings) -> tuple[str, ...]:
+    """The symbols to trade; each setting within its limit."""
+    symbols = tuple(dict.fromkeys(symbol.upper() for symbol in settings.feed.symbols))
+    wrong = [symbol for symbol in symbols if not _is_playable(symbol)]
+    if wrong or not 1 <= len(symbols) <= limits.VENUE_SYMBOLS_MAX:
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"feed.symbols: 1 to {limits.VENUE_SYMBOLS_MAX} names like BTCUSDT, not {wrong}",
+        )
+    if settings.venue.rate > limits.VENUE_RATE_MAX:
+        raise Invalid(
+            Reason.BAD_SETTING,
+            f"venue.rate: the practice venue trades at most {limits.VENUE_RATE_MAX:,.0f} a second",
+        )
+    return symbols

@@ -1,0 +1,223 @@
+"""DeadLetterService: records that K2 could not take, and how repaired ones are put back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+import grpc
+from google.protobuf import timestamp_pb2
+
+from k2 import limits
+from k2.errors import Invalid, Reason
+from k2.lake.dead_letters.letter_list import Found, LetterFilter, LetterReader
+from k2.lake.dead_letters.replay import Reading, Replayed, Replayer
+from k2.market.events import Fault, Label, Trade
+from k2.market.offsets import TimeRange
+from k2.market.schema import SIDES
+from k2.v1 import dead_letter_service_pb2 as pb
+from k2.v1 import dead_letter_service_pb2_grpc as rpc
+from servers.services import convert
+from servers.services.paging import page_of_newest
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
+_SCALE: Final = 8
+_DIGITS_MAX: Final = 38
+
+
+class DeadLetterService(rpc.DeadLetterServiceServicer):
+    """See `protos/k2/v1/dead_letter_service.proto`.
+
+    Args:
+        letters: lists and finds them.
+        replayer: judges their bytes and puts them back.
+    """
+
+    def __init__(self, *, letters: LetterReader, replayer: Replayer) -> None:
+        self._letters = letters
+        self._replayer = replayer
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_DeadLetterServiceServicer_to_server(self, server)
+
+    def ListDeadLetters(
+        self, request: pb.ListDeadLettersRequest, context: grpc.ServicerContext
+    ) -> pb.ListDeadLettersResponse:
+        """See the proto."""
+        wanted = _filter(request)
+        found, token = page_of_newest(
+            lambda below: self._letters.newest(wanted, below),
+            lambda one: one.place,
+            request.page_size,
+            request.page_token,
+        )
+        replayed = self._replayer.replayed() if found else {}
+        overruled = self._letters.overruled(found)
+        letters = [_letter(one, replayed.get(one.letter.name), overruled) for one in found]
+        return pb.ListDeadLettersResponse(letters=letters, next_page_token=token)
+
+    def GetDeadLetter(
+        self, request: pb.GetDeadLetterRequest, context: grpc.ServicerContext
+    ) -> pb.GetDeadLetterResponse:
+        """See the proto."""
+        found = self._letters.get(request.name)
+        value = found.letter.value
+        reading = self._replayer.read(value)
+        replayed = self._replayer.replayed().get(request.name)
+        return pb.GetDeadLetterResponse(
+            letter=_letter(found, replayed, self._letters.overruled([found])),
+            value=None if value is None else value[: limits.LETTER_SHOWN_BYTES_MAX],
+            value_bytes=len(value or b""),
+            fault_now=_fault(reading.fault),
+            trade=_trade(reading),
+        )
+
+    def ReplayDeadLetters(
+        self, request: pb.ReplayDeadLettersRequest, context: grpc.ServicerContext
+    ) -> pb.ReplayDeadLettersResponse:
+        """See the proto."""
+        names = list(request.names)
+        if not 1 <= len(names) <= limits.LETTERS_REPLAYED_MAX:
+            raise Invalid(
+                Reason.LIMIT_OUT_OF_BOUNDS,
+                f"{len(names)} names; from 1 to {limits.LETTERS_REPLAYED_MAX} are allowed",
+                metadata={"field": "names"},
+            )
+        repaired = self._repaired(request)
+        if repaired is not None and len(names) > 1:
+            raise _bad("names", "a repair is of one letter")
+        outcomes = [
+            self._replayer.replay(name, repaired, again=request.again)
+            for name in dict.fromkeys(names)
+            if context.is_active()  # a caller that has gone wants no more of them
+        ]
+        return pb.ReplayDeadLettersResponse(outcomes=map(_outcome, outcomes))
+
+    def _repaired(self, request: pb.ReplayDeadLettersRequest) -> bytes | None:
+        match request.WhichOneof("repair"):
+            case "value":
+                return request.value
+            case "trade":
+                return self._replayer.encode(_trade_from(request.trade))
+        return None
+
+
+def _filter(request: pb.ListDeadLettersRequest) -> LetterFilter:
+    times = convert.range_from(request.range) if request.HasField("range") else TimeRange()
+    start, end = times.start_us, times.end_us
+    if start is not None and end is not None and start > end:
+        raise Invalid(
+            Reason.RANGE_REVERSED, "range ends before it starts", metadata={"field": "range"}
+        )
+    if request.fault and request.fault not in Fault.__members__:
+        raise _bad("fault", f"there is no fault {request.fault!r}")
+    return LetterFilter(
+        times=times,
+        fault=Fault[request.fault] if request.fault else None,
+        origin=request.origin or None,
+    )
+
+
+def _letter(found: Found, replayed_us: int | None, overruled: Collection[str]) -> pb.DeadLetter:
+    letter = found.letter
+    return pb.DeadLetter(
+        name=letter.name,
+        origin=letter.topic,
+        origin_epoch=letter.epoch,
+        origin_partition=letter.partition,
+        origin_offset=letter.offset,
+        schema_id=letter.schema_id,
+        fault=letter.fault.name,
+        error=letter.error,
+        judged_time=convert.time_to(letter.at_us),
+        letter_offset=found.offset,
+        stored=found.stored,
+        replay_time=None if replayed_us is None else convert.time_to(replayed_us),
+        overruled=letter.name in overruled,
+    )
+
+
+def _outcome(one: Replayed) -> pb.ReplayOutcome:
+    return pb.ReplayOutcome(
+        name=one.name,
+        state=pb.ReplayState.Value(f"REPLAY_STATE_{one.state}"),
+        fault=_fault(one.fault),
+        message=one.message,
+        partition=one.partition,
+        offset=one.offset,
+    )
+
+
+def _fault(fault: Fault) -> str:
+    return "" if fault is Fault.NONE else fault.name
+
+
+def _trade(reading: Reading) -> pb.TradeRecord | None:
+    trade = reading.trade
+    if trade is None:
+        return None
+    return pb.TradeRecord(
+        **trade.label._asdict(),
+        trade_id=trade.trade_id,
+        event_time=_time(trade.event_time_us),
+        receive_time=_time(trade.receive_time_us),
+        price=_decimal(trade.price),
+        quantity=_decimal(trade.quantity),
+        side=SIDES[trade.side],
+        vendor_data=trade.vendor_data,
+    )
+
+
+def _trade_from(message: pb.TradeRecord) -> Trade:
+    if message.side not in SIDES:
+        raise _bad("trade.side", "side is BUY or SELL")
+    return Trade(
+        label=Label(
+            message.exchange,
+            message.symbol,
+            message.base,
+            message.quote,
+            message.asset_class,
+            message.source,
+        ),
+        trade_id=message.trade_id,
+        event_time_us=convert.time_us_from(message.event_time, "trade.event_time"),
+        receive_time_us=convert.time_us_from(message.receive_time, "trade.receive_time"),
+        price=_mantissa(message.price, "trade.price"),
+        quantity=_mantissa(message.quantity, "trade.quantity"),
+        side=SIDES.index(message.side),
+        vendor_data=dict(message.vendor_data),
+    )
+
+
+def _mantissa(text: str, field: str) -> int:
+    """A decimal number in units of 1e-8, exactly."""
+    try:
+        sign, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:
+        raise _bad(field, f"{text!r} is not a decimal number") from None
+    if not isinstance(exponent, int) or not -_DIGITS_MAX <= exponent <= _DIGITS_MAX:
+        raise _bad(field, f"{text!r} is not a number that a trade can have")
+    shift = exponent + _SCALE
+    whole = int("".join(map(str, digits)))
+    exact, rest = divmod(whole * int(10 ** max(0, shift)), int(10 ** max(0, -shift)))
+    if rest or exact >= 10**_DIGITS_MAX:
+        raise _bad(field, f"{text!r} has more than 8 decimals, or more than 38 digits")
+    return -exact if sign else exact
+
+
+def _decimal(mantissa: int) -> str:
+    sign, rest = ("-" if mantissa < 0 else ""), abs(mantissa)
+    return f"{sign}{rest // 10**_SCALE}.{rest % 10**_SCALE:0{_SCALE}}"
+
+
+def _time(time_us: int) -> timestamp_pb2.Timestamp | None:
+    """None for a time that the wire cannot name: the fault says it is out of range."""
+    inside = -62_135_596_800_000_000 <= time_us < 253_402_300_800_000_000
+    return convert.time_to(time_us) if inside else None
+
+
+def _bad(field: str, message: str) -> Invalid:
+    return Invalid(Reason.BAD_REQUEST, message, metadata={"field": field})

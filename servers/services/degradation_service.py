@@ -1,0 +1,69 @@
+"""DegradationService: the platform's level, from the heartbeats of all processes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import grpc
+
+from k2.clock import Clock
+from k2.degrade.level import Level
+from k2.errors import Reason, Unavailable
+from k2.v1 import degradation_service_pb2 as pb
+from k2.v1 import degradation_service_pb2_grpc as rpc
+from servers.heartbeat import Beat, Heartbeats
+from servers.services import convert
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["DegradationService"].full_name
+_POLL_S: Final = 0.5
+_REPEAT_S: Final = 5.0
+
+
+class DegradationService(rpc.DegradationServiceServicer):
+    """See `protos/k2/v1/degradation_service.proto`.
+
+    Args:
+        heartbeats: of all processes.
+        clock: to time what is sent.
+        draining: set when the server shuts down.
+    """
+
+    def __init__(self, *, heartbeats: Heartbeats, clock: Clock, draining: threading.Event) -> None:
+        self._heartbeats = heartbeats
+        self._clock = clock
+        self._draining = draining
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_DegradationServiceServicer_to_server(self, server)
+
+    def GetDegradation(
+        self, request: pb.GetDegradationRequest, context: grpc.ServicerContext
+    ) -> pb.GetDegradationResponse:
+        """See the proto."""
+        return pb.GetDegradationResponse(degradation=self._made(self._heartbeats.beats()))
+
+    def WatchDegradation(
+        self, request: pb.WatchDegradationRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchDegradationResponse]:
+        """See the proto."""
+        sent: object = None
+        sent_s = version = 0.0
+        while context.is_active():
+            beats, now_s = self._heartbeats.beats(), self._clock.monotonic_s()
+            if _essence(beats) != sent or now_s - sent_s >= _REPEAT_S:
+                sent, sent_s = _essence(beats), now_s
+                yield pb.WatchDegradationResponse(degradation=self._made(beats))
+            version = self._heartbeats.wait(int(version), _POLL_S)
+            if self._draining.is_set():
+                raise Unavailable(Reason.DRAINING, "the server is shutting down")
+
+    def _made(self, beats: Sequence[Beat]) -> pb.Degradation:
+        return convert.degradation_to(beats, self._clock.now_us())
+
+
+def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
+    """What makes two states differ enough to be sent."""
+    return [(beat.process, beat.state, beat.level) for beat in beats]

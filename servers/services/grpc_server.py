@@ -1,0 +1,197 @@
+"""A gRPC server as K2 runs each: loopback, interceptors, health per service, reflection, drain."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from servers.services.interceptors import METHOD_PREFIX, Admission, chain
+from servers.services.rpc_status import to_grpc
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_HEALTH_CHECK: Final = f"/{health.SERVICE_NAME}/Check"
+_GOODBYE_S: Final = 0.2  # for answers on their way
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+    ("grpc.max_receive_message_length", limits.GRPC_MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", limits.GRPC_MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class _Workers(ThreadPoolExecutor):
+    """The threads that answer calls; counts the calls they work on or have yet to begin."""
+
+    def __init__(self) -> None:
+        super().__init__(limits.GRPC_WORKERS, thread_name_prefix="grpc")
+        self._counting = threading.Lock()
+        self._calls = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more calls may come."""
+        return self._calls >= limits.GRPC_CALLS_MAX
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 what grpc runs
+        """See `Executor.submit`."""
+        work = super().submit(fn, *args, **kwargs)
+        self._count(1)
+        work.add_done_callback(lambda _: self._count(-1))
+        return work
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._calls += change
+
+
+class _Capacity(grpc.ServerInterceptor):
+    """Refuses calls of `k2.v1` while the workers have as many as they may.
+
+    Refusals and health come from threads beside the workers, so they wait for none of them.
+    """
+
+    def __init__(self, workers: _Workers, beside: ThreadPoolExecutor) -> None:
+        self._workers = workers
+        self._pool = beside
+        self._refuse = self._beside(_refuse)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 what grpc passes along
+        """See `grpc.ServerInterceptor`."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is not None and method == _HEALTH_CHECK:
+            return handler._replace(unary_unary=self._beside(handler.unary_unary))
+        if handler is None or not method.startswith(METHOD_PREFIX) or not self._workers.full:
+            return handler
+        if handler.response_streaming:
+            return handler._replace(unary_stream=self._refuse)
+        return handler._replace(unary_unary=self._refuse)
+
+    def _beside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        placed = functools.partial(behavior)
+        placed.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # read by grpc
+        return placed
+
+
+def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
+    error = Overloaded(
+        Reason.TOO_MANY_CALLS,
+        f"{limits.GRPC_CALLS_MAX} calls are in work or waiting: call again in a moment",
+    )
+    context.abort_with_status(to_grpc(error))
+
+
+class Listener:
+    """Serves services on one address.
+
+    Args:
+        listen: `host:port`; port 0 takes a free one. The host must be this machine.
+        services: what registers each service, by its full name (`k2.v1.QueryService`).
+        clock: for telemetry.
+
+    Raises:
+        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Unavailable: PORT_IN_USE when something else listens there.
+    """
+
+    def __init__(
+        self, listen: str, services: Mapping[str, Callable[[grpc.Server], None]], clock: Clock
+    ) -> None:
+        host, port = split_address(listen)
+        self.admission = Admission()
+        self._pool = _Workers()
+        self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
+        self._server = grpc.server(
+            self._pool,
+            interceptors=[_Capacity(self._pool, self._health_pool), *chain(clock, self.admission)],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=limits.GRPC_CALLS_REFUSED_MAX,
+        )
+        self._names = ("", *services)
+        self._health = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=self._health_pool
+        )
+        for name in self._names:
+            self._health.set(name, _NOT_SERVING)
+        for register in services.values():
+            register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.address = f"{host}:{self._bind(host, port)}"
+
+    def start(self) -> None:
+        """Listen; calls are answered STARTING until `ready`."""
+        self._server.start()
+
+    def ready(self) -> None:
+        """Let calls in and say SERVING."""
+        self.admission.open()
+        for name in self._names:
+            self._health.set(name, _SERVING)
+
+    def tell(self, *, well: bool) -> None:
+        """Say whether the platform as a whole is well, as the health of no service by name."""
+        self._health.set("", _SERVING if well else _NOT_SERVING)
+
+    def drain(self) -> None:
+        """Say NOT_SERVING, take nothing new, let what runs finish for a while, then close."""
+        self._health.enter_graceful_shutdown()
+        self.admission.drain()
+        self.admission.wait_idle(limits.DRAIN_S)
+        self._server.stop(_GOODBYE_S).wait()  # who watches health stays until the end
+        self._pool.shutdown()
+        self._health_pool.shutdown()
+
+    def _bind(self, host: str, port: int) -> int:
+        try:
+            return self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            raise port_in_use(host, port) from None
+
+
+def port_in_use(host: str, port: int) -> Unavailable:
+    """The error of an address that cannot be listened on."""
+    return Unavailable(
+        Reason.PORT_IN_USE,
+        f"cannot listen on {host}:{port}: something else does; stop it or choose another port",
+        metadata={"port": str(port)},
+    )
+
+
+def split_address(listen: str) -> tuple[str, int]:
+    """Host and port of a `host:port` that is on this machine.
+
+    Raises:
+        Invalid: BAD_SETTING when it is not.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        number = int(port)
+    except ValueError:
+        raise Invalid(Reason.BAD_SETTING, f"{listen!r} is not host:port") from None
+    if not address.is_loopback or not 0 <= number <= 65_535:
+        raise Invalid(
+            Reason.BAD_SETTING, f"{listen!r}: access without keys is for loopback addresses only"
+        )
+    return host, number

@@ -1,0 +1,219 @@
+"""What happens around every call of `k2.v1`: telemetry, errors, auth, admission, deadline.
+
+They stand in this order, outermost first. Each is a context manager around the handler, whether it
+answers once or streams. Health and reflection pass by: they must answer when nothing else does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from k2 import limits
+from k2.clock import Clock
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from servers.services.rpc_status import DETAILS_KEY, PeerError, as_k2, to_grpc
+
+METHOD_PREFIX = "/k2.v1."
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A call that has come in."""
+
+    method: str
+    streams: bool
+    context: grpc.ServicerContext
+
+
+Around = Callable[[Incoming], AbstractContextManager[None]]
+
+
+class Interceptor(grpc.ServerInterceptor):
+    """Runs every handler of `k2.v1` inside a context manager."""
+
+    def __init__(self, name: str, around: Around) -> None:
+        self.name = name
+        self._around = around
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401 what grpc passes along
+        """See `grpc.ServerInterceptor`."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(METHOD_PREFIX):
+            return handler
+        if handler.response_streaming:
+            return handler._replace(unary_stream=self._streaming(method, handler.unary_stream))
+        return handler._replace(unary_unary=self._answering(method, handler.unary_unary))
+
+    def _answering(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: object, context: grpc.ServicerContext) -> object:
+            with self._around(Incoming(method, False, context)):
+                return inner(request, context)
+
+        return call
+
+    def _streaming(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(request: object, context: grpc.ServicerContext) -> Iterator[object]:
+            with self._around(Incoming(method, True, context)):
+                yield from inner(request, context)
+
+        return call
+
+
+class Admission:
+    """Who may come in: nobody while the server starts or drains, and so many watchers at most.
+
+    Attributes:
+        answered: calls that came in and have ended.
+    """
+
+    def __init__(self, watchers_max: int = limits.WATCHERS_MAX) -> None:
+        self._places = threading.BoundedSemaphore(watchers_max)
+        self._open = threading.Event()
+        self.draining = threading.Event()
+        self._running = 0
+        self.answered = 0
+        self._idle = threading.Condition()
+
+    def open(self) -> None:
+        """Let calls in."""
+        self._open.set()
+
+    def drain(self) -> None:
+        """Let no more calls in; watchers end by themselves."""
+        self.draining.set()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call runs, at most so long."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, timeout_s)
+
+    @contextmanager
+    def around(self, call: Incoming) -> Iterator[None]:
+        """See `Around`; raises STARTING, DRAINING or TOO_MANY_QUERIES."""
+        if self.draining.is_set():
+            raise Unavailable(Reason.DRAINING, "the server is shutting down")
+        if not self._open.is_set():
+            raise Unavailable(Reason.STARTING, "the server is starting")
+        if call.streams:
+            self._take_place(call.context)
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._idle:
+            self._running += change
+            self.answered += change < 0
+            self._idle.notify_all()
+
+    def _take_place(self, context: grpc.ServicerContext) -> None:
+        if not self._places.acquire(blocking=False):
+            raise Overloaded(
+                Reason.TOO_MANY_QUERIES,
+                "too many streams are open on this server",
+                retry_after_s=limits.QUERY_DEADLINE_S,
+            )
+        if not context.add_callback(self._places.release):
+            self._places.release()
+
+
+def chain(clock: Clock, admission: Admission) -> list[grpc.ServerInterceptor]:
+    """All interceptors, outermost first."""
+    return [
+        Interceptor("telemetry", Telemetry(clock).around),
+        Interceptor("errors", errors),
+        Interceptor("auth", auth),
+        Interceptor("admission", admission.around),
+        Interceptor("deadline", deadline),
+    ]
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Logs each call with its outcome and duration."""
+
+    clock: Clock
+
+    @contextmanager
+    def around(self, call: Incoming) -> Iterator[None]:
+        """See `Around`."""
+        started_s = self.clock.monotonic_s()
+        try:
+            yield
+        finally:
+            code = call.context.code()  # type: ignore[attr-defined]  # missing from the stubs
+            level = logging.DEBUG if code in (None, grpc.StatusCode.OK) else logging.INFO
+            milliseconds = round((self.clock.monotonic_s() - started_s) * 1e3, 3)
+            outcome = code.name if code else "OK"
+            details = {"method": call.method, "code": outcome, "milliseconds": milliseconds}
+            _log.log(level, "call", extra=details)
+
+
+@contextmanager
+def errors(call: Incoming) -> Iterator[None]:
+    """Turns what is raised into a status with a reason; never a traceback."""
+    try:
+        yield
+    except PeerError as error:
+        call.context.set_trailing_metadata(_passed_on(error))
+        call.context.abort(error.code, error.details)
+    except Exception as error:  # noqa: BLE001 the last place before the wire
+        call.context.abort_with_status(to_grpc(as_k2(error)))
+
+
+def _passed_on(error: PeerError) -> tuple[Any, ...]:
+    """Of the peer's trailing metadata, what says why it failed."""
+    return tuple(pair for pair in error.trailing_metadata if pair[0] == DETAILS_KEY)
+
+
+@contextmanager
+def auth(call: Incoming) -> Iterator[None]:
+    """Open to this machine, closed to all others (keys come with the security of the platform)."""
+    if not is_local(call.context.peer()):
+        raise Invalid(Reason.NOT_LOCAL, "calls without a key are taken from this machine only")
+    yield
+
+
+def is_local(peer: str) -> bool:
+    """Whether a gRPC or Flight peer (`ipv4:127.0.0.1:4711`) is on this machine."""
+    kind, _, address = peer.partition(":")
+    if kind == "unix":
+        return True
+    host = re.sub(r":\d+$", "", address).replace("%5B", "").replace("%5D", "").strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def deadline(call: Incoming) -> Iterator[None]:
+    """Refuses what is too late already; handlers ask `remaining_s` for the rest."""
+    if remaining_s(call.context) <= 0:
+        raise Overloaded(Reason.DEADLINE_EXCEEDED, "the deadline has passed")
+    yield
+
+
+def remaining_s(context: grpc.ServicerContext) -> float:
+    """Seconds this call may still take: the caller's deadline, bounded by K2's own."""
+    remaining = context.time_remaining()
+    return min(math.inf if remaining is None else remaining, limits.QUERY_DEADLINE_S)

@@ -1,0 +1,182 @@
+"""QueryService: planned where the tail is held, forwarded from everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import grpc
+import pyarrow as pa
+
+from k2 import limits
+from k2.clock import Clock
+from k2.degrade.level import Level
+from k2.errors import Reason, Unavailable
+from k2.market import schema
+from k2.query.request import TradesRequest
+from k2.query.view import PlannedQuery
+from k2.v1 import query_service_pb2 as pb
+from k2.v1 import query_service_pb2_grpc as rpc
+from servers.services import convert
+from servers.services.interceptors import remaining_s
+from servers.services.rpc_status import DETAILS_KEY, PeerError
+from servers.services.ticket import Signer
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
+_PASSED_ON: Final = frozenset({"traceparent", "tracestate", "authorization", "x-api-key"})
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+class Plans(Protocol):
+    """The part of `k2.query.view.QueryView` that fixes answers."""
+
+    def plan(self, request: TradesRequest) -> PlannedQuery:
+        """Fix the answer of a request."""
+        ...
+
+
+class Planner:
+    """Answers PlanQueryRequest, for gRPC and Flight alike.
+
+    Args:
+        plans: fixes answers.
+        signer: signs tickets.
+        clock: tells when they expire.
+        level: the platform's, at any time.
+        location: where tickets are taken, a Flight URI.
+    """
+
+    def __init__(
+        self,
+        *,
+        plans: Plans,
+        signer: Signer,
+        clock: Clock,
+        level: Callable[[], Level],
+        location: str,
+    ) -> None:
+        self._plans = plans
+        self._signer = signer
+        self._clock = clock
+        self._level = level
+        self._location = location
+
+    def plan(self, message: pb.PlanQueryRequest) -> pb.PlanQueryResponse:
+        """The plan of a request, and a ticket for it; raises what `QueryView.plan` does."""
+        planned = self._plans.plan(convert.request_from(message))
+        expire_us = self._clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
+        ticket = pb.QueryTicket(
+            request=convert.request_to(planned.request),
+            snapshot_id=planned.snapshot_id,
+            end_positions=convert.vector_to(planned.end),
+            planned_time=convert.time_to(planned.provenance.planned_at_us),
+            expire_time=convert.time_to(expire_us),
+        )
+        endpoint = pb.QueryEndpoint(ticket=self._signer.sign(ticket), locations=[self._location])
+        return pb.PlanQueryResponse(
+            arrow_schema=answer_schema(planned.request).serialize().to_pybytes(),
+            endpoints=[endpoint],
+            estimate=pb.QueryEstimate(
+                files=planned.estimate.files,
+                chunks=planned.estimate.chunks,
+                bytes=planned.estimate.bytes,
+                rows=planned.estimate.rows,
+            ),
+            provenance=convert.provenance_to(planned.provenance, self._level()),
+            expire_time=ticket.expire_time,
+        )
+
+
+def answer_schema(request: TradesRequest) -> pa.Schema:
+    """The schema of the rows that a request asks for."""
+    trade = schema.arrow_schema(schema.TRADE)
+    return pa.schema([trade.field(name) for name in request.output_columns])
+
+
+class QueryService(rpc.QueryServiceServicer):
+    """See `protos/k2/v1/query_service.proto`.
+
+    Args:
+        planner: answers.
+    """
+
+    def __init__(self, *, planner: Planner) -> None:
+        self._planner = planner
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_QueryServiceServicer_to_server(self, server)
+
+    def PlanQuery(
+        self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
+    ) -> pb.PlanQueryResponse:
+        """See the proto."""
+        return self._planner.plan(request)
+
+
+class ForwardedQueryService(rpc.QueryServiceServicer):
+    """Passes calls on to the query server, with the deadline that is left, and errors back as is.
+
+    Args:
+        address: of the query server's gRPC; asked before each call, empty while it is not known.
+    """
+
+    def __init__(self, *, address: Callable[[], str]) -> None:
+        self._address = address
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_QueryServiceServicer_to_server(self, server)
+
+    def PlanQuery(
+        self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
+    ) -> pb.PlanQueryResponse:
+        """See the proto."""
+        address = self._address()
+        if not address:
+            raise _unreachable("the query server is not known yet")
+        metadata = tuple(pair for pair in context.invocation_metadata() if pair[0] in _PASSED_ON)
+        call = self._stub(address).PlanQuery.future(
+            request, timeout=remaining_s(context), metadata=metadata
+        )
+        if not context.add_callback(lambda: _cancel(call)):
+            call.cancel()
+        try:
+            return call.result()
+        except grpc.RpcError as error:
+            raise _passed_back(PeerError(error), address) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        for channel in self._channels.values():
+            channel.close()
+
+    def _stub(self, address: str) -> rpc.QueryServiceStub:
+        if address not in self._channels:
+            channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            if self._channels.setdefault(address, channel) is not channel:
+                channel.close()
+        return rpc.QueryServiceStub(self._channels[address])
+
+
+def _cancel(call: grpc.Future[Any]) -> None:  # a callback returns nothing, `cancel` does
+    call.cancel()
+
+
+def _passed_back(error: PeerError, address: str) -> Exception:
+    """The peer's own error; our word for it when the peer could not speak."""
+    spoke = any(key == DETAILS_KEY for key, _ in error.trailing_metadata)
+    if error.code is grpc.StatusCode.UNAVAILABLE and not spoke:
+        return _unreachable(f"the query server at {address} does not answer: {error.details}")
+    return error
+
+
+def _unreachable(message: str) -> Unavailable:
+    return Unavailable(Reason.PEER_UNAVAILABLE, message, retry_after_s=1.0)

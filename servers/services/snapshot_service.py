@@ -1,0 +1,114 @@
+"""SnapshotService: the lake's history, read straight from the catalog."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import grpc
+
+from k2.errors import NotFound, Reason, Unavailable
+from k2.lake.iceberg.snapshot import LakeSnapshot
+from k2.v1 import snapshot_service_pb2 as pb
+from k2.v1 import snapshot_service_pb2_grpc as rpc
+from servers.services import convert
+from servers.services.paging import page
+
+NAME: Final = pb.DESCRIPTOR.services_by_name["SnapshotService"].full_name
+_POLL_S: Final = 0.5
+
+
+class Snapshots(Protocol):
+    """The part of `k2.lake.iceberg.snapshot.SnapshotReader` that the service needs."""
+
+    def current(self) -> LakeSnapshot | None:
+        """The newest; None while the lake is empty."""
+        ...
+
+    def list(self) -> tuple[LakeSnapshot, ...]:
+        """All that are kept, newest first."""
+        ...
+
+    def get(self, snapshot_id: int) -> LakeSnapshot:
+        """By id; raises UNKNOWN_SNAPSHOT."""
+        ...
+
+    def as_of(self, time_us: int) -> LakeSnapshot:
+        """By time; raises UNKNOWN_SNAPSHOT."""
+        ...
+
+
+class SnapshotService(rpc.SnapshotServiceServicer):
+    """See `protos/k2/v1/snapshot_service.proto`.
+
+    Args:
+        snapshots: of the lake.
+        draining: set when the server shuts down.
+    """
+
+    def __init__(self, *, snapshots: Snapshots, draining: threading.Event) -> None:
+        self._snapshots = snapshots
+        self._draining = draining
+
+    def register(self, server: grpc.Server) -> None:
+        """Serve on `server`."""
+        rpc.add_SnapshotServiceServicer_to_server(self, server)
+
+    def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
+    ) -> pb.ListSnapshotsResponse:
+        """See the proto."""
+        found, token = page(
+            self._snapshots.list(),
+            lambda snapshot: -snapshot.committed_at_us,
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListSnapshotsResponse(
+            snapshots=map(convert.snapshot_to, found), next_page_token=token
+        )
+
+    def GetSnapshot(
+        self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.GetSnapshotResponse:
+        """See the proto."""
+        return pb.GetSnapshotResponse(snapshot=convert.snapshot_to(self._selected(request)))
+
+    def _selected(self, request: pb.GetSnapshotRequest) -> LakeSnapshot:
+        match request.WhichOneof("selector"):
+            case "snapshot_id":
+                return self._snapshots.get(request.snapshot_id)
+            case "as_of_time":
+                return self._snapshots.as_of(convert.time_us_from(request.as_of_time, "as_of_time"))
+        current = self._snapshots.current()
+        if current is None:
+            raise NotFound(Reason.UNKNOWN_SNAPSHOT, "the lake has no snapshot yet")
+        return current
+
+    def WatchSnapshots(
+        self, request: pb.WatchSnapshotsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchSnapshotsResponse]:
+        """See the proto."""
+        seen_us = self._resumed_at(request.after_snapshot_id)
+        if seen_us is None:
+            current = self._snapshots.current()
+            seen_us = current.committed_at_us if current else 0
+            yield _response(current)
+        while context.is_active():
+            for snapshot in reversed(self._snapshots.list()):
+                if snapshot.committed_at_us > seen_us:
+                    seen_us = snapshot.committed_at_us
+                    yield _response(snapshot)
+            if self._draining.wait(_POLL_S):
+                raise Unavailable(Reason.DRAINING, "the server is shutting down")
+
+    def _resumed_at(self, after_snapshot_id: int) -> int | None:
+        if not after_snapshot_id:
+            return None
+        return self._snapshots.get(after_snapshot_id).committed_at_us
+
+
+def _response(snapshot: LakeSnapshot | None) -> pb.WatchSnapshotsResponse:
+    found = convert.snapshot_to(snapshot) if snapshot else None
+    return pb.WatchSnapshotsResponse(snapshot=found)

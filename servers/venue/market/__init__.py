@@ -1,0 +1,1 @@
+"""The synthetic market: instruments, an activity clock and trades from a seed."""

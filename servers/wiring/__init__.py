@@ -1,1 +1,0 @@
-"""One file a process: where its parts are chosen and joined."""

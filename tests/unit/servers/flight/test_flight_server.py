@@ -1,0 +1,491 @@
+"""Rows over a real Flight socket, from the real view and engine on a tape in memory."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2, status_pb2
+from servers.flight.flight_server import Parts, RowServer
+from servers.flight.flight_stream import PROVENANCE_KEY
+
+from k2 import limits
+from k2.degrade.level import Level
+from k2.errors import Reason, Unavailable
+from k2.market.offsets import OffsetVector, ReadToken
+from k2.query.admission import Admission
+from k2.v1 import market_pb2
+from k2.v1 import query_service_pb2 as pb
+from servers.services.grpc_server import split_address
+from servers.services.query_service import Planner
+from servers.services.read_token import to_text
+from servers.services.ticket import Signer
+from tests.support.eventually import eventually
+from tests.support.query_stack import QueryStack
+from tests.support.trades import NOW_US
+
+SYMBOL = "BTCUSDT"
+WIDE = {"note": "x" * 4000}  # so that an answer is more than the sockets hold
+
+
+class Wire:
+    """A row server over a stack, and a client of it."""
+
+    def __init__(self, stack, running_max=4, plans=None):
+        self.stack = stack
+        self.admission = Admission(running_max)
+        self.plans = Admission(2, "plans are being made")
+        self.server = RowServer("127.0.0.1:0")
+        self.signer = Signer(b"k" * 32)
+        self.planner = Planner(
+            plans=plans or stack.view,
+            signer=self.signer,
+            clock=stack.clock,
+            level=lambda: Level.SOFT,
+            location=self.server.uri,
+        )
+        self.client = fl.FlightClient(self.server.uri)
+
+    def ready(self, view=None, executor=None):
+        self.server.ready(
+            Parts(
+                view=view or self.stack.view,
+                executor=executor or self.stack.executor,
+                planner=self.planner,
+                signer=self.signer,
+                admission=self.admission,
+                plans=self.plans,
+                level=lambda: Level.SOFT,
+                clock=self.stack.clock,
+            )
+        )
+        return self
+
+    def close(self):
+        self.client.close()
+        self.server.drain()
+
+    def ticket(self, **fields):
+        plan = self.planner.plan(asked(**fields))
+        return plan.endpoints[0].ticket
+
+    def get(self, ticket):
+        return self.client.do_get(fl.Ticket(ticket))
+
+    def ids(self, **fields):
+        table = self.get(self.ticket(**fields)).read_all()
+        return table.column("trade_id").to_pylist()
+
+
+def asked(**fields):
+    return pb.PlanQueryRequest(trades=pb.TradesRequest(**({"symbols": [SYMBOL]} | fields)))
+
+
+@pytest.fixture
+def stack(tmp_path):
+    with QueryStack(tmp_path) as stack:
+        yield stack
+
+
+@pytest.fixture
+def wire(stack):
+    wire = Wire(stack).ready()
+    yield wire
+    wire.close()
+
+
+def failure(call, *args):
+    """What a client learns of a failure: its type, the code and the reason; never a traceback."""
+    with pytest.raises((fl.FlightError, pa.ArrowException)) as caught:
+        call(*args)
+    assert "Traceback" not in str(caught.value)
+    assert ".py" not in str(caught.value)
+    status = status_pb2.Status.FromString(caught.value.extra_info)
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return type(caught.value), info.reason
+
+
+def test_rows_of_lake_and_tail_come_with_their_provenance(wire, stack):
+    stack.send(SYMBOL, range(10))
+    stack.commit()
+    stack.view.maintain()
+    stack.send(SYMBOL, range(10, 15))
+    reader = wire.get(wire.ticket())
+    planned = json.loads(reader.schema.metadata[PROVENANCE_KEY])
+    chunks = list(reader)
+    last = market_pb2.Provenance.FromString(chunks[-1].app_metadata.to_pybytes())
+    rows = [each for chunk in chunks for each in chunk.data.column("trade_id").to_pylist()]
+    assert rows == list(range(15))
+    assert chunks[-1].data.num_rows == 0
+    assert planned["snapshot_id"] == str(last.snapshot_id)
+    assert planned["level"] == "DEGRADATION_LEVEL_SOFT"
+    assert planned["completeness"] == "COMPLETENESS_COMPLETE"
+    assert "rows_lake" not in planned
+    assert last.rows_lake + last.rows_tail == 15
+    assert last.rows_tail >= 5
+    assert last.HasField("freshness_ms")
+    assert sum(last.end_positions.offsets) == 15
+    assert last.covered_until_time.ToMicroseconds() == NOW_US + 14_000
+    assert not last.HasField("as_of_ahead_ms")
+
+
+def test_a_time_in_the_future_is_said_with_the_answer(wire, stack):
+    stack.send(SYMBOL, [1])
+    stack.commit()
+    ahead = Timestamp()
+    ahead.FromMicroseconds(stack.clock.now_us() + 1_500_000)
+    *_, last = wire.get(wire.ticket(as_of_time=ahead))
+    last = market_pb2.Provenance.FromString(last.app_metadata.to_pybytes())
+    assert last.as_of_ahead_ms == 1500.0
+
+
+def test_the_token_that_came_with_the_rows_asks_for_them_again(wire, stack):
+    stack.send(SYMBOL, range(10))
+    stack.commit()
+    stack.send(SYMBOL, range(10, 15))
+    reader = wire.get(wire.ticket(columns=["trade_id"]))
+    said = json.loads(reader.schema.metadata[PROVENANCE_KEY])
+    rows = reader.read_all()
+    stack.send(SYMBOL, range(15, 40))
+    stack.commit()
+    stack.view.maintain()
+    again = wire.get(wire.ticket(columns=["trade_id"], as_of_token=said["token"])).read_all()
+    assert again.equals(rows)
+    assert len(wire.ids()) == 40
+
+
+def test_get_flight_info_does_both_for_a_flight_only_client(wire, stack):
+    stack.send(SYMBOL, range(5))
+    command = asked(columns=["trade_id", "price"]).SerializeToString()
+    info = wire.client.get_flight_info(fl.FlightDescriptor.for_command(command))
+    assert info.schema.names == ["trade_id", "price"]
+    assert info.schema.metadata[PROVENANCE_KEY] == info.app_metadata
+    (endpoint,) = info.endpoints
+    assert endpoint.locations == [fl.Location(wire.server.uri)]
+    assert wire.client.do_get(endpoint.ticket).read_all().num_rows == 5
+
+
+def test_batches_are_small_and_the_schema_is_that_of_the_plan(wire, stack):
+    stack.send(SYMBOL, range(30_000))
+    plan = wire.planner.plan(asked())
+    reader = wire.get(plan.endpoints[0].ticket)
+    assert pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema)).equals(reader.schema)
+    chunks = list(reader)
+    assert sum(chunk.data.num_rows for chunk in chunks) == 30_000
+    assert all(chunk.data.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX for chunk in chunks)
+
+
+def test_a_ticket_gives_the_same_rows_again(wire, stack):
+    stack.send(SYMBOL, range(5))
+    ticket = wire.ticket()
+    stack.send(SYMBOL, range(5, 9))
+    stack.commit()
+    stack.view.maintain()
+    first, second = (wire.get(ticket).read_all() for _ in range(2))
+    assert first.equals(second)
+    assert first.num_rows == 5
+
+
+def keyed(reader):
+    """The rows of each batch, and the id that its metadata gives the last one."""
+    for chunk in reader:
+        said = market_pb2.Provenance.FromString(chunk.app_metadata.to_pybytes())
+        if chunk.data.num_rows:
+            yield chunk.data.num_rows, said.last_row
+
+
+def resumed(wire, ticket, after):
+    options = fl.FlightCallOptions(headers=[(b"k2-resume-after", after)])
+    return wire.client.do_get(fl.Ticket(ticket), options)
+
+
+@pytest.mark.parametrize("order", [pb.ORDER_ASC, pb.ORDER_DESC])
+@pytest.mark.parametrize("committed", [0, 20, 30])
+def test_a_batch_ends_where_a_stream_is_resumed_and_names_that_row(wire, stack, order, committed):
+    stack.send(SYMBOL, range(committed))
+    stack.commit()
+    stack.view.maintain()
+    stack.send(SYMBOL, range(committed, 30))
+    ids = list(range(30) if order == pb.ORDER_ASC else reversed(range(30)))
+    ticket = wire.ticket(columns=["price"], order=order)
+    for after in (1, 7, 20, 29, 30):
+        ends = {}
+        for rows, key in keyed(resumed(wire, ticket, b"%d" % after)):
+            ends[rows + max(ends, default=0)] = key
+        assert {end: key.trade_id for end, key in ends.items()} == {
+            end: ids[end - 1] for end in {after, 30} | set(ends)
+        }
+        assert {(key.exchange, key.symbol) for key in ends.values()} == {("BINANCE", SYMBOL)}
+        times = {key.event_time.ToMicroseconds() - 1000 * key.trade_id for key in ends.values()}
+        assert times == {NOW_US}
+
+
+@pytest.mark.parametrize("after", [b"-1", b"x", b"", b"9" * 30])
+def test_a_strange_place_to_resume_is_refused(wire, stack, after):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    assert failure(resumed, wire, ticket, after) == (fl.FlightServerError, "BAD_REQUEST")
+    assert wire.ids() == [0, 1, 2]
+    eventually(lambda: wire.admission.running == 0)
+
+
+@pytest.mark.parametrize("ticket", [b"", b"garbage", b"\x00" * 1000, b"x" * 100_000])
+def test_garbage_tickets(wire, ticket):
+    assert failure(wire.get, ticket) == (fl.FlightServerError, "BAD_TICKET")
+
+
+def test_an_expired_ticket(wire, stack):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    stack.clock.advance(limits.TICKET_LIFE_S)
+    assert failure(wire.get, ticket) == (fl.FlightServerError, "TICKET_EXPIRED")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"symbols": ["BTCUSTD"]}, "UNKNOWN_SYMBOL"),
+        ({"limit": -1}, "LIMIT_OUT_OF_BOUNDS"),
+        ({"limit": 0}, "LIMIT_OUT_OF_BOUNDS"),
+        ({"columns": ["prise"]}, "UNKNOWN_COLUMN"),
+        ({"as_of_snapshot_id": 7}, "UNKNOWN_SNAPSHOT"),
+        ({"as_of_token": "k2t1.AAAA"}, "BAD_TOKEN"),
+        ({"as_of_token": to_text(ReadToken("9", OffsetVector(0, (0,) * 4)))}, "UNKNOWN_TOKEN"),
+        ({"as_of_token": to_text(ReadToken("1", OffsetVector(0, (9, 0, 0, 0))))}, "OUT_OF_RANGE"),
+        ({"consistency": 77}, "BAD_REQUEST"),
+        ({"symbols": ["A" * 1000]}, "BAD_REQUEST"),
+    ],
+)
+def test_bad_questions(wire, stack, fields, reason):
+    stack.send(SYMBOL, range(3))
+    descriptor = fl.FlightDescriptor.for_command(asked(**fields).SerializeToString())
+    assert failure(wire.client.get_flight_info, descriptor) == (fl.FlightServerError, reason)
+    assert wire.ids() == [0, 1, 2]  # the server is unharmed
+
+
+@pytest.mark.parametrize(
+    "descriptor",
+    [
+        fl.FlightDescriptor.for_path("trades"),
+        fl.FlightDescriptor.for_command(b""),
+        fl.FlightDescriptor.for_command(b"\xff\xff"),
+        fl.FlightDescriptor.for_command(b"select 1"),
+    ],
+)
+def test_commands_that_are_no_questions(wire, descriptor):
+    expected = (fl.FlightServerError, "BAD_REQUEST")
+    assert failure(wire.client.get_flight_info, descriptor) == expected
+
+
+def test_what_is_not_offered_is_refused(wire):
+    client, schema = wire.client, pa.schema([("a", pa.int64())])
+    path = fl.FlightDescriptor.for_path("x")
+    assert list(client.list_flights()) == []
+    assert list(client.list_actions()) == []
+    refused = (fl.FlightServerError, "BAD_REQUEST")
+    assert failure(lambda: list(client.do_action(fl.Action("x", b"")))) == refused
+
+    def put():
+        writer, reader = client.do_put(path, schema)
+        writer.done_writing()
+        reader.read()
+        writer.close()
+
+    def exchange():
+        writer, reader = client.do_exchange(path)
+        writer.done_writing()
+        reader.read_all()
+
+    command = fl.FlightDescriptor.for_command(asked().SerializeToString())
+    with pytest.raises(OSError, match="GetSchema is not offered") as described:
+        client.get_schema(command)
+    assert "Traceback" not in str(described.value)
+    assert failure(put) == refused
+    assert failure(exchange) == refused
+
+
+def test_too_many_queries_are_refused_and_places_come_back(stack):
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack, running_max=1).ready()
+    wire.admission.enter()
+    assert failure(wire.get, wire.ticket()) == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
+    wire.admission.leave(0.1)
+    assert [wire.ids() for _ in range(3)] == [[0, 1, 2]] * 3
+    eventually(lambda: wire.admission.running == 0)
+    wire.close()
+
+
+def test_a_query_that_cannot_be_opened_keeps_no_place(wire, stack):
+    stack.send(SYMBOL, range(3))
+    ticket = wire.ticket()
+    stack.tail.close()
+    stack.send(SYMBOL, range(3, 5))
+    wire.planner.plan(asked())  # planned beyond what the tail will ever reach
+    assert wire.get(ticket).read_all().num_rows == 3
+    eventually(lambda: wire.admission.running == 0)
+
+
+class Endless:
+    """Runs answers of more batches than sockets and the client's window, which grows, hold."""
+
+    def run(self, opened, deadline_s):
+        self.answer = EndlessAnswer()
+        return self.answer
+
+
+class EndlessAnswer:
+    schema = pa.schema([("trade_id", pa.int64())])
+    batch = pa.record_batch({"trade_id": pa.array(np.zeros(500_000, np.int64))}, schema=schema)
+    last_key = (0, "BINANCE", SYMBOL, 0)
+    ends_at_s = float("inf")
+    closed = False
+
+    def __next__(self):
+        if self.closed:
+            raise StopIteration
+        return self.batch
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_suspended_reader_gives_its_place_to_others(stack):
+    stack.send(SYMBOL, range(3))
+    endless = Endless()
+    wire = Wire(stack, running_max=1).ready(executor=endless)
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()  # and then nothing: the server is blocked in a write
+    assert failure(wire.get, wire.ticket())[1] == "TOO_MANY_QUERIES"
+
+    def freed():
+        stack.clock.advance(limits.STREAM_IDLE_S)
+        return wire.admission.running == 0
+
+    eventually(freed)
+    assert endless.answer.closed
+    assert failure(reader.read_all) == (fl.FlightUnavailableError, "STREAM_IDLE")
+    wire.close()
+
+
+def test_a_drain_does_not_wait_for_a_suspended_reader(stack, monkeypatch):
+    monkeypatch.setattr(limits, "DRAIN_S", 1.0)
+    monkeypatch.setattr(limits, "DRAIN_CLOSE_S", 0.5)
+    stack.send(SYMBOL, range(3))
+    endless = Endless()
+    wire = Wire(stack).ready(executor=endless)
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    assert not wire.server.drain()
+    assert endless.answer.closed
+    assert wire.admission.running == 0
+    with pytest.raises(fl.FlightUnavailableError):  # DRAINING, where the socket outlives it
+        reader.read_all()
+    eventually(wire.server.drain)
+    wire.client.close()
+
+
+def test_plans_are_admitted_before_they_take_a_thread_for_long(stack):
+    class Slow:
+        def __init__(self):
+            self.go = threading.Event()
+            self.entered = []
+
+        def plan(self, request):
+            self.entered.append(request)
+            assert self.go.wait(20)
+            return stack.view.plan(request)
+
+    stack.send(SYMBOL, range(3))
+    slow = Slow()
+    wire = Wire(stack, plans=slow).ready()
+    command = fl.FlightDescriptor.for_command(asked().SerializeToString())
+    with ThreadPoolExecutor(2) as pool:
+        planned = [pool.submit(wire.client.get_flight_info, command) for _ in range(2)]
+        eventually(lambda: len(slow.entered) == 2)
+        for _ in range(50):
+            refused = failure(wire.client.get_flight_info, command)
+            assert refused == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
+        slow.go.set()
+        assert [len(each.result(20).endpoints) for each in planned] == [1, 1]
+    assert len(wire.client.get_flight_info(command).endpoints) == 1
+    assert wire.plans.running == 0
+    wire.close()
+
+
+def test_an_abandoned_stream_is_ended(wire, stack):
+    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    assert wire.admission.running == 1
+    reader.cancel()
+    del reader
+    eventually(lambda: wire.admission.running == 0)
+    assert wire.ids(limit=2) == [0, 1]
+
+
+def test_a_defect_shows_nothing_of_its_inside(stack):
+    class Broken:
+        def open(self, request, snapshot_id, end):
+            raise ZeroDivisionError("inside")
+
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack).ready(Broken())
+    assert failure(wire.get, wire.ticket()) == (fl.FlightInternalError, "INTERNAL")
+    assert wire.admission.running == 0
+    wire.close()
+
+
+def test_it_says_starting_and_draining(stack):
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack)
+    assert failure(wire.get, b"") == (fl.FlightUnavailableError, "STARTING")
+    wire.ready()
+    ticket = wire.ticket()
+    assert wire.get(ticket).read_all().num_rows == 3
+    wire.server._draining.set()
+    assert failure(wire.get, ticket) == (fl.FlightUnavailableError, "DRAINING")
+    wire.server._draining.clear()
+    wire.close()
+
+
+def test_draining_ends_streams_with_a_reason_not_with_fewer_rows(stack):
+    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
+    wire = Wire(stack).ready()
+    reader = wire.get(wire.ticket())
+    reader.read_chunk()
+    for stream in list(wire.server._streams._running):
+        stream.end(Unavailable(Reason.DRAINING, "the server is shutting down"))
+    assert failure(reader.read_all) == (fl.FlightUnavailableError, "DRAINING")
+    wire.close()
+    wire.server.drain()  # again, which does nothing
+
+
+def test_a_port_in_use_is_named(wire):
+    with pytest.raises(Unavailable) as caught:
+        RowServer(wire.server.address)
+    assert caught.value.reason is Reason.PORT_IN_USE
+    assert split_address(wire.server.address)[0] == "127.0.0.1"
+
+
+def test_clients_at_once_each_get_their_rows(wire, stack):
+    for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT"):
+        stack.send(symbol, range(2000))
+    found = []
+
+    def ask(symbol):
+        ids = wire.get(wire.ticket(symbols=[symbol], limit=1500)).read_all()
+        found.append(ids.column("trade_id").to_pylist() == list(range(1500)))
+
+    threads = [
+        threading.Thread(target=ask, args=(symbol,)) for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [True] * 3

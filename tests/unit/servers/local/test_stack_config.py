@@ -1,0 +1,99 @@
+"""What the processes of a stack are started with."""
+
+import json
+
+from k2 import settings
+from k2.clock import ManualClock
+from servers.local.artifacts import Artifacts
+from servers.local.ports import Ports
+from servers.local.stack_config import Site
+from servers.local.stack_file import RUN_ID
+
+PORTS = Ports(
+    control=1,
+    flight=2,
+    query=3,
+    broker=4,
+    broker_controller=5,
+    registry=6,
+    registry_management=7,
+    venue=8,
+)
+
+
+def site(tmp_path, venue="synthetic", **feed):
+    feed = {"symbols": ("A", "B")} | feed
+    config = settings.load(data_dir=tmp_path, feed=feed, venue={"rate": 9})
+    return Site(
+        settings=config,
+        ports=PORTS,
+        venue=venue,
+        exchange="BINANCE_UM",
+        run_id="5" * 32,
+        artifacts=Artifacts(tmp_path, ManualClock(), []),
+        environment={"PATH": "/bin", "K2_LAKE__COMMIT_INTERVAL_S": "2"},
+    )
+
+
+def test_the_practice_venue_is_part_of_a_stack_that_practises(tmp_path):
+    names = [part.name for part in site(tmp_path).parts()]
+    assert names == ["broker", "registry", "venue", "feed", "lake", "query", "control"]
+    live = site(tmp_path, "live")
+    assert "venue" not in [part.name for part in live.parts()]
+    assert "venue" not in live.used_ports()
+    assert live.child_environment()["K2_FEED__VENUE_URL"].startswith("wss://")
+    assert live.child_environment()["K2_FEED__SOURCE"] == "live"
+
+
+def test_children_get_everything_by_settings(tmp_path, monkeypatch):
+    part = next(part for part in site(tmp_path).parts() if part.name == "feed")
+    command = part.prepare()
+    assert command.argv[-3:] == ("-m", "servers", "feed")
+    assert command.env[RUN_ID] == "5" * 32
+    assert command.env["PATH"] == "/bin"
+    for name, value in command.env.items():
+        monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    assert loaded.data_dir == tmp_path
+    assert loaded.tape.bootstrap == "127.0.0.1:4"
+    assert loaded.tape.registry_url == "http://127.0.0.1:6/apis/ccompat/v7"
+    assert loaded.feed.symbols == ("A", "B")
+    assert loaded.feed.exchange == "BINANCE_UM"
+    assert loaded.feed.source == "simulated"
+    assert loaded.feed.venue_url == "ws://127.0.0.1:8"
+    assert loaded.venue.rate == 9
+    assert loaded.venue.listen == "127.0.0.1:8"
+    assert loaded.lake.commit_interval_s == 2
+    assert loaded.control.listen == "127.0.0.1:1"
+    assert loaded.query.listen_flight == "127.0.0.1:2"
+    assert loaded.query.listen_grpc == loaded.control.query_address == "127.0.0.1:3"
+
+
+def test_several_feeds_listen_to_the_same_under_names_of_their_own(tmp_path, monkeypatch):
+    several = site(tmp_path, copies=2)
+    feeds = [part for part in several.parts() if part.name.startswith("feed")]
+    assert [part.name for part in feeds] == ["feed", "feed-2"]
+    assert [part.prepare().env["K2_FEED__NAME"] for part in feeds] == ["feed", "feed-2"]
+    assert {part.prepare().argv[-1] for part in feeds} == {"feed"}
+    for name, value in several.child_environment().items():
+        monkeypatch.setenv(name, value)
+    assert settings.load().feed.names == ("feed", "feed-2")
+
+
+def test_a_recording_is_played_by_the_venue(tmp_path):
+    environment = site(tmp_path, "recording:/a/b.jsonl").child_environment()
+    assert environment["K2_FEED__VENUE"] == "recording:/a/b.jsonl"
+    assert environment["K2_FEED__SOURCE"] == "recorded"
+    assert json.loads(environment["K2_FEED__SYMBOLS"]) == ["A", "B"]
+
+
+def test_the_feed_is_stopped_first_and_the_broker_last(tmp_path):
+    order = {part.name: part.drain for part in site(tmp_path).parts()}
+    assert order["feed"] == min(order.values())
+    assert [name for name, drain in order.items() if drain == max(order.values())] == ["broker"]
+    assert order["feed"] < order["lake"] < order["registry"] < order["broker"]
+
+
+def test_only_what_keeps_the_tape_starts_without_it(tmp_path):
+    free = {part.name for part in site(tmp_path).parts() if not part.needs_tape}
+    assert free == {"broker", "registry", "venue"}

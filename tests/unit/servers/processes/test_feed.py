@@ -1,0 +1,138 @@
+"""What the feed's heart says, by the names that the control plane reads."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from k2.clock import ManualClock
+from k2.degrade.signals import Signal
+from k2.feed.connection.session import Session
+from k2.feed.publish.coverage_topic import HighWaters
+from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.loop import Pump
+from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.publisher import Intake
+from k2.feed.venues.binance import BinanceSource
+from k2.market.instrument import Instrument
+from k2.settings import FeedSettings, Settings
+from servers.heartbeat import Beat, listened
+from servers.processes.feed import Gauges
+from servers.services.convert import feed_to
+from tests.fakes.gaps import FakeGaps
+from tests.fakes.scripted_venue import frame
+from tests.fakes.tape import FakeTape
+
+NOW_US = 1_760_000_000_000_000
+
+
+class World:
+    def __init__(self, folder):
+        self.settings = Settings(
+            data_dir=folder,
+            feed=FeedSettings(exchange="BINANCE", symbols=("BTCUSDT",), source="simulated"),
+        )
+        source = BinanceSource(
+            url="ws://x", exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
+        )
+        tape = FakeTape()
+        self.clock = ManualClock()
+        self.producer = tape.producer()
+        lines = [Line(each, 2, 90) for each in source.instruments]
+        letters = LetterBox(tape.office(), "f")
+        self.intake = Intake(
+            source=source,
+            tape=self.producer,
+            lines=lines,
+            encode=lambda trade: b"x",
+            letters=letters,
+            headers={},
+        )
+        self.pump = Pump(
+            intake=self.intake,
+            tape=self.producer,
+            letters=letters,
+            gaps=FakeGaps(),
+            high_waters=HighWaters(tape.board("h"), "feed", "r"),
+            clock=self.clock,
+        )
+        self.gauges = Gauges(
+            settings=self.settings,
+            clock=self.clock,
+            intake=self.intake,
+            tape=self.producer,
+            pump=self.pump,
+        )
+
+    def take(self, *frames):
+        self.intake.take([each.encode() for each in frames], 0, NOW_US)
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def test_signals_are_what_waits(world):
+    world.take(frame(100), frame(101))
+    world.pump.frames_waiting = 7
+    signals = world.gauges.sample().signals
+    assert (signals[Signal.PRODUCER_QUEUE], signals[Signal.FEED_QUEUE]) == (2, 7)
+    assert signals[Signal.RSS_BYTES] > 0
+    assert signals[Signal.DISK_FREE_BYTES] > 0
+
+
+def test_it_is_starting_until_it_is_told_otherwise(world):
+    assert world.gauges.sample().state == "STARTING"
+    world.gauges.state = "SERVING"
+    assert world.gauges.sample().state == "SERVING"
+
+
+def test_it_says_what_it_hears_while_all_is_connected(world):
+    def said():
+        counters = json.loads(json.dumps(world.gauges.sample().counters))
+        return listened([Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, counters, NOW_US)])
+
+    btc = Instrument("BINANCE", "BTCUSDT")
+    assert said() == frozenset()
+    world.take(frame(100))
+    world.producer.poll()
+    assert said() == {btc}
+    world.take(frame(101))
+    assert said() == {btc}
+    assert said() == frozenset(), "101 is not acknowledged"
+    world.producer.poll()
+    assert said() == {btc}
+    world.intake._refused.append(None)
+    assert said() == frozenset(), "it reads no more"
+    world.intake._refused.clear()
+    world.pump.subscriptions = (SimpleNamespace(connected=False, session=Session(None)),)
+    assert said() == frozenset()
+
+
+def test_the_rate_is_since_the_sample_before(world):
+    world.gauges.sample()
+    world.take(frame(100), frame(101), frame(102))
+    world.clock.advance(2)
+    assert world.gauges.sample().counters["trades_per_s"] == 1.5
+    assert world.gauges.sample().counters["trades_per_s"] == 0.0
+
+
+def test_the_control_plane_reads_it(world):
+    world.take(frame(100), frame(102), frame(102), "{", '{"e":"kline"}')
+    world.take(frame(101, p="0", q="0", X="NA"))
+    before = world.gauges.sample().counters["symbols"]["BTCUSDT"]
+    assert before["acknowledged_trade_id"] == 90, "of the run before, until this one has its own"
+    world.producer.poll()
+    sample = world.gauges.sample()
+    feed = feed_to(Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, sample.counters, NOW_US))
+    assert (feed.exchange, feed.trades_acknowledged) == ("BINANCE", 2)
+    assert (feed.frames_skipped, feed.frames_malformed, feed.reconnects) == (1, 1, 0)
+    (symbol,) = feed.symbols
+    assert (symbol.symbol, symbol.acknowledged_trade_id) == ("BTCUSDT", 102)
+    assert (symbol.gaps, symbol.ids_missing, symbol.duplicates) == (2, 10, 1)
+    assert feed.counters["alerts"] == "[]"
+    world.pump.gaps.counts["unknown_symbols"] = ["NOSUCH"]
+    (alert,) = world.gauges.sample().counters["alerts"]
+    assert alert == "the venue does not know NOSUCH: nothing comes of it; mend feed.symbols"
+    assert (feed.counters["trades"], feed.counters["ids_void"]) == ("2", "1")

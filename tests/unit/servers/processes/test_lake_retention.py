@@ -1,0 +1,97 @@
+from dataclasses import replace
+
+import pytest
+
+from k2.errors import Reason, Unavailable
+from k2.lake.iceberg.tables import GAPS_LAYOUT
+from k2.lake.maintenance.retention import Retainer
+from k2.market.offsets import OffsetVector
+from k2.settings import LakeSettings, TapeSettings
+from k2.tape.retention_watch import TapeWatch
+from k2.tape.topics import TapeFacts
+from servers.heartbeat import Sample
+from servers.processes.lake_retention import Retention, retainers_of
+from servers.processes.ops_tables import OpsTables
+from servers.runtime import Runtime
+from tests.support.eventually import eventually
+from tests.support.lake_world import LakeWorld
+from tests.support.ops_world import OpsWorld, gap, letter
+
+
+@pytest.fixture
+def lake(tmp_path):
+    world = LakeWorld(tmp_path)
+    yield world
+    world.close()
+
+
+def unreachable():
+    raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
+
+
+def watch(lake, facts=unreachable):
+    return TapeWatch(
+        facts=facts,
+        offsets_since=lambda time_us: (9,),
+        positions=lambda: OffsetVector(0, (3,)),
+        clock=lake.clock,
+        settings=TapeSettings(),
+    )
+
+
+def retainer_of(lake, settings):
+    return Retainer(
+        replacer=lake.replacer("r"),
+        clock=lake.clock,
+        settings=settings,
+        bytes_max=settings.bytes_max,
+    )
+
+
+def test_both_run_and_the_heart_tells_of_them(lake):
+    lake.commit_each([0], times=[lake.clock.now_us() - 5 * 86_400_000_000])
+    lake.commit_each([1])
+    retainer = retainer_of(lake, LakeSettings(retention_hours=1, retain_interval_s=0.01))
+    one = watch(lake, lambda: TapeFacts("c", "t", "id", 1, (0,), (10,)))
+    one.look()
+    retention = Retention({"": retainer}, one)
+    told = retention.told(lambda: Sample(counters={"rows": 7}))
+    with retention:
+        eventually(lambda: told().counters["retain_rows"] == 1)
+    counters = told().counters
+    assert counters["rows"] == 7
+    assert counters["retain_files"] == 1
+    assert "partition 0: 7 records" in counters["alerts"][0]
+
+
+def test_it_ends_while_the_tape_is_away(lake):
+    retention = Retention({"": retainer_of(lake, LakeSettings())}, watch(lake))
+    with retention:
+        pass
+    assert retention.told(Sample)().counters["alerts"] == []
+    told = retention.told(lambda: Sample(counters={"alerts": ["of the writer"]}))
+    assert told().counters["alerts"] == ["of the writer"]
+
+
+def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
+    """Neither touches the other, and their counters have names of their own."""
+    world = OpsWorld(tmp_path)
+    day_us = 86_400_000_000
+    for number in range(3):
+        at_us = world.clock.now_us() - (2 - number) * day_us
+        world.commit_each([number], times=[at_us])
+        world.post(replace(letter(number), at_us=at_us))
+    world.tell(gap(1, 1))
+    for writer in (world.letter_writer(), world.gap_writer()):
+        world.commit(writer)
+    lake = LakeSettings().model_copy(update={"letters_bytes_max": 1})
+    settings = world.settings.model_copy(update={"lake": lake})
+    runtime, committer = Runtime(world.clock, "r"), world.committer("w")
+    ops = OpsTables(settings, runtime, world.catalog, None, world.office)
+    retainers = retainers_of(settings, runtime, world.catalog, committer, ops)
+    assert [one.table for one in retainers.values()] == ["market.trades", "ops.dead_letters"]
+    assert [one.step() for one in retainers.values()] == [False, True]
+    assert (len(world.rows()), world.origins(), len(world.stored(GAPS_LAYOUT))) == (3, [2], 1)
+    told = Retention(retainers, watch(world)).told(Sample)().counters
+    assert (told["retain_rows"], told["ops.dead_letters.retain_rows"]) == (0, 2)
+    world.close()

@@ -1,0 +1,56 @@
+"""The ops tables' writers as the lake's process runs them, with the tape away."""
+
+from k2.clock import SystemClock
+from k2.lake.iceberg.catalog import open_catalog
+from k2.lake.iceberg.tables import ensure_lake
+from k2.lake.ingest.event_writer import OpsWriter
+from k2.settings import Settings, TapeSettings
+from k2.tape.topics import TapeAdmin
+from servers.processes.ops_tables import OpsTables
+from servers.runtime import Runtime
+from tests.support.eventually import eventually
+from tests.support.ops_world import OpsWorld, gap, letter
+
+
+class NoLetters:
+    def publish(self, letters, wait_s):
+        raise AssertionError("nothing is read")
+
+
+def test_a_tape_that_is_away_is_waited_for(tmp_path):
+    settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
+    runtime = Runtime(SystemClock(), "run")
+    catalog, admin = open_catalog(settings, SystemClock()), TapeAdmin("127.0.0.1:1")
+    ensure_lake(catalog)
+    ops = OpsTables(settings, runtime, catalog, admin, NoLetters())
+    assert ops.counters()["ops.gaps.failures"] == 0
+    ops.start()
+    eventually(lambda: ops.counters()["ops.gaps.failures"] == 1, 40)
+    assert "ops.gaps.halted" not in ops.counters()
+    assert ops.stop()
+    admin.close()
+    catalog.close()
+
+
+def test_each_ops_table_has_a_maintainer_that_waits_for_its_writer(tmp_path, monkeypatch):
+    world = OpsWorld(tmp_path)
+    writers = world.gap_writer(), world.letter_writer()
+    for number in range(8):
+        world.tell(gap(number, number))
+        world.post(letter(number))
+        for writer in writers:
+            world.commit(writer)
+    waited, excluded = [], OpsWriter.excluded
+    monkeypatch.setattr(
+        OpsWriter, "excluded", lambda one: waited.append(one.layout.name) or excluded(one)
+    )
+    tables = OpsTables(world.settings, Runtime(world.clock, "r"), world.catalog, None, NoLetters())
+    hot = [True]
+    keepers = tables.maintainers(world.settings, paused=lambda: hot[0])
+    assert [one.table for one in keepers] == ["ops.gaps", "ops.dead_letters"]
+    assert [one.compact() for one in keepers] == [0, 0]
+    hot.clear()
+    hot.append(False)
+    assert [one.compact() for one in keepers] == [1, 1]
+    assert waited == ["ops.gaps", "ops.dead_letters"]
+    world.close()

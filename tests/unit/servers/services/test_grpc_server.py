@@ -1,0 +1,171 @@
+"""A listener: health by service, reflection, a port of its own, a drain that says so first."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+import k2client
+from k2 import limits
+from k2.clock import SystemClock
+from k2.errors import Invalid, Reason, Unavailable
+from k2.v1 import degradation_service_pb2 as pb
+from k2.v1 import degradation_service_pb2_grpc as rpc
+from k2client.error_mapping import from_rpc
+from servers.heartbeat import Heartbeats
+from servers.services import degradation_service
+from servers.services.degradation_service import DegradationService
+from servers.services.grpc_server import Listener, split_address
+from servers.services.rpc_status import RETRY_AFTER_S
+from tests.fakes.wire import MemoryBoard, reason_of, served
+from tests.support.eventually import eventually
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def service():
+    made = DegradationService(
+        heartbeats=Heartbeats(MemoryBoard(), SystemClock()),
+        clock=SystemClock(),
+        draining=threading.Event(),
+    )
+    return degradation_service.NAME, made.register
+
+
+def health(channel, name=""):
+    request = health_pb2.HealthCheckRequest(service=name)
+    return health_pb2_grpc.HealthStub(channel).Check(request).status
+
+
+def test_health_is_told_by_service():
+    with served(service(), ready=False) as (listener, channel):
+        assert health(channel, degradation_service.NAME) == NOT_SERVING
+        listener.ready()
+        assert health(channel, degradation_service.NAME) == SERVING == health(channel)
+        with pytest.raises(grpc.RpcError) as unknown:
+            health(channel, "k2.v1.Nothing")
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_health_of_all_together_is_that_of_the_platform():
+    with served(service()) as (listener, channel):
+        listener.tell(well=False)
+        assert (health(channel), health(channel, degradation_service.NAME)) == (
+            NOT_SERVING,
+            SERVING,
+        )
+        listener.tell(well=True)
+        assert health(channel) == SERVING
+
+
+def test_health_is_watched_and_says_not_serving_before_the_end():
+    with served(service(), ready=False) as (listener, channel):
+        request = health_pb2.HealthCheckRequest(service=degradation_service.NAME)
+        states = health_pb2_grpc.HealthStub(channel).Watch(request)
+        assert next(states).status == NOT_SERVING
+        listener.ready()
+        assert next(states).status == SERVING
+        draining = threading.Thread(target=listener.drain)
+        draining.start()
+        assert next(states).status == NOT_SERVING
+        states.cancel()
+        draining.join(20)
+        assert not draining.is_alive()
+
+
+def test_reflection_lists_and_describes():
+    with served(service()) as (_, channel):
+        known = ProtoReflectionDescriptorDatabase(channel)
+        names = set(known.get_services())
+        assert names >= {degradation_service.NAME, "grpc.health.v1.Health"}
+        described = DescriptorPool(known).FindServiceByName(degradation_service.NAME)
+        assert {method.name for method in described.methods} == {
+            "GetDegradation",
+            "WatchDegradation",
+        }
+
+
+class Blocking(rpc.DegradationServiceServicer):
+    """Answers when it is released."""
+
+    def __init__(self):
+        self.released = threading.Event()
+
+    def GetDegradation(self, request, context):
+        assert self.released.wait(20)
+        return pb.GetDegradationResponse()
+
+    def WatchDegradation(self, request, context):
+        yield pb.WatchDegradationResponse()
+
+    def register(self, server):
+        rpc.add_DegradationServiceServicer_to_server(self, server)
+
+
+def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypatch):
+    monkeypatch.setattr(limits, "GRPC_WORKERS", 1)
+    monkeypatch.setattr(limits, "GRPC_CALLS_MAX", 3)
+    blocking = Blocking()
+    with served((degradation_service.NAME, blocking.register)) as (listener, channel):
+        stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
+        taken = [stub.GetDegradation.future(ask, timeout=20) for _ in range(3)]
+        eventually(lambda: listener._pool.full)
+        with pytest.raises(grpc.RpcError) as once:
+            stub.GetDegradation(ask, timeout=10)
+        with pytest.raises(grpc.RpcError) as streamed:
+            list(stub.WatchDegradation(pb.WatchDegradationRequest(), timeout=10))
+        assert health(channel) == SERVING
+        blocking.released.set()
+        assert all(call.result() for call in taken)
+        eventually(lambda: not listener._pool.full)
+        assert list(stub.WatchDegradation(pb.WatchDegradationRequest(), timeout=10))
+    for refused in (once.value, streamed.value):
+        assert reason_of(refused) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
+        assert from_rpc(refused, "a:1").retry_after_s == RETRY_AFTER_S
+
+
+def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):
+    monkeypatch.setattr(limits, "GRPC_WORKERS", 2)
+    monkeypatch.setattr(limits, "GRPC_CALLS_MAX", 4)
+    never = threading.Event()
+    refused = []
+
+    def sleep(_):
+        refused.append(1)
+        never.wait(0.01)
+
+    with served(service()) as (listener, _):
+        retry = k2client.Retry(sleep=sleep)
+        k2 = k2client.connect(listener.address, retry=retry)
+        with k2, ThreadPoolExecutor(40) as pool:
+            levels = list(pool.map(lambda _: k2.degradation().level, range(400)))
+    assert len(levels) == 400
+    assert refused
+
+
+def test_a_port_in_use_is_named():
+    with served(service()) as (listener, _), pytest.raises(Unavailable) as caught:
+        Listener(listener.address, dict([service()]), SystemClock())
+    assert caught.value.reason is Reason.PORT_IN_USE
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:1", "10.0.0.1:1", "nowhere", "127.0.0.1:x", "[::1]:-1"]
+)
+def test_only_addresses_of_this_machine_are_listened_on(listen):
+    with pytest.raises(Invalid) as caught:
+        split_address(listen)
+    assert caught.value.reason is Reason.BAD_SETTING
+
+
+def test_loopback_addresses():
+    assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert split_address("localhost:50051") == ("localhost", 50051)
+    assert split_address("[::1]:7") == ("[::1]", 7)

@@ -1,0 +1,168 @@
+"""Around every call: a reason for each failure, watchers bounded, nobody from elsewhere."""
+
+import threading
+
+import grpc
+import pytest
+
+from k2.clock import ManualClock
+from k2.errors import Overloaded, Reason, Unavailable
+from k2.v1 import degradation_service_pb2 as pb
+from k2.v1 import degradation_service_pb2_grpc as rpc
+from servers.services.interceptors import Admission, chain, is_local, remaining_s
+from tests.fakes.wire import reason_of, served
+
+NAME = "k2.v1.DegradationService"
+
+
+class Service(rpc.DegradationServiceServicer):
+    """Does what `act` says."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def GetDegradation(self, request, context):
+        self.act(context)
+        return pb.GetDegradationResponse()
+
+    def WatchDegradation(self, request, context):
+        yield pb.WatchDegradationResponse()
+        self.act(context)
+
+    def register(self, server):
+        rpc.add_DegradationServiceServicer_to_server(self, server)
+
+
+def raising(error):
+    def act(context):
+        raise error
+
+    return act
+
+
+def get(channel, **more):
+    return rpc.DegradationServiceStub(channel).GetDegradation(pb.GetDegradationRequest(), **more)
+
+
+def watch(channel):
+    return rpc.DegradationServiceStub(channel).WatchDegradation(pb.WatchDegradationRequest())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Overloaded(Reason.TAIL_FULL, "m"), ("RESOURCE_EXHAUSTED", "TAIL_FULL")),
+        (Unavailable(Reason.TAIL_BEHIND, "m"), ("UNAVAILABLE", "TAIL_BEHIND")),
+        (ZeroDivisionError("inside"), ("INTERNAL", "INTERNAL")),
+    ],
+)
+def test_what_is_raised_becomes_a_status_with_a_reason(error, expected):
+    with served((NAME, Service(raising(error)).register)) as (_, channel):
+        with pytest.raises(grpc.RpcError) as once:
+            get(channel)
+        with pytest.raises(grpc.RpcError) as streamed:
+            list(watch(channel))
+    assert reason_of(once.value) == reason_of(streamed.value) == expected
+    assert "inside" not in once.value.details()
+
+
+def test_a_server_that_starts_or_drains_says_so():
+    with served((NAME, Service(print).register), ready=False) as (listener, channel):
+        with pytest.raises(grpc.RpcError) as starting:
+            get(channel)
+        listener.ready()
+        get(channel)
+        listener.admission.drain()
+        with pytest.raises(grpc.RpcError) as draining:
+            get(channel)
+    assert reason_of(starting.value) == ("UNAVAILABLE", "STARTING")
+    assert reason_of(draining.value) == ("UNAVAILABLE", "DRAINING")
+
+
+def test_watchers_are_bounded_and_leave_their_place():
+    admission = Admission(watchers_max=1)
+    admission.open()
+    left = []
+
+    class Context:
+        def add_callback(self, callback):
+            left.append(callback)
+            return True
+
+    call = type("Call", (), {"streams": True, "context": Context()})
+    with admission.around(call):
+        pass
+    with pytest.raises(Overloaded) as full, admission.around(call):
+        pass
+    assert full.value.reason is Reason.TOO_MANY_QUERIES
+    left.pop()()
+    with admission.around(call):
+        pass
+
+
+def test_a_watcher_that_is_gone_already_keeps_no_place():
+    admission = Admission(watchers_max=1)
+    admission.open()
+    gone = type("Context", (), {"add_callback": lambda self, callback: False})()
+    call = type("Call", (), {"streams": True, "context": gone})
+    for _ in range(3):
+        with admission.around(call):
+            pass
+
+
+def test_the_deadline_is_the_shorter_one():
+    seen = []
+    act = lambda context: seen.append(remaining_s(context))  # noqa: E731 as short as it is
+    with served((NAME, Service(act).register)) as (_, channel):
+        get(channel)
+        get(channel, timeout=5)
+        get(channel, timeout=500)
+    assert 0 < seen[1] <= 5.1
+    assert 59 < seen[0] <= 60
+    assert 59 < seen[2] <= 60
+
+
+def test_a_deadline_that_has_passed_is_refused():
+    context = type("Context", (), {"time_remaining": lambda self: 0.0})()
+    call = type("Call", (), {"context": context})
+    around = chain(ManualClock(), Admission())[-1]
+    with pytest.raises(Overloaded), around._around(call):
+        pass
+
+
+def test_the_order_has_names():
+    names = [each.name for each in chain(ManualClock(), Admission())]
+    assert names == ["telemetry", "errors", "auth", "admission", "deadline"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "local"),
+    [
+        ("ipv4:127.0.0.1:4711", True),
+        ("ipv6:[::1]:4711", True),
+        ("ipv6:%5B::1%5D:4711", True),
+        ("unix:/tmp/x", True),
+        ("unix:", True),
+        ("ipv4:10.0.0.3:4711", False),
+        ("ipv6:[2001:db8::1]:4711", False),
+        ("ipv4:localhost:1", False),
+        ("", False),
+    ],
+)
+def test_only_this_machine_is_local(peer, local):
+    assert is_local(peer) is local
+
+
+def test_a_caller_from_elsewhere_is_refused():
+    around = chain(ManualClock(), Admission())[2]
+    context = type("Context", (), {"peer": lambda self: "ipv4:10.0.0.3:1"})()
+    with pytest.raises(Exception, match="this machine only"):
+        around._around(type("Call", (), {"context": context})).__enter__()
+
+
+def test_many_calls_at_once_all_answer():
+    started = threading.Barrier(8, timeout=10)
+    with served((NAME, Service(lambda context: started.wait()).register)) as (_, channel):
+        stub = rpc.DegradationServiceStub(channel)
+        calls = [stub.GetDegradation.future(pb.GetDegradationRequest()) for _ in range(8)]
+        assert all(call.result(timeout=10) is not None for call in calls)
