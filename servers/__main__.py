@@ -17,10 +17,22 @@ from k2 import settings, telemetry
 from k2.errors import Data, Invalid, K2Error, Reason
 from servers import runtime
 
-NAMES = (
-    "feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify", "backup",
-    "restore", "backfill", "maintain", "new-epoch",
-)  # fmt: skip
+MODULES = {
+    "feed": "servers.processes.feed",
+    "lake": "servers.processes.lake",
+    "query": "servers.processes.query",
+    "control": "servers.processes.control",
+    "venue": "servers.processes.venue",
+    "up": "servers.commands.up",
+    "doctor": "servers.commands.doctor",
+    "record": "servers.commands.record",
+    "verify": "servers.commands.verify",
+    "backup": "servers.commands.backup",
+    "restore": "servers.commands.restore",
+    "backfill": "servers.commands.backfill",
+    "maintain": "servers.processes.lake_maintenance",
+    "new-epoch": "servers.commands.new_epoch",
+}
 
 _EXIT_CODES = {
     Reason.PORT_IN_USE: 3,
@@ -50,15 +62,15 @@ def main(arguments: list[str]) -> int:
 def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
     try:
         name, *rest = arguments or [""]
-        if name not in NAMES:
-            raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(NAMES)}")
+        if name not in MODULES:
+            raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(MODULES)}")
         loaded = settings.load()
         telemetry.set_up(name, loaded.log_level)
-        wiring = importlib.import_module(f"servers.wiring.{name.replace('-', '_')}")
+        module = importlib.import_module(MODULES[name])
         # What was imported stays: a full collection need not look at it, which took 85 ms each.
         gc.collect()
         gc.freeze()
-        code: int = wiring.run(loaded, machine, rest)
+        code: int = module.run(loaded, machine, rest)
     except runtime.Interrupted:
         machine.emit("stopped", message=f"{name}: stopped before its end")
         return runtime.INTERRUPTED

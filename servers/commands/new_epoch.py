@@ -20,10 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from k2.errors import Data, Invalid, Reason
 from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
-
-from k2.errors import Data, Invalid, Reason
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from k2.lake.commit.event_files import view_of
-from k2.lake.verify.verification import Progress, Witnesses, verify
-from k2.lake.verify.verify_letters import LetterWitnesses
-
 from k2 import limits
 from k2.clock import Clock
+from k2.lake.commit.event_files import view_of
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_tables
 from k2.lake.ingest.tape_check import identity_of
+from k2.lake.verify.verification import Progress, Witnesses, verify
+from k2.lake.verify.verify_letters import LetterWitnesses
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 
 from k2.lake.commit.event_files import view_of
-
 from k2.lake.dead_letters.letter_list import LetterReader
 from k2.lake.dead_letters.replay import Replayer, ReplayParts
 from k2.lake.dead_letters.superseded import Overruled

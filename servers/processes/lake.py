@@ -10,21 +10,20 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
-from k2.lake.commit.snapshot_commit import TableCatalog
-from k2.lake.verify.verify_gaps import folded_ledger
-
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import Signal, scales
 from k2.errors import Data
 from k2.feed.publish.coverage_topic import read_promises
+from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
+from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.epoch_transition import Begun, TapeThere, begin_epoch, lost_ids
 from k2.lake.ingest.tape_check import Reader, TapeEnd, identity_of
 from k2.lake.ingest.trade_writer import Pump, PumpStats
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
+from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
 from k2.market.fold import FoldState
 from k2.settings import Settings

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from k2 import limits
+from k2.errors import Invalid, Reason, Unavailable
 from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
-
-from k2 import limits
-from k2.errors import Invalid, Reason, Unavailable
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_lake
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats, Progress

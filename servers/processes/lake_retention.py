@@ -12,11 +12,10 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import Any, Self
 
+from k2 import limits
 from k2.lake.commit.committer import Committer, Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
-
-from k2 import limits
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.lake.ingest.trade_writer import Pump
 from k2.lake.maintenance.maintenance_commit import Excluding, Replacer

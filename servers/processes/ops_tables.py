@@ -6,10 +6,9 @@ import itertools
 import threading
 from collections.abc import Callable
 
+from k2 import limits
 from k2.lake.commit.committer import Committer, TapeIdentity
 from k2.lake.commit.event_files import OpsStore, view_of
-
-from k2 import limits
 from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import TableLayout
 from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Producer
-from k2.lake.commit.trade_files import Part, write_files
 
 from k2.clock import SystemClock
+from k2.lake.commit.trade_files import Part, write_files
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import ensure_tables

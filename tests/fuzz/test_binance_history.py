@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from k2.errors import NotFound, Unavailable
 from k2.feed.venues.history import Reply
-from tests.unit.feed.test_binance_history import BTC, Venue
+from tests.unit.feed.venues.test_binance_history import BTC, Venue
 
 TEXT = st.text(max_size=12)
 NUMBERS = st.integers() | st.floats() | st.booleans() | st.none()

@@ -2,9 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from k2.lake.commit.thinning import TIERS, superfluous
 
 from k2 import limits
+from k2.lake.commit.thinning import TIERS, superfluous
 
 SECOND = 1_000_000
 NOW = 1_790_000_000 * SECOND

@@ -8,13 +8,12 @@ epoch, and feeds send to the tape before there is one.
 from functools import partial
 from itertools import count
 
-from k2.lake.commit.committer import TradeStore
-from k2.lake.verify.verify_gaps import folded_ledger
-
 from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
 from k2.feed.publish.coverage_topic import read_promises
+from k2.lake.commit.committer import TradeStore
 from k2.lake.ingest.epoch_transition import TapeThere, end_epoch, lost_ids, newest
 from k2.lake.ingest.tape_check import assert_fits, identity_of
+from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
 from k2.tape import topics
 from k2.tape.partition_map import Placement

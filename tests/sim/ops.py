@@ -11,10 +11,10 @@ from itertools import count
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from k2.lake.commit.committer import Committer
-from k2.lake.commit.event_files import OpsStore, view_of
 
 from k2.errors import Reason, Unavailable
+from k2.lake.commit.committer import Committer
+from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.snapshot import current_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from k2.lake.commit.committer import Committer
-
 from k2.feed.gaps.filler import Filler
 from k2.feed.gaps.recorder import Keeper
 from k2.feed.gaps.sender import Sender
 from k2.feed.publish.instrument_stream import Line
+from k2.lake.commit.committer import Committer
 from k2.lake.ingest.epoch_transition import begin_epoch
 from k2.lake.ingest.event_rows import GapIntake, LetterIntake
 from k2.lake.ingest.event_writer import OpsWriter

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from k2.lake.commit.committer import Committer, TradeStore
 
+from k2.lake.commit.committer import Committer, TradeStore
 from k2.lake.ingest.epoch_transition import Begun, begin_epoch, newest
 from k2.lake.ingest.event_rows import LetterIntake
 from k2.lake.ingest.event_writer import OpsWriter

@@ -15,14 +15,14 @@ from collections import deque
 from dataclasses import replace
 
 import numpy as np
-from k2.lake.commit.committer import TapeIdentity
-from k2.lake.verify.verification import Witnesses, verify
 
 from k2 import limits
 from k2.errors import Data, Reason
+from k2.lake.commit.committer import TapeIdentity
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import TRADES, ensure_tables
+from k2.lake.verify.verification import Witnesses, verify
 from k2.market import schema
 from k2.market.events import DAY_US, EVENT_TIME_MIN_US, RECORD_TIME_MAX_US, TIME_MAX_US
 from k2.market.instrument import first_partition

@@ -3,11 +3,11 @@
 from itertools import count
 from pathlib import Path
 
-from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import OperationalError
 
 from k2.clock import ManualClock, SystemClock
+from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from k2.lake.iceberg.catalog import local_path, open_catalog
 from k2.lake.iceberg.snapshot import Carried, SnapshotReader
 from k2.lake.iceberg.tables import TRADES, ensure_tables

@@ -1,7 +1,6 @@
 """What a dead-letter service is made of, on fakes: letters, a trades topic, a registry."""
 
 from k2.lake.commit.event_files import view_of
-
 from k2.lake.dead_letters.letter_list import LetterReader
 from k2.lake.dead_letters.replay import Replayer, ReplayParts
 from k2.lake.dead_letters.superseded import Overruled
@@ -16,7 +15,7 @@ from tests.support.lake_world import piece
 from tests.support.ops_world import OpsWorld
 from tests.support.trades import NOW_US
 from tests.support.writer_world import BTC, SCHEMA_ID, Schemas
-from tests.unit.lake.test_verify_letters import posted
+from tests.unit.lake.verify.test_verify_letters import posted
 
 
 class Desk(OpsWorld):

@@ -4,7 +4,6 @@ from itertools import count
 
 from k2.lake.commit.committer import Committer
 from k2.lake.commit.event_files import OpsStore, view_of
-
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
 from k2.lake.ingest.event_rows import GapIntake, LetterIntake

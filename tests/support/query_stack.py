@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from k2.lake.commit.committer import PartitionBatch
 
 from k2.clock import ManualClock
 from k2.errors import Unavailable
+from k2.lake.commit.committer import PartitionBatch
 from k2.lake.iceberg.epochs import Epochs
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.market.coverage import Promise

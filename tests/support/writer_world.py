@@ -4,13 +4,12 @@ import threading
 from functools import partial
 from itertools import count
 
-from k2.lake.verify.verification import Witnesses, verify
-
 from k2.errors import Reason
 from k2.lake.iceberg.tables import ensure_tables
 from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch, end_epoch
 from k2.lake.ingest.tape_check import TapeEnd, identity_of
 from k2.lake.ingest.trade_writer import Pump
+from k2.lake.verify.verification import Witnesses, verify
 from k2.market.events import Label, Trade
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from k2 import limits
 from k2.errors import Invalid, NotFound, Reason
 from k2.lake.commit.event_files import Condition, OpsView, Row, place
-from k2.lake.dead_letters.letter_identity import Origin
 from k2.lake.ingest.event_rows import LETTER_COLUMNS, LETTER_COLUMNS_LISTED, letter_of
+from k2.lake.ingest.letter_identity import Origin
 from k2.market.events import Fault
 from k2.market.offsets import TimeRange
 from k2.tape.dead_letter_topic import DeadLetter, Posted

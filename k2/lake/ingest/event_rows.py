@@ -16,8 +16,8 @@ import pyarrow as pa
 from k2 import limits
 from k2.clock import Clock
 from k2.lake.commit.event_files import OpsView, Row
-from k2.lake.dead_letters.letter_identity import Origin, accept_letters, bounded
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TableLayout
+from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
 from k2.lake.ingest.tape_check import Letters, meaning
 from k2.market.events import Fault
 from k2.market.fold import FoldState

@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from k2.lake.commit.committer import Committer, PartitionBatch
 
 from k2.clock import SystemClock
+from k2.lake.commit.committer import Committer, PartitionBatch
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.ingest.tape_check import identity_of
 from k2.market.offsets import ReadToken

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from k2.lake.commit.event_files import view_of
-from k2.lake.verify.verify_gaps import folded_ledger
 
 from k2 import limits
+from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterFilter
 from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
+from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.events import DAY_US, Fault
 from k2.market.gaps import GapState
 from k2.market.offsets import TimeRange
@@ -17,7 +17,7 @@ from k2.tape.dead_letter_topic import DeadLetter
 from tests.support.letter_desk import Desk
 from tests.support.ops_world import gap
 from tests.support.writer_world import message
-from tests.unit.lake.test_verify_letters import compared
+from tests.unit.lake.verify.test_verify_letters import compared
 
 COMMITS, ROUND = 50, 10  # of each table
 KEPT, NEWEST = 8, 4  # snapshots

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from confluent_kafka import Producer
-from k2.lake.commit.event_files import view_of
 
 from k2 import limits
 from k2.clock import SystemClock
+from k2.lake.commit.event_files import view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import DAY_US, TIME_MAX_US, Fault, Label, Trade
 from k2.market.instrument import Instrument

@@ -7,9 +7,9 @@ from itertools import count
 
 import pytest
 from confluent_kafka import Producer
-from k2.lake.commit.event_files import view_of
 
 from k2.clock import SystemClock
+from k2.lake.commit.event_files import view_of
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables

@@ -5,10 +5,10 @@ Tape and clock are in memory; fold, commit, Iceberg, files, tail, plan and engin
 
 import pyarrow as pa
 import pytest
-from k2.lake.verify.row_checksums import Rows, Tally, read_rows
 
 from k2.errors import Invalid
 from k2.lake.iceberg.tables import ensure_tables
+from k2.lake.verify.row_checksums import Rows, Tally, read_rows
 from k2.market import schema
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, TimeRange

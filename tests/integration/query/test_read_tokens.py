@@ -7,10 +7,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from k2.lake.commit.trade_files import Part, write_files
-from k2.lake.verify.row_checksums import read_rows
 
+from k2.lake.commit.trade_files import Part, write_files
 from k2.lake.iceberg.catalog import local_path
+from k2.lake.verify.row_checksums import read_rows
 from k2.market.offsets import TimeRange
 from k2.query.request import Consistency, Order
 from tests.support.eventually import eventually

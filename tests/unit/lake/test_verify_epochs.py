@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from k2.lake.commit.committer import PartitionBatch
 
 from k2.errors import Data, Reason
+from k2.lake.commit.committer import PartitionBatch
 from k2.lake.ingest.epoch_transition import end_epoch
 from tests.support.trades import NOW_US
 from tests.support.writer_world import pumped

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from k2.lake.commit.committer import PartitionBatch
 
+from k2.lake.commit.committer import PartitionBatch
 from k2.lake.maintenance.retention import Retainer
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState, fold

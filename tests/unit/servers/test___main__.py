@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from k2.errors import Data, Internal, Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
-from servers.__main__ import NAMES, exit_code
+from servers.__main__ import MODULES, exit_code
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_unknown_name_is_refused_by_name(arguments, tmp_path):
     said = json.loads(done.stdout)
     assert said["event"] == "failed"
     assert said["reason"] == "BAD_REQUEST"
-    assert all(name in said["message"] for name in NAMES)
+    assert all(name in said["message"] for name in MODULES)
 
 
 def test_a_wrong_setting_is_refused_by_name(tmp_path):

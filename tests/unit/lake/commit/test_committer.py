@@ -1,8 +1,8 @@
 import pytest
-from k2.lake.commit.committer import TapeIdentity
 
 from k2 import limits
 from k2.errors import Data, Overloaded, Reason, Unavailable
+from k2.lake.commit.committer import TapeIdentity
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from tests.support.lake_world import TAPE, Crash, FaultyCatalog, piece

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from k2.lake.commit.event_files import OpsStore, place, place_of, view_of
 
 from k2 import limits
 from k2.errors import Data, Reason
+from k2.lake.commit.event_files import OpsStore, place, place_of, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
 from k2.lake.ingest.epoch_transition import end_epoch, newest
 from k2.market.events import DAY_US

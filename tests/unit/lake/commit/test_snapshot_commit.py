@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from k2.lake.commit.snapshot_commit import find_commit
 
 from k2 import limits
+from k2.lake.commit.snapshot_commit import find_commit
 from k2.lake.iceberg.catalog import local_path
 from tests.support.lake_world import FaultyCatalog, piece
 

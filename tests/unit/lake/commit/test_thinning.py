@@ -1,6 +1,5 @@
-from k2.lake.commit.thinning import superfluous
-
 from k2 import limits
+from k2.lake.commit.thinning import superfluous
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from k2.lake.commit.trade_files import Part, rows_within_days, write_files
 
+from k2.lake.commit.trade_files import Part, rows_within_days, write_files
 from k2.lake.iceberg.catalog import local_path
 from k2.market.events import DAY_US, Label, to_arrow
 from k2.market.schema import TRADE, arrow_schema

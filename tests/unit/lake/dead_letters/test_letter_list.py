@@ -3,10 +3,10 @@
 from itertools import islice
 
 import pytest
-from k2.lake.commit.event_files import view_of
 
 from k2 import limits
 from k2.errors import Invalid, NotFound, Reason
+from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterFilter, LetterReader
 from k2.lake.dead_letters.superseded import Overruled
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
@@ -14,7 +14,7 @@ from k2.market.events import Fault
 from k2.market.offsets import TimeRange
 from tests.support.ops_world import OpsWorld, letter
 from tests.support.trades import NOW_US
-from tests.unit.lake.test_verify_letters import posted
+from tests.unit.lake.verify.test_verify_letters import posted
 
 ALL = LetterFilter(TimeRange())
 

@@ -1,7 +1,7 @@
 import pytest
-from k2.lake.commit.snapshot_commit import Replacement, replace
 
 from k2 import limits
+from k2.lake.commit.snapshot_commit import Replacement, replace
 from k2.lake.iceberg.manifests import appended, replaced
 from tests.support.lake_world import facts_of, piece
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from k2.lake.commit.snapshot_commit import find_commit
 
 from k2 import limits
 from k2.errors import Data, Invalid, Reason, Unavailable
+from k2.lake.commit.snapshot_commit import find_commit
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.ingest.epoch_transition import (
     Begun,

@@ -4,10 +4,10 @@ import dataclasses
 import threading
 
 import pytest
-from k2.lake.commit.event_files import OpsStore, place
 
 from k2 import limits
 from k2.errors import NotFound, Reason, Unavailable
+from k2.lake.commit.event_files import OpsStore, place
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
 from k2.lake.ingest.epoch_transition import end_epoch
 from k2.lake.ingest.event_writer import run_ops

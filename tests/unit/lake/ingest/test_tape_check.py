@@ -2,11 +2,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from k2.lake.commit.committer import TapeIdentity
 
 from k2 import limits
 from k2.clock import ManualClock
 from k2.errors import Data, Reason
+from k2.lake.commit.committer import TapeIdentity
 from k2.lake.ingest.tape_check import check_tape, letters_of
 from k2.market.events import Fault
 from k2.market.fold import FoldState

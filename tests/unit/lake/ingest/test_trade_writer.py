@@ -4,8 +4,8 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
-from k2.lake.commit.committer import committer as commit_module
-from k2.lake.commit.committer import trade_files as writer_module
+from k2.lake.commit import committer as commit_module
+from k2.lake.commit import trade_files as writer_module
 from k2.lake.ingest.trade_writer import PauseReason, PumpStats
 from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument

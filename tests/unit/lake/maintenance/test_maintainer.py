@@ -3,10 +3,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from k2.lake.commit.committer import TradeStore
 
 from k2 import limits
 from k2.errors import Data, Unavailable
+from k2.lake.commit.committer import TradeStore
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.tables import TRADES_LAYOUT
 from k2.lake.ingest.epoch_transition import end_epoch

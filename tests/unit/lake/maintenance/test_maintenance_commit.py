@@ -1,8 +1,8 @@
 import pytest
-from k2.lake.commit.snapshot_commit import Replacement
 
 from k2 import limits
 from k2.errors import Unavailable
+from k2.lake.commit.snapshot_commit import Replacement
 from k2.lake.maintenance.maintenance_commit import is_fence, unfenced
 from tests.support.lake_world import FaultyCatalog
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
-from k2.lake.commit.event_files import OpsStore
 
 from k2 import limits
 from k2.errors import NotFound, Reason
+from k2.lake.commit.event_files import OpsStore
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.snapshot import current_of, read_states

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from k2.lake.commit.committer import TradeStore
 
 from k2.errors import Data, Reason, Unavailable
+from k2.lake.commit.committer import TradeStore
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.tables import TRADES_LAYOUT
 from k2.lake.maintenance.compaction import LiveFile

@@ -1,8 +1,7 @@
 import json
 
-from k2.lake.verify.report import Problem, empty_report
-
 from k2 import limits
+from k2.lake.verify.report import Problem, empty_report
 from k2.tape.topics import TapeFacts
 
 FACTS = TapeFacts("c", "t", "i", 2, (3, 0), (5, 4))

@@ -3,7 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+
+from k2.errors import Data
 from k2.lake.commit.trade_files import Part, write_files
+from k2.lake.iceberg.catalog import write_file
 from k2.lake.verify.row_checksums import (
     BUCKET_BITS,
     Rows,
@@ -11,9 +14,6 @@ from k2.lake.verify.row_checksums import (
     fingerprints,
     read_rows,
 )
-
-from k2.errors import Data
-from k2.lake.iceberg.catalog import write_file
 from tests.support.trades import columns, label
 
 MAP = pa.map_(pa.string(), pa.string())

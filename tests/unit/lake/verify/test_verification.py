@@ -3,14 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from k2.lake.commit.committer import PartitionBatch, TapeIdentity
-from k2.lake.commit.event_files import OpsStore, view_of
-from k2.lake.verify.verify_letters import LetterWitnesses
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
+from k2.lake.commit.committer import PartitionBatch, TapeIdentity
+from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_table, ensure_tables
 from k2.lake.ingest.event_rows import row_of
+from k2.lake.verify.verify_letters import LetterWitnesses
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import Cause, GapEvent, GapState

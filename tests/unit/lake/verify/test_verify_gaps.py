@@ -1,8 +1,8 @@
 """The comparison alone; with a lake and a tape it is in test_verify."""
 
 import numpy as np
-from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
 
+from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument

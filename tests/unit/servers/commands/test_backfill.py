@@ -20,7 +20,7 @@ from servers.local.stamp import Stamp, write_stamp
 from servers.runtime import Runtime
 from tests.fakes.tape import FakeTape
 from tests.support.messages import SCHEMA_ID
-from tests.unit.feed.test_day_file import DAY_2025, row
+from tests.unit.feed.venues.test_binance_day_file import DAY_2025, row
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 NAME = "BTCUSDT-trades-2025-01-01.csv"

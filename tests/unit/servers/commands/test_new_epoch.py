@@ -2,9 +2,9 @@ import io
 import json
 
 import pytest
-from k2.lake.commit.event_files import OpsStore
 
 from k2.errors import Invalid, Reason
+from k2.lake.commit.event_files import OpsStore
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES
 from k2.lake.ingest.epoch_transition import newest
 from servers.commands import new_epoch

@@ -10,8 +10,6 @@ import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
-from servers.flight.flight_server import Parts, RowServer
-from servers.flight.flight_stream import PROVENANCE_KEY
 
 from k2 import limits
 from k2.degrade.level import Level
@@ -20,6 +18,8 @@ from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.admission import Admission
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
+from servers.flight.flight_server import Parts, RowServer
+from servers.flight.flight_stream import PROVENANCE_KEY
 from servers.services.grpc_server import split_address
 from servers.services.query_service import Planner
 from servers.services.read_token import to_text

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
 from google.rpc import status_pb2
-from servers.flight.flight_stream import Rows, Stream, Streams, flight_error
 
 from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.v1 import market_pb2
+from servers.flight.flight_stream import Rows, Stream, Streams, flight_error
 from servers.services.convert import time_to
 
 SCHEMA = pa.schema([("trade_id", pa.int64())])

@@ -6,7 +6,7 @@ from k2.clock import ManualClock
 from k2.tape import topics
 from servers.services.gap_queries import BackfillDesk, GapView
 from tests.fakes.tape import FakeTape
-from tests.unit.servers.test_feed import BTC, COUNTERS, gap
+from tests.unit.servers.services.test_feed_service import BTC, COUNTERS, gap
 
 
 class Beat:

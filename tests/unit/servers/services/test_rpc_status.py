@@ -4,13 +4,13 @@ import grpc
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
 from google.rpc import code_pb2, error_details_pb2
-from servers.flight.flight_stream import flight_error
 
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2client.error_mapping import from_flight, from_rpc
+from servers.flight.flight_stream import flight_error
 from servers.services.rpc_status import PeerError, as_k2, bounded, code_of, to_grpc, to_status
 from tests.fakes.wire import served
-from tests.unit.servers.test_interceptors import NAME, Service, get, raising
+from tests.unit.servers.services.test_interceptors import NAME, Service, get, raising
 
 
 def unpacked(status, kind):

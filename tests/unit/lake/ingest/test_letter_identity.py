@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.dead_letters.letter_identity import Origin, accept_letters, bounded
+from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
 from k2.market.fold import FoldState, from_table, to_table
 
 A, B = Origin("trades", 0, 1), Origin("feed:x", 0, 0)
