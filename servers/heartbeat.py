@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notices(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that a heart needs."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that a heart needs."""
 
     def put(self, key: str, value: dict[str, Any] | None, wait_s: float | None = None) -> None:
         """Publish the newest value of a key."""
@@ -107,7 +107,7 @@ def progress_told(
 
 
 class FollowedNotices(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that a reader of heartbeats needs."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that a reader of heartbeats needs."""
 
     def listen(self, told: Callable[[str], None]) -> None:
         """Name the key of each value that comes from now on."""
@@ -131,7 +131,7 @@ class Heart:
     """Beats in a thread of its own, from `start` to `close`.
 
     Args:
-        board: where beats go; usually `Board(bootstrap, topics.HEARTBEATS)`.
+        board: where beats go; usually `CompactedTopic(bootstrap, topics.HEARTBEATS)`.
         clock: wall time for the beat, monotonic time for the level.
         process: its name, the key on the board: feed, lake, query, control, venue.
         run_id: of this run of the process (`Runtime.run_id`).
@@ -312,7 +312,7 @@ class Heartbeats:
     """All processes as a reader of the board sees them, at any time.
 
     Args:
-        board: followed; usually `Board(bootstrap, topics.HEARTBEATS)`.
+        board: followed; usually `CompactedTopic(bootstrap, topics.HEARTBEATS)`.
         clock: to judge freshness; only its monotonic time counts.
         expected: processes that are LOST while they have never been heard of.
         patience_s: so long after its own start nobody is LOST yet, only STARTING.

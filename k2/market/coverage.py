@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 
 @dataclass(frozen=True)
-class Promise:
+class Coverage:
     """The ids above one and up to another.
 
     Attributes:
@@ -28,7 +28,7 @@ class Promise:
         return asdict(self)
 
 
-def carried(own: Promise | None, all_of: Iterable[Promise]) -> Promise:
+def carried(own: Coverage | None, all_of: Iterable[Coverage]) -> Coverage:
     """The promise that a feed goes on from: its own, as far as those of all feeds carry it.
 
     Args:
@@ -43,17 +43,17 @@ def carried(own: Promise | None, all_of: Iterable[Promise]) -> Promise:
     return whole
 
 
-def hull(promises: Iterable[Promise]) -> Promise:
+def hull(promises: Iterable[Coverage]) -> Coverage:
     """From where the first of them began to where the last of them ends.
 
     Args:
         promises: at least one.
     """
     known = [*promises]
-    return Promise(min(one.began_after for one in known), max(one.trade_id for one in known))
+    return Coverage(min(one.began_after for one in known), max(one.trade_id for one in known))
 
 
-def promise_of(document: Mapping[str, Any]) -> Promise | None:
+def promise_of(document: Mapping[str, Any]) -> Coverage | None:
     """The promise of a document; None where it cannot be read.
 
     A document of before `began_after` says where the run that wrote it began; one that does not say
@@ -65,7 +65,7 @@ def promise_of(document: Mapping[str, Any]) -> Promise | None:
     began = [document.get("began_after"), document.get("resumed_after")]
     began += [first_id - 1] if isinstance(first_id, int) else []
     began_after = next(filter(_is_promised, began), trade_id)
-    return Promise(min(began_after, trade_id), trade_id)
+    return Coverage(min(began_after, trade_id), trade_id)
 
 
 def _is_promised(value: object) -> TypeGuard[int]:

@@ -53,7 +53,7 @@ class Fault(IntEnum):
 
 
 # Depend on what the process that judged knew, or on its version: the commit decides.
-TIMELY = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION, Fault.INTERNAL})
+RETRIABLE_FAULTS = frozenset({Fault.UNKNOWN_SCHEMA, Fault.WRONG_PARTITION, Fault.INTERNAL})
 
 
 class Label(NamedTuple):

@@ -124,14 +124,14 @@ class Executor:
     ) -> None:
         self._clock = clock
         self.parts = Parts()
-        self._running: set[Answer] = set()
+        self._running: set[ResultStream] = set()
         self._watching = threading.Condition()
         self._closed = False
         self._database = _database(warehouse, temp_dir, memory_bytes, threads)
         self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
         self._watcher.start()
 
-    def run(self, opened: OpenQuery, deadline_s: float = limits.QUERY_DEADLINE_S) -> Answer:
+    def run(self, opened: OpenQuery, deadline_s: float = limits.QUERY_DEADLINE_S) -> ResultStream:
         """Start to answer.
 
         Args:
@@ -140,7 +140,7 @@ class Executor:
         """
         ends_at_s = self._clock.monotonic_s() + deadline_s
         cursor = self._database.cursor()
-        answer = Answer(opened, cursor, self._clock, ends_at_s, self.parts, self._forget)
+        answer = ResultStream(opened, cursor, self._clock, ends_at_s, self.parts, self._forget)
         with self._watching:
             self._running.add(answer)
             self._watching.notify()
@@ -157,7 +157,7 @@ class Executor:
             answer.close()
         self._database.close()
 
-    def _forget(self, answer: Answer) -> None:
+    def _forget(self, answer: ResultStream) -> None:
         with self._watching:
             self._running.discard(answer)
 
@@ -172,7 +172,7 @@ class Executor:
                 self._watching.wait(limits.DEADLINE_POLL_S if self._running else None)
 
 
-class Answer:
+class ResultStream:
     """The rows of one query as an iterator of record batches, each within `limits`.
 
     One thread iterates; any thread may close it, which frees the worker at once.
@@ -194,7 +194,7 @@ class Answer:
         clock: Clock,
         ends_at_s: float,
         parts: Parts,
-        forget: Callable[[Answer], None],
+        forget: Callable[[ResultStream], None],
     ) -> None:
         trade = schema.arrow_schema(schema.TRADE)
         self.opened = opened
@@ -216,7 +216,7 @@ class Answer:
         self._batch_rows = rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
         self._source = self._batches()
 
-    def __iter__(self) -> Answer:
+    def __iter__(self) -> ResultStream:
         return self
 
     def __next__(self) -> pa.RecordBatch:

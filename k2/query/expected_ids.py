@@ -24,7 +24,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error
 from k2.feed.publish.coverage_topic import promises_in
-from k2.market.coverage import Promise, hull
+from k2.market.coverage import Coverage, hull
 from k2.market.events import Int64s
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Promises(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that holds promises."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that holds promises."""
 
     def current_to_end(self) -> Mapping[str, Mapping[str, Any]]:
         """The newest document of each key, up to the topic's end at the call."""
@@ -69,11 +69,11 @@ class _Reading:
     expected: Mapping[Instrument, Expected]
 
 
-class Coverage:
+class ExpectedIds:
     """See the module. One thread follows; any may ask.
 
     Args:
-        promises: of feeds: `Board(bootstrap, topics.HIGH_WATER)`.
+        promises: of feeds: `CompactedTopic(bootstrap, topics.HIGH_WATER)`.
         gaps: the ledger's log; used by this object alone.
         listened: which instruments a feed hears now, without a break since their newest trade.
         ends: asks the broker for the end of every partition of the tape.
@@ -189,7 +189,7 @@ class Coverage:
             self._stopping.wait(limits.SNAPSHOT_POLL_S)
 
 
-def _ids(promise: Promise) -> Int64s:
+def _ids(promise: Coverage) -> Int64s:
     """The ids of a promise, as one range or none."""
     first = promise.began_after + 1
     return _array([(first, promise.trade_id)] if first <= promise.trade_id else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k2 import limits
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
-from k2.query.plan import Lack, Missing
+from k2.query.plan import Missing, MissingReason
 from k2.query.provenance import MissingPart
 
 
@@ -18,14 +18,14 @@ def failure_of(missing: Missing, stopped: K2Error | None, commit_interval_s: flo
     """
     partitions = ", ".join(map(str, missing.partitions))
     detail = {"partitions": partitions}
-    if missing.lack is Lack.RELEASED:
+    if missing.lack is MissingReason.RELEASED:
         return Overloaded(
             Reason.TAIL_FULL,
             f"rows of partitions {partitions} are not in the lake yet, and the tail is full",
             metadata=detail,
             retry_after_s=commit_interval_s,
         )
-    if missing.lack is Lack.BEHIND:
+    if missing.lack is MissingReason.BEHIND:
         cause = f": {stopped.message}" if stopped else ""
         return Unavailable(
             stopped.reason if isinstance(stopped, Unavailable) else Reason.TAIL_BEHIND,
@@ -43,5 +43,5 @@ def failure_of(missing: Missing, stopped: K2Error | None, commit_interval_s: flo
 
 def part_of(missing: Missing, failure: K2Error) -> MissingPart:
     """The same for whoever accepts it."""
-    part = "lake" if missing.lack in (Lack.LAKE, Lack.EVICTED) else "tail"
+    part = "lake" if missing.lack in (MissingReason.LAKE, MissingReason.EVICTED) else "tail"
     return MissingPart(part, failure.reason, failure.message)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from k2 import limits
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.lake.commit.committer import assert_same_rules, assert_same_topic, written_from
-from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.files import FileIndex
 from k2.market.fold import FoldState
@@ -133,7 +133,7 @@ class TailSource(Protocol):
 
 
 class Homes(Protocol):
-    """The part of `k2.tape.partition_map.Placement` that a view needs."""
+    """The part of `k2.tape.partition_map.PartitionMap` that a view needs."""
 
     def known(self) -> Mapping[Instrument, int]:
         """The partition map as last read."""
@@ -285,7 +285,7 @@ class LakeSide:
         published = self.published()
         if epoch == published.facts.positions.epoch:
             return (self.topic_id, self.partitions), None
-        epochs = published.snapshot.epochs if published.snapshot else Epochs()
+        epochs = published.snapshot.epochs if published.snapshot else EpochHistory()
         if not 0 <= epoch < len(epochs.past_topics):
             return ("", 0), None
         end = epochs.past[epoch]

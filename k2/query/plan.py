@@ -35,7 +35,7 @@ from k2.market.offsets import ChunkRange, OffsetVector, PartitionCut, TimeRange
 from k2.query.request import Order, TradesRequest
 
 
-class Lack(StrEnum):
+class MissingReason(StrEnum):
     """What a plan is without."""
 
     LAKE = "LAKE"  # the lake cannot be read
@@ -81,7 +81,7 @@ class Missing:
         partitions: whose rows are missing; empty when it is the lake's whole part.
     """
 
-    lack: Lack
+    lack: MissingReason
     partitions: tuple[int, ...] = ()
 
 
@@ -114,7 +114,7 @@ class Plan:
     @property
     def needs_newer_snapshot(self) -> bool:
         """Whether rows that the tail no longer holds are in newer snapshots than this one."""
-        return any(one.lack is Lack.EVICTED for one in self.missing)
+        return any(one.lack is MissingReason.EVICTED for one in self.missing)
 
     @property
     def rows_estimated(self) -> int:
@@ -211,7 +211,7 @@ def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Pla
     newer = lake.positions.epoch > end.epoch
     ends = {p: at for p, at in enumerate(end.offsets) if newer or lake.positions[p] > at}
     behind = tuple(p for p, at in enumerate(end.offsets) if not newer and lake.positions[p] < at)
-    missing = (Missing(Lack.LAKE, behind),) if behind else ()
+    missing = (Missing(MissingReason.LAKE, behind),) if behind else ()
     return Plan(
         request.range, {}, files, ends, (), False, missing, epoch=end.epoch, newer_epochs=newer
     )
@@ -254,8 +254,8 @@ def _hybrid(
     end: OffsetVector,
 ) -> Plan:
     """The lake below O(S), the tail from there on, and what of it is missing."""
-    missing = [] if lake else [Missing(Lack.LAKE)]
-    lacking: dict[Lack, list[int]] = {}
+    missing = [] if lake else [Missing(MissingReason.LAKE)]
+    lacking: dict[MissingReason, list[int]] = {}
     lows = {p: lake.positions[p] if lake else tail.low[p] for p in partitions}
     cuts = {p: _cut(p, lows[p], tail, end) for p in partitions}
     for partition in partitions:
@@ -277,15 +277,15 @@ def _hybrid(
     )
 
 
-def _lack(low: int, end: int, partition: int, tail: TailFacts) -> Lack | None:
+def _lack(low: int, end: int, partition: int, tail: TailFacts) -> MissingReason | None:
     """What keeps the tail from answering low <= offset < end."""
     if low >= end:
         return None
     if partition in tail.released:
-        return Lack.RELEASED
+        return MissingReason.RELEASED
     if tail.low[partition] > low:
-        return Lack.EVICTED
-    return Lack.BEHIND if tail.position[partition] < end else None
+        return MissingReason.EVICTED
+    return MissingReason.BEHIND if tail.position[partition] < end else None
 
 
 def _cut(partition: int, low: int, tail: TailFacts, end: OffsetVector) -> PartitionCut:

@@ -35,7 +35,7 @@ from k2.query.lake_snapshots import (
     assert_not_truncated,
     tail_facts,
 )
-from k2.query.plan import Lack, Plan, plan_lake, plan_union
+from k2.query.plan import MissingReason, Plan, plan_lake, plan_union
 from k2.query.provenance import (
     Estimate,
     Expected,
@@ -49,7 +49,7 @@ from k2.query.provenance import (
 from k2.query.request import Consistency, TradesRequest, validated
 from k2.query.scope import Asked, asked_by
 from k2.query.settled import is_settled, judged_otherwise
-from k2.tail.chunk import Held
+from k2.tail.chunk import ChunkView
 from k2.tail.window import TailView
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class OpenQuery:
 
     request: TradesRequest
     plan: Plan
-    held: Mapping[int, Held]
+    held: Mapping[int, ChunkView]
     provenance: Provenance
 
 
@@ -357,7 +357,7 @@ class QueryView:
     ) -> Iterator[MissingPart]:
         """What a plan lacks, where the caller accepts that; else the first of it is the error."""
         for one in plan.missing:
-            if one.lack is Lack.BEHIND and not waited:
+            if one.lack is MissingReason.BEHIND and not waited:
                 continue
             stopped = self._tail.failure or self._tail.waiting_for(one.partitions)
             failure = failure_of(one, stopped, self._lake.commit_interval_s)

@@ -32,7 +32,7 @@ from k2.market.events import (
     widen,
 )
 from k2.market.offsets import ChunkRange, TimeRange
-from k2.tail.runs import Runs
+from k2.tail.runs import SparseColumn
 
 Indices = npt.NDArray[np.intp]
 
@@ -70,9 +70,9 @@ class Chunk:
         self.time_max_us = _INT64.min
         self.receive_max_us = 0
         self.arrived_s = 0.0
-        self.vendor_data = Runs(no_vendor)
-        self.optional = Runs(no_optional)
-        self._sealed: Held | None = None
+        self.vendor_data = SparseColumn(no_vendor)
+        self.optional = SparseColumn(no_optional)
+        self._sealed: ChunkView | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -112,13 +112,13 @@ class Chunk:
         """Take no more rows; what readers hold of it is made once."""
         self._sealed = self._sealed or self._hold()
 
-    def hold(self) -> Held:
+    def hold(self) -> ChunkView:
         """The rows published so far, to keep."""
         return self._sealed or self._hold()
 
-    def _hold(self) -> Held:
+    def _hold(self) -> ChunkView:
         rows = self.rows  # read before the bounds: they may only be wider than the rows need
-        return Held(
+        return ChunkView(
             self,
             ChunkRange(
                 self.chunk_id,
@@ -134,7 +134,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Held:
+class ChunkView:
     """The rows of a chunk that were published when it was taken.
 
     Attributes:
@@ -145,7 +145,7 @@ class Held:
     chunk: Chunk
     range: ChunkRange
 
-    def below(self, end: int) -> Held | None:
+    def below(self, end: int) -> ChunkView | None:
         """What lies below an offset; None when nothing does."""
         of = self.range
         if of.offset_high < end:
@@ -153,7 +153,7 @@ class Held:
         rows = int(np.searchsorted(self.chunk.offset[: of.rows], end))
         if rows == 0:
             return None
-        return Held(
+        return ChunkView(
             self.chunk,
             ChunkRange(
                 of.chunk_id,
@@ -174,14 +174,14 @@ class Held:
         rows = int(np.searchsorted(self.chunk.offset[: self.range.rows], offset))
         return int(self.chunk.event_time[:rows].max())
 
-    def cut(self, low: int, end: int) -> Piece:
+    def cut(self, low: int, end: int) -> ChunkSlice:
         """The rows with low <= offset < end."""
         start, stop = np.searchsorted(self.chunk.offset[: self.range.rows], (low, end))
-        return Piece(self.chunk, int(start), int(stop), self.range)
+        return ChunkSlice(self.chunk, int(start), int(stop), self.range)
 
 
 @dataclass(frozen=True)
-class Piece:
+class ChunkSlice:
     """Consecutive rows of a chunk; `range` bounds them."""
 
     chunk: Chunk
@@ -198,7 +198,7 @@ class TailRows:
         within: event times.
     """
 
-    def __init__(self, pieces: Iterable[Piece], within: TimeRange) -> None:
+    def __init__(self, pieces: Iterable[ChunkSlice], within: TimeRange) -> None:
         picked = [
             (piece, rows)
             for piece in pieces
@@ -261,7 +261,7 @@ class TailRows:
         return self._sparse([piece.chunk.optional for piece in self._pieces], no_optional)
 
     def _sparse(
-        self, of_piece: Sequence[Runs], nothing: Callable[[int], pa.Array]
+        self, of_piece: Sequence[SparseColumn], nothing: Callable[[int], pa.Array]
     ) -> pa.Array | None:
         """A column that most rows lack, in the order of the pieces; None when all lack it."""
         parts = [
@@ -323,7 +323,7 @@ class TailRows:
         return pa.array(list(codes), field.type).take(pa.array(picked))
 
 
-def _rows_within(piece: Piece, within: TimeRange) -> Indices:
+def _rows_within(piece: ChunkSlice, within: TimeRange) -> Indices:
     rows = np.arange(piece.start, piece.stop)
     low, high = within.start_us, within.end_us
     times = piece.chunk.event_time[piece.start : piece.stop]

@@ -10,7 +10,7 @@ import pyarrow as pa
 _RUNS_MAX: Final = 64  # kept apart before they are made one
 
 
-class Runs:
+class SparseColumn:
     """Values of rows by their number; one thread adds, any thread reads.
 
     Args:

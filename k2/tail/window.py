@@ -22,13 +22,13 @@ from k2.market.events import Label, TradeColumns
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
-from k2.tail.chunk import Chunk, Held, Indices
+from k2.tail.chunk import Chunk, ChunkView, Indices
 
 CHUNK_ROWS_MIN = 64  # the first chunk of a label; each next one is twice as large
 
 
 @dataclass(frozen=True)
-class Shelf:
+class PartitionWindow:
     """What the window holds of one partition.
 
     Attributes:
@@ -64,7 +64,7 @@ class TailView:
     low: OffsetVector
     released: frozenset[int]
     time_max_below: Mapping[Instrument, int]
-    held: Mapping[int, Held]
+    held: Mapping[int, ChunkView]
     receive_max_us: int | None
 
 
@@ -132,7 +132,7 @@ class Window:
     ) -> TailView:
         """Hold what there is of some instruments (None: all), below `end` where given."""
         shelves = list(self._shelves)
-        held: dict[int, Held] = {}
+        held: dict[int, ChunkView] = {}
         below: dict[Instrument, int] = {}
         newest: int | None = None
         for partition, shelf in enumerate(shelves):
@@ -196,7 +196,7 @@ class Window:
         with self._lock:
             shelf = self._shelves[partition]
             self._forget(chain.from_iterable(shelf.chunks.values()))
-            self._shelves[partition] = Shelf(shelf.end, shelf.end, released=True)
+            self._shelves[partition] = PartitionWindow(shelf.end, shelf.end, released=True)
 
     def restore(self, partition: int, position: int, state: FoldState) -> None:
         """Hold a released partition again, from `position` on."""
@@ -272,9 +272,11 @@ class Window:
                 del self._open[key]
 
 
-def _fresh_shelf(offset: int, state: FoldState | None) -> Shelf:
+def _fresh_shelf(offset: int, state: FoldState | None) -> PartitionWindow:
     seen = state.seen if state else {}
-    return Shelf(offset, offset, time_max_below={one: of.time_max_us for one, of in seen.items()})
+    return PartitionWindow(
+        offset, offset, time_max_below={one: of.time_max_us for one, of in seen.items()}
+    )
 
 
 def _by_label(columns: TradeColumns, rows: Indices) -> list[tuple[Label, Indices]]:

@@ -52,7 +52,7 @@ class Decoder(Protocol):
 
 
 class PartitionMap(Protocol):
-    """The part of `k2.tape.partition_map.Placement` that acceptance needs."""
+    """The part of `k2.tape.partition_map.PartitionMap` that acceptance needs."""
 
     def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """The map, read again when it lacks any of these."""

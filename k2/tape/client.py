@@ -68,7 +68,7 @@ def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:
     )
 
 
-def persist(attempt: Callable[[], T], pause_s: float = limits.TAPE_RETRY_S) -> T:
+def retry_transient(attempt: Callable[[], T], pause_s: float = limits.TAPE_RETRY_S) -> T:
     """What `attempt` returns, tried again while the broker says "not yet".
 
     For what passes by itself within seconds, such as leaders that are being elected. A broker that

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
-from k2.tape.client import configuration, persist, translate
+from k2.tape.client import configuration, retry_transient, translate
 from k2.tape.delivery import Receipt
 from k2.tape.producer import producer_configuration
 
@@ -45,7 +45,7 @@ class News:
     from_start: bool
 
 
-class Board:
+class CompactedTopic:
     """One compacted topic of one partition. Thread-safe.
 
     Args:
@@ -294,7 +294,7 @@ class LogReader:
         """
         with self._lock:
             consumer = self._connected()
-            end = persist(self._ends.ask)
+            end = retry_transient(self._ends.ask)
             if end < self._reached:  # the topic was made again
                 consumer.assign([TopicPartition(self._topic, 0, _OFFSET_BEGINNING)])
                 self._records, self._reached, self._from_start = [], 0, True
@@ -458,7 +458,7 @@ def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
     """
     consumer = reader_of(bootstrap, topic, start or _OFFSET_BEGINNING)
     try:
-        end = persist(lambda: log_end(consumer, topic))
+        end = retry_transient(lambda: log_end(consumer, topic))
         reached, silent = start, 0
         while reached < end:
             before = reached

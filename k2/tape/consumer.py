@@ -35,7 +35,7 @@ from k2.errors import Data, K2Error, Reason
 from k2.market.events import RECORD_TIME_MAX_US, Int64s
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, translate
-from k2.tape.topics import WAY_OUT
+from k2.tape.topics import RECOVERY_HINT
 
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
 OnRevoke: TypeAlias = Callable[[list[int]], None]
@@ -360,13 +360,13 @@ def lost_position(partition: int, position: int, start: int, end: int) -> Data:
         return Data(
             Reason.RETENTION_OVERTOOK,
             f"partition {partition} of the tape begins at {start}, {taken}: retention removed"
-            f" {start - position} records that were never taken in; {WAY_OUT}",
+            f" {start - position} records that were never taken in; {RECOVERY_HINT}",
             metadata=detail | {"log_start": str(start)},
         )
     return Data(
         Reason.TAPE_TRUNCATED,
         f"partition {partition} of the tape ends at {end}, {taken}: the tape was truncated or"
-        f" restored; {WAY_OUT}",
+        f" restored; {RECOVERY_HINT}",
         metadata=detail | {"log_end": str(end)},
     )
 

@@ -59,7 +59,7 @@ class Posted(NamedTuple):
     letter: DeadLetter
 
 
-class DeadLetterOffice:
+class DeadLetterTopic:
     """Publishes and reads letters. Thread-safe.
 
     Args:

@@ -22,7 +22,7 @@ from k2.market.events import Fault
 from k2.market.gaps import GapEvent, check_gap, gap_of
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
-from k2.tape.client import persist
+from k2.tape.client import retry_transient
 from k2.tape.compacted_topic import log_end, reader_of
 from k2.tape.delivery import Delivery, Record
 
@@ -96,7 +96,7 @@ class GapLog:
         if self._consumer is None:
             self._consumer = reader_of(self._bootstrap, self._topic)
         consumer, silent = self._consumer, 0
-        end = persist(lambda: log_end(consumer, self._topic))
+        end = retry_transient(lambda: log_end(consumer, self._topic))
         while self._reached < end:
             before = self._reached
             self._read(consumer)

@@ -10,8 +10,8 @@ The topic is followed: a process reads on from where it was, and a symbol that i
 no place as long as the topic's end is where it was.
 
 A record that names no symbol or no partition of this tape is skipped by its own content alone, so
-that every reader skips the same; it is logged as an error and counted (`Board.skipped`). Compaction
-would keep it in place of the key's first record, which is therefore put again.
+that every reader skips the same; it is logged as an error and counted (`CompactedTopic.skipped`).
+Compaction would keep it in place of the key's first record, which is therefore put again.
 
 A topic that is made again has another id, and with it a map of its own: whoever sends to a topic
 needs to know nothing but the topic.
@@ -38,7 +38,7 @@ class LogReader(Protocol):
 
 
 class Log(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that placement needs."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that placement needs."""
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Append a record; with `wait_s`, wait for its acknowledgement."""
@@ -53,11 +53,11 @@ class Log(Protocol):
         ...
 
 
-class Placement:
+class PartitionMap:
     """The partition map of one topic. Thread-safe: its map is replaced, never changed.
 
     Args:
-        board: `Board(bootstrap, topics.PARTITIONS)`.
+        board: `CompactedTopic(bootstrap, topics.PARTITIONS)`.
         topic_id: of the trades topic; a topic of the same name made again has another.
         partitions_per_tier: each of the four tiers owns so many.
     """

@@ -21,7 +21,7 @@ from k2.clock import Clock
 from k2.errors import Unavailable
 from k2.market.offsets import OffsetVector
 from k2.settings import TapeSettings
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 ALARM = 0.8
 _HOUR_US = 3_600_000_000
@@ -45,7 +45,7 @@ class Danger:
 
 
 def dangers(
-    facts: TapeFacts, positions: OffsetVector, young: tuple[int, ...]
+    facts: TopicDescription, positions: OffsetVector, young: tuple[int, ...]
 ) -> tuple[Danger, ...]:
     """The partitions in danger.
 
@@ -77,7 +77,7 @@ class TapeWatch:
     def __init__(
         self,
         *,
-        facts: Callable[[], TapeFacts],
+        facts: Callable[[], TopicDescription],
         offsets_since: Callable[[int], tuple[int, ...]],
         positions: Callable[[], OffsetVector | None],
         clock: Clock,

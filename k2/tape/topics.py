@@ -29,7 +29,7 @@ from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.market import schema
 from k2.market.instrument import Tier
 from k2.settings import TapeSettings
-from k2.tape.client import configuration, persist, translate
+from k2.tape.client import configuration, retry_transient, translate
 
 PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `partition_map.py`
 HEARTBEATS = "k2.heartbeats"
@@ -40,7 +40,7 @@ REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_topic.py`
 
 # Why a tape does not fit what a lake holds: nothing but a person's decision mends it.
-REFUSALS = frozenset(
+INCOMPATIBLE_TAPE = frozenset(
     {
         Reason.CLUSTER_CHANGED,
         Reason.PARTITIONS_CHANGED,
@@ -50,7 +50,7 @@ REFUSALS = frozenset(
         Reason.RULES_CHANGED,
     }
 )
-WAY_OUT = (
+RECOVERY_HINT = (
     "point K2 at the tape this lake was written from, or end this epoch and go on with the tape as"
     " it is: k2 tape new-epoch"
 )
@@ -70,7 +70,7 @@ class Schemas(Protocol):
 
 
 @dataclass(frozen=True)
-class TapeFacts:
+class TopicDescription:
     """What a cluster says of a topic, to compare with what a snapshot remembers.
 
     Attributes:
@@ -130,7 +130,7 @@ def topic_id(tape: TapeSettings) -> str:
         Unavailable: TAPE_UNAVAILABLE.
     """
     admin = AdminClient(configuration(tape.bootstrap))
-    return str(persist(lambda: _describe(admin, tape.topic)).topic_id)
+    return str(retry_transient(lambda: _describe(admin, tape.topic)).topic_id)
 
 
 def layout(tape: TapeSettings) -> list[NewTopic]:
@@ -209,7 +209,7 @@ def _created(topic: str, future: Future[None]) -> bool:
 
 
 def _check_partitions(admin: AdminClient, tape: TapeSettings) -> None:
-    found = persist(lambda: len(_made(admin, tape.topic).partitions))
+    found = retry_transient(lambda: len(_made(admin, tape.topic).partitions))
     wanted = partition_count(tape)
     if found != wanted:
         raise Data(
@@ -232,9 +232,9 @@ def _await_leaders(tape: TapeSettings) -> None:
     """Wait until every partition answers: a new topic exists before its leaders do."""
     asker = TapeAdmin(tape.bootstrap)
     try:
-        persist(lambda: asker.log_ends(tape.topic, partition_count(tape)))
+        retry_transient(lambda: asker.log_ends(tape.topic, partition_count(tape)))
         for topic in (*_BOARDS, DEAD_LETTERS, GAPS):
-            persist(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
+            retry_transient(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
     finally:
         asker.close()
 
@@ -276,7 +276,7 @@ class TapeAdmin:
         self._started = 0
         self._answers: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
 
-    def facts(self, topic: str, *, patient: bool = True) -> TapeFacts:
+    def facts(self, topic: str, *, patient: bool = True) -> TopicDescription:
         """Everything about a topic, in three round trips.
 
         Args:
@@ -287,9 +287,9 @@ class TapeAdmin:
             NotFound: the topic does not exist.
             Unavailable: TAPE_UNAVAILABLE.
         """
-        return persist(lambda: self._facts(topic)) if patient else self._facts(topic)
+        return retry_transient(lambda: self._facts(topic)) if patient else self._facts(topic)
 
-    def _facts(self, topic: str) -> TapeFacts:
+    def _facts(self, topic: str) -> TopicDescription:
         described = _describe(self._admin, topic)
         try:
             cluster = self._admin.describe_cluster(request_timeout=limits.TAPE_REQUEST_S)
@@ -299,7 +299,7 @@ class TapeAdmin:
         except TimeoutError as error:
             raise _silent("describing the cluster") from error
         partitions = len(described.partitions)
-        return TapeFacts(
+        return TopicDescription(
             cluster_id=str(cluster_id),
             topic=topic,
             topic_id=str(described.topic_id),
@@ -308,7 +308,7 @@ class TapeAdmin:
             log_end=self.log_ends(topic, partitions),
         )
 
-    def bounds(self, facts: TapeFacts) -> TapeFacts:
+    def bounds(self, facts: TopicDescription) -> TopicDescription:
         """The same topic's log starts and ends as they are now.
 
         Cheap while the broker is away, when asking the cluster who it is costs a core.

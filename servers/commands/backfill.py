@@ -32,9 +32,9 @@ from k2.market.ledger import Ledger, cut, filled
 from k2.settings import EXCHANGE_PATTERN, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from servers.local.stamp import read_stamp
 from servers.processes.schemas import open_schemas
@@ -66,9 +66,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         schemas = open_schemas(settings, runtime)
         with runtime.interruptible():  # a tape that is away is asked for long
             schema_id = topics.deploy(settings.tape, schemas)
-        board = parts.enter_context(closing(Board(settings.tape.bootstrap, topics.PARTITIONS)))
+        board = parts.enter_context(
+            closing(CompactedTopic(settings.tape.bootstrap, topics.PARTITIONS))
+        )
         topic_id = topics.topic_id(settings.tape)
-        placement = Placement(board, topic_id, settings.tape.partitions_per_tier)
+        placement = PartitionMap(board, topic_id, settings.tape.partitions_per_tier)
         tape = parts.enter_context(closing(TapeProducer(settings.tape)))
         log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
 

@@ -31,7 +31,7 @@ from k2.lake.ingest.tape_check import assert_fits
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.consumer import TapeReader
-from k2.tape.topics import REFUSALS, TapeAdmin, TapeFacts
+from k2.tape.topics import INCOMPATIBLE_TAPE, TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.local.stack_file import holding
 from servers.processes.control import answers_tcp
@@ -137,7 +137,7 @@ def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: Finding) -> dict
     return wrong
 
 
-def _tape_facts(settings: Settings, topic: str) -> TapeFacts | None:
+def _tape_facts(settings: Settings, topic: str) -> TopicDescription | None:
     named = "bootstrap" in settings.tape.model_fields_set
     if not (named and answers_tcp(settings.tape.bootstrap)):
         return None
@@ -145,7 +145,7 @@ def _tape_facts(settings: Settings, topic: str) -> TapeFacts | None:
         return admin.facts(topic)
 
 
-def _overtaken(head: LakeSnapshot, facts: TapeFacts, reason: Reason) -> int | None:
+def _overtaken(head: LakeSnapshot, facts: TopicDescription, reason: Reason) -> int | None:
     """Records that retention removed before they were committed."""
     if reason is not Reason.RETENTION_OVERTOOK:
         return None
@@ -159,7 +159,7 @@ def _last_failure(data_dir: Path) -> Finding:
         failure = json.loads((data_dir / "run" / "stack.json").read_text()).get("failure") or {}
     except (OSError, ValueError):
         failure = {}
-    if failure.get("reason") in REFUSALS:
+    if failure.get("reason") in INCOMPATIBLE_TAPE:
         return Finding(Reason(failure["reason"]), str(failure.get("message", "")))
     return Finding(
         None, "nothing is known to be wrong with the tape: start K2, and it says what does not fit"

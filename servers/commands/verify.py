@@ -9,16 +9,16 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_tables
 from k2.lake.ingest.tape_check import identity_of
-from k2.lake.verify.verification import Progress, Witnesses, verify
+from k2.lake.verify.verification import Progress, VerifySources, verify
 from k2.lake.verify.verify_letters import LetterWitnesses
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.topics import TapeAdmin
 from servers.processes.schemas import open_schemas
 from servers.runtime import Interrupted, Runtime
@@ -30,8 +30,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     It only reads, so it stops wherever it is asked to.
     """
     bootstrap = settings.tape.bootstrap
-    admin, partitions = TapeAdmin(bootstrap), Board(bootstrap, topics.PARTITIONS)
-    letters = DeadLetterOffice(bootstrap)
+    admin, partitions = TapeAdmin(bootstrap), CompactedTopic(bootstrap, topics.PARTITIONS)
+    letters = DeadLetterTopic(bootstrap)
     schemas = open_schemas(settings, runtime)
     gaps = GapLog(bootstrap, schemas)
     catalog = open_catalog(settings, runtime.clock)
@@ -40,14 +40,16 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             facts = admin.facts(settings.tape.topic)
             snapshots = SnapshotReader(catalog)
             newest = snapshots.current()
-            witnesses = Witnesses(
+            witnesses = VerifySources(
                 snapshots=snapshots,
                 io=ensure_tables(catalog).io,
                 identity=identity_of(facts, newest.positions.epoch if newest else 0),
                 facts=lambda: admin.facts(settings.tape.topic),
                 replay=lambda start: TapeReader.assigned(settings.tape, start),
                 decoder=Decoder(schemas),
-                placement=Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier),
+                placement=PartitionMap(
+                    partitions, facts.topic_id, settings.tape.partitions_per_tier
+                ),
                 letters=letters.read_all,
                 table=LetterWitnesses(
                     view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted

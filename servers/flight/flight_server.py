@@ -22,7 +22,7 @@ from k2.degrade.level import Level
 from k2.errors import Invalid, Reason, Unavailable
 from k2.market.offsets import OffsetVector
 from k2.query.admission import Admission
-from k2.query.execute import Answer
+from k2.query.execute import ResultStream
 from k2.query.request import TradesRequest
 from k2.query.view import OpenQuery
 from k2.v1 import market_pb2, query_service_pb2
@@ -57,7 +57,7 @@ class Openable(Protocol):
 class Runner(Protocol):
     """The part of `k2.query.execute.Executor` that answers."""
 
-    def run(self, opened: OpenQuery, deadline_s: float) -> Answer:
+    def run(self, opened: OpenQuery, deadline_s: float) -> ResultStream:
         """Start to answer."""
         ...
 
@@ -283,7 +283,7 @@ def _schema_of(plan: query_service_pb2.PlanQueryResponse) -> pa.Schema:
 
 def _opened(
     parts: Parts, named: query_service_pb2.QueryTicket
-) -> tuple[Answer, market_pb2.Provenance]:
+) -> tuple[ResultStream, market_pb2.Provenance]:
     """The answer of a ticket, ready to be read, and where it comes from."""
     opened = parts.view.open(
         convert.request_from(named.request),

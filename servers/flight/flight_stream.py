@@ -30,7 +30,7 @@ from google.protobuf import json_format
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
-from k2.query.execute import Answer, too_late
+from k2.query.execute import ResultStream, too_late
 from k2.v1 import market_pb2
 from servers.services.convert import time_to
 from servers.services.rpc_status import as_k2, to_status
@@ -62,7 +62,7 @@ class Stream:
     """One running answer: what may end it from outside."""
 
     def __init__(
-        self, answer: Answer, context: fl.ServerCallContext, leave: Callable[[], None]
+        self, answer: ResultStream, context: fl.ServerCallContext, leave: Callable[[], None]
     ) -> None:
         self.answer = answer
         self.context = context

@@ -13,7 +13,7 @@ from typing import IO, Any
 from k2 import limits
 from k2.clock import Clock
 from servers.local.child_process import Child, Command
-from servers.local.restart_budget import Deaths
+from servers.local.restart_budget import RestartBudget
 from servers.local.stack_config import Part
 from servers.local.stack_file import ProcessRecord
 
@@ -21,7 +21,7 @@ Post = Callable[[Callable[[], None]], None]
 """Has something done by the supervisor's loop, from another thread."""
 
 
-class Watch:
+class ManagedProcess:
     """A part under the supervisor's eyes; used by its thread, but where a method says otherwise.
 
     Attributes:
@@ -41,7 +41,7 @@ class Watch:
         self.part = part
         self.record = ProcessRecord(part.name, str(log))
         self.command: Command | None = None
-        self.deaths = Deaths()
+        self.deaths = RestartBudget()
         self.due_s: float | None = 0.0
         self.has_served = False
         self.progressed_s = -math.inf

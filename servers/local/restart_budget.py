@@ -8,7 +8,7 @@ from k2 import limits
 
 
 @dataclass(frozen=True)
-class Deaths:
+class RestartBudget:
     """When a process died, of late.
 
     Attributes:
@@ -19,10 +19,10 @@ class Deaths:
     at_s: tuple[float, ...] = ()
     fruitless: int = 0
 
-    def add(self, now_s: float, *, progressed: bool) -> Deaths:
+    def add(self, now_s: float, *, progressed: bool) -> RestartBudget:
         """One more, now, at the end of a life that made progress or not."""
         recent = [at for at in self.at_s if now_s - at < limits.RESTARTS_WINDOW_S]
-        return Deaths((*recent, now_s), 1 if progressed else self.fruitless + 1)
+        return RestartBudget((*recent, now_s), 1 if progressed else self.fruitless + 1)
 
     @property
     def too_many(self) -> bool:

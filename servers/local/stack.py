@@ -19,13 +19,13 @@ from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.feed import recording
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
 from servers.local import layout, ports, stamp, venue_probe
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.options import Options
 from servers.local.ports import Ports
-from servers.local.stack_config import Site
+from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, StackRecord, end_leftovers, holding
 from servers.local.stamp import Stamp
 from servers.local.supervisor import Supervisor
@@ -124,7 +124,7 @@ def choose_ports(options: Options, run_id: str) -> Ports:
     return ports.free(run_id) if options.ports == "free" else ports.fixed(options.settings)
 
 
-def _choose(options: Options, runtime: Runtime) -> Site:
+def _choose(options: Options, runtime: Runtime) -> StackConfig:
     """Venue, exchange and ports, each refused by name if it cannot be."""
     config, data_dir = options.settings, options.settings.data_dir
     stamped = layout.check(data_dir)
@@ -134,7 +134,7 @@ def _choose(options: Options, runtime: Runtime) -> Site:
     exchange = config.feed.exchange
     if stamped is not None and not options.exchange_asked:
         exchange = stamped.exchange
-    site = Site(
+    site = StackConfig(
         settings=config,
         ports=choose_ports(options, runtime.run_id),
         venue=venue,
@@ -169,7 +169,7 @@ def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
     return ask
 
 
-def _supervise(site: Site, runtime: Runtime) -> None:
+def _supervise(site: StackConfig, runtime: Runtime) -> None:
     config, data_dir = site.settings, site.data_dir
     ports.check(site.used_ports().items())  # again: fetching may have taken minutes
     with _disk_errors(data_dir):
@@ -199,13 +199,15 @@ def _supervise(site: Site, runtime: Runtime) -> None:
 
     def deploy() -> None:
         topics.deploy(tape, schemas)
-        forget_others(Board(tape.bootstrap, topics.HEARTBEATS), {part.name for part in parts})
+        forget_others(
+            CompactedTopic(tape.bootstrap, topics.HEARTBEATS), {part.name for part in parts}
+        )
 
     journal = Journal(data_dir / "run", record, runtime.clock)
     Supervisor(parts, deploy, journal, runtime, data_dir).run()
 
 
-def forget_others(heartbeats: Board, names: Collection[str]) -> None:
+def forget_others(heartbeats: CompactedTopic, names: Collection[str]) -> None:
     """Take away what was heard of processes that are no part of this stack any more.
 
     Raises:

@@ -46,7 +46,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Site:
+class StackConfig:
     """What all parts of one stack share.
 
     Attributes:

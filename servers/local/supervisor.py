@@ -20,9 +20,9 @@ from pathlib import Path
 
 from k2 import limits
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
-from k2.tape.topics import REFUSALS
+from k2.tape.topics import INCOMPATIBLE_TAPE
 from servers.local import logs
-from servers.local.managed_process import Watch
+from servers.local.managed_process import ManagedProcess
 from servers.local.stack_config import FOUNDATION, Part
 from servers.local.stack_file import Journal
 from servers.runtime import Runtime
@@ -57,7 +57,7 @@ class Supervisor:
         # Not SimpleQueue: a signal whose handler outlasts its timeout would make it wait for ever.
         self._posted: queue.Queue[Callable[[], None]] = queue.Queue()
         self._watches = {
-            part.name: Watch(
+            part.name: ManagedProcess(
                 part, data_dir / "logs" / f"{part.name}.log", self._posted.put, runtime.clock
             )
             for part in parts
@@ -130,7 +130,7 @@ class Supervisor:
 
     # --- one part -------------------------------------------------------------------------------
 
-    def _look_after(self, watch: Watch) -> None:
+    def _look_after(self, watch: ManagedProcess) -> None:
         code = watch.exit_code()
         if code is not None:
             self._died(watch, code)
@@ -143,7 +143,7 @@ class Supervisor:
         elif watch.has_begun_to_serve():
             self._serves(watch)
 
-    def _may_start(self, watch: Watch) -> bool:
+    def _may_start(self, watch: ManagedProcess) -> bool:
         now_s = self._runtime.clock.monotonic_s()
         due = watch.due_s is not None and watch.due_s <= now_s and not watch.runs
         return bool(due and watch.command and (self._tape_serves or not watch.part.needs_tape))
@@ -156,7 +156,7 @@ class Supervisor:
     def _foundation_serves(self) -> bool:
         return all(watch.serves for name, watch in self._watches.items() if name in FOUNDATION)
 
-    def _serves(self, watch: Watch) -> None:
+    def _serves(self, watch: ManagedProcess) -> None:
         self._journal.record.addresses.update(watch.part.addresses)
         self._runtime.emit(
             "serving",
@@ -166,10 +166,10 @@ class Supervisor:
             took_s=round(watch.age_s, 2),
         )
 
-    def _died(self, watch: Watch, code: int) -> None:
+    def _died(self, watch: ManagedProcess, code: int) -> None:
         now_s = self._runtime.clock.monotonic_s()
         watch.deaths = watch.deaths.add(now_s, progressed=self._has_progressed(watch))
-        refused = watch.last_words.get("reason") in REFUSALS
+        refused = watch.last_words.get("reason") in INCOMPATIBLE_TAPE
         if refused or not watch.has_served:
             watch.record.state = "FAILED"
             raise self._end_of(watch, code)
@@ -187,7 +187,7 @@ class Supervisor:
             in_s=watch.deaths.pause_s,
         )
 
-    def _has_progressed(self, watch: Watch) -> bool:
+    def _has_progressed(self, watch: ManagedProcess) -> bool:
         """Whether its last life got anything done, or was long enough to be a sound one."""
         if watch.age_s >= limits.LIFE_SOUND_S:
             return True
@@ -195,7 +195,7 @@ class Supervisor:
         provers = [one for one in self._watches.values() if foundation and one.part.proves]
         return any(one.progressed_s >= watch.started_s for one in (watch, *provers))
 
-    def _fails(self, watch: Watch, error: K2Error) -> None:
+    def _fails(self, watch: ManagedProcess, error: K2Error) -> None:
         """Show that it is not started again; the stack ends soon."""
         record = self._journal.record
         watch.record.state = record.state = "FAILING"
@@ -213,11 +213,11 @@ class Supervisor:
                 watch.record.state = "FAILED"
         raise self._failing
 
-    def _end_of(self, watch: Watch, code: int) -> K2Error:
+    def _end_of(self, watch: ManagedProcess, code: int) -> K2Error:
         self._check_disk()
         name = watch.part.name
         reason = watch.last_words.get("reason", "")
-        if reason in REFUSALS:
+        if reason in INCOMPATIBLE_TAPE:
             message = f"{name} refused the tape: {watch.last_words.get('message')}"
             return Data(Reason(reason), message, metadata={"process": name})
         said = watch.last_words.get("message") or logs.last_lines(Path(watch.record.log))
@@ -231,7 +231,7 @@ class Supervisor:
 
     # --- the whole ------------------------------------------------------------------------------
 
-    def _prepare(self, watch: Watch) -> None:
+    def _prepare(self, watch: ManagedProcess) -> None:
         """On a thread: formatting a new broker's storage takes a second."""
         command = watch.part.prepare()
         self._posted.put(partial(setattr, watch, "command", command))
@@ -312,7 +312,7 @@ class Supervisor:
         for thread in self._threads:
             thread.join(limits.CHILD_DRAIN_S)
 
-    def _stop(self, group: list[Watch]) -> None:
+    def _stop(self, group: list[ManagedProcess]) -> None:
         clock = self._runtime.clock
         end_s = clock.monotonic_s() + limits.CHILD_DRAIN_S
         for watch in group:

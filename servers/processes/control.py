@@ -18,7 +18,7 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.gap_topic import GapLog
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
 from servers.local.stack_file import failing
@@ -30,8 +30,8 @@ from servers.services import degradation_service, feed_service, query_service, s
 from servers.services import platform_service as platform
 from servers.services.degradation_service import DegradationService
 from servers.services.feed_service import FeedService
-from servers.services.gap_queries import BackfillDesk, GapView
-from servers.services.grpc_server import Listener
+from servers.services.gap_queries import BackfillRequests, GapView
+from servers.services.grpc_server import GrpcServer
 from servers.services.platform_service import Facts, PlatformService, Probe, Tools
 from servers.services.query_service import ForwardedQueryService
 from servers.services.snapshot_service import SnapshotService
@@ -48,20 +48,20 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Unavailable: PORT_IN_USE, or LAKE_UNAVAILABLE when the catalog cannot be opened.
     """
-    board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+    board = CompactedTopic(settings.tape.bootstrap, topics.HEARTBEATS)
     board.start()
     expected = (PROCESS, *settings.feed.names, "lake", "query")
     heartbeats = Heartbeats(board, runtime.clock, expected)
     catalog = open_catalog(settings, runtime.clock)
     parts = ExitStack()
     forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
-    requests = Board(settings.tape.bootstrap, topics.BACKFILLS)
+    requests = CompactedTopic(settings.tape.bootstrap, topics.BACKFILLS)
     schemas = open_schemas(settings, runtime)
     gap_log = GapLog(settings.tape.bootstrap, schemas)
     feeds = FeedService(
         heartbeats=heartbeats,
         gaps=GapView(gap_log),
-        desk=BackfillDesk(requests, runtime.clock),
+        desk=BackfillRequests(requests, runtime.clock),
         draining=runtime.stopping,
     )
     snapshots = SnapshotReader(catalog)
@@ -97,7 +97,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     return 0
 
 
-def sampler(settings: Settings, listener: Listener) -> Callable[[], Sample]:
+def sampler(settings: Settings, listener: GrpcServer) -> Callable[[], Sample]:
     """What the control plane's heart says: its memory, and what it answered."""
 
     def sample() -> Sample:
@@ -113,7 +113,7 @@ def _listener(
     heartbeats: Heartbeats,
     snapshots: SnapshotReader,
     more: Mapping[str, Callable[[grpc.Server], None]],
-) -> Listener:
+) -> GrpcServer:
     draining = runtime.stopping
     platform_service = PlatformService(
         heartbeats=heartbeats,
@@ -134,7 +134,7 @@ def _listener(
         ).register,
         platform.NAME: platform_service.register,
     }
-    return Listener(settings.control.listen, services, runtime.clock)
+    return GrpcServer(settings.control.listen, services, runtime.clock)
 
 
 def source_of(settings: Settings) -> str:

@@ -16,9 +16,9 @@ from k2.market.instrument import Instrument
 from k2.settings import Settings, TapeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
-from k2.tape.dead_letter_topic import DeadLetterOffice
-from k2.tape.partition_map import Placement
+from k2.tape.compacted_topic import CompactedTopic
+from k2.tape.dead_letter_topic import DeadLetterTopic
+from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
@@ -28,16 +28,16 @@ from servers.services.dead_letter_service import DeadLetterService
 class PlacementAsked:
     """The partition map of the trades topic, which is asked for its id at the first use."""
 
-    def __init__(self, board: Board, tape: TapeSettings) -> None:
+    def __init__(self, board: CompactedTopic, tape: TapeSettings) -> None:
         self._board = board
         self._tape = tape
-        self._made: Placement | None = None
+        self._made: PartitionMap | None = None
 
     def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
-        """See `Placement`; also raises what asking the tape raises."""
+        """See `PartitionMap`; also raises what asking the tape raises."""
         if self._made is None:
             topic_id = topics.topic_id(self._tape)
-            self._made = Placement(self._board, topic_id, self._tape.partitions_per_tier)
+            self._made = PartitionMap(self._board, topic_id, self._tape.partitions_per_tier)
         return self._made.covering(instruments)
 
 
@@ -49,9 +49,9 @@ def dead_letter_service(
     tape = settings.tape
     schemas = open_schemas(settings, runtime)
     with ExitStack() as parts:
-        office = parts.enter_context(closing(DeadLetterOffice(tape.bootstrap)))
-        partitions = parts.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
-        replays = parts.enter_context(closing(Board(tape.bootstrap, topics.REPLAYS)))
+        office = parts.enter_context(closing(DeadLetterTopic(tape.bootstrap)))
+        partitions = parts.enter_context(closing(CompactedTopic(tape.bootstrap, topics.PARTITIONS)))
+        replays = parts.enter_context(closing(CompactedTopic(tape.bootstrap, topics.REPLAYS)))
         sender = parts.enter_context(closing(TapeProducer(tape)))
         letters = LetterReader(
             view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT),

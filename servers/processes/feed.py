@@ -18,21 +18,21 @@ from k2.errors import Reason, Unavailable
 from k2.feed.connection.session import Session, Tuning
 from k2.feed.connection.socket import open_socket
 from k2.feed.gaps.backfill_thread import Backfill
-from k2.feed.publish.coverage_topic import HighWaters
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.loop import Pump
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.coverage_topic import CoverageTopic
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.loop import FeedLoop
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.feed.venues.source import Source
 from k2.market import schema
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.compacted_topic import CompactedTopic
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from k2.tape.schema_registry import SchemaStore, fingerprint
 from servers.heartbeat import SERVING, Heart, Sample, process_signals, progress_told
@@ -62,24 +62,24 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     )
     with ExitStack() as parts:
         tape = parts.enter_context(closing(TapeProducer(settings.tape)))
-        office = parts.enter_context(closing(DeadLetterOffice(settings.tape.bootstrap)))
+        office = parts.enter_context(closing(DeadLetterTopic(settings.tape.bootstrap)))
         partitions, notices, heartbeats, requests = (
-            parts.enter_context(closing(Board(settings.tape.bootstrap, topic)))
+            parts.enter_context(closing(CompactedTopic(settings.tape.bootstrap, topic)))
             for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
         )
-        high_waters = HighWaters(notices, settings.feed.name, runtime.run_id)
+        high_waters = CoverageTopic(notices, settings.feed.name, runtime.run_id)
         schemas = open_schemas(settings, runtime)
         schema_id = runtime.patiently(lambda: _schema_id(settings, schemas))
         topic_id = runtime.patiently(lambda: topics.topic_id(settings.tape))
         if schema_id is None or topic_id is None:
             return 0
-        placement = Placement(partitions, topic_id, settings.tape.partitions_per_tier)
+        placement = PartitionMap(partitions, topic_id, settings.tape.partitions_per_tier)
         lines = runtime.patiently(lambda: _lines(source, placement, high_waters))
         if lines is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
-        letters = LetterBox(office, f"feed:{source.name}:{runtime.run_id}")
-        intake = Intake(
+        letters = DeadLetterPublisher(office, f"feed:{source.name}:{runtime.run_id}")
+        intake = TradePublisher(
             source=source,
             tape=tape,
             lines=lines,
@@ -90,7 +90,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         gap_log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
         sender = sender_of(tape, lines, encode, runtime)
         backfill = backfill_of(settings, runtime, sender, gap_log, requests)
-        pump = Pump(
+        pump = FeedLoop(
             intake=intake,
             tape=tape,
             letters=letters,
@@ -120,10 +120,15 @@ def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
         raise
 
 
-def _lines(source: Source, placement: Placement, high_waters: HighWaters) -> list[Line]:
+def _lines(
+    source: Source, placement: PartitionMap, high_waters: CoverageTopic
+) -> list[InstrumentStream]:
     """One line for each instrument, placed, and resumed after what an earlier run published."""
     resumed = high_waters.read(source.instruments)
-    return [Line(each, placement.place(each), resumed.get(each)) for each in source.instruments]
+    return [
+        InstrumentStream(each, placement.place(each), resumed.get(each))
+        for each in source.instruments
+    ]
 
 
 def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
@@ -132,7 +137,9 @@ def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     return lambda: Session(chance, Tuning(stale_s=settings.feed.stale_s))
 
 
-def _heart(settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: Board) -> Heart:
+def _heart(
+    settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: CompactedTopic
+) -> Heart:
     return Heart(
         board=heartbeats,
         clock=runtime.clock,
@@ -144,7 +151,7 @@ def _heart(settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: Boa
 
 
 def _feed(
-    runtime: Runtime, gauges: Gauges, letters: LetterBox, backfill: Backfill, heart: Heart
+    runtime: Runtime, gauges: Gauges, letters: DeadLetterPublisher, backfill: Backfill, heart: Heart
 ) -> None:
 
     def connected() -> None:
@@ -172,7 +179,13 @@ class Gauges:
     """
 
     def __init__(
-        self, *, settings: Settings, clock: Clock, intake: Intake, tape: TapeProducer, pump: Pump
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        intake: TradePublisher,
+        tape: TapeProducer,
+        pump: FeedLoop,
     ) -> None:
         self.state = _STARTING
         self._settings = settings
@@ -230,7 +243,7 @@ class Gauges:
         return round((trades - before) / (now_s - then_s), 1) if now_s > then_s else 0.0
 
 
-def _line_counters(line: Line) -> dict[str, Any]:
+def _line_counters(line: InstrumentStream) -> dict[str, Any]:
     counts = line.sequence.counts
     high_water = line.resumed_after if line.high_water is None else line.high_water
     return {

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 from k2.feed.gaps.backfill_thread import Backfill
 from k2.feed.gaps.filler import Filler
-from k2.feed.gaps.recorder import GapLog, Keeper, Requests
+from k2.feed.gaps.recorder import GapLog, GapRecorder, Requests
 from k2.feed.gaps.sender import Place, Sender, Tape
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.venues.binance_history import BinanceHistory, rest_url
 from k2.feed.venues.history import HttpFetch
 from k2.feed.venues.rate_limit import WeightBudget
@@ -18,7 +18,10 @@ from servers.runtime import Runtime
 
 
 def sender_of(
-    tape: Tape, lines: Iterable[Line], encode: Callable[[Trade], bytes], runtime: Runtime
+    tape: Tape,
+    lines: Iterable[InstrumentStream],
+    encode: Callable[[Trade], bytes],
+    runtime: Runtime,
 ) -> Sender:
     """Sends trades of the past beside the lines of a feed, whose loop polls the producer."""
     return Sender(
@@ -38,7 +41,7 @@ def backfill_of(
     Raises:
         Invalid: BAD_SETTING when the venue's address is none.
     """
-    keeper = Keeper(log=log, requests=requests, feed=settings.feed.name, clock=runtime.clock)
+    keeper = GapRecorder(log=log, requests=requests, feed=settings.feed.name, clock=runtime.clock)
     budget = WeightBudget(settings.feed.rest_weight_per_minute)
     url = settings.feed.rest_url or rest_url(settings.feed.venue_url)
     filler = Filler(

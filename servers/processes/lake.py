@@ -19,9 +19,9 @@ from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import ensure_lake
-from k2.lake.ingest.epoch_transition import Begun, TapeThere, begin_epoch, lost_ids
-from k2.lake.ingest.tape_check import Reader, TapeEnd, identity_of
-from k2.lake.ingest.trade_writer import Pump, PumpStats
+from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
+from k2.lake.ingest.tape_check import Reader, WriterTape, identity_of
+from k2.lake.ingest.trade_writer import LakeWriter, PumpStats
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
 from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
@@ -29,16 +29,16 @@ from k2.market.fold import FoldState
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
-from k2.tape.topics import TapeAdmin, TapeFacts
+from k2.tape.partition_map import PartitionMap
+from k2.tape.topics import TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.heartbeat import REFUSED, Heart, Sample, process_signals, progress_told
 from servers.processes.lake_maintenance import maintained, maintainer_of, stats_of
-from servers.processes.lake_retention import Retention, retainers_of, tape_watch_of
+from servers.processes.lake_retention import LakeRetention, retainers_of, tape_watch_of
 from servers.processes.ops_tables import OpsTables
 from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
@@ -59,9 +59,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     with ExitStack() as parts:
         bootstrap = settings.tape.bootstrap
         admin = parts.enter_context(closing(TapeAdmin(bootstrap)))
-        partitions = parts.enter_context(closing(Board(bootstrap, topics.PARTITIONS)))
-        heartbeats = parts.enter_context(closing(Board(bootstrap, topics.HEARTBEATS)))
-        letters = parts.enter_context(closing(DeadLetterOffice(bootstrap)))
+        partitions = parts.enter_context(closing(CompactedTopic(bootstrap, topics.PARTITIONS)))
+        heartbeats = parts.enter_context(closing(CompactedTopic(bootstrap, topics.HEARTBEATS)))
+        letters = parts.enter_context(closing(DeadLetterTopic(bootstrap)))
         parts.enter_context(_refusal_told(runtime, heartbeats))
         catalog = runtime.patiently(lambda: _opened(settings, runtime))
         if catalog is None:
@@ -74,7 +74,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             catalog=catalog, clock=runtime.clock, tape=tape.identity, writer_id=runtime.run_id
         )
         ops = OpsTables(settings, runtime, catalog, admin, letters)
-        pump = Pump(
+        pump = LakeWriter(
             tape=tape,
             committer=committer,
             settings=settings.lake,
@@ -84,7 +84,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         maintainers = _maintainers(
             settings, runtime, catalog, committer, ops, lambda: heart.level >= Level.SOFT
         )
-        retention = Retention(
+        retention = LakeRetention(
             retainers_of(settings, runtime, catalog, committer, ops),
             tape_watch_of(settings, runtime, admin, pump),
         )
@@ -132,7 +132,7 @@ def _maintainers(
 
 
 @contextmanager
-def _refusal_told(runtime: Runtime, heartbeats: Board) -> Iterator[None]:
+def _refusal_told(runtime: Runtime, heartbeats: CompactedTopic) -> Iterator[None]:
     """Tell by a last beat why the lake refused what is stored."""
     try:
         yield
@@ -142,7 +142,7 @@ def _refusal_told(runtime: Runtime, heartbeats: Board) -> Iterator[None]:
         raise
 
 
-def _heart(runtime: Runtime, heartbeats: Board, sample: Callable[[], Sample]) -> Heart:
+def _heart(runtime: Runtime, heartbeats: CompactedTopic, sample: Callable[[], Sample]) -> Heart:
     return Heart(
         board=heartbeats,
         clock=runtime.clock,
@@ -188,7 +188,7 @@ def sampler(
     return sample
 
 
-def _counters(stats: MaintainStats, ops: OpsTables, partitions: Board) -> dict[str, Any]:
+def _counters(stats: MaintainStats, ops: OpsTables, partitions: CompactedTopic) -> dict[str, Any]:
     """What the heart says beside the pump's numbers."""
     placements = {"placements_skipped": partitions.skipped}
     return {**maintenance_counters(stats), **ops.counters(), **placements}
@@ -204,14 +204,14 @@ def _tape(
     runtime: Runtime,
     catalog: TableCatalog,
     admin: TapeAdmin,
-    partitions: Board,
-    letters: DeadLetterOffice,
-) -> TapeEnd | None:
+    partitions: CompactedTopic,
+    letters: DeadLetterTopic,
+) -> WriterTape | None:
     """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
     facts = runtime.patiently(lambda: admin.facts(settings.tape.topic))
     if facts is None:
         return None
-    placement = Placement(partitions, facts.topic_id, settings.tape.partitions_per_tier)
+    placement = PartitionMap(partitions, facts.topic_id, settings.tape.partitions_per_tier)
     identity = _begin(settings, runtime, catalog, admin, facts, placement)
     if identity is None:
         return None
@@ -223,8 +223,8 @@ def _begin(
     runtime: Runtime,
     catalog: TableCatalog,
     admin: TapeAdmin,
-    facts: TapeFacts,
-    placement: Placement,
+    facts: TopicDescription,
+    placement: PartitionMap,
 ) -> TapeIdentity | None:
     """The tape, in the epoch that goes on or begins with it; None when stopped before that.
 
@@ -232,14 +232,14 @@ def _begin(
         Data: the tape does not fit the lake; the reason says how.
     """
     tries = itertools.count(1)
-    there = TapeThere(
+    there = AvailableTape(
         facts=lambda: admin.facts(settings.tape.topic),
         marks=partial(read_marks, partial(TapeReader.assigned, settings.tape)),
         home=placement.place,
         tell=partial(_tell_lost, settings, runtime),
     )
 
-    def begin() -> Begun:
+    def begin() -> StartedEpoch:
         commit_id = f"{runtime.run_id}-epoch-{next(tries)}"
         return begin_epoch(catalog, runtime.clock, there, commit_id)
 
@@ -257,7 +257,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     bootstrap = settings.tape.bootstrap
     schemas = open_schemas(settings, runtime)
     with (
-        closing(Board(bootstrap, topics.HIGH_WATER)) as board,
+        closing(CompactedTopic(bootstrap, topics.HIGH_WATER)) as board,
         closing(GapLog(bootstrap, schemas)) as gap_log,
     ):
         promised = {one: hull(of.values()) for one, of in read_promises(board).items()}
@@ -274,15 +274,15 @@ def _tape_end(
     runtime: Runtime,
     identity: TapeIdentity,
     admin: TapeAdmin,
-    placement: Placement,
-    letters: DeadLetterOffice,
-) -> TapeEnd:
+    placement: PartitionMap,
+    letters: DeadLetterTopic,
+) -> WriterTape:
     def join(on_assign: OnAssign, on_revoke: OnRevoke) -> Reader:
         group = f"{GROUP}.{settings.tape.topic}"
         return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 
     schemas = open_schemas(settings, runtime)
-    return TapeEnd(
+    return WriterTape(
         identity=identity,
         join=join,
         facts=lambda: admin.facts(settings.tape.topic, patient=False),  # the pump tries again

@@ -20,7 +20,7 @@ from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_lake
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats, Progress
-from k2.lake.maintenance.maintenance_commit import Excluding, Replacer, nobody
+from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitter, no_exclusion
 from k2.settings import Settings
 from servers.runtime import Runtime
 
@@ -57,11 +57,11 @@ def maintainer_of(
     catalog: TableCatalog,
     store: Store,
     *,
-    excluding: Excluding = nobody,
+    excluding: Excluding = no_exclusion,
     paused: Callable[[], bool] = lambda: False,
 ) -> Maintainer:
-    """A maintainer of a table of this process's lake; see `Maintainer` and `Replacer`."""
-    replacer = Replacer(
+    """Make the maintainer of a table of this process's lake."""
+    replacer = MaintenanceCommitter(
         catalog=catalog,
         clock=runtime.clock,
         maintainer_id=f"{runtime.run_id}-maintain",

@@ -17,9 +17,9 @@ from k2.lake.commit.committer import Committer, Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
-from k2.lake.ingest.trade_writer import Pump
-from k2.lake.maintenance.maintenance_commit import Excluding, Replacer
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.ingest.trade_writer import LakeWriter
+from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitter
+from k2.lake.maintenance.retention import Retention
 from k2.settings import Settings
 from k2.tape.retention_watch import TapeWatch
 from k2.tape.topics import TapeAdmin
@@ -28,7 +28,7 @@ from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 
 
-class Retention:
+class LakeRetention:
     """All of it, in threads of their own while the `with` block runs.
 
     Args:
@@ -36,7 +36,7 @@ class Retention:
         watch: of the tape.
     """
 
-    def __init__(self, retainers: Mapping[str, Retainer], watch: TapeWatch) -> None:
+    def __init__(self, retainers: Mapping[str, Retention], watch: TapeWatch) -> None:
         self._retainers = retainers
         self._watch = watch
         self._stopping = threading.Event()
@@ -78,18 +78,18 @@ def retainers_of(
     catalog: TableCatalog,
     committer: Committer,
     ops: OpsTables,
-) -> dict[str, Retainer]:
+) -> dict[str, Retention]:
     """Those of trades and dead letters; each waits while its table's writer commits."""
 
-    def retainer(store: Store, excluding: Excluding, bytes_max: int) -> Retainer:
-        replacer = Replacer(
+    def retainer(store: Store, excluding: Excluding, bytes_max: int) -> Retention:
+        replacer = MaintenanceCommitter(
             catalog=catalog,
             clock=runtime.clock,
             maintainer_id=f"{runtime.run_id}-retain",
             excluding=excluding,
             store=store,
         )
-        return Retainer(
+        return Retention(
             replacer=replacer, clock=runtime.clock, settings=settings.lake, bytes_max=bytes_max
         )
 
@@ -102,7 +102,9 @@ def retainers_of(
     }
 
 
-def tape_watch_of(settings: Settings, runtime: Runtime, admin: TapeAdmin, pump: Pump) -> TapeWatch:
+def tape_watch_of(
+    settings: Settings, runtime: Runtime, admin: TapeAdmin, pump: LakeWriter
+) -> TapeWatch:
     """The watch of the tape that `pump` reads; `admin` is asked of it."""
     topic = settings.tape.topic
     facts = cache(lambda: admin.facts(topic))  # what changes of them is asked for each time

@@ -11,9 +11,9 @@ from k2.lake.commit.committer import Committer, TapeIdentity
 from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import TableLayout
-from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
-from k2.lake.ingest.event_rows import GapIntake, Intake, LetterIntake
-from k2.lake.ingest.event_writer import Ends, OpsWriter, Reader, run_ops
+from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
+from k2.lake.ingest.event_rows import GapIntake, LetterIntake, RowDecoder
+from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, Reader, run_ops
 from k2.lake.ingest.tape_check import Letters
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding
@@ -22,7 +22,7 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import TapeReader
-from k2.tape.topics import TapeAdmin, TapeFacts
+from k2.tape.topics import TapeAdmin, TopicDescription
 from servers.processes.lake_maintenance import maintainer_of
 from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
@@ -48,7 +48,7 @@ class OpsTables:
         self._catalog = catalog
         schemas = open_schemas(settings, runtime)
         codec = RecordCodec(GAP, schemas)
-        intakes: dict[str, Intake] = {
+        intakes: dict[str, RowDecoder] = {
             topics.GAPS: GapIntake(topics.GAPS, codec, letters, runtime.clock),
             topics.DEAD_LETTERS: LetterIntake(topics.DEAD_LETTERS, runtime.clock),
         }
@@ -113,12 +113,12 @@ class OpsTables:
 
 def _ends(
     topic: str,
-    intake: Intake,
+    intake: RowDecoder,
     settings: Settings,
     runtime: Runtime,
     catalog: Catalog,
     admin: TapeAdmin,
-) -> Ends:
+) -> EventOffsets:
     def committer(identity: TapeIdentity) -> Committer:
         return Committer(
             catalog=catalog,
@@ -130,11 +130,11 @@ def _ends(
 
     tries = itertools.count(1)
 
-    def facts() -> TapeFacts:
+    def facts() -> TopicDescription:
         return admin.facts(topic)
 
     def epoch() -> int:
-        there = TapeThere(facts, marks=lambda _: {}, home=lambda _: 0, tell=lambda _: None)
+        there = AvailableTape(facts, marks=lambda _: {}, home=lambda _: 0, tell=lambda _: None)
         commit_id = f"{runtime.run_id}-{intake.layout.name}-{next(tries)}"
         store = OpsStore(intake.layout)
         return begin_epoch(catalog, runtime.clock, there, commit_id, store).epoch
@@ -142,7 +142,7 @@ def _ends(
     def read_from(start: int) -> Reader:
         return TapeReader.of_log(settings.tape, topic, start)
 
-    return Ends(
+    return EventOffsets(
         facts=facts,
         epoch=epoch,
         read_from=read_from,

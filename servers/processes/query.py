@@ -20,17 +20,17 @@ from k2.lake.ingest.tape_check import assert_fits
 from k2.market.offsets import OffsetVector
 from k2.query.admission import Admission
 from k2.query.execute import Executor
-from k2.query.expected_ids import Coverage
+from k2.query.expected_ids import ExpectedIds
 from k2.query.lake_snapshots import LakeSide
 from k2.query.view import QueryView
 from k2.settings import Settings
 from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.topics import TapeAdmin
 from k2.tape.truncation_check import read_marks
 from servers.flight.flight_server import Parts, RowServer
@@ -46,7 +46,7 @@ from servers.processes.control import source_of
 from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 from servers.services import query_service
-from servers.services.grpc_server import Listener
+from servers.services.grpc_server import GrpcServer
 from servers.services.query_service import Planner, QueryService
 from servers.services.ticket import KEY_BYTES, Signer, signing_key
 
@@ -67,9 +67,9 @@ class Sides:
         assert_fit: refuses a tape that does not fit the lake; asks both.
     """
 
-    board: Board
+    board: CompactedTopic
     heartbeats: Heartbeats
-    coverage: Coverage
+    coverage: ExpectedIds
     lake: LakeSide
     tail: Tail
     view: QueryView
@@ -95,7 +95,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         parts = _parts(settings, runtime, sides, rows.uri)
         service = QueryService(planner=parts.planner)
         services = {query_service.NAME: service.register}
-        listener = Listener(settings.query.listen_grpc, services, runtime.clock)
+        listener = GrpcServer(settings.query.listen_grpc, services, runtime.clock)
         closing.callback(_drain, rows, listener, runtime)  # before what they read from is closed
         listener.start()
         if not _caught_up(sides, runtime):
@@ -124,7 +124,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     return 0
 
 
-def _drain(rows: RowServer, listener: Listener, runtime: Runtime) -> None:
+def _drain(rows: RowServer, listener: GrpcServer, runtime: Runtime) -> None:
     """Both at once, so that they have the time of one."""
     plans = threading.Thread(target=listener.drain, name="draining", daemon=True)
     plans.start()
@@ -142,15 +142,15 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     if facts is None:
         return None
     count = facts.partitions
-    board = Board(tape.bootstrap, topics.HEARTBEATS)
+    board = CompactedTopic(tape.bootstrap, topics.HEARTBEATS)
     closing.callback(board.close)
     board.start()
     heartbeats = Heartbeats(board, runtime.clock, (*settings.feed.names, "lake", PROCESS))
-    homes = Board(tape.bootstrap, topics.PARTITIONS)
+    homes = CompactedTopic(tape.bootstrap, topics.PARTITIONS)
     closing.callback(homes.close)
     catalog = open_catalog(settings, runtime.clock)
     closing.callback(catalog.close)
-    placement = Placement(homes, facts.topic_id, tape.partitions_per_tier)
+    placement = PartitionMap(homes, facts.topic_id, tape.partitions_per_tier)
     snapshots = SnapshotReader(catalog)
     lake = LakeSide(snapshots, count, facts.topic_id, settings.lake.commit_interval_s)
     tail = _tail(settings, runtime, placement)
@@ -182,7 +182,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     return Sides(board, heartbeats, coverage, lake, tail, view, executor, ends, assert_fit)
 
 
-def _tail(settings: Settings, runtime: Runtime, placement: Placement) -> Tail:
+def _tail(settings: Settings, runtime: Runtime, placement: PartitionMap) -> Tail:
     tape = settings.tape
     return Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
@@ -200,14 +200,14 @@ def _coverage(
     heartbeats: Heartbeats,
     ends: Callable[[], tuple[int, ...]],
     closing: ExitStack,
-) -> Coverage:
+) -> ExpectedIds:
     """What feeds and ledger say of trade ids, followed from now on."""
     tape = settings.tape
-    promises = Board(tape.bootstrap, topics.HIGH_WATER)
+    promises = CompactedTopic(tape.bootstrap, topics.HIGH_WATER)
     closing.callback(promises.close)
     gaps = GapLog(tape.bootstrap, open_schemas(settings, runtime))
     closing.callback(gaps.close)
-    coverage = Coverage(
+    coverage = ExpectedIds(
         promises=promises,
         gaps=gaps,
         listened=lambda: listened(heartbeats.beats()),

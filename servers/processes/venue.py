@@ -13,7 +13,7 @@ from k2.feed import recording
 from k2.market.instrument import is_symbol
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from servers.heartbeat import Heart, Sample, process_signals, progress_told
 from servers.runtime import Runtime
 from servers.services.grpc_server import split_address
@@ -23,7 +23,7 @@ from servers.venue.market.synthetic_market import Market, Segment, continued, op
 from servers.venue.recorded_source import RecordingProgramme
 from servers.venue.state_files import read_segments, write_segments
 from servers.venue.synthetic_source import SyntheticProgramme
-from servers.venue.venue_server import Programme, Terms, Venue
+from servers.venue.venue_server import MarketSource, Venue, VenueOptions
 
 _RECORDING = "recording:"
 
@@ -31,7 +31,7 @@ _RECORDING = "recording:"
 class _Show(NamedTuple):
     """What is on: the programme, its past, and what it says of itself in each heartbeat."""
 
-    programme: Programme
+    programme: MarketSource
     archive: Archive
     counters: Callable[[], dict[str, Any]]
 
@@ -62,12 +62,12 @@ async def _serve(
         archive=show.archive,
         hub=hub,
         clock=runtime.clock,
-        terms=Terms(cut_s=settings.venue.cut_s),
+        terms=VenueOptions(cut_s=settings.venue.cut_s),
     )
     host = address[0]
     port = await venue.start(*address)
     addresses = {"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"}
-    board = Board(settings.tape.bootstrap, topics.HEARTBEATS)
+    board = CompactedTopic(settings.tape.bootstrap, topics.HEARTBEATS)
 
     def sample() -> Sample:
         counters = hub.counters() | show.counters()

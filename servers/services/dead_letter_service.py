@@ -11,7 +11,7 @@ from google.protobuf import timestamp_pb2
 
 from k2 import limits
 from k2.errors import Invalid, Reason
-from k2.lake.dead_letters.letter_list import Found, LetterFilter, LetterReader
+from k2.lake.dead_letters.letter_list import LetterFilter, LetterReader, StoredLetter
 from k2.lake.dead_letters.replay import Reading, Replayed, Replayer
 from k2.market.events import Fault, Label, Trade
 from k2.market.offsets import TimeRange
@@ -120,7 +120,9 @@ def _filter(request: pb.ListDeadLettersRequest) -> LetterFilter:
     )
 
 
-def _letter(found: Found, replayed_us: int | None, overruled: Collection[str]) -> pb.DeadLetter:
+def _letter(
+    found: StoredLetter, replayed_us: int | None, overruled: Collection[str]
+) -> pb.DeadLetter:
     letter = found.letter
     return pb.DeadLetter(
         name=letter.name,

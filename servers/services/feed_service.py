@@ -14,7 +14,7 @@ from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
 from servers.heartbeat import Beat, Heartbeats
 from servers.services import convert
-from servers.services.gap_queries import BackfillDesk, GapView
+from servers.services.gap_queries import BackfillRequests, GapView
 from servers.services.paging import page
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["FeedService"].full_name
@@ -37,7 +37,7 @@ class FeedService(rpc.FeedServiceServicer):
         *,
         heartbeats: Heartbeats,
         gaps: GapView,
-        desk: BackfillDesk,
+        desk: BackfillRequests,
         draining: threading.Event,
     ) -> None:
         self._heartbeats = heartbeats

@@ -25,7 +25,7 @@ class GapLog(Protocol):
 
 
 class Requests(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that waiting requests need."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that waiting requests need."""
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Replace a document; with `wait_s`, wait until it is acknowledged."""
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     eta_s: float
 
 
-class BackfillDesk:
+class BackfillRequests:
     """Takes requests to fetch trade ids.
 
     Args:

@@ -99,7 +99,7 @@ def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
     context.abort_with_status(to_grpc(error))
 
 
-class Listener:
+class GrpcServer:
     """Serves services on one address.
 
     Args:

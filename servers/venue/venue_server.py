@@ -38,7 +38,7 @@ _REQUEST_BYTES_MAX = 64 * limits.KIB
 _log = logging.getLogger(__name__)
 
 
-class Programme(Protocol):
+class MarketSource(Protocol):
     """What is sent: a synthetic market or a recording."""
 
     def tick(self) -> float:
@@ -51,7 +51,7 @@ class Programme(Protocol):
 
 
 @dataclass(frozen=True)
-class Terms:
+class VenueOptions:
     """The rules of the venue for its connections, seconds."""
 
     ping_s: float = limits.VENUE_PING_S
@@ -74,16 +74,16 @@ class Venue:
     def __init__(
         self,
         *,
-        programme: Programme,
+        programme: MarketSource,
         archive: Archive,
         hub: Hub,
         clock: Clock,
-        terms: Terms | None = None,
+        terms: VenueOptions | None = None,
     ) -> None:
         self._programme = programme
         self._hub = hub
         self._clock = clock
-        self._terms = terms or Terms()
+        self._terms = terms or VenueOptions()
         self._rest = Rest(
             archive=archive,
             hub=hub,

@@ -29,9 +29,9 @@ from k2.market.instrument import Instrument
 from k2.settings import environment, load
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
 from servers.local import broker as kafka
 from servers.local import registry as apicurio
@@ -140,8 +140,10 @@ def produce(settings):
     """Put the trades on the tape."""
     schemas = SchemaStore(settings.tape.registry_url, settings.data_dir / "schemas", SystemClock())
     schema_id = topics.deploy(settings.tape, schemas)
-    board = Board(settings.tape.bootstrap, topics.PARTITIONS)
-    placement = Placement(board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier)
+    board = CompactedTopic(settings.tape.bootstrap, topics.PARTITIONS)
+    placement = PartitionMap(
+        board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier
+    )
     homes = [placement.place(Instrument("BINANCE", symbol)) for symbol in SYMBOLS]
     board.close()
     labels = [Label("BINANCE", s, s[:-4], "USDT", "crypto", "simulated") for s in SYMBOLS]

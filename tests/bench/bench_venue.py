@@ -27,7 +27,7 @@ from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.recorded_source import RecordingProgramme
 from servers.venue.synthetic_source import SyntheticProgramme
-from servers.venue.venue_server import Programme, Venue
+from servers.venue.venue_server import MarketSource, Venue
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 RATE = 50_000.0
@@ -149,7 +149,7 @@ def _cpu_s(process: psutil.Process) -> float:
 
 async def _serve(what: str, folder: Path) -> None:
     hub, segments = Hub(), opened(SYMBOLS, RATE)
-    programme: Programme
+    programme: MarketSource
     if what == "synthetic":
         programme = SyntheticProgramme(market=Market(7, segments), hub=hub, clock=CLOCK)
     else:

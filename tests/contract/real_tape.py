@@ -9,9 +9,9 @@ from k2.errors import Data
 from k2.market.schema import GAP, avro_schema
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.gap_topic import GapLog
 from k2.tape.producer import TapeProducer
 from tests.support.eventually import eventually
@@ -53,10 +53,10 @@ class RealTape:
         return self.keep(topics.TapeAdmin(self.settings.bootstrap))
 
     def board(self, topic):
-        return self.keep(Board(self.settings.bootstrap, topic))
+        return self.keep(CompactedTopic(self.settings.bootstrap, topic))
 
     def office(self):
-        return self.keep(DeadLetterOffice(self.settings.bootstrap))
+        return self.keep(DeadLetterTopic(self.settings.bootstrap))
 
     def gap_log(self):
         return self.keep(GapLog(self.settings.bootstrap, NoRegistry()))

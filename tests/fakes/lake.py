@@ -1,7 +1,7 @@
 """A lake in memory, for those that only look at snapshots."""
 
 from k2.errors import NotFound, Reason
-from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.fold import RULES
 
@@ -26,7 +26,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topi
         files_total=0,
         bytes_total=0,
         floor_us=floor_us,
-        epochs=Epochs(rules=RULES),
+        epochs=EpochHistory(rules=RULES),
     )
 
 

@@ -17,7 +17,7 @@ from k2.market.gaps import check_gap
 from k2.tape.compacted_topic import News
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import Posted
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 
 @dataclass
@@ -154,7 +154,7 @@ class FakeAdmin:
         if topic != self._tape.topic:
             raise NotFound(Reason.TAPE_UNAVAILABLE, f"topic {topic} does not exist")
         logs = self._tape.logs
-        return TapeFacts(
+        return TopicDescription(
             self._tape.cluster_id,
             topic,
             self._tape.topic_id,
@@ -334,7 +334,7 @@ class FakeLogReader:
 
 
 class FakeBoard:
-    """`Board`: documents live in the tape, so every board of a topic sees them."""
+    """`CompactedTopic`: documents live in the tape, so every board of a topic sees them."""
 
     def __init__(self, tape, topic):
         self.skipped = 0

@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 from k2.clock import SystemClock
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.offsets import OffsetVector
-from servers.services.grpc_server import Listener
+from servers.services.grpc_server import GrpcServer
 
 LISTEN = "127.0.0.1:0"
 
@@ -91,7 +91,7 @@ def lake_snapshot(number=1, committed_at_us=None):
 @contextlib.contextmanager
 def served(*registrations, ready=True):
     """A server of (name, register) pairs on a free port, and a channel to it."""
-    listener = Listener(LISTEN, dict(registrations), SystemClock())
+    listener = GrpcServer(LISTEN, dict(registrations), SystemClock())
     listener.start()
     if ready:
         listener.ready()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.recording import read_frames
 from k2.feed.venues.binance import BinanceSource
 from k2.market.events import Fault
@@ -59,16 +59,16 @@ def world(tmp_path):
 @pytest.fixture
 def line(world):
     """The line of a feed that has played the recording to the tape."""
-    made = Line(LIT, world.placement.place(LIT), None)
+    made = InstrumentStream(LIT, world.placement.place(LIT), None)
     tape = world.tape.producer()
-    intake = Intake(
+    intake = TradePublisher(
         source=BinanceSource(
             url="ws://x", exchange=LIT.exchange, symbols=[LIT.symbol], source="recorded"
         ),
         tape=tape,
         lines=[made],
         encode=lambda trade: encode_trade(trade, SCHEMA_ID),
-        letters=LetterBox(world.tape.office(), "feed"),
+        letters=DeadLetterPublisher(world.tape.office(), "feed"),
         headers={},
     )
     frames = [one.text.encode() for one in read_frames(FRAMES)]

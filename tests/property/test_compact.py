@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.maintenance.compaction import LiveFile, choose, size_class
+from k2.lake.maintenance.compaction import LiveFile, plan_compaction, size_class
 from k2.market.events import DAY_US
 
 DAY = 20_000
@@ -33,7 +33,7 @@ class Table:
 
     def settle(self, now_us):
         """Merge until nothing is worth it."""
-        while groups := choose(
+        while groups := plan_compaction(
             self.files.values(), now_us, limits.COMPACT_TARGET_BYTES, limits.COMPACT_ROWS_MAX
         ):
             taken = [file.location for group in groups for file in group]

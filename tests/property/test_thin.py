@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.commit.thinning import TIERS, superfluous
+from k2.lake.commit.thinning import TIERS, snapshots_to_expire
 
 SECOND = 1_000_000
 NOW = 1_790_000_000 * SECOND
@@ -32,7 +32,7 @@ def times(found):
 
 
 def thinned(commits, now):
-    gone = set(superfluous(commits, now))
+    gone = set(snapshots_to_expire(commits, now))
     return {one: at for one, at in commits.items() if one not in gone}
 
 
@@ -100,7 +100,7 @@ def test_a_week_of_commits_is_bounded_and_can_be_asked_about():
     for number in range(7 * 1440):
         at = NOW + number * 60 * SECOND
         everything[number] = kept[number] = at
-        if gone := superfluous(kept, at):
+        if gone := snapshots_to_expire(kept, at):
             for one in gone:
                 del kept[one]
         assert len(kept) <= limits.SNAPSHOTS_KEPT_MAX

@@ -13,14 +13,14 @@ from k2 import limits
 from k2.errors import Data, Internal, K2Error, NotFound, Reason, Unavailable
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.market.offsets import OffsetVector, TimeRange
-from k2.query.expected_ids import Coverage
+from k2.query.expected_ids import ExpectedIds
 from k2.query.lake_snapshots import LakeSide
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.query.view import PlannedQuery, QueryView
 from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.sim.backfill import GapLog
 from tests.sim.catalog import Connection
 from tests.sim.maintainer import STREAM_S, TICKET_S
@@ -124,7 +124,7 @@ class Asker:
         )
         self.tail.process, self.tail.meanwhile = process, self._meanwhile
         self._lake = LakeSide(self._snapshots, len(world.tape.logs), world.tape.topic_id)
-        self._coverage = Coverage(
+        self._coverage = ExpectedIds(
             promises=Board(process, world.tape, topics.HIGH_WATER),
             gaps=GapLog(process),
             listened=self._listened,
@@ -348,4 +348,4 @@ class Asker:
 
     def _placement(self):
         board = Board(self.process, self.world.tape, topics.PARTITIONS)
-        return Placement(board, self.world.tape.topic_id, 1)
+        return PartitionMap(board, self.world.tape.topic_id, 1)

@@ -9,7 +9,7 @@ from k2.errors import Reason
 from k2.feed.gaps.backfill_thread import Backfill
 from k2.feed.gaps.sender import Place
 from k2.feed.venues.binance import BinanceSource
-from k2.feed.venues.history import Answer, Busy
+from k2.feed.venues.history import HistoryPage, RateLimited
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.gaps import GapState
 from k2.market.instrument import Instrument
@@ -78,7 +78,7 @@ class Past:
         if world.happens("rest.busy"):
             wait_s = world.chance.uniform(*BUSY_S)
             self._budget.block(wait_s, process.now_us())
-            raise Busy(Reason.VENUE_UNAVAILABLE, "busy", retry_after_s=wait_s)
+            raise RateLimited(Reason.VENUE_UNAVAILABLE, "busy", retry_after_s=wait_s)
         answer = self._answer(instrument.symbol, from_id, count)
         if world.happens("rest.slow"):
             process.sleep(world.chance.uniform(*SLOW_S))
@@ -100,7 +100,7 @@ class Past:
             if one in printed
             for trade in self._source.decode(printed[one].frame, now_us)
         ]
-        return Answer(tuple(trades), {}, trades[-1].trade_id if trades else None)
+        return HistoryPage(tuple(trades), {}, trades[-1].trade_id if trades else None)
 
 
 class Beside(Backfill):

@@ -11,12 +11,12 @@ from itertools import count
 from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
 from k2.feed.publish.coverage_topic import read_promises
 from k2.lake.commit.committer import TradeStore
-from k2.lake.ingest.epoch_transition import TapeThere, end_epoch, lost_ids, newest
+from k2.lake.ingest.epoch_transition import AvailableTape, end_epoch, lost_ids, newest
 from k2.lake.ingest.tape_check import assert_fits, identity_of
 from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
 from k2.tape import topics
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.truncation_check import read_marks
 from tests.sim.catalog import Connection
 from tests.sim.ops import GapTeller
@@ -39,10 +39,10 @@ def begun(process, parts):
     catalog = Connection(process, world.metastore, world.store)
     admin = Admin(process, world.tape)
     facts = _patiently(process, lambda: admin.facts("trades"))
-    there = TapeThere(
+    there = AvailableTape(
         facts=lambda: admin.facts("trades"),
         marks=_marks(process),
-        home=Placement(Board(process, world.tape, topics.PARTITIONS), facts.topic_id, 1).place,
+        home=PartitionMap(Board(process, world.tape, topics.PARTITIONS), facts.topic_id, 1).place,
         tell=lambda states: _tell_lost(process, states),
     )
 

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from k2 import limits
 from k2.errors import K2Error, Unavailable
 from k2.feed.connection.session import Action, Session, State, Tuning
-from k2.feed.publish.coverage_topic import HighWaters
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.coverage_topic import CoverageTopic
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.sim.backfill import EXCHANGE, backfill_of
 from tests.sim.tape import Board, Office, Producer
 from tests.sim.violation import require
@@ -131,7 +131,7 @@ class Wire:
         return [frame for _, frame in come]
 
 
-class Box(LetterBox):
+class Box(DeadLetterPublisher):
     """The real box without its thread: letters go when the loop says so."""
 
     def deliver(self):
@@ -147,9 +147,9 @@ class Box(LetterBox):
 
 def lines_of(process, tape, symbols):
     """The lines of a feed that starts now, and its high waters."""
-    placement = Placement(Board(process, tape, topics.PARTITIONS), tape.topic_id, 1)
+    placement = PartitionMap(Board(process, tape, topics.PARTITIONS), tape.topic_id, 1)
     board = Board(process, tape, topics.HIGH_WATER)
-    high_waters = HighWaters(board, process.name, process.identity)
+    high_waters = CoverageTopic(board, process.name, process.identity)
     instruments = [Instrument(EXCHANGE, symbol) for symbol in symbols]
     resumed = high_waters.read(instruments)
     line = process.world.parts.line
@@ -184,7 +184,7 @@ class Feed:
         self._lines, self._high_waters = self._patiently()
         self._producer = Producer(process, self._tape, int(chance.integers(5, 99)))
         self._box = Box(Office(process, self._tape), f"feed:{process.identity}")
-        self._intake = Intake(
+        self._intake = TradePublisher(
             source=self._source, tape=self._producer, lines=self._lines, encode=self._encode,
             letters=self._box, headers={},
         )  # fmt: skip

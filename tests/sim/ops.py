@@ -18,8 +18,8 @@ from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.snapshot import current_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
-from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
-from k2.lake.ingest.event_writer import Ends, run_ops
+from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
+from k2.lake.ingest.event_writer import EventOffsets, run_ops
 from k2.market.gaps import GapState, gap_of
 from k2.market.ledger import Ledger
 from k2.market.schema import GAP
@@ -274,7 +274,7 @@ def _writer(process, parts, topic, intake):
         return Admin(process, topic).facts(topic.topic)
 
     def epoch():
-        there = TapeThere(facts, lambda _: {}, lambda _: 0, lambda _: None)
+        there = AvailableTape(facts, lambda _: {}, lambda _: 0, lambda _: None)
         commit_id = f"{process.identity}-{intake.layout.name}-{next(tries)}"
         return begin_epoch(connection, process, there, commit_id, store).epoch
 
@@ -284,7 +284,7 @@ def _writer(process, parts, topic, intake):
             store=store,
         )  # fmt: skip
 
-    ends = Ends(
+    ends = EventOffsets(
         facts=facts,
         epoch=epoch,
         read_from=lambda start: Reader(process, topic, {0: start}),

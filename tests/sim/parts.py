@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from k2.feed.gaps.filler import Filler
-from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Sender
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.lake.commit.committer import Committer
 from k2.lake.ingest.epoch_transition import begin_epoch
 from k2.lake.ingest.event_rows import GapIntake, LetterIntake
 from k2.lake.ingest.event_writer import OpsWriter
-from k2.lake.ingest.trade_writer import Pump
+from k2.lake.ingest.trade_writer import LakeWriter
 from k2.lake.maintenance.maintainer import Maintainer
-from k2.lake.maintenance.maintenance_commit import Replacer
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
+from k2.lake.maintenance.retention import Retention
 from tests.sim.asker import SteppedTail
 from tests.sim.tape import Office
 
@@ -24,17 +24,17 @@ class Parts:
     """Classes and a function, each called as the one named here."""
 
     committer: type = Committer
-    pump: type = Pump
+    pump: type = LakeWriter
     begin: Callable = begin_epoch
     office: type = Office
     tail: type = SteppedTail
     maintainer: type = Maintainer
-    replacer: type = Replacer
-    retainer: type = Retainer
+    replacer: type = MaintenanceCommitter
+    retainer: type = Retention
     ops_writer: type = OpsWriter
     gap_intake: type = GapIntake
     letter_intake: type = LetterIntake
-    line: type = Line
-    keeper: type = Keeper
+    line: type = InstrumentStream
+    keeper: type = GapRecorder
     sender: type = Sender
     filler: type = Filler

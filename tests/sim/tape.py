@@ -152,7 +152,7 @@ class Admin(FakeAdmin):
 
 
 class Board(FakeBoard):
-    """`Board` of a process."""
+    """`CompactedTopic` of a process."""
 
     def __init__(self, process, tape, topic):
         super().__init__(tape, topic)

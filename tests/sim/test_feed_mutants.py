@@ -2,22 +2,22 @@
 
 import pytest
 
-from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Landing, Sender
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.gaps import GapState
 from tests.sim.hunt import SHARP, is_found_out, name_of
 from tests.sim.parts import Parts
 
 
-class TellsOfNoGap(Keeper):
+class TellsOfNoGap(GapRecorder):
     """Says that the ledger has what it was never told."""
 
     def publish(self, events):
         super().publish([event for event in events if event.state is not GapState.OPEN])
 
 
-class PromisesOverGaps(Line):
+class PromisesOverGaps(InstrumentStream):
     """Promises all that is acknowledged, whatever is missing below it."""
 
     @property

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from k2.lake.commit.committer import Committer, TradeStore
-from k2.lake.ingest.epoch_transition import Begun, begin_epoch, newest
+from k2.lake.ingest.epoch_transition import StartedEpoch, begin_epoch, newest
 from k2.lake.ingest.event_rows import LetterIntake
 from k2.lake.ingest.event_writer import OpsWriter
-from k2.lake.ingest.trade_writer import Pump
+from k2.lake.ingest.trade_writer import LakeWriter
 from k2.lake.maintenance.maintainer import Maintainer
-from k2.lake.maintenance.maintenance_commit import Replacer
-from k2.lake.maintenance.orphan_files import Sweeper
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
+from k2.lake.maintenance.orphan_files import OrphanFileRemover
+from k2.lake.maintenance.retention import Retention
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict
 from tests.sim.asker import SteppedTail
@@ -63,7 +63,7 @@ class TidiesUp(Committer):
             raise
 
 
-class ForgetsOnRestart(Pump):
+class ForgetsOnRestart(LakeWriter):
     """Starts where the lake is, with an empty fold."""
 
     def _assigned(self, partitions):
@@ -73,7 +73,7 @@ class ForgetsOnRestart(Pump):
         return positions
 
 
-class DoesNotSeek(Pump):
+class DoesNotSeek(LakeWriter):
     """Reads on from where it was, after another writer took over."""
 
     def _settle(self, *given):
@@ -82,7 +82,7 @@ class DoesNotSeek(Pump):
         self._reader.seek = seek
 
 
-class GoesOnAfterAFailure(Pump):
+class GoesOnAfterAFailure(LakeWriter):
     """Drops the rows of a commit that failed, and not their positions."""
 
     def commit(self):
@@ -93,7 +93,7 @@ class GoesOnAfterAFailure(Pump):
         return done
 
 
-class DropsTheRest(Pump):
+class DropsTheRest(LakeWriter):
     """Goes on behind a batch of which it has judged the beginning."""
 
     def _take(self, held, batch):
@@ -103,7 +103,7 @@ class DropsTheRest(Pump):
         return at_once
 
 
-class JudgesReused(Pump):
+class JudgesReused(LakeWriter):
     """Judges ids that are used again by another rule; what it says of a batch is `changed`."""
 
     def __init__(self, **given):
@@ -177,10 +177,10 @@ class SweepsWithoutGrace(Maintainer):
 
     def __init__(self, **given):
         super().__init__(**given)
-        self._sweeper = Sweeper(replacer=self._replacer, clock=self._clock, grace_s=0)
+        self._sweeper = OrphanFileRemover(replacer=self._replacer, clock=self._clock, grace_s=0)
 
 
-class Fenceless(Sweeper):
+class Fenceless(OrphanFileRemover):
     """Takes what no snapshot names for what none ever will."""
 
     def _fence(self):
@@ -204,7 +204,7 @@ class MergesAFileTwice(Maintainer):
         return super()._merge(table, (*group[:-1], group[0]))
 
 
-class RemovesOneMore(Replacer):
+class RemovesOneMore(MaintenanceCommitter):
     """Lets a file go that was not merged, where there is one."""
 
     def commit(self, plan):
@@ -224,7 +224,7 @@ class RemovesOneMore(Replacer):
         return super().commit(more)
 
 
-class SaysWhatItSaw(Replacer):
+class SaysWhatItSaw(MaintenanceCommitter):
     """Carries the positions of the head that it saw first."""
 
     def _facts(self, head, name):
@@ -232,7 +232,7 @@ class SaysWhatItSaw(Replacer):
         return super()._facts(self.seen, name)
 
 
-class FloorsTooLow(Replacer):
+class FloorsTooLow(MaintenanceCommitter):
     """Says of what it removes that it was a little older."""
 
     def commit(self, plan):
@@ -246,7 +246,7 @@ class FloorsTooLow(Replacer):
         return super().commit(lower)
 
 
-class RemovesAtOnce(Retainer):
+class RemovesAtOnce(Retention):
     """Deletes the files that it has removed, though older snapshots name them."""
 
     def step(self):
@@ -282,7 +282,7 @@ def carries_elsewhere(catalog, clock, tape, commit_id):
 def waits_for_a_row(catalog, clock, tape, commit_id):
     """Lets an empty lake take any tape until it has a row."""
     if newest(catalog, TradeStore()) is None:
-        return Begun(0)
+        return StartedEpoch(0)
     return begin_epoch(catalog, clock, tape, commit_id)
 
 

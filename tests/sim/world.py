@@ -22,14 +22,14 @@ from k2.lake.commit.committer import TapeIdentity
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import TRADES, ensure_tables
-from k2.lake.verify.verification import Witnesses, verify
+from k2.lake.verify.verification import VerifySources, verify
 from k2.market import schema
 from k2.market.events import DAY_US, EVENT_TIME_MIN_US, RECORD_TIME_MAX_US, TIME_MAX_US
 from k2.market.instrument import first_partition
 from k2.query.request import Consistency, Order, TradesRequest
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.sim.asker import Asker
 from tests.sim.backfill import audit_gaps, is_settled
 from tests.sim.catalog import LATE_S, Connection, Metastore
@@ -351,14 +351,14 @@ class World:
         """The report of the real `k2 verify`."""
         catalog = Connection(process, self.metastore, self.store)
         board = Board(process, self.tape, topics.PARTITIONS)
-        witnesses = Witnesses(
+        witnesses = VerifySources(
             snapshots=SnapshotReader(catalog),
             io=catalog.load_table(TRADES).io,
             identity=self._identity,
             facts=lambda: Admin(process, self.tape).facts("trades"),
             replay=lambda start: Reader(process, self.tape, start),
             decoder=Decoder(Registry(process, self.schemas)),
-            placement=Placement(board, self.tape.topic_id, 1),
+            placement=PartitionMap(board, self.tape.topic_id, 1),
             letters=Office(process, self.tape).read_all,
         )
         return verify(witnesses, process, lambda *_: None)

@@ -3,11 +3,11 @@
 It ends as the real one ends (a refusal by name, a crash) and is started again by the world.
 """
 
-from k2.lake.ingest.tape_check import TapeEnd
+from k2.lake.ingest.tape_check import WriterTape
 from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.sim.catalog import Connection
 from tests.sim.epoch import begun
 from tests.sim.process import Flag
@@ -23,12 +23,12 @@ def pump_of(process, parts):
     world, identity = process.world, begun(process, parts)
     catalog = Connection(process, world.metastore, world.store)
     return parts.pump(
-        tape=TapeEnd(
+        tape=WriterTape(
             identity=identity,
             join=lambda assign, revoke: Member(process, world.tape, assign, revoke),
             facts=lambda: Admin(process, world.tape).facts("trades"),
             decoder=Decoder(Registry(process, world.schemas)),
-            placement=Placement(
+            placement=PartitionMap(
                 Board(process, world.tape, topics.PARTITIONS), identity.topic_id, 1
             ),
             letters=parts.office(process, world.tape),

@@ -3,11 +3,11 @@
 from k2.clock import ManualClock
 from k2.errors import NotFound, Reason
 from k2.feed.gaps.filler import Filler
-from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Place, Sender
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.pending_gaps import Missing
-from k2.feed.venues.history import Answer
+from k2.feed.venues.history import HistoryPage
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.events import Label
 from k2.market.instrument import Instrument
@@ -63,7 +63,7 @@ class FakeHistory:
         apart = self.void | self.malformed.keys()
         trades = [trade(label=label, trade_id=each) for each in given if each not in apart]
         wrong = {each: self.malformed[each] for each in given if each in self.malformed}
-        return Answer(
+        return HistoryPage(
             tuple(trades), wrong, known[-1] if known else None, self.void.intersection(given)
         )
 
@@ -101,13 +101,13 @@ class FillWorld:
         self.stuck = False  # acknowledgements do not come
         self.meanwhile = lambda: None  # what other threads do between the steps of a turn
         self.lines = [
-            Line(each, at, (promised or {}).get(each), Missing(GRACE_S))
+            InstrumentStream(each, at, (promised or {}).get(each), Missing(GRACE_S))
             for at, each in enumerate(self.history.ids)
         ]
         log, history, producer = (
             Watched(part, self._between) for part in (self.log, self.history, self.producer)
         )
-        self.keeper = Keeper(log=log, requests=self.requests, feed="feed", clock=self.clock)
+        self.keeper = GapRecorder(log=log, requests=self.requests, feed="feed", clock=self.clock)
         self.sender = Sender(
             tape=producer,
             places={each.instrument: Place(each.key, each.partition) for each in self.lines},

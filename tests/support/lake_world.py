@@ -9,10 +9,10 @@ from sqlalchemy.exc import OperationalError
 from k2.clock import ManualClock, SystemClock
 from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from k2.lake.iceberg.catalog import local_path, open_catalog
-from k2.lake.iceberg.snapshot import Carried, SnapshotReader
+from k2.lake.iceberg.snapshot import CommitSummary, SnapshotReader
 from k2.lake.iceberg.tables import TRADES, ensure_tables
 from k2.lake.maintenance.maintainer import Maintainer
-from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
 from k2.market.events import DAY_US
 from k2.market.fold import FoldState, Verdict, fold
 from k2.settings import Settings
@@ -44,7 +44,7 @@ class LakeWorld:
         )
 
     def replacer(self, maintainer_id="m", catalog=None, **given):
-        return Replacer(
+        return MaintenanceCommitter(
             catalog=catalog or self.catalog, clock=self.clock, maintainer_id=maintainer_id, **given
         )
 
@@ -151,7 +151,7 @@ def locked():
 def facts_of(lake, commit_id):
     """What a commit that changes no row says of itself."""
     head = lake.snapshots.current()
-    return Carried(
+    return CommitSummary(
         positions=head.positions,
         counters=head.counters,
         state_path=head.state_path,

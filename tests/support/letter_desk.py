@@ -9,7 +9,7 @@ from k2.market.events import Fault
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.dead_letter_topic import DeadLetter
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
 from tests.support.lake_world import piece
 from tests.support.ops_world import OpsWorld
@@ -25,7 +25,7 @@ class Desk(OpsWorld):
         super().__init__(folder)
         self.trades = FakeTape(partitions=8)
         self.schemas = Schemas()
-        self.placement = Placement(self.trades.board(topics.PARTITIONS), 0, 2)
+        self.placement = PartitionMap(self.trades.board(topics.PARTITIONS), 0, 2)
         self.home = self.placement.place(BTC)
         self.reader = LetterReader(
             view=lambda: view_of(self.catalog, DEAD_LETTERS_LAYOUT),
@@ -36,7 +36,7 @@ class Desk(OpsWorld):
             ReplayParts(
                 letters=self.reader,
                 decoder=Decoder(self.schemas),
-                placement=Placement(self.trades.board(topics.PARTITIONS), 0, 2),
+                placement=PartitionMap(self.trades.board(topics.PARTITIONS), 0, 2),
                 sender=self.trades.producer(),
                 schema_id=lambda: SCHEMA_ID,
                 replays=self.trades.board(topics.REPLAYS),

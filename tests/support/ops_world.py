@@ -5,10 +5,10 @@ from itertools import count
 from k2.lake.commit.committer import Committer
 from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
-from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch
+from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
 from k2.lake.ingest.event_rows import GapIntake, LetterIntake
-from k2.lake.ingest.event_writer import Ends, OpsWriter
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.ingest.event_writer import EventOffsets, OpsWriter
+from k2.lake.maintenance.retention import Retention
 from k2.market.events import Fault
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
@@ -96,12 +96,12 @@ class OpsWorld(LakeWorld):
             return tape.admin().facts(tape.topic)
 
         def epoch():
-            there = TapeThere(facts, lambda _: {}, lambda _: 0, lambda _: None)
+            there = AvailableTape(facts, lambda _: {}, lambda _: 0, lambda _: None)
             commit_id = f"{writer_id}-epoch-{next(_tries)}"
             store = OpsStore(intake.layout)
             return begin_epoch(catalog, self.clock, there, commit_id, store).epoch
 
-        ends = Ends(
+        ends = EventOffsets(
             facts=facts,
             epoch=epoch,
             read_from=lambda start: tape.reader({0: start}),
@@ -133,7 +133,7 @@ class OpsWorld(LakeWorld):
         settings = LakeSettings(retention_hours=1)
         replacer = self.replacer("retain", store=OpsStore(DEAD_LETTERS_LAYOUT))
         budget = settings.letters_bytes_max
-        one = Retainer(replacer=replacer, clock=self.clock, settings=settings, bytes_max=budget)
+        one = Retention(replacer=replacer, clock=self.clock, settings=settings, bytes_max=budget)
         assert one.step()
 
     def files(self, layout=DEAD_LETTERS_LAYOUT):

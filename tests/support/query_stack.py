@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 from k2.clock import ManualClock
 from k2.errors import Unavailable
 from k2.lake.commit.committer import PartitionBatch
-from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import SnapshotReader
-from k2.market.coverage import Promise
+from k2.market.coverage import Coverage
 from k2.market.events import DAY_US, Fault, Label, Trade, to_arrow
 from k2.market.fold import RULES, FoldState
 from k2.market.instrument import Instrument, split_symbol
 from k2.market.offsets import FileStat, OffsetVector
 from k2.query.execute import Executor
-from k2.query.expected_ids import Coverage
+from k2.query.expected_ids import ExpectedIds
 from k2.query.lake_snapshots import LakeSide
 from k2.query.request import TradesRequest
 from k2.query.view import QueryView
@@ -31,7 +31,7 @@ from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
 from tests.fakes.tape import FakeTape
 from tests.support.lake_world import TAPE
@@ -42,8 +42,8 @@ PARTITIONS = 4
 _writers = count()
 
 
-class FollowedCoverage(Coverage):
-    """`Coverage` that is up to date whenever it is asked, as is the tail where it matters."""
+class FollowedCoverage(ExpectedIds):
+    """`ExpectedIds` that is up to date whenever it is asked, as is the tail where it matters."""
 
     tail = None
 
@@ -68,21 +68,21 @@ class QueryStack:
         self.listened = None
         self.clock = clock or ManualClock(NOW_US)
         self.tape = tape or FakeTape(partitions=PARTITIONS, clock=self.clock)
-        self.placement = Placement(self.tape.board("k2.partitions"), 0, 1)
+        self.placement = PartitionMap(self.tape.board("k2.partitions"), 0, 1)
         self.snapshots = snapshots or FakeSnapshots()
         self.committed = OffsetVector.zero(0, PARTITIONS)
         self.states = {partition: FoldState() for partition in range(PARTITIONS)}
         self.files = []
         self.commits = 0
         self.floor_us = None
-        self.epochs = Epochs(rules=RULES)
+        self.epochs = EpochHistory(rules=RULES)
         self.schemas = schemas
         self.tail_options = tail
         self._open_view()
         self.executor = Executor(
             clock=self.clock, warehouse=f"file://{folder}", temp_dir=folder / "tmp"
         )
-        self.homes = Placement(self.tape.board("k2.partitions"), 0, 1)
+        self.homes = PartitionMap(self.tape.board("k2.partitions"), 0, 1)
         self.decoder = Decoder(Schemas(schemas))
         self.acceptance = Acceptance(self.decoder, self.homes, self.clock)
 
@@ -91,7 +91,7 @@ class QueryStack:
         self.tail = Tail(
             reader_factory=self.tape.reader,
             decoder=Decoder(Schemas(self.schemas)),
-            placement=Placement(self.tape.board("k2.partitions"), 0, 1),
+            placement=PartitionMap(self.tape.board("k2.partitions"), 0, 1),
             clock=self.clock,
             **self.tail_options,
         )
@@ -124,7 +124,7 @@ class QueryStack:
         topics = (*self.epochs.past_topics, self.tape.topic_id)
         self.tape.recreate()
         past = (*self.epochs.past, self.committed)
-        self.epochs = Epochs(past=past, past_topics=topics, rules=RULES)
+        self.epochs = EpochHistory(past=past, past_topics=topics, rules=RULES)
         self.committed = OffsetVector.zero(self.committed.epoch + 1, PARTITIONS)
         self.states = {partition: FoldState(of.seen) for partition, of in self.states.items()}
         self.commit()
@@ -152,7 +152,7 @@ class QueryStack:
     def promise(self, symbol, began_after, trade_id, feed="feed"):
         """What a feed publishes of a symbol."""
         key = f"{Instrument('BINANCE', symbol).key}@{feed}"
-        document = {**Promise(began_after, trade_id).values(), "feed": feed}
+        document = {**Coverage(began_after, trade_id).values(), "feed": feed}
         self.tape.board(topics.HIGH_WATER).put(key, document)
 
     def commit(self):

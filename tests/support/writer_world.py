@@ -6,10 +6,10 @@ from itertools import count
 
 from k2.errors import Reason
 from k2.lake.iceberg.tables import ensure_tables
-from k2.lake.ingest.epoch_transition import TapeThere, begin_epoch, end_epoch
-from k2.lake.ingest.tape_check import TapeEnd, identity_of
-from k2.lake.ingest.trade_writer import Pump
-from k2.lake.verify.verification import Witnesses, verify
+from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch, end_epoch
+from k2.lake.ingest.tape_check import WriterTape, identity_of
+from k2.lake.ingest.trade_writer import LakeWriter
+from k2.lake.verify.verification import VerifySources, verify
 from k2.market.events import Label, Trade
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
@@ -18,7 +18,7 @@ from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.truncation_check import read_marks
 from tests.fakes.tape import FakeTape
 from tests.support.lake_world import LakeWorld
@@ -77,7 +77,7 @@ def begun(world, commit_id=None, catalog=None, tell=lambda states: None):
     world.find_homes()
     commit_id = commit_id or f"begin-{next(_commits)}"
     marks = partial(read_marks, world.tape.reader)
-    there = TapeThere(lambda: world.facts, marks, world.placement.place, tell)
+    there = AvailableTape(lambda: world.facts, marks, world.placement.place, tell)
     return begin_epoch(catalog or world.catalog, world.clock, there, commit_id)
 
 
@@ -99,7 +99,7 @@ class PumpWorld(LakeWorld):
     def placed(self):
         """The partition map of the topic that is there."""
         per_tier = len(self.tape.logs) // 4
-        return Placement(self.tape.board(topics.PARTITIONS), self.tape.topic_id, per_tier)
+        return PartitionMap(self.tape.board(topics.PARTITIONS), self.tape.topic_id, per_tier)
 
     def find_homes(self):
         """Where the symbols belong on the topic that is there."""
@@ -133,8 +133,8 @@ class PumpWorld(LakeWorld):
 
     def pump(self, writer_id="w1", *, instance="a", catalog=None, identity=None, letters=None):
         identity = identity or self.identity
-        return Pump(
-            tape=TapeEnd(
+        return LakeWriter(
+            tape=WriterTape(
                 identity=identity,
                 join=lambda assign, revoke: self.tape.joined("lake", instance, assign, revoke),
                 facts=lambda: self.tape.admin().facts("trades"),
@@ -164,4 +164,4 @@ class PumpWorld(LakeWorld):
             "placement": self.placed(),
             "letters": self.tape.office().read_all,
         }
-        return verify(Witnesses(**witnesses | replaced), self.clock, lambda *_: None)
+        return verify(VerifySources(**witnesses | replaced), self.clock, lambda *_: None)

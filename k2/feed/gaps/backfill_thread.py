@@ -14,8 +14,8 @@ from typing import Any
 from k2 import limits
 from k2.errors import Overloaded, Unavailable
 from k2.feed.gaps.filler import Filler
-from k2.feed.gaps.recorder import Keeper
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.gaps.recorder import GapRecorder
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.instrument import Instrument
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Backfill:
     def __init__(
         self,
         *,
-        keeper: Keeper,
+        keeper: GapRecorder,
         filler: Filler,
         instruments: Iterable[Instrument],
         stopping: threading.Event,
@@ -57,8 +57,8 @@ class Backfill:
         """Wait for the end, at most so long; `stopping` must be set."""
         self._thread.join(wait_s)
 
-    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
-        """See `Keeper.exchange`."""
+    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
+        """See `GapRecorder.exchange`."""
         self._keeper.exchange(lines, now_s)
 
     def counters(self) -> dict[str, Any]:

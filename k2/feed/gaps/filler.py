@@ -18,9 +18,9 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, NotFound, Unavailable
 from k2.feed.gaps.pages import IdRun, Page, Reach, judge, newest_page, runs_of
-from k2.feed.gaps.recorder import Keeper
+from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Sender
-from k2.feed.venues.history import Answer, Busy, History
+from k2.feed.venues.history import History, HistoryPage, RateLimited
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.gaps import GapEvent, GapState
 from k2.market.instrument import Instrument
@@ -67,7 +67,7 @@ class Filler:
     def __init__(
         self,
         *,
-        keeper: Keeper,
+        keeper: GapRecorder,
         history: History,
         budget: WeightBudget,
         sender: Sender,
@@ -112,7 +112,7 @@ class Filler:
             self._fill(page)
         except NotFound as error:
             self._unknown(page, error)
-        except Busy as error:
+        except RateLimited as error:
             self._note(error)  # the budget knows until when
         except _VenueFailed as failed:
             self._back_off(page.instrument, failed.error)
@@ -190,7 +190,7 @@ class Filler:
         ):
             turn.deferred += [(run, now_s + pause_s) for run in runs]
 
-    def _ask(self, page: Page) -> tuple[Answer, int | None]:
+    def _ask(self, page: Page) -> tuple[HistoryPage, int | None]:
         """The answer to a page, and the highest id that the venue is known to have."""
         count = page.last_id - page.first_id + 1
         try:
@@ -201,7 +201,7 @@ class Filler:
                 self._counts["requests"] += 1
                 known = self._history.newest(page.instrument).newest_id
                 newest_id = known if newest_id is None else max(newest_id, known or 0)
-        except Busy:
+        except RateLimited:
             raise
         except Unavailable as error:
             raise _VenueFailed(error) from error

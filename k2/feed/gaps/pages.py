@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from k2 import limits
-from k2.feed.venues.history import Answer
+from k2.feed.venues.history import HistoryPage
 from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
 from k2.market.ledger import cut, unfillable, void
@@ -116,7 +116,7 @@ def without(gap: GapEvent, run: IdRun) -> list[GapEvent]:
 def judge(
     page: Page,
     opened: Iterable[GapEvent],
-    answer: Answer,
+    answer: HistoryPage,
     reach: Reach,
     is_young: Callable[[int, int], bool],
 ) -> Verdict:
@@ -171,7 +171,7 @@ def _with(
     return verdict._replace(settled=(*verdict.settled, unfillable(gap, absence.reason)))
 
 
-def _by_absence(ids: list[int], answer: Answer) -> Iterator[tuple[_Absence, IdRun]]:
+def _by_absence(ids: list[int], answer: HistoryPage) -> Iterator[tuple[_Absence, IdRun]]:
     """Runs of consecutive ids that are absent for the same reason."""
     start = 0
     absences = [_absence(each, answer) for each in ids]
@@ -182,7 +182,7 @@ def _by_absence(ids: list[int], answer: Answer) -> Iterator[tuple[_Absence, IdRu
         start = at
 
 
-def _absence(trade_id: int, answer: Answer) -> _Absence:
+def _absence(trade_id: int, answer: HistoryPage) -> _Absence:
     if trade_id in answer.void:
         return _Absence("void", "")
     malformed = answer.malformed.get(trade_id)

@@ -20,7 +20,7 @@ from k2.clock import Clock
 from k2.errors import Invalid
 from k2.feed.gaps.backfill_request import FillRequest, read_request
 from k2.feed.gaps.lately import Lately
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.pending_gaps import Run
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
@@ -44,7 +44,7 @@ class GapLog(Protocol):
 
 
 class Requests(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that waiting requests need."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that waiting requests need."""
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Replace a document; None takes it away."""
@@ -56,11 +56,11 @@ class Requests(Protocol):
 
 
 class _Found(NamedTuple):
-    line: Line
+    line: InstrumentStream
     run: Run
 
 
-class Keeper:
+class GapRecorder:
     """See the module.
 
     Args:
@@ -88,7 +88,7 @@ class Keeper:
         self._on_tape: dict[Instrument, int | None] = {}
         self._silent: frozenset[Instrument] = frozenset()
 
-    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
+    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
         """Take what is missing from the lines, and tell them what the ledger has.
 
         Args:

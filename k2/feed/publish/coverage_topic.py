@@ -18,15 +18,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from k2.errors import Invalid, K2Error
-from k2.feed.publish.instrument_stream import Line
-from k2.market.coverage import Promise, carried, promise_of
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.market.coverage import Coverage, carried, promise_of
 from k2.market.instrument import Instrument, parse_key
 
 _log = logging.getLogger(__name__)
 
 
 class Notices(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that high waters need."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that high waters need."""
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Publish the newest document of a key."""
@@ -37,11 +37,11 @@ class Notices(Protocol):
         ...
 
 
-class HighWaters:
+class CoverageTopic:
     """Publishes and reads high waters.
 
     Args:
-        board: `Board(bootstrap, topics.HIGH_WATER)`.
+        board: `CompactedTopic(bootstrap, topics.HIGH_WATER)`.
         feed: whose documents are published.
         run_id: of this run of the feed.
     """
@@ -50,7 +50,7 @@ class HighWaters:
         self._board = board
         self._feed = feed
         self._run_id = run_id
-        self._published: dict[Instrument, Promise] = {}
+        self._published: dict[Instrument, Coverage] = {}
         self._began_after: dict[Instrument, int] = {}
 
     def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
@@ -68,7 +68,7 @@ class HighWaters:
                 found[instrument] = promise.trade_id
         return found
 
-    def begin(self, lines: Iterable[Line], at_us: int, wait_s: float) -> bool:
+    def begin(self, lines: Iterable[InstrumentStream], at_us: int, wait_s: float) -> bool:
         """Publish where lines begin, and let their trades go; the tape's absence is logged.
 
         Args:
@@ -86,7 +86,9 @@ class HighWaters:
             line.begun = True
         return True
 
-    def publish(self, lines: Iterable[Line], at_us: int, wait_s: float | None = None) -> None:
+    def publish(
+        self, lines: Iterable[InstrumentStream], at_us: int, wait_s: float | None = None
+    ) -> None:
         """Publish the lines whose promise has changed; the tape's absence is logged.
 
         Args:
@@ -103,10 +105,12 @@ class HighWaters:
             if not self._put(line, promise, at_us, wait_s):
                 return
 
-    def _promise(self, line: Line, trade_id: int) -> Promise:
-        return Promise(min(self._began_after.get(line.instrument, trade_id), trade_id), trade_id)
+    def _promise(self, line: InstrumentStream, trade_id: int) -> Coverage:
+        return Coverage(min(self._began_after.get(line.instrument, trade_id), trade_id), trade_id)
 
-    def _put(self, line: Line, promise: Promise, at_us: int, wait_s: float | None) -> bool:
+    def _put(
+        self, line: InstrumentStream, promise: Coverage, at_us: int, wait_s: float | None
+    ) -> bool:
         document = {
             **promise.values(),
             "feed": self._feed,
@@ -125,7 +129,7 @@ class HighWaters:
         return True
 
 
-def read_promises(board: Notices) -> dict[Instrument, dict[str, Promise]]:
+def read_promises(board: Notices) -> dict[Instrument, dict[str, Coverage]]:
     """What is promised of each instrument, by feed: see `promises_in`.
 
     Raises:
@@ -136,9 +140,9 @@ def read_promises(board: Notices) -> dict[Instrument, dict[str, Promise]]:
 
 def promises_in(
     documents: Mapping[str, Mapping[str, Any]],
-) -> dict[Instrument, dict[str, Promise]]:
+) -> dict[Instrument, dict[str, Coverage]]:
     """What documents promise of each instrument, by feed; an unreadable one counts as none."""
-    found: dict[Instrument, dict[str, Promise]] = {}
+    found: dict[Instrument, dict[str, Coverage]] = {}
     for key, document in documents.items():
         feed = str(document.get("feed", ""))
         with contextlib.suppress(Invalid):

@@ -24,7 +24,7 @@ from k2.market.instrument import Instrument
 from k2.market.sequence import Finding, Sequence
 
 
-class Line:
+class InstrumentStream:
     """The line of one instrument.
 
     Args:
@@ -68,7 +68,7 @@ class Line:
         self.begun = True
         self._interrupted_after: int | None = None
         self._heard_before: int | None = None
-        self._flying: deque[Flight] = deque()
+        self._flying: deque[PendingTrade] = deque()
         self._time_max_us = -1  # the greatest event time that can be; before any, negative
         self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
 
@@ -160,7 +160,7 @@ class Line:
         else:
             self.note(trade_id, finding, at_us)
         self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
-        flight = Flight(self, trade_id, finding if finding is Finding.RESET else Finding.NEXT)
+        flight = PendingTrade(self, trade_id, finding if finding is Finding.RESET else Finding.NEXT)
         flight.is_trade = False
         self.launched(flight)
         flight(None, None)
@@ -171,11 +171,11 @@ class Line:
             return Cause.OUTAGE
         return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
 
-    def prepare(self, trade_id: int, finding: Finding) -> Flight:
+    def prepare(self, trade_id: int, finding: Finding) -> PendingTrade:
         """Something to call with the tape's answer; `launched` when the tape took the trade."""
-        return Flight(self, trade_id, finding)
+        return PendingTrade(self, trade_id, finding)
 
-    def launched(self, flight: Flight) -> None:
+    def launched(self, flight: PendingTrade) -> None:
         """The tape has taken a trade; its answer will come."""
         self._flying.append(flight)
 
@@ -194,7 +194,7 @@ class Line:
                 self.high_water = flight.trade_id
 
 
-class Flight:
+class PendingTrade:
     """One trade on its way; called by the producer with the tape's answer.
 
     An id without a trade has nothing on its way: it keeps its place among those that have.
@@ -202,7 +202,7 @@ class Flight:
 
     __slots__ = ("finding", "is_trade", "landed", "line", "trade_id")
 
-    def __init__(self, line: Line, trade_id: int, finding: Finding) -> None:
+    def __init__(self, line: InstrumentStream, trade_id: int, finding: Finding) -> None:
         self.line = line
         self.trade_id = trade_id
         self.finding = finding

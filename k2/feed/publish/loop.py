@@ -24,10 +24,10 @@ from k2.clock import Clock
 from k2.errors import K2Error
 from k2.feed.connection.session import Session
 from k2.feed.connection.subscription import Open, Subscription
-from k2.feed.publish.coverage_topic import HighWaters
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.coverage_topic import CoverageTopic
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Gaps(Protocol):
         """Why it keeps no more gaps, if so."""
         ...
 
-    def exchange(self, lines: Iterable[Line], now_s: float) -> None:
+    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
         """Take what is missing from lines, tell them what is recorded; returns at once."""
         ...
 
@@ -70,7 +70,7 @@ class Gaps(Protocol):
         ...
 
 
-class Pump:
+class FeedLoop:
     """See the module. `run` once; what it counts may be read from any thread.
 
     Args:
@@ -91,11 +91,11 @@ class Pump:
     def __init__(
         self,
         *,
-        intake: Intake,
+        intake: TradePublisher,
         tape: Tape,
-        letters: LetterBox,
+        letters: DeadLetterPublisher,
         gaps: Gaps,
-        high_waters: HighWaters,
+        high_waters: CoverageTopic,
         clock: Clock,
     ) -> None:
         self.subscriptions: tuple[Subscription, ...] = ()

@@ -29,7 +29,7 @@ class Office(Protocol):
         ...
 
 
-class LetterBox:
+class DeadLetterPublisher:
     """Takes letters at once and publishes them in order, from `start` to `close`.
 
     Args:

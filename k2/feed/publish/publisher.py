@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from k2.errors import Overloaded
-from k2.feed.publish.instrument_stream import Flight, Line
-from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.instrument_stream import InstrumentStream, PendingTrade
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.venues.source import Malformed, ShutdownAnnounced, Skipped, Source, Void
 from k2.market.events import Trade
 from k2.market.sequence import Finding
@@ -41,7 +41,7 @@ class Tape(Protocol):
         ...
 
 
-class Intake:
+class TradePublisher:
     """See the module. Not thread-safe; its counters may be read from any thread.
 
     Args:
@@ -67,9 +67,9 @@ class Intake:
         *,
         source: Source,
         tape: Tape,
-        lines: Sequence[Line],
+        lines: Sequence[InstrumentStream],
         encode: Callable[[Trade], bytes],
-        letters: LetterBox,
+        letters: DeadLetterPublisher,
         headers: Mapping[str, bytes],
     ) -> None:
         self.frames = 0
@@ -84,7 +84,7 @@ class Intake:
         self._headers = headers
         self._encode = encode
         self._letters = letters
-        self._refused: deque[tuple[Line, Flight, bytes]] = deque()
+        self._refused: deque[tuple[InstrumentStream, PendingTrade, bytes]] = deque()
 
     @property
     def blocked(self) -> bool:
@@ -160,7 +160,7 @@ class Intake:
         except Overloaded:
             self._refused.append((line, flight, value))
 
-    def _launch(self, line: Line, flight: Flight, value: bytes) -> None:
+    def _launch(self, line: InstrumentStream, flight: PendingTrade, value: bytes) -> None:
         self._tape.send(line.key, value, line.partition, self._headers, flight)
         line.launched(flight)
 

@@ -17,7 +17,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, NotFound, Reason, Unavailable
 from k2.feed.venues.binance import Printed, trade_of
-from k2.feed.venues.history import Answer, Busy, Fetch, Reply
+from k2.feed.venues.history import Fetch, HistoryPage, RateLimited, Reply
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.feed.venues.source import Malformed, Void
 from k2.market.events import Label, Trade
@@ -71,7 +71,7 @@ class BinanceHistory:
         self._clock = clock
         self._get = get
 
-    def trades(self, instrument: Instrument, from_id: int, count: int) -> Answer:
+    def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:
         """See `History`."""
         limit = min(max(count, 1), self.page_max)
         rows = self._ask(instrument, f"&fromId={from_id}&limit={limit}")
@@ -81,7 +81,7 @@ class BinanceHistory:
             raise _unbelievable(f"{len(ids)} ids that are not those from {from_id} on")
         return self._answer(instrument, rows, from_id + limit)
 
-    def newest(self, instrument: Instrument) -> Answer:
+    def newest(self, instrument: Instrument) -> HistoryPage:
         """See `History`."""
         rows = self._ask(instrument, "&limit=1")
         if len(rows) > 1:
@@ -99,7 +99,7 @@ class BinanceHistory:
         if reply.status in _LATER:
             wait_s = _retry_after_s(reply)
             self._budget.block(wait_s, now_us)
-            raise Busy(
+            raise RateLimited(
                 Reason.VENUE_UNAVAILABLE,
                 f"the venue answers {reply.status}: ask again in {wait_s:.0f} s",
                 retry_after_s=wait_s,
@@ -108,7 +108,7 @@ class BinanceHistory:
             raise _refused(instrument, reply)
         return _rows(reply.body)
 
-    def _answer(self, instrument: Instrument, rows: list[_Row], end_id: int) -> Answer:
+    def _answer(self, instrument: Instrument, rows: list[_Row], end_id: int) -> HistoryPage:
         base, quoted = split_symbol(instrument.symbol)
         label = Label(instrument.exchange, instrument.symbol, base, quoted, "crypto", "backfill")
         now_us = self._clock.now_us()
@@ -127,7 +127,7 @@ class BinanceHistory:
             else:
                 trades += made
         newest_id = rows[-1].id if rows else None
-        return Answer(tuple(trades), malformed, newest_id, frozenset(void))
+        return HistoryPage(tuple(trades), malformed, newest_id, frozenset(void))
 
 
 def rest_url(venue_url: str) -> str:

@@ -22,7 +22,7 @@ from k2.market.instrument import Instrument
 
 
 @dataclass(frozen=True)
-class Answer:
+class HistoryPage:
     """What a venue answered.
 
     Attributes:
@@ -51,7 +51,7 @@ class History(Protocol):
         """What one request costs of the venue's budget."""
         ...
 
-    def trades(self, instrument: Instrument, from_id: int, count: int) -> Answer:
+    def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:
         """Trades from an id on.
 
         Args:
@@ -61,17 +61,18 @@ class History(Protocol):
 
         Raises:
             NotFound: UNKNOWN_SYMBOL: the venue does not know the instrument.
-            Unavailable: VENUE_UNAVAILABLE: no answer, or none that can be believed; `Busy` when
+            Unavailable: VENUE_UNAVAILABLE: no answer, or none that can be believed; `RateLimited`
+            when
                 the venue says to ask later.
         """
         ...
 
-    def newest(self, instrument: Instrument) -> Answer:
+    def newest(self, instrument: Instrument) -> HistoryPage:
         """The newest trade there is; raises as `trades` does."""
         ...
 
 
-class Busy(Unavailable):
+class RateLimited(Unavailable):
     """The venue answers, and asks to be left alone for `retry_after_s`."""
 
 

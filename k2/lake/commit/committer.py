@@ -47,13 +47,19 @@ from k2.lake.commit.trade_files import (
     write_sorted,
 )
 from k2.lake.iceberg.catalog import reaching_lake, write_file
-from k2.lake.iceberg.epochs import Epochs
-from k2.lake.iceberg.snapshot import Carried, LakeSnapshot, current_of, read_states, snapshot_of
+from k2.lake.iceberg.epochs import EpochHistory
+from k2.lake.iceberg.snapshot import (
+    CommitSummary,
+    LakeSnapshot,
+    current_of,
+    read_states,
+    snapshot_of,
+)
 from k2.lake.iceberg.tables import TRADES_LAYOUT, TableLayout, assert_ours
 from k2.market.events import TradeColumns
 from k2.market.fold import RULES, FoldState, to_table
 from k2.market.offsets import OffsetVector
-from k2.tape.topics import WAY_OUT
+from k2.tape.topics import RECOVERY_HINT
 
 Base: TypeAlias = tuple[OffsetVector, Mapping[int, FoldState], LakeSnapshot | None]
 Rows: TypeAlias = TradeColumns | pa.Table
@@ -299,14 +305,14 @@ class Committer:
         """Write everything, durable, then swing the head; the new base."""
         name = f"{commit_id}-{attempt}"
         states = dict(base.states) | {piece.partition: piece.state for piece in due}
-        first = Epochs(rules=self._store.layout.rules)
+        first = EpochHistory(rules=self._store.layout.rules)
         positions, epochs = base.positions, base.snapshot.epochs if base.snapshot else first
         for piece in due:
             positions = positions.advanced(piece.partition, piece.end)
             epochs = epochs.marked(piece.partition, piece.mark, self._tape.partitions)
         with reaching_lake():
             files = self._store.write(due, self._tape.epoch, base.table, name)
-            facts = Carried(
+            facts = CommitSummary(
                 positions=positions,
                 counters={p: (s.accepted, s.duplicate, s.dead) for p, s in states.items()},
                 state_path=write_state(base.table, states, name),
@@ -398,20 +404,20 @@ def assert_same_topic(was: TapeIdentity, tape: TapeIdentity) -> None:
         raise Data(
             Reason.CLUSTER_CHANGED,
             f"the lake is written from cluster {was.cluster_id}, this is {tape.cluster_id};"
-            f" {WAY_OUT}",
+            f" {RECOVERY_HINT}",
         )
     if was.partitions != tape.partitions:
         raise Data(
             Reason.PARTITIONS_CHANGED,
             f"the lake is written from {was.partitions} partitions, topic {tape.topic} has"
-            f" {tape.partitions}; {WAY_OUT}",
+            f" {tape.partitions}; {RECOVERY_HINT}",
         )
     if (was.topic, was.topic_id) != (tape.topic, tape.topic_id):
         raise Data(
             Reason.TOPIC_RECREATED,
             f"the lake is written from topic {was.topic} with id {was.topic_id}, this is"
             f" {tape.topic} with id {tape.topic_id}, where offsets do not name the same records;"
-            f" {WAY_OUT}",
+            f" {RECOVERY_HINT}",
         )
 
 

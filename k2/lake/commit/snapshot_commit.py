@@ -43,10 +43,10 @@ from pyiceberg.table.update import (
 )
 from pyiceberg.typedef import Identifier
 
-from k2.lake.commit.thinning import superfluous
-from k2.lake.iceberg.lineage import lineage_of
+from k2.lake.commit.thinning import snapshots_to_expire
+from k2.lake.iceberg.lineage import ancestors_of
 from k2.lake.iceberg.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
-from k2.lake.iceberg.snapshot import FLOOR, Carried
+from k2.lake.iceberg.snapshot import FLOOR, CommitSummary
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Conflict(Exception):
 
 
 @dataclass(frozen=True)
-class Replacement:
+class RewriteFiles:
     """What maintenance commits: other files with the same rows, or none; snapshots to drop.
 
     Attributes:
@@ -86,7 +86,7 @@ class Replacement:
             names.
     """
 
-    facts: Carried
+    facts: CommitSummary
     added: Sequence[DataFile] = ()
     removed: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
@@ -94,7 +94,11 @@ class Replacement:
 
 
 def append(
-    catalog: TableCatalog, table: Table, files: Sequence[DataFile], facts: Carried, now_us: int
+    catalog: TableCatalog,
+    table: Table,
+    files: Sequence[DataFile],
+    facts: CommitSummary,
+    now_us: int,
 ) -> Table:
     """Commit files and facts on top of `table`, atomically.
 
@@ -117,10 +121,12 @@ def append(
     facts = _inherited(facts, table)
     listed = appended(table, files, snapshot_id, facts.commit_id)
     snapshot = _snapshot(table, snapshot_id, listed, facts, now_us)
-    return _swing(catalog, table, snapshot, facts, thinned(table.metadata, snapshot.timestamp_ms))
+    return _compare_and_swap(
+        catalog, table, snapshot, facts, thinned(table.metadata, snapshot.timestamp_ms)
+    )
 
 
-def replace(catalog: TableCatalog, table: Table, change: Replacement, now_us: int) -> Table:
+def replace(catalog: TableCatalog, table: Table, change: RewriteFiles, now_us: int) -> Table:
     """Commit what changes no row, or removes those below a floor; see `append` for the rest.
 
     Where no file changes either, only what is asked for is dropped: a fence leaves nothing dead.
@@ -132,10 +138,10 @@ def replace(catalog: TableCatalog, table: Table, change: Replacement, now_us: in
     snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, operation)
     changes = change.added or change.removed
     thin = thinned(table.metadata, snapshot.timestamp_ms) if changes else []
-    return _swing(catalog, table, snapshot, facts, sorted({*change.dropped, *thin}))
+    return _compare_and_swap(catalog, table, snapshot, facts, sorted({*change.dropped, *thin}))
 
 
-def _inherited(facts: Carried, table: Table) -> Carried:
+def _inherited(facts: CommitSummary, table: Table) -> CommitSummary:
     """With the floor that retention has set; only retention itself sets another."""
     floor = table.properties.get(FLOOR)
     if floor is None or facts.floor_us is not None:
@@ -145,7 +151,7 @@ def _inherited(facts: Carried, table: Table) -> Carried:
 
 def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
     """A commit of K2 in the history of the head."""
-    for ancestor in lineage_of(metadata, metadata.current_snapshot()):
+    for ancestor in ancestors_of(metadata, metadata.current_snapshot()):
         summary = ancestor.summary.additional_properties if ancestor.summary else {}
         if summary.get("k2.commit-id") == commit_id:
             return ancestor
@@ -161,7 +167,7 @@ def thinned(metadata: TableMetadata, now_ms: int) -> list[int]:
         if one.snapshot_id not in named
     }
     coming = 0  # no snapshot has this id
-    return superfluous(commits | {coming: now_ms * 1000}, now_ms * 1000)
+    return snapshots_to_expire(commits | {coming: now_ms * 1000}, now_ms * 1000)
 
 
 def named_snapshots(metadata: TableMetadata) -> set[int]:
@@ -191,7 +197,7 @@ def _snapshot(
     table: Table,
     snapshot_id: int,
     listed: Listed,
-    facts: Carried,
+    facts: CommitSummary,
     now_us: int,
     operation: Operation = Operation.APPEND,
 ) -> Snapshot:
@@ -217,7 +223,11 @@ def _snapshot(
 
 
 def _summary(
-    table: Table, listed: Listed, facts: Carried, parent: Snapshot | None, operation: Operation
+    table: Table,
+    listed: Listed,
+    facts: CommitSummary,
+    parent: Snapshot | None,
+    operation: Operation,
 ) -> Summary:
     collector = SnapshotSummaryCollector()
     for file in listed.added:
@@ -230,11 +240,11 @@ def _summary(
     return Summary(operation=operation, **own.additional_properties)
 
 
-def _swing(
+def _compare_and_swap(
     catalog: TableCatalog,
     table: Table,
     snapshot: Snapshot,
-    facts: Carried,
+    facts: CommitSummary,
     dropped: Sequence[int],
 ) -> Table:
     """The compare-and-set; when it fails, the history says whether it landed."""
@@ -255,7 +265,7 @@ def _swing(
 
 
 def _asked(
-    table: Table, snapshot: Snapshot, facts: Carried, dropped: Sequence[int]
+    table: Table, snapshot: Snapshot, facts: CommitSummary, dropped: Sequence[int]
 ) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
     """What must hold, and what changes then."""
     requirements: list[TableRequirement] = [

@@ -36,7 +36,7 @@ TIERS = (
 assert all(wide % narrow == 0 for (_, narrow), (_, wide) in pairwise(TIERS))
 
 
-def superfluous(commits: Mapping[int, int], now_us: int) -> list[int]:
+def snapshots_to_expire(commits: Mapping[int, int], now_us: int) -> list[int]:
     """The snapshots to drop, oldest first.
 
     Args:

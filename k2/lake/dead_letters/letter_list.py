@@ -22,7 +22,7 @@ from k2.tape.dead_letter_topic import DeadLetter, Posted
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredLetter:
     """A dead letter.
 
     Attributes:
@@ -94,7 +94,7 @@ class LetterReader:
         self._posted = posted
         self._overruled = overruled
 
-    def newest(self, wanted: LetterFilter, below: int | None) -> Iterator[Found]:
+    def newest(self, wanted: LetterFilter, below: int | None) -> Iterator[StoredLetter]:
         """Letters, newest on the tape first, without their values; read as they are taken.
 
         Args:
@@ -113,7 +113,7 @@ class LetterReader:
             for row in view.newest(LETTER_COLUMNS_LISTED, wanted.conditions(), below):
                 yield _stored(row)
 
-    def get(self, name: str) -> Found:
+    def get(self, name: str) -> StoredLetter:
         """A letter with its value, by its name.
 
         Raises:
@@ -129,14 +129,14 @@ class LetterReader:
         epoch, position = (view.epoch, view.position) if view else (0, 0)
         for posted in self._posted(position):
             if posted.letter.name == name:
-                return Found(posted.letter, posted.offset, stored=False, epoch=epoch)
+                return StoredLetter(posted.letter, posted.offset, stored=False, epoch=epoch)
         raise NotFound(
             Reason.UNKNOWN_DEAD_LETTER,
             f"there is no dead letter {name}, or no longer",
             metadata={"name": name},
         )
 
-    def overruled(self, found: Iterable[Found]) -> Collection[str]:
+    def overruled(self, found: Iterable[StoredLetter]) -> Collection[str]:
         """Names of those whose record is a row of the lake after all; see `superseded.py`.
 
         Raises:
@@ -144,9 +144,9 @@ class LetterReader:
         """
         return self._overruled(one.letter for one in found)
 
-    def _unstored(self, view: OpsView | None) -> list[Found]:
+    def _unstored(self, view: OpsView | None) -> list[StoredLetter]:
         """What the table has yet to take, oldest first, each once."""
-        found: deque[Found] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
+        found: deque[StoredLetter] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
         ranges: dict[Origin, tuple[int, int]] = {}
         seen: set[str] = set()
         epoch, position = (view.epoch, view.position) if view else (0, 0)
@@ -157,7 +157,7 @@ class LetterReader:
                 low, high = ranges.get(origin, (letter.offset, letter.offset))
                 ranges[origin] = min(low, letter.offset), max(high, letter.offset)
                 bare = replace(letter, value=None)
-                found.append(Found(bare, offset, stored=False, epoch=epoch))
+                found.append(StoredLetter(bare, offset, stored=False, epoch=epoch))
         if view is None:
             return list(found)
         stored = {
@@ -168,8 +168,8 @@ class LetterReader:
         return [one for one in found if one.letter.name not in stored]
 
 
-def _stored(row: Row) -> Found:
-    return Found(letter_of(row), row["tape_offset"], stored=True, epoch=row["tape_epoch"])
+def _stored(row: Row) -> StoredLetter:
+    return StoredLetter(letter_of(row), row["tape_offset"], stored=True, epoch=row["tape_epoch"])
 
 
 def _of(origin: Origin, start: int, end: int) -> list[Condition]:

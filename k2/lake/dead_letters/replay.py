@@ -52,7 +52,7 @@ class Sender(Protocol):
 
 
 class Replays(Protocol):
-    """The part of `k2.tape.compacted_topic.Board` that is needed here."""
+    """The part of `k2.tape.compacted_topic.CompactedTopic` that is needed here."""
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Make a document the newest of its key."""

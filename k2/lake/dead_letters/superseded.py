@@ -29,7 +29,7 @@ from k2.lake.commit.event_files import OpsView
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.snapshot import current_of
 from k2.lake.iceberg.tables import TRADES
-from k2.market.events import TIMELY, Bools, Bytes, Fault, Int64s, TradeColumns
+from k2.market.events import RETRIABLE_FAULTS, Bools, Bytes, Fault, Int64s, TradeColumns
 from k2.tape.dead_letter_topic import DeadLetter
 
 
@@ -48,7 +48,7 @@ class Letters:
     @property
     def timely(self) -> Letters:
         """Those whose fault depends on what was known."""
-        return self.of(TIMELY)
+        return self.of(RETRIABLE_FAULTS)
 
     def of(self, faults: Collection[Fault]) -> Letters:
         """Those of these faults."""
@@ -62,7 +62,7 @@ class Letters:
         return Letters(self.offsets[chosen], self.faults[chosen])
 
 
-def as_judged_then(
+def apply_recorded_faults(
     columns: TradeColumns, letters: Letters, beside: Collection[Fault] = ()
 ) -> tuple[TradeColumns, int]:
     """Records with the faults that the writer found by what it knew then.
@@ -78,7 +78,9 @@ def as_judged_then(
     low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
     if low == high:
         return columns, 0
-    here = Letters(letters.offsets[low:high], letters.faults[low:high]).of({*TIMELY, *beside})
+    here = Letters(letters.offsets[low:high], letters.faults[low:high]).of(
+        {*RETRIABLE_FAULTS, *beside}
+    )
     _, rows, at = np.intersect1d(
         columns.offset, here.offsets, assume_unique=True, return_indices=True
     )
@@ -107,7 +109,7 @@ class Overruled:
             Unavailable: LAKE_UNAVAILABLE.
             Data: LAKE_CORRUPT.
         """
-        timely = [one for one in letters if one.fault in TIMELY]
+        timely = [one for one in letters if one.fault in RETRIABLE_FAULTS]
         if not timely:
             return frozenset()
         try:

@@ -15,7 +15,7 @@ from k2.market.offsets import OffsetVector
 
 
 @dataclass(frozen=True)
-class Epochs:
+class EpochHistory:
     """Where a snapshot stands in the succession.
 
     Attributes:
@@ -38,7 +38,7 @@ class Epochs:
     marks: tuple[str, ...] = ()
     rules: int = 0
 
-    def marked(self, partition: int, mark: str, partitions: int) -> Epochs:
+    def marked(self, partition: int, mark: str, partitions: int) -> EpochHistory:
         """The same with another mark of one partition."""
         marks = [*(self.marks or ("",) * partitions)]
         marks[partition] = mark
@@ -57,8 +57,8 @@ class Epochs:
         }
 
 
-def epochs_of(properties: Mapping[str, Any]) -> Epochs:
-    """Read what `Epochs.properties` wrote; commits older than it are of the first epoch.
+def epochs_of(properties: Mapping[str, Any]) -> EpochHistory:
+    """Read what `EpochHistory.properties` wrote; commits older than it are of the first epoch.
 
     Raises:
         ValueError: when it is there and has another form.
@@ -67,7 +67,7 @@ def epochs_of(properties: Mapping[str, Any]) -> Epochs:
     topics = str(properties.get("k2.past-topics", ""))
     start = str(properties.get("k2.epoch-start", ""))
     marks = str(properties.get("k2.marks", ""))
-    return Epochs(
+    return EpochHistory(
         past=tuple(OffsetVector.decode(end) for end in past.split(";") if end),
         past_topics=tuple(topics.split(",")) if topics else (),
         start=OffsetVector.decode(start) if start else None,

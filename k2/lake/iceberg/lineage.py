@@ -15,7 +15,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 
-def lineage_of(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
+def ancestors_of(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
     """A snapshot of the main branch and those kept before it, newest first."""
     if snapshot is None:
         return

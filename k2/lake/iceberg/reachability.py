@@ -30,7 +30,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Reached:
+class ReachableFiles:
     """One file.
 
     Attributes:
@@ -54,7 +54,7 @@ class Reach:
 
     def __init__(self) -> None:
         self._lists: dict[int, tuple[ManifestFile, ...]] = {}
-        self._entries: dict[str, tuple[Reached, ...]] = {}
+        self._entries: dict[str, tuple[ReachableFiles, ...]] = {}
 
     def of(self, table: Table) -> set[str]:
         """Paths (as the warehouse's file system lists them) of all files the table reaches.
@@ -70,7 +70,7 @@ class Reach:
         found |= {entry.metadata_file for entry in table.metadata.metadata_log}
         return {path_of(location) for location in found}
 
-    def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[Reached]:
+    def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[ReachableFiles]:
         """What a reader of these metadata may read, each file once; their own file first.
 
         Args:
@@ -87,10 +87,10 @@ class Reach:
         self._lists, self._entries = lists, entries
         named = [location, *sorted(_named(metadata))]
         named += [one.manifest_list for one in metadata.snapshots]
-        found = [Reached(one, None, Kind.METADATA) for one in named]
+        found = [ReachableFiles(one, None, Kind.METADATA) for one in named]
         for path, one in manifests.items():
             kind = Kind.METADATA if _of_rows(one) else Kind.DELETES
-            found += [Reached(path, one.manifest_length, kind), *entries[path]]
+            found += [ReachableFiles(path, one.manifest_length, kind), *entries[path]]
         return [*{one.location: one for one in found}.values()]
 
     def _manifests(self, snapshot: Snapshot, io: FileIO) -> tuple[ManifestFile, ...]:
@@ -99,13 +99,13 @@ class Reach:
             return known
         return tuple(read_manifest_list(io.new_input(snapshot.manifest_list)))
 
-    def _named_by(self, manifest: ManifestFile, io: FileIO) -> tuple[Reached, ...]:
+    def _named_by(self, manifest: ManifestFile, io: FileIO) -> tuple[ReachableFiles, ...]:
         known = self._entries.get(manifest.manifest_path)
         if known is not None:
             return known
         kind = Kind.ROWS if _of_rows(manifest) else Kind.DELETES
         return tuple(
-            Reached(entry.data_file.file_path, entry.data_file.file_size_in_bytes, kind)
+            ReachableFiles(entry.data_file.file_path, entry.data_file.file_size_in_bytes, kind)
             for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)
         )
 

@@ -94,14 +94,14 @@ class PatientFileIO(DurableFileIO):
         return Retrying(
             stop=stop_after_attempt(limits.FILE_ATTEMPTS_MAX),
             wait=wait_exponential(multiplier=limits.FILE_RETRY_S),
-            retry=retry_if_exception(may_pass),
+            retry=retry_if_exception(is_transient),
             sleep=self._clock.sleep,
             before_sleep=before_sleep_log(_log, logging.INFO),
             reraise=True,
         )
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same file operation may succeed a moment later."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True

@@ -23,9 +23,9 @@ from pyiceberg.table.snapshots import Snapshot
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.iceberg.catalog import metadata_location, reaching_lake
-from k2.lake.iceberg.epochs import Epochs, epochs_of
+from k2.lake.iceberg.epochs import EpochHistory, epochs_of
 from k2.lake.iceberg.file_stats import read_manifest
-from k2.lake.iceberg.lineage import lineage_of
+from k2.lake.iceberg.lineage import ancestors_of
 from k2.lake.iceberg.tables import TRADES
 from k2.market import schema
 from k2.market.fold import FoldState, from_table
@@ -37,7 +37,7 @@ _LOAD_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
-class Carried:
+class CommitSummary:
     """What a commit says of itself.
 
     Attributes:
@@ -55,7 +55,7 @@ class Carried:
     positions: OffsetVector
     counters: Counters
     state_path: str
-    epochs: Epochs
+    epochs: EpochHistory
     topic: str
     topic_id: str
     cluster_id: str
@@ -81,8 +81,8 @@ class Carried:
         }
 
 
-def carried(properties: Mapping[str, Any]) -> Carried | None:
-    """Read what `Carried.properties` wrote; None where there is nothing of the kind.
+def carried(properties: Mapping[str, Any]) -> CommitSummary | None:
+    """Read what `CommitSummary.properties` wrote; None where there is nothing of the kind.
 
     Raises:
         Data: LAKE_CORRUPT when it is there and cannot be read.
@@ -98,7 +98,7 @@ def carried(properties: Mapping[str, Any]) -> Carried | None:
         state, epochs = properties["k2.state"], epochs_of(properties)
         topic, topic_id, cluster, writer, commit = (properties[f"k2.{name}"] for name in _NAMES)
         floor_us = int(properties[FLOOR]) if FLOOR in properties else None
-        return Carried(
+        return CommitSummary(
             positions, counters, state, epochs, topic, topic_id, cluster, writer, commit, floor_us
         )
     except (KeyError, ValueError) as error:
@@ -119,7 +119,7 @@ class LakeSnapshot:
         parent_id: of the snapshot before it; None where that is not kept.
         committed_at_us: commit time, microseconds; greater than its parent's.
         positions, counters, state_path, epochs, topic, topic_id, cluster_id, writer_id, commit_id,
-            floor_us: see `Carried`.
+            floor_us: see `CommitSummary`.
         operation: append, overwrite, replace or delete.
         rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
             that only rewrote rows added none.
@@ -141,7 +141,7 @@ class LakeSnapshot:
     rows_added: int
     files_total: int
     bytes_total: int
-    epochs: Epochs = field(default_factory=Epochs)
+    epochs: EpochHistory = field(default_factory=EpochHistory)
     floor_us: int | None = None
 
     @property
@@ -186,8 +186,8 @@ def _count(numbers: Mapping[str, str], what: str) -> int:
     return int(numbers.get(f"{what}-records", 0))
 
 
-def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> Carried:
-    for ancestor in lineage_of(metadata, snapshot):
+def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> CommitSummary:
+    for ancestor in ancestors_of(metadata, snapshot):
         if ancestor.summary and (found := carried(ancestor.summary.additional_properties)):
             return found
     if found := carried(metadata.properties):  # the ancestor that carried them was expired
@@ -370,7 +370,7 @@ class SnapshotReader:
         table = self._catalog.load_table(TRADES)
         known = self._view
         lineage = []
-        for raw in lineage_of(table.metadata, table.metadata.current_snapshot()):
+        for raw in ancestors_of(table.metadata, table.metadata.current_snapshot()):
             old = known.find(raw.snapshot_id) if known else None
             same = old is not None and old.parent_id == raw.parent_snapshot_id
             lineage.append(old if old and same else snapshot_of(table.metadata, raw))

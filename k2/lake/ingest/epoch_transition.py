@@ -34,17 +34,17 @@ from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.lake.commit.committer import Store, TradeStore, write_state
 from k2.lake.commit.snapshot_commit import Conflict, TableCatalog, append
 from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.epochs import Epochs
-from k2.lake.iceberg.snapshot import Carried, LakeSnapshot, current_of, read_states
+from k2.lake.iceberg.epochs import EpochHistory
+from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, current_of, read_states
 from k2.lake.iceberg.tables import assert_ours
 from k2.lake.ingest.tape_check import Marks, assert_fits
-from k2.market.coverage import Promise
+from k2.market.coverage import Coverage
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 _TRADES = TradeStore()
 _ID_MAX = 2**63 - 1
@@ -53,7 +53,7 @@ States = Mapping[int, FoldState]
 
 
 @dataclass(frozen=True)
-class TapeThere:
+class AvailableTape:
     """The tape that a writer finds at its start.
 
     Attributes:
@@ -63,14 +63,14 @@ class TapeThere:
         tell: is told what is carried over into an epoch before it begins, and may be told again.
     """
 
-    facts: Callable[[], TapeFacts]
+    facts: Callable[[], TopicDescription]
     marks: Marks
     home: Home
     tell: Callable[[States], None]
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedEpoch:
     """The epoch that a writer goes on with.
 
     Attributes:
@@ -117,14 +117,14 @@ def end_epoch(
         Overloaded: DISK_FULL.
     """
 
-    def ended(_table: Table, head: LakeSnapshot | None, _name: str) -> Carried | None:
+    def ended(_table: Table, head: LakeSnapshot | None, _name: str) -> CommitSummary | None:
         if head is None or head.epochs.ended:
             return None
         if len(head.epochs.past) >= limits.EPOCHS_MAX:
             raise Invalid(
                 Reason.LIMIT_OUT_OF_BOUNDS, f"the lake has had {limits.EPOCHS_MAX} epochs already"
             )
-        return Carried(
+        return CommitSummary(
             positions=head.positions,
             counters=head.counters,
             state_path=head.state_path,
@@ -140,8 +140,8 @@ def end_epoch(
 
 
 def begin_epoch(
-    catalog: TableCatalog, clock: Clock, tape: TapeThere, commit_id: str, store: Store = _TRADES
-) -> Begun:
+    catalog: TableCatalog, clock: Clock, tape: AvailableTape, commit_id: str, store: Store = _TRADES
+) -> StartedEpoch:
     """Which epoch the lake is in; begun on this tape where it is the first, or the last has ended.
 
     Args:
@@ -157,14 +157,14 @@ def begin_epoch(
         Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
     """
 
-    def beginning(table: Table, head: LakeSnapshot | None, name: str) -> Carried | None:
+    def beginning(table: Table, head: LakeSnapshot | None, name: str) -> CommitSummary | None:
         if head is not None and not head.epochs.ended:
             return None
         facts = tape.facts()
         states = _left_behind(table, head, tape, facts)
         start, epochs = _next(head, facts, store.layout.rules)
         path = write_state(table, states, name)
-        return Carried(
+        return CommitSummary(
             positions=start,
             counters={},
             state_path=path,
@@ -180,11 +180,11 @@ def begin_epoch(
     assert head is not None, "an empty lake has begun by now"
     rules = store.layout.rules
     assert_fits(head, tape.facts(), head.positions.epoch, tape.marks, rules)
-    return Begun(head.positions.epoch, head.commit_id == commit_id)
+    return StartedEpoch(head.positions.epoch, head.commit_id == commit_id)
 
 
 def _left_behind(
-    table: Table, head: LakeSnapshot | None, tape: TapeThere, facts: TapeFacts
+    table: Table, head: LakeSnapshot | None, tape: AvailableTape, facts: TopicDescription
 ) -> States:
     """What the epoch that ended has seen, told and carried over; nothing where there was none."""
     if head is None:
@@ -194,17 +194,19 @@ def _left_behind(
     return states
 
 
-def _next(head: LakeSnapshot | None, facts: TapeFacts, rules: int) -> tuple[OffsetVector, Epochs]:
+def _next(
+    head: LakeSnapshot | None, facts: TopicDescription, rules: int
+) -> tuple[OffsetVector, EpochHistory]:
     """Where the next epoch begins, and which were before it."""
     if head is None:
-        return OffsetVector(0, facts.log_start), Epochs(rules=rules)
+        return OffsetVector(0, facts.log_start), EpochHistory(rules=rules)
     past = (*head.epochs.past, head.positions)
     topics = (*head.epochs.past_topics, head.topic_id)
     start = OffsetVector(head.positions.epoch + 1, first_positions(head, facts))
-    return start, Epochs(past=past, past_topics=topics, rules=rules)
+    return start, EpochHistory(past=past, past_topics=topics, rules=rules)
 
 
-def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
+def first_positions(head: LakeSnapshot, tape: TopicDescription) -> tuple[int, ...]:
     """Where the next epoch begins on each partition; see the module."""
     same = (head.cluster_id, head.topic, head.topic_id, len(head.positions.offsets)) == (
         tape.cluster_id,
@@ -221,7 +223,7 @@ def first_positions(head: LakeSnapshot, tape: TapeFacts) -> tuple[int, ...]:
 
 
 def lost_ids(
-    states: States, promises: Mapping[Instrument, Promise], ledger: Ledger, now_us: int, who: str
+    states: States, promises: Mapping[Instrument, Coverage], ledger: Ledger, now_us: int, who: str
 ) -> list[GapEvent]:
     """Gap events for what the tape had acknowledged and the lake has not seen.
 
@@ -246,7 +248,7 @@ def lost_ids(
 
 
 def _lost(
-    instrument: Instrument, seen: Seen | None, promise: Promise | None, ledger: Ledger
+    instrument: Instrument, seen: Seen | None, promise: Coverage | None, ledger: Ledger
 ) -> Iterator[tuple[int, int]]:
     """Runs of ids that may be lost."""
     low, high = _listened(seen, promise)
@@ -257,7 +259,7 @@ def _lost(
             yield max(first, low), min(last, high)
 
 
-def _listened(seen: Seen | None, promise: Promise | None) -> tuple[int, int]:
+def _listened(seen: Seen | None, promise: Coverage | None) -> tuple[int, int]:
     """First and last of the ids of which each one unseen may be lost."""
     if promise is None:
         return 0, -1  # nobody listened, and nothing came out of order
@@ -301,7 +303,9 @@ class _Table:
     store: Store
 
     def commit(
-        self, commit_id: str, make: Callable[[Table, LakeSnapshot | None, str], Carried | None]
+        self,
+        commit_id: str,
+        make: Callable[[Table, LakeSnapshot | None, str], CommitSummary | None],
     ) -> LakeSnapshot | None:
         """Commit the facts made from the head, unless there is nothing to say; the head then.
 

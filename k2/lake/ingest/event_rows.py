@@ -29,7 +29,7 @@ from k2.tape.gap_topic import read_event
 
 
 @dataclass(frozen=True)
-class Taken:
+class DecodedBatch:
     """A batch after judging.
 
     Attributes:
@@ -41,7 +41,7 @@ class Taken:
     state: FoldState
 
 
-class Intake(Protocol):
+class RowDecoder(Protocol):
     """Makes rows of one table."""
 
     layout: TableLayout
@@ -50,7 +50,7 @@ class Intake(Protocol):
         """Begin from what the lake holds, in an epoch of the tape; the state to go on from."""
         ...
 
-    def take(self, batch: RawBatch, state: FoldState) -> Taken:
+    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
         """Judge the next records of the topic.
 
         Raises:
@@ -79,12 +79,12 @@ class GapIntake:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """See `Intake`."""
+        """See `RowDecoder`."""
         self._epoch = epoch
         return state
 
-    def take(self, batch: RawBatch, state: FoldState) -> Taken:
-        """See `Intake`."""
+    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
+        """See `RowDecoder`."""
         rows: list[Row] = []
         letters: list[DeadLetter] = []
         for offset, value in zip(batch.offset.tolist(), batch.values, strict=True):
@@ -98,7 +98,7 @@ class GapIntake:
         after = FoldState(
             state.seen, state.accepted + len(rows), state.duplicate, state.dead + len(letters)
         )
-        return Taken(_table(rows, self.layout), after)
+        return DecodedBatch(_table(rows, self.layout), after)
 
     def _letter(self, offset: int, value: bytes | None, fault: Fault) -> DeadLetter:
         named = value is not None and len(value) >= 5 and value[0] == 0
@@ -132,13 +132,13 @@ class LetterIntake:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """See `Intake`."""
+        """See `RowDecoder`."""
         self._epoch = epoch
         self._view = view
         return bounded(state)
 
-    def take(self, batch: RawBatch, state: FoldState) -> Taken:
-        """See `Intake`."""
+    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
+        """See `RowDecoder`."""
         now_us = self._clock.now_us()
         offsets = batch.offset.tolist()
         letters = [
@@ -155,7 +155,7 @@ class LetterIntake:
             for letter, offset, is_new in zip(letters, offsets, new, strict=True)
             if is_new
         ]
-        return Taken(_table(rows, self.layout), after)
+        return DecodedBatch(_table(rows, self.layout), after)
 
     def _stored(self, origin: Origin, offsets: Sequence[int]) -> Iterable[int]:
         """The exact look into the table, at the snapshot that the state is of."""

@@ -28,12 +28,12 @@ from k2.errors import Data, K2Error, NotFound, Overloaded, Reason, Unavailable
 from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from k2.lake.commit.event_files import OpsView
 from k2.lake.iceberg.tables import TableLayout
-from k2.lake.ingest.event_rows import Intake
+from k2.lake.ingest.event_rows import RowDecoder
 from k2.lake.ingest.tape_check import check_tape, identity_of
-from k2.lake.maintenance.maintenance_commit import nobody
+from k2.lake.maintenance.maintenance_commit import no_exclusion
 from k2.market.fold import FoldState
 from k2.tape.consumer import RawBatch
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Ends:
+class EventOffsets:
     """Both ends of one table's way.
 
     Attributes:
@@ -63,12 +63,12 @@ class Ends:
         intake: makes the rows.
     """
 
-    facts: Callable[[], TapeFacts]
+    facts: Callable[[], TopicDescription]
     epoch: Callable[[], int]
     read_from: Callable[[int], Reader]
     committer: Callable[[TapeIdentity], Committer]
     view: Callable[[], OpsView | None]
-    intake: Intake
+    intake: RowDecoder
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Slice:
 class OpsWriter:
     """Writes one ops table. One thread; `stats` may be read by any."""
 
-    def __init__(self, ends: Ends, interval_s: float, clock: Clock) -> None:
+    def __init__(self, ends: EventOffsets, interval_s: float, clock: Clock) -> None:
         self._ends = ends
         self._interval_s = interval_s
         self._clock = clock
@@ -132,7 +132,7 @@ class OpsWriter:
     def excluded(self) -> Iterator[Callable[[Table], None]]:
         """Keep it from committing meanwhile; see `Committer.excluded`. Any thread may."""
         committer = self._committer  # one that is made meanwhile looks at the head itself
-        with committer.excluded() if committer else nobody() as tell:
+        with committer.excluded() if committer else no_exclusion() as tell:
             yield tell
 
     def step(self) -> int:

@@ -21,7 +21,7 @@ from k2.market.offsets import OffsetVector
 from k2.tape.acceptance import Decoder, Judged, PartitionMap
 from k2.tape.consumer import OnAssign, OnRevoke, RawBatch, lost_position
 from k2.tape.dead_letter_topic import DeadLetter
-from k2.tape.topics import WAY_OUT, TapeFacts
+from k2.tape.topics import RECOVERY_HINT, TopicDescription
 
 _HEADER_BYTES = 5  # magic and schema id
 Marks = Callable[[Mapping[int, int]], Mapping[int, str]]
@@ -64,7 +64,7 @@ class Letters(Protocol):
 
 
 @dataclass(frozen=True)
-class TapeEnd:
+class WriterTape:
     """All of the tape that the pump touches.
 
     Attributes:
@@ -76,7 +76,7 @@ class TapeEnd:
 
     identity: TapeIdentity
     join: Callable[[OnAssign, OnRevoke], Reader]
-    facts: Callable[[], TapeFacts]
+    facts: Callable[[], TopicDescription]
     decoder: Decoder
     placement: PartitionMap
     letters: Letters
@@ -110,7 +110,10 @@ def meaning(fault: Fault) -> str:
 
 
 def check_tape(
-    facts: TapeFacts, identity: TapeIdentity, positions: OffsetVector, partitions: Iterable[int]
+    facts: TopicDescription,
+    identity: TapeIdentity,
+    positions: OffsetVector,
+    partitions: Iterable[int],
 ) -> None:
     """Refuse a tape that does not fit the positions the lake carries.
 
@@ -127,7 +130,7 @@ def check_tape(
 
 def assert_fits(
     snapshot: LakeSnapshot | None,
-    facts: TapeFacts,
+    facts: TopicDescription,
     epoch: int,
     marks: Marks,
     rules: int = RULES,
@@ -159,12 +162,12 @@ def assert_fits(
             raise Data(
                 Reason.TAPE_TRUNCATED,
                 f"partition {partition} has another record at {last[partition]} than the one that"
-                f" the lake went past: the tape lost records and was filled again; {WAY_OUT}",
+                f" the lake went past: the tape lost records and was filled again; {RECOVERY_HINT}",
                 metadata={"partition": str(partition), "position": str(last[partition] + 1)},
             )
 
 
-def identity_of(facts: TapeFacts, epoch: int) -> TapeIdentity:
+def identity_of(facts: TopicDescription, epoch: int) -> TapeIdentity:
     """Which tape this is, as commits carry it."""
     return TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, epoch, facts.partitions)
 

@@ -33,14 +33,14 @@ from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
 from k2.lake.commit.committer import Base, Committer, Outcome, PartitionBatch
 from k2.lake.commit.trade_files import rows_within_days
-from k2.lake.ingest.tape_check import Reader, TapeEnd, check_tape, letters_of
+from k2.lake.ingest.tape_check import Reader, WriterTape, check_tape, letters_of
 from k2.market.events import DAY_US, TradeColumns
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
 from k2.tape.acceptance import Acceptance
 from k2.tape.consumer import RawBatch
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 from k2.tape.truncation_check import mark_of
 
 T = TypeVar("T")
@@ -152,13 +152,13 @@ class _Slice:
         self.bytes = sum(_size(taken.accepted) for taken in self.taken)
 
 
-class Pump:
+class LakeWriter:
     """Runs the loop. One thread; `stats` may be read by any."""
 
     def __init__(
         self,
         *,
-        tape: TapeEnd,
+        tape: WriterTape,
         committer: Committer,
         settings: LakeSettings,
         clock: Clock,
@@ -308,7 +308,7 @@ class Pump:
         _log.info("assigned", extra={"partitions": partitions, "positions": positions.encode()})
         return {partition: positions[partition] for partition in partitions}
 
-    def _lake_and_tape(self) -> tuple[Base, TapeFacts]:
+    def _lake_and_tape(self) -> tuple[Base, TopicDescription]:
         """Where the lake stands, and what the tape is at that same moment.
 
         Another writer may commit, and retention follow it, between the two looks; then what they

@@ -44,7 +44,7 @@ class LiveFile:
         return (self.day, *self.split)
 
 
-def choose(
+def plan_compaction(
     files: Iterable[LiveFile], now_us: int, target_bytes: int, rows_max: int
 ) -> list[tuple[LiveFile, ...]]:
     """The groups of files to merge, each into one; a file is in one group at most.

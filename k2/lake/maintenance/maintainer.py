@@ -27,12 +27,12 @@ from pyiceberg.table import Table
 
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.lake.commit.snapshot_commit import Replacement, named_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.snapshot import Carried, current_of
-from k2.lake.maintenance.compaction import LiveFile, choose
-from k2.lake.maintenance.maintenance_commit import Replacer, unfenced
-from k2.lake.maintenance.orphan_files import Sweeper, Swept
+from k2.lake.iceberg.snapshot import CommitSummary, current_of
+from k2.lake.maintenance.compaction import LiveFile, plan_compaction
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, unfenced
+from k2.lake.maintenance.orphan_files import OrphanFileRemover, Swept
 from k2.lake.maintenance.rewrite import rewrite
 from k2.settings import LakeSettings
 
@@ -91,7 +91,7 @@ class Maintainer:
     def __init__(
         self,
         *,
-        replacer: Replacer,
+        replacer: MaintenanceCommitter,
         clock: Clock,
         settings: LakeSettings,
         paused: Callable[[], bool] = lambda: False,
@@ -100,7 +100,9 @@ class Maintainer:
         self._clock = clock
         self._settings = settings
         self._paused = paused
-        self._sweeper = Sweeper(replacer=replacer, clock=clock, grace_s=settings.sweep_grace_s)
+        self._sweeper = OrphanFileRemover(
+            replacer=replacer, clock=clock, grace_s=settings.sweep_grace_s
+        )
         self._live = _Live()
         self._too_large: frozenset[str] = frozenset()
         self._stats = MaintainStats()
@@ -192,7 +194,7 @@ class Maintainer:
         """
         dropped: frozenset[int] = frozenset()
 
-        def plan(table: Table, facts: Carried) -> Replacement | None:
+        def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
             nonlocal dropped
             metadata = table.metadata
             stay = named_snapshots(metadata) | {metadata.current_snapshot_id}
@@ -201,7 +203,7 @@ class Maintainer:
                 for one in metadata.snapshots
                 if one.timestamp_ms * 1000 < older_than_us and one.snapshot_id not in stay
             )
-            return Replacement(facts, dropped=dropped) if dropped else None
+            return RewriteFiles(facts, dropped=dropped) if dropped else None
 
         self._replacer.commit(plan)
         self._stats = replace(
@@ -228,7 +230,9 @@ class Maintainer:
             live = self._live.of(table)
         small = [one for one in live.values() if one.location not in self._too_large]
         rows_max = self._replacer.store.layout.merged_rows_max
-        return choose(small, self._clock.now_us(), self._settings.compact_target_bytes, rows_max)
+        return plan_compaction(
+            small, self._clock.now_us(), self._settings.compact_target_bytes, rows_max
+        )
 
     def _merge(self, table: Table, group: Sequence[LiveFile]) -> bool:
         """Steps 2 and 3; whether it was committed."""
@@ -241,12 +245,12 @@ class Maintainer:
         file, count = written
         removed = frozenset(one.location for one in group[:count])
 
-        def plan(head: Table, facts: Carried) -> Replacement | None:
+        def plan(head: Table, facts: CommitSummary) -> RewriteFiles | None:
             live = self._live.of(head)
             if not removed <= live.keys() or not unfenced(head.metadata, since):
                 return None
             touched = frozenset(live[one].manifest for one in removed)
-            return Replacement(facts, (file,), removed, touched)
+            return RewriteFiles(facts, (file,), removed, touched)
 
         stats = self._stats
         if self._replacer.commit(plan) is None:

@@ -22,25 +22,25 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Reason, Unavailable
 from k2.lake.commit.committer import Store, TradeStore
-from k2.lake.commit.snapshot_commit import Conflict, Replacement, TableCatalog, replace
+from k2.lake.commit.snapshot_commit import Conflict, RewriteFiles, TableCatalog, replace
 from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.lineage import lineage_of
-from k2.lake.iceberg.snapshot import Carried, LakeSnapshot, current_of
+from k2.lake.iceberg.lineage import ancestors_of
+from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, current_of
 from k2.lake.iceberg.tables import assert_ours
 
-Plan = Callable[[Table, Carried], Replacement | None]
+Plan = Callable[[Table, CommitSummary], RewriteFiles | None]
 Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def nobody() -> Iterator[Callable[[Table], None]]:
+def no_exclusion() -> Iterator[Callable[[Table], None]]:
     """Where no writer of this process is to be excluded."""
     yield lambda table: None
 
 
-class Replacer:
+class MaintenanceCommitter:
     """Commits for one maintainer of one table. One thread.
 
     Args:
@@ -57,7 +57,7 @@ class Replacer:
         catalog: TableCatalog,
         clock: Clock,
         maintainer_id: str,
-        excluding: Excluding = nobody,
+        excluding: Excluding = no_exclusion,
         store: Store | None = None,
     ) -> None:
         self.store: Store = store or TradeStore()
@@ -116,8 +116,8 @@ class Replacer:
             retry_after_s=limits.COMMIT_RETRY_MAX_S,
         )
 
-    def _facts(self, head: LakeSnapshot, name: str) -> Carried:
-        return Carried(
+    def _facts(self, head: LakeSnapshot, name: str) -> CommitSummary:
+        return CommitSummary(
             positions=head.positions,
             counters=head.counters,
             state_path=head.state_path,
@@ -142,7 +142,7 @@ def is_fence(snapshot: Snapshot) -> bool:
 
 def unfenced(metadata: TableMetadata, since_id: int) -> bool:
     """Whether files that were made when the head was `since_id` may be committed on this head."""
-    for one in lineage_of(metadata, metadata.current_snapshot()):
+    for one in ancestors_of(metadata, metadata.current_snapshot()):
         if one.snapshot_id == since_id:
             return True
         if is_fence(one):

@@ -39,11 +39,11 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from k2.clock import Clock
-from k2.lake.commit.snapshot_commit import Replacement
+from k2.lake.commit.snapshot_commit import RewriteFiles
 from k2.lake.iceberg.catalog import reaching_lake, write_file
 from k2.lake.iceberg.manifests import new_metadata_output
 from k2.lake.iceberg.reachability import Reach, path_of
-from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
 
 _LIST = "k2-dead-"
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class _DeadList:
     dead: frozenset[str]
 
 
-class Sweeper:
+class OrphanFileRemover:
     """Sweeps one table. One thread.
 
     Args:
@@ -84,7 +84,7 @@ class Sweeper:
         grace_s: how long a file stays that nothing names.
     """
 
-    def __init__(self, *, replacer: Replacer, clock: Clock, grace_s: float) -> None:
+    def __init__(self, *, replacer: MaintenanceCommitter, clock: Clock, grace_s: float) -> None:
         self._replacer = replacer
         self._clock = clock
         self._grace_us = int(grace_s * 1_000_000)
@@ -112,7 +112,7 @@ class Sweeper:
             return self._removed(folder, sizes, lists, since)
 
     def _fence(self) -> Table | None:
-        return self._replacer.commit(lambda _, facts: Replacement(facts))
+        return self._replacer.commit(lambda _, facts: RewriteFiles(facts))
 
     def _removed(
         self,

@@ -27,10 +27,10 @@ from pyiceberg.table.metadata import TableMetadata
 
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.lake.commit.snapshot_commit import Replacement, named_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.snapshot import FLOOR, Carried, current_of
-from k2.lake.maintenance.maintenance_commit import Replacer
+from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, current_of
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
 
@@ -76,7 +76,7 @@ class RetainStats:
     failures: int = 0
 
 
-def due(
+def expired_files(
     files: Sequence[DatedFile], now_us: int, hours: int | None, bytes_max: int
 ) -> list[DatedFile]:
     """The files to remove, oldest first.
@@ -109,7 +109,7 @@ def _last_day_gone(now_us: int, hours: int | None) -> int | None:
     return (now_us - hours * _HOUR_US) // DAY_US - 1
 
 
-class Retainer:
+class Retention:
     """Holds a table to its retention. One thread; `stats` may be read by any.
 
     Args:
@@ -120,7 +120,12 @@ class Retainer:
     """
 
     def __init__(
-        self, *, replacer: Replacer, clock: Clock, settings: LakeSettings, bytes_max: int
+        self,
+        *,
+        replacer: MaintenanceCommitter,
+        clock: Clock,
+        settings: LakeSettings,
+        bytes_max: int,
     ) -> None:
         self._replacer = replacer
         self._clock = clock
@@ -166,10 +171,10 @@ class Retainer:
             return False
         done = RetainStats()
 
-        def plan(table: Table, facts: Carried) -> Replacement | None:
+        def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
             nonlocal done
             files = _dated(table, self._replacer.store.layout.day_of)
-            gone = due(files, self._clock.now_us(), self._hours, self._bytes_max)
+            gone = expired_files(files, self._clock.now_us(), self._hours, self._bytes_max)
             dropped = _from_before(table.metadata)
             done = RetainStats(
                 len(gone),
@@ -208,14 +213,14 @@ class Retainer:
 
 
 def _replacement(
-    table: Table, facts: Carried, gone: Sequence[DatedFile], dropped: frozenset[int]
-) -> Replacement | None:
+    table: Table, facts: CommitSummary, gone: Sequence[DatedFile], dropped: frozenset[int]
+) -> RewriteFiles | None:
     if not gone:
-        return Replacement(facts, dropped=dropped) if dropped else None
+        return RewriteFiles(facts, dropped=dropped) if dropped else None
     floors = [one.time_max_us + 1 for one in gone]
     if (known := table.properties.get(FLOOR)) is not None:
         floors.append(int(known))
-    return Replacement(
+    return RewriteFiles(
         replace(facts, floor_us=max(floors)),
         removed=frozenset(one.location for one in gone),
         touched=frozenset(one.manifest for one in gone),

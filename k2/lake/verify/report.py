@@ -20,7 +20,7 @@ from k2.lake.verify.row_checksums import Tally
 from k2.market.events import Int64s
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 Counts = tuple[int, int, int]  # accepted, duplicate, dead
 
@@ -67,7 +67,7 @@ class Folded:
 
 
 @dataclass
-class Stored:
+class StoredRows:
     """What the lake holds.
 
     Attributes:
@@ -91,14 +91,14 @@ class Stored:
         self.overruled[partition] = np.union1d(known, offsets)
 
 
-def standing(letters: Mapping[int, Letters], stored: Stored) -> dict[int, Letters]:
+def standing(letters: Mapping[int, Letters], stored: StoredRows) -> dict[int, Letters]:
     """The letters that no row overrules."""
     none = np.empty(0, np.int64)
     return {p: one.without(stored.overruled.get(p, none)) for p, one in letters.items()}
 
 
 @dataclass(frozen=True)
-class Case:
+class VerifyInput:
     """All that is compared.
 
     Attributes:
@@ -110,11 +110,11 @@ class Case:
     """
 
     snapshot: LakeSnapshot
-    facts: TapeFacts
+    facts: TopicDescription
     start: tuple[int, ...]
     published: Mapping[int, FoldState]
     folded: Folded
-    stored: Stored
+    stored: StoredRows
     letters: Mapping[int, Letters]
 
     def exact(self, partition: int) -> bool:
@@ -134,7 +134,7 @@ class Case:
         return states.get(partition, FoldState())
 
 
-def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
+def report(case: VerifyInput, problems: Sequence[Problem]) -> dict[str, Any]:
     """The document.
 
     Args:
@@ -176,7 +176,7 @@ def report(case: Case, problems: Sequence[Problem]) -> dict[str, Any]:
     }
 
 
-def empty_report(facts: TapeFacts) -> dict[str, Any]:
+def empty_report(facts: TopicDescription) -> dict[str, Any]:
     """The document for a lake without a snapshot: nothing was promised yet."""
     waiting = sum(end - start for start, end in zip(facts.log_start, facts.log_end, strict=True))
     names = ("rows", "accepted", "duplicate", "dead", "holes_total", "letters_overruled")
@@ -216,7 +216,7 @@ def differences(places: Sequence[tuple[int, int]], tape: Tally, lake: Tally) -> 
 
 
 def earlier_problems(
-    first: Mapping[int, FoldState], stored: Stored, floor_us: int | None
+    first: Mapping[int, FoldState], stored: StoredRows, floor_us: int | None
 ) -> list[Problem]:
     """Whether the rows of earlier epochs are, each once, what this epoch began with.
 
@@ -245,7 +245,7 @@ def _problem(kind: str, partition: int, offsets: Int64s, message: str) -> list[P
     return [Problem(kind, partition, len(offsets), listed, message)] if len(offsets) else []
 
 
-def _letter_problems(case: Case, partition: int) -> list[Problem]:
+def _letter_problems(case: VerifyInput, partition: int) -> list[Problem]:
     pieces = case.folded.dead.get(partition, [])
     dead = np.concatenate(pieces) if pieces else np.empty(0, np.int64)
     letters = case.letters[partition].offsets
@@ -258,7 +258,7 @@ def _letter_problems(case: Case, partition: int) -> list[Problem]:
     ]
 
 
-def _state_problems(case: Case, partition: int) -> list[Problem]:
+def _state_problems(case: VerifyInput, partition: int) -> list[Problem]:
     published = case.published.get(partition, FoldState())
     folded = case.folded.states.get(partition, FoldState())
     exact = case.exact(partition)
@@ -309,7 +309,7 @@ def _within(folded: Seen | None, published: Seen | None) -> bool:
     return bool(inside.all()) and folded.time_max_us <= published.time_max_us
 
 
-def _partition(case: Case, partition: int) -> dict[str, Any]:
+def _partition(case: VerifyInput, partition: int) -> dict[str, Any]:
     state, end = case.folded.states[partition], case.snapshot.positions[partition]
     return {
         "partition": partition,
@@ -323,7 +323,7 @@ def _partition(case: Case, partition: int) -> dict[str, Any]:
     }
 
 
-def _symbols(case: Case, partition: int) -> list[dict[str, Any]]:
+def _symbols(case: VerifyInput, partition: int) -> list[dict[str, Any]]:
     before = case.stored.before[partition].seen
     return [
         {
@@ -347,7 +347,7 @@ def _missing(seen: Seen) -> int:
     return last - first + 1 - seen.count
 
 
-def _holes(case: Case, partition: int) -> list[dict[str, Any]]:
+def _holes(case: VerifyInput, partition: int) -> list[dict[str, Any]]:
     seen: list[tuple[Instrument, Seen]] = sorted(case.known(partition).seen.items())
     return [
         {

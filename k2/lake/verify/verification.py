@@ -45,14 +45,14 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Reason, Unavailable
 from k2.lake.commit.committer import TapeIdentity, assert_same_tape
-from k2.lake.dead_letters.superseded import Letters, as_judged_then
+from k2.lake.dead_letters.superseded import Letters, apply_recorded_faults
 from k2.lake.iceberg.snapshot import LakeSnapshot, SnapshotReader, read_first_states
 from k2.lake.ingest.tape_check import check_tape
 from k2.lake.verify.report import (
-    Case,
     Folded,
     Problem,
-    Stored,
+    StoredRows,
+    VerifyInput,
     differences,
     earlier_problems,
     empty_report,
@@ -72,7 +72,7 @@ from k2.market.gaps import GapEvent
 from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
 _OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by earlier rows
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
@@ -96,7 +96,7 @@ class Replay(Protocol):
 
 
 @dataclass(frozen=True)
-class Witnesses:
+class VerifySources:
     """What is asked.
 
     Attributes:
@@ -114,7 +114,7 @@ class Witnesses:
     snapshots: SnapshotReader
     io: FileIO
     identity: TapeIdentity
-    facts: Callable[[], TapeFacts]
+    facts: Callable[[], TopicDescription]
     replay: Callable[[Mapping[int, int]], Replay]
     decoder: Decoder
     placement: PartitionMap
@@ -123,7 +123,7 @@ class Witnesses:
     gaps: Callable[[], Iterable[GapEvent]] | None = None
 
 
-def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, Any]:
+def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[str, Any]:
     """Fold the tape again and compare; the report as a JSON document.
 
     Args:
@@ -173,7 +173,7 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
     gaps = compare_gaps(ledger, folded.states, whole)
     problems += gaps.problems
     published = witnesses.snapshots.states(snapshot)
-    case = Case(snapshot, facts, start, published, folded, stored, standing(told, stored))
+    case = VerifyInput(snapshot, facts, start, published, folded, stored, standing(told, stored))
     counts["letters_overruled"] = sum(len(one) for one in stored.overruled.values())
     return report(case, problems) | counts | {"missing": gaps.missing}
 
@@ -182,7 +182,7 @@ def verify(witnesses: Witnesses, clock: Clock, progress: Progress) -> dict[str, 
 class _Work:
     """One verification of one snapshot."""
 
-    witnesses: Witnesses
+    witnesses: VerifySources
     snapshot: LakeSnapshot
     start: tuple[int, ...]
     first: Mapping[int, FoldState]
@@ -207,15 +207,17 @@ class _Work:
             for partition, of in found.items()
         }
 
-    def both(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> tuple[Stored, Folded]:
+    def both(
+        self, letters: Mapping[int, Letters], keep: frozenset[Place]
+    ) -> tuple[StoredRows, Folded]:
         """Read the lake and fold the tape."""
         stored = self.stored(letters, keep)
         return stored, self.folded(stored.before, standing(letters, stored), keep)
 
-    def stored(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> Stored:
+    def stored(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> StoredRows:
         """Read the lake, and which timely letters its rows overrule."""
         ends = self.snapshot.positions.offsets
-        stored = Stored(Tally(ends, keep), dict(self.first))
+        stored = StoredRows(Tally(ends, keep), dict(self.first))
         timely = {partition: one.timely.offsets for partition, one in letters.items()}
         done = 0
         for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
@@ -225,7 +227,7 @@ class _Work:
             done += file.rows
         return stored
 
-    def _store(self, stored: Stored, rows: Rows, timely: Mapping[int, Int64s]) -> None:
+    def _store(self, stored: StoredRows, rows: Rows, timely: Mapping[int, Int64s]) -> None:
         partition, columns = rows.partition, rows.columns
         inside = columns.offset < self._end(rows.epoch, partition)
         if not inside.all():
@@ -297,7 +299,7 @@ class _Work:
         beside = () if whole or self.snapshot.floor_us is None else _OF_THE_PAST
 
         def recorded(columns: TradeColumns) -> TradeColumns:
-            columns, doubtful = as_judged_then(columns, letters, beside)
+            columns, doubtful = apply_recorded_faults(columns, letters, beside)
             folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
             return columns
 

@@ -20,7 +20,7 @@ from k2.market.ledger import Ledger
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
 from k2.tape.gap_topic import GapLog
 from k2.tape.schema_registry import SchemaStore
@@ -142,7 +142,7 @@ class World:
         request = FillRequest(
             Instrument(self.exchange, symbol), first, last, SystemClock().now_us()
         )
-        board = Board(self.tape.bootstrap, topics.BACKFILLS)
+        board = CompactedTopic(self.tape.bootstrap, topics.BACKFILLS)
         board.put(request.key, request.document(), 10)
         board.close()
 
@@ -211,7 +211,7 @@ def test_a_killed_feed_goes_on_with_its_backfill(world):
     eventually(lambda: not world.opened(), 40, 0.5)
     filled = [gap for gap in world.gaps() if gap.cause is Cause.REQUESTED]
     assert [(gap.first_id, gap.last_id) for gap in filled] == [(first, last)]
-    board = Board(world.tape.bootstrap, topics.BACKFILLS)
+    board = CompactedTopic(world.tape.bootstrap, topics.BACKFILLS)
     assert not [key for key in board.read_all() if key.startswith(world.exchange)]
     board.close()
 
@@ -228,7 +228,7 @@ def test_two_feeds_of_one_venue_are_no_more_than_one(world):
     world.faults("clear")
     world.await_whole()
     assert {gap.state for gap in world.gaps()} == {GapState.FILLED}
-    board = Board(world.tape.bootstrap, topics.HEARTBEATS)
+    board = CompactedTopic(world.tape.bootstrap, topics.HEARTBEATS)
     assert {"feed", "feed-b"} <= set(board.read_all())
     board.close()
 

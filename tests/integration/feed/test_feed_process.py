@@ -17,9 +17,9 @@ from k2.feed.recording import read_frames
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.schema_registry import SchemaStore
 from servers.heartbeat import read_beats
 from tests.fakes.scripted_venue import FakeVenue, frame
@@ -113,7 +113,7 @@ class World:
         return self.read(topics.HIGH_WATER).get(f"{self.exchange}:{symbol}@feed", {})
 
     def read(self, topic):
-        board = Board(self.bootstrap, topic)
+        board = CompactedTopic(self.bootstrap, topic)
         try:
             return board.read_all()
         finally:
@@ -175,7 +175,7 @@ def test_malformed_frames_are_dead_letters_with_their_bytes(world):
     world.start().send("garbage", frame(1), frame(2, q="x"))
     eventually(lambda: world.ids() == [1], 15, 0.2)
     assert world.end() == 0
-    office = DeadLetterOffice(world.bootstrap)
+    office = DeadLetterTopic(world.bootstrap)
     letters = [
         each for each in office.read_all() if each.topic.startswith(f"feed:{world.exchange}:")
     ]

@@ -22,10 +22,10 @@ from k2.query.view import QueryView
 from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
 from k2.tape.topics import TapeAdmin
 from tests.fakes.coverage import FakeCoverage
@@ -61,8 +61,10 @@ class Site:
         self.schema_id = topics.deploy(self.tape, schemas)
 
     def homes(self):
-        with closing(Board(self.tape.bootstrap, topics.PARTITIONS)) as board:
-            placement = Placement(board, topics.topic_id(self.tape), self.tape.partitions_per_tier)
+        with closing(CompactedTopic(self.tape.bootstrap, topics.PARTITIONS)) as board:
+            placement = PartitionMap(
+                board, topics.topic_id(self.tape), self.tape.partitions_per_tier
+            )
             return {one: placement.place(Instrument("BINANCE", one)) for one in SYMBOLS}
 
     def put(self, ids, homes=None, patience_s=30):
@@ -83,7 +85,7 @@ class Site:
 
         So is a symbol of which the lake has no row, from id 5 on.
         """
-        with closing(Board(self.tape.bootstrap, topics.HIGH_WATER)) as board:
+        with closing(CompactedTopic(self.tape.bootstrap, topics.HIGH_WATER)) as board:
             for symbol in SYMBOLS:
                 board.put(f"BINANCE:{symbol}", {"trade_id": number}, wait_s=10)
             board.put(f"BINANCE:{ROWLESS}", {"began_after": 4, "trade_id": number}, wait_s=10)
@@ -141,9 +143,9 @@ class Site:
         tape, clock, facts = self.tape, SystemClock(), self.facts()
         with ExitStack() as stack:
             admin = stack.enter_context(closing(TapeAdmin(tape.bootstrap)))
-            board = stack.enter_context(closing(Board(tape.bootstrap, topics.PARTITIONS)))
+            board = stack.enter_context(closing(CompactedTopic(tape.bootstrap, topics.PARTITIONS)))
             catalog = stack.enter_context(closing(open_catalog(self.settings, SystemClock())))
-            placement = Placement(board, facts.topic_id, tape.partitions_per_tier)
+            placement = PartitionMap(board, facts.topic_id, tape.partitions_per_tier)
             schemas = SchemaStore(
                 tape.registry_url, self.settings.data_dir / "schemas", SystemClock()
             )

@@ -18,8 +18,8 @@ from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, avro_schema
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
-from k2.tape.partition_map import Placement
+from k2.tape.compacted_topic import CompactedTopic
+from k2.tape.partition_map import PartitionMap
 from k2.v1 import dead_letter_service_pb2 as pb
 from servers.processes.dead_letter import dead_letter_service
 from servers.runtime import Runtime
@@ -209,9 +209,9 @@ ASKING = SimpleNamespace(is_active=lambda: True)  # a caller that is still there
 
 def replayed(site, offsets):
     """Replay one letter as it is, once its symbol is placed, and one repaired; refuse a third."""
-    board = Board(site.settings.tape.bootstrap, topics.PARTITIONS)
+    board = CompactedTopic(site.settings.tape.bootstrap, topics.PARTITIONS)
     with closing(board):
-        placement = Placement(
+        placement = PartitionMap(
             board, topics.topic_id(site.settings.tape), site.settings.tape.partitions_per_tier
         )
         placement.place(Instrument("BINANCE", SOL))

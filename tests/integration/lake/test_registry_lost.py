@@ -16,7 +16,7 @@ from k2.market import schema
 from k2.market.events import Fault
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.schema_registry import SchemaStore
 from servers.local import registry as apicurio
 from tests.conftest import free_ports, run
@@ -77,7 +77,7 @@ def says(site, name, words):
 
 
 def letters(site):
-    with closing(DeadLetterOffice(site.tape.bootstrap)) as office:
+    with closing(DeadLetterTopic(site.tape.bootstrap)) as office:
         return [one for one in office.read_all() if one.topic == site.tape.topic]
 
 

@@ -16,9 +16,9 @@ from k2.tail.chunk import TailRows
 from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
 from tests.integration.lake.test_writer_process import SYMBOLS, Site
 from tests.support.eventually import eventually
@@ -48,13 +48,13 @@ def site(tmp_path, broker, registry):
 def tail(site):
     """The tail of a query server that was started before any of this."""
     tape = site.settings.tape
-    board = Board(tape.bootstrap, topics.PARTITIONS)
+    board = CompactedTopic(tape.bootstrap, topics.PARTITIONS)
     made = Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
         decoder=Decoder(
             SchemaStore(tape.registry_url, site.folder / "tail-schemas", SystemClock())
         ),
-        placement=Placement(board, topics.topic_id(tape), tape.partitions_per_tier),
+        placement=PartitionMap(board, topics.topic_id(tape), tape.partitions_per_tier),
         clock=SystemClock(),
     )
     partitions = topics.partition_count(tape)

@@ -20,17 +20,17 @@ from k2 import settings
 from k2.clock import SystemClock
 from k2.lake.iceberg.catalog import SqlCatalog
 from k2.lake.commit.committer import TradeStore
-from k2.lake.ingest.trade_writer import Pump
+from k2.lake.ingest.trade_writer import LakeWriter
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from servers.runtime import Runtime
 from servers.processes import lake
 
 STEPS = {
-    "1 assign": (Pump, "_assigned"),
+    "1 assign": (LakeWriter, "_assigned"),
     "2 decode": (Decoder, "decode"),
-    "3 letters": (DeadLetterOffice, "publish"),
+    "3 letters": (DeadLetterTopic, "publish"),
     "4 write": (TradeStore, "write"),
     "5 swing": (SqlCatalog, "commit_table"),
     "6 report": (TapeReader, "report"),

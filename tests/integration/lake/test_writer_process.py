@@ -19,9 +19,9 @@ from k2.market.instrument import Instrument, first_partition
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
 from servers.local.child_process import Child, Command
 from tests.support.eventually import eventually
@@ -64,8 +64,8 @@ class Site:
     def place(self, *symbols):
         """Give symbols their partitions."""
         tape = self.settings.tape
-        board = Board(tape.bootstrap, topics.PARTITIONS)
-        placement = Placement(board, topics.topic_id(tape), tape.partitions_per_tier)
+        board = CompactedTopic(tape.bootstrap, topics.PARTITIONS)
+        placement = PartitionMap(board, topics.topic_id(tape), tape.partitions_per_tier)
         self.home |= {one: placement.place(Instrument("BINANCE", one)) for one in symbols}
         board.close()
 
@@ -202,7 +202,7 @@ def test_a_stopping_writer_commits_what_it_has(site):
 
 def pending(site, writer):
     """Rows that the writer holds, by its heartbeat."""
-    board = Board(site.settings.tape.bootstrap, topics.HEARTBEATS)
+    board = CompactedTopic(site.settings.tape.bootstrap, topics.HEARTBEATS)
     try:
         beat = board.read_all().get("lake")
     finally:

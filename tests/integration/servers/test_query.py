@@ -11,8 +11,8 @@ from k2.market.events import Label, Trade
 from k2.market.instrument import Instrument
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import Board
-from k2.tape.partition_map import Placement
+from k2.tape.compacted_topic import CompactedTopic
+from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from k2.v1 import (
     degradation_service_pb2,
@@ -37,8 +37,8 @@ class Printer:
     """Prints trades on the tape, as a feed would."""
 
     def __init__(self, settings, schema_id):
-        self.board = Board(settings.tape.bootstrap, topics.PARTITIONS)
-        homes = Placement(
+        self.board = CompactedTopic(settings.tape.bootstrap, topics.PARTITIONS)
+        homes = PartitionMap(
             self.board, topics.topic_id(settings.tape), settings.tape.partitions_per_tier
         )
         self.partition = homes.place(Instrument(LABEL.exchange, LABEL.symbol))

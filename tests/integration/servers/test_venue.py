@@ -14,7 +14,7 @@ from k2 import settings
 from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
 from tests.support.eventually import eventually
 
@@ -93,7 +93,7 @@ def test_it_beats_and_stops_when_asked_to(tmp_path, deployed):
     with VenueProcess(tmp_path, deployed, K2_VENUE__RATE="500") as venue:
         messages = []
         collect(venue, messages, lambda found: len(found) > 300)
-        board = Board(deployed, topics.HEARTBEATS)
+        board = CompactedTopic(deployed, topics.HEARTBEATS)
 
         def beat():
             found = board.read_all().get("venue")

@@ -19,7 +19,7 @@ from k2.feed.recording import read_frames, symbols
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
 from k2.tape.schema_registry import SchemaStore
 from servers.heartbeat import read_beats
@@ -153,7 +153,7 @@ def test_a_session_of_other_streams_is_survived_and_counted(world):
             return json.loads(response.read())["sent"] >= frames
 
     def counted():
-        with closing(Board(world.tape.bootstrap, topics.HEARTBEATS)) as board:
+        with closing(CompactedTopic(world.tape.bootstrap, topics.HEARTBEATS)) as board:
             notices = board.read_all()
         beats = read_beats(notices, dict.fromkeys(notices, 0.0), 0.0)
         ours = [beat for beat in beats if beat.pid == world.processes[-1].pid]

@@ -8,9 +8,9 @@ import pytest
 from k2.errors import Overloaded, Unavailable
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.dead_letter_topic import DeadLetterOffice
+from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.producer import TapeProducer
 from servers.local import broker as kafka
 from servers.local.child_process import Child
@@ -166,9 +166,9 @@ def test_a_static_member_goes_on_after_a_kill_of_the_broker(own_broker):
 def test_boards_and_letters_wait_for_the_broker(own_broker):
     tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="boards")
     topics.deploy(tape, NoRegistry())
-    writer = Board(own_broker.bootstrap, topics.HEARTBEATS)
-    follower = Board(own_broker.bootstrap, topics.HEARTBEATS)
-    office = DeadLetterOffice(own_broker.bootstrap)
+    writer = CompactedTopic(own_broker.bootstrap, topics.HEARTBEATS)
+    follower = CompactedTopic(own_broker.bootstrap, topics.HEARTBEATS)
+    office = DeadLetterTopic(own_broker.bootstrap)
     writer.put("a", {"n": 1}, wait_s=10)
     assert follower.current() == {"a": {"n": 1}}
 

@@ -5,8 +5,8 @@ import pytest
 
 from k2 import limits
 from k2.errors import Reason, Unavailable
-from k2.lake.ingest.epoch_transition import Begun, lost_ids
-from k2.market.coverage import Promise
+from k2.lake.ingest.epoch_transition import StartedEpoch, lost_ids
+from k2.market.coverage import Coverage
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
 from k2.market.gaps import Cause, GapEvent, GapState, check_gap
@@ -30,7 +30,7 @@ def ledger_of(*told):
 def lost(*intervals, promise=None, ledger=None):
     """Of BTC: the ids that may be lost, where the lake has seen these intervals."""
     seen = {BTC: Seen(np.array(intervals), 5)} if intervals else {}
-    promises = {BTC: Promise(*promise)} if promise else {}
+    promises = {BTC: Coverage(*promise)} if promise else {}
     events = lost_ids({0: FoldState(seen)}, promises, ledger or Ledger(), NOW_US, "lake")
     assert all(check_gap(event) is Fault.NONE for event in events)
     return [(event.first_id, event.last_id) for event in events]
@@ -44,7 +44,7 @@ def test_what_was_promised_and_not_seen_is_in_the_ledger_before_the_epoch_begins
 
     def tell(states):
         assert world.epoch == 0
-        promises = {BTC: Promise(0, 9), ETH: Promise(2, 3)}  # of ETH the lake has nothing
+        promises = {BTC: Coverage(0, 9), ETH: Coverage(2, 3)}  # of ETH the lake has nothing
         told.extend(lost_ids(states, promises, Ledger(), NOW_US, "lake"))
         raise Unavailable(Reason.REGISTRY_UNAVAILABLE, "away")
 
@@ -53,7 +53,7 @@ def test_what_was_promised_and_not_seen_is_in_the_ledger_before_the_epoch_begins
     assert told == [open_gap(BTC, 6, 9), open_gap(ETH, 3, 3)]
     assert world.epoch == 0
     assert begun(world).adopted
-    assert begun(world, tell=tell) == Begun(1)
+    assert begun(world, tell=tell) == StartedEpoch(1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from k2.lake.commit.committer import PartitionBatch
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.maintenance.retention import Retention
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState, fold
 from k2.settings import LakeSettings
@@ -16,7 +16,7 @@ from tests.support.writer_world import judged_alone, kinds, pumped
 def retained(world, hours=24):
     """Let retention remove what is older."""
     settings = LakeSettings(retention_hours=hours)
-    one = Retainer(
+    one = Retention(
         replacer=world.replacer("retain"),
         clock=world.clock,
         settings=settings,

@@ -2,11 +2,11 @@
 
 import pytest
 
-from k2.market.coverage import Promise, carried, hull, promise_of
+from k2.market.coverage import Coverage, carried, hull, promise_of
 
 
 def test_a_promise_is_read_as_it_was_written():
-    promise = Promise(-1, 7)
+    promise = Coverage(-1, 7)
     assert promise_of(promise.values() | {"resumed_after": 3, "first_id": 5}) == promise
 
 
@@ -23,7 +23,7 @@ def test_a_promise_is_read_as_it_was_written():
     ],
 )
 def test_a_document_that_does_not_say_where_it_began_says_it_by_the_rest(document, began_after):
-    assert promise_of({"trade_id": 101, **document}) == Promise(began_after, 101)
+    assert promise_of({"trade_id": 101, **document}) == Coverage(began_after, 101)
 
 
 @pytest.mark.parametrize("document", [{}, {"trade_id": "many"}, {"trade_id": -4, "first_id": 1}])
@@ -44,10 +44,10 @@ def test_an_unreadable_document_promises_nothing(document):
     ],
 )
 def test_a_promise_is_carried_by_those_that_begin_inside_it(own, others, whole):
-    mine = [Promise(*own)] if own else []
-    all_of = [*(Promise(*one) for one in others), *mine]
-    assert carried(mine[0] if mine else None, all_of) == Promise(*whole)
+    mine = [Coverage(*own)] if own else []
+    all_of = [*(Coverage(*one) for one in others), *mine]
+    assert carried(mine[0] if mine else None, all_of) == Coverage(*whole)
 
 
 def test_the_hull_holds_every_promise():
-    assert hull([Promise(30, 40), Promise(9, 12), Promise(35, 36)]) == Promise(9, 40)
+    assert hull([Coverage(30, 40), Coverage(9, 12), Coverage(35, 36)]) == Coverage(9, 40)

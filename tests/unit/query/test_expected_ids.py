@@ -9,7 +9,7 @@ from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.query import expected_ids as module
-from k2.query.expected_ids import Coverage
+from k2.query.expected_ids import ExpectedIds
 from tests.fakes.tape import FakeTape
 from tests.support.eventually import eventually
 from tests.support.trades import NOW_US
@@ -25,7 +25,7 @@ class World:
         self.board = self.tape.board("k2.high-water")
         self.log = self.tape.gap_log()
         self.meanwhile = lambda: None
-        self.coverage = Coverage(
+        self.coverage = ExpectedIds(
             promises=self.board,
             gaps=self.log,
             listened=lambda: self.listened,

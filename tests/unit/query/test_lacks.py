@@ -2,16 +2,16 @@ import pytest
 
 from k2.errors import Data, Overloaded, Reason, Unavailable
 from k2.query.lacks import failure_of, part_of
-from k2.query.plan import Lack, Missing
+from k2.query.plan import Missing, MissingReason
 
 
 @pytest.mark.parametrize(
     ("lack", "kind", "reason", "part"),
     [
-        (Lack.LAKE, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
-        (Lack.EVICTED, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
-        (Lack.BEHIND, Unavailable, Reason.TAIL_BEHIND, "tail"),
-        (Lack.RELEASED, Overloaded, Reason.TAIL_FULL, "tail"),
+        (MissingReason.LAKE, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
+        (MissingReason.EVICTED, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
+        (MissingReason.BEHIND, Unavailable, Reason.TAIL_BEHIND, "tail"),
+        (MissingReason.RELEASED, Overloaded, Reason.TAIL_FULL, "tail"),
     ],
 )
 def test_each_lack_has_a_reason_and_a_side(lack, kind, reason, part):
@@ -25,9 +25,12 @@ def test_each_lack_has_a_reason_and_a_side(lack, kind, reason, part):
 
 def test_why_the_tail_stopped_is_said():
     stopped = Data(Reason.TAPE_TRUNCATED, "the tape ends at 7")
-    assert "the tape ends at 7" in failure_of(Missing(Lack.BEHIND, (0,)), stopped, 10.0).message
+    assert (
+        "the tape ends at 7"
+        in failure_of(Missing(MissingReason.BEHIND, (0,)), stopped, 10.0).message
+    )
 
 
 def test_what_waits_for_a_commit_is_asked_again_after_the_interval_that_is_set():
-    released = Missing(Lack.RELEASED, (3,))
+    released = Missing(MissingReason.RELEASED, (3,))
     assert [failure_of(released, None, each).retry_after_s for each in (2.0, 60.0)] == [2.0, 60.0]

@@ -4,7 +4,7 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, NotFound, Reason, Unavailable
-from k2.lake.iceberg.epochs import Epochs
+from k2.lake.iceberg.epochs import EpochHistory
 from k2.market.fold import RULES, FoldState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.lake_snapshots import LakeSide, assert_not_truncated
@@ -153,7 +153,7 @@ def test_the_tape_may_only_grow():
 
 def epoch_of(number, ended="", epoch=1):
     made = lake_snapshot(number, OffsetVector(epoch, (0, 0)))
-    return replace(made, epochs=Epochs(ended=ended, rules=RULES))
+    return replace(made, epochs=EpochHistory(ended=ended, rules=RULES))
 
 
 def test_while_the_next_epoch_awaits_its_tape_the_lake_starts(snapshots):
@@ -202,7 +202,7 @@ def test_an_older_snapshot_may_have_had_other_partitions(snapshots):
 def second_epoch(snapshots):
     """The first epoch had three partitions and ended at 20, 7 and 0; its topic was `1`."""
     made = lake_snapshot(3, OffsetVector(1, (0, 0)), 300, topic_id="2")
-    past = Epochs(past=(OffsetVector(0, (20, 7, 0)),), past_topics=("1",), rules=RULES)
+    past = EpochHistory(past=(OffsetVector(0, (20, 7, 0)),), past_topics=("1",), rules=RULES)
     snapshots.commit(replace(made, epochs=past), (), STATES)
     return published(snapshots, topic_id="2")
 

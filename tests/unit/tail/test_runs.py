@@ -2,7 +2,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.tail.runs import Runs
+from k2.tail.runs import SparseColumn
 
 
 def nothing(rows):
@@ -10,7 +10,7 @@ def nothing(rows):
 
 
 def test_what_lies_between_runs_is_nothing():
-    runs = Runs(nothing)
+    runs = SparseColumn(nothing)
     assert runs.between(0, 9) is None
     runs.add(2, pa.array([20, 21]))
     runs.add(6, pa.array([60]))
@@ -22,7 +22,7 @@ def test_what_lies_between_runs_is_nothing():
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=150), st.data())
 def test_any_runs_read_back_as_they_were_added(shape, data):
-    runs, whole = Runs(nothing), []
+    runs, whole = SparseColumn(nothing), []
     for gap, length in shape:
         whole += [None] * gap
         values = list(range(len(whole), len(whole) + length))

@@ -11,7 +11,7 @@ from k2.market.offsets import OffsetVector
 from k2.tail import tail as tail_module
 from k2.tail.tail import Tail
 from k2.tape.avro.trade_codec import Decoder, encode_trade
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
 from tests.support.eventually import eventually
 from tests.support.messages import SCHEMA_ID, Schemas
@@ -25,13 +25,13 @@ ZERO = OffsetVector.zero(0, 4)
 class Fixture:
     def __init__(self, **bounds):
         self.tape = FakeTape(partitions=4)
-        self.homes = Placement(self.tape.board("p"), 0, 1)
+        self.homes = PartitionMap(self.tape.board("p"), 0, 1)
         self.schemas = Schemas()
         self.clock = ManualClock(NOW_US)
         self.tail = Tail(
             reader_factory=self.tape.reader,
             decoder=Decoder(self.schemas),
-            placement=Placement(self.tape.board("p"), 0, 1),
+            placement=PartitionMap(self.tape.board("p"), 0, 1),
             clock=self.clock,
             **bounds,
         )

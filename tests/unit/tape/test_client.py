@@ -5,7 +5,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2 import limits
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
-from k2.tape.client import configuration, persist, translate
+from k2.tape.client import configuration, retry_transient, translate
 
 
 def test_names_are_dotted_but_for_callbacks():
@@ -38,7 +38,7 @@ def test_errors_are_named(code, kind, reason):
 
 def test_what_is_not_ready_is_tried_again():
     answers = iter([not_ready(), not_ready(), "here"])
-    assert persist(lambda: answer(answers)) == "here"
+    assert retry_transient(lambda: answer(answers)) == "here"
 
 
 def test_a_broker_that_is_silent_is_not_waited_for_twice():
@@ -49,7 +49,7 @@ def test_a_broker_that_is_silent_is_not_waited_for_twice():
         raise translate(KafkaError(KafkaError._TRANSPORT), "x")
 
     with pytest.raises(Unavailable):
-        persist(attempt)
+        retry_transient(attempt)
     assert len(tries) == 1
 
 
@@ -61,7 +61,7 @@ def test_trying_ends():
         raise not_ready()
 
     with pytest.raises(Unavailable):
-        persist(attempt, pause_s=0.001)
+        retry_transient(attempt, pause_s=0.001)
     assert len(tries) == limits.TAPE_ATTEMPTS_MAX
 
 

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from k2.errors import Unavailable
-from k2.tape.compacted_topic import Board, News, TopicEnd, apply, parse
+from k2.tape.compacted_topic import CompactedTopic, News, TopicEnd, apply, parse
 from tests.support.eventually import eventually
 from tests.support.queue_lock import Queue
 
@@ -46,7 +46,7 @@ def test_the_newest_holds_until_it_is_taken_away():
 
 
 def test_a_put_that_must_be_acknowledged_fails_without_a_broker():
-    board = Board("127.0.0.1:1", "t")
+    board = CompactedTopic("127.0.0.1:1", "t")
     with pytest.raises(Unavailable):
         board.put("k", {"a": 1}, wait_s=0.05)
     board.put("k", {"a": 2})
@@ -58,11 +58,11 @@ def test_a_put_that_must_be_acknowledged_fails_without_a_broker():
 
 
 def test_closing_what_was_never_used():
-    Board("127.0.0.1:1", "t").close()
+    CompactedTopic("127.0.0.1:1", "t").close()
 
 
 def test_following_without_a_broker_can_be_ended():
-    board = Board("127.0.0.1:1", "t")
+    board = CompactedTopic("127.0.0.1:1", "t")
     board.start()
     assert board.version == 0
     assert board.wait_change(0, 0.05) == 0
@@ -105,7 +105,7 @@ class Topic:
 
 
 def reading(topic):
-    board = Board("127.0.0.1:1", "t")
+    board = CompactedTopic("127.0.0.1:1", "t")
     reader = board.log_reader()
     reader._consumer = reader._ends._consumer = topic
     return board, reader

@@ -6,7 +6,7 @@ import pytest
 
 from k2.errors import Reason, Unavailable
 from k2.market.instrument import Instrument, Tier, first_partition, tier_of
-from k2.tape.partition_map import Placement
+from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
 from tests.support.eventually import eventually
 from tests.support.queue_lock import Queue
@@ -22,7 +22,7 @@ def board():
 
 
 def placement(board, epoch=0):
-    return Placement(board, epoch, partitions_per_tier=2)
+    return PartitionMap(board, epoch, partitions_per_tier=2)
 
 
 def test_a_new_symbol_gets_the_pure_choice_and_keeps_it(board):

@@ -10,14 +10,14 @@ from k2.errors import Reason, Unavailable
 from k2.market.offsets import OffsetVector
 from k2.settings import TapeSettings
 from k2.tape.retention_watch import Danger, TapeWatch, dangers
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 from tests.support.eventually import eventually
 
 HOUR_US = 3_600_000_000
 
 
 def facts(start, end):
-    return TapeFacts("c", "t", "id", 1, (start,), (end,))
+    return TopicDescription("c", "t", "id", 1, (start,), (end,))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from k2.clock import SystemClock
 from k2.settings import TapeSettings
 from k2.tape import topics
-from k2.tape.compacted_topic import Board
+from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
 from servers.local import broker, ports, registry
 from servers.local.child_process import Child
@@ -39,14 +39,14 @@ def test_what_the_tape_acknowledged_outlives_a_kill_and_other_ports(tmp_path, ar
     child, bootstrap = start("1" * 32)
     try:
         topics.deploy(TapeSettings(bootstrap=bootstrap, topic="t"), NoSchemas())
-        board = Board(bootstrap, topics.PARTITIONS)
+        board = CompactedTopic(bootstrap, topics.PARTITIONS)
         board.put("key", {"partition": 3}, wait_s=30)
         board.close()
     finally:
         child.kill()
     child, bootstrap = start("2" * 32)
     try:
-        board = Board(bootstrap, topics.PARTITIONS)
+        board = CompactedTopic(bootstrap, topics.PARTITIONS)
         assert board.read_all() == {"key": {"partition": 3}}
         board.close()
     finally:

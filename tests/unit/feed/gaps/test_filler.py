@@ -6,7 +6,7 @@ from k2 import limits
 from k2.clock import ManualClock
 from k2.errors import NotFound, Reason, Unavailable
 from k2.feed.gaps.backfill_request import FillRequest
-from k2.feed.venues.history import Busy
+from k2.feed.venues.history import RateLimited
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
 from tests.support.fill_world import ABSENT_S, BTC, ETH, PAGE, FillWorld
@@ -323,7 +323,7 @@ def test_a_venue_that_asks_for_peace_gets_it():
     world = FillWorld(ALL)
     world.hear(10, 12)
     world.find()
-    world.history.failures = [Busy(Reason.VENUE_UNAVAILABLE, "429", retry_after_s=40)]
+    world.history.failures = [RateLimited(Reason.VENUE_UNAVAILABLE, "429", retry_after_s=40)]
     world.budget.block(40, world.clock.now_us())
     asked = len(world.history.asked)
     for _ in range(39):

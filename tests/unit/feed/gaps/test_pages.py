@@ -2,7 +2,7 @@ import pytest
 
 from k2 import limits
 from k2.feed.gaps.pages import Reach, judge, newest_page, runs_of, without
-from k2.feed.venues.history import Answer
+from k2.feed.venues.history import HistoryPage
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
 from k2.market.gaps import Cause, GapEvent, GapState
@@ -22,7 +22,7 @@ def never(first, last):
 
 def answer(*ids, malformed=None, void=()):
     trades = tuple(trade(trade_id=each) for each in ids)
-    return Answer(trades, malformed or {}, max(ids), frozenset(void))
+    return HistoryPage(trades, malformed or {}, max(ids), frozenset(void))
 
 
 def spans(gaps):
@@ -111,7 +111,7 @@ def test_a_higher_id_on_the_tape_proves_one_unless_it_is_absurd(newest_id, tape_
 def test_all_that_rest_has_not_reached_is_judged_at_once():
     gaps = [gap(1, 5), gap(50, 99), gap(200, 10**9)]
     page = newest_page(gaps, [], 10)
-    given = Answer((), {}, None)
+    given = HistoryPage((), {}, None)
     waits = judge(page, gaps, given, Reach(60, 10**9 + 1), never)
     assert (waits.settled, waits.behind) == ((), ((61, 99), (200, 10**9)))
     assert spans(judge(page, gaps, given, Reach(60, None), never).settled) == [

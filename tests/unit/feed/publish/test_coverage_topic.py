@@ -1,9 +1,9 @@
 """High waters survive the process, and say what nobody listened to."""
 
 from k2.errors import Reason, Unavailable
-from k2.feed.publish.coverage_topic import HighWaters, read_promises
-from k2.feed.publish.instrument_stream import Line
-from k2.market.coverage import Promise
+from k2.feed.publish.coverage_topic import CoverageTopic, read_promises
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.market.coverage import Coverage
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding
 from tests.fakes.tape import FakeTape
@@ -21,9 +21,9 @@ def acknowledged(line, *ids):
 
 def test_what_was_published_is_read_by_the_next_run():
     tape = FakeTape()
-    line, quiet = Line(BTC, 0, 90), Line(ETH, 1, 7)
+    line, quiet = InstrumentStream(BTC, 0, 90), InstrumentStream(ETH, 1, 7)
     acknowledged(line, 100, 101)
-    HighWaters(tape.board("h"), "feed", "run-1").publish([line, quiet], 55)
+    CoverageTopic(tape.board("h"), "feed", "run-1").publish([line, quiet], 55)
     assert tape.board("h").read_all() == {
         "BINANCE:BTCUSDT@feed": {
             "began_after": 101,
@@ -35,12 +35,12 @@ def test_what_was_published_is_read_by_the_next_run():
             "at_us": 55,
         }
     }
-    assert HighWaters(tape.board("h"), "feed", "run-2").read([BTC, ETH]) == {BTC: 101}
+    assert CoverageTopic(tape.board("h"), "feed", "run-2").read([BTC, ETH]) == {BTC: 101}
 
 
 def test_only_what_changed_is_published():
     tape = FakeTape()
-    line, high_waters = Line(BTC, 0, None), HighWaters(tape.board("h"), "feed", "r")
+    line, high_waters = InstrumentStream(BTC, 0, None), CoverageTopic(tape.board("h"), "feed", "r")
     acknowledged(line, 1)
     high_waters.publish([line], 1)
     high_waters.publish([line], 2)
@@ -51,12 +51,12 @@ def test_only_what_changed_is_published():
 
 def test_where_lines_begin_is_a_promise_of_the_id_below():
     tape = FakeTape()
-    lines = [Line(BTC, 0, None), Line(ETH, 1, None)]
+    lines = [InstrumentStream(BTC, 0, None), InstrumentStream(ETH, 1, None)]
     for line, first in zip(lines, (0, 7), strict=True):
         line.begun = False
         line.sequence.observe(first)
     tape.away = True
-    high_waters = HighWaters(tape.board("h"), "feed", "run-1")
+    high_waters = CoverageTopic(tape.board("h"), "feed", "run-1")
     assert not high_waters.begin(lines, 55, 1.0)
     assert not any(line.begun for line in lines)
     tape.away = False
@@ -67,7 +67,7 @@ def test_where_lines_begin_is_a_promise_of_the_id_below():
         "began_after": 6, "trade_id": 6, "feed": "feed", "first_id": 7, "resumed_after": None,
         "run_id": "run-1", "at_us": 55,
     }  # fmt: skip
-    assert HighWaters(tape.board("h"), "feed", "run-2").read([BTC, ETH]) == {BTC: -1, ETH: 6}
+    assert CoverageTopic(tape.board("h"), "feed", "run-2").read([BTC, ETH]) == {BTC: -1, ETH: 6}
 
 
 def test_an_unreadable_document_counts_as_none():
@@ -76,13 +76,13 @@ def test_an_unreadable_document_counts_as_none():
     board.put(BTC.key, {"trade_id": "many"})
     board.put(ETH.key, {"trade_id": -4})
     board.put("no key", {"trade_id": 4})
-    assert HighWaters(board, "feed", "r").read([BTC, ETH]) == {}
+    assert CoverageTopic(board, "feed", "r").read([BTC, ETH]) == {}
     assert read_promises(board) == {}
 
 
 def begun(board, first, feed="feed"):
     """A feed that has promised where it begins, and its high waters."""
-    line, high_waters = Line(BTC, 0, None), HighWaters(board, feed, "r")
+    line, high_waters = InstrumentStream(BTC, 0, None), CoverageTopic(board, feed, "r")
     line.begun = False
     line.sequence.observe(first)
     assert high_waters.begin([line], 1, 1.0)
@@ -93,11 +93,11 @@ def test_where_a_line_began_is_kept_by_every_later_run():
     board = FakeTape().board("h")
     begun(board, 100)
     for first in (200, 300):
-        high_waters = HighWaters(board, "feed", f"run-{first}")
-        line = Line(BTC, 0, high_waters.read([BTC, ETH])[BTC])
+        high_waters = CoverageTopic(board, "feed", f"run-{first}")
+        line = InstrumentStream(BTC, 0, high_waters.read([BTC, ETH])[BTC])
         acknowledged(line, first, first + 1)
         high_waters.publish([line], 1)
-        assert read_promises(board) == {BTC: {"feed": Promise(99, first + 1)}}
+        assert read_promises(board) == {BTC: {"feed": Coverage(99, first + 1)}}
 
 
 def test_no_feed_hides_where_another_began():
@@ -106,9 +106,9 @@ def test_no_feed_hides_where_another_began():
     line, other = begun(board, 104, "feed-2")
     acknowledged(line, 104, 105)
     other.publish([line], 2)
-    assert HighWaters(board, "feed", "again").read([BTC]) == {BTC: 99}
-    assert HighWaters(board, "feed-2", "again").read([BTC]) == {BTC: 105}
-    assert HighWaters(board, "feed-3", "new").read([BTC]) == {BTC: 99}
+    assert CoverageTopic(board, "feed", "again").read([BTC]) == {BTC: 99}
+    assert CoverageTopic(board, "feed-2", "again").read([BTC]) == {BTC: 105}
+    assert CoverageTopic(board, "feed-3", "new").read([BTC]) == {BTC: 99}
 
 
 def test_what_another_feed_has_is_not_missing():
@@ -116,20 +116,20 @@ def test_what_another_feed_has_is_not_missing():
     line, one = begun(board, 100, "feed")
     acknowledged(line, 100, 101)
     one.publish([line], 2)
-    two = HighWaters(board, "feed-2", "r")
-    other = Line(BTC, 0, two.read([BTC])[BTC])
+    two = CoverageTopic(board, "feed-2", "r")
+    other = InstrumentStream(BTC, 0, two.read([BTC])[BTC])
     assert other.resumed_after == 101
     acknowledged(other, 102, 150)
     two.publish([other], 3)
-    again = HighWaters(board, "feed", "again")
+    again = CoverageTopic(board, "feed", "again")
     assert again.read([BTC]) == {BTC: 150}
 
 
 def test_a_document_of_an_earlier_k2_is_gone_on_from():
     board = FakeTape().board("h")
     board.put(BTC.key, {"trade_id": 70, "first_id": 50, "resumed_after": None})
-    assert read_promises(board) == {BTC: {"": Promise(49, 70)}}
-    assert HighWaters(board, "feed", "r").read([BTC]) == {BTC: 70}
+    assert read_promises(board) == {BTC: {"": Coverage(49, 70)}}
+    assert CoverageTopic(board, "feed", "r").read([BTC]) == {BTC: 70}
 
 
 def test_a_tape_that_is_away_is_tried_again():
@@ -138,8 +138,8 @@ def test_a_tape_that_is_away_is_tried_again():
             self.append(wait_s)
             raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
 
-    away, line = Away(), Line(BTC, 0, None)
-    high_waters = HighWaters(away, "feed", "r")
+    away, line = Away(), InstrumentStream(BTC, 0, None)
+    high_waters = CoverageTopic(away, "feed", "r")
     acknowledged(line, 1)
     high_waters.publish([line], 1)
     high_waters.publish([line], 2, wait_s=0.5)

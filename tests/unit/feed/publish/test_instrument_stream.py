@@ -3,7 +3,7 @@
 from collections import deque
 
 from k2.errors import Reason, Unavailable
-from k2.feed.publish.instrument_stream import Line
+from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
 from k2.market.sequence import Finding
@@ -19,14 +19,14 @@ def flights(line, *ids, finding=Finding.NEXT):
 
 
 def test_nothing_is_promised_before_the_first_acknowledgement():
-    line = Line(BTC, 3, 90)
+    line = InstrumentStream(BTC, 3, 90)
     flights(line, 100)
     assert (line.high_water, line.resumed_after, line.flying) == (None, 90, 1)
     assert (line.key, line.partition) == (b"BINANCE:BTCUSDT", 3)
 
 
 def test_it_follows_acknowledgements_in_order():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     for number, flight in enumerate(flights(line, 5, 6, 7)):
         flight(number, None)
         assert line.high_water == 5 + number
@@ -34,7 +34,7 @@ def test_it_follows_acknowledgements_in_order():
 
 
 def test_it_waits_for_what_was_sent_before():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     first, second, third = flights(line, 5, 6, 7)
     third(2, None)
     second(1, None)
@@ -44,7 +44,7 @@ def test_it_waits_for_what_was_sent_before():
 
 
 def test_a_late_trade_holds_it_but_does_not_lower_it():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     ahead, late = flights(line, 9, 6)
     ahead(0, None)
     late(1, None)
@@ -52,7 +52,7 @@ def test_a_late_trade_holds_it_but_does_not_lower_it():
 
 
 def test_a_new_beginning_of_the_venues_ids_starts_it_anew():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     (old,) = flights(line, 900)
     (new,) = flights(line, 3, finding=Finding.RESET)
     old(0, None)
@@ -61,7 +61,7 @@ def test_a_new_beginning_of_the_venues_ids_starts_it_anew():
 
 
 def test_a_trade_that_will_never_be_acknowledged_is_a_failure_of_the_line():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     first, second = flights(line, 5, 6)
     first(None, Unavailable(Reason.TAPE_UNAVAILABLE, "purged"))
     second(1, None)
@@ -85,7 +85,7 @@ def causes(line):
 
 
 def test_why_ids_were_missed():
-    line = Line(BTC, 0, 9)
+    line = InstrumentStream(BTC, 0, 9)
     heard(line, 12, 14)
     line.interrupted()
     heard(line, 20, 22)
@@ -98,7 +98,7 @@ def test_why_ids_were_missed():
 
 
 def test_a_line_keeps_up_once_it_heard_something_after_the_connection_was_lost():
-    line = Line(BTC, 0, 9)
+    line = InstrumentStream(BTC, 0, 9)
     assert not line.keeps_up(), "what came after 9 is not known"
     heard(line, 10)
     assert line.keeps_up()
@@ -111,7 +111,7 @@ def test_a_line_keeps_up_once_it_heard_something_after_the_connection_was_lost()
 
 
 def test_a_line_keeps_up_while_what_it_had_heard_before_is_acknowledged():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     flying = []
     for trade_id in (5, 6, 7):
         line.sequence.observe(trade_id)
@@ -128,7 +128,7 @@ def test_a_line_keeps_up_while_what_it_had_heard_before_is_acknowledged():
 
 
 def test_an_interruption_that_missed_nothing_explains_nothing():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 2)
     line.interrupted()
     heard(line, 3, 5)
@@ -136,14 +136,14 @@ def test_an_interruption_that_missed_nothing_explains_nothing():
 
 
 def test_what_was_before_the_first_id_is_no_gap():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1000, 1001)
     assert causes(line) == []
     assert line.promised == 1001
 
 
 def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids_to_fill():
-    line = Line(BTC, 0, 5)
+    line = InstrumentStream(BTC, 0, 5)
     heard(line, 6, 5_000_000_000_000)
     assert line.promised == 6, "until the ledger explains the hole"
     (run,) = line.missing.due(0.0)
@@ -155,7 +155,7 @@ def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids_to_fill():
 
 
 def test_the_high_water_passes_an_id_without_a_trade_in_its_turn():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1)
     assert line.keeps_up()
     line.sequence.observe(2)
@@ -171,7 +171,7 @@ def test_the_high_water_passes_an_id_without_a_trade_in_its_turn():
 
 
 def test_an_id_without_a_trade_that_came_late_fills_nothing():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 4)
     assert line.voided(2, 7)
     assert (line.high_water, line.late) == (4, deque())
@@ -179,7 +179,7 @@ def test_an_id_without_a_trade_that_came_late_fills_nothing():
 
 
 def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 4)
     finding = line.sequence.observe(2)
     line.note(2, finding, 7)
@@ -192,7 +192,7 @@ def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
 
 
 def test_the_promise_stops_short_of_what_is_not_written_down():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 2, 5, 6)
     assert (line.high_water, line.promised) == (6, 2)
     line.missing.due(0.0)
@@ -202,7 +202,7 @@ def test_the_promise_stops_short_of_what_is_not_written_down():
 
 
 def test_the_promise_stops_short_of_what_came_late_until_it_is_acknowledged():
-    line = Line(BTC, 0, None)
+    line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 2, 5, 6)
     line.note(4, line.sequence.observe(4), 7)
     line.note(3, line.sequence.observe(3), 7)

@@ -12,11 +12,11 @@ from k2.clock import SystemClock
 from k2.errors import Data, Reason
 from k2.feed.connection.session import Session, Tuning
 from k2.feed.connection.socket import open_socket
-from k2.feed.publish.coverage_topic import HighWaters
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.loop import Pump
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.coverage_topic import CoverageTopic
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.loop import FeedLoop
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
@@ -42,13 +42,13 @@ class Feed:
         source = BinanceSource(
             url=venue.url, exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
         )
-        high_waters = HighWaters(tape.board(topics.HIGH_WATER), "feed", "run")
+        high_waters = CoverageTopic(tape.board(topics.HIGH_WATER), "feed", "run")
         self.tape = tape
         self.gaps = FakeGaps()
-        self.line = Line(BTC, 0, high_waters.read([BTC]).get(BTC))
+        self.line = InstrumentStream(BTC, 0, high_waters.read([BTC]).get(BTC))
         self.producer = tape.producer(queue_max)
-        self.letters = LetterBox(tape.office(), "f")
-        self.intake = Intake(
+        self.letters = DeadLetterPublisher(tape.office(), "f")
+        self.intake = TradePublisher(
             source=source,
             tape=self.producer,
             lines=[self.line],
@@ -56,7 +56,7 @@ class Feed:
             letters=self.letters,
             headers={},
         )
-        self.pump = Pump(
+        self.pump = FeedLoop(
             intake=self.intake,
             tape=self.producer,
             letters=self.letters,

@@ -2,7 +2,7 @@
 
 from k2 import limits
 from k2.errors import Data, Reason
-from k2.feed.publish.malformed_frames import LetterBox
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
 from tests.fakes.tape import FakeTape
@@ -13,7 +13,7 @@ BROKEN = Malformed(Fault.BAD_VALUE, "no price")
 
 def test_a_letter_says_which_feed_and_which_frame():
     tape = FakeTape()
-    box = LetterBox(tape.office(), "feed:BINANCE:r1")
+    box = DeadLetterPublisher(tape.office(), "feed:BINANCE:r1")
     box.start()
     box.put(1, BROKEN, b"{", 77)
     box.put(2, BROKEN, b"[", 78)
@@ -28,12 +28,12 @@ def test_a_letter_says_which_feed_and_which_frame():
 
 
 def test_it_is_full_by_count_or_by_bytes():
-    box = LetterBox(FakeTape().office(), "f")
+    box = DeadLetterPublisher(FakeTape().office(), "f")
     for number in range(limits.FEED_LETTERS_MAX):
         assert not box.full
         box.put(number, BROKEN, b"", 0)
     assert box.full
-    large = LetterBox(FakeTape().office(), "f")
+    large = DeadLetterPublisher(FakeTape().office(), "f")
     large.put(1, BROKEN, bytes(limits.FEED_LETTERS_BYTES_MAX), 0)
     assert large.full
     large.start()
@@ -44,7 +44,7 @@ def test_it_is_full_by_count_or_by_bytes():
 def test_letters_wait_for_a_tape_that_is_away():
     tape = FakeTape()
     tape.away = True
-    box = LetterBox(tape.office(), "f")
+    box = DeadLetterPublisher(tape.office(), "f")
     box.start()
     box.put(1, BROKEN, b"x", 0)
     assert box.close(0.05) == 1
@@ -57,7 +57,7 @@ def test_a_refusal_for_good_is_told():
         def publish(self, letters, wait_s):
             raise Data(Reason.TOPIC_RECREATED, "no")
 
-    box = LetterBox(Refusing(), "f")
+    box = DeadLetterPublisher(Refusing(), "f")
     box.start()
     box.put(1, BROKEN, b"x", 0)
     assert eventually(lambda: box.failure).reason is Reason.TOPIC_RECREATED

@@ -1,8 +1,8 @@
 """Frames to the tape: nothing sent twice, nothing dropped, whatever the tape and the frames are."""
 
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.tape.avro.trade_codec import Decoder, encode_trade
@@ -20,9 +20,9 @@ class World:
     def __init__(self, queue_max=1000):
         self.tape = FakeTape()
         self.producer = self.tape.producer(queue_max)
-        self.lines = [Line(BTC, 0, None), Line(ETH, 3, None)]
-        self.letters = LetterBox(self.tape.office(), "f")
-        self.intake = Intake(
+        self.lines = [InstrumentStream(BTC, 0, None), InstrumentStream(ETH, 3, None)]
+        self.letters = DeadLetterPublisher(self.tape.office(), "f")
+        self.intake = TradePublisher(
             source=BinanceSource(
                 url="ws://x",
                 exchange="BINANCE",
@@ -107,7 +107,7 @@ def test_far_below_all_ids_it_is_no_new_beginning_either():
 
 def test_what_an_earlier_run_promised_is_not_taken_back_by_an_id_that_is_used_again():
     world = World()
-    line = world.lines[0] = Line(BTC, 0, 60)
+    line = world.lines[0] = InstrumentStream(BTC, 0, 60)
     world.intake._lines["BTCUSDT"] = line
     world.take(later(61, 0))
     world.take(later(3, 4000))

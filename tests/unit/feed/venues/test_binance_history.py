@@ -5,7 +5,7 @@ import pytest
 from k2.clock import ManualClock
 from k2.errors import Invalid, NotFound, Reason, Unavailable
 from k2.feed.venues.binance_history import BinanceHistory, rest_url
-from k2.feed.venues.history import Busy, Reply
+from k2.feed.venues.history import RateLimited, Reply
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.events import Fault
 from k2.market.instrument import Instrument
@@ -92,7 +92,7 @@ def test_what_cannot_be_believed_is_no_answer(body):
     with pytest.raises(Unavailable) as caught:
         Venue(told(body)).history.trades(BTC, 7, 3)
     assert caught.value.reason is Reason.VENUE_UNAVAILABLE
-    assert not isinstance(caught.value, Busy)
+    assert not isinstance(caught.value, RateLimited)
     assert len(caught.value.message) < 1000
 
 
@@ -105,7 +105,7 @@ def test_two_newest_trades_are_one_too_many():
 @pytest.mark.parametrize(("header", "seconds"), [("33", 33), ("soon", 60), ("-4", 60), (None, 60)])
 def test_a_venue_that_says_later_blocks_the_budget(status, header, seconds):
     venue = Venue(told({"code": -1003}, status, **({"retry_after": header} if header else {})))
-    with pytest.raises(Busy) as caught:
+    with pytest.raises(RateLimited) as caught:
         venue.history.trades(BTC, 1, 1)
     assert caught.value.retry_after_s == seconds
     assert venue.budget.wait_s(25, NOW_US) == seconds

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from k2.clock import SystemClock
-from k2.lake.dead_letters.superseded import Letters, Overruled, as_judged_then
+from k2.lake.dead_letters.superseded import Letters, Overruled, apply_recorded_faults
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import ensure_tables
 from k2.market.events import Fault
@@ -189,7 +189,7 @@ def test_records_get_the_faults_of_their_timely_letters_alone():
         14: Fault.UNKNOWN_SCHEMA,
     }
     given = Letters(np.array([*told]), np.array([*told.values()], dtype=np.uint8))
-    then, doubtful = as_judged_then(found, given)
+    then, doubtful = apply_recorded_faults(found, given)
     assert then.fault.tolist() == [0, Fault.WRONG_PARTITION, Fault.UNKNOWN_SCHEMA, 0]
     assert found.fault.tolist() == [0, 0, Fault.UNKNOWN_SCHEMA, 0]
     assert doubtful == 1

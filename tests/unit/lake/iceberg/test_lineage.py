@@ -1,6 +1,6 @@
 import pytest
 
-from k2.lake.iceberg.lineage import lineage_of
+from k2.lake.iceberg.lineage import ancestors_of
 from tests.support.lake_world import piece
 
 
@@ -17,7 +17,7 @@ def five(lake):
 
 def lineage(lake):
     metadata = lake.table.metadata
-    return [one.snapshot_id for one in lineage_of(metadata, metadata.current_snapshot())]
+    return [one.snapshot_id for one in ancestors_of(metadata, metadata.current_snapshot())]
 
 
 def test_it_is_the_chain_of_parents(lake, five):
@@ -39,7 +39,7 @@ def test_it_starts_where_it_is_told_to(lake, five):
     lake.table.maintenance.expire_snapshots().by_ids([five[2]]).commit()
     metadata = lake.table.metadata
     start = metadata.snapshot_by_id(five[3])
-    assert [one.snapshot_id for one in lineage_of(metadata, start)] == [five[3], *five[1::-1]]
+    assert [one.snapshot_id for one in ancestors_of(metadata, start)] == [five[3], *five[1::-1]]
 
 
 def test_what_was_committed_to_another_branch_is_no_part_of_it(lake, five):

@@ -8,7 +8,7 @@ import pytest
 from k2 import limits
 from k2.clock import ManualClock
 from k2.lake.iceberg.catalog import CLOCK, DurableFileIO, local_path, write_file
-from k2.lake.iceberg.retrying_io import PatientFileIO, may_pass
+from k2.lake.iceberg.retrying_io import PatientFileIO, is_transient
 
 PASSING = (
     OSError(errno.EIO, "500"),
@@ -178,7 +178,7 @@ def test_the_tries_and_the_wait_are_bounded(store, faults, clock, place):
 @pytest.mark.parametrize("error", FINAL, ids=repr)
 @pytest.mark.parametrize("where", ["create", "half written"])
 def test_what_does_not_pass_is_told_at_once(store, faults, clock, place, where, error):
-    assert not may_pass(error)
+    assert not is_transient(error)
     faults.due[where] = [error]
     began_s = clock.monotonic_s()
     with pytest.raises(type(error)) as caught:

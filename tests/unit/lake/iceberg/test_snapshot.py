@@ -2,15 +2,23 @@ import pytest
 
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.iceberg.catalog import local_path, write_file
-from k2.lake.iceberg.epochs import Epochs
-from k2.lake.iceberg.snapshot import Carried, SnapshotReader, carried
+from k2.lake.iceberg.epochs import EpochHistory
+from k2.lake.iceberg.snapshot import CommitSummary, SnapshotReader, carried
 from k2.lake.iceberg.tables import TRADES
 from k2.market.offsets import OffsetVector
 from tests.support.lake_world import TAPE, piece
 from tests.support.trades import NOW_US
 
-CARRIED = Carried(
-    OffsetVector(0, (5, 0)), {0: (3, 1, 1), 1: (0, 0, 0)}, "s", Epochs(), "t", "i", "c", "w", "w-1"
+CARRIED = CommitSummary(
+    OffsetVector(0, (5, 0)),
+    {0: (3, 1, 1), 1: (0, 0, 0)},
+    "s",
+    EpochHistory(),
+    "t",
+    "i",
+    "c",
+    "w",
+    "w-1",
 )
 
 

@@ -10,8 +10,8 @@ from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.lake.commit.snapshot_commit import find_commit
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.ingest.epoch_transition import (
-    Begun,
-    TapeThere,
+    AvailableTape,
+    StartedEpoch,
     begin_epoch,
     carried_over,
     end_epoch,
@@ -19,7 +19,7 @@ from k2.lake.ingest.epoch_transition import (
 )
 from k2.market.fold import FoldState, Seen
 from k2.market.offsets import OffsetVector
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 from k2.tape.truncation_check import mark_of, read_marks
 from tests.support.lake_world import Crash, FaultyCatalog
 from tests.support.writer_world import BTC, ETH, begun, ended, pumped
@@ -52,8 +52,8 @@ def test_ending_it_twice_does_no_harm(world):
 def test_a_lake_that_has_not_begun_has_nothing_to_end_and_takes_any_tape(world):
     assert ended(world) is None
     world.put(1)
-    assert begun(world, "begin") == Begun(0, adopted=True)
-    assert begun(world) == Begun(0)
+    assert begun(world, "begin") == StartedEpoch(0, adopted=True)
+    assert begun(world) == StartedEpoch(0)
     head = world.snapshots.current()
     assert (head.rows_total, head.positions) == (0, head.first_positions)
     assert len(world.snapshots.list()) == 1
@@ -71,14 +71,14 @@ def test_a_tape_lost_before_its_first_row_was_taken_is_refused(world, lost):
         begun(world)
     assert caught.value.reason in {Reason.TOPIC_RECREATED, Reason.RETENTION_OVERTOOK}
     ended(world, caught.value.reason)
-    assert begun(world, "next") == Begun(1, adopted=True)
+    assert begun(world, "next") == StartedEpoch(1, adopted=True)
 
 
 def test_an_empty_lake_begins_where_retention_has_left_the_tape(world):
     partition = world.put(1, 2, 3)
     world.tape.remove_before(partition, 2)
-    assert begun(world, "begin") == Begun(0, adopted=True)
-    assert begun(world) == Begun(0)
+    assert begun(world, "begin") == StartedEpoch(0, adopted=True)
+    assert begun(world) == StartedEpoch(0)
     assert world.snapshots.current().first_positions[partition] == 2
     pumped(world)
     assert world.ids() == [3]
@@ -102,14 +102,14 @@ def test_a_store_that_goes_away_while_an_epoch_begins_is_waited_for(world):
     assert caught.value.reason is Reason.LAKE_UNAVAILABLE
     metadata.unlink()
     aside.rename(metadata)
-    assert begun(world, "next") == Begun(1, adopted=True)
+    assert begun(world, "next") == StartedEpoch(1, adopted=True)
     assert world.snapshots.current().positions[partition] == 0
 
 
 def test_an_epoch_that_lasts_goes_on(world):
     world.put(1)
     pumped(world)
-    assert begun(world) == Begun(0)
+    assert begun(world) == StartedEpoch(0)
     assert len(world.snapshots.list()) == 1
 
 
@@ -130,8 +130,10 @@ def test_another_writer_may_move_the_lake_while_one_starts(world):
             pumped(world, "other")
             return world.catalog.load_table(identifier)
 
-    there = TapeThere(facts, partial(read_marks, world.tape.reader), world.placement.place, print)
-    assert begin_epoch(Moving(), world.clock, there, "x") == Begun(0)
+    there = AvailableTape(
+        facts, partial(read_marks, world.tape.reader), world.placement.place, print
+    )
+    assert begin_epoch(Moving(), world.clock, there, "x") == StartedEpoch(0)
 
 
 def test_an_epoch_that_lasts_does_not_go_on_with_another_tape(world):
@@ -147,7 +149,7 @@ def test_an_epoch_that_lasts_does_not_go_on_with_another_tape(world):
 def test_a_tape_that_lost_records_and_was_filled_again_is_known_by_its_last_record(world):
     partition = world.put(1, 2, 3)
     pumped(world)
-    assert begun(world) == Begun(0)
+    assert begun(world) == StartedEpoch(0)
     assert world.snapshots.current().epochs.marks[partition] == mark_of(
         world.tape.logs[partition].values[-1]
     )
@@ -167,7 +169,7 @@ def test_a_last_record_that_retention_removed_is_not_asked_for(world):
     partition = world.put(1, 2)
     pumped(world)
     world.tape.remove_before(partition, 2)
-    assert begun(world) == Begun(0)
+    assert begun(world) == StartedEpoch(0)
 
 
 def test_the_next_epoch_begins_on_the_tape_that_is_there_with_all_ids_seen(world):
@@ -305,7 +307,7 @@ def test_only_a_tape_that_is_surely_the_same_is_gone_on_with(world, why, changed
         "log_start": tuple(start if p == here else 0 for p in range(8)),
         "log_end": tuple(end if p == here else 0 for p in range(8)),
     }
-    assert first_positions(head, TapeFacts(**facts | changed))[here] == first
+    assert first_positions(head, TopicDescription(**facts | changed))[here] == first
 
 
 def test_ids_of_one_instrument_on_two_partitions_are_corrupt():
@@ -336,7 +338,7 @@ def test_of_two_that_begin_it_at_once_one_does(world):
     ended(world)
     catalog = FaultyCatalog(world.catalog, before=lambda: begun(world, "faster"))
     found = begun(world, "slower", catalog)
-    assert found == Begun(1)
+    assert found == StartedEpoch(1)
     assert find_commit(world.table.metadata, "faster")
 
 

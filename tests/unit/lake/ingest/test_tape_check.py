@@ -14,7 +14,7 @@ from k2.market.offsets import OffsetVector
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 from tests.support.writer_world import BTC, Schemas, message
 
 IDENTITY = TapeIdentity("t", "id", "cluster", 0, 2)
@@ -51,7 +51,7 @@ def test_a_record_beyond_the_bound_of_holes_gets_a_letter_and_a_duplicate_none(m
 
 
 def facts(**changed):
-    return TapeFacts(
+    return TopicDescription(
         **{
             "cluster_id": "cluster",
             "topic": "t",

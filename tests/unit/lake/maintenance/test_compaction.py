@@ -1,7 +1,7 @@
 import pytest
 
 from k2 import limits
-from k2.lake.maintenance.compaction import LiveFile, choose, size_class
+from k2.lake.maintenance.compaction import LiveFile, plan_compaction, size_class
 from k2.market.events import DAY_US
 
 DAY = 20_000
@@ -20,7 +20,7 @@ def files(*rows, day=DAY, exchange="BINANCE", size=1000):
 def chosen(found, now=NOW):
     return [
         [file.rows for file in group]
-        for group in choose(found, now, TARGET, limits.COMPACT_ROWS_MAX)
+        for group in plan_compaction(found, now, TARGET, limits.COMPACT_ROWS_MAX)
     ]
 
 

@@ -2,13 +2,13 @@ import pytest
 
 from k2 import limits
 from k2.errors import Unavailable
-from k2.lake.commit.snapshot_commit import Replacement
+from k2.lake.commit.snapshot_commit import RewriteFiles
 from k2.lake.maintenance.maintenance_commit import is_fence, unfenced
 from tests.support.lake_world import FaultyCatalog
 
 
 def fence(lake, **given):
-    return lake.replacer(**given).commit(lambda _, facts: Replacement(facts))
+    return lake.replacer(**given).commit(lambda _, facts: RewriteFiles(facts))
 
 
 def test_a_fence_changes_no_file_and_says_what_its_parent_said(lake):
@@ -37,7 +37,7 @@ def test_the_plan_is_asked_again_on_another_head(lake):
 
     def plan(table, facts):
         heads.append(facts.positions[0])
-        return Replacement(facts)
+        return RewriteFiles(facts)
 
     catalog = FaultyCatalog(lake.catalog, before=lambda: lake.commit_each([2]))
     lake.replacer(catalog=catalog).commit(plan)

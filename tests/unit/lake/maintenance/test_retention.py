@@ -13,7 +13,7 @@ from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.snapshot import current_of, read_states
 from k2.lake.iceberg.tables import DEAD_LETTERS, DEAD_LETTERS_LAYOUT
-from k2.lake.maintenance.retention import DatedFile, Retainer, due
+from k2.lake.maintenance.retention import DatedFile, Retention, expired_files
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
 from tests.support.eventually import eventually
@@ -37,7 +37,7 @@ def names(files):
 
 
 def gone(files, now_us, hours=None, bytes_max=limits.LAKE_BYTES_MAX):
-    return names(due(files, now_us, hours, bytes_max))
+    return names(expired_files(files, now_us, hours, bytes_max))
 
 
 def test_days_that_ended_long_ago_go():
@@ -76,7 +76,7 @@ def days(lake):
 
 def retainer(lake, catalog=None, bytes_max=limits.LAKE_BYTES_MAX, store=None, **given):
     given = {"retention_hours": 24} | given
-    return Retainer(
+    return Retention(
         replacer=lake.replacer("retain", catalog, store=store),
         clock=lake.clock,
         settings=settings(**given),

@@ -2,9 +2,9 @@ import json
 
 from k2 import limits
 from k2.lake.verify.report import Problem, empty_report
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 
-FACTS = TapeFacts("c", "t", "i", 2, (3, 0), (5, 4))
+FACTS = TopicDescription("c", "t", "i", 2, (3, 0), (5, 4))
 
 
 def test_an_empty_lake_is_ok_and_says_what_waits():

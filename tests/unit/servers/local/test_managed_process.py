@@ -5,14 +5,16 @@ import sys
 
 from k2.clock import SystemClock
 from servers.local.child_process import Command
-from servers.local.managed_process import Watch
+from servers.local.managed_process import ManagedProcess
 from tests.support.eventually import eventually
 from tests.unit.servers.local.children import FAILS, SERVES, part
 
 
 def watch(tmp_path, program=SERVES, **changes):
     posted = queue.SimpleQueue()
-    made = Watch(part("feed", program, **changes), tmp_path / "feed.log", posted.put, SystemClock())
+    made = ManagedProcess(
+        part("feed", program, **changes), tmp_path / "feed.log", posted.put, SystemClock()
+    )
     made.command = Command((sys.executable, "-u", "-c", program))
     return made, posted
 

@@ -1,11 +1,11 @@
 """When a process that died is started again."""
 
 from k2 import limits
-from servers.local.restart_budget import Deaths
+from servers.local.restart_budget import RestartBudget
 
 
 def test_five_deaths_within_the_window_are_too_many():
-    deaths = Deaths()
+    deaths = RestartBudget()
     for at_s in (0.0, 10.0, 20.0, 30.0):
         deaths = deaths.add(at_s, progressed=True)
         assert not deaths.too_many
@@ -15,7 +15,7 @@ def test_five_deaths_within_the_window_are_too_many():
 
 
 def test_deaths_outside_the_window_are_forgotten():
-    deaths = Deaths()
+    deaths = RestartBudget()
     for number in range(20):
         at_s = number * limits.RESTARTS_WINDOW_S / (limits.RESTARTS_MAX - 1)
         deaths = deaths.add(at_s, progressed=True)
@@ -23,7 +23,7 @@ def test_deaths_outside_the_window_are_forgotten():
 
 
 def test_five_deaths_without_progress_in_between_are_too_many_however_far_apart():
-    deaths = Deaths()
+    deaths = RestartBudget()
     for number in range(limits.RESTARTS_MAX - 1):
         deaths = deaths.add(number * 1000.0, progressed=False)
         assert not deaths.too_many
@@ -36,7 +36,7 @@ def test_five_deaths_without_progress_in_between_are_too_many_however_far_apart(
 
 
 def test_pauses_grow_up_to_a_bound():
-    deaths, pauses = Deaths(), []
+    deaths, pauses = RestartBudget(), []
     for _ in range(12):
         deaths = deaths.add(0.0, progressed=True)
         pauses.append(deaths.pause_s)

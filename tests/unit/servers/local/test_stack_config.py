@@ -6,7 +6,7 @@ from k2 import settings
 from k2.clock import ManualClock
 from servers.local.artifacts import Artifacts
 from servers.local.ports import Ports
-from servers.local.stack_config import Site
+from servers.local.stack_config import StackConfig
 from servers.local.stack_file import RUN_ID
 
 PORTS = Ports(
@@ -24,7 +24,7 @@ PORTS = Ports(
 def site(tmp_path, venue="synthetic", **feed):
     feed = {"symbols": ("A", "B")} | feed
     config = settings.load(data_dir=tmp_path, feed=feed, venue={"rate": 9})
-    return Site(
+    return StackConfig(
         settings=config,
         ports=PORTS,
         venue=venue,

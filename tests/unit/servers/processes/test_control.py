@@ -10,7 +10,7 @@ import pytest
 from k2.clock import SystemClock
 from k2.settings import load
 from servers.processes.control import answers_http, answers_tcp, sampler, source_of
-from servers.services.grpc_server import Listener
+from servers.services.grpc_server import GrpcServer
 from servers.services.interceptors import Incoming
 
 
@@ -63,7 +63,7 @@ def test_the_stamp_says_what_rows_are(tmp_path):
 
 
 def test_the_heart_tells_how_many_calls_were_answered(tmp_path):
-    listener = Listener("127.0.0.1:0", {}, SystemClock())
+    listener = GrpcServer("127.0.0.1:0", {}, SystemClock())
     listener.admission.open()
     sample = sampler(load(data_dir=tmp_path), listener)
     assert sample().counters == {"answered": 0}

@@ -8,11 +8,11 @@ import pytest
 from k2.clock import ManualClock
 from k2.degrade.signals import Signal
 from k2.feed.connection.session import Session
-from k2.feed.publish.coverage_topic import HighWaters
-from k2.feed.publish.instrument_stream import Line
-from k2.feed.publish.loop import Pump
-from k2.feed.publish.malformed_frames import LetterBox
-from k2.feed.publish.publisher import Intake
+from k2.feed.publish.coverage_topic import CoverageTopic
+from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.feed.publish.loop import FeedLoop
+from k2.feed.publish.malformed_frames import DeadLetterPublisher
+from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.settings import FeedSettings, Settings
@@ -38,9 +38,9 @@ class World:
         tape = FakeTape()
         self.clock = ManualClock()
         self.producer = tape.producer()
-        lines = [Line(each, 2, 90) for each in source.instruments]
-        letters = LetterBox(tape.office(), "f")
-        self.intake = Intake(
+        lines = [InstrumentStream(each, 2, 90) for each in source.instruments]
+        letters = DeadLetterPublisher(tape.office(), "f")
+        self.intake = TradePublisher(
             source=source,
             tape=self.producer,
             lines=lines,
@@ -48,12 +48,12 @@ class World:
             letters=letters,
             headers={},
         )
-        self.pump = Pump(
+        self.pump = FeedLoop(
             intake=self.intake,
             tape=self.producer,
             letters=letters,
             gaps=FakeGaps(),
-            high_waters=HighWaters(tape.board("h"), "feed", "r"),
+            high_waters=CoverageTopic(tape.board("h"), "feed", "r"),
             clock=self.clock,
         )
         self.gauges = Gauges(

@@ -4,13 +4,13 @@ import pytest
 
 from k2.errors import Reason, Unavailable
 from k2.lake.iceberg.tables import GAPS_LAYOUT
-from k2.lake.maintenance.retention import Retainer
+from k2.lake.maintenance.retention import Retention
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, TapeSettings
 from k2.tape.retention_watch import TapeWatch
-from k2.tape.topics import TapeFacts
+from k2.tape.topics import TopicDescription
 from servers.heartbeat import Sample
-from servers.processes.lake_retention import Retention, retainers_of
+from servers.processes.lake_retention import LakeRetention, retainers_of
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 from tests.support.eventually import eventually
@@ -40,7 +40,7 @@ def watch(lake, facts=unreachable):
 
 
 def retainer_of(lake, settings):
-    return Retainer(
+    return Retention(
         replacer=lake.replacer("r"),
         clock=lake.clock,
         settings=settings,
@@ -52,9 +52,9 @@ def test_both_run_and_the_heart_tells_of_them(lake):
     lake.commit_each([0], times=[lake.clock.now_us() - 5 * 86_400_000_000])
     lake.commit_each([1])
     retainer = retainer_of(lake, LakeSettings(retention_hours=1, retain_interval_s=0.01))
-    one = watch(lake, lambda: TapeFacts("c", "t", "id", 1, (0,), (10,)))
+    one = watch(lake, lambda: TopicDescription("c", "t", "id", 1, (0,), (10,)))
     one.look()
-    retention = Retention({"": retainer}, one)
+    retention = LakeRetention({"": retainer}, one)
     told = retention.told(lambda: Sample(counters={"rows": 7}))
     with retention:
         eventually(lambda: told().counters["retain_rows"] == 1)
@@ -65,7 +65,7 @@ def test_both_run_and_the_heart_tells_of_them(lake):
 
 
 def test_it_ends_while_the_tape_is_away(lake):
-    retention = Retention({"": retainer_of(lake, LakeSettings())}, watch(lake))
+    retention = LakeRetention({"": retainer_of(lake, LakeSettings())}, watch(lake))
     with retention:
         pass
     assert retention.told(Sample)().counters["alerts"] == []
@@ -92,6 +92,6 @@ def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
     assert [one.table for one in retainers.values()] == ["market.trades", "ops.dead_letters"]
     assert [one.step() for one in retainers.values()] == [False, True]
     assert (len(world.rows()), world.origins(), len(world.stored(GAPS_LAYOUT))) == (3, [2], 1)
-    told = Retention(retainers, watch(world)).told(Sample)().counters
+    told = LakeRetention(retainers, watch(world)).told(Sample)().counters
     assert (told["retain_rows"], told["ops.dead_letters.retain_rows"]) == (0, 2)
     world.close()

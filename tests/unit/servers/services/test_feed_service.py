@@ -16,7 +16,7 @@ from k2.v1 import market_pb2
 from servers.heartbeat import Heartbeats
 from servers.services import feed_service
 from servers.services.feed_service import FeedService
-from servers.services.gap_queries import BackfillDesk, GapView
+from servers.services.gap_queries import BackfillRequests, GapView
 from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
 
@@ -53,7 +53,7 @@ def stub(board, tape, clock):
     service = FeedService(
         heartbeats=Heartbeats(board, clock, patience_s=0),
         gaps=GapView(tape.gap_log()),
-        desk=BackfillDesk(tape.board(topics.BACKFILLS), SystemClock()),
+        desk=BackfillRequests(tape.board(topics.BACKFILLS), SystemClock()),
         draining=draining,
     )
     with served((feed_service.NAME, service.register)) as (_, channel):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from k2.clock import ManualClock
 from k2.tape import topics
-from servers.services.gap_queries import BackfillDesk, GapView
+from servers.services.gap_queries import BackfillRequests, GapView
 from tests.fakes.tape import FakeTape
 from tests.unit.servers.services.test_feed_service import BTC, COUNTERS, gap
 
@@ -23,6 +23,6 @@ def test_every_caller_sees_all_that_was_recorded_before():
 
 
 def test_a_feed_that_has_not_said_how_fast_it_is_can_be_asked_too():
-    desk = BackfillDesk(FakeTape().board(topics.BACKFILLS), ManualClock())
+    desk = BackfillRequests(FakeTape().board(topics.BACKFILLS), ManualClock())
     plan = desk.ask([Beat()], "", "BTCUSDT", (1, 1500))
     assert (plan.request.instrument, plan.requests, plan.eta_s) == (BTC, 2, 0.0)

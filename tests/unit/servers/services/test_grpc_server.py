@@ -21,7 +21,7 @@ from k2client.error_mapping import from_rpc
 from servers.heartbeat import Heartbeats
 from servers.services import degradation_service
 from servers.services.degradation_service import DegradationService
-from servers.services.grpc_server import Listener, split_address
+from servers.services.grpc_server import GrpcServer, split_address
 from servers.services.rpc_status import RETRY_AFTER_S
 from tests.fakes.wire import MemoryBoard, reason_of, served
 from tests.support.eventually import eventually
@@ -152,7 +152,7 @@ def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):
 
 def test_a_port_in_use_is_named():
     with served(service()) as (listener, _), pytest.raises(Unavailable) as caught:
-        Listener(listener.address, dict([service()]), SystemClock())
+        GrpcServer(listener.address, dict([service()]), SystemClock())
     assert caught.value.reason is Reason.PORT_IN_USE
 
 

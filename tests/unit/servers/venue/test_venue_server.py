@@ -17,7 +17,7 @@ from servers.venue.archive import SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.synthetic_source import SyntheticProgramme
-from servers.venue.venue_server import Terms, Venue
+from servers.venue.venue_server import Venue, VenueOptions
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 HANDSHAKE = (
@@ -184,7 +184,7 @@ def test_only_so_many_connections_are_taken(monkeypatch):
 
 def test_a_connection_has_an_age():
     async def scenario():
-        async with Serving(terms=Terms(cut_s=0.3)) as serving, serving.connect() as client:
+        async with Serving(terms=VenueOptions(cut_s=0.3)) as serving, serving.connect() as client:
             with pytest.raises(ConnectionClosed) as raised:
                 await drain(client, [])
             assert raised.value.rcvd.code == 1001
@@ -195,7 +195,7 @@ def test_a_connection_has_an_age():
 
 def test_a_connection_that_answers_no_ping_is_cut():
     async def scenario():
-        terms = Terms(ping_s=0.1, pong_s=0.3, close_s=0.3)
+        terms = VenueOptions(ping_s=0.1, pong_s=0.3, close_s=0.3)
         async with Serving(rate=0.01, terms=terms) as serving:
             reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
             writer.write(HANDSHAKE)
@@ -213,7 +213,7 @@ def test_a_connection_that_answers_no_ping_is_cut():
 
 def test_a_connection_that_answers_pings_stays():
     async def scenario():
-        terms = Terms(ping_s=0.05, pong_s=0.3)
+        terms = VenueOptions(ping_s=0.05, pong_s=0.3)
         async with Serving(rate=50.0, terms=terms) as serving, serving.connect() as client:
             assert len(await trades(client, 40)) == 40
             assert client.latency == 0.0, "it is the venue that pings"
