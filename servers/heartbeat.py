@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
@@ -27,6 +27,7 @@ from k2.degrade.level import Level, LevelState, level_of, step
 from k2.degrade.signals import UNREADABLE, Scale, Signal, pressures, scales
 from k2.errors import K2Error
 from k2.market.instrument import Instrument
+from k2.tape.ports import DocumentTopic
 from servers.runtime import Runtime
 
 SERVING = "SERVING"
@@ -36,14 +37,6 @@ LOST = "LOST"  # no fresh beat
 STARTING = "STARTING"  # no fresh beat yet, and the reader has only just begun to listen
 
 _log = logging.getLogger(__name__)
-
-
-class Notices(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that a heart needs."""
-
-    def put(self, key: str, value: dict[str, Any] | None, wait_s: float | None = None) -> None:
-        """Publish the newest value of a key."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,27 +99,6 @@ def progress_told(
     return telling
 
 
-class FollowedNotices(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that a reader of heartbeats needs."""
-
-    def listen(self, told: Callable[[str], None]) -> None:
-        """Name the key of each value that comes from now on."""
-        ...
-
-    def current(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest value of each key."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """A number that grows with each change."""
-        ...
-
-    def wait_change(self, version: int, timeout_s: float) -> int:
-        """Wait until the version is above `version`; returns it."""
-        ...
-
-
 class Heart:
     """Beats in a thread of its own, from `start` to `close`.
 
@@ -142,7 +114,7 @@ class Heart:
     def __init__(
         self,
         *,
-        board: Notices,
+        board: DocumentTopic,
         clock: Clock,
         process: str,
         run_id: str,
@@ -320,7 +292,7 @@ class Heartbeats:
 
     def __init__(
         self,
-        board: FollowedNotices,
+        board: DocumentTopic,
         clock: Clock,
         expected: Iterable[str] = (),
         patience_s: float = limits.HEARTBEAT_STALE_S,

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -31,27 +31,12 @@ from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger
 from k2.market.offsets import OffsetVector
 from k2.query.provenance import Expected, united
+from k2.tape.ports import DocumentTopic, GapEventLog
 
 _KEPT_S: Final = limits.TICKET_LIFE_S + limits.QUERY_DEADLINE_S
 _APART_S: Final = limits.HEARTBEAT_STALE_S / 2
 
 log = logging.getLogger(__name__)
-
-
-class Promises(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that holds promises."""
-
-    def current_to_end(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest document of each key, up to the topic's end at the call."""
-        ...
-
-
-class GapLog(Protocol):
-    """The part of `k2.tape.gap_topic.GapLog` that is followed."""
-
-    def advance(self) -> Iterable[GapEvent]:
-        """Every event not given yet, up to the end of the topic at the call."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,8 +71,8 @@ class ExpectedIds:
     def __init__(
         self,
         *,
-        promises: Promises,
-        gaps: GapLog,
+        promises: DocumentTopic,
+        gaps: GapEventLog,
         listened: Callable[[], Collection[Instrument]],
         ends: Callable[[], tuple[int, ...]],
         clock: Clock,

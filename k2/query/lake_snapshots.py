@@ -132,18 +132,6 @@ class TailSource(Protocol):
         ...
 
 
-class Homes(Protocol):
-    """The part of `k2.tape.partition_map.PartitionMap` that a view needs."""
-
-    def known(self) -> Mapping[Instrument, int]:
-        """The partition map as last read."""
-        ...
-
-    def refresh(self) -> Mapping[Instrument, int]:
-        """The partition map, read again."""
-        ...
-
-
 @dataclass(frozen=True)
 class PlannableSnapshot:
     """A snapshot ready to be planned on; `snapshot` is None while the lake is empty."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from k2 import limits
 from k2.errors import NotFound, Reason, some_of
 from k2.market.instrument import Instrument
-from k2.query.lake_snapshots import Homes, TailSource
+from k2.query.lake_snapshots import TailSource
 from k2.query.request import TradesRequest
+from k2.tape.partition_map import PartitionMap
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Asked:
     partitions: frozenset[int]
 
 
-def asked_by(request: TradesRequest, placement: Homes, tail: TailSource, partitions: int) -> Asked:
+def asked_by(
+    request: TradesRequest, placement: PartitionMap, tail: TailSource, partitions: int
+) -> Asked:
     """Whom a request is about, now.
 
     Args:

@@ -28,7 +28,6 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.lacks import failure_of, part_of
 from k2.query.lake_snapshots import (
-    Homes,
     LakeSide,
     PlannableSnapshot,
     TailSource,
@@ -51,6 +50,7 @@ from k2.query.scope import Asked, asked_by
 from k2.query.settled import is_settled, judged_otherwise
 from k2.tail.chunk import ChunkView
 from k2.tail.window import TailView
+from k2.tape.partition_map import PartitionMap
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class QueryView:
         lake: LakeSide,
         tail: TailSource,
         coverage: TapeEnd,
-        placement: Homes,
+        placement: PartitionMap,
         clock: Clock,
         source: str,
     ) -> None:

@@ -26,7 +26,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -38,34 +37,11 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tail.dead_records import DeadSeen
 from k2.tail.window import TailView, Window
-from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
+from k2.tape.acceptance import Acceptance, Decoder
 from k2.tape.consumer import RawBatch
+from k2.tape.ports import BatchReader, Placement
 
 log = logging.getLogger(__name__)
-
-
-class BatchReader(Protocol):
-    """The part of `TapeReader` that the tail needs."""
-
-    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
-        """The next records, one batch a partition."""
-        ...
-
-    def pause(self, partitions: Collection[int]) -> None:
-        """Stop reading partitions."""
-        ...
-
-    def resume(self, partitions: Collection[int]) -> None:
-        """Read them again."""
-        ...
-
-    def seek(self, positions: Mapping[int, int]) -> None:
-        """Go on from other offsets."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the tape."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +79,7 @@ class Tail:
         *,
         reader_factory: Callable[[Mapping[int, int]], BatchReader],
         decoder: Decoder,
-        placement: PartitionMap,
+        placement: Placement,
         clock: Clock,
         bytes_max: int = limits.TAIL_BYTES_MAX,
         recent_s: float = limits.TAIL_RECENT_S,

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable
 
 from k2.feed.gaps.backfill_thread import Backfill
 from k2.feed.gaps.filler import Filler
-from k2.feed.gaps.recorder import GapLog, GapRecorder, Requests
-from k2.feed.gaps.sender import Place, Sender, Tape
+from k2.feed.gaps.recorder import GapRecorder
+from k2.feed.gaps.sender import Place, Sender
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.venues.binance_history import BinanceHistory, rest_url
 from k2.feed.venues.history import HttpFetch
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.events import Trade
 from k2.settings import Settings
+from k2.tape.ports import DocumentTopic, GapEventLog, RecordSender
 from servers.runtime import Runtime
 
 
 def sender_of(
-    tape: Tape,
+    tape: RecordSender,
     lines: Iterable[InstrumentStream],
     encode: Callable[[Trade], bytes],
     runtime: Runtime,
@@ -34,7 +35,7 @@ def sender_of(
 
 
 def backfill_of(
-    settings: Settings, runtime: Runtime, sender: Sender, log: GapLog, requests: Requests
+    settings: Settings, runtime: Runtime, sender: Sender, log: GapEventLog, requests: DocumentTopic
 ) -> Backfill:
     """The keeper and filler of a feed, not started.
 

@@ -20,7 +20,7 @@ from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
-from k2.lake.ingest.tape_check import Reader, WriterTape, identity_of
+from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, PumpStats
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
 from k2.lake.verify.verify_gaps import folded_ledger
@@ -34,6 +34,7 @@ from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.dead_letter_topic import DeadLetterTopic
 from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
+from k2.tape.ports import BatchReader
 from k2.tape.topics import TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.heartbeat import REFUSED, Heart, Sample, process_signals, progress_told
@@ -277,7 +278,7 @@ def _tape_end(
     placement: PartitionMap,
     letters: DeadLetterTopic,
 ) -> WriterTape:
-    def join(on_assign: OnAssign, on_revoke: OnRevoke) -> Reader:
+    def join(on_assign: OnAssign, on_revoke: OnRevoke) -> BatchReader:
         group = f"{GROUP}.{settings.tape.topic}"
         return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 

@@ -13,8 +13,7 @@ from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import TableLayout
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
 from k2.lake.ingest.event_rows import GapIntake, LetterIntake, RowDecoder
-from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, Reader, run_ops
-from k2.lake.ingest.tape_check import Letters
+from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, run_ops
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding
 from k2.market.schema import GAP
@@ -22,6 +21,7 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import TapeReader
+from k2.tape.ports import BatchReader, LetterSink
 from k2.tape.topics import TapeAdmin, TopicDescription
 from servers.processes.lake_maintenance import maintainer_of
 from servers.processes.schemas import open_schemas
@@ -42,7 +42,7 @@ class OpsTables:
         runtime: Runtime,
         catalog: Catalog,
         admin: TapeAdmin,
-        letters: Letters,
+        letters: LetterSink,
     ) -> None:
         self._runtime = runtime
         self._catalog = catalog
@@ -139,7 +139,7 @@ def _ends(
         store = OpsStore(intake.layout)
         return begin_epoch(catalog, runtime.clock, there, commit_id, store).epoch
 
-    def read_from(start: int) -> Reader:
+    def read_from(start: int) -> BatchReader:
         return TapeReader.of_log(settings.tape, topic, start)
 
     return EventOffsets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from k2 import limits
 from k2.clock import Clock
@@ -13,27 +13,8 @@ from k2.feed.gaps.backfill_request import FillRequest, checked
 from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger
+from k2.tape.ports import DocumentTopic, GapEventLog
 from servers.heartbeat import Beat
-
-
-class GapLog(Protocol):
-    """The part of `k2.tape.gap_topic.GapLog` that a view needs."""
-
-    def advance(self) -> Iterable[GapEvent]:
-        """Every event not given yet, up to the end of the topic at the call."""
-        ...
-
-
-class Requests(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that waiting requests need."""
-
-    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
-        """Replace a document; with `wait_s`, wait until it is acknowledged."""
-        ...
-
-    def current(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest document of each key."""
-        ...
 
 
 class GapView:
@@ -43,7 +24,7 @@ class GapView:
         log: of gaps; used by this view alone.
     """
 
-    def __init__(self, log: GapLog) -> None:
+    def __init__(self, log: GapEventLog) -> None:
         self._log = log
         self._ledger = Ledger()
         self._lock = threading.Lock()
@@ -76,7 +57,7 @@ class BackfillRequests:
         clock: wall time of requests.
     """
 
-    def __init__(self, requests: Requests, clock: Clock) -> None:
+    def __init__(self, requests: DocumentTopic, clock: Clock) -> None:
         self._requests = requests
         self._clock = clock
 

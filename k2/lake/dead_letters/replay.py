@@ -8,9 +8,8 @@ a letter was replayed is written down, so a second replay can say so.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,45 +21,14 @@ from k2.lake.ingest.tape_check import meaning
 from k2.market.events import ANYWHERE, Fault, Label, Trade, TradeColumns
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
-from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
+from k2.tape.acceptance import Acceptance, Decoder
 from k2.tape.avro.trade_codec import encode_trade
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter
-from k2.tape.producer import OnAck
+from k2.tape.ports import DocumentTopic, Placement, RecordSender
 
 LETTER_HEADER = "k2-dead-letter"  # of a replayed record: the letter's name
 _SENT, _REFUSED, _BEFORE, _OVERRULED = "SENT", "REFUSED", "REPLAYED_BEFORE", "OVERRULED"
-
-
-class Sender(Protocol):
-    """The part of `k2.tape.producer.TapeProducer` that is needed here."""
-
-    def send(
-        self,
-        key: bytes,
-        value: bytes,
-        partition: int,
-        headers: Mapping[str, bytes] | None = None,
-        on_ack: OnAck | None = None,
-    ) -> None:
-        """Take a record."""
-        ...
-
-    def flush(self, timeout_s: float) -> int:
-        """Wait for acknowledgements; how many are lacking."""
-        ...
-
-
-class Replays(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that is needed here."""
-
-    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
-        """Make a document the newest of its key."""
-        ...
-
-    def read_all(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest document of each key."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -112,10 +80,10 @@ class ReplayParts:
 
     letters: LetterReader
     decoder: Decoder
-    placement: PartitionMap
-    sender: Sender
+    placement: Placement
+    sender: RecordSender
     schema_id: Callable[[], int]
-    replays: Replays
+    replays: DocumentTopic
 
 
 class Replayer:

@@ -18,7 +18,7 @@ from k2.clock import Clock
 from k2.lake.commit.event_files import OpsView, Row
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TableLayout
 from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
-from k2.lake.ingest.tape_check import Letters, meaning
+from k2.lake.ingest.tape_check import meaning
 from k2.market.events import Fault
 from k2.market.fold import FoldState
 from k2.market.gaps import GapEvent
@@ -26,6 +26,7 @@ from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter, read_letter
 from k2.tape.gap_topic import read_event
+from k2.tape.ports import LetterSink
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class GapIntake:
 
     layout = GAPS_LAYOUT
 
-    def __init__(self, topic: str, codec: RecordCodec, letters: Letters, clock: Clock) -> None:
+    def __init__(self, topic: str, codec: RecordCodec, letters: LetterSink, clock: Clock) -> None:
         self._topic = topic
         self._codec = codec
         self._letters = letters

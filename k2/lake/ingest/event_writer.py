@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import pyarrow as pa
 from pyiceberg.table import Table
@@ -32,22 +31,10 @@ from k2.lake.ingest.event_rows import RowDecoder
 from k2.lake.ingest.tape_check import check_tape, identity_of
 from k2.lake.maintenance.maintenance_commit import no_exclusion
 from k2.market.fold import FoldState
-from k2.tape.consumer import RawBatch
+from k2.tape.ports import BatchReader
 from k2.tape.topics import TopicDescription
 
 _log = logging.getLogger(__name__)
-
-
-class Reader(Protocol):
-    """The part of `k2.tape.consumer.TapeReader` that is needed here."""
-
-    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
-        """The next records, with headers."""
-        ...
-
-    def close(self) -> None:
-        """Let the connection go."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class EventOffsets:
 
     facts: Callable[[], TopicDescription]
     epoch: Callable[[], int]
-    read_from: Callable[[int], Reader]
+    read_from: Callable[[int], BatchReader]
     committer: Callable[[TapeIdentity], Committer]
     view: Callable[[], OpsView | None]
     intake: RowDecoder
@@ -91,7 +78,7 @@ class OpsStats:
 class _Slice:
     """What was read since the last commit."""
 
-    reader: Reader
+    reader: BatchReader
     start: int
     end: int
     state: FoldState

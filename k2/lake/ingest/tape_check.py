@@ -6,9 +6,8 @@ knows, is the matter of `superseded.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -18,49 +17,14 @@ from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.events import Fault
 from k2.market.fold import RULES
 from k2.market.offsets import OffsetVector
-from k2.tape.acceptance import Decoder, Judged, PartitionMap
-from k2.tape.consumer import OnAssign, OnRevoke, RawBatch, lost_position
+from k2.tape.acceptance import Decoder, Judged
+from k2.tape.consumer import OnAssign, OnRevoke, lost_position
 from k2.tape.dead_letter_topic import DeadLetter
+from k2.tape.ports import BatchReader, LetterSink, Placement
 from k2.tape.topics import RECOVERY_HINT, TopicDescription
 
 _HEADER_BYTES = 5  # magic and schema id
 Marks = Callable[[Mapping[int, int]], Mapping[int, str]]
-
-
-class Reader(Protocol):
-    """The part of `k2.tape.consumer.TapeReader` that the pump needs."""
-
-    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
-        """The next records, one batch per partition."""
-        ...
-
-    def seek(self, positions: Mapping[int, int]) -> None:
-        """Read these partitions from these offsets next."""
-        ...
-
-    def pause(self, partitions: Collection[int]) -> None:
-        """Stop reading these."""
-        ...
-
-    def resume(self, partitions: Collection[int]) -> None:
-        """Go on reading these."""
-        ...
-
-    def report(self, positions: Mapping[int, int]) -> None:
-        """Tell the group how far this reader is."""
-        ...
-
-    def close(self) -> None:
-        """Let the partitions go."""
-        ...
-
-
-class Letters(Protocol):
-    """The part of `k2.tape.dead_letter_topic.DeadLetterOffice` that the pump needs."""
-
-    def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
-        """Publish and wait until every letter is acknowledged."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,11 +39,11 @@ class WriterTape:
     """
 
     identity: TapeIdentity
-    join: Callable[[OnAssign, OnRevoke], Reader]
+    join: Callable[[OnAssign, OnRevoke], BatchReader]
     facts: Callable[[], TopicDescription]
     decoder: Decoder
-    placement: PartitionMap
-    letters: Letters
+    placement: Placement
+    letters: LetterSink
 
 
 def letters_of(judged: Judged, identity: TapeIdentity, now_us: int) -> list[DeadLetter]:

@@ -33,13 +33,14 @@ from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
 from k2.lake.commit.committer import Base, Committer, Outcome, PartitionBatch
 from k2.lake.commit.trade_files import rows_within_days
-from k2.lake.ingest.tape_check import Reader, WriterTape, check_tape, letters_of
+from k2.lake.ingest.tape_check import WriterTape, check_tape, letters_of
 from k2.market.events import DAY_US, TradeColumns
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
 from k2.tape.acceptance import Acceptance
 from k2.tape.consumer import RawBatch
+from k2.tape.ports import BatchReader
 from k2.tape.topics import TopicDescription
 from k2.tape.truncation_check import mark_of
 
@@ -175,7 +176,7 @@ class LakeWriter:
         self._left = False  # the last commit did not take all that was judged
         self._retry_at_s = 0.0
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
-        self._reader: Reader = tape.join(self._assigned, self._revoked)
+        self._reader: BatchReader = tape.join(self._assigned, self._revoked)
         self._stats = PumpStats()
 
     @property

@@ -33,10 +33,10 @@ calls them filled.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pyiceberg.io import FileIO
@@ -69,30 +69,15 @@ from k2.lake.verify.verify_letters import (
 from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.gaps import GapEvent
-from k2.tape.acceptance import Acceptance, Decoder, PartitionMap
+from k2.tape.acceptance import Acceptance, Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter
+from k2.tape.ports import BatchReader, Placement
 from k2.tape.topics import TopicDescription
 
 _OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by earlier rows
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
 Progress = Callable[[str, int, int], None]
-
-
-class Replay(Protocol):
-    """The part of `k2.tape.consumer.TapeReader` that a replay needs."""
-
-    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
-        """The next records, one batch per partition."""
-        ...
-
-    def pause(self, partitions: Collection[int]) -> None:
-        """Stop reading these."""
-        ...
-
-    def close(self) -> None:
-        """Let the partitions go."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -115,9 +100,9 @@ class VerifySources:
     io: FileIO
     identity: TapeIdentity
     facts: Callable[[], TopicDescription]
-    replay: Callable[[Mapping[int, int]], Replay]
+    replay: Callable[[Mapping[int, int]], BatchReader]
     decoder: Decoder
-    placement: PartitionMap
+    placement: Placement
     letters: Callable[[], Iterable[DeadLetter]]
     table: LetterWitnesses | None = None
     gaps: Callable[[], Iterable[GapEvent]] | None = None
@@ -283,7 +268,7 @@ class _Work:
             replay.close()
         return folded
 
-    def _read(self, replay: Replay) -> list[RawBatch]:
+    def _read(self, replay: BatchReader) -> list[RawBatch]:
         """The next records; waits for them, but not for ever."""
         until_s = self.clock.monotonic_s() + limits.VERIFY_PATIENCE_S
         while self.clock.monotonic_s() < until_s:
