@@ -19,7 +19,7 @@ in an hour; beyond them the partition stands still, since the defect is then in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -32,6 +32,7 @@ from k2.market.events import Bools, Bytes, Fault, TradeColumns, check
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
 from k2.tape.consumer import RawBatch
+from k2.tape.ports import Placement
 
 Recorded: TypeAlias = Callable[[TradeColumns], TradeColumns]
 
@@ -48,14 +49,6 @@ class Decoder(Protocol):
 
     def decode(self, batch: RawBatch) -> TradeColumns:
         """A batch, or as much of it as can be decoded now, with a fault per bad record."""
-        ...
-
-
-class PartitionMap(Protocol):
-    """The part of `k2.tape.partition_map.PartitionMap` that acceptance needs."""
-
-    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
-        """The map, read again when it lacks any of these."""
         ...
 
 
@@ -115,7 +108,7 @@ class Acceptance:
     def __init__(
         self,
         decoder: Decoder,
-        placement: PartitionMap,
+        placement: Placement,
         clock: Clock,
         internal_max: int = limits.INTERNAL_FAULTS_MAX,
     ) -> None:

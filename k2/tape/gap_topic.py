@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 from confluent_kafka import Consumer, Message
 
@@ -25,23 +24,12 @@ from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.client import retry_transient
 from k2.tape.compacted_topic import log_end, reader_of
 from k2.tape.delivery import Delivery, Record
+from k2.tape.ports import Schemas
 
 _READ_RECORDS = 1000
 _SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing
 
 _log = logging.getLogger(__name__)
-
-
-class Schemas(Protocol):
-    """The part of `k2.tape.schema_registry.SchemaStore` that the log needs."""
-
-    def register(self, subject: str, schema: dict[str, Any]) -> int:
-        """Register a schema under a subject; returns its id."""
-        ...
-
-    def schema(self, schema_id: int) -> dict[str, Any]:
-        """What an id means; KeyError when the registry does not know it."""
-        ...
 
 
 class GapLog:

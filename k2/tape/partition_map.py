@@ -21,36 +21,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from k2 import limits
 from k2.errors import Invalid, Unavailable
 from k2.market.instrument import Instrument, Tier, first_partition, parse_key
-from k2.tape.compacted_topic import News
-
-
-class LogReader(Protocol):
-    """The part of `k2.tape.compacted_topic.LogReader` that placement needs."""
-
-    def advance(self) -> News:
-        """The records that were not given yet, oldest first, up to the topic's end."""
-        ...
-
-
-class Log(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that placement needs."""
-
-    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
-        """Append a record; with `wait_s`, wait for its acknowledgement."""
-        ...
-
-    def log_reader(self) -> LogReader:
-        """Reads every record still there, and then on from there."""
-        ...
-
-    def skip(self, key: str, why: str) -> None:
-        """Count and log a record that cannot be used."""
-        ...
+from k2.tape.ports import DocumentTopic
 
 
 class PartitionMap:
@@ -62,7 +38,7 @@ class PartitionMap:
         partitions_per_tier: each of the four tiers owns so many.
     """
 
-    def __init__(self, board: Log, topic_id: str, partitions_per_tier: int) -> None:
+    def __init__(self, board: DocumentTopic, topic_id: str, partitions_per_tier: int) -> None:
         self._board = board
         self._prefix = f"{topic_id}/"
         self._partitions_per_tier = partitions_per_tier

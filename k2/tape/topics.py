@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from confluent_kafka import (
     Consumer,
@@ -30,6 +30,7 @@ from k2.market import schema
 from k2.market.instrument import Tier
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, retry_transient, translate
+from k2.tape.schema_registry import SchemaStore
 
 PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `partition_map.py`
 HEARTBEATS = "k2.heartbeats"
@@ -59,14 +60,6 @@ _BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS, REPLAYS)
 _HOUR_MS = 3_600_000
 _OFFSET_END = -1  # librdkafka's logical offsets
 _OFFSET_BEGINNING = -2
-
-
-class Schemas(Protocol):
-    """The part of `k2.tape.schema_registry.SchemaStore` that deployment needs."""
-
-    def register(self, subject: str, schema: dict[str, Any]) -> int:
-        """Register a schema under a subject; returns its id."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def subject(topic: str) -> str:
     return f"{topic}-value"
 
 
-def deploy(tape: TapeSettings, schemas: Schemas) -> int:
+def deploy(tape: TapeSettings, schemas: SchemaStore) -> int:
     """Make the topics that are missing, let the others follow the settings, register the schemas.
 
     It can be repeated.

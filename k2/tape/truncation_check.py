@@ -8,31 +8,14 @@ whoever keeps a position keeps a mark of the record just below it, and compares 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Protocol
 
 from k2 import limits
 from k2.errors import Reason, Unavailable
-from k2.tape.consumer import RawBatch
+from k2.tape.ports import BatchReader
 
 _MARK_BYTES = 8
-
-
-class Reader(Protocol):
-    """The part of `k2.tape.consumer.TapeReader` that is needed here."""
-
-    def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
-        """The next records, one batch per partition."""
-        ...
-
-    def pause(self, partitions: Collection[int]) -> None:
-        """Stop reading these."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the tape."""
-        ...
 
 
 def mark_of(value: bytes | None) -> str:
@@ -41,7 +24,7 @@ def mark_of(value: bytes | None) -> str:
 
 
 def read_marks(
-    reader_at: Callable[[Mapping[int, int]], Reader], offsets: Mapping[int, int]
+    reader_at: Callable[[Mapping[int, int]], BatchReader], offsets: Mapping[int, int]
 ) -> dict[int, str]:
     """The mark of the record at one offset of each partition named.
 

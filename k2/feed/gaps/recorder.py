@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from k2 import limits
 from k2.clock import Clock
@@ -25,34 +25,11 @@ from k2.feed.publish.pending_gaps import Run
 from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
 from k2.market.ledger import Ledger, filled
+from k2.tape.ports import DocumentTopic, GapEventLog
 
 _LEAPT = f"the venue's ids leapt over more than {limits.SEQUENCE_JUMP_MAX:,}: it began them again"
 
 _log = logging.getLogger(__name__)
-
-
-class GapLog(Protocol):
-    """The ledger's topic: the part of `k2.tape.gap_topic.GapLog` that a keeper needs."""
-
-    def publish(self, events: Sequence[GapEvent], wait_s: float) -> None:
-        """Append events; returns when every one is acknowledged."""
-        ...
-
-    def advance(self) -> Iterable[GapEvent]:
-        """Every event not given yet, up to the end of the topic at the call."""
-        ...
-
-
-class Requests(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that waiting requests need."""
-
-    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
-        """Replace a document; None takes it away."""
-        ...
-
-    def current(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest document of each key."""
-        ...
 
 
 class _Found(NamedTuple):
@@ -74,7 +51,9 @@ class GapRecorder:
         opened: what was read to be missing, and when; of the same thread.
     """
 
-    def __init__(self, *, log: GapLog, requests: Requests, feed: str, clock: Clock) -> None:
+    def __init__(
+        self, *, log: GapEventLog, requests: DocumentTopic, feed: str, clock: Clock
+    ) -> None:
         self.ledger = Ledger()
         self.opened = Lately()
         self._log = log

@@ -9,35 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, Overloaded
 from k2.market.events import Trade
 from k2.market.instrument import Instrument
+from k2.tape.ports import RecordSender
 from k2.tape.producer import OnAck
 
 HEADERS: Mapping[str, bytes] = {"source": b"backfill"}
-
-
-class Tape(Protocol):
-    """The part of `k2.tape.producer.TapeProducer` that a sender needs."""
-
-    def send(
-        self,
-        key: bytes,
-        value: bytes,
-        partition: int,
-        headers: Mapping[str, bytes] | None = None,
-        on_ack: OnAck | None = None,
-    ) -> None:
-        """Take a record; QUEUE_FULL when no more fit just now."""
-        ...
-
-    def depth(self) -> int:
-        """Records taken and not yet acknowledged."""
-        ...
 
 
 class Place(NamedTuple):
@@ -100,7 +82,7 @@ class Sender:
     def __init__(
         self,
         *,
-        tape: Tape,
+        tape: RecordSender,
         places: Mapping[Instrument, Place],
         encode: Callable[[Trade], bytes],
         clock: Clock,

@@ -15,26 +15,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from k2.errors import Invalid, K2Error
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.coverage import Coverage, carried, promise_of
 from k2.market.instrument import Instrument, parse_key
+from k2.tape.ports import DocumentTopic
 
 _log = logging.getLogger(__name__)
-
-
-class Notices(Protocol):
-    """The part of `k2.tape.compacted_topic.CompactedTopic` that high waters need."""
-
-    def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
-        """Publish the newest document of a key."""
-        ...
-
-    def read_all(self) -> Mapping[str, Mapping[str, Any]]:
-        """The newest document of each key."""
-        ...
 
 
 class CoverageTopic:
@@ -46,7 +35,7 @@ class CoverageTopic:
         run_id: of this run of the feed.
     """
 
-    def __init__(self, board: Notices, feed: str, run_id: str) -> None:
+    def __init__(self, board: DocumentTopic, feed: str, run_id: str) -> None:
         self._board = board
         self._feed = feed
         self._run_id = run_id
@@ -129,7 +118,7 @@ class CoverageTopic:
         return True
 
 
-def read_promises(board: Notices) -> dict[Instrument, dict[str, Coverage]]:
+def read_promises(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
     """What is promised of each instrument, by feed: see `promises_in`.
 
     Raises:

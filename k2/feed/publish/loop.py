@@ -21,36 +21,15 @@ from typing import Any, Protocol
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import K2Error
 from k2.feed.connection.session import Session
 from k2.feed.connection.subscription import Open, Subscription
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
+from k2.tape.ports import RecordSender
 
 _log = logging.getLogger(__name__)
-
-
-class Tape(Protocol):
-    """The part of `k2.tape.producer.TapeProducer` that a pump needs beside its intake."""
-
-    @property
-    def failure(self) -> K2Error | None:
-        """Why it can send no more, if so."""
-        ...
-
-    def poll(self, timeout_s: float = 0.0) -> int:
-        """Deliver acknowledgements."""
-        ...
-
-    def depth(self) -> int:
-        """Records taken and not yet acknowledged."""
-        ...
-
-    def flush(self, timeout_s: float) -> int:
-        """Wait for acknowledgements; returns how many are missing."""
-        ...
 
 
 class Gaps(Protocol):
@@ -92,7 +71,7 @@ class FeedLoop:
         self,
         *,
         intake: TradePublisher,
-        tape: Tape,
+        tape: RecordSender,
         letters: DeadLetterPublisher,
         gaps: Gaps,
         high_waters: CoverageTopic,

@@ -10,23 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Protocol
 
 from k2 import limits
 from k2.errors import K2Error, Unavailable
 from k2.feed.venues.source import Malformed
 from k2.tape.dead_letter_topic import DeadLetter
+from k2.tape.ports import LetterSink
 
 _log = logging.getLogger(__name__)
-
-
-class Office(Protocol):
-    """The part of `k2.tape.dead_letter_topic.DeadLetterOffice` that a box needs."""
-
-    def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
-        """Publish letters; returns when every one is acknowledged."""
-        ...
 
 
 class DeadLetterPublisher:
@@ -41,7 +32,7 @@ class DeadLetterPublisher:
         failure: why none will be published any more.
     """
 
-    def __init__(self, office: Office, feed_id: str) -> None:
+    def __init__(self, office: LetterSink, feed_id: str) -> None:
         self.published = 0
         self.failure: K2Error | None = None
         self._office = office

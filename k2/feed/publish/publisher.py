@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from k2.errors import Overloaded
 from k2.feed.publish.instrument_stream import InstrumentStream, PendingTrade
@@ -17,28 +16,9 @@ from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.venues.source import Malformed, ShutdownAnnounced, Skipped, Source, Void
 from k2.market.events import Trade
 from k2.market.sequence import Finding
-from k2.tape.producer import OnAck
+from k2.tape.ports import RecordSender
 
 _POLL_FRAMES = 256  # taken between two looks at what was acknowledged
-
-
-class Tape(Protocol):
-    """The part of `k2.tape.producer.TapeProducer` that an intake needs."""
-
-    def send(
-        self,
-        key: bytes,
-        value: bytes,
-        partition: int,
-        headers: Mapping[str, bytes] | None = None,
-        on_ack: OnAck | None = None,
-    ) -> None:
-        """Take a record; QUEUE_FULL when no more fit just now."""
-        ...
-
-    def poll(self, timeout_s: float = 0.0) -> int:
-        """Deliver acknowledgements."""
-        ...
 
 
 class TradePublisher:
@@ -66,7 +46,7 @@ class TradePublisher:
         self,
         *,
         source: Source,
-        tape: Tape,
+        tape: RecordSender,
         lines: Sequence[InstrumentStream],
         encode: Callable[[Trade], bytes],
         letters: DeadLetterPublisher,

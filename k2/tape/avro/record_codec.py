@@ -17,7 +17,8 @@ import fastavro
 from k2 import limits
 from k2.market.events import Fault
 from k2.market.schema import Event, Kind, avro_schema
-from k2.tape.avro.trade_codec import HEADER_BYTES, MAGIC, Schemas
+from k2.tape.avro.trade_codec import HEADER_BYTES, MAGIC
+from k2.tape.ports import Schemas
 
 Values = dict[str, Any]
 

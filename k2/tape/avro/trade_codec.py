@@ -14,7 +14,7 @@ messages UNKNOWN_SCHEMA: better a dead letter than a number that is wrong by a f
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from k2.tape.avro.tag_table import LabelTable
 from k2.tape.avro.texts import gather, not_text, text_array
 from k2.tape.avro.trade_columns import Cells, Entries, read_cells
 from k2.tape.consumer import RawBatch
+from k2.tape.ports import Schemas
 
 Plan: TypeAlias = tuple[Step, ...] | None  # None for a schema that gives no trade
 
@@ -47,22 +48,6 @@ _UNSAID = bytes(len(_OPTIONAL))  # each optional column: the branch of null
 assert [field.name for field in schema.TRADE.fields if field.on_tape] == [*_WRITTEN, *_OPTIONAL], (
     "encode_trade writes the columns in this order"
 )
-
-
-class Schemas(Protocol):
-    """The part of `k2.tape.schema_registry.SchemaStore` that reading one record needs."""
-
-    def schema(self, schema_id: int) -> dict[str, Any]:
-        """What an id means; KeyError when the registry does not know it."""
-        ...
-
-
-class RememberedSchemas(Schemas, Protocol):
-    """The part of `k2.tape.schema_registry.SchemaStore` that decoding a batch needs."""
-
-    def remembers(self, schema_id: int) -> bool:
-        """Whether `schema` answers without asking the registry."""
-        ...
 
 
 # --- encoding -----------------------------------------------------------------------------------
@@ -155,7 +140,7 @@ class Decoder:
             an id that cannot be asked for is not that of a topic never read before.
     """
 
-    def __init__(self, schemas: RememberedSchemas) -> None:
+    def __init__(self, schemas: Schemas) -> None:
         self._schemas = schemas
         self._plans: dict[int, Plan] = {}
         self.labels = LabelTable()
