@@ -66,11 +66,6 @@ class _Traded(msgspec.Struct):
     time: int | None = msgspec.field(default=None, name="T")
 
 
-class _Named(msgspec.Struct):
-    kind: str | None = msgspec.field(default=None, name="e")
-    symbol: str | None = msgspec.field(default=None, name="s")
-
-
 class _Event(msgspec.Struct):
     stream: str | None = None
     kind: Any = msgspec.field(default=None, name="e")

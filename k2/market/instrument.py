@@ -114,8 +114,3 @@ def first_partition(instrument: Instrument, partitions_per_tier: int) -> int:
     return int(tier) * partitions_per_tier + (
         zlib.crc32(instrument.key.encode()) % partitions_per_tier
     )
-
-
-def tier_of_partition(partition: int, partitions_per_tier: int) -> Tier:
-    """The tier that owns a partition."""
-    return Tier(partition // partitions_per_tier)

@@ -7,7 +7,6 @@ an epoch lies below every position of the epochs after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from k2.market.instrument import Instrument
@@ -33,12 +32,6 @@ class OffsetVector:
         if self.epoch != other.epoch:
             return self.epoch > other.epoch
         return all(mine >= theirs for mine, theirs in zip(self.offsets, other.offsets, strict=True))
-
-    def merge(self, other: OffsetVector) -> OffsetVector:
-        """The vector that covers both, and nothing else."""
-        if self.epoch != other.epoch:
-            return self if self.epoch > other.epoch else other
-        return OffsetVector(self.epoch, tuple(map(max, self.offsets, other.offsets)))
 
     def advanced(self, partition: int, offset: int) -> OffsetVector:
         """This vector with one partition's next offset set."""
@@ -147,11 +140,3 @@ class PartitionCut:
     partition: int
     low: int
     end: int
-
-
-def vector_of(epoch: int, pairs: Iterable[tuple[int, int]], partitions: int) -> OffsetVector:
-    """A vector from (partition, next offset) pairs; partitions not named start at 0."""
-    offsets = [0] * partitions
-    for partition, offset in pairs:
-        offsets[partition] = offset
-    return OffsetVector(epoch, tuple(offsets))

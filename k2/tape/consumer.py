@@ -4,8 +4,8 @@ The group, where there is one, only says who reads what; where to read from come
 (`on_assign`), and a position that the tape no longer has, or does not have yet, is an error by
 name: never a silent jump to the oldest or newest record.
 
-A broker that is away is not an error: librdkafka reconnects for ever, `read` returns nothing
-meanwhile, and `connected` and `last_error` tell.
+A broker that is away is not an error: librdkafka keeps reconnecting, `read` returns nothing
+meanwhile, and `connected` is false.
 
 The client hands out one Python object a record; taking value, offset and partition from it is most
 of the cost. So this happens in C-level `map` calls over the whole list, never in a Python loop.
@@ -96,16 +96,14 @@ class RawBatch:
 class TapeReader:
     """Reads partitions of the trades topic; make one by `assigned` or `joined`.
 
-    One thread uses a reader; `connected`, `last_error` and `positions` may be read by any.
+    One thread uses a reader; `connected` and `positions` may be read by any.
     """
 
     def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
         self._topic = tape.topic
         self._batches = by_partition
         self._positions: dict[int, int] = {}
-        self._paused: frozenset[int] = frozenset()
         self._connected = False
-        self._last_error = ""
         self._failure: K2Error | None = None  # raised once
         self._fenced: K2Error | None = None  # raised for ever
         self._consumer = Consumer(
@@ -240,11 +238,6 @@ class TapeReader:
         """Whether a broker was reachable at the last look, at most about a second ago."""
         return self._connected
 
-    @property
-    def last_error(self) -> str:
-        """The last error of the connection, for a person; empty when there was none."""
-        return self._last_error
-
     def close(self) -> None:
         """Let the partitions go; a static member keeps its claim for `limits.READER_SESSION_S`."""
         self._consumer.close()
@@ -323,7 +316,6 @@ class TapeReader:
         return lost_position(partition, position, start, end)
 
     def _note(self, error: KafkaError) -> None:
-        self._last_error = error.str()
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._connected = False
 

@@ -223,8 +223,6 @@ class FakeProducer:
 class FakeReader:
     """`TapeReader`, assigned or joined."""
 
-    last_error = ""
-
     def __init__(self, tape, start):
         self._tape = tape
         self._positions = dict(start)

@@ -97,8 +97,6 @@ class BinanceSource:
         Invalid: BAD_SETTING when a symbol or the address cannot be one.
     """
 
-    contiguous = True
-
     def __init__(self, *, url: str, exchange: str, symbols: Iterable[str], source: str) -> None:
         distinct = tuple(dict.fromkeys(symbols))
         _check(url, distinct)

@@ -70,11 +70,6 @@ class Source(Protocol):
         ...
 
     @property
-    def contiguous(self) -> bool:
-        """Whether trade ids have no holes of their own, so that a hole is a trade missed."""
-        ...
-
-    @property
     def instruments(self) -> tuple[Instrument, ...]:
         """What is listened to; `decode` gives trades of no others."""
         ...

@@ -30,7 +30,6 @@ NONE = int(Fault.NONE)  # a plain number: comparing with an enum costs as much a
 some = np.count_nonzero  # the quickest way to ask whether a mask is empty
 PAD = bytes(16)
 
-_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _STOPS = np.uint64(0x8080808080808080)
 _BYTE_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
 # Seven-bit groups of a varint, closed up in pairs, then fours, then eights.

@@ -28,7 +28,6 @@ from k2.tape.avro.optional_columns import read_optional
 from k2.tape.avro.resolution import LABELS, NO_SIDE, Step
 from k2.tape.avro.tag_table import BAD, LabelTable, label_of
 
-_TIME_COLUMNS = ("trade_id", "event_time", "receive_time")
 _PRICE_END = 10**limits.PRICE_DIGITS
 _QUANTITY_END = 10**limits.QUANTITY_DIGITS
 _WORD_MASK = (1 << 64) - 1

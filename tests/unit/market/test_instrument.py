@@ -9,7 +9,6 @@ from k2.market.instrument import (
     parse_key,
     split_symbol,
     tier_of,
-    tier_of_partition,
 )
 
 
@@ -87,7 +86,7 @@ def test_tiers(symbol, tier):
 def test_a_symbol_starts_in_a_partition_of_its_tier():
     for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT", "PEPEUSDT"):
         partition = first_partition(Instrument("BINANCE", symbol), 3)
-        assert tier_of_partition(partition, 3) is tier_of(symbol)
+        assert partition // 3 == tier_of(symbol)
 
 
 def test_the_first_partition_is_stable():

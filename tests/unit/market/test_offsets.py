@@ -1,6 +1,6 @@
 import pytest
 
-from k2.market.offsets import OffsetVector, TimeRange, vector_of
+from k2.market.offsets import OffsetVector, TimeRange
 
 
 def test_a_vector_covers_what_is_below_it():
@@ -13,20 +13,16 @@ def test_a_vector_covers_all_of_older_epochs_and_nothing_of_newer_ones():
     assert not OffsetVector(0, (5, 3)).covers(OffsetVector(1, (0, 0, 0)))
 
 
-def test_merge_takes_the_greater():
-    assert OffsetVector(0, (5, 3)).merge(OffsetVector(0, (4, 4))) == OffsetVector(0, (5, 4))
-
-
 def test_of_two_epochs_the_newer_covers_both():
     older, newer = OffsetVector(0, (5,)), OffsetVector(1, (4, 0))
-    assert older.merge(newer) == newer.merge(older) == newer
+    assert newer.covers(older)
+    assert not older.covers(newer)
 
 
 def test_advanced_and_zero_and_index():
     vector = OffsetVector.zero(2, 3).advanced(1, 9)
     assert vector == OffsetVector(2, (0, 9, 0))
     assert vector[1] == 9
-    assert vector_of(2, [(1, 9)], 3) == vector
 
 
 @pytest.mark.parametrize("vector", [OffsetVector(0, (1, 2, 3)), OffsetVector(7, ())])

@@ -23,7 +23,6 @@ def source(request):
 
 def test_it_has_a_name_and_says_what_it_listens_to(source):
     assert source.name
-    assert source.contiguous in (True, False)
     assert source.instruments
     assert all(isinstance(each, Instrument) for each in source.instruments)
     assert len(set(source.instruments)) == len(source.instruments)
