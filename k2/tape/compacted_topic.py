@@ -19,8 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
 from k2.tape.client import configuration, retry_transient, translate
-from k2.tape.delivery import Receipt
-from k2.tape.producer import producer_configuration
+from k2.tape.producer import Receipt, producer_configuration
 
 Document: TypeAlias = dict[str, Any]
 

@@ -23,8 +23,8 @@ from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.client import retry_transient
 from k2.tape.compacted_topic import log_end, reader_of
-from k2.tape.delivery import Delivery, Record
 from k2.tape.ports import Schemas
+from k2.tape.producer import Delivery, Record
 
 _READ_RECORDS = 1000
 _SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing

@@ -4,18 +4,20 @@ A record that was taken by `send` ends in exactly one call of its `on_ack`, with
 or with the error that stopped it. A broker that is away only makes that late: librdkafka keeps the
 queue and sends it, in order and once, when the broker is back. The queue is bounded, so a broker
 that stays away ends in QUEUE_FULL at `send`, not in memory.
+
+`Delivery` sends few records at a time and returns when the broker has acknowledged them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from k2 import limits
-from k2.errors import Invalid, K2Error, Overloaded, Reason
+from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import TapeSettings
 from k2.tape.client import configuration, translate
 
@@ -151,3 +153,119 @@ def _delivery(on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
             on_ack(None, translate(error, "a record was not acknowledged"))
 
     return delivered
+
+
+class Record(NamedTuple):
+    """What is sent to partition 0 of a topic."""
+
+    key: str
+    value: bytes | None
+    headers: Mapping[str, str | bytes | None] | None = None
+
+
+class Delivery:
+    """Sends records to one topic of one partition. Thread-safe.
+
+    Args:
+        bootstrap: of the tape.
+        topic: a name of `topics.py`.
+        record_bytes_max: of one record.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, record_bytes_max: int) -> None:
+        self._topic = topic
+        size_max = record_bytes_max + limits.MESSAGE_OVERHEAD_BYTES_MAX
+        self._producer = Producer(
+            producer_configuration(
+                bootstrap,
+                message_max_bytes=size_max,
+                queue_buffering_max_kbytes=4 * size_max // limits.KIB,
+            )
+        )
+
+    def send(self, records: Sequence[Record], wait_s: float) -> None:
+        """Send records; returns when every one is acknowledged.
+
+        Raises:
+            Unavailable: not all were acknowledged within `wait_s`; send them again.
+            Invalid: LIMIT_OUT_OF_BOUNDS when one is larger than a record may be.
+        """
+        if not records:
+            return
+        receipt = Receipt(self._topic, len(records))
+        for record in records:
+            self._produce(record, receipt, wait_s)
+        receipt.wait(self._producer, wait_s)
+        if receipt.error is None and not receipt.done.is_set():
+            self._producer.purge(in_flight=False)
+        receipt.check(wait_s)
+
+    def close(self) -> None:
+        """Let the connection go; every record sent is acknowledged already."""
+        self._producer.close()
+
+    def _produce(self, record: Record, receipt: Receipt, wait_s: float) -> None:
+        for _ in range(2):
+            try:
+                self._producer.produce(
+                    self._topic,
+                    record.value,
+                    record.key,
+                    0,
+                    on_delivery=receipt.acknowledge,
+                    headers=None if record.headers is None else dict(record.headers),
+                )
+            except BufferError:
+                self._producer.flush(wait_s)
+            except KafkaException as error:
+                raise translate(error, f"cannot send to {self._topic}") from error
+            else:
+                return
+        raise _unacknowledged(self._topic, wait_s)
+
+
+class Receipt:
+    """Whether a topic took some records.
+
+    Attributes:
+        error: of the first that was refused.
+        done: set once all were taken or refused.
+    """
+
+    def __init__(self, topic: str, awaited: int) -> None:
+        self.error: KafkaError | None = None
+        self.done = threading.Event()
+        self._topic = topic
+        self._left = awaited
+
+    def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
+        """What the client calls for each record."""
+        self.error = self.error or error
+        self._left -= 1
+        if self._left == 0:
+            self.done.set()
+
+    def wait(self, producer: Producer, wait_s: float) -> None:
+        """Wait until all were taken or refused, at most about so long."""
+        if producer.flush(wait_s) == 0:
+            self.done.wait(wait_s)  # another thread may be delivering them just now
+
+    def check(self, waited_s: float) -> None:
+        """Refuse to go on unless all were taken.
+
+        Raises:
+            Unavailable: not all were acknowledged.
+            Invalid: LIMIT_OUT_OF_BOUNDS when one is larger than a record may be.
+        """
+        if self.error is not None:
+            raise translate(self.error, f"{self._topic} did not take a record")
+        if not self.done.is_set():
+            raise _unacknowledged(self._topic, waited_s)
+
+
+def _unacknowledged(topic: str, waited_s: float) -> Unavailable:
+    return Unavailable(
+        Reason.TAPE_UNAVAILABLE,
+        f"{topic} did not acknowledge within {waited_s} s",
+        retry_after_s=limits.RECONNECT_MAX_S,
+    )

@@ -173,7 +173,7 @@ class Filler:
         self._settle(_landed(page, landed, self._clock.now_us()))
         now_s = self._clock.monotonic_s()
         is_young = partial(
-            self._keeper.opened.holds, page.instrument, since_s=asked_s - self._absent_s
+            self._keeper.recent.overlaps, page.instrument, since_s=asked_s - self._absent_s
         )
         reach = Reach(newest_id, self._keeper.on_tape(page.instrument))
         opened = self._keeper.ledger.open(page.instrument)

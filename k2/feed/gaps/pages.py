@@ -1,12 +1,12 @@
 """Which ids to ask a venue for next, and what its answer says of each. Pure.
 
-**Newest first.** A page ends at the newest missing id and reaches down as far as one answer holds,
-so that many small gaps are filled by one request, and what people ask for most, the last minutes,
-is whole again before an outage of hours is. Venues keep their past by id; age does not hurry us.
+**Newest first.** A page ends at the newest missing id and reaches down as far as one answer holds.
+So one request fills many small gaps, and the last minutes, which queries read most, are whole
+again before an outage of hours is. Venues keep their past by id; age does not hurry K2.
 
-An id that a venue does not have is *absent*. It is believed only when the id has been missing for a
-while (`lately.py`): a venue's REST may be behind its own stream. What REST has not reached at all
-is not absent while a higher id is on the tape, however far REST is behind.
+An id that a venue does not have is *absent*. Its absence counts only when the id has been missing
+for a while (`recorder.RecentGaps`), because a venue's REST may lag its own stream. What REST has
+not reached at all is not absent while a higher id is on the tape, however far REST lags.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid
 from k2.feed.gaps.backfill_request import FillRequest, read_request
-from k2.feed.gaps.lately import Lately
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.pending_gaps import Run
 from k2.market.gaps import Cause, GapEvent, GapState
@@ -48,14 +47,14 @@ class GapRecorder:
 
     Attributes:
         ledger: as far as it was read; of the thread that calls `record`.
-        opened: what was read to be missing, and when; of the same thread.
+        recent: ids read to be missing, and when; of the same thread.
     """
 
     def __init__(
         self, *, log: GapEventLog, requests: DocumentTopic, feed: str, clock: Clock
     ) -> None:
         self.ledger = Ledger()
-        self.opened = Lately()
+        self.recent = RecentGaps()
         self._log = log
         self._requests = requests
         self._feed = feed
@@ -141,7 +140,7 @@ class GapRecorder:
             self.ledger.apply(event)
             if event.state is GapState.OPEN:
                 now_s = self._clock.monotonic_s()
-                self.opened.hear(event.instrument, event.first_id, event.last_id, now_s)
+                self.recent.add(event.instrument, event.first_id, event.last_id, now_s)
 
     def _noted(self, found: _Found) -> GapEvent:
         run = found.run
@@ -190,3 +189,43 @@ def _asked(request: FillRequest, feed: str) -> GapEvent:
         recorded_us=0,
         feed=feed,
     )
+
+
+class _Reported(NamedTuple):
+    at_s: float
+    instrument: Instrument
+    first_id: int
+    last_id: int
+
+
+class RecentGaps:
+    """Ids reported missing, and when this feed read of them. Pure; not thread-safe.
+
+    A venue's REST may lag its own stream, so its word that it lacks an id counts only when the id
+    has been missing for a while. The feed that asks measures that time from when it read of the
+    gap: another feed or an operator's request may have written the gap, with another clock. A
+    restart reads the ledger again and waits again.
+
+    Args:
+        runs_max: runs remembered; the time of an older run counts for every id.
+    """
+
+    def __init__(self, runs_max: int = limits.LEDGER_GAPS_MAX) -> None:
+        self._runs_max = runs_max
+        self._reported: deque[_Reported] = deque()
+        self._forgotten_s = float("-inf")
+
+    def add(self, instrument: Instrument, first_id: int, last_id: int, at_s: float) -> None:
+        """Add ids, both ends inclusive; `at_s` is monotonic and never falls."""
+        self._reported.append(_Reported(at_s, instrument, first_id, last_id))
+        if len(self._reported) > self._runs_max:
+            self._forgotten_s = self._reported.popleft().at_s
+
+    def overlaps(self, instrument: Instrument, first_id: int, last_id: int, since_s: float) -> bool:
+        """Return whether any of these ids was reported after `since_s`."""
+        for run in reversed(self._reported):
+            if run.at_s <= since_s:
+                return False
+            if run.instrument == instrument and run.first_id <= last_id and first_id <= run.last_id:
+                return True
+        return self._forgotten_s > since_s

@@ -15,9 +15,16 @@ import pyarrow as pa
 from k2.market import schema
 from k2.market.events import Bytes, Fault
 from k2.market.schema import Kind
-from k2.tape.avro.cursors import ALL, NONE, Cursors, some
+from k2.tape.avro.cursors import (
+    ALL,
+    NONE,
+    Cursors,
+    gather,
+    not_text,
+    some,
+    text_array,
+)
 from k2.tape.avro.resolution import Step
-from k2.tape.avro.texts import gather, not_text, text_array
 
 Indices = npt.NDArray[np.intp]
 _INT_MAX = (1 << 31) - 1

@@ -24,11 +24,19 @@ from k2 import limits
 from k2.errors import Unavailable
 from k2.market import schema
 from k2.market.events import Fault, Int32s, Int64s, Label, Trade, TradeColumns
-from k2.tape.avro.cursors import NONE, Cursors, Joined, join, some
+from k2.tape.avro.cursors import (
+    NONE,
+    Cursors,
+    Joined,
+    gather,
+    join,
+    not_text,
+    some,
+    text_array,
+)
 from k2.tape.avro.optional_columns import Part, assembled
 from k2.tape.avro.resolution import Step, resolve
 from k2.tape.avro.tag_table import LabelTable
-from k2.tape.avro.texts import gather, not_text, text_array
 from k2.tape.avro.trade_columns import Cells, Entries, read_cells
 from k2.tape.consumer import RawBatch
 from k2.tape.ports import Schemas

@@ -4,7 +4,7 @@ import pytest
 
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.settings import TapeSettings
-from k2.tape.producer import TapeProducer, producer_configuration
+from k2.tape.producer import Delivery, Record, TapeProducer, producer_configuration
 
 NOWHERE = TapeSettings(bootstrap="127.0.0.1:1", topic="t")
 
@@ -70,3 +70,25 @@ def test_a_producer_that_failed_for_good_says_so(producer):
     assert producer.failure is not None
     with pytest.raises(Unavailable):
         producer.send(b"k", b"v", 0)
+
+
+@pytest.fixture
+def delivery():
+    made = Delivery("127.0.0.1:1", "t", 1000)
+    yield made
+    made.close()
+
+
+def test_nothing_is_sent_at_once(delivery):
+    delivery.send([], 0)
+
+
+def test_a_broker_that_is_away_ends_the_wait(delivery):
+    with pytest.raises(Unavailable) as caught:
+        delivery.send([Record("k", b"v")], 0.05)
+    assert caught.value.retry_after_s
+
+
+def test_a_record_that_is_too_large_is_refused(delivery):
+    with pytest.raises(Invalid):
+        delivery.send([Record("k", bytes(200_000))], 0.05)

@@ -3,9 +3,10 @@ import pytest
 from k2 import limits
 from k2.errors import Unavailable
 from k2.feed.gaps.backfill_request import FillRequest
+from k2.feed.gaps.recorder import RecentGaps
 from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
-from tests.support.fill_world import BTC, FillWorld
+from tests.support.fill_world import BTC, ETH, FillWorld
 
 AT_US = 1_600_000_000_000_000
 ALL = {BTC: range(1, 1001)}
@@ -128,3 +129,30 @@ def test_a_request_becomes_an_open_gap_and_leaves_the_board(world):
     assert list(world.requests.current()) == [strange.key], "somebody else's"
     (event,) = world.tape.gaps
     assert (event.cause, event.detected_us) == (Cause.REQUESTED, AT_US)
+
+
+def test_ids_are_held_while_they_were_heard_of_after_a_time():
+    recent = RecentGaps()
+    recent.add(BTC, 5, 9, at_s=10)
+    recent.add(BTC, 20, 20, at_s=12)
+    for first, last in ((9, 9), (1, 5), (6, 7), (1, 30)):
+        assert recent.overlaps(BTC, first, last, since_s=9.9)
+    assert not recent.overlaps(BTC, 10, 19, since_s=0)
+    assert not recent.overlaps(BTC, 5, 9, since_s=10)
+    assert recent.overlaps(BTC, 20, 20, since_s=10)
+    assert not recent.overlaps(ETH, 5, 9, since_s=0)
+
+
+def test_what_is_heard_of_again_is_young_again():
+    recent = RecentGaps()
+    recent.add(BTC, 5, 9, at_s=10)
+    recent.add(BTC, 5, 9, at_s=20)
+    assert recent.overlaps(BTC, 7, 7, since_s=15)
+
+
+def test_what_was_forgotten_counts_for_all_ids():
+    recent = RecentGaps(runs_max=2)
+    for number in range(3):
+        recent.add(BTC, number, number, at_s=number)
+    assert not recent.overlaps(ETH, 7, 7, since_s=0)
+    assert recent.overlaps(ETH, 7, 7, since_s=-1)
