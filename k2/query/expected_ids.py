@@ -26,9 +26,8 @@ from k2.errors import K2Error
 from k2.feed.publish.coverage_topic import promises_in
 from k2.market.coverage import Coverage, hull
 from k2.market.events import Int64s
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger
 from k2.market.offsets import OffsetVector
 from k2.query.provenance import Expected, united
 from k2.tape.ports import DocumentTopic, GapEventLog

@@ -18,7 +18,7 @@ from k2 import limits
 from k2.errors import Invalid, Reason, Unavailable
 from k2.market import schema
 from k2.market.events import Fault
-from k2.market.gaps import GapEvent, check_gap, gap_of
+from k2.market.ledger import GapEvent, check_gap, gap_of
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.client import retry_transient

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from k2.errors import K2Error
-from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
+from k2.market.ledger import GapEvent
 from k2.tape.compacted_topic import News
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter

@@ -26,9 +26,15 @@ from k2.feed.gaps.sender import Place, Sender
 from k2.feed.venues.binance_day_file import DayFile, DayReader, named
 from k2.feed.venues.source import Malformed, Void
 from k2.market.events import Trade
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger, cut, filled
+from k2.market.ledger import (
+    Cause,
+    GapEvent,
+    GapState,
+    Ledger,
+    cut,
+    filled,
+)
 from k2.settings import EXCHANGE_PATTERN, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade

@@ -18,7 +18,7 @@ from k2.degrade.policy import POLICIES
 from k2.errors import Invalid, Reason
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.events import TIME_MAX_US
-from k2.market.gaps import GapEvent, GapState
+from k2.market.ledger import GapEvent, GapState
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.provenance import Provenance
 from k2.query.request import Consistency, Order, TradesRequest

@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 
 from k2.errors import Reason, Unavailable
-from k2.market.gaps import GapEvent, GapState
+from k2.market.ledger import GapEvent, GapState
 from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
 from servers.heartbeat import Beat, Heartbeats

@@ -10,9 +10,8 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, NotFound, Overloaded, Reason
 from k2.feed.gaps.backfill_request import FillRequest, checked
-from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import GapEvent, Ledger
 from k2.tape.ports import DocumentTopic, GapEventLog
 from servers.heartbeat import Beat
 

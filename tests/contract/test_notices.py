@@ -4,8 +4,8 @@ import pytest
 
 from k2.errors import Invalid, Reason
 from k2.market.events import Fault
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.tape import topics
 from k2.tape.dead_letter_topic import DeadLetter
 from tests.support.eventually import eventually

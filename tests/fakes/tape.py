@@ -13,7 +13,7 @@ import numpy as np
 
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.market.events import Fault
-from k2.market.gaps import check_gap
+from k2.market.ledger import check_gap
 from k2.tape.compacted_topic import News
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import Posted

@@ -16,8 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from k2.errors import Reason, Unavailable
-from k2.market.gaps import GapState
-from k2.market.ledger import Ledger
+from k2.market.ledger import GapState, Ledger
 from tests.support.fill_world import BTC, FillWorld
 
 FAILED = Unavailable(Reason.VENUE_UNAVAILABLE, "no answer")

@@ -6,9 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 IDS = st.integers(min_value=0, max_value=40)

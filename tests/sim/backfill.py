@@ -11,8 +11,8 @@ from k2.feed.gaps.sender import Place
 from k2.feed.venues.binance import BinanceSource
 from k2.feed.venues.history import HistoryPage, RateLimited
 from k2.feed.venues.rate_limit import WeightBudget
-from k2.market.gaps import GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import GapState
 from k2.tape import topics
 from tests.sim.ops import GapTeller
 from tests.sim.process import Flag

@@ -20,8 +20,7 @@ from k2.lake.iceberg.snapshot import current_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
 from k2.lake.ingest.event_writer import EventOffsets, run_ops
-from k2.market.gaps import GapState, gap_of
-from k2.market.ledger import Ledger
+from k2.market.ledger import GapState, Ledger, gap_of
 from k2.market.schema import GAP
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec

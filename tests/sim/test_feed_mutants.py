@@ -5,7 +5,7 @@ import pytest
 from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Landing, Sender
 from k2.feed.publish.instrument_stream import InstrumentStream
-from k2.market.gaps import GapState
+from k2.market.ledger import GapState
 from tests.sim.hunt import SHARP, is_found_out, name_of
 from tests.sim.parts import Parts
 

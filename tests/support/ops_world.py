@@ -10,8 +10,8 @@ from k2.lake.ingest.event_rows import GapIntake, LetterIntake
 from k2.lake.ingest.event_writer import EventOffsets, OpsWriter
 from k2.lake.maintenance.retention import Retention
 from k2.market.events import Fault
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.market.schema import GAP, avro_schema
 from k2.settings import LakeSettings
 from k2.tape import topics

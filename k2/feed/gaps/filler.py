@@ -22,9 +22,15 @@ from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Sender
 from k2.feed.venues.history import History, HistoryPage, RateLimited
 from k2.feed.venues.rate_limit import WeightBudget
-from k2.market.gaps import GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import cut, filled, reopened, unfillable
+from k2.market.ledger import (
+    GapEvent,
+    GapState,
+    cut,
+    filled,
+    reopened,
+    unfillable,
+)
 
 _log = logging.getLogger(__name__)
 

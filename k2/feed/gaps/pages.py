@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 from k2 import limits
 from k2.feed.venues.history import HistoryPage
-from k2.market.gaps import GapEvent
 from k2.market.instrument import Instrument
-from k2.market.ledger import cut, unfillable, void
+from k2.market.ledger import GapEvent, cut, unfillable, void
 
 IdRun = tuple[int, int]  # first and last id, both inclusive
 

@@ -21,9 +21,8 @@ from k2.errors import Invalid
 from k2.feed.gaps.backfill_request import FillRequest, read_request
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.pending_gaps import Run
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger, filled
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger, filled
 from k2.tape.ports import DocumentTopic, GapEventLog
 
 _LEAPT = f"the venue's ids leapt over more than {limits.SEQUENCE_JUMP_MAX:,}: it began them again"

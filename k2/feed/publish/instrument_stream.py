@@ -19,8 +19,8 @@ from k2 import limits
 from k2.errors import K2Error
 from k2.feed.publish.pending_gaps import Missing
 from k2.market.events import DAY_US, Trade
-from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapState
 from k2.market.sequence import Finding, Sequence
 
 

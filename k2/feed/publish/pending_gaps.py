@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import inf
 
 from k2 import limits
-from k2.market.gaps import Cause, GapState
+from k2.market.ledger import Cause, GapState
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,8 @@ from k2.lake.iceberg.tables import assert_ours
 from k2.lake.ingest.tape_check import Marks, assert_fits
 from k2.market.coverage import Coverage
 from k2.market.fold import FoldState, Seen
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger
 from k2.market.offsets import OffsetVector
 from k2.tape.topics import TopicDescription
 

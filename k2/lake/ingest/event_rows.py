@@ -21,7 +21,7 @@ from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
 from k2.lake.ingest.tape_check import meaning
 from k2.market.events import Fault
 from k2.market.fold import FoldState
-from k2.market.gaps import GapEvent
+from k2.market.ledger import GapEvent
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter, read_letter

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from k2 import limits
 from k2.lake.verify.report import Problem
 from k2.market.fold import FoldState
-from k2.market.gaps import GapEvent, GapState
-from k2.market.ledger import Ledger
+from k2.market.ledger import GapEvent, GapState, Ledger
 
 
 @dataclass

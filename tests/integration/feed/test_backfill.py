@@ -14,9 +14,8 @@ import pytest
 from k2 import settings
 from k2.clock import SystemClock
 from k2.feed.gaps.backfill_request import FillRequest
-from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
-from k2.market.ledger import Ledger
+from k2.market.ledger import Cause, GapState, Ledger
 from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder

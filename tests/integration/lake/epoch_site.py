@@ -13,8 +13,8 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import TRADES
 from k2.market.events import Label, Trade
-from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapState
 from k2.query.execute import Executor
 from k2.query.lake_snapshots import LakeSide
 from k2.query.request import TradesRequest

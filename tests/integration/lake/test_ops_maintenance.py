@@ -11,7 +11,7 @@ from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
 from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.events import DAY_US, Fault
-from k2.market.gaps import GapState
+from k2.market.ledger import GapState
 from k2.market.offsets import TimeRange
 from k2.tape.dead_letter_topic import DeadLetter
 from tests.support.letter_desk import Desk

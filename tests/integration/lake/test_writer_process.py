@@ -14,8 +14,8 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TRADES, ensure_tables
 from k2.market.events import Label, Trade
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument, first_partition
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.settings import LakeSettings, Settings, TapeSettings, environment
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade

@@ -9,8 +9,7 @@ from k2.lake.ingest.epoch_transition import StartedEpoch, lost_ids
 from k2.market.coverage import Coverage
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
-from k2.market.gaps import Cause, GapEvent, GapState, check_gap
-from k2.market.ledger import Ledger
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger, check_gap
 from tests.support.trades import NOW_US
 from tests.support.writer_world import BTC, ETH, begun, ended, pumped
 

@@ -5,8 +5,8 @@ import pytest
 from k2 import limits
 from k2.clock import ManualClock
 from k2.errors import Reason, Unavailable
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.market.offsets import OffsetVector
 from k2.query import expected_ids as module
 from k2.query.expected_ids import ExpectedIds

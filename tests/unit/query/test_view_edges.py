@@ -3,8 +3,8 @@
 import pytest
 
 from k2.errors import Unavailable
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.market.offsets import TimeRange
 from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency

@@ -5,8 +5,8 @@ from k2.feed.gaps.pages import Reach, judge, newest_page, runs_of, without
 from k2.feed.venues.history import HistoryPage
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from tests.support.messages import trade
 
 BTC = Instrument("BINANCE", "BTCUSDT")

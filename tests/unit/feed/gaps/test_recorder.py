@@ -4,8 +4,8 @@ from k2 import limits
 from k2.errors import Unavailable
 from k2.feed.gaps.backfill_request import FillRequest
 from k2.feed.gaps.recorder import RecentGaps
-from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapState
 from tests.support.fill_world import BTC, ETH, FillWorld
 
 AT_US = 1_600_000_000_000_000

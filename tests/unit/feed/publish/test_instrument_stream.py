@@ -4,8 +4,8 @@ from collections import deque
 
 from k2.errors import Reason, Unavailable
 from k2.feed.publish.instrument_stream import InstrumentStream
-from k2.market.gaps import Cause, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapState
 from k2.market.sequence import Finding
 
 BTC = Instrument("BINANCE", "BTCUSDT")

@@ -18,8 +18,8 @@ from k2.feed.publish.loop import FeedLoop
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
-from k2.market.gaps import Cause
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder, encode_trade
 from tests.fakes.gaps import FakeGaps

@@ -1,5 +1,5 @@
 from k2.feed.publish.pending_gaps import Missing
-from k2.market.gaps import Cause, GapState
+from k2.market.ledger import Cause, GapState
 
 
 def spans(runs):

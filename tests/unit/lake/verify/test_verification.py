@@ -13,8 +13,8 @@ from k2.lake.ingest.event_rows import row_of
 from k2.lake.verify.verify_letters import LetterWitnesses
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.tape import topics
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter

@@ -4,8 +4,8 @@ import numpy as np
 
 from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
 from k2.market.fold import FoldState, Seen
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
 

@@ -11,8 +11,8 @@ from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Invalid, Reason, Unavailable
 from k2.feed.gaps.sender import Place, Sender
 from k2.feed.venues.binance_day_file import DayReader, named
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.settings import Settings
 from k2.tape.avro.trade_codec import encode_trade
 from servers.commands.backfill import Loader, pausing, run

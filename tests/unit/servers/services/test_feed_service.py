@@ -7,8 +7,8 @@ import pytest
 
 from k2 import limits
 from k2.clock import ManualClock, SystemClock
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.tape import topics
 from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
