@@ -1,9 +1,15 @@
 """The habits of CONTRIBUTING.md, held by a machine: sizes, names, docstrings, tests, reasons."""
 
 import ast
+import functools
+import io
+import json
 import re
 import subprocess
+import sys
+import tokenize
 import warnings
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,12 +22,118 @@ SOURCE_ROOTS = ("k2", "servers", "clients/python/k2client", "clients/python/k2cl
 MODULE_LINES_MAX = 600
 MODULE_LINES_USUAL = 400  # above this, ask whether the module is one concern
 FUNCTION_LINES_MAX = 50
+PACKAGE_MODULES_USUAL = 12  # above this, ask whether the package is one noun of the domain
+PACKAGE_MODULES_MAX = {"clients/python/k2cli": 24, "servers/local": 21, "servers/venue": 10}
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "base", "misc", "core"}
 # `noqa` marks need a reason after the code; these are how many there may be of each rule.
 NOQA_MAX = {"TID251": 24, "BLE001": 12}
 
-# Where the tests of a module are, when they are not in tests/unit at the module's own path.
-TESTED_ELSEWHERE: dict[str, str] = {}
+# Phrases that hide which component does what.
+BANNED_WORDS = re.compile(
+    r"\b(?:whoever|whom|whose day|told|untold|anew|of before|nobody|everybody|he|lets go|in vain"
+    r"|just now|a person|for ever)\b",
+    re.IGNORECASE,
+)
+# Packages and documents whose words are still to be rewritten; an entry goes with its last fault.
+WORDS_LATER = {
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "clients/python/k2cli",
+    "clients/python/k2client",
+    "docs/data-dictionary.md",
+    "k2",
+    "k2/degrade",
+    "k2/feed",
+    "k2/feed/connection",
+    "k2/feed/gaps",
+    "k2/feed/publish",
+    "k2/feed/venues",
+    "k2/lake/commit",
+    "k2/lake/dead_letters",
+    "k2/lake/iceberg",
+    "k2/lake/ingest",
+    "k2/lake/maintenance",
+    "k2/lake/verify",
+    "k2/market",
+    "k2/query",
+    "k2/tail",
+    "k2/tape",
+    "k2/tape/avro",
+    "servers",
+    "servers/commands",
+    "servers/flight",
+    "servers/local",
+    "servers/processes",
+    "servers/services",
+    "servers/venue",
+    "servers/venue/market",
+}
+
+# Modules and public classes of one name, and why they are not renamed.
+COMMAND_TWIN = "named after the command: its process, and the part that does the work"
+CLIENT_TWIN = "the client has its own, made of what the wire says: it imports nothing of the server"
+SAME_NAME = {
+    **dict.fromkeys(
+        ("backfill", "backup", "doctor", "record", "restore", "up", "verify", "gaps", "trades"),
+        COMMAND_TWIN,
+    ),
+    **dict.fromkeys(
+        (
+            "errors",
+            "convert",
+            "K2Error",
+            "Invalid",
+            "NotFound",
+            "Unavailable",
+            "Overloaded",
+            "Data",
+            "Internal",
+            "DeadLetter",
+            "Estimate",
+            "Gap",
+            "MissingPart",
+            "OffsetVector",
+            "Provenance",
+            "TimeRange",
+        ),
+        CLIENT_TWIN,
+    ),
+}
+# The same, but still to be renamed or merged.
+SAME_NAME_LATER = {
+    "client",
+    "options",
+    "stack",
+    "Admission",
+    "Command",
+    "Decoder",
+    "Finding",
+    "GapLog",
+    "Kind",
+    "Letters",
+    "LogReader",
+    "Missing",
+    "Notices",
+    "Page",
+    "Part",
+    "PartitionMap",
+    "Parts",
+    "Plan",
+    "Reach",
+    "Reader",
+    "Reading",
+    "Requests",
+    "Rows",
+    "Schemas",
+    "Sender",
+    "Step",
+    "Steps",
+    "Subscription",
+    "Tape",
+    "Tuning",
+    "Verdict",
+}
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -44,7 +156,20 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+def packages() -> dict[str, list[Path]]:
+    """The modules of each package, by its folder."""
+    found: dict[str, list[Path]] = {}
+    for path in sources():
+        found.setdefault(name_of(path.parent), []).append(path)
+    return found
+
+
+def documents() -> list[str]:
+    return sorted({name_of(path) for path in tracked("*.md", "docs/**.md")})
+
+
 each_source = pytest.mark.parametrize("path", sources(), ids=name_of)
+each_package = pytest.mark.parametrize("package", packages())
 
 
 @pytest.mark.filterwarnings("default:.*is it one concern")
@@ -82,11 +207,101 @@ def test_imports_stand_at_the_top(path):
 
 @each_source
 def test_a_public_module_has_tests(path):
-    name = name_of(path)
-    inside = name.removeprefix("clients/python/").removeprefix("k2/")
+    """A test file mirrors its module, or covers its package from inside its folder or beside it."""
+    inside = name_of(path).removeprefix("clients/python/").removeprefix("k2/")
     unit = ROOT / "tests/unit" / inside
-    expected = ROOT / TESTED_ELSEWHERE.get(name, unit.with_name(f"test_{unit.name}"))
-    assert path.name == "__init__.py" or expected.exists(), f"{expected} is missing"
+    folder = unit.parent
+    fitting = (
+        unit.with_name(f"test_{unit.name}"),
+        folder / f"test_{folder.name}.py",
+        folder.with_name(f"test_{folder.name}.py"),
+    )
+    assert path.name == "__init__.py" or any(one.exists() for one in fitting), (
+        f"{fitting[0]} is missing"
+    )
+
+
+@pytest.mark.filterwarnings("default:.*is it one noun")
+@each_package
+def test_a_package_is_small(package):
+    modules = [path for path in packages()[package] if path.name != "__init__.py"]
+    if package in PACKAGE_MODULES_MAX:
+        assert len(modules) <= PACKAGE_MODULES_MAX[package], "it has grown: make a sub-package"
+    elif len(modules) > PACKAGE_MODULES_USUAL:
+        warnings.warn(f"{package} has {len(modules)} modules: is it one noun?", stacklevel=1)
+
+
+def test_a_name_is_one_thing():
+    """No module and no public class has the name of another."""
+    where: dict[str, list[str]] = defaultdict(list)
+    for path in sources():
+        if path.stem not in ("__init__", "__main__"):
+            where[path.stem].append(name_of(path))
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where[node.name].append(name_of(path))
+    twice = {name: places for name, places in where.items() if len(places) > 1}
+    assert {n: p for n, p in twice.items() if n not in {*SAME_NAME, *SAME_NAME_LATER}} == {}
+    assert set(SAME_NAME) - set(twice) == set(), "names that are one thing again"
+
+
+@each_package
+def test_a_package_is_written_in_plain_words(package):
+    faults = [fault for path in packages()[package] for fault in faults_of_words(path)]
+    if package not in WORDS_LATER:
+        assert faults == []
+
+
+@pytest.mark.parametrize("name", documents())
+def test_a_document_is_written_in_plain_words(name):
+    text = (ROOT / name).read_text()
+    if name == "CHANGELOG.md":
+        text = re.split(r"^## (?!\[Unreleased)", text, flags=re.MULTILINE)[0]
+    if name not in WORDS_LATER:
+        assert banned(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) == []
+
+
+def test_what_is_to_be_rewritten_exists():
+    assert set(packages()).union(documents()) >= WORDS_LATER
+
+
+def banned(text: str) -> list[str]:
+    """The banned words of a text, without what it quotes as code."""
+    return BANNED_WORDS.findall(" ".join(re.sub(r"`[^`]*`", "`", text).split()))
+
+
+def faults_of_words(path: Path) -> list[str]:
+    """What of the docstrings and comments of a module is to be rewritten."""
+    text = path.read_text()
+    lines = io.StringIO(text).readline
+    comments = [
+        token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(lines)
+        if token.type == tokenize.COMMENT
+    ]
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+    docs = [(ast.get_docstring(node) or "").strip() for node in nodes]
+    empty = [f"{doc!r} says nothing" for doc in docs if re.fullmatch(r"See [^\n]+\.", doc)]
+    words = banned(" ".join(comments)) + [word for doc in docs for word in banned(doc)]
+    return [f"{name_of(path)}: {fault}" for fault in (*words, *empty, *not_imperative()[path])]
+
+
+@functools.cache
+def not_imperative() -> dict[Path, list[str]]:
+    """The functions whose docstring does not begin with an imperative verb, by module."""
+    told = subprocess.run(
+        [*(sys.executable, "-m", "ruff", "check", "--select", "D401", "--no-cache"),
+         *("--output-format", "json"), *SOURCE_ROOTS],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    found: dict[Path, list[str]] = defaultdict(list)
+    for one in json.loads(told.stdout):
+        found[Path(one["filename"])].append(f"line {one['location']['row']}: {one['message']}")
+    return found
 
 
 def test_exceptions_to_the_rules_are_few_and_reasoned():
