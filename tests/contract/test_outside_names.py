@@ -51,11 +51,16 @@ from k2client import trades as client_trades
 from servers.__main__ import MODULES, exit_code
 from servers.flight import flight_server, flight_stream
 from servers.heartbeat import Heart, Sample
+from servers.local.artifacts import Artifact, Artifacts
+from servers.local.ports import Ports
+from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, ProcessRecord, StackRecord
 from servers.local.stamp import Stamp, read_stamp, write_stamp
 from servers.processes import lake
 from servers.services import read_token
 from servers.services.ticket import Signer, signing_key
+from servers.venue.market.synthetic_market import Segment
+from servers.venue.state_files import write_segments
 from tests.fakes.k2_server import K2Server
 from tests.fakes.tape import FakeTape
 from tests.support.data_dir import DataDir
@@ -419,6 +424,27 @@ def test_the_file_of_a_running_stack(tmp_path):
     ]
 
 
+def test_where_the_cache_keeps_what_was_fetched(tmp_path):
+    lock = [
+        Artifact("kafka", "group:name:1.2:jar", "a" * 64, 1),
+        Artifact("registry", "group:other:1.2:all:zip", "b" * 64, 1),
+    ]
+    found = Artifacts(tmp_path, ManualClock(), lock)
+    root = tmp_path / "artifacts"
+    assert found.jars("kafka") == [root / ("a" * 64) / "name-1.2.jar"]
+    assert found.unpacked("registry") == root / "unpacked" / ("b" * 64)
+
+
+def test_the_segments_of_a_synthetic_market(tmp_path):
+    path = tmp_path / "segments.json"
+    segments = (Segment(5, {"BTCUSDT": 1}, {"BTCUSDT": 20}),)
+    write_segments(path, 7, segments)
+    assert json.loads(path.read_text()) == {
+        "seed": 7,
+        "segments": [{"from_time_us": 5, "from_id": {"BTCUSDT": 1}, "quota": {"BTCUSDT": 20}}],
+    }
+
+
 # --- settings and processes -----------------------------------------------------------------------
 
 SETTINGS = {
@@ -517,6 +543,42 @@ def test_a_process_says_why_it_fails(tmp_path):
     assert done.returncode == 2
     assert list(said) == ["event", "reason", "message", "metadata"]
     assert (said["event"], said["reason"]) == ("failed", "BAD_REQUEST")
+
+
+def test_the_processes_of_a_stack(tmp_path):
+    ports = Ports(
+        control=1,
+        flight=2,
+        query=3,
+        broker=4,
+        broker_controller=5,
+        registry=6,
+        registry_management=7,
+        venue=8,
+    )
+    config = StackConfig(
+        settings=settings.load(data_dir=tmp_path, feed={"copies": 2}),
+        ports=ports,
+        venue="synthetic",
+        exchange="BINANCE",
+        run_id="5" * 32,
+        artifacts=Artifacts(tmp_path, ManualClock(), []),
+        environment={},
+    )
+    found = {part.name: list(part.addresses) for part in config.parts()}
+    assert found == {
+        "broker": ["broker"],
+        "registry": ["registry"],
+        "venue": ["venue"],
+        "feed": [],
+        "feed-2": [],
+        "lake": [],
+        "query": ["flight", "query"],
+        "control": ["control"],
+    }
+    feed = next(part for part in config.parts() if part.name == "feed-2").prepare()
+    assert feed.argv[-3:] == ("-m", "servers", "feed")
+    assert {name for name in feed.env if name.startswith("K2_")} - set(SETTINGS) == {"K2_RUN_ID"}
 
 
 REASONS = [

@@ -18,16 +18,16 @@ import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
 _VARIES = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\d{4}-\d\d-\d\d|\d+|" + "|".join(SYMBOLS)
+    r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\d{4}-\d\d-\d\d|(?<![A-Za-z])\d+|" + "|".join(SYMBOLS)
 )
 _FOREIGN = ("kafka/", "registry/", "cluster", "__")  # folders whose contents are not K2's
 
 
 def pattern(text):
     """A name without what differs from run to run."""
-    return re.sub(r"\*[*,/.:-]*\*", "*", _VARIES.sub("*", text))
+    return _VARIES.sub("*", text)
 
 
 def paths(value, prefix=""):
@@ -35,8 +35,7 @@ def paths(value, prefix=""):
     if isinstance(value, dict):
         found = {prefix} if not value else set()
         for key, inner in value.items():
-            name = pattern(key) if key not in ("BINANCE",) else key
-            found |= paths(inner, f"{prefix}.{name}" if prefix else name)
+            found |= paths(inner, f"{prefix}.{pattern(key)}".removeprefix("."))
         return found
     if isinstance(value, list):
         return {prefix}.union(*(paths(inner, f"{prefix}[]") for inner in value)) - (
