@@ -5,17 +5,19 @@
     ├── NotFound     what it names does not exist (any more)
     ├── Unavailable  a part is missing just now: retry after `retry_after_s`
     ├── Overloaded   a limit is reached: retry later, or ask for less
-    ├── Data         what is stored or recorded contradicts itself: a person must look
+    ├── Data         what is stored or recorded contradicts itself: an operator must look
     └── Internal     a defect in K2
 
 A kind decides how to react, a `Reason` says what happened; programs compare reasons, people read
-messages. Reasons equal the enum of `protos/k2/v1/error_reason.proto` (a test holds them together).
+messages. Each reason has one kind (`KIND_OF`); gRPC status, retry advice and exit code follow it.
+Reasons equal the enum of `protos/k2/v1/error_reason.proto` (a test holds them together).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Final
 
 from k2 import limits
 
@@ -42,6 +44,8 @@ class Reason(StrEnum):
     UNKNOWN_TOKEN = "UNKNOWN_TOKEN"
     OUT_OF_RANGE = "OUT_OF_RANGE"
     UNKNOWN_DEAD_LETTER = "UNKNOWN_DEAD_LETTER"
+    UNKNOWN_TOPIC = "UNKNOWN_TOPIC"
+    FILE_NOT_FOUND = "FILE_NOT_FOUND"
     # Unavailable
     STARTING = "STARTING"
     DRAINING = "DRAINING"
@@ -52,6 +56,7 @@ class Reason(StrEnum):
     VENUE_UNAVAILABLE = "VENUE_UNAVAILABLE"
     PEER_UNAVAILABLE = "PEER_UNAVAILABLE"
     ANSWER_CHANGED = "ANSWER_CHANGED"
+    PARTITION_STOPPED = "PARTITION_STOPPED"
     # Overloaded
     TOO_MANY_QUERIES = "TOO_MANY_QUERIES"
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
@@ -76,7 +81,7 @@ class Reason(StrEnum):
     DATA_DIR_NEWER = "DATA_DIR_NEWER"
     EPOCH_ENDED = "EPOCH_ENDED"
     RULES_CHANGED = "RULES_CHANGED"
-    # Operation of a stack on one machine
+    # Operation of a stack on one machine: Invalid, or Unavailable
     PORT_IN_USE = "PORT_IN_USE"
     NOT_WRITABLE = "NOT_WRITABLE"
     ALREADY_RUNNING = "ALREADY_RUNNING"
@@ -140,3 +145,87 @@ class Data(K2Error):
 
 class Internal(K2Error):
     """A defect in K2."""
+
+
+_REASONS: Final[dict[type[K2Error], tuple[Reason, ...]]] = {
+    Invalid: (
+        Reason.BAD_REQUEST,
+        Reason.RANGE_REVERSED,
+        Reason.LIMIT_OUT_OF_BOUNDS,
+        Reason.UNKNOWN_COLUMN,
+        Reason.BAD_PAGE_TOKEN,
+        Reason.BAD_TICKET,
+        Reason.TICKET_EXPIRED,
+        Reason.BAD_SETTING,
+        Reason.NOT_LOCAL,
+        Reason.BAD_TOKEN,
+        Reason.OTHER_PROCESS,
+        Reason.NOT_WRITABLE,
+        Reason.ALREADY_RUNNING,
+        Reason.NOT_EMPTY,
+    ),
+    NotFound: (
+        Reason.UNKNOWN_SYMBOL,
+        Reason.UNKNOWN_SNAPSHOT,
+        Reason.STACK_NOT_RUNNING,
+        Reason.UNKNOWN_TOKEN,
+        Reason.OUT_OF_RANGE,
+        Reason.UNKNOWN_DEAD_LETTER,
+        Reason.UNKNOWN_TOPIC,
+        Reason.FILE_NOT_FOUND,
+    ),
+    Unavailable: (
+        Reason.STARTING,
+        Reason.DRAINING,
+        Reason.TAPE_UNAVAILABLE,
+        Reason.TAIL_BEHIND,
+        Reason.LAKE_UNAVAILABLE,
+        Reason.REGISTRY_UNAVAILABLE,
+        Reason.VENUE_UNAVAILABLE,
+        Reason.PEER_UNAVAILABLE,
+        Reason.ANSWER_CHANGED,
+        Reason.PARTITION_STOPPED,
+        Reason.PORT_IN_USE,
+        Reason.PROCESS_DIED,
+    ),
+    Overloaded: (
+        Reason.TOO_MANY_QUERIES,
+        Reason.TOO_MANY_CALLS,
+        Reason.TAIL_FULL,
+        Reason.QUEUE_FULL,
+        Reason.STREAM_IDLE,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.DISK_FULL,
+    ),
+    Data: (
+        Reason.STAMP_MISMATCH,
+        Reason.TOPIC_RECREATED,
+        Reason.CLUSTER_CHANGED,
+        Reason.PARTITIONS_CHANGED,
+        Reason.TAPE_TRUNCATED,
+        Reason.RETENTION_OVERTOOK,
+        Reason.SCHEMA_CONFLICT,
+        Reason.CHECKSUM_MISMATCH,
+        Reason.WRITER_FENCED,
+        Reason.LAKE_CORRUPT,
+        Reason.BACKUP_INVALID,
+        Reason.RESTORE_UNFINISHED,
+        Reason.DATA_DIR_NEWER,
+        Reason.EPOCH_ENDED,
+        Reason.RULES_CHANGED,
+    ),
+    Internal: (Reason.INTERNAL,),
+}
+# Reason: its kind.
+KIND_OF: Final = {reason: kind for kind, reasons in _REASONS.items() for reason in reasons}
+
+
+def error_of(
+    reason: Reason,
+    message: str,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    retry_after_s: float | None = None,
+) -> K2Error:
+    """Make the error of a reason that is known only at run time; arguments as for `K2Error`."""
+    return KIND_OF[reason](reason, message, metadata=metadata, retry_after_s=retry_after_s)

@@ -25,7 +25,7 @@ import msgspec
 import zstandard
 
 from k2 import limits
-from k2.errors import Invalid, NotFound, Overloaded, Reason
+from k2.errors import Invalid, NotFound, Reason, error_of
 
 _MICROSECONDS_FROM = 100_000_000_000_000  # a larger time is in microseconds, else milliseconds
 _COMPRESSED = ".zst"
@@ -153,7 +153,7 @@ def _opened(path: Path) -> io.BufferedReader:
         file: BinaryIO = path.open("rb")
     except OSError as error:
         raise NotFound(
-            Reason.BAD_SETTING, f"recording {path} cannot be read: {error.strerror}"
+            Reason.FILE_NOT_FOUND, f"recording {path} cannot be read: {error.strerror}"
         ) from error
     if path.suffix == _COMPRESSED:
         reader = zstandard.ZstdDecompressor().stream_reader(
@@ -293,4 +293,4 @@ class RecordingWriter:
             action()
         except OSError as error:
             reason = Reason.DISK_FULL if error.errno == errno.ENOSPC else Reason.NOT_WRITABLE
-            raise Overloaded(reason, f"{self._path} cannot be written: {error.strerror}") from error
+            raise error_of(reason, f"{self._path} cannot be written: {error.strerror}") from error

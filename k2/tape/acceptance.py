@@ -179,7 +179,7 @@ class Acceptance:
             return
         over_s = min(recent, default=now_s) + limits.INTERNAL_FAULTS_S
         failure = Unavailable(
-            Reason.INTERNAL,
+            Reason.PARTITION_STOPPED,
             f"K2 failed on more than {self._internal_max} records of partition {partition} in an"
             f" hour ({error!r}): it stands still; report the defect with a dead letter of it",
             retry_after_s=limits.COMMIT_RETRY_MAX_S,

@@ -218,7 +218,7 @@ def _made(admin: AdminClient, topic: str) -> Any:  # noqa: ANN401 a TopicDescrip
     try:
         return _describe(admin, topic)
     except NotFound as error:
-        raise Unavailable(error.reason, error.message) from error
+        raise Unavailable(Reason.TAPE_UNAVAILABLE, error.message) from error
 
 
 def _await_leaders(tape: TapeSettings) -> None:
@@ -238,7 +238,7 @@ def _describe(admin: AdminClient, topic: str) -> Any:  # noqa: ANN401 a TopicDes
         return futures[topic].result(limits.TAPE_REQUEST_S * 2)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise NotFound(Reason.TAPE_UNAVAILABLE, f"topic {topic} does not exist") from error
+            raise NotFound(Reason.UNKNOWN_TOPIC, f"topic {topic} does not exist") from error
         raise translate(error, f"cannot describe topic {topic}") from error
     except TimeoutError as error:
         raise _silent(f"describing topic {topic}") from error

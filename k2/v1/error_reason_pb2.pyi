@@ -63,6 +63,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the data directory was restored from before the token. Or trades of a time whose rows lake
     retention has removed.
     """
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 74
+    """NotFound. A file that a command was given is not there: a recording, a day file, a data
+    directory to back up.
+    """
+    ERROR_REASON_UNKNOWN_TOPIC: _ErrorReason.ValueType  # 75
+    """NotFound. A topic that the cluster does not have: the stack that makes it has never run."""
+    ERROR_REASON_PARTITION_STOPPED: _ErrorReason.ValueType  # 76
+    """Unavailable. K2 failed on more than ten records of a partition in an hour: the partition
+    stands still until the hour is over or K2 is mended; report the defect.
+    """
     ERROR_REASON_STARTING: _ErrorReason.ValueType  # 13
     """Unavailable. A query in the first second of the server's life: the tail has not caught
     up yet.
@@ -215,6 +225,16 @@ ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 45
 """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
 the data directory was restored from before the token. Or trades of a time whose rows lake
 retention has removed.
+"""
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 74
+"""NotFound. A file that a command was given is not there: a recording, a day file, a data
+directory to back up.
+"""
+ERROR_REASON_UNKNOWN_TOPIC: ErrorReason.ValueType  # 75
+"""NotFound. A topic that the cluster does not have: the stack that makes it has never run."""
+ERROR_REASON_PARTITION_STOPPED: ErrorReason.ValueType  # 76
+"""Unavailable. K2 failed on more than ten records of a partition in an hour: the partition
+stands still until the hour is over or K2 is mended; report the defect.
 """
 ERROR_REASON_STARTING: ErrorReason.ValueType  # 13
 """Unavailable. A query in the first second of the server's life: the tail has not caught

@@ -122,7 +122,7 @@ def back_up(settings: Settings, folder: Path, clock: Clock, name: str, meter: Me
     _check_apart(data_dir, lake, folder)
     stamp = layout.check(data_dir)
     if stamp is None:
-        raise NotFound(Reason.BAD_REQUEST, f"there is no data of K2 in {data_dir}")
+        raise NotFound(Reason.FILE_NOT_FOUND, f"there is no data of K2 in {data_dir}")
     with vault.writing(folder), vault.target_errors(folder):
         work = _Work(data_dir, lake, Vault(folder, name, meter.tick), clock, meter)
         try:

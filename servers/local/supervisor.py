@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from k2 import limits
-from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import Internal, K2Error, Overloaded, Reason, Unavailable, error_of
 from k2.tape.topics import INCOMPATIBLE_TAPE
 from servers.local import logs
 from servers.local.managed_process import ManagedProcess
@@ -219,10 +219,10 @@ class Supervisor:
         reason = watch.last_words.get("reason", "")
         if reason in INCOMPATIBLE_TAPE:
             message = f"{name} refused the tape: {watch.last_words.get('message')}"
-            return Data(Reason(reason), message, metadata={"process": name})
+            return error_of(Reason(reason), message, metadata={"process": name})
         said = watch.last_words.get("message") or logs.last_lines(Path(watch.record.log))
         when = watch.deaths.summary if watch.has_served else "while it started"
-        return Unavailable(
+        return error_of(
             Reason(reason) if reason in _TELLING else Reason.PROCESS_DIED,
             f"{name} died {when}, exit code {code}: {said or 'it said nothing'} "
             f"(its log: {watch.record.log})",

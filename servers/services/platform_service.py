@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import Internal, K2Error, Overloaded, Reason, error_of
 from k2.settings import Settings
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
@@ -299,10 +299,4 @@ def _failure(event: Mapping[str, Any]) -> K2Error:
     except ValueError:
         reason = Reason.INTERNAL
     message = f"it could not be done: {event.get('message', '')}"
-    if reason is Reason.INTERNAL:
-        return Internal(reason, message)
-    if reason.value.endswith("_UNAVAILABLE"):
-        return Unavailable(reason, message)
-    if reason is Reason.DISK_FULL:
-        return Overloaded(reason, message)
-    return Data(reason, message)
+    return error_of(reason, message)

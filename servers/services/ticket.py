@@ -17,7 +17,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from k2 import limits
-from k2.errors import Invalid, Reason, Unavailable
+from k2.errors import Invalid, Reason
 from k2.settings import Settings
 from k2.v1 import query_service_pb2
 
@@ -91,7 +91,7 @@ def signing_key(settings: Settings, fresh: bytes) -> bytes:
 
     Raises:
         Invalid: BAD_SETTING when the key is too short to be one.
-        Unavailable: NOT_WRITABLE when the data directory takes no key.
+        Invalid: NOT_WRITABLE when the data directory takes no key.
     """
     if settings.ticket_key is not None:
         return _long_enough(settings.ticket_key.get_secret_value().encode(), "K2_TICKET_KEY")
@@ -99,7 +99,7 @@ def signing_key(settings: Settings, fresh: bytes) -> bytes:
     try:
         return _long_enough(_kept_key(path, fresh), str(path))
     except OSError as error:
-        raise Unavailable(Reason.NOT_WRITABLE, f"{path}: {error.strerror}") from error
+        raise Invalid(Reason.NOT_WRITABLE, f"{path}: {error.strerror}") from error
 
 
 def _kept_key(path: Path, fresh: bytes) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import Data, K2Error, Reason, Unavailable, error_of
 from servers.venue.market.synthetic_market import Segment
 
 
@@ -63,7 +63,7 @@ def write_document(path: Path, document: Mapping[str, Any], *, durable: bool) ->
             _sync_folder(path.parent)
     except OSError as error:
         reason = Reason.DISK_FULL if error.errno == errno.ENOSPC else Reason.NOT_WRITABLE
-        raise Overloaded(reason, f"{path} cannot be written: {error.strerror}") from error
+        raise error_of(reason, f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_segments(path: Path, seed: int) -> tuple[Segment, ...]:

@@ -152,7 +152,7 @@ class FakeAdmin:
     def facts(self, topic):
         self._tape.ask()
         if topic != self._tape.topic:
-            raise NotFound(Reason.TAPE_UNAVAILABLE, f"topic {topic} does not exist")
+            raise NotFound(Reason.UNKNOWN_TOPIC, f"topic {topic} does not exist")
         logs = self._tape.logs
         return TopicDescription(
             self._tape.cluster_id,

@@ -163,7 +163,7 @@ class DayReader:
             self.bytes_total = members[0].file_size
             return self._archive.open(members[0])
         except FileNotFoundError as error:
-            raise NotFound(Reason.BAD_REQUEST, f"there is no file {path}") from error
+            raise NotFound(Reason.FILE_NOT_FOUND, f"there is no file {path}") from error
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
             raise self._damaged(str(error)) from error
 

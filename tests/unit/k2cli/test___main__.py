@@ -6,7 +6,8 @@ from k2cli.__main__ import _INTERRUPTED
 from k2cli.child import INTERRUPTED
 
 IMPORTING = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, {folder!r})
 from k2cli.__main__ import main
 main()
@@ -36,7 +37,10 @@ def test_an_interrupt_during_the_imports_is_one_line(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == INTERRUPTED == _INTERRUPTED
-        assert process.stderr.read() == "k2: interrupted\n"
+        try:
+            assert process.stdout.readline() == "importing\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == INTERRUPTED == _INTERRUPTED
+            assert process.stderr.read() == "k2: interrupted\n"
+        finally:
+            process.kill()

@@ -222,7 +222,7 @@ def test_a_topic_that_is_not_there_yet_is_waited_for(world):
 
     def facts():
         if not there:
-            raise NotFound(Reason.TAPE_UNAVAILABLE, "no such topic")
+            raise NotFound(Reason.UNKNOWN_TOPIC, "no such topic")
         return ends.facts()
 
     writer._ends = dataclasses.replace(ends, facts=facts)
