@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.commit.thinning import TIERS, snapshots_to_expire
+from k2.lake.commit.snapshot_commit import TIERS, snapshots_to_expire
 
 SECOND = 1_000_000
 NOW = 1_790_000_000 * SECOND

@@ -8,15 +8,16 @@ Nothing is deleted on a failure, and every failure asks the history before it is
 
 The same swing serves maintenance: a commit can put files in the place of others that hold the same
 rows, or change no file at all and only drop snapshots. An append drops the snapshots that
-`thinning.py` says. What is dropped stays on disk until `orphan_files.py` removes it.
+`snapshots_to_expire` says. What is dropped stays on disk until `orphan_files.py` removes it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, cast
 
 from pyiceberg.exceptions import CommitFailedException
@@ -43,12 +44,27 @@ from pyiceberg.table.update import (
 )
 from pyiceberg.typedef import Identifier
 
-from k2.lake.commit.thinning import snapshots_to_expire
-from k2.lake.iceberg.lineage import ancestors_of
+from k2 import limits
 from k2.lake.iceberg.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
-from k2.lake.iceberg.snapshot import FLOOR, CommitSummary
+from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, ancestors_of
 
 _log = logging.getLogger(__name__)
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
+# Buckets that ended so long ago (seconds) are so wide (seconds).
+TIERS = (
+    (0, _MINUTE),
+    (5 * _MINUTE, 5 * _MINUTE),
+    (30 * _MINUTE, 15 * _MINUTE),
+    (2 * _HOUR, _HOUR),
+    (12 * _HOUR, 4 * _HOUR),
+    (2 * _DAY, _DAY),
+    (10 * _DAY, 5 * _DAY),
+    (60 * _DAY, 30 * _DAY),
+    (360 * _DAY, 360 * _DAY),
+)
+assert all(wide % narrow == 0 for (_, narrow), (_, wide) in pairwise(TIERS))
 
 
 class TableCatalog(Protocol):
@@ -159,7 +175,7 @@ def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
 
 
 def thinned(metadata: TableMetadata, now_ms: int) -> list[int]:
-    """The snapshots that a commit of that time drops, oldest first; see `thinning.py`."""
+    """The snapshots that a commit of that time drops, oldest first; see `snapshots_to_expire`."""
     named = named_snapshots(metadata)
     commits = {
         one.snapshot_id: one.timestamp_ms * 1000
@@ -168,6 +184,50 @@ def thinned(metadata: TableMetadata, now_ms: int) -> list[int]:
     }
     coming = 0  # no snapshot has this id
     return snapshots_to_expire(commits | {coming: now_ms * 1000}, now_ms * 1000)
+
+
+def snapshots_to_expire(commits: Mapping[int, int], now_us: int) -> list[int]:
+    """The snapshots to drop, oldest first.
+
+    A commit rewrites the metadata of all kept snapshots, so their number is bounded; and a reader
+    "as of" a time wants answers close to it, the closer the more recent it is. So time is divided
+    into buckets that grow wider with age, and the *last* snapshot of each has a place: the last
+    commit before midnight answers as of midnight. The remaining room goes to the newest of the
+    others, so every commit of the last minutes can be read.
+
+    A bucket's width follows from the age of its end, and each width is a multiple of the one
+    before, so the last snapshot of a wide bucket was the last of every narrower one in it. When and
+    how often snapshots were expired earlier does not matter: a snapshot that has a place now always
+    had one (`tests/property/test_thin.py`).
+
+    Args:
+        commits: commit time of each snapshot that may be dropped, microseconds, by its id; those
+            that a tag or a branch names are not among them.
+        now_us: the time.
+
+    Returns:
+        Ids. What is left are at most `limits.SNAPSHOTS_KEPT_MAX`, the newest
+        `limits.SNAPSHOTS_NEWEST_KEPT` among them; where there is no other way, the oldest that
+        have a place go too.
+    """
+    ordered = sorted(commits, key=lambda one: (commits[one], one))
+    excess = max(0, len(ordered) - limits.SNAPSHOTS_KEPT_MAX)
+    older = ordered[: -limits.SNAPSHOTS_NEWEST_KEPT]
+    placed = {*{_bucket(commits[one], now_us): one for one in older}.values()}
+    others = [one for one in older if one not in placed]
+    going = {*[*others, *(one for one in older if one in placed)][:excess]}
+    return [one for one in older if one in going]
+
+
+def _bucket(time_us: int, now_us: int) -> tuple[int, int]:
+    """Width and number of the bucket that a time lies in."""
+    time_s, now_s = time_us // 1_000_000, now_us // 1_000_000
+    width = TIERS[0][1]
+    for age, wider in TIERS:
+        end = (time_s // wider + 1) * wider
+        if end + age <= now_s:
+            width = wider
+    return width, time_s // width
 
 
 def named_snapshots(metadata: TableMetadata) -> set[int]:

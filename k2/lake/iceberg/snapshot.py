@@ -8,7 +8,7 @@ kind: then the newest ancestor that does speaks for it, because no other engine 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,6 @@ from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.iceberg.catalog import metadata_location, reaching_lake
 from k2.lake.iceberg.epochs import EpochHistory, epochs_of
 from k2.lake.iceberg.file_stats import read_manifest
-from k2.lake.iceberg.lineage import ancestors_of
 from k2.lake.iceberg.tables import TRADES
 from k2.market import schema
 from k2.market.fold import FoldState, from_table
@@ -203,6 +202,36 @@ def current_of(metadata: TableMetadata) -> LakeSnapshot | None:
     """The snapshot that the main branch points to; None for an empty table."""
     head = metadata.current_snapshot()
     return snapshot_of(metadata, head) if head else None
+
+
+def ancestors_of(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
+    """A snapshot of the main branch and those kept before it, newest first.
+
+    Snapshots are expired from the middle of the history too (`snapshots_to_expire`), so parents do
+    not always lead from the newest to the oldest. The table's snapshot log names every kept
+    snapshot that was ever the head of the main branch. Where a parent is missing, the history goes
+    on with the newest earlier head by sequence number, which never decreases (times do not decrease
+    only as far as clocks are right).
+    """
+    if snapshot is None:
+        return
+    yield snapshot
+    by_id = {one.snapshot_id: one for one in metadata.snapshots}
+    heads = sorted(
+        (by_id[one] for one in {entry.snapshot_id for entry in metadata.snapshot_log} & {*by_id}),
+        key=_sequence,
+        reverse=True,
+    )
+    while snapshot is not None:
+        before = _sequence(snapshot)
+        parent = by_id.get(snapshot.parent_snapshot_id or 0)
+        snapshot = parent or next((one for one in heads if _sequence(one) < before), None)
+        if snapshot is not None:
+            yield snapshot
+
+
+def _sequence(snapshot: Snapshot) -> int:
+    return snapshot.sequence_number or 0
 
 
 def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:

@@ -5,8 +5,8 @@ It runs in a thread of the lake process, and on request in a process of its own;
 harm, since every change is one compare-and-set on the head (`maintenance_commit.py`).
 
 1. Choose files to merge from the newest snapshot (`compaction.py`).
-2. Read them and write their rows as one sorted file (`rewrite.py`). This takes the time; nobody
-   waits for it.
+2. Read them and write their rows as one sorted file (`compaction.rewrite`). It takes the most
+   time, and no writer waits for it.
 3. Commit: on the head of now, if it still names every file that was read and no fence lies between.
    Else the new file is forgotten: another merged the same files, and rows would be doubled.
 4. Now and then sweep (`orphan_files.py`).
@@ -30,10 +30,9 @@ from k2.errors import K2Error
 from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.snapshot import CommitSummary, current_of
-from k2.lake.maintenance.compaction import LiveFile, plan_compaction
+from k2.lake.maintenance.compaction import LiveFile, plan_compaction, rewrite
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, unfenced
 from k2.lake.maintenance.orphan_files import OrphanFileRemover, Swept
-from k2.lake.maintenance.rewrite import rewrite
 from k2.settings import LakeSettings
 
 Progress = Callable[[str, int, int], None]

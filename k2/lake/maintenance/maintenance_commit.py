@@ -24,8 +24,7 @@ from k2.errors import Reason, Unavailable
 from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.snapshot_commit import Conflict, RewriteFiles, TableCatalog, replace
 from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.lineage import ancestors_of
-from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, current_of
+from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, ancestors_of, current_of
 from k2.lake.iceberg.tables import assert_ours
 
 Plan = Callable[[Table, CommitSummary], RewriteFiles | None]

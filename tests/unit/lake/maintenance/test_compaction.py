@@ -1,8 +1,19 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from k2 import limits
-from k2.lake.maintenance.compaction import LiveFile, plan_compaction, size_class
+from k2.errors import Data, Reason, Unavailable
+from k2.lake.commit.committer import TradeStore
+from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.tables import TRADES_LAYOUT
+from k2.lake.maintenance.compaction import LiveFile, plan_compaction, rewrite, size_class
 from k2.market.events import DAY_US
+from tests.support.lake_world import piece
+from tests.support.trades import NOW_US
 
 DAY = 20_000
 NOW = (DAY * 86_400 + 43_200) * 1_000_000
@@ -71,3 +82,93 @@ def test_the_group_with_the_most_files_comes_first():
 def test_a_day_that_is_over_is_merged_further(rows, merged):
     assert chosen(files(*rows), LATER) == merged
     assert chosen(files(*rows)) == []
+
+
+def live(lake):
+    return [
+        LiveFile(
+            task.file.file_path,
+            "",
+            task.file.partition[0],
+            (task.file.partition[1],),
+            task.file.record_count,
+            task.file.file_size_in_bytes,
+        )
+        for task in sorted(lake.table.scan().plan_files(), key=lambda one: one.file.file_path)
+    ]
+
+
+def commit(lake, number, changed=None, **given):
+    writer = lake.committer(f"w{number}")
+    positions, states, _ = writer.base()
+    batch = piece(0, start=positions[0], state=states.get(0), **given)
+    accepted = tuple(replace(one, **(changed or {})) for one in batch.accepted)
+    writer.commit([replace(batch, accepted=accepted)])
+
+
+def content(*paths):
+    tables = [pq.read_table(local_path(path), partitioning=None) for path in paths]
+    keys = [(name, "ascending") for name in ("symbol", "event_time", "trade_id")]
+    return pa.concat_tables(tables).sort_by(keys)
+
+
+def test_every_column_of_every_row_is_as_before_and_in_order(lake):
+    commit(lake, 1, ids=[5, 1, 3], times=[NOW_US + 2, NOW_US, NOW_US + 1], symbol="ETHUSDT")
+    edges = {
+        "price": np.array([1, 19 * 10**16], np.int64),
+        "quantity": np.array([[1, 0], [-1, 2**60]], np.int64),
+        "side": np.array([1, 0], np.uint8),
+        "vendor_data": pa.array([[("m", "x"), ("", "")], []], pa.map_(pa.string(), pa.string())),
+    }
+    commit(lake, 2, edges, ids=[9, 8], symbol="BTCUSDT")
+    commit(lake, 3, ids=[7], symbol="ADAUSDT")
+    files = live(lake)
+    new, count = rewrite(lake.table, files, "merged", TradeStore())
+    assert (new.record_count, count) == (6, 3)
+    found = pq.read_table(local_path(new.file_path), partitioning=None)
+    assert found.equals(content(*(file.location for file in files)))
+    assert found["symbol"].to_pylist() == ["ADAUSDT"] + ["BTCUSDT"] * 2 + ["ETHUSDT"] * 3
+    assert found["trade_id"].to_pylist()[3:] == [1, 3, 5]
+
+
+def test_the_layout_is_that_of_the_writer(lake):
+    commit(lake, 1, ids=[1])
+    commit(lake, 2, ids=[2])
+    files = live(lake)
+    new, _ = rewrite(lake.table, files, "merged", TradeStore())
+    old, merged = (pq.ParquetFile(local_path(path)) for path in (files[0].location, new.file_path))
+    assert merged.schema.equals(old.schema)
+    for number in range(old.metadata.num_columns):
+        one, two = (each.metadata.row_group(0).column(number) for each in (old, merged))
+        assert (one.encodings, one.compression) == (two.encodings, two.compression)
+    task = next(iter(lake.table.scan().plan_files())).file
+    assert new.partition == task.partition
+    assert new.lower_bounds.keys() == task.lower_bounds.keys()
+    assert new.sort_order_id == task.sort_order_id
+
+
+def test_only_what_fits_into_memory_is_merged(lake):
+    for number in range(4):
+        commit(lake, number, ids=[number])
+    files, counts = live(lake), []
+    for size in range(0, 2000, 100):
+        store = TradeStore(replace(TRADES_LAYOUT, merged_bytes_max=size))
+        found = rewrite(lake.table, files, f"merged-{size}", store)
+        counts.append(found[1] if found else 0)
+        assert found is None or found[0].record_count == found[1]
+    assert counts == sorted(counts)
+    assert set(counts) == {0, 2, 3, 4}
+
+
+def test_a_file_that_is_not_one_or_not_there_is_named(lake, tmp_path):
+    commit(lake, 1, ids=[1])
+    commit(lake, 2, ids=[2])
+    files = live(lake)
+    with open(local_path(files[1].location), "wb") as stream:
+        stream.write(b"garbage")
+    with pytest.raises(Data) as caught:
+        rewrite(lake.table, files, "merged", TradeStore())
+    assert caught.value.reason is Reason.LAKE_CORRUPT
+    lake.table.io.delete(files[1].location)
+    with pytest.raises(Unavailable):
+        rewrite(lake.table, files, "again", TradeStore())
