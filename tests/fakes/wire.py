@@ -8,6 +8,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from k2.clock import SystemClock
+from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.offsets import OffsetVector
 from servers.services.grpc_server import GrpcServer
@@ -75,6 +76,7 @@ def lake_snapshot(number=1, committed_at_us=None):
         positions=OffsetVector(0, (number, 0)),
         counters={0: (number, 0, 0), 1: (0, 0, 0)},
         state_path="state",
+        epochs=EpochHistory(),
         topic="market.trades",
         topic_id="topic",
         cluster_id="cluster",

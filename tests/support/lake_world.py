@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from k2.clock import ManualClock, SystemClock
 from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from k2.lake.iceberg.catalog import local_path, open_catalog
-from k2.lake.iceberg.snapshot import CommitSummary, SnapshotReader
+from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import TRADES, ensure_tables
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
@@ -150,15 +150,4 @@ def locked():
 
 def facts_of(lake, commit_id):
     """What a commit that changes no row says of itself."""
-    head = lake.snapshots.current()
-    return CommitSummary(
-        positions=head.positions,
-        counters=head.counters,
-        state_path=head.state_path,
-        epochs=head.epochs,
-        topic=head.topic,
-        topic_id=head.topic_id,
-        cluster_id=head.cluster_id,
-        writer_id="m",
-        commit_id=commit_id,
-    )
+    return lake.snapshots.current().carry_over(writer_id="m", commit_id=commit_id)

@@ -35,10 +35,9 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record
 
-from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, K2Error, Reason, Unavailable
-from k2.lake.commit.snapshot_commit import Conflict, TableCatalog, append, find_commit
+from k2.errors import Data, K2Error, Reason
+from k2.lake.commit.snapshot_commit import TableCatalog, append, find_commit, load_ours
 from k2.lake.commit.trade_files import (
     Part,
     assert_writable,
@@ -46,7 +45,7 @@ from k2.lake.commit.trade_files import (
     write_files,
     write_sorted,
 )
-from k2.lake.iceberg.catalog import reaching_lake, write_file
+from k2.lake.iceberg.catalog import reaching_lake, retry_conflicts, write_file
 from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import (
     CommitSummary,
@@ -55,7 +54,7 @@ from k2.lake.iceberg.snapshot import (
     read_states,
     snapshot_of,
 )
-from k2.lake.iceberg.tables import TRADES_LAYOUT, TableLayout, assert_ours
+from k2.lake.iceberg.tables import TRADES_LAYOUT, TableLayout
 from k2.market.events import TradeColumns
 from k2.market.fold import RULES, FoldState, to_table
 from k2.market.offsets import OffsetVector
@@ -262,31 +261,22 @@ class Committer:
     def _commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
         self._commits += 1
         commit_id = f"{self._writer_id}-{self._commits}"
-        for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
+
+        def attempt(number: int) -> Outcome:
             base = self._base or self._read_base()
-            if attempt > 1 and (landed := find_commit(base.table.metadata, commit_id)):
+            if number > 1 and (landed := find_commit(base.table.metadata, commit_id)):
                 return _outcome(batch, base, _rows_added(base.table.metadata, landed))
             due = [piece for piece in batch if base.positions[piece.partition] == piece.start]
             if not due:
                 return _outcome(batch, base, 0)
             self._base = None  # until this attempt is known to have landed
-            try:
-                self._base = self._attempt(base, due, commit_id, attempt)
-            except Conflict:
-                _log.warning("another commit came first", extra={"commit_id": commit_id})
-                continue
+            self._base = self._attempt(base, due, commit_id, number)
             return _outcome(batch, self._base, sum(len(c) for piece in due for c in piece.accepted))
-        raise Unavailable(
-            Reason.LAKE_UNAVAILABLE,
-            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
-            retry_after_s=limits.COMMIT_RETRY_MIN_S,
-        )
+
+        return retry_conflicts(attempt)
 
     def _read_base(self) -> _Base:
-        with reaching_lake():
-            table = self._catalog.load_table(self._store.layout.identifier)
-        assert_ours(table, self._store.layout)
-        return self._base_of(table, None)
+        return self._base_of(load_ours(self._catalog, self._store.layout), None)
 
     def _base_of(self, table: Table, own: tuple[str, Mapping[int, FoldState]] | None) -> _Base:
         """The head of a table that was just read; states known under a commit id are not read."""

@@ -45,8 +45,10 @@ from pyiceberg.table.update import (
 from pyiceberg.typedef import Identifier
 
 from k2 import limits
+from k2.lake.iceberg.catalog import Conflict, reaching_lake
 from k2.lake.iceberg.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
 from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, ancestors_of
+from k2.lake.iceberg.tables import TableLayout, assert_ours
 
 _log = logging.getLogger(__name__)
 
@@ -84,8 +86,17 @@ class TableCatalog(Protocol):
         ...
 
 
-class Conflict(Exception):
-    """Another commit came first; this one surely did not land."""
+def load_ours(catalog: TableCatalog, layout: TableLayout) -> Table:
+    """Load a table that K2 may commit to.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE.
+        Data: LAKE_CORRUPT when the table is not as K2 makes it (`assert_ours`).
+    """
+    with reaching_lake():
+        table = catalog.load_table(layout.identifier)
+    assert_ours(table, layout)
+    return table
 
 
 @dataclass(frozen=True)
@@ -317,7 +328,7 @@ def _compare_and_swap(
             _log.warning("a commit landed though it was answered with %r", error)
             return fresh
         if isinstance(error, CommitFailedException):
-            raise Conflict from error
+            raise Conflict(f"commit {facts.commit_id}") from error
         raise
     after = Table(table.name(), reply.metadata, reply.metadata_location, table.io, table.catalog)
     _remove_old_metadata(table, after)

@@ -14,12 +14,12 @@ import logging
 import os
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, Self, TypeAlias, TypeVar
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
@@ -36,6 +36,7 @@ from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import Settings
 
 Catalog: TypeAlias = SqlCatalog
+T = TypeVar("T")
 
 CATALOG_NAME = "k2"
 CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access to files
@@ -45,6 +46,7 @@ _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors
 # The second is told where the index of the WAL cannot grow.
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_log = logging.getLogger(__name__)
 
 
 def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
@@ -128,6 +130,34 @@ def _is_full(error: Exception) -> bool:
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     said = error.orig if isinstance(error, DBAPIError) else error
     return getattr(said, "sqlite_errorcode", None) in _NO_ROOM
+
+
+class Conflict(Exception):
+    """Another commit came first; this one, which the message names, surely did not land."""
+
+
+def retry_conflicts(
+    attempt: Callable[[int], T], retry_after_s: float = limits.COMMIT_RETRY_MIN_S
+) -> T:
+    """Run an attempt to commit until no other commit comes first; its result.
+
+    Args:
+        attempt: reads the head again and commits on it; it gets its number, from 1 on.
+        retry_after_s: of the error that is raised when every attempt was overtaken.
+
+    Raises:
+        Unavailable: LAKE_UNAVAILABLE after `limits.COMMIT_ATTEMPTS_MAX` conflicts.
+    """
+    for number in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
+        try:
+            return attempt(number)
+        except Conflict as conflict:
+            _log.info("another commit came before %s", conflict)
+    raise Unavailable(
+        Reason.LAKE_UNAVAILABLE,
+        f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
+        retry_after_s=retry_after_s,
+    )
 
 
 def metadata_location(catalog: SqlCatalog, identifier: Identifier) -> str | None:

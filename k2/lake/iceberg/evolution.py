@@ -18,9 +18,8 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import NestedField
 
-from k2 import limits
-from k2.errors import Data, Reason, Unavailable
-from k2.lake.iceberg.catalog import reaching_lake
+from k2.errors import Data, Reason
+from k2.lake.iceberg.catalog import Conflict, reaching_lake, retry_conflicts
 
 _log = logging.getLogger(__name__)
 
@@ -81,22 +80,20 @@ def evolve(table: Table, want: Schema) -> Table:
         Unavailable: LAKE_UNAVAILABLE.
     """
     name = ".".join(table.name())
-    for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-        missing = lacking(table.schema(), want, name)
+
+    def attempt(number: int) -> Table:
+        head = table if number == 1 else table.catalog.load_table(table.name())
+        missing = lacking(head.schema(), want, name)
         if not missing:
-            return table
-        with reaching_lake():
-            try:
-                with table.update_schema() as update:
-                    for field in missing:
-                        update.add_column(field.name, field.field_type, field.doc)
-                names = ", ".join(field.name for field in missing)
-                _log.info("table %s has new columns: %s", name, names)
-            except CommitFailedException:
-                _log.warning("another commit to table %s came first", name)
-            table = table.catalog.load_table(table.name())
-    raise Unavailable(
-        Reason.LAKE_UNAVAILABLE,
-        f"columns of table {name} could not be added: other commits always came first",
-        retry_after_s=limits.COMMIT_RETRY_MIN_S,
-    )
+            return head
+        try:
+            with head.update_schema() as update:
+                for field in missing:
+                    update.add_column(field.name, field.field_type, field.doc)
+        except CommitFailedException as error:
+            raise Conflict(f"new columns of table {name}") from error
+        _log.info("table %s has new columns: %s", name, ", ".join(field.name for field in missing))
+        return table.catalog.load_table(table.name())
+
+    with reaching_lake():
+        return retry_conflicts(attempt)

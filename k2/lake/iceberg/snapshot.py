@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -79,6 +79,20 @@ class CommitSummary:
             **self.epochs.properties(),
         }
 
+    def carry_over(self, writer_id: str, commit_id: str) -> CommitSummary:
+        """Return the summary of a later commit that moves neither positions nor state."""
+        return CommitSummary(
+            positions=self.positions,
+            counters=self.counters,
+            state_path=self.state_path,
+            epochs=self.epochs,
+            topic=self.topic,
+            topic_id=self.topic_id,
+            cluster_id=self.cluster_id,
+            writer_id=writer_id,
+            commit_id=commit_id,
+        )
+
 
 def carried(properties: Mapping[str, Any]) -> CommitSummary | None:
     """Read what `CommitSummary.properties` wrote; None where there is nothing of the kind.
@@ -109,16 +123,14 @@ def carried(properties: Mapping[str, Any]) -> CommitSummary | None:
 _NAMES = ("topic", "topic-id", "cluster-id", "writer-id", "commit-id")
 
 
-@dataclass(frozen=True)
-class LakeSnapshot:
-    """One snapshot of `market.trades`.
+@dataclass(frozen=True, kw_only=True)
+class LakeSnapshot(CommitSummary):
+    """One snapshot of a table, with the summary of its commit.
 
     Attributes:
         snapshot_id: Iceberg's, a random 64-bit number.
         parent_id: of the snapshot before it; None where that is not kept.
         committed_at_us: commit time, microseconds; greater than its parent's.
-        positions, counters, state_path, epochs, topic, topic_id, cluster_id, writer_id, commit_id,
-            floor_us: see `CommitSummary`.
         operation: append, overwrite, replace or delete.
         rows_total, rows_added, files_total, bytes_total: of the table at this snapshot; a snapshot
             that only rewrote rows added none.
@@ -127,21 +139,11 @@ class LakeSnapshot:
     snapshot_id: int
     parent_id: int | None
     committed_at_us: int
-    positions: OffsetVector
-    counters: Counters
-    state_path: str
-    topic: str
-    topic_id: str
-    cluster_id: str
-    writer_id: str
-    commit_id: str
     operation: str
     rows_total: int
     rows_added: int
     files_total: int
     bytes_total: int
-    epochs: EpochHistory = field(default_factory=EpochHistory)
-    floor_us: int | None = None
 
     @property
     def first_positions(self) -> OffsetVector:
@@ -156,28 +158,18 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
     Raises:
         Data: LAKE_CORRUPT when no ancestor carries positions.
     """
-    facts = _speaker(metadata, snapshot)
     summary = snapshot.summary
     numbers = dict(summary.additional_properties) if summary else {}
     return LakeSnapshot(
+        **vars(_speaker(metadata, snapshot)),
         snapshot_id=snapshot.snapshot_id,
         parent_id=snapshot.parent_snapshot_id,
         committed_at_us=snapshot.timestamp_ms * 1000,
-        positions=facts.positions,
-        counters=facts.counters,
-        state_path=facts.state_path,
-        topic=facts.topic,
-        topic_id=facts.topic_id,
-        cluster_id=facts.cluster_id,
-        writer_id=facts.writer_id,
-        commit_id=facts.commit_id,
         operation=summary.operation.value if summary else "",
         rows_total=int(numbers.get("total-records", 0)),
         rows_added=max(0, _count(numbers, "added") - _count(numbers, "deleted")),
         files_total=int(numbers.get("total-data-files", 0)),
         bytes_total=int(numbers.get("total-files-size", 0)),
-        epochs=facts.epochs,
-        floor_us=facts.floor_us,
     )
 
 

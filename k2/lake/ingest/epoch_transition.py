@@ -30,13 +30,12 @@ from pyiceberg.table import Table
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Data, Invalid, Reason, Unavailable
+from k2.errors import Data, Invalid, Reason
 from k2.lake.commit.committer import Store, TradeStore, write_state
-from k2.lake.commit.snapshot_commit import Conflict, TableCatalog, append
-from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.commit.snapshot_commit import TableCatalog, append, load_ours
+from k2.lake.iceberg.catalog import reaching_lake, retry_conflicts
 from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, current_of, read_states
-from k2.lake.iceberg.tables import assert_ours
 from k2.lake.ingest.tape_check import Marks, assert_fits
 from k2.market.coverage import Coverage
 from k2.market.fold import FoldState, Seen
@@ -123,19 +122,12 @@ def end_epoch(
             raise Invalid(
                 Reason.LIMIT_OUT_OF_BOUNDS, f"the lake has had {limits.EPOCHS_MAX} epochs already"
             )
-        return CommitSummary(
-            positions=head.positions,
-            counters=head.counters,
-            state_path=head.state_path,
+        return replace(
+            head.carry_over(writer_id=commit_id, commit_id=commit_id),
             epochs=replace(head.epochs, ended=why),
-            topic=head.topic,
-            topic_id=head.topic_id,
-            cluster_id=head.cluster_id,
-            writer_id=commit_id,
-            commit_id=commit_id,
         )
 
-    return _Table(catalog, clock, store).commit(commit_id, ended)
+    return _commit(catalog, clock, store, commit_id, ended)
 
 
 def begin_epoch(
@@ -175,7 +167,7 @@ def begin_epoch(
             commit_id=commit_id,
         )
 
-    head = _Table(catalog, clock, store).commit(commit_id, beginning)
+    head = _commit(catalog, clock, store, commit_id, beginning)
     assert head is not None, "an empty lake has begun by now"
     rules = store.layout.rules
     assert_fits(head, tape.facts(), head.positions.epoch, tape.marks, rules)
@@ -295,40 +287,30 @@ def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldS
     return {partition: FoldState(of) for partition, of in seen.items()}
 
 
-@dataclass(frozen=True)
-class _Table:
-    catalog: TableCatalog
-    clock: Clock
-    store: Store
+def _commit(
+    catalog: TableCatalog,
+    clock: Clock,
+    store: Store,
+    commit_id: str,
+    make: Callable[[Table, LakeSnapshot | None, str], CommitSummary | None],
+) -> LakeSnapshot | None:
+    """Commit the summary that `make` derives from the head, without rows; the head after that.
 
-    def commit(
-        self,
-        commit_id: str,
-        make: Callable[[Table, LakeSnapshot | None, str], CommitSummary | None],
-    ) -> LakeSnapshot | None:
-        """Commit the facts made from the head, unless there is nothing to say; the head then.
+    Args:
+        catalog: of the lake.
+        clock: of the commit.
+        store: of the table.
+        commit_id: unlike any other commit's.
+        make: gets table, head and a name for files that it may write; None for no commit.
+    """
 
-        Args:
-            commit_id: unlike any other commit's.
-            make: may write to the store; what that raises becomes K2's.
-        """
-        for attempt in range(1, limits.COMMIT_ATTEMPTS_MAX + 1):
-            with reaching_lake():
-                table = self.catalog.load_table(self.store.layout.identifier)
-            assert_ours(table, self.store.layout)
-            head = current_of(table.metadata)
-            with reaching_lake():
-                facts = make(table, head, f"{commit_id}-{attempt}")
-            if facts is None:
+    def attempt(number: int) -> LakeSnapshot | None:
+        table = load_ours(catalog, store.layout)
+        head = current_of(table.metadata)
+        with reaching_lake():
+            summary = make(table, head, f"{commit_id}-{number}")
+            if summary is None:
                 return head
-            try:
-                with reaching_lake():
-                    table = append(self.catalog, table, (), facts, self.clock.now_us())
-            except Conflict:
-                continue
-            return current_of(table.metadata)
-        raise Unavailable(
-            Reason.LAKE_UNAVAILABLE,
-            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
-            retry_after_s=limits.COMMIT_RETRY_MIN_S,
-        )
+            return current_of(append(catalog, table, (), summary, clock.now_us()).metadata)
+
+    return retry_conflicts(attempt)

@@ -10,7 +10,6 @@ prepared on a head before it can no longer be committed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -20,17 +19,13 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Reason, Unavailable
 from k2.lake.commit.committer import Store, TradeStore
-from k2.lake.commit.snapshot_commit import Conflict, RewriteFiles, TableCatalog, replace
-from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.snapshot import CommitSummary, LakeSnapshot, ancestors_of, current_of
-from k2.lake.iceberg.tables import assert_ours
+from k2.lake.commit.snapshot_commit import RewriteFiles, TableCatalog, load_ours, replace
+from k2.lake.iceberg.catalog import reaching_lake, retry_conflicts
+from k2.lake.iceberg.snapshot import CommitSummary, ancestors_of, current_of
 
 Plan = Callable[[Table, CommitSummary], RewriteFiles | None]
 Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -77,10 +72,7 @@ class MaintenanceCommitter:
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
         """
-        with reaching_lake():
-            table = self._catalog.load_table(self.store.layout.identifier)
-        assert_ours(table, self.store.layout)
-        return table
+        return load_ours(self._catalog, self.store.layout)
 
     def commit(self, plan: Plan) -> Table | None:
         """Commit what `plan` says of the head; it is asked again when another commit came first.
@@ -95,38 +87,19 @@ class MaintenanceCommitter:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
         """
         name = self.name()
-        for _ in range(limits.COMMIT_ATTEMPTS_MAX):
-            with self._excluding() as tell, reaching_lake():
+
+        def attempt(_: int) -> Table | None:
+            with self._excluding() as on_commit, reaching_lake():
                 table = self.load()
                 head = current_of(table.metadata)
-                change = plan(table, self._facts(head, name)) if head else None
+                change = plan(table, head.carry_over(self._id, name)) if head else None
                 if change is None:
                     return None
-                try:
-                    after = replace(self._catalog, table, change, self._clock.now_us())
-                except Conflict:
-                    _log.info("another commit came first", extra={"commit_id": name})
-                    continue
-                tell(after)
+                after = replace(self._catalog, table, change, self._clock.now_us())
+                on_commit(after)
                 return after
-        raise Unavailable(
-            Reason.LAKE_UNAVAILABLE,
-            f"{limits.COMMIT_ATTEMPTS_MAX} commits in a row were overtaken by other writers",
-            retry_after_s=limits.COMMIT_RETRY_MAX_S,
-        )
 
-    def _facts(self, head: LakeSnapshot, name: str) -> CommitSummary:
-        return CommitSummary(
-            positions=head.positions,
-            counters=head.counters,
-            state_path=head.state_path,
-            epochs=head.epochs,
-            topic=head.topic,
-            topic_id=head.topic_id,
-            cluster_id=head.cluster_id,
-            writer_id=self._id,
-            commit_id=name,
-        )
+        return retry_conflicts(attempt, limits.COMMIT_RETRY_MAX_S)
 
 
 def is_fence(snapshot: Snapshot) -> bool:
