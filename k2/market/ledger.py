@@ -184,6 +184,14 @@ class Ledger:
         return () if line is None else line.within(first_id, last_id)
 
 
+def fold_all(events: Iterable[GapEvent]) -> Ledger:
+    """Fold events, oldest first, into a new ledger."""
+    ledger = Ledger()
+    for event in events:
+        ledger.apply(event)
+    return ledger
+
+
 class _Line:
     """The intervals of one instrument: disjoint, ascending."""
 

@@ -70,21 +70,16 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judged(Checked):
     """Records after the fold.
 
     Attributes:
-        batch, columns, undecided, rest: see `Checked`.
         verdicts: a `Verdict` per record. uint8[n]
         faults: why each record is dead; NONE for the others. uint8[n]
         state: what the fold remembers after them.
         late: see `fold.Judgement`.
     """
 
-    batch: RawBatch
-    columns: TradeColumns
-    undecided: Bools
-    rest: RawBatch | None
     verdicts: Bytes
     faults: Bytes
     state: FoldState

@@ -25,11 +25,10 @@ from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.snapshot import LakeSnapshot
-from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
+from k2.lake.iceberg.tables import OPS_LAYOUTS
 from k2.lake.ingest.epoch_transition import end_epoch, newest
 from k2.lake.ingest.tape_check import assert_fits
 from k2.settings import Settings
-from k2.tape import topics
 from k2.tape.consumer import TapeReader
 from k2.tape.topics import INCOMPATIBLE_TAPE, TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
@@ -39,7 +38,6 @@ from servers.runtime import Runtime
 
 FORCED = "FORCED"
 _TRADES: Store = TradeStore()
-_OPS = {topics.GAPS: GAPS_LAYOUT, topics.DEAD_LETTERS: DEAD_LETTERS_LAYOUT}
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +118,7 @@ def finding(settings: Settings, head: LakeSnapshot) -> Finding:
 def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: Finding) -> dict[Store, str]:
     """The ops tables whose topics do not fit; where those cannot be asked, by their cluster."""
     wrong: dict[Store, str] = {}
-    for topic, layout in _OPS.items():
+    for topic, layout in OPS_LAYOUTS.items():
         store: Store = OpsStore(layout)
         head = newest(catalog, store)
         if head is None or head.epochs.ended:

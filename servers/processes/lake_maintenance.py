@@ -18,7 +18,7 @@ from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import open_catalog
-from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_lake
+from k2.lake.iceberg.tables import OPS_LAYOUTS, ensure_lake
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats, Progress
 from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitter, no_exclusion
 from k2.settings import Settings
@@ -37,7 +37,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         raise Unavailable(Reason.LAKE_UNAVAILABLE, f"there is no lake in {settings.data_dir}")
     catalog = open_catalog(settings, runtime.clock)
     try:
-        stores = (TradeStore(), OpsStore(GAPS_LAYOUT), OpsStore(DEAD_LETTERS_LAYOUT))
+        stores: tuple[Store, ...] = (TradeStore(), *map(OpsStore, OPS_LAYOUTS.values()))
         ensure_lake(catalog)
         maintainers = [maintainer_of(settings, runtime, catalog, store) for store in stores]
         with runtime.interruptible():  # each step is one commit, and survives a crash

@@ -37,8 +37,8 @@ from k2.lake.iceberg.tables import ensure_lake
 from k2.market import schema
 from k2.market.events import Fault, Label
 from k2.market.fold import FoldState, fold, to_table
-from k2.market.gaps import Cause, GapEvent, GapState
 from k2.market.instrument import Instrument, Tier
+from k2.market.ledger import Cause, GapEvent, GapState
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.settings import Settings
 from k2.tape import topics

@@ -4,11 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2 import limits
-from k2.lake.maintenance.compaction import LiveFile, plan_compaction, size_class
+from k2.lake.iceberg.file_stats import LiveFile
+from k2.lake.iceberg.manifests import size_class
+from k2.lake.maintenance.compaction import plan_compaction
 from k2.market.events import DAY_US
 
 DAY = 20_000
-CLASSES = size_class(limits.COMPACT_ROWS_MAX) + 1
+CLASSES = size_class(limits.COMPACT_ROWS_MAX, limits.COMPACT_FILES_TO_MERGE) + 1
 START_US = DAY * DAY_US
 
 
@@ -24,7 +26,7 @@ class Table:
     def add(self, day, rows):
         self._names += 1
         name = str(self._names)
-        self.files[name] = LiveFile(name, "m", day, ("BINANCE",), rows, rows * 9 + 4000)
+        self.files[name] = LiveFile(name, "m", day, ("BINANCE",), 0, rows, rows * 9 + 4000)
         self.written += rows
 
     def commit(self, day, rows):

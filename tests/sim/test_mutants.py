@@ -68,7 +68,7 @@ class ForgetsOnRestart(LakeWriter):
 
     def _assigned(self, partitions):
         positions = super()._assigned(partitions)
-        for one in self._slices.values():
+        for one in self._reading.slices.values():
             one.state = FoldState()
         return positions
 
@@ -77,9 +77,10 @@ class DoesNotSeek(LakeWriter):
     """Reads on from where it was, after another writer took over."""
 
     def _settle(self, *given):
-        seek, self._reader.seek = self._reader.seek, lambda positions: None
+        reader = self._reading._reader
+        seek, reader.seek = reader.seek, lambda positions: None
         super()._settle(*given)
-        self._reader.seek = seek
+        reader.seek = seek
 
 
 class GoesOnAfterAFailure(LakeWriter):
@@ -88,19 +89,25 @@ class GoesOnAfterAFailure(LakeWriter):
     def commit(self):
         done = super().commit()
         if not done:
-            for one in self._slices.values():
-                one.taken = [replace(t, accepted=t.accepted.take(NO_ROWS)) for t in one.taken]
+            for one in self._reading.slices.values():
+                one.pieces = [replace(p, accepted=p.accepted.take(NO_ROWS)) for p in one.pieces]
         return done
 
 
 class DropsTheRest(LakeWriter):
     """Goes on behind a batch of which it has judged the beginning."""
 
-    def _take(self, held, batch):
-        at_once = super()._take(held, batch)
-        if not at_once:
-            held.unjudged.popleft()
-        return at_once
+    def __init__(self, **given):
+        super().__init__(**given)
+        judge_next = self._reading._judge_next
+
+        def judge_and_drop(held, batch):
+            at_once = judge_next(held, batch)
+            if not at_once:
+                held.unjudged.popleft()
+            return at_once
+
+        self._reading._judge_next = judge_and_drop
 
 
 class JudgesReused(LakeWriter):
@@ -108,8 +115,9 @@ class JudgesReused(LakeWriter):
 
     def __init__(self, **given):
         super().__init__(**given)
-        judge = self._acceptance.judge
-        self._acceptance.judge = lambda *asked: self.changed(judge(*asked))
+        acceptance = self._reading.acceptance
+        judge = acceptance.judge
+        acceptance.judge = lambda *asked: self.changed(judge(*asked))
 
     def changed(self, judged):
         reused = judged.faults == Fault.REUSED_ID

@@ -1,4 +1,4 @@
-"""What the metadata of a snapshot says of its data files: bounds of rows, and which columns."""
+"""Reads what manifests say of data files: for queries `FileStat`, for maintenance `LiveFile`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,63 @@ from pyiceberg.types import MapType, NestedField
 
 from k2.errors import Data, Reason
 from k2.lake.iceberg.catalog import local_path
+from k2.market.events import DAY_US
 from k2.market.offsets import FileStat
 
 _NO_MAX = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class LiveFile:
+    """A data file of a snapshot, as maintenance merges or removes it.
+
+    Attributes:
+        location: its URI.
+        manifest: location of the manifest that names it.
+        day: of the time column that the table is partitioned by, days since 1970.
+        split: values of the other columns that the table is partitioned by.
+        time_max_us: time of its newest row; the end of its day where no bound is kept.
+        rows, size_bytes: its size.
+    """
+
+    location: str
+    manifest: str
+    day: int
+    split: tuple[str, ...]
+    time_max_us: int
+    rows: int
+    size_bytes: int
+
+    @property
+    def partition(self) -> tuple[int | str, ...]:
+        """Its Iceberg partition."""
+        return (self.day, *self.split)
+
+
+def read_live_files(table: Table, manifest: ManifestFile, day_of: str) -> tuple[LiveFile, ...]:
+    """Read the live files that a manifest lists.
+
+    Args:
+        table: whose manifest it is.
+        manifest: what to read.
+        day_of: the time column by whose day the table is partitioned.
+    """
+    time = table.schema().find_field(day_of).field_id
+    entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    return tuple(_live(manifest.manifest_path, entry.data_file, time) for entry in entries)
+
+
+def _live(manifest: str, file: DataFile, time: int) -> LiveFile:
+    day, *split = (file.partition[number] for number in range(len(file.partition)))
+    return LiveFile(
+        location=file.file_path,
+        manifest=manifest,
+        day=day,
+        split=tuple(map(str, split)),
+        time_max_us=_int64((file.upper_bounds or {}).get(time), (day + 1) * DAY_US - 1),
+        rows=file.record_count,
+        size_bytes=file.file_size_in_bytes,
+    )
 
 
 def read_manifest(

@@ -153,7 +153,8 @@ def _crowded(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFi
     classes: dict[int, list[ManifestFile]] = {}
     for manifest in manifests:
         if manifest.content is ManifestContent.DATA and manifest.partition_spec_id == spec_id:
-            classes.setdefault(_size_class(_size(manifest)), []).append(manifest)
+            size = size_class(_size(manifest), limits.MANIFESTS_TO_MERGE)
+            classes.setdefault(size, []).append(manifest)
     chosen: list[ManifestFile] = []
     for size in range(limits.MANIFEST_CLASSES):
         if len(classes.get(size, [])) + 1 < limits.MANIFESTS_TO_MERGE:
@@ -162,10 +163,10 @@ def _crowded(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFi
     return chosen
 
 
-def _size_class(entries: int) -> int:
-    """0 for fewer entries than are merged at once, 1 for fewer than its square, and so on."""
+def size_class(count: int, merged_at_once: int) -> int:
+    """Return 0 for a count below `merged_at_once`, 1 below its square, and so on."""
     size = 0
-    while entries >= limits.MANIFESTS_TO_MERGE:
-        entries //= limits.MANIFESTS_TO_MERGE
+    while count >= merged_at_once:
+        count //= merged_at_once
         size += 1
     return size

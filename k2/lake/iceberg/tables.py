@@ -43,6 +43,7 @@ from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.evolution import evolve, lacking
 from k2.market.fold import RULES
 from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
+from k2.tape import topics
 
 TRADES = ("market", "trades")
 GAPS = ("ops", "gaps")
@@ -137,6 +138,8 @@ DEAD_LETTERS_LAYOUT = TableLayout(
     merged_bytes_max=limits.OPS_BYTES_MAX,
 )
 
+OPS_LAYOUTS = {topics.GAPS: GAPS_LAYOUT, topics.DEAD_LETTERS: DEAD_LETTERS_LAYOUT}  # by topic
+
 
 def iceberg_schema(event: Event) -> Schema:
     """The event's Iceberg schema; field ids follow the columns, those inside a map come after."""
@@ -173,7 +176,7 @@ def ensure_tables(catalog: SqlCatalog) -> Table:
 
 def ensure_lake(catalog: SqlCatalog) -> None:
     """All tables of the lake, made when they do not exist; see `ensure_table`."""
-    for layout in (TRADES_LAYOUT, GAPS_LAYOUT, DEAD_LETTERS_LAYOUT):
+    for layout in (TRADES_LAYOUT, *OPS_LAYOUTS.values()):
         ensure_table(catalog, layout)
 
 

@@ -13,7 +13,6 @@ cause a large file to be rewritten, and the files that stay grow eightfold from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,32 +26,9 @@ from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.commit.committer import Store
 from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.file_stats import LiveFile
+from k2.lake.iceberg.manifests import size_class
 from k2.market.events import DAY_US
-
-
-@dataclass(frozen=True)
-class LiveFile:
-    """A data file of a snapshot.
-
-    Attributes:
-        location: where it is, a URI.
-        manifest: location of the manifest that names it.
-        day: of the time that the table is partitioned by, days since 1970.
-        split: values of the columns that it is partitioned by besides.
-        rows, size_bytes: how large it is.
-    """
-
-    location: str
-    manifest: str
-    day: int
-    split: tuple[str, ...]
-    rows: int
-    size_bytes: int
-
-    @property
-    def partition(self) -> tuple[int | str, ...]:
-        """Of Iceberg."""
-        return (self.day, *self.split)
 
 
 def plan_compaction(
@@ -85,20 +61,11 @@ def plan_compaction(
     return sorted(groups, key=len, reverse=True)
 
 
-def size_class(rows: int) -> int:
-    """0 for fewer rows than files are merged at once, 1 for fewer than its square, and so on."""
-    size = 0
-    while rows >= limits.COMPACT_FILES_TO_MERGE:
-        rows //= limits.COMPACT_FILES_TO_MERGE
-        size += 1
-    return size
-
-
 def _crowded(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, ...]]:
     """Of each class with enough files, as many as one pass takes."""
     classes: dict[int, list[LiveFile]] = {}
     for file in files:
-        classes.setdefault(size_class(file.rows), []).append(file)
+        classes.setdefault(size_class(file.rows, limits.COMPACT_FILES_TO_MERGE), []).append(file)
     chosen = [
         _bounded(found, rows_max)
         for found in classes.values()

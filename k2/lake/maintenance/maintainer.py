@@ -22,15 +22,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from k2.clock import Clock
 from k2.errors import K2Error
 from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import CommitSummary, current_of
-from k2.lake.maintenance.compaction import LiveFile, plan_compaction, rewrite
+from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, unfenced
 from k2.lake.maintenance.orphan_files import OrphanFileRemover, Swept
 from k2.settings import LakeSettings
@@ -102,7 +103,7 @@ class Maintainer:
         self._sweeper = OrphanFileRemover(
             replacer=replacer, clock=clock, grace_s=settings.sweep_grace_s
         )
-        self._live = _Live()
+        self._live = _Live(replacer.store.layout.day_of)
         self._too_large: frozenset[str] = frozenset()
         self._stats = MaintainStats()
 
@@ -268,7 +269,8 @@ class Maintainer:
 class _Live:
     """The files of the newest snapshot; manifests are read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, day_of: str) -> None:
+        self._day_of = day_of
         self._known: dict[str, tuple[LiveFile, ...]] = {}
 
     def of(self, table: Table) -> Mapping[str, LiveFile]:
@@ -280,24 +282,8 @@ class _Live:
             if one.content is ManifestContent.DATA and one.partition_spec_id == spec:
                 path = one.manifest_path
                 known = self._known.get(path)
-                found[path] = known if known is not None else _read(table, one)
+                found[path] = (
+                    known if known is not None else read_live_files(table, one, self._day_of)
+                )
         self._known = found
         return {file.location: file for files in found.values() for file in files}
-
-
-def _read(table: Table, manifest: ManifestFile) -> tuple[LiveFile, ...]:
-    return tuple(
-        _live(manifest.manifest_path, entry.data_file)
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-    )
-
-
-def _live(manifest: str, file: DataFile) -> LiveFile:
-    return LiveFile(
-        location=file.file_path,
-        manifest=manifest,
-        day=file.partition[0],
-        split=tuple(str(file.partition[number]) for number in range(1, len(file.partition))),
-        rows=file.record_count,
-        size_bytes=file.file_size_in_bytes,
-    )

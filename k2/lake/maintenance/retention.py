@@ -21,7 +21,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
@@ -29,6 +28,7 @@ from k2.clock import Clock
 from k2.errors import K2Error
 from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
+from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, current_of
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
 from k2.market.events import DAY_US
@@ -37,26 +37,6 @@ from k2.settings import LakeSettings
 _HOUR_US = 3_600_000_000
 _FREED = 0.9  # of the budget, after a removal by bytes
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DatedFile:
-    """A data file of a snapshot.
-
-    Attributes:
-        location: where it is.
-        manifest: location of the manifest that names it.
-        day: of its rows, days since 1970.
-        time_max_us: of its newest row.
-        rows, size_bytes: how large it is.
-    """
-
-    location: str
-    manifest: str
-    day: int
-    time_max_us: int
-    rows: int
-    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -77,8 +57,8 @@ class RetainStats:
 
 
 def expired_files(
-    files: Sequence[DatedFile], now_us: int, hours: int | None, bytes_max: int
-) -> list[DatedFile]:
+    files: Sequence[LiveFile], now_us: int, hours: int | None, bytes_max: int
+) -> list[LiveFile]:
     """The files to remove, oldest first.
 
     Args:
@@ -173,7 +153,7 @@ class Retention:
 
         def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
             nonlocal done
-            files = _dated(table, self._replacer.store.layout.day_of)
+            files = _live_files(table, self._replacer.store.layout.day_of)
             gone = expired_files(files, self._clock.now_us(), self._hours, self._bytes_max)
             dropped = _from_before(table.metadata)
             done = RetainStats(
@@ -213,7 +193,7 @@ class Retention:
 
 
 def _replacement(
-    table: Table, facts: CommitSummary, gone: Sequence[DatedFile], dropped: frozenset[int]
+    table: Table, facts: CommitSummary, gone: Sequence[LiveFile], dropped: frozenset[int]
 ) -> RewriteFiles | None:
     if not gone:
         return RewriteFiles(facts, dropped=dropped) if dropped else None
@@ -243,27 +223,12 @@ def _from_before(metadata: TableMetadata) -> frozenset[int]:
     )
 
 
-def _dated(table: Table, day_of: str) -> list[DatedFile]:
-    """The files of the newest snapshot, by their column of time."""
-    time = table.schema().find_field(day_of).field_id
+def _live_files(table: Table, day_of: str) -> list[LiveFile]:
+    """Read the files of the newest snapshot."""
     head = table.metadata.current_snapshot()
     with reaching_lake():
         return [
-            _file(manifest.manifest_path, entry.data_file, time)
+            file
             for manifest in (head.manifests(table.io) if head else [])
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+            for file in read_live_files(table, manifest, day_of)
         ]
-
-
-def _file(manifest: str, file: DataFile, time: int) -> DatedFile:
-    """One of them; without a bound it is as new as its day can be."""
-    high = (file.upper_bounds or {}).get(time)
-    day = file.partition[0]
-    return DatedFile(
-        location=file.file_path,
-        manifest=manifest,
-        day=day,
-        time_max_us=int.from_bytes(high, "little", signed=True) if high else (day + 1) * DAY_US - 1,
-        rows=file.record_count,
-        size_bytes=file.file_size_in_bytes,
-    )

@@ -26,8 +26,8 @@ def test_a_row_that_an_earlier_epoch_holds_as_well_is_found(world):
     partition = world.put(2, 3)
     pump = world.pump("w2")
     pump.step()
-    (one,) = (held for held in pump._slices.values() if held.end > held.start)
-    (taken,) = one.taken
+    (one,) = (held for held in pump._reading.slices.values() if held.end > held.start)
+    (taken,) = one.pieces
     twice = taken.accepted.take(np.array([0, 0]))
     twice.offset[0], twice.trade_id[0] = 0, 2
     writer = world.committer("bad", tape=world.identity)

@@ -14,6 +14,7 @@ from k2.market.ledger import (
     GapState,
     Ledger,
     check_gap,
+    fold_all,
     gap_of,
     void,
 )
@@ -185,3 +186,8 @@ def test_too_many_open_gaps_are_joined_never_forgotten():
     ledger = told(*(event(at, at) for at in range(0, 10, 2)), intervals_max=3)
     assert shown(ledger) == [(0, 4, "OPEN"), (6, 6, "OPEN"), (8, 8, "OPEN")]
     assert ledger.joined == 2
+
+
+def test_fold_all_applies_events_in_order():
+    events = [event(10, 19), event(13, 15, GapState.FILLED, at=9)]
+    assert [*fold_all(events).gaps()] == [*told(*events).gaps()]

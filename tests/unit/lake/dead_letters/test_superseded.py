@@ -90,7 +90,7 @@ def test_a_letter_that_a_zombie_publishes_late_is_overruled(world, record):
     zombie = world.pump("zombie", instance="z", letters=Slow())
     zombie.step()
     record.becomes_good()
-    zombie._reader.close()
+    zombie._reading.close()
     pumped(world, "next")
     world.tape.office().publish(held, 1.0)
     zombie.commit()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from pyiceberg.types import LongType, StringType
 
+from k2 import limits
 from k2.errors import Data, Reason, Unavailable
-from k2.lake.iceberg import evolution
 from k2.lake.iceberg.evolution import evolve, lacking
 from k2.lake.iceberg.tables import TRADES, TRADES_LAYOUT, assert_ours, ensure_tables, iceberg_schema
 from k2.market.schema import TRADE, Field, Kind
@@ -113,7 +113,7 @@ def test_a_reply_that_was_lost_is_named_and_the_next_start_finds_it_done(lake):
 
 
 def test_it_does_not_try_for_ever(lake, monkeypatch):
-    monkeypatch.setattr(evolution.limits, "COMMIT_ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(limits, "COMMIT_ATTEMPTS_MAX", 2)
     with pytest.raises(Unavailable) as caught:
         evolve(table_on(lake, "refused", "refused"), WANT)
     assert caught.value.reason is Reason.LAKE_UNAVAILABLE

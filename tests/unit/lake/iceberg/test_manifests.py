@@ -2,8 +2,13 @@ import pytest
 
 from k2 import limits
 from k2.lake.commit.snapshot_commit import RewriteFiles, replace
-from k2.lake.iceberg.manifests import appended, replaced
+from k2.lake.iceberg.manifests import appended, replaced, size_class
 from tests.support.lake_world import facts_of, piece
+
+
+def test_each_size_class_holds_eight_times_the_counts_of_the_one_below():
+    counts = (1, 7, 8, 63, 64, 512, 2**18)
+    assert [size_class(count, 8) for count in counts] == [0, 0, 1, 1, 2, 3, 6]
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from k2 import limits
 from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit import committer as commit_module
 from k2.lake.commit import trade_files as writer_module
-from k2.lake.ingest.trade_writer import PauseReason, PumpStats
+from k2.lake.ingest.trade_reader import PauseReason
+from k2.lake.ingest.trade_writer import PumpStats
 from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
 from tests.support.lake_world import Crash, FaultyCatalog, piece
@@ -454,7 +455,7 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
     pump = world.pump()
     pump.step()
     assert len(asked) <= limits.SCHEMA_LOOKUPS_PER_BATCH + 1
-    assert partition in pump._reader._paused, "what is held of it stays bounded"
+    assert partition in pump._reading._reader._paused, "what is held of it stays bounded"
     world.put(2, symbol="ETHUSDT")
     pump.step()
     assert pump.commit()
@@ -463,7 +464,7 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
         pump.step()
     assert pump.commit()
     assert (world.ids(), len(world.tape.letters)) == ([1, 2], flood)
-    assert partition not in pump._reader._paused
+    assert partition not in pump._reading._reader._paused
     assert world.verified()["ok"]
 
 
@@ -508,10 +509,10 @@ def test_reasons_of_a_pause_are_independent(world, monkeypatch):
     world.clock.advance(limits.UNASKED_AFTER_S / 2)
     pump.commit()
     pump.step()
-    waits = pump._paused[world.home[BTC]]
+    waits = pump._reading._paused[world.home[BTC]]
     assert waits == {PauseReason.WAITING}, "memory is free again, and that alone resumes nothing"
-    assert world.home[BTC] in pump._reader._paused
-    assert world.home[ETH] not in pump._reader._paused
+    assert world.home[BTC] in pump._reading._reader._paused
+    assert world.home[ETH] not in pump._reading._reader._paused
 
 
 def failing_parquet(monkeypatch, *trade_ids):

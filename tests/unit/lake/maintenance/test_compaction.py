@@ -9,8 +9,9 @@ from k2 import limits
 from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit.committer import TradeStore
 from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.file_stats import LiveFile
 from k2.lake.iceberg.tables import TRADES_LAYOUT
-from k2.lake.maintenance.compaction import LiveFile, plan_compaction, rewrite, size_class
+from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.market.events import DAY_US
 from tests.support.lake_world import piece
 from tests.support.trades import NOW_US
@@ -23,7 +24,7 @@ TARGET = limits.COMPACT_TARGET_BYTES
 
 def files(*rows, day=DAY, exchange="BINANCE", size=1000):
     return [
-        LiveFile(f"{day}-{exchange}-{number}", "m", day, (exchange,), count, size)
+        LiveFile(f"{day}-{exchange}-{number}", "m", day, (exchange,), 0, count, size)
         for number, count in enumerate(rows)
     ]
 
@@ -33,10 +34,6 @@ def chosen(found, now=NOW):
         [file.rows for file in group]
         for group in plan_compaction(found, now, TARGET, limits.COMPACT_ROWS_MAX)
     ]
-
-
-def test_classes_are_eight_times_the_one_below():
-    assert [size_class(rows) for rows in (1, 7, 8, 63, 64, 512, 2**18)] == [0, 0, 1, 1, 2, 3, 6]
 
 
 def test_eight_of_a_class_become_one():
@@ -91,6 +88,7 @@ def live(lake):
             "",
             task.file.partition[0],
             (task.file.partition[1],),
+            0,
             task.file.record_count,
             task.file.file_size_in_bytes,
         )

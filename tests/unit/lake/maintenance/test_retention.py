@@ -10,10 +10,11 @@ from k2 import limits
 from k2.errors import NotFound, Reason
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.iceberg.catalog import local_path
+from k2.lake.iceberg.file_stats import LiveFile
 from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.snapshot import current_of, read_states
 from k2.lake.iceberg.tables import DEAD_LETTERS, DEAD_LETTERS_LAYOUT
-from k2.lake.maintenance.retention import DatedFile, Retention, expired_files
+from k2.lake.maintenance.retention import Retention, expired_files
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
 from tests.support.eventually import eventually
@@ -29,7 +30,7 @@ def settings(**given):
 
 
 def file(name, day, hour=0, size=1):
-    return DatedFile(name, "m", day, day * DAY_US + hour * HOUR_US, 10, size * MIB)
+    return LiveFile(name, "m", day, (), day * DAY_US + hour * HOUR_US, 10, size * MIB)
 
 
 def names(files):

@@ -400,6 +400,7 @@ def test_a_state_that_forgot_that_ids_were_used_again_is_found(world):
     state = FoldState({BTC: fold(FoldState(), columns([1, 2])).state.seen[BTC]}, 2, 0, 1)
     pump = world.pump()
     pump.step()
-    pump._slices[partition].taken[-1] = replace(pump._slices[partition].taken[-1], state=state)
+    pieces = pump._reading.slices[partition].pieces
+    pieces[-1] = replace(pieces[-1], state=state)
     pump.commit()
     assert kinds(world.verified()) == {("STATE", 1, ())}
