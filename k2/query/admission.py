@@ -1,6 +1,6 @@
-"""Lets only so many queries or plans run at once; says to the others when to come back. Sans-IO.
+"""Bounds how many queries or plans run at once, and the bytes of rows that queries hold. Sans-IO.
 
-A refusal is cheap and honest; a queue would only hide the overload behind a deadline.
+A refusal is cheap and says when to come back; a queue would hide the overload behind a deadline.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from k2.errors import Overloaded, Reason
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 5.0
 _WEIGHT = 0.2  # of the newest query in the mean
+PART_BYTES_MAX = 64 * limits.MIB  # of the rows that a part of a query holds
 
 
 class Admission:
@@ -76,3 +77,52 @@ class Admission:
             self._running -= 1
             self._answered += 1
             self._mean_s += _WEIGHT * (took_s - self._mean_s)
+
+
+class MemoryBudget:
+    """Counts the bytes of rows that all running queries hold. Thread-safe.
+
+    Args:
+        bytes_max: bound on all of them together.
+    """
+
+    def __init__(self, bytes_max: int = limits.QUERY_PARTS_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held now."""
+        return self._held
+
+    def take(self, size: int) -> bool:
+        """Add `size` bytes; return whether all are within the bound."""
+        with self._lock:
+            self._held += size
+            return self._held <= self._bytes_max
+
+    def give(self, size: int) -> None:
+        """Subtract `size` bytes."""
+        with self._lock:
+            self._held -= size
+
+
+class MemoryShare:
+    """The bytes that one part of one query holds; leaving the context gives them back."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def take(self, size: int) -> bool:
+        """Add `size` bytes; return whether that is within the bounds of a part and of all."""
+        self._size += size
+        return self._budget.take(size) and self._size <= PART_BYTES_MAX
+
+    def __enter__(self) -> MemoryShare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give(self._size)
+        self._size = 0

@@ -32,6 +32,7 @@ from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.market import schema
 from k2.query import sql
+from k2.query.admission import MemoryBudget, MemoryShare
 from k2.query.batches import Indices, bounded, canonical_order, conformed, rows_of
 from k2.query.plan import Plan, RowsOverTime
 from k2.query.request import Order
@@ -40,7 +41,6 @@ from k2.tail.chunk import TailRows
 
 _ROWS_FIRST = 100_000  # of the first part, so that the first batch comes soon
 _ROWS_MAX = 200_000  # of a part, as estimated
-_PART_BYTES_MAX = 64 * limits.MIB  # of a part's rows held in memory; beyond it DuckDB sorts
 _GROWTH = 4.0
 _FILE_SCHEME = "file://"
 _PATTERN = re.compile(r"[*?[]")
@@ -50,60 +50,11 @@ _Keys = Callable[[int], pa.RecordBatch]  # rows from one of a batch on, with the
 _Keyed = tuple[pa.RecordBatch, _Keys]
 
 
-class Parts:
-    """Counts the bytes of the parts that all answers hold. Thread-safe.
-
-    Args:
-        bytes_max: of all of them together.
-    """
-
-    def __init__(self, bytes_max: int = limits.QUERY_PARTS_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
-        self._lock = threading.Lock()
-        self._held = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes held now."""
-        return self._held
-
-    def take(self, size: int) -> bool:
-        """Count so many bytes more; whether all are within the bound."""
-        with self._lock:
-            self._held += size
-            return self._held <= self._bytes_max
-
-    def give(self, size: int) -> None:
-        """Count so many bytes less."""
-        with self._lock:
-            self._held -= size
-
-
-class _Share:
-    """What one part of one answer holds, until it is left."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self.size = 0
-
-    def take(self, size: int) -> bool:
-        """Hold so many bytes more; whether that is within both bounds."""
-        self.size += size
-        return self._parts.take(size) and self.size <= _PART_BYTES_MAX
-
-    def __enter__(self) -> _Share:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._parts.give(self.size)
-        self.size = 0
-
-
 class Executor:
     """Runs opened queries. Thread-safe; close it when all answers are closed.
 
     Attributes:
-        parts: what its answers hold.
+        memory: counts what its answers hold.
 
     Args:
         clock: for deadlines.
@@ -123,7 +74,7 @@ class Executor:
         threads: int = limits.QUERY_THREADS,
     ) -> None:
         self._clock = clock
-        self.parts = Parts()
+        self.memory = MemoryBudget()
         self._running: set[ResultStream] = set()
         self._watching = threading.Condition()
         self._closed = False
@@ -140,7 +91,7 @@ class Executor:
         """
         ends_at_s = self._clock.monotonic_s() + deadline_s
         cursor = self._database.cursor()
-        answer = ResultStream(opened, cursor, self._clock, ends_at_s, self.parts, self._forget)
+        answer = ResultStream(opened, cursor, self._clock, ends_at_s, self.memory, self._forget)
         with self._watching:
             self._running.add(answer)
             self._watching.notify()
@@ -193,7 +144,7 @@ class ResultStream:
         cursor: duckdb.DuckDBPyConnection,
         clock: Clock,
         ends_at_s: float,
-        parts: Parts,
+        memory: MemoryBudget,
         forget: Callable[[ResultStream], None],
     ) -> None:
         trade = schema.arrow_schema(schema.TRADE)
@@ -207,7 +158,7 @@ class ResultStream:
         self._given = 0
         self._cursor = cursor
         self._clock = clock
-        self._parts = parts
+        self._memory = memory
         self._forget = forget
         self._using = threading.Lock()
         self._done = False
@@ -340,7 +291,7 @@ class ResultStream:
             lack: [_named(path) for path in paths]
             for lack, paths in part.files.paths_by_lack(self._needed.names).items()
         }
-        with _Share(self._parts) as share:
+        with MemoryShare(self._memory) as share:
             ordered = self._ordered(self._gathered(part, files, limit, share), tail, share)
             if ordered is not None:
                 yield from self._taken(*ordered, limit)
@@ -348,7 +299,7 @@ class ResultStream:
         yield from self._sorted_by_duckdb(part, files, tail, limit)
 
     def _gathered(
-        self, part: Plan, files: sql.LakeFiles, limit: int | None, share: _Share
+        self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
     ) -> pa.RecordBatch | None:
         """The lake's rows of a part; None when they are too many to hold."""
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
@@ -363,7 +314,7 @@ class ResultStream:
         return conformed(whole[0], self._needed)
 
     def _ordered(
-        self, lake: pa.RecordBatch | None, tail: TailRows, share: _Share
+        self, lake: pa.RecordBatch | None, tail: TailRows, share: MemoryShare
     ) -> tuple[pa.RecordBatch, Indices, int] | None:
         """Rows of both, their order, and how many are the lake's; None when they are too many."""
         if lake is None:
@@ -401,7 +352,7 @@ class ResultStream:
         beside = tail.batch(self._needed.names, order)
         self._cursor.register(sql.TAIL_TABLE, pa.Table.from_batches([beside]))
         left = limit
-        with _Share(self._parts) as share:
+        with MemoryShare(self._memory) as share:
             share.take(beside.nbytes)
             for batch in self._reader(sql.ordered_rows(self.opened.request, part, files)):
                 given = batch.slice(0, left)

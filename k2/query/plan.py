@@ -112,11 +112,6 @@ class Plan:
     newer_epochs: bool = False
 
     @property
-    def needs_newer_snapshot(self) -> bool:
-        """Whether rows that the tail no longer holds are in newer snapshots than this one."""
-        return any(one.lack is MissingReason.EVICTED for one in self.missing)
-
-    @property
     def rows_estimated(self) -> int:
         """Rows to look at, about."""
         return round(RowsOverTime(self).total)

@@ -1,16 +1,27 @@
-"""Whom a request is about: which instruments, and where on the tape they have their rows."""
+"""Resolves a request's symbols to instruments and tape partitions, and finds unsettled verdicts.
+
+A record whose schema or symbol is unknown when it is judged may be valid for a process that judges
+it at another moment (`k2/lake/dead_letters/superseded.py`); the commit decides. While no commit has
+passed such a record, an answer over it is not COMPLETE. When a commit has passed it with another
+verdict, the tail starts again from that commit, so that what follows is folded on what the lake
+holds. A read token made before then gives the rows as the commit decided.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from k2 import limits
 from k2.errors import NotFound, Reason, some_of
 from k2.market.instrument import Instrument
-from k2.query.lake_snapshots import TailSource
+from k2.market.offsets import OffsetVector
+from k2.query.lake_snapshots import PlannableSnapshot, TailSource
 from k2.query.request import TradesRequest
 from k2.tape.partition_map import PartitionMap
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,3 +83,29 @@ def _unknown(
         f"no trade{named}{placed} was ever seen",
         metadata={"unknown": ",".join(unknown[: limits.ERROR_NAMES_MAX])},
     )
+
+
+def judged_otherwise(tail: TailSource, lake: PlannableSnapshot) -> bool:
+    """Whether the writer that committed knew more, or less, than the tail did; it is logged."""
+    counters = lake.snapshot.counters if lake.snapshot else {}
+    dead = {partition: counts[2] for partition, counts in counters.items()}
+    differing = tail.disagreeing(lake.facts.positions, dead)
+    if differing:
+        log.warning(
+            "the lake judged records otherwise than the tail, which begins again from there",
+            extra={"partitions": sorted(differing), "snapshot_id": str(lake.snapshot_id)},
+        )
+    return bool(differing)
+
+
+def is_settled(tail: TailSource, covered: OffsetVector, end: OffsetVector, asked: Asked) -> bool:
+    """Whether what is known of holes now is what an answer up to `end` has, and will have.
+
+    Args:
+        tail: of the answer.
+        covered: positions of the newest commit.
+        end: E.
+        asked: what for.
+    """
+    stayed = tail.holes_stayed(end, asked.partitions, asked.instruments)
+    return stayed and not tail.undecided(covered, end, asked.partitions)

@@ -26,7 +26,6 @@ from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
-from k2.query.lacks import failure_of, part_of
 from k2.query.lake_snapshots import (
     LakeSide,
     PlannableSnapshot,
@@ -43,11 +42,12 @@ from k2.query.provenance import (
     Provenance,
     below_floor,
     completeness,
+    failure_of,
     holes_of,
+    part_of,
 )
 from k2.query.request import Consistency, TradesRequest, validated
-from k2.query.scope import Asked, asked_by
-from k2.query.settled import is_settled, judged_otherwise
+from k2.query.scope import Asked, asked_by, is_settled, judged_otherwise
 from k2.tail.chunk import ChunkView
 from k2.tail.window import TailView
 from k2.tape.partition_map import PartitionMap

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from k2.clock import SystemClock
 from k2.market import schema
 from k2.market.files import FileIndex
-from k2.query import execute
+from k2.query import admission, execute
 from k2.query.plan import plan_union
 from k2.query.view import OpenQuery
 from tests.property.test_union import (
@@ -77,7 +77,7 @@ def test_the_answer_is_the_accepted_rows_below_the_end(
     executor, folder, monkeypatch, happened, asked, held
 ):
     (before, meanwhile), (request_, aim) = happened, asked
-    monkeypatch.setattr(execute, "_PART_BYTES_MAX", held)  # sorted by DuckDB, or here
+    monkeypatch.setattr(admission, "PART_BYTES_MAX", held)  # sorted by DuckDB, or here
     monkeypatch.setattr(execute, "_ROWS_FIRST", 20)  # so that there are several parts
     monkeypatch.setattr(execute, "_ROWS_MAX", 40)
     world = World()
@@ -88,7 +88,7 @@ def test_the_answer_is_the_accepted_rows_below_the_end(
     facts, view = world.tail(instruments, end)
     request_ = aimed(request_, facts, aim)
     plan = plan_union(request_, partitions, snapshot.facts(), facts, end)
-    if plan.needs_newer_snapshot:
+    if plan.missing:
         snapshot = world.snapshots[-1]
         plan = plan_union(request_, partitions, snapshot.facts(), facts, end)
     opened = OpenQuery(request_, on_disk(plan, snapshot.files, folder), view.held, None)

@@ -98,7 +98,7 @@ def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request
     request = aimed(request, facts, aim)
     snapshot = pinned
     plan = plan_union(request, partitions, snapshot.facts(), facts, end)
-    if plan.needs_newer_snapshot:
+    if plan.missing:
         snapshot = world.snapshots[-1]
         plan = plan_union(request, partitions, snapshot.facts(), facts, end)
     assert plan.missing == ()
@@ -147,7 +147,7 @@ def test_a_token_answers_the_same_for_ever(before, lives, request):
         facts, view = world.tail(instruments, end)
         snapshot = world.covering(end)
         plan = plan_union(request, partitions, snapshot.facts(), facts, end)
-        if plan.needs_newer_snapshot:
+        if plan.missing:
             snapshot = world.snapshots[-1]
             plan = plan_union(request, partitions, snapshot.facts(), facts, end)
         assert plan.missing == ()

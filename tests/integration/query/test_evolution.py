@@ -12,7 +12,7 @@ from k2.lake.verify.row_checksums import Rows, Tally, read_rows
 from k2.market import schema
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, TimeRange
-from k2.query import execute
+from k2.query import admission
 from k2.query.request import Consistency, Order, TradesRequest
 from tests.support.eventually import eventually
 from tests.support.lake_world import LakeWorld
@@ -135,7 +135,7 @@ def differing(stack):
 
 @pytest.mark.parametrize("held", [0, 10**9])
 def test_every_question_can_be_asked_of_old_and_new_files(before, lake, monkeypatch, held):
-    monkeypatch.setattr(execute, "_PART_BYTES_MAX", held)  # sorted by DuckDB, or here
+    monkeypatch.setattr(admission, "PART_BYTES_MAX", held)  # sorted by DuckDB, or here
     comes(monkeypatch)
     ensure_tables(lake.catalog)
     with before.restarted(schemas=SCHEMAS) as stack:

@@ -91,7 +91,7 @@ def test_a_large_answer_comes_in_order_in_small_batches(executor, tmp_path):
 def test_each_batch_has_the_key_of_its_last_row_and_one_ends_where_asked(
     executor, tmp_path, monkeypatch, part_bytes
 ):
-    monkeypatch.setattr("k2.query.execute._PART_BYTES_MAX", part_bytes)
+    monkeypatch.setattr("k2.query.admission.PART_BYTES_MAX", part_bytes)
     whole = pa.Table.from_batches(executor.run(opened(tmp_path, table_of(150_000))))
     answer = executor.run(opened(tmp_path, columns=("price",)))
     answer.resume_after = 77_777
@@ -126,7 +126,7 @@ def test_wide_rows_are_cut_until_they_fit(executor, tmp_path):
 
 def test_a_sort_that_outgrows_the_memory_goes_to_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("k2.query.execute._ROWS_FIRST", 10**7)
-    monkeypatch.setattr("k2.query.execute._PART_BYTES_MAX", 10**6)
+    monkeypatch.setattr("k2.query.admission.PART_BYTES_MAX", 10**6)
     executor = make_executor(tmp_path, memory_bytes=96 * limits.MIB)
     rows = sum(batch.num_rows for batch in executor.run(opened(tmp_path, table_of(600_000))))
     assert rows == 600_000
@@ -142,34 +142,34 @@ def test_too_little_memory_is_an_overload(tmp_path):
 
 
 def test_answers_that_are_not_read_share_one_bound(executor, tmp_path):
-    executor.parts._bytes_max = 24 * limits.MIB
+    executor.memory._bytes_max = 24 * limits.MIB
     query = opened(tmp_path, table_of(300_000))
     paused = [executor.run(query) for _ in range(6)]
     for each in paused:
         next(each)
-    assert 0 < executor.parts.held <= 24 * limits.MIB
+    assert 0 < executor.memory.held <= 24 * limits.MIB
     expected = list(range(300_000))
     for each in paused[:-1]:
         each.close()
     rest = [row for batch in paused[-1] for row in batch.column("trade_id").to_pylist()]
     assert set(rest) < set(expected)
-    assert executor.parts.held == 0
+    assert executor.memory.held == 0
 
 
 def test_beyond_the_bound_the_rows_are_the_same(executor, tmp_path):
     query = opened(tmp_path, table_of(300_000))
     held = pa.Table.from_batches(list(executor.run(query)))
-    executor.parts._bytes_max = 0
+    executor.memory._bytes_max = 0
     assert pa.Table.from_batches(list(executor.run(query))).equals(held)
-    assert executor.parts.held == 0
+    assert executor.memory.held == 0
 
 
 def test_a_closed_answer_holds_nothing_any_more(executor, tmp_path):
     answer = executor.run(opened(tmp_path, table_of(300_000)))
     next(answer)
-    assert executor.parts.held > 0
+    assert executor.memory.held > 0
     answer.close()
-    assert executor.parts.held == 0
+    assert executor.memory.held == 0
     assert answer.opened.held == {}
 
 

@@ -119,7 +119,6 @@ def test_rows_evicted_above_the_snapshot_need_a_newer_one():
     old = LakeFacts(OffsetVector(0, (100,)), FILES)
     made = plan(lake=old)
     assert made.missing == (Missing(MissingReason.EVICTED, (0,)),)
-    assert made.needs_newer_snapshot
     assert not plan(lake=old, end=OffsetVector(0, (100,))).missing
 
 
