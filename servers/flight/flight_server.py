@@ -34,12 +34,13 @@ from servers.flight.flight_stream import (
     flight_error,
     provenance_json,
 )
-from servers.services import convert
 from servers.services.grpc_server import port_in_use, split_address
 from servers.services.interceptors import is_local
+from servers.services.query_messages import provenance_to, request_from
 from servers.services.query_service import Planner
 from servers.services.rpc_status import as_k2
 from servers.services.ticket import Signer
+from servers.services.wire_values import vector_from
 
 RESUME_HEADER: Final = "k2-resume-after"
 
@@ -286,10 +287,10 @@ def _opened(
 ) -> tuple[ResultStream, market_pb2.Provenance]:
     """The answer of a ticket, ready to be read, and where it comes from."""
     opened = parts.view.open(
-        convert.request_from(named.request),
+        request_from(named.request),
         named.snapshot_id,
-        convert.vector_from(named.end_positions),
+        vector_from(named.end_positions),
     )
-    provenance = convert.provenance_to(opened.provenance, parts.level())
+    provenance = provenance_to(opened.provenance, parts.level())
     provenance.planned_time.CopyFrom(named.planned_time)
     return parts.executor.run(opened, limits.STREAM_S), provenance

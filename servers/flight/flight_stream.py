@@ -32,8 +32,8 @@ from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
 from k2.query.execute import ResultStream, too_late
 from k2.v1 import market_pb2
-from servers.services.convert import time_to
 from servers.services.rpc_status import as_k2, to_status
+from servers.services.wire_values import time_to
 
 PROVENANCE_KEY: Final = b"k2.provenance"
 

@@ -18,8 +18,15 @@ from k2.market.offsets import TimeRange
 from k2.market.schema import SIDES
 from k2.v1 import dead_letter_service_pb2 as pb
 from k2.v1 import dead_letter_service_pb2_grpc as rpc
-from servers.services import convert
 from servers.services.paging import page_of_newest
+from servers.services.wire_values import (
+    bad_field,
+    is_nameable,
+    range_from,
+    time_or_unset,
+    time_to,
+    time_us_from,
+)
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["DeadLetterService"].full_name
 _SCALE: Final = 8
@@ -87,7 +94,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
             )
         repaired = self._repaired(request)
         if repaired is not None and len(names) > 1:
-            raise _bad("names", "a repair is of one letter")
+            raise bad_field("names", "a repair is of one letter")
         outcomes = [
             self._replayer.replay(name, repaired, again=request.again)
             for name in dict.fromkeys(names)
@@ -105,14 +112,14 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
 
 
 def _filter(request: pb.ListDeadLettersRequest) -> LetterFilter:
-    times = convert.range_from(request.range) if request.HasField("range") else TimeRange()
+    times = range_from(request.range) if request.HasField("range") else TimeRange()
     start, end = times.start_us, times.end_us
     if start is not None and end is not None and start > end:
         raise Invalid(
             Reason.RANGE_REVERSED, "range ends before it starts", metadata={"field": "range"}
         )
     if request.fault and request.fault not in Fault.__members__:
-        raise _bad("fault", f"there is no fault {request.fault!r}")
+        raise bad_field("fault", f"there is no fault {request.fault!r}")
     return LetterFilter(
         times=times,
         fault=Fault[request.fault] if request.fault else None,
@@ -133,10 +140,10 @@ def _letter(
         schema_id=letter.schema_id,
         fault=letter.fault.name,
         error=letter.error,
-        judged_time=convert.time_to(letter.at_us),
+        judged_time=time_to(letter.at_us),
         letter_offset=found.offset,
         stored=found.stored,
-        replay_time=None if replayed_us is None else convert.time_to(replayed_us),
+        replay_time=time_or_unset(replayed_us),
         overruled=letter.name in overruled,
     )
 
@@ -174,7 +181,7 @@ def _trade(reading: Reading) -> pb.TradeRecord | None:
 
 def _trade_from(message: pb.TradeRecord) -> Trade:
     if message.side not in SIDES:
-        raise _bad("trade.side", "side is BUY or SELL")
+        raise bad_field("trade.side", "side is BUY or SELL")
     return Trade(
         label=Label(
             message.exchange,
@@ -185,8 +192,8 @@ def _trade_from(message: pb.TradeRecord) -> Trade:
             message.source,
         ),
         trade_id=message.trade_id,
-        event_time_us=convert.time_us_from(message.event_time, "trade.event_time"),
-        receive_time_us=convert.time_us_from(message.receive_time, "trade.receive_time"),
+        event_time_us=time_us_from(message.event_time, "trade.event_time"),
+        receive_time_us=time_us_from(message.receive_time, "trade.receive_time"),
         price=_mantissa(message.price, "trade.price"),
         quantity=_mantissa(message.quantity, "trade.quantity"),
         side=SIDES.index(message.side),
@@ -199,14 +206,14 @@ def _mantissa(text: str, field: str) -> int:
     try:
         sign, digits, exponent = Decimal(text).as_tuple()
     except InvalidOperation:
-        raise _bad(field, f"{text!r} is not a decimal number") from None
+        raise bad_field(field, f"{text!r} is not a decimal number") from None
     if not isinstance(exponent, int) or not -_DIGITS_MAX <= exponent <= _DIGITS_MAX:
-        raise _bad(field, f"{text!r} is not a number that a trade can have")
+        raise bad_field(field, f"{text!r} is not a number that a trade can have")
     shift = exponent + _SCALE
     whole = int("".join(map(str, digits)))
     exact, rest = divmod(whole * int(10 ** max(0, shift)), int(10 ** max(0, -shift)))
     if rest or exact >= 10**_DIGITS_MAX:
-        raise _bad(field, f"{text!r} has more than 8 decimals, or more than 38 digits")
+        raise bad_field(field, f"{text!r} has more than 8 decimals, or more than 38 digits")
     return -exact if sign else exact
 
 
@@ -217,9 +224,4 @@ def _decimal(mantissa: int) -> str:
 
 def _time(time_us: int) -> timestamp_pb2.Timestamp | None:
     """None for a time that the wire cannot name: the fault says it is out of range."""
-    inside = -62_135_596_800_000_000 <= time_us < 253_402_300_800_000_000
-    return convert.time_to(time_us) if inside else None
-
-
-def _bad(field: str, message: str) -> Invalid:
-    return Invalid(Reason.BAD_REQUEST, message, metadata={"field": field})
+    return time_to(time_us) if is_nameable(time_us) else None

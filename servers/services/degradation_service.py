@@ -10,11 +10,12 @@ import grpc
 
 from k2.clock import Clock
 from k2.degrade.level import Level
+from k2.degrade.policy import POLICIES
 from k2.errors import Reason, Unavailable
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
-from servers.heartbeat import Beat, Heartbeats
-from servers.services import convert
+from servers.heartbeat import Beat, Heartbeats, platform_level
+from servers.services.wire_values import level_to, time_or_unset, time_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["DegradationService"].full_name
 _POLL_S: Final = 0.5
@@ -61,9 +62,34 @@ class DegradationService(rpc.DegradationServiceServicer):
                 raise Unavailable(Reason.DRAINING, "the server is shutting down")
 
     def _made(self, beats: Sequence[Beat]) -> pb.Degradation:
-        return convert.degradation_to(beats, self._clock.now_us())
+        return _degradation(beats, self._clock.now_us())
 
 
 def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
     """What makes two states differ enough to be sent."""
     return [(beat.process, beat.state, beat.level) for beat in beats]
+
+
+def _degradation(beats: Sequence[Beat], now_us: int) -> pb.Degradation:
+    """The platform's level and what it comes from."""
+    level = platform_level(beats)
+    return pb.Degradation(
+        level=level_to(level),
+        summary=POLICIES[level].summary,
+        processes=[_process(beat) for beat in beats],
+        time=time_to(now_us),
+    )
+
+
+def _process(beat: Beat) -> pb.ProcessDegradation:
+    highest_first = sorted(beat.pressures.items(), key=lambda item: (-item[1], item[0]))
+    return pb.ProcessDegradation(
+        process=beat.process,
+        state=beat.state,
+        level=level_to(beat.level),
+        pressures=[
+            pb.Pressure(signal=signal, reading=beat.signals.get(signal), pressure=pressure)
+            for signal, pressure in highest_first
+        ],
+        report_time=time_or_unset(beat.at_us or None),
+    )

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import grpc
+from google.protobuf import duration_pb2
 
 from k2.errors import Reason, Unavailable
 from k2.market.ledger import GapEvent, GapState
 from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
-from servers.heartbeat import Beat, Heartbeats
-from servers.services import convert
+from servers.heartbeat import SERVING, Beat, Heartbeats
 from servers.services.gap_queries import BackfillRequests, GapView
 from servers.services.paging import page
+from servers.services.wire_values import bad_field, flat_counters, source_to, time_or_unset
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["FeedService"].full_name
 _PROCESS: Final = "feed"  # a feed's process is named so, or begins so
 _POLL_S: Final = 1.0
+_FEED_COUNTS: Final = ("trades_acknowledged", "frames_skipped", "frames_malformed", "reconnects")
+_SYMBOL_COUNTS: Final = ("gaps", "ids_missing", "duplicates", "reordered", "resets")
 
 
 class FeedService(rpc.FeedServiceServicer):
@@ -75,7 +78,7 @@ class FeedService(rpc.FeedServiceServicer):
         self, request: pb.ListGapsRequest, context: grpc.ServicerContext
     ) -> pb.ListGapsResponse:
         """See the proto."""
-        state = convert.gap_state_from(request.state)
+        state = _gap_state(request.state)
         found = [
             gap
             for gap in self._gaps.gaps()
@@ -85,7 +88,7 @@ class FeedService(rpc.FeedServiceServicer):
         ]
         listed, token = page(found, _gap_key, request.page_size, request.page_token)
         return pb.ListGapsResponse(
-            gaps=[convert.gap_to(gap) for gap in listed],
+            gaps=[_gap_record(gap) for gap in listed],
             next_page_token=token,
             open_trade_ids=sum(
                 gap.last_id - gap.first_id + 1 for gap in found if gap.state is GapState.OPEN
@@ -108,11 +111,11 @@ class FeedService(rpc.FeedServiceServicer):
             first_trade_id=plan.request.first_id,
             last_trade_id=plan.request.last_id,
             requests=plan.requests,
-            eta=convert.duration_to(plan.eta_s),
+            eta=_duration(plan.eta_s),
         )
 
     def _feeds(self) -> list[pb.Feed]:
-        return [convert.feed_to(beat) for beat in self._beats()]
+        return [feed_to(beat) for beat in self._beats()]
 
     def _beats(self) -> list[Beat]:
         """Of the feeds."""
@@ -121,3 +124,66 @@ class FeedService(rpc.FeedServiceServicer):
 
 def _gap_key(gap: GapEvent) -> str:
     return f"{gap.instrument.key}:{gap.first_id:019d}"
+
+
+def feed_to(beat: Beat) -> pb.Feed:
+    """A feed, from what its heartbeat counts; what is not known by name goes to `counters`."""
+    counters = dict(beat.counters)
+    symbols = counters.pop("symbols", None) or {}
+    connected = bool(counters.pop("connected", False)) and beat.state == SERVING
+    return pb.Feed(
+        name=beat.process,
+        state=beat.state,
+        exchange=str(counters.pop("exchange", "")),
+        source=source_to(str(counters.pop("source", ""))),
+        venue_url=str(counters.pop("venue_url", "")),
+        connected=connected,
+        symbols=[_symbol_to(symbol, symbols[symbol]) for symbol in sorted(symbols)],
+        **{name: int(counters.pop(name, 0)) for name in _FEED_COUNTS},
+        counters=flat_counters(counters),
+        report_time=time_or_unset(beat.at_us or None),
+    )
+
+
+def _symbol_to(symbol: str, counts: Mapping[str, Any]) -> pb.SymbolFeed:
+    return pb.SymbolFeed(
+        symbol=symbol,
+        acknowledged_trade_id=counts.get("acknowledged_trade_id"),
+        **{name: int(counts.get(name, 0)) for name in _SYMBOL_COUNTS},
+    )
+
+
+def _gap_state(value: int) -> GapState | None:
+    """The state that a request names; None for any.
+
+    Raises:
+        Invalid: BAD_REQUEST for a value that nobody declared.
+    """
+    if value == pb.GAP_STATE_UNSPECIFIED:
+        return None
+    if value not in pb.GapState.values():
+        raise bad_field("state", f"{value} is no state of a gap")
+    return GapState[pb.GapState.Name(value).removeprefix("GAP_STATE_")]  # type: ignore[arg-type]
+
+
+def _gap_record(gap: GapEvent) -> pb.GapRecord:
+    """A gap as the ledger has it."""
+    return pb.GapRecord(
+        exchange=gap.instrument.exchange,
+        symbol=gap.instrument.symbol,
+        first_trade_id=gap.first_id,
+        last_trade_id=gap.last_id,
+        state=pb.GapState.Value(f"GAP_STATE_{gap.state.value}"),
+        cause=pb.GapCause.Value(f"GAP_CAUSE_{gap.cause.value}"),
+        detect_time=time_or_unset(gap.detected_us),
+        record_time=time_or_unset(gap.recorded_us),
+        fill_time=time_or_unset(gap.filled_at_us),
+        reason=gap.reason or "",
+        feed=gap.feed,
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a Duration."""
+    whole = int(seconds)
+    return duration_pb2.Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

@@ -21,9 +21,16 @@ from k2.errors import Internal, K2Error, Overloaded, Reason, error_of
 from k2.settings import Settings
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
-from servers.heartbeat import Heartbeats, platform_level
+from servers.heartbeat import Beat, Heartbeats, platform_level
 from servers.local.stack_file import failing
-from servers.services import convert
+from servers.services.wire_values import (
+    flat_counters,
+    level_to,
+    source_to,
+    time_or_unset,
+    time_to,
+    time_us_from,
+)
 
 M = TypeVar("M", bound=Message)
 
@@ -115,7 +122,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     ) -> pb.GetStatusResponse:
         """See the proto."""
         beats = self._heartbeats.beats()
-        components = [convert.component_to(beat) for beat in beats]
+        components = [_component(beat) for beat in beats]
         components += [_probed(probe) for probe in self._probes]
         given_up = failing(self._settings.data_dir / "run")
         for component in components:
@@ -123,11 +130,11 @@ class PlatformService(rpc.PlatformServiceServicer):
                 component.state = pb.COMPONENT_STATE_FAILING
         return pb.GetStatusResponse(
             state=max((each.state for each in components), key=_WORST_LAST.index),
-            level=convert.level_to(platform_level(beats)),
-            source=convert.source_to(self._facts.source),
+            level=level_to(platform_level(beats)),
+            source=source_to(self._facts.source),
             components=sorted(components, key=lambda each: each.name),
             version=self._facts.version,
-            time=convert.time_to(self._clock.now_us()),
+            time=time_to(self._clock.now_us()),
         )
 
     def GetSettings(
@@ -163,7 +170,7 @@ class PlatformService(rpc.PlatformServiceServicer):
         """See the proto."""
         task = ["expire"]
         if request.HasField("older_than_time"):
-            older_than_us = convert.time_us_from(request.older_than_time, "older_than_time")
+            older_than_us = time_us_from(request.older_than_time, "older_than_time")
             task.append(str(max(0, older_than_us)))
         for event, code in self._maintained(task, context):
             if code is None:
@@ -236,6 +243,26 @@ def _filled(kind: type[M], event: Mapping[str, Any]) -> M:
     """A message from the fields of an event that have its fields' names."""
     names = {field.name for field in kind.DESCRIPTOR.fields}
     return kind(**{name: value for name, value in event.items() if name in names})
+
+
+def _component(beat: Beat) -> pb.Component:
+    """A process of K2 as a part of the platform."""
+    return pb.Component(
+        name=beat.process,
+        state=_component_state(beat.state),
+        pid=beat.pid,
+        run_id=beat.run_id,
+        addresses=beat.addresses,
+        level=level_to(beat.level),
+        counters=flat_counters(beat.counters),
+        report_time=time_or_unset(beat.at_us or None),
+    )
+
+
+def _component_state(state: str) -> pb.ComponentState.ValueType:
+    name = f"COMPONENT_STATE_{state}"
+    known = name in pb.ComponentState.keys()  # noqa: SIM118 no mapping
+    return pb.ComponentState.Value(name if known else "COMPONENT_STATE_LOST")
 
 
 def _probed(probe: Probe) -> pb.Component:

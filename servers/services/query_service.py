@@ -17,10 +17,11 @@ from k2.query.request import TradesRequest
 from k2.query.view import PlannedQuery
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
-from servers.services import convert
 from servers.services.interceptors import remaining_s
+from servers.services.query_messages import provenance_to, request_from, request_to
 from servers.services.rpc_status import DETAILS_KEY, PeerError
 from servers.services.ticket import Signer
+from servers.services.wire_values import time_to, vector_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
 _PASSED_ON: Final = frozenset({"traceparent", "tracestate", "authorization", "x-api-key"})
@@ -69,14 +70,14 @@ class Planner:
 
     def plan(self, message: pb.PlanQueryRequest) -> pb.PlanQueryResponse:
         """The plan of a request, and a ticket for it; raises what `QueryView.plan` does."""
-        planned = self._plans.plan(convert.request_from(message))
+        planned = self._plans.plan(request_from(message))
         expire_us = self._clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
-            request=convert.request_to(planned.request),
+            request=request_to(planned.request),
             snapshot_id=planned.snapshot_id,
-            end_positions=convert.vector_to(planned.end),
-            planned_time=convert.time_to(planned.provenance.planned_at_us),
-            expire_time=convert.time_to(expire_us),
+            end_positions=vector_to(planned.end),
+            planned_time=time_to(planned.provenance.planned_at_us),
+            expire_time=time_to(expire_us),
         )
         endpoint = pb.QueryEndpoint(ticket=self._signer.sign(ticket), locations=[self._location])
         return pb.PlanQueryResponse(
@@ -88,7 +89,7 @@ class Planner:
                 bytes=planned.estimate.bytes,
                 rows=planned.estimate.rows,
             ),
-            provenance=convert.provenance_to(planned.provenance, self._level()),
+            provenance=provenance_to(planned.provenance, self._level()),
             expire_time=ticket.expire_time,
         )
 

@@ -12,8 +12,8 @@ from k2.errors import NotFound, Reason, Unavailable
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.v1 import snapshot_service_pb2 as pb
 from k2.v1 import snapshot_service_pb2_grpc as rpc
-from servers.services import convert
 from servers.services.paging import page
+from servers.services.wire_values import time_to, time_us_from, vector_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["SnapshotService"].full_name
 _POLL_S: Final = 0.5
@@ -65,22 +65,20 @@ class SnapshotService(rpc.SnapshotServiceServicer):
             request.page_size,
             request.page_token,
         )
-        return pb.ListSnapshotsResponse(
-            snapshots=map(convert.snapshot_to, found), next_page_token=token
-        )
+        return pb.ListSnapshotsResponse(snapshots=map(_snapshot, found), next_page_token=token)
 
     def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.GetSnapshotResponse:
         """See the proto."""
-        return pb.GetSnapshotResponse(snapshot=convert.snapshot_to(self._selected(request)))
+        return pb.GetSnapshotResponse(snapshot=_snapshot(self._selected(request)))
 
     def _selected(self, request: pb.GetSnapshotRequest) -> LakeSnapshot:
         match request.WhichOneof("selector"):
             case "snapshot_id":
                 return self._snapshots.get(request.snapshot_id)
             case "as_of_time":
-                return self._snapshots.as_of(convert.time_us_from(request.as_of_time, "as_of_time"))
+                return self._snapshots.as_of(time_us_from(request.as_of_time, "as_of_time"))
         current = self._snapshots.current()
         if current is None:
             raise NotFound(Reason.UNKNOWN_SNAPSHOT, "the lake has no snapshot yet")
@@ -110,5 +108,29 @@ class SnapshotService(rpc.SnapshotServiceServicer):
 
 
 def _response(snapshot: LakeSnapshot | None) -> pb.WatchSnapshotsResponse:
-    found = convert.snapshot_to(snapshot) if snapshot else None
+    found = _snapshot(snapshot) if snapshot else None
     return pb.WatchSnapshotsResponse(snapshot=found)
+
+
+def _snapshot(snapshot: LakeSnapshot) -> pb.Snapshot:
+    return pb.Snapshot(
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_id or 0,
+        commit_time=time_to(snapshot.committed_at_us),
+        positions=vector_to(snapshot.positions),
+        counters=[
+            pb.PartitionCounters(
+                partition=partition, accepted=accepted, duplicate=duplicate, dead=dead
+            )
+            for partition, (accepted, duplicate, dead) in sorted(snapshot.counters.items())
+        ],
+        rows_total=snapshot.rows_total,
+        rows_added=snapshot.rows_added,
+        files_total=snapshot.files_total,
+        bytes_total=snapshot.bytes_total,
+        operation=snapshot.operation,
+        writer_id=snapshot.writer_id,
+        commit_id=snapshot.commit_id,
+        topic_id=snapshot.topic_id,
+        cluster_id=snapshot.cluster_id,
+    )

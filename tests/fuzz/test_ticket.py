@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from k2.errors import Invalid, Reason
 from k2.v1 import query_service_pb2
-from servers.services.convert import time_to
 from servers.services.ticket import Signer
+from servers.services.wire_values import time_to
 
 SIGNER = Signer(b"k" * 32)
 TICKET = query_service_pb2.QueryTicket(snapshot_id=5, expire_time=time_to(10**15))

@@ -13,7 +13,7 @@ from k2.query import view as view_module
 from k2.query.lake_snapshots import LakeSide
 from k2.query.provenance import Completeness, Gap
 from k2.query.request import Consistency, Order, TradesRequest
-from servers.services.convert import provenance_to
+from servers.services.query_messages import provenance_to
 from tests.support.eventually import eventually
 from tests.support.query_stack import PARTITIONS, QueryStack
 from tests.support.trades import NOW_US

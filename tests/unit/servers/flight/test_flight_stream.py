@@ -11,7 +11,7 @@ from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.v1 import market_pb2
 from servers.flight.flight_stream import Rows, Stream, Streams, flight_error
-from servers.services.convert import time_to
+from servers.services.wire_values import time_to
 
 SCHEMA = pa.schema([("trade_id", pa.int64())])
 

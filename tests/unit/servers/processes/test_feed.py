@@ -18,7 +18,7 @@ from k2.market.instrument import Instrument
 from k2.settings import FeedSettings, Settings
 from servers.heartbeat import Beat, listened
 from servers.processes.feed import Gauges
-from servers.services.convert import feed_to
+from servers.services.feed_service import feed_to
 from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import frame
 from tests.fakes.tape import FakeTape

@@ -8,7 +8,7 @@ from k2.market.events import Fault
 from k2.v1 import dead_letter_service_pb2 as pb
 from k2.v1 import dead_letter_service_pb2_grpc as rpc
 from k2.v1 import market_pb2
-from servers.services import convert, dead_letter_service
+from servers.services import dead_letter_service, wire_values
 from servers.services.dead_letter_service import DeadLetterService
 from tests.fakes.wire import reason_of, served
 from tests.support.letter_desk import Desk
@@ -48,7 +48,7 @@ def test_letters_page_from_the_newest_back(desk, stub):
     ]  # fmt: skip
     first = found[0]
     assert (first.name, first.fault) == (f"trades/0/{desk.home}/3", "NULL_VALUE")
-    assert convert.time_us_from(first.judged_time, "") == NOW_US
+    assert wire_values.time_us_from(first.judged_time, "") == NOW_US
     assert not first.HasField("replay_time")
 
 
@@ -70,7 +70,7 @@ def test_letters_are_filtered(desk, stub):
     def count(**wanted):
         return len(stub.ListDeadLetters(pb.ListDeadLettersRequest(**wanted)).letters)
 
-    later = market_pb2.TimeRange(start_time=convert.time_to(NOW_US + 1))
+    later = market_pb2.TimeRange(start_time=wire_values.time_to(NOW_US + 1))
     assert (count(), count(fault="TRAILING"), count(origin="other"), count(range=later)) == (
         2, 1, 0, 0,
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_letters_are_filtered(desk, stub):
         (
             {
                 "range": market_pb2.TimeRange(
-                    start_time=convert.time_to(NOW_US), end_time=convert.time_to(NOW_US - 1)
+                    start_time=wire_values.time_to(NOW_US), end_time=wire_values.time_to(NOW_US - 1)
                 )
             },
             "RANGE_REVERSED",

@@ -9,8 +9,8 @@ from k2 import limits
 from k2.errors import Invalid, Reason, Unavailable
 from k2.settings import load
 from k2.v1 import market_pb2, query_service_pb2
-from servers.services.convert import time_to
 from servers.services.ticket import Signer, signing_key
+from servers.services.wire_values import time_to
 
 NOW_US = 1_700_000_000_000_000
 SIGNER = Signer(b"k" * 32)

@@ -11,7 +11,7 @@ from k2.query.request import TradesRequest, validated
 from k2.v1.market_pb2 import TimeRange
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
-from servers.services import convert
+from servers.services import query_messages
 
 numbers = st.integers(-(2**63), 2**63 - 1)
 small = st.integers(-(2**31), 2**31 - 1)
@@ -19,13 +19,13 @@ small = st.integers(-(2**31), 2**31 - 1)
 
 def read(content):
     try:
-        request = convert.request_from(PlanQueryRequest.FromString(content))
+        request = query_messages.request_from(PlanQueryRequest.FromString(content))
         validated(request)
     except (DecodeError, Invalid):
         return
     assert isinstance(request, TradesRequest)
-    sent = convert.request_to(request).SerializeToString()
-    assert convert.request_from(PlanQueryRequest.FromString(sent)) == request
+    sent = query_messages.request_to(request).SerializeToString()
+    assert query_messages.request_from(PlanQueryRequest.FromString(sent)) == request
 
 
 @given(st.binary(max_size=200))

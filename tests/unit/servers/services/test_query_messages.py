@@ -1,25 +1,22 @@
-"""Messages become records and back without loss, and nonsense is refused by field."""
+"""Requests survive the wire without loss, and what has no meaning is refused by field."""
 
 import pytest
-from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from k2.degrade.level import Level
 from k2.errors import Invalid, Reason
-from k2.market.events import TIME_MAX_US
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.request import Consistency, Order, TradesRequest
-from k2.v1 import degradation_service_pb2, market_pb2
+from k2.v1 import market_pb2
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
-from servers.services import convert, read_token
+from servers.services import query_messages, read_token
 
 TOKEN = ReadToken("topic", OffsetVector(0, (5, 0, 7)), 2**62)
 
 
 def asked(**fields):
-    return convert.request_from(PlanQueryRequest(trades=TradesMessage(**fields)))
+    return query_messages.request_from(PlanQueryRequest(trades=TradesMessage(**fields)))
 
 
 def test_nothing_set_asks_for_everything():
@@ -45,8 +42,8 @@ def test_nothing_set_asks_for_everything():
     ],
 )
 def test_a_request_survives_the_wire(request_):
-    sent = convert.request_to(request_).SerializeToString()
-    assert convert.request_from(PlanQueryRequest.FromString(sent)) == request_
+    sent = query_messages.request_to(request_).SerializeToString()
+    assert query_messages.request_from(PlanQueryRequest.FromString(sent)) == request_
 
 
 def test_a_moment_means_as_of():
@@ -86,27 +83,5 @@ def test_what_has_no_meaning_is_refused_by_field(fields, field):
 
 def test_a_request_that_asks_nothing_is_refused():
     with pytest.raises(Invalid) as caught:
-        convert.request_from(PlanQueryRequest())
+        query_messages.request_from(PlanQueryRequest())
     assert caught.value.reason is Reason.BAD_REQUEST
-
-
-def test_vectors_survive_the_wire():
-    vector = OffsetVector(3, (1, 2**40, 0))
-    assert convert.vector_from(convert.vector_to(vector)) == vector
-
-
-def test_every_level_has_a_value_on_the_wire():
-    numbers = [convert.level_to(level) for level in Level]
-    assert numbers == [1, 2, 3, 4, 5]
-    assert len(degradation_service_pb2.DegradationLevel.keys()) == 6
-
-
-def test_every_source_has_a_value_on_the_wire():
-    names = ["live", "recorded", "simulated", "", "?"]
-    assert [convert.source_to(name) for name in names] == [1, 2, 3, 0, 0]
-
-
-def test_a_time_beyond_the_year_9999_is_told_as_its_last_microsecond():
-    late = convert.time_to(TIME_MAX_US + 1)
-    assert late == convert.time_to(TIME_MAX_US)
-    assert json_format.MessageToDict(late) == "9999-12-31T23:59:59.999999Z"
