@@ -149,7 +149,7 @@ class ResultStream:
     ) -> None:
         trade = schema.arrow_schema(schema.TRADE)
         self.opened = opened
-        self.schema = pa.schema([trade.field(name) for name in opened.request.output_columns])
+        self.schema = opened.request.output_schema
         self.ends_at_s = ends_at_s
         self.rows_lake = 0
         self.rows_tail = 0

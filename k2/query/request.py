@@ -1,8 +1,8 @@
-"""What is asked: one model for gRPC, Flight, HTTP, SQL and the command line.
+"""Defines a request and who makes it: one model for gRPC, Flight, HTTP, SQL and the command line.
 
-A request is checked once, by `validated`, and every part of K2 behind it relies on that. `last` is
-a range that starts a duration before the moment of planning and has no end; the planner resolves it
-with its own clock, so a ticket always carries fixed times.
+`validated` checks a request once, and every component behind it relies on that. `last` is a range
+that starts a duration before the moment of planning and has no end; the planner resolves it with
+its own clock, so a ticket always carries fixed times.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import pyarrow as pa
 
 from k2 import limits
 from k2.errors import Invalid, Reason
@@ -41,9 +43,39 @@ class Consistency(StrEnum):
     AS_OF = "AS_OF"
 
 
+class RequestClass(StrEnum):
+    """How urgent a request is."""
+
+    CRITICAL = "critical"
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The identity that a request is made with.
+
+    Attributes:
+        id: its name; empty for an anonymous caller.
+    """
+
+    id: str = ""
+
+
+ANONYMOUS = Principal()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request, and how urgent it is."""
+
+    principal: Principal = ANONYMOUS
+    request_class: RequestClass = RequestClass.INTERACTIVE
+
+
 @dataclass(frozen=True)
 class TradesRequest:
-    """A question about trades.
+    """A request for trades.
 
     Attributes:
         symbols: whose trades; none names all symbols.
@@ -58,6 +90,7 @@ class TradesRequest:
             a time means the newest snapshot committed at or before it, a token the rows that the
             answer it came with was made from.
         allow_partial: answer even if a side is missing, and say what is missing.
+        caller: who makes the request; the answer does not depend on it.
     """
 
     symbols: tuple[str, ...] = ()
@@ -72,11 +105,18 @@ class TradesRequest:
     as_of_time_us: int | None = None
     as_of_token: ReadToken | None = None
     allow_partial: bool = False
+    caller: Caller = Caller()
 
     @property
     def output_columns(self) -> tuple[str, ...]:
         """Names of the columns to return."""
         return self.columns or schema.TRADE.columns
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        """Arrow schema of the rows to return."""
+        trade = schema.arrow_schema(schema.TRADE)
+        return pa.schema([trade.field(name) for name in self.output_columns])
 
     @property
     def needs_lake_alone(self) -> bool:

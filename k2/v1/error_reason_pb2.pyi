@@ -37,7 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BAD_PAGE_TOKEN: _ErrorReason.ValueType  # 5
     """Invalid. A page token that no answer gave: one cut in half by copying."""
     ERROR_REASON_BAD_TICKET: _ErrorReason.ValueType  # 6
-    """Invalid. A Flight ticket that this stack did not sign: garbage, or one byte changed."""
+    """Invalid. A Flight ticket that this stack did not sign for this caller: garbage, one byte
+    changed, or the ticket of another caller.
+    """
     ERROR_REASON_TICKET_EXPIRED: _ErrorReason.ValueType  # 7
     """Invalid. A Flight ticket used after its life of 5 minutes: plan again."""
     ERROR_REASON_BAD_SETTING: _ErrorReason.ValueType  # 8
@@ -200,7 +202,9 @@ ERROR_REASON_UNKNOWN_COLUMN: ErrorReason.ValueType  # 4
 ERROR_REASON_BAD_PAGE_TOKEN: ErrorReason.ValueType  # 5
 """Invalid. A page token that no answer gave: one cut in half by copying."""
 ERROR_REASON_BAD_TICKET: ErrorReason.ValueType  # 6
-"""Invalid. A Flight ticket that this stack did not sign: garbage, or one byte changed."""
+"""Invalid. A Flight ticket that this stack did not sign for this caller: garbage, one byte
+changed, or the ticket of another caller.
+"""
 ERROR_REASON_TICKET_EXPIRED: ErrorReason.ValueType  # 7
 """Invalid. A Flight ticket used after its life of 5 minutes: plan again."""
 ERROR_REASON_BAD_SETTING: ErrorReason.ValueType  # 8

@@ -313,8 +313,13 @@ class QueryTicket(_message.Message):
     END_POSITIONS_FIELD_NUMBER: _builtins.int
     PLANNED_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_ID_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """S. 0: the lake had no snapshot."""
+    principal_id: _builtins.str
+    """Id of the principal that planned the query; the ticket of another is BAD_TICKET. Unset: the
+    caller was anonymous.
+    """
     @_builtins.property
     def request(self) -> Global___PlanQueryRequest:
         """The query, `last` resolved to a range."""
@@ -339,12 +344,15 @@ class QueryTicket(_message.Message):
         end_positions: _market_pb2.OffsetVector | None = ...,
         planned_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        principal_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id", "end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "principal_id", b"principal_id", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "request", b"request", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id", "end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "principal_id", b"principal_id", "request", b"request", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__principal_id: _TypeAlias = _typing.Literal["principal_id"]  # noqa: Y015
+    _WhichOneofArgType__principal_id: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__principal_id) -> _WhichOneofReturnType__principal_id | None: ...
 
 Global___QueryTicket: _TypeAlias = QueryTicket  # noqa: Y015
 

@@ -6,26 +6,25 @@ gRPC) in its `extra_info`; anything else pyarrow would send with its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
+from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
 from k2 import limits
 from k2.clock import Clock
-from k2.degrade.level import Level
 from k2.errors import Invalid, Reason, Unavailable
-from k2.market.offsets import OffsetVector
 from k2.query.admission import Admission
-from k2.query.execute import ResultStream
-from k2.query.request import TradesRequest
-from k2.query.view import OpenQuery
-from k2.v1 import market_pb2, query_service_pb2
+from k2.query.execute import Executor
+from k2.query.request import Caller
+from k2.v1 import query_service_pb2 as pb
 from servers.flight.flight_stream import (
     PROVENANCE_KEY,
     Rows,
@@ -35,59 +34,40 @@ from servers.flight.flight_stream import (
     provenance_json,
 )
 from servers.services.grpc_server import port_in_use, split_address
-from servers.services.interceptors import is_local
-from servers.services.query_messages import provenance_to, request_from
+from servers.services.interceptors import caller_from, is_local
 from servers.services.query_service import Planner
 from servers.services.rpc_status import as_k2
-from servers.services.ticket import Signer
-from servers.services.wire_values import vector_from
 
 RESUME_HEADER: Final = "k2-resume-after"
+PLAN_QUERY: Final = pb.PlanQueryRequest.DESCRIPTOR.full_name
+_HEADERS: Final = "k2"
+_TYPE_URL_PREFIX: Final = "type.googleapis.com/"
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-class Openable(Protocol):
-    """The part of `k2.query.view.QueryView` that gets ready to answer."""
-
-    def open(self, request: TradesRequest, snapshot_id: int, end: OffsetVector) -> OpenQuery:
-        """Get ready to answer what a ticket names."""
-        ...
-
-
-class Runner(Protocol):
-    """The part of `k2.query.execute.Executor` that answers."""
-
-    def run(self, opened: OpenQuery, deadline_s: float) -> ResultStream:
-        """Start to answer."""
-        ...
-
-
 @dataclass(frozen=True)
 class Parts:
-    """What a row server is made of.
+    """The components of a row server.
 
     Attributes:
-        view: gets ready to answer.
-        executor: answers.
-        planner: makes tickets.
-        signer: opens them.
+        planner: plans queries and opens their tickets.
+        executor: runs opened queries.
         admission: counts running queries.
         plans: counts plans being made.
-        level: the platform's, at any time.
-        clock: tells when tickets have expired.
-        stream_idle_s: a stream whose reader takes nothing for so long ends.
+        clock: of streams.
+        stream_idle_s: a stream whose reader takes no batch for this time ends.
     """
 
-    view: Openable
-    executor: Runner
     planner: Planner
-    signer: Signer
+    executor: Executor
     admission: Admission
     plans: Admission
-    level: Callable[[], Level]
     clock: Clock
     stream_idle_s: float = limits.STREAM_IDLE_S
+
+
+Command = Callable[[Parts, fl.FlightDescriptor, bytes, Caller], fl.FlightInfo]
 
 
 def _guarded(handler: Handler) -> Handler:
@@ -105,26 +85,30 @@ def _guarded(handler: Handler) -> Handler:
     return guarded  # type: ignore[return-value]
 
 
-class _Resume(fl.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
-    """A call that goes on where a stream broke; `after` is what its header says."""
+class _CallHeaders(fl.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
+    """The headers of a call: who makes it, and after how many rows its stream broke."""
 
-    def __init__(self, after: str) -> None:
-        self.after = after
+    def __init__(self, caller: Caller, resume_after: str) -> None:
+        self.caller = caller
+        self.resume_after = resume_after
 
 
-class _Gate(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
-    """Reads the header of a resumed stream, and refuses GetSchema.
+class _HeaderReader(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
+    """Reads the headers of each call, and refuses GetSchema.
 
-    pyarrow sends its traceback with whatever a handler of GetSchema raises.
+    pyarrow sends its traceback with an error that a handler of GetSchema raises.
     """
 
-    def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> _Resume | None:
-        """See `pyarrow.flight.ServerMiddlewareFactory`."""
+    def start_call(self, info: fl.CallInfo, headers: dict[str, list[str]]) -> _CallHeaders:
+        """Read the headers of one call."""
         if info.method == fl.FlightMethod.GET_SCHEMA:
             refusal = "GetSchema is not offered: GetFlightInfo answers the schema too"
             raise flight_error(Invalid(Reason.BAD_REQUEST, refusal))
-        after = headers.get(RESUME_HEADER)
-        return _Resume(after[0]) if after else None
+        first = {name: str(values[0]) for name, values in headers.items() if values}
+        try:
+            return _CallHeaders(caller_from(first), first.get(RESUME_HEADER, "0"))
+        except Invalid as error:
+            raise flight_error(error) from None
 
 
 class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no types
@@ -145,7 +129,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         self._closing = threading.Thread(target=self.shutdown, name="closing", daemon=True)
         self._streams: Streams | None = None
         try:
-            super().__init__(f"grpc://{host}:{port}", middleware={"k2": _Gate()})
+            super().__init__(f"grpc://{host}:{port}", middleware={_HEADERS: _HeaderReader()})
         except (OSError, pa.ArrowException):
             raise port_in_use(host, port) from None
         self.address = f"{host}:{self.port}"
@@ -188,7 +172,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
         """The rows of a ticket, from a plan, of any server of this stack."""
         parts, streams = self._serving()
-        named = parts.signer.open(ticket.ticket, parts.clock.now_us())
+        caller = _headers(context).caller
+        redeemed = parts.planner.redeem(ticket.ticket, caller)
         parts.admission.enter()
         started_s = parts.clock.monotonic_s()
 
@@ -196,7 +181,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             parts.admission.leave(parts.clock.monotonic_s() - started_s)
 
         try:
-            answer, provenance = _opened(parts, named)
+            opened, provenance = parts.planner.open(redeemed, caller)
+            answer = parts.executor.run(opened, limits.STREAM_S)
             answer.resume_after = _resume_after(context)
         except BaseException:
             leave()
@@ -209,28 +195,10 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     def get_flight_info(
         self, context: fl.ServerCallContext, descriptor: fl.FlightDescriptor
     ) -> fl.FlightInfo:
-        """A plan for a Flight-only client; the command is a serialized PlanQueryRequest."""
+        """Answer the command of a Flight-only client (`COMMANDS`)."""
         parts, _ = self._serving()
-        started_s = parts.clock.monotonic_s()
-        parts.plans.enter()  # pyarrow gives each call a thread: what cannot run must not wait
-        try:
-            plan = _planned(parts, descriptor)
-        finally:
-            parts.plans.leave(parts.clock.monotonic_s() - started_s)
-        provenance = provenance_json(plan.provenance)
-        endpoints = [
-            fl.FlightEndpoint(
-                fl.Ticket(endpoint.ticket), [fl.Location(uri) for uri in endpoint.locations]
-            )
-            for endpoint in plan.endpoints
-        ]
-        return fl.FlightInfo(
-            _schema_of(plan).with_metadata({PROVENANCE_KEY: provenance}),
-            descriptor,
-            endpoints,
-            ordered=True,
-            app_metadata=provenance,
-        )
+        handler, message = dispatched(COMMANDS, descriptor.command or b"")
+        return handler(parts, descriptor, message, _headers(context).caller)
 
     @_guarded
     def list_flights(self, context: fl.ServerCallContext, criteria: bytes) -> Any:  # noqa: ANN401 an iterator
@@ -258,39 +226,77 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         raise Invalid(Reason.BAD_REQUEST, "this server exchanges nothing: use DoGet")
 
 
+def _headers(context: fl.ServerCallContext) -> _CallHeaders:
+    headers: _CallHeaders = context.get_middleware(_HEADERS)
+    return headers
+
+
 def _resume_after(context: fl.ServerCallContext) -> int:
-    """How many rows the caller has already; 0 for a stream from the start."""
-    resumed = context.get_middleware("k2")
-    after = "0" if resumed is None else resumed.after
+    """Return how many rows the caller has already; 0 for a stream from the start."""
+    after = _headers(context).resume_after
     if not (after.isascii() and after.isdecimal() and len(after) < len(str(limits.TRADE_ID_MAX))):
         raise Invalid(Reason.BAD_REQUEST, f"{RESUME_HEADER}: {after!r} is not a number of rows")
     return int(after)
 
 
-def _planned(parts: Parts, descriptor: fl.FlightDescriptor) -> query_service_pb2.PlanQueryResponse:
-    request = query_service_pb2.PlanQueryRequest()
+def dispatched(commands: Mapping[str, Command], content: bytes) -> tuple[Command, bytes]:
+    """Find the handler of a command, and the message to give it.
+
+    A command is a `google.protobuf.Any` whose type URL names it, as in Flight SQL, or a bare
+    PlanQueryRequest: that one never reads as an Any with a type URL of protobuf.
+
+    Raises:
+        Invalid: BAD_REQUEST when no handler has the name.
+    """
+    name, message = PLAN_QUERY, content
+    packed = any_pb2.Any()
+    with contextlib.suppress(DecodeError):
+        packed.ParseFromString(content)
+    if packed.type_url.startswith(_TYPE_URL_PREFIX):
+        name, message = packed.type_url.removeprefix(_TYPE_URL_PREFIX), packed.value
+    if name not in commands:
+        shown = name[: limits.ERROR_NAME_MAX]
+        raise Invalid(Reason.BAD_REQUEST, f"there is no command {shown!r}")
+    return commands[name], message
+
+
+def _plan_query(
+    parts: Parts, descriptor: fl.FlightDescriptor, message: bytes, caller: Caller
+) -> fl.FlightInfo:
+    """Plan a serialized PlanQueryRequest."""
+    started_s = parts.clock.monotonic_s()
+    parts.plans.enter()  # pyarrow gives each call a thread: a plan that cannot run must not wait
     try:
-        request.ParseFromString(descriptor.command or b"")
+        plan = parts.planner.plan(_plan_request(message), caller)
+    finally:
+        parts.plans.leave(parts.clock.monotonic_s() - started_s)
+    provenance = provenance_json(plan.provenance)
+    endpoints = [
+        fl.FlightEndpoint(
+            fl.Ticket(endpoint.ticket), [fl.Location(uri) for uri in endpoint.locations]
+        )
+        for endpoint in plan.endpoints
+    ]
+    return fl.FlightInfo(
+        _schema_of(plan).with_metadata({PROVENANCE_KEY: provenance}),
+        descriptor,
+        endpoints,
+        ordered=True,
+        app_metadata=provenance,
+    )
+
+
+def _plan_request(message: bytes) -> pb.PlanQueryRequest:
+    try:
+        return pb.PlanQueryRequest.FromString(message)
     except DecodeError:
         raise Invalid(
             Reason.BAD_REQUEST, "the command is not a serialized k2.v1.PlanQueryRequest"
         ) from None
-    return parts.planner.plan(request)
 
 
-def _schema_of(plan: query_service_pb2.PlanQueryResponse) -> pa.Schema:
+def _schema_of(plan: pb.PlanQueryResponse) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema))
 
 
-def _opened(
-    parts: Parts, named: query_service_pb2.QueryTicket
-) -> tuple[ResultStream, market_pb2.Provenance]:
-    """The answer of a ticket, ready to be read, and where it comes from."""
-    opened = parts.view.open(
-        request_from(named.request),
-        named.snapshot_id,
-        vector_from(named.end_positions),
-    )
-    provenance = provenance_to(opened.provenance, parts.level())
-    provenance.planned_time.CopyFrom(named.planned_time)
-    return parts.executor.run(opened, limits.STREAM_S), provenance
+COMMANDS: Final[Mapping[str, Command]] = {PLAN_QUERY: _plan_query}

@@ -222,18 +222,18 @@ def _coverage(
 def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:
     """What plans and answers, joined."""
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
-    level = sides.heartbeats.level
     planner = Planner(
-        plans=sides.view, signer=signer, clock=runtime.clock, level=level, location=uri
+        plans=sides.view,
+        signer=signer,
+        clock=runtime.clock,
+        level=sides.heartbeats.level,
+        location=uri,
     )
     return Parts(
-        view=sides.view,
-        executor=sides.executor,
         planner=planner,
-        signer=signer,
+        executor=sides.executor,
         admission=Admission(),
         plans=Admission(limits.PLANS_RUNNING_MAX, "plans are being made"),
-        level=level,
         clock=runtime.clock,
         stream_idle_s=settings.query.stream_idle_s,
     )

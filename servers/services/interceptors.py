@@ -11,19 +11,23 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.query.request import Caller, RequestClass
 from servers.services.rpc_status import DETAILS_KEY, PeerError, as_k2, to_grpc
+from servers.services.wire_values import bad_field
 
 METHOD_PREFIX = "/k2.v1."
+CLASS_HEADER: Final = "k2-class"
+_CALLER: Final = "k2_caller"  # the attribute of a call's context
 
 _log = logging.getLogger(__name__)
 
@@ -187,10 +191,36 @@ def _passed_on(error: PeerError) -> tuple[Any, ...]:
 
 @contextmanager
 def auth(call: Incoming) -> Iterator[None]:
-    """Open to this machine, closed to all others (keys come with the security of the platform)."""
+    """Admit callers of this machine only, and attach the caller to the call's context.
+
+    Raises:
+        Invalid: NOT_LOCAL; BAD_REQUEST.
+    """
     if not is_local(call.context.peer()):
         raise Invalid(Reason.NOT_LOCAL, "calls without a key are taken from this machine only")
+    headers = {name: str(value) for name, value in call.context.invocation_metadata()}
+    setattr(call.context, _CALLER, caller_from(headers))
     yield
+
+
+def caller_of(context: grpc.ServicerContext) -> Caller:
+    """Return the caller that `auth` attached to a call; an anonymous one where it did not run."""
+    caller: Caller = getattr(context, _CALLER, Caller())
+    return caller
+
+
+def caller_from(headers: Mapping[str, str]) -> Caller:
+    """Make the caller of a call from its headers, for gRPC and Flight alike.
+
+    Raises:
+        Invalid: BAD_REQUEST when the header `k2-class` names no class.
+    """
+    name = headers.get(CLASS_HEADER, RequestClass.INTERACTIVE)
+    try:
+        return Caller(request_class=RequestClass(name))
+    except ValueError:
+        shown, classes = name[: limits.ERROR_NAME_MAX], ", ".join(RequestClass)
+        raise bad_field(CLASS_HEADER, f"{CLASS_HEADER}: {shown!r} is none of {classes}") from None
 
 
 def is_local(peer: str) -> bool:

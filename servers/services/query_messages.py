@@ -7,7 +7,7 @@ from google.protobuf.descriptor import EnumDescriptor
 from k2.degrade.level import Level
 from k2.market.offsets import ReadToken
 from k2.query.provenance import Provenance
-from k2.query.request import Consistency, Order, TradesRequest
+from k2.query.request import Caller, Consistency, Order, TradesRequest
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1.error_reason_pb2 import ErrorReason
@@ -26,8 +26,8 @@ from servers.services.wire_values import (
 )
 
 
-def request_from(message: pb.PlanQueryRequest) -> TradesRequest:
-    """Convert a PlanQueryRequest to a request.
+def request_from(message: pb.PlanQueryRequest, caller: Caller) -> TradesRequest:
+    """Convert a PlanQueryRequest to the request of a caller.
 
     Raises:
         Invalid: BAD_REQUEST when a part of it has no meaning, BAD_TOKEN when that is its token.
@@ -49,6 +49,7 @@ def request_from(message: pb.PlanQueryRequest) -> TradesRequest:
         as_of_time_us=time_us,
         as_of_token=token,
         allow_partial=trades.allow_partial,
+        caller=caller,
     )
 
 
@@ -81,7 +82,7 @@ def _name(enum: EnumDescriptor, number: int, field: str) -> str:
 
 
 def request_to(request: TradesRequest) -> pb.PlanQueryRequest:
-    """Convert a request to the message that `request_from` reads back as the same request."""
+    """Convert a request, without its caller, to the message that `request_from` reads back."""
     trades = pb.TradesRequest(
         symbols=request.symbols,
         exchanges=request.exchanges,

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
-import pyarrow as pa
 
 from k2 import limits
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
-from k2.market import schema
-from k2.query.request import TradesRequest
-from k2.query.view import PlannedQuery
+from k2.query.request import Caller
+from k2.query.view import OpenQuery, QueryView
+from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
-from servers.services.interceptors import remaining_s
+from servers.services.interceptors import CLASS_HEADER, caller_of, remaining_s
 from servers.services.query_messages import provenance_to, request_from, request_to
 from servers.services.rpc_status import DETAILS_KEY, PeerError
 from servers.services.ticket import Signer
-from servers.services.wire_values import time_to, vector_to
+from servers.services.wire_values import time_to, vector_from, vector_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
-_PASSED_ON: Final = frozenset({"traceparent", "tracestate", "authorization", "x-api-key"})
+_PASSED_ON: Final = frozenset(
+    {"traceparent", "tracestate", "authorization", "x-api-key", CLASS_HEADER}
+)
 _CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -34,29 +35,21 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 
-class Plans(Protocol):
-    """The part of `k2.query.view.QueryView` that fixes answers."""
-
-    def plan(self, request: TradesRequest) -> PlannedQuery:
-        """Fix the answer of a request."""
-        ...
-
-
 class Planner:
-    """Answers PlanQueryRequest, for gRPC and Flight alike.
+    """Plans queries and opens their tickets, for gRPC and Flight alike.
 
     Args:
         plans: fixes answers.
-        signer: signs tickets.
+        signer: signs and opens tickets.
         clock: tells when they expire.
-        level: the platform's, at any time.
-        location: where tickets are taken, a Flight URI.
+        level: returns the level of the platform.
+        location: where tickets are redeemed, a Flight URI.
     """
 
     def __init__(
         self,
         *,
-        plans: Plans,
+        plans: QueryView,
         signer: Signer,
         clock: Clock,
         level: Callable[[], Level],
@@ -68,9 +61,9 @@ class Planner:
         self._level = level
         self._location = location
 
-    def plan(self, message: pb.PlanQueryRequest) -> pb.PlanQueryResponse:
-        """The plan of a request, and a ticket for it; raises what `QueryView.plan` does."""
-        planned = self._plans.plan(request_from(message))
+    def plan(self, message: pb.PlanQueryRequest, caller: Caller) -> pb.PlanQueryResponse:
+        """Plan a query and sign a ticket for it; raises what `QueryView.plan` does."""
+        planned = self._plans.plan(request_from(message, caller))
         expire_us = self._clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
             request=request_to(planned.request),
@@ -78,10 +71,11 @@ class Planner:
             end_positions=vector_to(planned.end),
             planned_time=time_to(planned.provenance.planned_at_us),
             expire_time=time_to(expire_us),
+            principal_id=caller.principal.id or None,
         )
         endpoint = pb.QueryEndpoint(ticket=self._signer.sign(ticket), locations=[self._location])
         return pb.PlanQueryResponse(
-            arrow_schema=answer_schema(planned.request).serialize().to_pybytes(),
+            arrow_schema=planned.request.output_schema.serialize().to_pybytes(),
             endpoints=[endpoint],
             estimate=pb.QueryEstimate(
                 files=planned.estimate.files,
@@ -93,11 +87,22 @@ class Planner:
             expire_time=ticket.expire_time,
         )
 
+    def redeem(self, signed: bytes, caller: Caller) -> pb.QueryTicket:
+        """Read a ticket of this caller; raises what `Signer.open` does."""
+        return self._signer.open(signed, self._clock.now_us(), caller.principal)
 
-def answer_schema(request: TradesRequest) -> pa.Schema:
-    """The schema of the rows that a request asks for."""
-    trade = schema.arrow_schema(schema.TRADE)
-    return pa.schema([trade.field(name) for name in request.output_columns])
+    def open(
+        self, ticket: pb.QueryTicket, caller: Caller
+    ) -> tuple[OpenQuery, market_pb2.Provenance]:
+        """Prepare the answer of a redeemed ticket; raises what `QueryView.open` does."""
+        opened = self._plans.open(
+            request_from(ticket.request, caller),
+            ticket.snapshot_id,
+            vector_from(ticket.end_positions),
+        )
+        provenance = provenance_to(opened.provenance, self._level())
+        provenance.planned_time.CopyFrom(ticket.planned_time)
+        return opened, provenance
 
 
 class QueryService(rpc.QueryServiceServicer):
@@ -118,7 +123,7 @@ class QueryService(rpc.QueryServiceServicer):
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
     ) -> pb.PlanQueryResponse:
         """See the proto."""
-        return self._planner.plan(request)
+        return self._planner.plan(request, caller_of(context))
 
 
 class ForwardedQueryService(rpc.QueryServiceServicer):

@@ -1,8 +1,9 @@
 """Tickets: what a planned query carries to the data plane, signed so that nobody can make one up.
 
 A ticket names the request, the snapshot S and the end vector E, so reading it gives the rows that
-were planned, and an expiry, so that what it pins can be given up some day. The key is the stack's:
-from the settings, or a file in the data directory that only its owner can read.
+were planned; the principal that planned it, because no other may read it; and an expiry, so that
+what it pins can be released. The key is the stack's: from the settings, or a file in the data
+directory that only its owner can read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from k2 import limits
 from k2.errors import Invalid, Reason
+from k2.query.request import ANONYMOUS, Principal
 from k2.settings import Settings
 from k2.v1 import query_service_pb2
 
@@ -45,18 +47,23 @@ class Signer:
         signed = query_service_pb2.SignedTicket(payload=payload, signature=self._digest(payload))
         return signed.SerializeToString(deterministic=True)
 
-    def open(self, signed: bytes, now_us: int) -> query_service_pb2.QueryTicket:
+    def open(
+        self, signed: bytes, now_us: int, principal: Principal = ANONYMOUS
+    ) -> query_service_pb2.QueryTicket:
         """Read what `sign` made.
 
         Args:
-            signed: anything at all.
+            signed: any bytes.
             now_us: wall microseconds now.
+            principal: presents the ticket.
 
         Raises:
-            Invalid: BAD_TICKET when `sign` did not make it with this key, TICKET_EXPIRED when it
-                did, but too long ago.
+            Invalid: BAD_TICKET when `sign` did not make it with this key, or made it for another
+                principal; TICKET_EXPIRED when it has expired.
         """
         ticket = self._verified(signed)
+        if ticket.principal_id != principal.id:  # unset is the empty id, of an anonymous caller
+            raise _bad("was made for another caller")
         if now_us >= ticket.expire_time.ToMicroseconds():
             raise Invalid(Reason.TICKET_EXPIRED, "the ticket has expired: plan the query again")
         return ticket

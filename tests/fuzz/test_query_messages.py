@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.errors import Invalid
-from k2.query.request import TradesRequest, validated
+from k2.query.request import Caller, TradesRequest, validated
 from k2.v1.market_pb2 import TimeRange
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
+from servers.flight.flight_server import PLAN_QUERY, dispatched
 from servers.services import query_messages
 
 numbers = st.integers(-(2**63), 2**63 - 1)
@@ -19,13 +20,13 @@ small = st.integers(-(2**31), 2**31 - 1)
 
 def read(content):
     try:
-        request = query_messages.request_from(PlanQueryRequest.FromString(content))
+        request = query_messages.request_from(PlanQueryRequest.FromString(content), Caller())
         validated(request)
     except (DecodeError, Invalid):
         return
     assert isinstance(request, TradesRequest)
     sent = query_messages.request_to(request).SerializeToString()
-    assert query_messages.request_from(PlanQueryRequest.FromString(sent)) == request
+    assert query_messages.request_from(PlanQueryRequest.FromString(sent), Caller()) == request
 
 
 @given(st.binary(max_size=200))
@@ -54,4 +55,6 @@ fields = st.fixed_dictionaries(
 
 @given(fields)
 def test_fields_of_any_value(values):
-    read(PlanQueryRequest(trades=TradesMessage(**values)).SerializeToString())
+    content = PlanQueryRequest(trades=TradesMessage(**values)).SerializeToString()
+    assert dispatched({PLAN_QUERY: read}, content) == (read, content)
+    read(content)

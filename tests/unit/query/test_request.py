@@ -4,12 +4,15 @@ from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
-from k2.market.schema import TRADE
+from k2.market.schema import TRADE, arrow_schema
 from k2.query.request import (
     TIME_MAX_US,
     TIME_MIN_US,
+    Caller,
     Consistency,
     Order,
+    Principal,
+    RequestClass,
     TradesRequest,
     validated,
 )
@@ -25,6 +28,8 @@ def test_the_least_request_is_all_trades_in_order():
     request = validated(TradesRequest())
     assert request == TradesRequest()
     assert request.output_columns == TRADE.columns
+    assert request.output_schema == arrow_schema(TRADE)
+    assert request.caller == Caller(Principal(""), RequestClass.INTERACTIVE)
     assert request.order is Order.ASC
     assert request.consistency is Consistency.UNION
 

@@ -8,17 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
+from google.protobuf import any_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from k2 import limits
 from k2.degrade.level import Level
-from k2.errors import Reason, Unavailable
+from k2.errors import Invalid, Reason, Unavailable
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.admission import Admission
+from k2.query.request import Caller, Principal
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
-from servers.flight.flight_server import Parts, RowServer
+from servers.flight.flight_server import PLAN_QUERY, Parts, RowServer, dispatched
 from servers.flight.flight_stream import PROVENANCE_KEY
 from servers.services.grpc_server import split_address
 from servers.services.query_service import Planner
@@ -40,26 +42,22 @@ class Wire:
         self.admission = Admission(running_max)
         self.plans = Admission(2, "plans are being made")
         self.server = RowServer("127.0.0.1:0")
-        self.signer = Signer(b"k" * 32)
         self.planner = Planner(
             plans=plans or stack.view,
-            signer=self.signer,
+            signer=Signer(b"k" * 32),
             clock=stack.clock,
             level=lambda: Level.SOFT,
             location=self.server.uri,
         )
         self.client = fl.FlightClient(self.server.uri)
 
-    def ready(self, view=None, executor=None):
+    def ready(self, executor=None):
         self.server.ready(
             Parts(
-                view=view or self.stack.view,
-                executor=executor or self.stack.executor,
                 planner=self.planner,
-                signer=self.signer,
+                executor=executor or self.stack.executor,
                 admission=self.admission,
                 plans=self.plans,
-                level=lambda: Level.SOFT,
                 clock=self.stack.clock,
             )
         )
@@ -70,7 +68,7 @@ class Wire:
         self.server.drain()
 
     def ticket(self, **fields):
-        plan = self.planner.plan(asked(**fields))
+        plan = self.planner.plan(asked(**fields), Caller())
         return plan.endpoints[0].ticket
 
     def get(self, ticket):
@@ -83,6 +81,10 @@ class Wire:
 
 def asked(**fields):
     return pb.PlanQueryRequest(trades=pb.TradesRequest(**({"symbols": [SYMBOL]} | fields)))
+
+
+def packed(name, message=b""):
+    return any_pb2.Any(type_url=f"type.googleapis.com/{name}", value=message).SerializeToString()
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_get_flight_info_does_both_for_a_flight_only_client(wire, stack):
 
 def test_batches_are_small_and_the_schema_is_that_of_the_plan(wire, stack):
     stack.send(SYMBOL, range(30_000))
-    plan = wire.planner.plan(asked())
+    plan = wire.planner.plan(asked(), Caller())
     reader = wire.get(plan.endpoints[0].ticket)
     assert pa.ipc.read_schema(pa.py_buffer(plan.arrow_schema)).equals(reader.schema)
     chunks = list(reader)
@@ -239,6 +241,52 @@ def test_garbage_tickets(wire, ticket):
     assert failure(wire.get, ticket) == (fl.FlightServerError, "BAD_TICKET")
 
 
+def test_the_ticket_of_another_principal(wire, stack):
+    stack.send(SYMBOL, range(3))
+    plan = wire.planner.plan(asked(), Caller(Principal("alice")))
+    refused = (fl.FlightServerError, "BAD_TICKET")
+    assert failure(wire.get, plan.endpoints[0].ticket) == refused
+
+
+def test_the_class_of_a_request_reaches_its_plan_and_its_answer(stack):
+    class Recorded:
+        def __init__(self):
+            self.callers = []
+
+        def plan(self, request):
+            self.callers.append(request.caller)
+            return stack.view.plan(request)
+
+        def open(self, request, snapshot_id, end):
+            self.callers.append(request.caller)
+            return stack.view.open(request, snapshot_id, end)
+
+    stack.send(SYMBOL, range(3))
+    recorded = Recorded()
+    wire = Wire(stack, plans=recorded).ready()
+    command = fl.FlightDescriptor.for_command(asked().SerializeToString())
+    batch, urgent = (
+        fl.FlightCallOptions(headers=[(b"k2-class", name)]) for name in (b"batch", b"urgent")
+    )
+    (endpoint,) = wire.client.get_flight_info(command, batch).endpoints
+    assert wire.client.do_get(endpoint.ticket).read_all().num_rows == 3
+    assert [caller.request_class for caller in recorded.callers] == ["batch", "interactive"]
+    refused = (fl.FlightServerError, "BAD_REQUEST")
+    assert failure(wire.client.get_flight_info, command, urgent) == refused
+    wire.close()
+
+
+def test_a_command_is_found_by_the_name_of_its_type():
+    message = asked().SerializeToString()
+    sql = "arrow.flight.protocol.sql.CommandStatementQuery"
+    commands = {PLAN_QUERY: "plan", sql: "sql"}
+    assert dispatched(commands, message) == ("plan", message)
+    assert dispatched(commands, packed(PLAN_QUERY, message)) == ("plan", message)
+    assert dispatched(commands, packed(sql, b"x")) == ("sql", b"x")
+    with pytest.raises(Invalid, match="there is no command"):
+        dispatched(commands, packed("k2.v1.Other"))
+
+
 def test_an_expired_ticket(wire, stack):
     stack.send(SYMBOL, range(3))
     ticket = wire.ticket()
@@ -275,6 +323,7 @@ def test_bad_questions(wire, stack, fields, reason):
         fl.FlightDescriptor.for_command(b""),
         fl.FlightDescriptor.for_command(b"\xff\xff"),
         fl.FlightDescriptor.for_command(b"select 1"),
+        fl.FlightDescriptor.for_command(packed("arrow.flight.protocol.sql.CommandGetTables")),
     ],
 )
 def test_commands_that_are_no_questions(wire, descriptor):
@@ -325,7 +374,7 @@ def test_a_query_that_cannot_be_opened_keeps_no_place(wire, stack):
     ticket = wire.ticket()
     stack.tail.close()
     stack.send(SYMBOL, range(3, 5))
-    wire.planner.plan(asked())  # planned beyond what the tail will ever reach
+    wire.planner.plan(asked(), Caller())  # planned beyond what the tail will ever reach
     assert wire.get(ticket).read_all().num_rows == 3
     eventually(lambda: wire.admission.running == 0)
 
@@ -430,11 +479,13 @@ def test_an_abandoned_stream_is_ended(wire, stack):
 
 def test_a_defect_shows_nothing_of_its_inside(stack):
     class Broken:
+        plan = stack.view.plan
+
         def open(self, request, snapshot_id, end):
             raise ZeroDivisionError("inside")
 
     stack.send(SYMBOL, range(3))
-    wire = Wire(stack).ready(Broken())
+    wire = Wire(stack, plans=Broken()).ready()
     assert failure(wire.get, wire.ticket()) == (fl.FlightInternalError, "INTERNAL")
     assert wire.admission.running == 0
     wire.close()

@@ -7,9 +7,10 @@ import pytest
 
 from k2.clock import ManualClock
 from k2.errors import Overloaded, Reason, Unavailable
+from k2.query.request import ANONYMOUS, Caller, RequestClass
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
-from servers.services.interceptors import Admission, chain, is_local, remaining_s
+from servers.services.interceptors import Admission, caller_of, chain, is_local, remaining_s
 from tests.fakes.wire import reason_of, served
 
 NAME = "k2.v1.DegradationService"
@@ -158,6 +159,19 @@ def test_a_caller_from_elsewhere_is_refused():
     context = type("Context", (), {"peer": lambda self: "ipv4:10.0.0.3:1"})()
     with pytest.raises(Exception, match="this machine only"):
         around._around(type("Call", (), {"context": context})).__enter__()
+
+
+def test_a_handler_knows_its_caller():
+    seen = []
+    act = lambda context: seen.append(caller_of(context))  # noqa: E731 as short as it is
+    with served((NAME, Service(act).register)) as (_, channel):
+        get(channel)
+        get(channel, metadata=(("k2-class", "batch"),))
+        list(watch(channel))
+        with pytest.raises(grpc.RpcError) as caught:
+            get(channel, metadata=(("k2-class", "urgent"),))
+    assert seen == [Caller(), Caller(ANONYMOUS, RequestClass.BATCH), Caller()]
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
 
 
 def test_many_calls_at_once_all_answer():

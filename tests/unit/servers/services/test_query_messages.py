@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from k2.errors import Invalid, Reason
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
-from k2.query.request import Consistency, Order, TradesRequest
+from k2.query.request import Caller, Consistency, Order, Principal, RequestClass, TradesRequest
 from k2.v1 import market_pb2
 from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2.v1.query_service_pb2 import TradesRequest as TradesMessage
@@ -16,7 +16,7 @@ TOKEN = ReadToken("topic", OffsetVector(0, (5, 0, 7)), 2**62)
 
 
 def asked(**fields):
-    return query_messages.request_from(PlanQueryRequest(trades=TradesMessage(**fields)))
+    return query_messages.request_from(PlanQueryRequest(trades=TradesMessage(**fields)), Caller())
 
 
 def test_nothing_set_asks_for_everything():
@@ -43,7 +43,14 @@ def test_nothing_set_asks_for_everything():
 )
 def test_a_request_survives_the_wire(request_):
     sent = query_messages.request_to(request_).SerializeToString()
-    assert query_messages.request_from(PlanQueryRequest.FromString(sent)) == request_
+    assert query_messages.request_from(PlanQueryRequest.FromString(sent), Caller()) == request_
+
+
+def test_a_request_carries_its_caller_and_its_message_does_not():
+    caller = Caller(Principal("alice"), RequestClass.BATCH)
+    request = query_messages.request_from(PlanQueryRequest(trades=TradesMessage()), caller)
+    assert request == TradesRequest(caller=caller)
+    assert query_messages.request_to(request) == query_messages.request_to(TradesRequest())
 
 
 def test_a_moment_means_as_of():
@@ -83,5 +90,5 @@ def test_what_has_no_meaning_is_refused_by_field(fields, field):
 
 def test_a_request_that_asks_nothing_is_refused():
     with pytest.raises(Invalid) as caught:
-        query_messages.request_from(PlanQueryRequest())
+        query_messages.request_from(PlanQueryRequest(), Caller())
     assert caught.value.reason is Reason.BAD_REQUEST

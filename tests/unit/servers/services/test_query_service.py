@@ -45,10 +45,11 @@ def forwarded(peer, **more):
 
 def test_an_answer_comes_back_and_the_deadline_goes_on():
     peer = Peer()
-    metadata = (("traceparent", "00-1-2-01"), ("x-other", "no"))
+    metadata = (("traceparent", "00-1-2-01"), ("k2-class", "batch"), ("x-other", "no"))
     assert forwarded(peer, timeout=7, metadata=metadata).arrow_schema == b"BTCUSDT"
     assert 0 < peer.remaining_s < 7.1
     assert peer.metadata["traceparent"] == "00-1-2-01"
+    assert peer.metadata["k2-class"] == "batch"
     assert "x-other" not in peer.metadata
 
 

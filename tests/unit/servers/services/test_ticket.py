@@ -7,6 +7,7 @@ import pytest
 
 from k2 import limits
 from k2.errors import Invalid, Reason, Unavailable
+from k2.query.request import Principal
 from k2.settings import load
 from k2.v1 import market_pb2, query_service_pb2
 from servers.services.ticket import Signer, signing_key
@@ -34,6 +35,27 @@ def reason(call, *args):
 
 def test_what_was_signed_opens():
     assert SIGNER.open(SIGNER.sign(ticket()), NOW_US) == ticket()
+
+
+@pytest.mark.parametrize(
+    ("planned_by", "presented_by"), [("alice", "bob"), ("alice", ""), ("", "alice")]
+)
+def test_the_ticket_of_another_principal_is_a_bad_ticket(planned_by, presented_by):
+    mine = ticket()
+    mine.principal_id = planned_by
+    signed = SIGNER.sign(mine)
+    assert SIGNER.open(signed, NOW_US, Principal(planned_by)) == mine
+    assert reason(SIGNER.open, signed, NOW_US, Principal(presented_by)) is Reason.BAD_TICKET
+
+
+def test_a_ticket_without_a_principal_is_an_anonymous_callers():
+    signed = bytes.fromhex(
+        "0a280a0b0a090a0742544355534454108180808080808080401a04120201022a090880e2cfaa0610e8071220"
+        "0fabcf14f7cd2796aa97a4131db15632cb3226498d06d33123ba055bbdc5628c"
+    )
+    assert SIGNER.sign(ticket()) == signed, "its bytes are those of a ticket without the field"
+    assert SIGNER.open(signed, NOW_US) == ticket()
+    assert reason(SIGNER.open, signed, NOW_US, Principal("alice")) is Reason.BAD_TICKET
 
 
 def test_an_expired_ticket_says_so():
