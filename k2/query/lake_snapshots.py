@@ -7,129 +7,24 @@ that a warm plan does no I/O.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from k2 import limits
-from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
+from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.commit.committer import assert_same_rules, assert_same_topic, written_from
 from k2.lake.iceberg.epochs import EpochHistory
-from k2.lake.iceberg.snapshot import LakeSnapshot
+from k2.lake.iceberg.snapshot import LakeSnapshot, SnapshotReader
 from k2.market.files import FileIndex
 from k2.market.fold import FoldState
-from k2.market.instrument import Instrument
-from k2.market.offsets import FileStat, OffsetVector, ReadToken
+from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.plan import LakeFacts, TailFacts
 from k2.query.request import TradesRequest
 from k2.tail.window import TailView
 from k2.tape.consumer import lost_position
 
 Kept = TypeVar("Kept")
-
-
-class SnapshotSource(Protocol):
-    """The part of `k2.lake.iceberg.snapshot.SnapshotReader` that a view needs."""
-
-    def current(self) -> LakeSnapshot | None:
-        """The newest snapshot; None while the lake is empty."""
-        ...
-
-    def get(self, snapshot_id: int) -> LakeSnapshot:
-        """A snapshot by its id."""
-        ...
-
-    def as_of(self, time_us: int) -> LakeSnapshot:
-        """The newest snapshot committed at or before a time."""
-        ...
-
-    def covering(self, positions: OffsetVector) -> LakeSnapshot | None:
-        """The oldest snapshot kept that holds all below these positions; None when none does."""
-        ...
-
-    def files(self, snapshot_id: int) -> Sequence[FileStat]:
-        """The data files of a snapshot."""
-        ...
-
-    def states(self, snapshot: LakeSnapshot) -> Mapping[int, FoldState]:
-        """The fold's states at a snapshot."""
-        ...
-
-
-class TailSource(Protocol):
-    """The part of `k2.tail.tail.Tail` that a view needs."""
-
-    @property
-    def failure(self) -> K2Error | None:
-        """Why it reads no more."""
-        ...
-
-    def start(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
-        """Read from a snapshot's positions on."""
-        ...
-
-    def close(self) -> None:
-        """Stop reading."""
-        ...
-
-    def position(self) -> OffsetVector:
-        """Where every row below is visible."""
-        ...
-
-    def released(self) -> frozenset[int]:
-        """Partitions let go for want of memory."""
-        ...
-
-    def states(self) -> Mapping[int, FoldState]:
-        """The fold's states just now."""
-        ...
-
-    def holes_stayed(
-        self,
-        end: OffsetVector,
-        partitions: Collection[int],
-        instruments: Collection[Instrument] | None,
-    ) -> bool:
-        """Whether every hole that there was at `end` is one of `states`."""
-        ...
-
-    def disagreeing(self, positions: OffsetVector, dead: Mapping[int, int]) -> Collection[int]:
-        """Partitions of which a commit has passed other dead records than the tail found."""
-        ...
-
-    def undecided(
-        self, start: OffsetVector, end: OffsetVector, partitions: Collection[int]
-    ) -> bool:
-        """Whether a record between two ends may be good to a writer that knows more."""
-        ...
-
-    def instruments(self) -> Collection[Instrument]:
-        """Every instrument that ever had a row."""
-        ...
-
-    def view(
-        self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
-    ) -> TailView:
-        """Hold rows."""
-        ...
-
-    def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
-        """What the first of these partitions that cannot go on now waits for."""
-        ...
-
-    def wait_until(
-        self, end: OffsetVector, timeout_s: float, partitions: Collection[int] | None = None
-    ) -> bool:
-        """Wait for a position."""
-        ...
-
-    def evict(self, covered: OffsetVector) -> int:
-        """Let go what the lake holds."""
-        ...
-
-    def restore(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
-        """Read released partitions again."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -166,7 +61,7 @@ class LakeSide:
 
     def __init__(
         self,
-        snapshots: SnapshotSource,
+        snapshots: SnapshotReader,
         partitions: int,
         topic_id: str,
         commit_interval_s: float = limits.COMMIT_INTERVAL_S,

@@ -17,8 +17,9 @@ from k2 import limits
 from k2.errors import NotFound, Reason, some_of
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
-from k2.query.lake_snapshots import PlannableSnapshot, TailSource
+from k2.query.lake_snapshots import PlannableSnapshot
 from k2.query.request import TradesRequest
+from k2.tail.tail import Tail
 from k2.tape.partition_map import PartitionMap
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,7 @@ class Asked:
     partitions: frozenset[int]
 
 
-def asked_by(
-    request: TradesRequest, placement: PartitionMap, tail: TailSource, partitions: int
-) -> Asked:
+def asked_by(request: TradesRequest, placement: PartitionMap, tail: Tail, partitions: int) -> Asked:
     """Whom a request is about, now.
 
     Args:
@@ -85,7 +84,7 @@ def _unknown(
     )
 
 
-def judged_otherwise(tail: TailSource, lake: PlannableSnapshot) -> bool:
+def judged_otherwise(tail: Tail, lake: PlannableSnapshot) -> bool:
     """Whether the writer that committed knew more, or less, than the tail did; it is logged."""
     counters = lake.snapshot.counters if lake.snapshot else {}
     dead = {partition: counts[2] for partition, counts in counters.items()}
@@ -98,7 +97,7 @@ def judged_otherwise(tail: TailSource, lake: PlannableSnapshot) -> bool:
     return bool(differing)
 
 
-def is_settled(tail: TailSource, covered: OffsetVector, end: OffsetVector, asked: Asked) -> bool:
+def is_settled(tail: Tail, covered: OffsetVector, end: OffsetVector, asked: Asked) -> bool:
     """Whether what is known of holes now is what an answer up to `end` has, and will have.
 
     Args:

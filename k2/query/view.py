@@ -15,21 +15,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
-from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
+from k2.query.expected_ids import ExpectedIds
 from k2.query.lake_snapshots import (
     LakeSide,
     PlannableSnapshot,
-    TailSource,
     assert_not_truncated,
     tail_facts,
 )
@@ -49,6 +47,7 @@ from k2.query.provenance import (
 from k2.query.request import Consistency, TradesRequest, validated
 from k2.query.scope import Asked, asked_by, is_settled, judged_otherwise
 from k2.tail.chunk import ChunkView
+from k2.tail.tail import Tail
 from k2.tail.window import TailView
 from k2.tape.partition_map import PartitionMap
 
@@ -90,21 +89,6 @@ class OpenQuery:
     provenance: Provenance
 
 
-class TapeEnd(Protocol):
-    """The part of `k2.query.expected_ids.Coverage` that a view needs."""
-
-    @property
-    def ends(self) -> Callable[[], tuple[int, ...]]:
-        """Asks the broker for the end of every partition; called by many threads."""
-        ...
-
-    def at(
-        self, end: OffsetVector, partitions: Collection[int], *, now: bool = False
-    ) -> Mapping[Instrument, Expected] | None:
-        """What an answer cut at an end of the tape is held against; None where not known."""
-        ...
-
-
 class QueryView:
     """See the module. Thread-safe once started.
 
@@ -121,8 +105,8 @@ class QueryView:
         self,
         *,
         lake: LakeSide,
-        tail: TailSource,
-        coverage: TapeEnd,
+        tail: Tail,
+        coverage: ExpectedIds,
         placement: PartitionMap,
         clock: Clock,
         source: str,

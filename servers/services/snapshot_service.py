@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 
 from k2.errors import NotFound, Reason, Unavailable
-from k2.lake.iceberg.snapshot import LakeSnapshot
+from k2.lake.iceberg.snapshot import LakeSnapshot, SnapshotReader
 from k2.v1 import snapshot_service_pb2 as pb
 from k2.v1 import snapshot_service_pb2_grpc as rpc
 from servers.services.paging import page
@@ -17,26 +17,6 @@ from servers.services.wire_values import time_to, time_us_from, vector_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["SnapshotService"].full_name
 _POLL_S: Final = 0.5
-
-
-class Snapshots(Protocol):
-    """The part of `k2.lake.iceberg.snapshot.SnapshotReader` that the service needs."""
-
-    def current(self) -> LakeSnapshot | None:
-        """The newest; None while the lake is empty."""
-        ...
-
-    def list(self) -> tuple[LakeSnapshot, ...]:
-        """All that are kept, newest first."""
-        ...
-
-    def get(self, snapshot_id: int) -> LakeSnapshot:
-        """By id; raises UNKNOWN_SNAPSHOT."""
-        ...
-
-    def as_of(self, time_us: int) -> LakeSnapshot:
-        """By time; raises UNKNOWN_SNAPSHOT."""
-        ...
 
 
 class SnapshotService(rpc.SnapshotServiceServicer):
@@ -47,7 +27,7 @@ class SnapshotService(rpc.SnapshotServiceServicer):
         draining: set when the server shuts down.
     """
 
-    def __init__(self, *, snapshots: Snapshots, draining: threading.Event) -> None:
+    def __init__(self, *, snapshots: SnapshotReader, draining: threading.Event) -> None:
         self._snapshots = snapshots
         self._draining = draining
 
