@@ -38,12 +38,9 @@ from k2.market.ledger import (
 from k2.settings import EXCHANGE_PATTERN, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.gap_topic import GapLog
-from k2.tape.partition_map import PartitionMap
-from k2.tape.producer import TapeProducer
+from k2.tape.tape_clients import TapeClients
 from servers.local.stamp import read_stamp
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 
 _FEED = "file"  # names this in the ledger
@@ -69,25 +66,20 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     with ExitStack() as parts:
         reader = DayReader(file, instrument.exchange, runtime.clock.now_us())
         parts.enter_context(closing(reader))
-        schemas = open_schemas(settings, runtime)
-        with runtime.interruptible():  # a tape that is away is asked for long
-            schema_id = topics.deploy(settings.tape, schemas)
-        board = parts.enter_context(
-            closing(CompactedTopic(settings.tape.bootstrap, topics.PARTITIONS))
+        clients = parts.enter_context(
+            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
         )
-        topic_id = topics.topic_id(settings.tape)
-        placement = PartitionMap(board, topic_id, settings.tape.partitions_per_tier)
-        tape = parts.enter_context(closing(TapeProducer(settings.tape)))
-        log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
-
+        with runtime.interruptible():  # a tape that is away is asked for long
+            schema_id = topics.deploy(settings.tape, clients.schemas)
+        partition = clients.partition_map().place(instrument)
         sender = Sender(
-            tape=tape,
-            places={instrument: Place(instrument.key.encode(), placement.place(instrument))},
+            tape=clients.producer,
+            places={instrument: Place(instrument.key.encode(), partition)},
             encode=partial(encode_trade, schema_id=schema_id),
             clock=runtime.clock,
-            pause=pausing(tape.poll, runtime),
+            pause=pausing(clients.producer.poll, runtime),
         )
-        loader = Loader(reader=reader, sender=sender, log=log, runtime=runtime)
+        loader = Loader(reader=reader, sender=sender, log=clients.gap_log, runtime=runtime)
         whole = loader.load(instrument)
     return _told(runtime, file, instrument, loader, whole)
 

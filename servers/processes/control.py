@@ -8,7 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,12 +18,10 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.compacted_topic import CompactedTopic
-from k2.tape.gap_topic import GapLog
+from k2.tape.tape_clients import TapeClients
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
 from servers.local.stack_file import failing
 from servers.processes.dead_letter import dead_letter_service
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
 from servers.services import degradation_service, feed_service, query_service, snapshot_service
@@ -48,25 +46,25 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Unavailable: PORT_IN_USE, or LAKE_UNAVAILABLE when the catalog cannot be opened.
     """
-    board = CompactedTopic(settings.tape.bootstrap, topics.HEARTBEATS)
-    board.start()
-    expected = (PROCESS, *settings.feed.names, "lake", "query")
-    heartbeats = Heartbeats(board, runtime.clock, expected)
-    catalog = open_catalog(settings, runtime.clock)
-    parts = ExitStack()
-    forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
-    requests = CompactedTopic(settings.tape.bootstrap, topics.BACKFILLS)
-    schemas = open_schemas(settings, runtime)
-    gap_log = GapLog(settings.tape.bootstrap, schemas)
-    feeds = FeedService(
-        heartbeats=heartbeats,
-        gaps=GapView(gap_log),
-        desk=BackfillRequests(requests, runtime.clock),
-        draining=runtime.stopping,
-    )
-    snapshots = SnapshotReader(catalog)
-    try:
-        letters = parts.enter_context(dead_letter_service(settings, runtime, catalog))
+    with ExitStack() as parts:
+        clients = parts.enter_context(
+            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
+        )
+        catalog = parts.enter_context(closing(open_catalog(settings, runtime.clock)))
+        board = clients.topic(topics.HEARTBEATS)
+        board.start()
+        expected = (PROCESS, *settings.feed.names, "lake", "query")
+        heartbeats = Heartbeats(board, runtime.clock, expected)
+        forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
+        parts.enter_context(closing(forwarded))
+        feeds = FeedService(
+            heartbeats=heartbeats,
+            gaps=GapView(clients.gap_log),
+            desk=BackfillRequests(clients.topic(topics.BACKFILLS), runtime.clock),
+            draining=runtime.stopping,
+        )
+        snapshots = SnapshotReader(catalog)
+        letters = dead_letter_service(settings, runtime.clock, catalog, clients)
         more = {
             dead_letter.NAME: letters.register,
             query_service.NAME: forwarded.register,
@@ -90,10 +88,6 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             listener.tell(well=not failing(settings.data_dir / "run"))
         heart.close()
         listener.drain()
-    finally:
-        parts.close()
-        for part in (forwarded, catalog, gap_log, requests, board):
-            part.close()
     return 0
 
 

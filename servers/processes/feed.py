@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -30,14 +29,12 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
 from k2.tape.compacted_topic import CompactedTopic
-from k2.tape.dead_letter_topic import DeadLetterTopic
-from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from k2.tape.schema_registry import SchemaStore, fingerprint
+from k2.tape.tape_clients import TapeClients
 from servers.heartbeat import SERVING, Heart, Sample, process_signals, progress_told
 from servers.processes.filling import backfill_of, sender_of
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 
 _STARTING = "STARTING"
@@ -60,25 +57,20 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         symbols=settings.feed.symbols,
         source=settings.feed.source,
     )
-    with ExitStack() as parts:
-        tape = parts.enter_context(closing(TapeProducer(settings.tape)))
-        office = parts.enter_context(closing(DeadLetterTopic(settings.tape.bootstrap)))
-        partitions, notices, heartbeats, requests = (
-            parts.enter_context(closing(CompactedTopic(settings.tape.bootstrap, topic)))
-            for topic in (topics.PARTITIONS, topics.HIGH_WATER, topics.HEARTBEATS, topics.BACKFILLS)
+    with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
+        tape, requests = clients.producer, clients.topic(topics.BACKFILLS)
+        high_waters = CoverageTopic(
+            clients.topic(topics.HIGH_WATER), settings.feed.name, runtime.run_id
         )
-        high_waters = CoverageTopic(notices, settings.feed.name, runtime.run_id)
-        schemas = open_schemas(settings, runtime)
-        schema_id = runtime.patiently(lambda: _schema_id(settings, schemas))
-        topic_id = runtime.patiently(lambda: topics.topic_id(settings.tape))
-        if schema_id is None or topic_id is None:
+        schema_id = runtime.patiently(lambda: _schema_id(settings, clients.schemas))
+        placement = runtime.patiently(clients.partition_map)
+        if schema_id is None or placement is None:
             return 0
-        placement = PartitionMap(partitions, topic_id, settings.tape.partitions_per_tier)
         lines = runtime.patiently(lambda: _lines(source, placement, high_waters))
         if lines is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
-        letters = DeadLetterPublisher(office, f"feed:{source.name}:{runtime.run_id}")
+        letters = DeadLetterPublisher(clients.dead_letters, f"feed:{source.name}:{runtime.run_id}")
         intake = TradePublisher(
             source=source,
             tape=tape,
@@ -87,9 +79,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             letters=letters,
             headers={"source": settings.feed.source.encode()},
         )
-        gap_log = parts.enter_context(closing(GapLog(settings.tape.bootstrap, schemas)))
         sender = sender_of(tape, lines, encode, runtime)
-        backfill = backfill_of(settings, runtime, sender, gap_log, requests)
+        backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests)
         pump = FeedLoop(
             intake=intake,
             tape=tape,
@@ -100,7 +91,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         )
         pump.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
         gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
-        _feed(runtime, gauges, letters, backfill, _heart(settings, runtime, gauges, heartbeats))
+        heart = _heart(settings, runtime, gauges, clients.topic(topics.HEARTBEATS))
+        _feed(runtime, gauges, letters, backfill, heart)
     return 0
 
 

@@ -31,17 +31,15 @@ from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
-from k2.tape.dead_letter_topic import DeadLetterTopic
-from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
 from k2.tape.ports import BatchReader
+from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.heartbeat import REFUSED, Heart, Sample, process_signals, progress_told
 from servers.processes.lake_maintenance import maintained, maintainer_of, stats_of
 from servers.processes.lake_retention import LakeRetention, retainers_of, tape_watch_of
 from servers.processes.ops_tables import OpsTables
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 
 PROCESS = "lake"
@@ -58,23 +56,22 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         Data: the tape does not fit the lake; the reason says how.
     """
     with ExitStack() as parts:
-        bootstrap = settings.tape.bootstrap
-        admin = parts.enter_context(closing(TapeAdmin(bootstrap)))
-        partitions = parts.enter_context(closing(CompactedTopic(bootstrap, topics.PARTITIONS)))
-        heartbeats = parts.enter_context(closing(CompactedTopic(bootstrap, topics.HEARTBEATS)))
-        letters = parts.enter_context(closing(DeadLetterTopic(bootstrap)))
+        clients = parts.enter_context(
+            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
+        )
+        heartbeats = clients.topic(topics.HEARTBEATS)
         parts.enter_context(_refusal_told(runtime, heartbeats))
         catalog = runtime.patiently(lambda: _opened(settings, runtime))
         if catalog is None:
             return 0
         parts.enter_context(closing(catalog))
-        tape = _tape(settings, runtime, catalog, admin, partitions, letters)
+        tape = _tape(settings, runtime, catalog, clients)
         if tape is None:
             return 0
         committer = Committer(
             catalog=catalog, clock=runtime.clock, tape=tape.identity, writer_id=runtime.run_id
         )
-        ops = OpsTables(settings, runtime, catalog, admin, letters)
+        ops = OpsTables(settings, runtime, catalog, clients)
         pump = LakeWriter(
             tape=tape,
             committer=committer,
@@ -87,13 +84,13 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         )
         retention = LakeRetention(
             retainers_of(settings, runtime, catalog, committer, ops),
-            tape_watch_of(settings, runtime, admin, pump),
+            tape_watch_of(settings, runtime, clients.admin, pump),
         )
         sample = sampler(
             settings,
             runtime.clock,
             lambda: pump.stats,
-            lambda: _counters(stats_of(maintainers), ops, partitions),
+            lambda: _counters(stats_of(maintainers), ops, clients.topic(topics.PARTITIONS)),
         )
         heart = _heart(runtime, heartbeats, retention.told(sample))
         heart.start()
@@ -204,19 +201,17 @@ def _tape(
     settings: Settings,
     runtime: Runtime,
     catalog: TableCatalog,
-    admin: TapeAdmin,
-    partitions: CompactedTopic,
-    letters: DeadLetterTopic,
+    clients: TapeClients,
 ) -> WriterTape | None:
     """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
-    facts = runtime.patiently(lambda: admin.facts(settings.tape.topic))
+    facts = runtime.patiently(lambda: clients.admin.facts(settings.tape.topic))
     if facts is None:
         return None
-    placement = PartitionMap(partitions, facts.topic_id, settings.tape.partitions_per_tier)
-    identity = _begin(settings, runtime, catalog, admin, facts, placement)
+    placement = clients.partition_map(facts.topic_id)
+    identity = _begin(settings, runtime, catalog, clients.admin, facts, placement)
     if identity is None:
         return None
-    return _tape_end(settings, runtime, identity, admin, placement, letters)
+    return _tape_end(settings, identity, clients, placement)
 
 
 def _begin(
@@ -255,39 +250,30 @@ def _begin(
 
 def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldState]) -> None:
     """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
-    bootstrap = settings.tape.bootstrap
-    schemas = open_schemas(settings, runtime)
-    with (
-        closing(CompactedTopic(bootstrap, topics.HIGH_WATER)) as board,
-        closing(GapLog(bootstrap, schemas)) as gap_log,
-    ):
-        promised = {one: hull(of.values()) for one, of in read_promises(board).items()}
-        told = folded_ledger(gap_log.advance())
+    with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
+        promises = read_promises(clients.topic(topics.HIGH_WATER))
+        promised = {one: hull(of.values()) for one, of in promises.items()}
+        told = folded_ledger(clients.gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, told, now_us, who)
         if lost:
-            gap_log.publish(lost)
+            clients.gap_log.publish(lost)
             _log.warning("%d stretches of trades were lost with the epoch", len(lost))
 
 
 def _tape_end(
-    settings: Settings,
-    runtime: Runtime,
-    identity: TapeIdentity,
-    admin: TapeAdmin,
-    placement: PartitionMap,
-    letters: DeadLetterTopic,
+    settings: Settings, identity: TapeIdentity, clients: TapeClients, placement: PartitionMap
 ) -> WriterTape:
     def join(on_assign: OnAssign, on_revoke: OnRevoke) -> BatchReader:
         group = f"{GROUP}.{settings.tape.topic}"
         return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 
-    schemas = open_schemas(settings, runtime)
+    admin = clients.admin
     return WriterTape(
         identity=identity,
         join=join,
         facts=lambda: admin.facts(settings.tape.topic, patient=False),  # the pump tries again
-        decoder=Decoder(schemas),
+        decoder=Decoder(clients.schemas),
         placement=placement,
-        letters=letters,
+        letters=clients.dead_letters,
     )

@@ -21,10 +21,10 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import TapeReader
-from k2.tape.ports import BatchReader, LetterSink
+from k2.tape.ports import BatchReader
+from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
 from servers.processes.lake_maintenance import maintainer_of
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 
 
@@ -33,28 +33,22 @@ class OpsTables:
 
     Args:
         settings, runtime: of the process.
-        catalog, admin, letters: shared with the trades' writer; the tables exist.
+        catalog, clients: shared with the trades' writer; the tables exist.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        runtime: Runtime,
-        catalog: Catalog,
-        admin: TapeAdmin,
-        letters: LetterSink,
+        self, settings: Settings, runtime: Runtime, catalog: Catalog, clients: TapeClients
     ) -> None:
         self._runtime = runtime
         self._catalog = catalog
-        schemas = open_schemas(settings, runtime)
-        codec = RecordCodec(GAP, schemas)
+        codec = RecordCodec(GAP, clients.schemas)
         intakes: dict[str, RowDecoder] = {
-            topics.GAPS: GapIntake(topics.GAPS, codec, letters, runtime.clock),
+            topics.GAPS: GapIntake(topics.GAPS, codec, clients.dead_letters, runtime.clock),
             topics.DEAD_LETTERS: LetterIntake(topics.DEAD_LETTERS, runtime.clock),
         }
         self._writers = {
             intake.layout.name: OpsWriter(
-                _ends(topic, intake, settings, runtime, catalog, admin),
+                _ends(topic, intake, settings, runtime, catalog, clients.admin),
                 settings.lake.commit_interval_s,
                 runtime.clock,
             )

@@ -29,9 +29,9 @@ from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
-from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
-from k2.tape.topics import TapeAdmin
+from k2.tape.schema_registry import SchemaStore
+from k2.tape.tape_clients import TapeClients
 from k2.tape.truncation_check import read_marks
 from servers.flight.flight_server import Parts, RowServer
 from servers.heartbeat import (
@@ -43,7 +43,6 @@ from servers.heartbeat import (
     progress_told,
 )
 from servers.processes.control import source_of
-from servers.processes.schemas import open_schemas
 from servers.runtime import Runtime
 from servers.services import query_service
 from servers.services.grpc_server import GrpcServer
@@ -89,7 +88,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     with ExitStack() as closing:
         rows = RowServer(settings.query.listen_flight)
         closing.callback(rows.drain)
-        sides = _sides(settings, runtime, closing)
+        clients = closing.enter_context(
+            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
+        )
+        sides = _sides(settings, runtime, clients, closing)
         if sides is None:
             return 0
         parts = _parts(settings, runtime, sides, rows.uri)
@@ -133,27 +135,25 @@ def _drain(rows: RowServer, listener: GrpcServer, runtime: Runtime) -> None:
     plans.join()
 
 
-def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | None:
+def _sides(
+    settings: Settings, runtime: Runtime, clients: TapeClients, closing: ExitStack
+) -> Sides | None:
     """Lake and tail, joined but not started; None when stopped before the tape answered."""
     tape = settings.tape
-    admin = TapeAdmin(tape.bootstrap)
-    closing.callback(admin.close)
+    admin = clients.admin
     facts = runtime.patiently(lambda: admin.facts(tape.topic))
     if facts is None:
         return None
     count = facts.partitions
-    board = CompactedTopic(tape.bootstrap, topics.HEARTBEATS)
-    closing.callback(board.close)
+    board = clients.topic(topics.HEARTBEATS)
     board.start()
     heartbeats = Heartbeats(board, runtime.clock, (*settings.feed.names, "lake", PROCESS))
-    homes = CompactedTopic(tape.bootstrap, topics.PARTITIONS)
-    closing.callback(homes.close)
     catalog = open_catalog(settings, runtime.clock)
     closing.callback(catalog.close)
-    placement = PartitionMap(homes, facts.topic_id, tape.partitions_per_tier)
+    placement = clients.partition_map(facts.topic_id)
     snapshots = SnapshotReader(catalog)
     lake = LakeSide(snapshots, count, facts.topic_id, settings.lake.commit_interval_s)
-    tail = _tail(settings, runtime, placement)
+    tail = _tail(settings, runtime, clients.schemas, placement)
 
     def ends() -> tuple[int, ...]:
         return admin.log_ends(tape.topic, facts.partitions)
@@ -165,7 +165,7 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
             marks = partial(read_marks, partial(TapeReader.assigned, tape))
             assert_fits(newest, admin.facts(tape.topic), epoch, marks)
 
-    coverage = _coverage(settings, runtime, heartbeats, ends, closing)
+    coverage = _coverage(clients, runtime, heartbeats, ends, closing)
     view = QueryView(
         lake=lake,
         tail=tail,
@@ -182,11 +182,13 @@ def _sides(settings: Settings, runtime: Runtime, closing: ExitStack) -> Sides | 
     return Sides(board, heartbeats, coverage, lake, tail, view, executor, ends, assert_fit)
 
 
-def _tail(settings: Settings, runtime: Runtime, placement: PartitionMap) -> Tail:
+def _tail(
+    settings: Settings, runtime: Runtime, schemas: SchemaStore, placement: PartitionMap
+) -> Tail:
     tape = settings.tape
     return Tail(
         reader_factory=lambda start: TapeReader.assigned(tape, start),
-        decoder=Decoder(open_schemas(settings, runtime)),
+        decoder=Decoder(schemas),
         placement=placement,
         clock=runtime.clock,
         bytes_max=settings.query.tail_bytes_max,
@@ -195,21 +197,16 @@ def _tail(settings: Settings, runtime: Runtime, placement: PartitionMap) -> Tail
 
 
 def _coverage(
-    settings: Settings,
+    clients: TapeClients,
     runtime: Runtime,
     heartbeats: Heartbeats,
     ends: Callable[[], tuple[int, ...]],
     closing: ExitStack,
 ) -> ExpectedIds:
     """What feeds and ledger say of trade ids, followed from now on."""
-    tape = settings.tape
-    promises = CompactedTopic(tape.bootstrap, topics.HIGH_WATER)
-    closing.callback(promises.close)
-    gaps = GapLog(tape.bootstrap, open_schemas(settings, runtime))
-    closing.callback(gaps.close)
     coverage = ExpectedIds(
-        promises=promises,
-        gaps=gaps,
+        promises=clients.topic(topics.HIGH_WATER),
+        gaps=clients.gap_log,
         listened=lambda: listened(heartbeats.beats()),
         ends=ends,
         clock=runtime.clock,

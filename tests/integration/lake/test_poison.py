@@ -1,7 +1,5 @@
 """Poison of every kind between good neighbours, on a real Kafka: exactly the poison is dead."""
 
-import threading
-from contextlib import closing
 from decimal import Decimal
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -16,13 +14,10 @@ from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import DAY_US, TIME_MAX_US, Fault, Label, Trade
 from k2.market.instrument import Instrument
 from k2.market.schema import TRADE, avro_schema
-from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import CompactedTopic
-from k2.tape.partition_map import PartitionMap
+from k2.tape.tape_clients import TapeClients
 from k2.v1 import dead_letter_service_pb2 as pb
 from servers.processes.dead_letter import dead_letter_service
-from servers.runtime import Runtime
 from tests.integration.lake.test_writer_process import Site
 from tests.support.eventually import eventually
 from tests.support.gate import Gate
@@ -209,13 +204,8 @@ ASKING = SimpleNamespace(is_active=lambda: True)  # a caller that is still there
 
 def replayed(site, offsets):
     """Replay one letter as it is, once its symbol is placed, and one repaired; refuse a third."""
-    board = CompactedTopic(site.settings.tape.bootstrap, topics.PARTITIONS)
-    with closing(board):
-        placement = PartitionMap(
-            board, topics.topic_id(site.settings.tape), site.settings.tape.partitions_per_tier
-        )
-        placement.place(Instrument("BINANCE", SOL))
-    runtime = Runtime(SystemClock(), "run", threading.Event())
+    with TapeClients.open(site.settings, SystemClock()) as clients:
+        clients.partition_map().place(Instrument("BINANCE", SOL))
     topic, partition = site.settings.tape.topic, site.home[BTC]
 
     def name(kind):
@@ -226,7 +216,8 @@ def replayed(site, offsets):
         (outcome,) = service.ReplayDeadLetters(request, ASKING).outcomes
         return pb.ReplayState.Name(outcome.state).removeprefix("REPLAY_STATE_"), outcome.fault
 
-    with dead_letter_service(site.settings, runtime, site.catalog) as service:
+    with TapeClients.open(site.settings, SystemClock()) as clients:
+        service = dead_letter_service(site.settings, SystemClock(), site.catalog, clients)
         assert state("a symbol that nobody placed") == ("SENT", "")
         assert state("a symbol that nobody placed") == ("REPLAYED_BEFORE", "")
         assert state("trailing bytes") == ("REFUSED", "TRAILING")

@@ -1,29 +1,30 @@
 """The service is made while tape and registry are away; a call then says so."""
 
+from contextlib import closing
+
 import grpc
 import pytest
 
 from k2.clock import SystemClock
 from k2.lake.iceberg.catalog import open_catalog
 from k2.settings import Settings, TapeSettings
+from k2.tape.tape_clients import TapeClients
 from k2.v1 import dead_letter_service_pb2 as pb
 from k2.v1 import dead_letter_service_pb2_grpc as rpc
 from servers.processes.dead_letter import dead_letter_service
-from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
 from tests.fakes.wire import reason_of, served
 
 
 def test_a_tape_that_is_away_is_said_to_be(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
-    catalog = open_catalog(settings, SystemClock())
-    runtime = Runtime(SystemClock(), "run")
     with (
-        dead_letter_service(settings, runtime, catalog) as service,
-        served((dead_letter.NAME, service.register)) as (_, channel),
+        closing(open_catalog(settings, SystemClock())) as catalog,
+        TapeClients.open(settings, SystemClock()) as clients,
     ):
-        stub = rpc.DeadLetterServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.ListDeadLetters(pb.ListDeadLettersRequest())
-        assert reason_of(caught.value) == ("UNAVAILABLE", "TAPE_UNAVAILABLE")
-    catalog.close()
+        service = dead_letter_service(settings, SystemClock(), catalog, clients)
+        with served((dead_letter.NAME, service.register)) as (_, channel):
+            stub = rpc.DeadLetterServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ListDeadLetters(pb.ListDeadLettersRequest())
+            assert reason_of(caught.value) == ("UNAVAILABLE", "TAPE_UNAVAILABLE")

@@ -8,6 +8,7 @@ from k2.lake.maintenance.retention import Retention
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, TapeSettings
 from k2.tape.retention_watch import TapeWatch
+from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TopicDescription
 from servers.heartbeat import Sample
 from servers.processes.lake_retention import LakeRetention, retainers_of
@@ -87,7 +88,7 @@ def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
     lake = LakeSettings().model_copy(update={"letters_bytes_max": 1})
     settings = world.settings.model_copy(update={"lake": lake})
     runtime, committer = Runtime(world.clock, "r"), world.committer("w")
-    ops = OpsTables(settings, runtime, world.catalog, None, world.office)
+    ops = OpsTables(settings, runtime, world.catalog, TapeClients(settings, world.clock))
     retainers = retainers_of(settings, runtime, world.catalog, committer, ops)
     assert [one.table for one in retainers.values()] == ["market.trades", "ops.dead_letters"]
     assert [one.step() for one in retainers.values()] == [False, True]

@@ -5,30 +5,25 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.event_writer import OpsWriter
 from k2.settings import Settings, TapeSettings
-from k2.tape.topics import TapeAdmin
+from k2.tape.tape_clients import TapeClients
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 from tests.support.eventually import eventually
 from tests.support.ops_world import OpsWorld, gap, letter
 
 
-class NoLetters:
-    def publish(self, letters, wait_s):
-        raise AssertionError("nothing is read")
-
-
 def test_a_tape_that_is_away_is_waited_for(tmp_path):
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     runtime = Runtime(SystemClock(), "run")
-    catalog, admin = open_catalog(settings, SystemClock()), TapeAdmin("127.0.0.1:1")
+    catalog = open_catalog(settings, SystemClock())
     ensure_lake(catalog)
-    ops = OpsTables(settings, runtime, catalog, admin, NoLetters())
-    assert ops.counters()["ops.gaps.failures"] == 0
-    ops.start()
-    eventually(lambda: ops.counters()["ops.gaps.failures"] == 1, 40)
-    assert "ops.gaps.halted" not in ops.counters()
-    assert ops.stop()
-    admin.close()
+    with TapeClients.open(settings, SystemClock()) as clients:
+        ops = OpsTables(settings, runtime, catalog, clients)
+        assert ops.counters()["ops.gaps.failures"] == 0
+        ops.start()
+        eventually(lambda: ops.counters()["ops.gaps.failures"] == 1, 40)
+        assert "ops.gaps.halted" not in ops.counters()
+        assert ops.stop()
     catalog.close()
 
 
@@ -44,7 +39,8 @@ def test_each_ops_table_has_a_maintainer_that_waits_for_its_writer(tmp_path, mon
     monkeypatch.setattr(
         OpsWriter, "excluded", lambda one: waited.append(one.layout.name) or excluded(one)
     )
-    tables = OpsTables(world.settings, Runtime(world.clock, "r"), world.catalog, None, NoLetters())
+    clients = TapeClients(world.settings, world.clock)
+    tables = OpsTables(world.settings, Runtime(world.clock, "r"), world.catalog, clients)
     hot = [True]
     keepers = tables.maintainers(world.settings, paused=lambda: hot[0])
     assert [one.table for one in keepers] == ["ops.gaps", "ops.dead_letters"]
