@@ -16,23 +16,7 @@ import sys
 from k2 import settings, telemetry
 from k2.errors import Data, Invalid, K2Error, Reason
 from servers import runtime
-
-MODULES = {
-    "feed": "servers.processes.feed",
-    "lake": "servers.processes.lake",
-    "query": "servers.processes.query",
-    "control": "servers.processes.control",
-    "venue": "servers.processes.venue",
-    "up": "servers.commands.up",
-    "doctor": "servers.commands.doctor",
-    "record": "servers.commands.record",
-    "verify": "servers.commands.verify",
-    "backup": "servers.commands.backup",
-    "restore": "servers.commands.restore",
-    "backfill": "servers.commands.backfill",
-    "maintain": "servers.processes.lake_maintenance",
-    "new-epoch": "servers.commands.new_epoch",
-}
+from servers.process_table import MODULES
 
 _EXIT_CODES = {
     Reason.PORT_IN_USE: 3,

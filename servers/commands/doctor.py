@@ -123,7 +123,7 @@ def _stack(data_dir: Path) -> str:
 
 
 def _ports(options: Options, runtime: Runtime) -> str:
-    chosen = choose_ports(options, runtime.run_id).numbers()
+    chosen = choose_ports(options, runtime.run_id)
     ports.check(chosen.items())
     return ", ".join(f"{name} {port}" for name, port in chosen.items())
 

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from operator import attrgetter
 
 import psutil
 
 from k2.errors import Invalid, Reason, Unavailable
 from k2.settings import Settings
+from servers.process_table import PROCESSES, Port
 
 # Below the range that systems give to outgoing connections: a port stays ours over a restart.
 _FREE_FIRST = 20000
 _FREE_LAST = 31999
-_UNSET = {"venue": 8090, "query": 50052}  # where the settings say 0
+_FOUNDATION = ("broker", "broker_controller", "registry", "registry_management")
 
 
-@dataclass(frozen=True)
-class Ports:
-    """One port for each thing that listens."""
-
-    control: int
-    flight: int
-    query: int
-    broker: int
-    broker_controller: int
-    registry: int
-    registry_management: int
-    venue: int
-
-    def numbers(self) -> dict[str, int]:
-        """By name."""
-        return asdict(self)
-
-
-def fixed(settings: Settings) -> Ports:
-    """Those of the settings: control 50051, Flight 8815, Kafka 9092, registry 8081 by default.
+def fixed(settings: Settings) -> dict[str, int]:
+    """The ports of the settings by name: control 50051, Flight 8815, Kafka 9092, registry 8081.
 
     Raises:
         Invalid: NOT_LOCAL when a setting names another host than this one.
@@ -45,28 +28,27 @@ def fixed(settings: Settings) -> Ports:
     tape = settings.tape
     broker = _port("tape.bootstrap", tape.bootstrap)
     registry = _port("tape.registry_url", tape.registry_url.split("//")[-1].split("/")[0])
-    return Ports(
-        control=_port("control.listen", settings.control.listen),
-        flight=_port("query.listen_flight", settings.query.listen_flight),
-        query=_port("query.listen_grpc", settings.query.listen_grpc) or _UNSET["query"],
-        broker=broker,
-        broker_controller=broker + 1,
-        registry=registry,
-        registry_management=registry + 1,
-        venue=_port("venue.listen", settings.venue.listen) or _UNSET["venue"],
-    )
+    foundation = (broker, broker + 1, registry, registry + 1)
+    return {
+        port.name: _port(port.setting, attrgetter(port.setting)(settings)) or port.unset
+        for port in _process_ports()
+    } | dict(zip(_FOUNDATION, foundation, strict=True))
 
 
-def free(run_id: str) -> Ports:
-    """Ports that nothing listens on now; `run_id` decides where the search begins."""
-    names = tuple(Ports.__dataclass_fields__)
+def free(run_id: str) -> dict[str, int]:
+    """Ports by name that nothing listens on now; `run_id` decides where the search begins."""
+    names = [*(port.name for port in _process_ports()), *_FOUNDATION]
     span = _FREE_LAST - _FREE_FIRST + 1
     start = int(run_id, 16) % span
     candidates = (_FREE_FIRST + (start + step) % span for step in range(span))
-    chosen = [port for port, _ in zip(_unused(candidates), names, strict=False)]
+    chosen = dict(zip(names, filter(is_free, candidates), strict=False))
     if len(chosen) < len(names):
         raise Unavailable(Reason.PORT_IN_USE, "there are not enough free ports on this machine")
-    return Ports(*chosen)
+    return chosen
+
+
+def _process_ports() -> Iterator[Port]:
+    return (port for spec in PROCESSES.values() for port in spec.ports)
 
 
 def check(ports: Iterable[tuple[str, int]]) -> None:
@@ -94,10 +76,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _unused(candidates: Iterable[int]) -> Iterable[int]:
-    return (port for port in candidates if is_free(port))
 
 
 def _port(setting: str, address: str) -> int:

@@ -24,7 +24,6 @@ from k2.tape.schema_registry import SchemaStore
 from servers.local import layout, ports, stamp, venue_probe
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.options import Options
-from servers.local.ports import Ports
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, StackRecord, end_leftovers, holding
 from servers.local.stamp import Stamp
@@ -119,7 +118,7 @@ def check_files() -> int:
     return soft
 
 
-def choose_ports(options: Options, run_id: str) -> Ports:
+def choose_ports(options: Options, run_id: str) -> dict[str, int]:
     """Those of the settings, or any that are free."""
     return ports.free(run_id) if options.ports == "free" else ports.fixed(options.settings)
 

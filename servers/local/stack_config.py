@@ -13,12 +13,13 @@ from servers.local import broker, registry
 from servers.local.artifacts import Artifacts
 from servers.local.broker import BrokerPorts
 from servers.local.child_process import Command
-from servers.local.ports import Ports
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
 from servers.local.stamp import LIVE, source_of
+from servers.process_table import PROCESSES, names_of
 
 FOUNDATION = ("broker", "registry")
+_PRACTICE_PORTS = {port.name for spec in PROCESSES.values() if spec.practice for port in spec.ports}
 _ARENAS = "2"  # of glibc's allocator: each holds on to freed memory
 
 
@@ -51,7 +52,7 @@ class StackConfig:
 
     Attributes:
         settings: with an absolute data directory.
-        ports: of this stack.
+        ports: of this stack, by name.
         venue: live, synthetic or recording:PATH.
         exchange: whose id space the trades are in.
         run_id: of this stack.
@@ -60,7 +61,7 @@ class StackConfig:
     """
 
     settings: Settings
-    ports: Ports
+    ports: Mapping[str, int]
     venue: str
     exchange: str
     run_id: str
@@ -89,34 +90,41 @@ class StackConfig:
 
     @property
     def _broker_ports(self) -> BrokerPorts:
-        return BrokerPorts(self.ports.broker, self.ports.broker_controller)
+        return BrokerPorts(self.ports["broker"], self.ports["broker_controller"])
 
     @property
     def _registry_ports(self) -> RegistryPorts:
-        return RegistryPorts(self.ports.registry, self.ports.registry_management)
+        return RegistryPorts(self.ports["registry"], self.ports["registry_management"])
 
     def used_ports(self) -> dict[str, int]:
         """The ports that this stack will listen on, by name."""
-        numbers = self.ports.numbers()
-        return {name: port for name, port in numbers.items() if self.practises or name != "venue"}
+        unused = () if self.practises else _PRACTICE_PORTS
+        return {name: port for name, port in self.ports.items() if name not in unused}
 
     def parts(self) -> list[Part]:
         """All of them, those that others need first."""
-        control, flight = _local(self.ports.control), _local(self.ports.flight)
-        query, venue = _local(self.ports.query), _local(self.ports.venue)
-        practice = [Part("venue", self._python("venue"), {"venue": venue}, needs_tape=False)]
         return [
             self._broker(),
             self._registry(),
-            *(practice if self.practises else []),
-            *(self._feed(name) for name in self.settings.feed.names),
-            Part("lake", self._python("lake"), {}, proves=True),
-            Part("query", self._python("query"), {"flight": flight, "query": query}),
-            Part("control", self._python("control"), {"control": control}),
+            *(
+                self._process(process, name)
+                for process, spec in PROCESSES.items()
+                if self.practises or not spec.practice
+                for name in names_of(process, self.settings)
+            ),
         ]
 
-    def _feed(self, name: str) -> Part:
-        return Part(name, self._python("feed", K2_FEED__NAME=name), {}, drain=0, proves=True)
+    def _process(self, process: str, name: str) -> Part:
+        spec = PROCESSES[process]
+        named = {f"K2_{process.upper()}__NAME": name} if spec.copies else {}
+        return Part(
+            name,
+            self._python(process, named),
+            {port.name: self._address(port.name) for port in spec.ports},
+            needs_tape=spec.needs_tape,
+            drain=spec.drain,
+            proves=spec.proves,
+        )
 
     def _broker(self) -> Part:
         ports = self._broker_ports
@@ -152,10 +160,10 @@ class StackConfig:
             drain=2,
         )
 
-    def _python(self, process: str, **more: str) -> Callable[[], Command]:
+    def _python(self, process: str, named: Mapping[str, str]) -> Callable[[], Command]:
         argv = (sys.executable, "-P", "-m", "servers", process)
         return lambda: self._marked(
-            Command(argv, {**self.environment, **self.child_environment(), **more})
+            Command(argv, {**self.environment, **self.child_environment(), **named})
         )
 
     def _marked(self, command: Command) -> Command:
@@ -168,8 +176,13 @@ class StackConfig:
 
     def child_environment(self) -> dict[str, str]:
         """The settings of every Python part, as environment variables."""
-        settings, ports = self.settings, self.ports
-        practice = f"ws://{_local(ports.venue)}"
+        settings = self.settings
+        practice = f"ws://{self._address('venue')}"
+        listens = {
+            port.variable: self._address(port.name)
+            for spec in PROCESSES.values()
+            for port in spec.ports
+        }
         return {
             "K2_DATA_DIR": str(self.data_dir),
             "K2_CACHE_DIR": str(settings.cache_dir),
@@ -181,15 +194,11 @@ class StackConfig:
             "K2_FEED__SYMBOLS": json.dumps(settings.feed.symbols),
             "K2_FEED__EXCHANGE": self.exchange,
             "K2_FEED__COPIES": str(settings.feed.copies),
-            "K2_VENUE__LISTEN": _local(ports.venue),
             "K2_VENUE__RATE": str(settings.venue.rate),
             "K2_VENUE__SPEED": str(settings.venue.speed),
-            "K2_QUERY__LISTEN_FLIGHT": _local(ports.flight),
-            "K2_QUERY__LISTEN_GRPC": _local(ports.query),
-            "K2_CONTROL__LISTEN": _local(ports.control),
-            "K2_CONTROL__QUERY_ADDRESS": _local(ports.query),
+            "K2_CONTROL__QUERY_ADDRESS": self._address("query"),
+            **listens,
         }
 
-
-def _local(port: int) -> str:
-    return f"127.0.0.1:{port}"
+    def _address(self, port: str) -> str:
+        return f"127.0.0.1:{self.ports[port]}"

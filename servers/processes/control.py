@@ -21,6 +21,7 @@ from k2.tape import topics
 from k2.tape.tape_clients import TapeClients
 from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
 from servers.local.stack_file import failing
+from servers.process_table import expected_by
 from servers.processes.dead_letter import dead_letter_service
 from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
@@ -53,8 +54,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         catalog = parts.enter_context(closing(open_catalog(settings, runtime.clock)))
         board = clients.topic(topics.HEARTBEATS)
         board.start()
-        expected = (PROCESS, *settings.feed.names, "lake", "query")
-        heartbeats = Heartbeats(board, runtime.clock, expected)
+        heartbeats = Heartbeats(board, runtime.clock, expected_by(PROCESS, settings))
         forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
         parts.enter_context(closing(forwarded))
         feeds = FeedService(

@@ -42,6 +42,7 @@ from servers.heartbeat import (
     process_signals,
     progress_told,
 )
+from servers.process_table import expected_by
 from servers.processes.control import source_of
 from servers.runtime import Runtime
 from servers.services import query_service
@@ -147,7 +148,7 @@ def _sides(
     count = facts.partitions
     board = clients.topic(topics.HEARTBEATS)
     board.start()
-    heartbeats = Heartbeats(board, runtime.clock, (*settings.feed.names, "lake", PROCESS))
+    heartbeats = Heartbeats(board, runtime.clock, expected_by(PROCESS, settings))
     catalog = open_catalog(settings, runtime.clock)
     closing.callback(catalog.close)
     placement = clients.partition_map(facts.topic_id)

@@ -14,12 +14,13 @@ from k2.market.ledger import GapEvent, GapState
 from k2.v1 import feed_service_pb2 as pb
 from k2.v1 import feed_service_pb2_grpc as rpc
 from servers.heartbeat import SERVING, Beat, Heartbeats
+from servers.process_table import process_of
 from servers.services.gap_queries import BackfillRequests, GapView
 from servers.services.paging import page
 from servers.services.wire_values import bad_field, flat_counters, source_to, time_or_unset
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["FeedService"].full_name
-_PROCESS: Final = "feed"  # a feed's process is named so, or begins so
+_PROCESS: Final = "feed"
 _POLL_S: Final = 1.0
 _FEED_COUNTS: Final = ("trades_acknowledged", "frames_skipped", "frames_malformed", "reconnects")
 _SYMBOL_COUNTS: Final = ("gaps", "ids_missing", "duplicates", "reordered", "resets")
@@ -119,7 +120,7 @@ class FeedService(rpc.FeedServiceServicer):
 
     def _beats(self) -> list[Beat]:
         """Of the feeds."""
-        return [beat for beat in self._heartbeats.beats() if beat.process.startswith(_PROCESS)]
+        return [beat for beat in self._heartbeats.beats() if process_of(beat.process) == _PROCESS]
 
 
 def _gap_key(gap: GapEvent) -> str:

@@ -16,8 +16,6 @@ from k2cli.child import INTERRUPTED, Event, Spawned
 from k2cli.first_answer import first_answer
 from k2cli.trades import summary
 
-_ADDRESSES = ("control", "flight", "broker", "registry", "venue")
-
 
 @click.command()
 @click.option("-d", "--detach", is_flag=True, help="Return when all is SERVING; leave it running.")
@@ -170,9 +168,8 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
     console.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
     addresses = content.get("addresses") or {}
-    for name in _ADDRESSES:
-        if name in addresses:
-            console.echo(f"  {name:<9} {addresses[name]}")
+    for name in sorted(addresses):
+        console.echo(f"  {name:<9} {addresses[name]}")
     console.echo(f"  {'data':<9} {content.get('data_dir')}")
     if answer is None:
         console.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from k2.errors import Data, Internal, Invalid, K2Error, NotFound, Overloaded, Reason, Unavailable
-from servers.__main__ import MODULES, exit_code
+from servers.__main__ import exit_code
+from servers.process_table import MODULES
 
 
 @pytest.mark.parametrize(

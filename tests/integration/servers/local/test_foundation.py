@@ -31,7 +31,7 @@ def started(command, log, answers):
 def test_what_the_tape_acknowledged_outlives_a_kill_and_other_ports(tmp_path, artifacts):
     def start(run_id):
         chosen = ports.free(run_id)
-        listens = broker.BrokerPorts(chosen.broker, chosen.broker_controller)
+        listens = broker.BrokerPorts(chosen["broker"], chosen["broker_controller"])
         command = broker.prepare(tmp_path / "kafka", listens, artifacts.jars("kafka"), run_id)
         child = started(command, tmp_path / "broker.log", lambda: broker.answers(listens))
         return child, broker.bootstrap(listens)
@@ -56,7 +56,7 @@ def test_what_the_tape_acknowledged_outlives_a_kill_and_other_ports(tmp_path, ar
 def test_the_registry_outlives_a_kill(tmp_path, artifacts):
     def start(run_id):
         chosen = ports.free(run_id)
-        listens = registry.RegistryPorts(chosen.registry, chosen.registry_management)
+        listens = registry.RegistryPorts(chosen["registry"], chosen["registry_management"])
         program = artifacts.unpacked("registry")
         command = registry.prepare(tmp_path / "registry", listens, program)
         child = started(command, tmp_path / "registry.log", lambda: registry.answers(listens))

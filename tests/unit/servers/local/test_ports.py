@@ -12,14 +12,19 @@ from servers.local import ports
 
 def test_fixed_ports_are_the_known_ones():
     found = ports.fixed(settings.load())
-    assert (found.control, found.flight, found.broker, found.registry) == (50051, 8815, 9092, 8081)
-    assert len(set(found.numbers().values())) == len(found.numbers())
+    assert [found[name] for name in ("control", "flight", "broker", "registry")] == [
+        50051,
+        8815,
+        9092,
+        8081,
+    ]
+    assert len(set(found.values())) == len(found)
 
 
 def test_settings_move_a_fixed_port():
     moved = settings.load(control={"listen": "127.0.0.1:6000"}, venue={"listen": "127.0.0.1:6001"})
     found = ports.fixed(moved)
-    assert (found.control, found.venue) == (6000, 6001)
+    assert (found["control"], found["venue"]) == (6000, 6001)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "nonsense", "127.0.0.1:99999", "db:1"])
@@ -31,18 +36,18 @@ def test_only_loopback_is_listened_on(listen):
 
 def test_free_ports_are_distinct_and_avoid_what_is_taken():
     first = ports.free("0" * 32)
-    with socket.create_server(("127.0.0.1", first.control)):
+    with socket.create_server(("127.0.0.1", first["control"])):
         second = ports.free("0" * 32)
-    assert len(set(first.numbers().values())) == 8
-    assert first.control not in second.numbers().values()
-    assert all(20000 <= port < 32000 for port in second.numbers().values())
+    assert len(set(first.values())) == 8
+    assert first["control"] not in second.values()
+    assert all(20000 <= port < 32000 for port in second.values())
 
 
 def test_a_port_in_use_is_refused_by_name_and_owner():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"port {port} \\(broker\\) is in use") as refused:
-            ports.check([("broker", port), ("free", ports.free("1" * 32).control)])
+            ports.check([("broker", port), ("free", ports.free("1" * 32)["control"])])
     assert refused.value.reason is Reason.PORT_IN_USE
     assert refused.value.metadata == {"broker": str(port)}
     assert f"pid {os.getpid()}" in refused.value.message

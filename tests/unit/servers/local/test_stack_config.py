@@ -5,20 +5,19 @@ import json
 from k2 import settings
 from k2.clock import ManualClock
 from servers.local.artifacts import Artifacts
-from servers.local.ports import Ports
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import RUN_ID
 
-PORTS = Ports(
-    control=1,
-    flight=2,
-    query=3,
-    broker=4,
-    broker_controller=5,
-    registry=6,
-    registry_management=7,
-    venue=8,
-)
+PORTS = {
+    "control": 1,
+    "flight": 2,
+    "query": 3,
+    "broker": 4,
+    "broker_controller": 5,
+    "registry": 6,
+    "registry_management": 7,
+    "venue": 8,
+}
 
 
 def site(tmp_path, venue="synthetic", **feed):
