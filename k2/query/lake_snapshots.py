@@ -42,7 +42,7 @@ class PlannableSnapshot:
     @property
     def floor_us(self) -> int | None:
         """Below it retention has removed rows; None where it has not."""
-        return self.snapshot.floor_us if self.snapshot else None
+        return self.snapshot.retained_from_us if self.snapshot else None
 
 
 class LakeSide:

@@ -26,7 +26,7 @@ from typing import Any
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Invalid, NotFound, Overloaded, Reason, Unavailable
-from k2.lake.iceberg.reachability import ReachableFiles
+from k2.lake.iceberg.reachability import ReachableFile
 from k2.lake.maintenance.backup_source import (
     Head,
     LocalLake,
@@ -264,10 +264,10 @@ class _Work:
             if file.data:
                 yield self._data(file)
 
-    def _has(self, file: ReachableFiles) -> bool:
+    def _has(self, file: ReachableFile) -> bool:
         return self.vault.holds(self.lake.inside(file.location), file.size or 0)
 
-    def _data(self, file: ReachableFiles) -> Entry:
+    def _data(self, file: ReachableFile) -> Entry:
         inside, size = self.lake.inside(file.location), file.size or 0
         source = self.lake.warehouse / inside
         entry, copied = self.vault.share(source, inside, size, f"{WAREHOUSE}/{inside}")

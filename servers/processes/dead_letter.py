@@ -9,7 +9,7 @@ from k2.clock import Clock
 from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterReader
 from k2.lake.dead_letters.replay import Replayer, ReplayParts
-from k2.lake.dead_letters.superseded import Overruled
+from k2.lake.dead_letters.superseded import SupersededLetters
 from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market import schema
@@ -39,7 +39,7 @@ def dead_letter_service(
     letters = LetterReader(
         view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT),
         posted=clients.dead_letters.read_posted,
-        overruled=Overruled(catalog).among,
+        superseded=SupersededLetters(catalog).among,
     )
     replayer = Replayer(
         ReplayParts(

@@ -21,7 +21,7 @@ from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
 from k2.lake.ingest.tape_check import WriterTape, identity_of
-from k2.lake.ingest.trade_writer import LakeWriter, PumpStats
+from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
 from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
@@ -154,7 +154,7 @@ def _heart(runtime: Runtime, heartbeats: CompactedTopic, sample: Callable[[], Sa
 def sampler(
     settings: Settings,
     clock: Clock,
-    stats: Callable[[], PumpStats],
+    stats: Callable[[], WriterStats],
     more: Callable[[], Mapping[str, Any]],
 ) -> Callable[[], Sample]:
     """What the writer's heart says: its lag, its last commit, and what was done."""
@@ -231,8 +231,8 @@ def _begin(
     there = AvailableTape(
         facts=lambda: admin.facts(settings.tape.topic),
         marks=partial(read_marks, partial(TapeReader.assigned, settings.tape)),
-        home=placement.place,
-        tell=partial(_tell_lost, settings, runtime),
+        partition_of=placement.place,
+        on_carry_over=partial(_tell_lost, settings, runtime),
     )
 
     def begin() -> StartedEpoch:

@@ -12,7 +12,7 @@ from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import TableLayout
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
-from k2.lake.ingest.event_rows import GapIntake, LetterIntake, RowDecoder
+from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder, RowDecoder
 from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, run_ops
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding
@@ -42,17 +42,17 @@ class OpsTables:
         self._runtime = runtime
         self._catalog = catalog
         codec = RecordCodec(GAP, clients.schemas)
-        intakes: dict[str, RowDecoder] = {
-            topics.GAPS: GapIntake(topics.GAPS, codec, clients.dead_letters, runtime.clock),
-            topics.DEAD_LETTERS: LetterIntake(topics.DEAD_LETTERS, runtime.clock),
+        decoders: dict[str, RowDecoder] = {
+            topics.GAPS: GapRowDecoder(topics.GAPS, codec, clients.dead_letters, runtime.clock),
+            topics.DEAD_LETTERS: LetterRowDecoder(topics.DEAD_LETTERS, runtime.clock),
         }
         self._writers = {
-            intake.layout.name: OpsWriter(
-                _ends(topic, intake, settings, runtime, catalog, clients.admin),
+            decoder.layout.name: OpsWriter(
+                _ends(topic, decoder, settings, runtime, catalog, clients.admin),
                 settings.lake.commit_interval_s,
                 runtime.clock,
             )
-            for topic, intake in intakes.items()
+            for topic, decoder in decoders.items()
         }
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
@@ -107,7 +107,7 @@ class OpsTables:
 
 def _ends(
     topic: str,
-    intake: RowDecoder,
+    decoder: RowDecoder,
     settings: Settings,
     runtime: Runtime,
     catalog: Catalog,
@@ -119,7 +119,7 @@ def _ends(
             clock=runtime.clock,
             tape=identity,
             writer_id=runtime.run_id,
-            store=OpsStore(intake.layout),
+            store=OpsStore(decoder.layout),
         )
 
     tries = itertools.count(1)
@@ -128,9 +128,11 @@ def _ends(
         return admin.facts(topic)
 
     def epoch() -> int:
-        there = AvailableTape(facts, marks=lambda _: {}, home=lambda _: 0, tell=lambda _: None)
-        commit_id = f"{runtime.run_id}-{intake.layout.name}-{next(tries)}"
-        store = OpsStore(intake.layout)
+        there = AvailableTape(
+            facts, marks=lambda _: {}, partition_of=lambda _: 0, on_carry_over=lambda _: None
+        )
+        commit_id = f"{runtime.run_id}-{decoder.layout.name}-{next(tries)}"
+        store = OpsStore(decoder.layout)
         return begin_epoch(catalog, runtime.clock, there, commit_id, store).epoch
 
     def read_from(start: int) -> BatchReader:
@@ -141,6 +143,6 @@ def _ends(
         epoch=epoch,
         read_from=read_from,
         committer=committer,
-        view=lambda: view_of(catalog, intake.layout),
-        intake=intake,
+        view=lambda: view_of(catalog, decoder.layout),
+        decoder=decoder,
     )

@@ -12,7 +12,7 @@ from google.protobuf import timestamp_pb2
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.lake.dead_letters.letter_list import LetterFilter, LetterReader, StoredLetter
-from k2.lake.dead_letters.replay import Reading, Replayed, Replayer
+from k2.lake.dead_letters.replay import ReadRecord, Replayed, Replayer
 from k2.market.events import Fault, Label, Trade
 from k2.market.offsets import TimeRange
 from k2.market.schema import SIDES
@@ -61,7 +61,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
             request.page_token,
         )
         replayed = self._replayer.replayed() if found else {}
-        overruled = self._letters.overruled(found)
+        overruled = self._letters.superseded(found)
         letters = [_letter(one, replayed.get(one.letter.name), overruled) for one in found]
         return pb.ListDeadLettersResponse(letters=letters, next_page_token=token)
 
@@ -74,7 +74,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
         reading = self._replayer.read(value)
         replayed = self._replayer.replayed().get(request.name)
         return pb.GetDeadLetterResponse(
-            letter=_letter(found, replayed, self._letters.overruled([found])),
+            letter=_letter(found, replayed, self._letters.superseded([found])),
             value=None if value is None else value[: limits.LETTER_SHOWN_BYTES_MAX],
             value_bytes=len(value or b""),
             fault_now=_fault(reading.fault),
@@ -163,7 +163,7 @@ def _fault(fault: Fault) -> str:
     return "" if fault is Fault.NONE else fault.name
 
 
-def _trade(reading: Reading) -> pb.TradeRecord | None:
+def _trade(reading: ReadRecord) -> pb.TradeRecord | None:
     trade = reading.trade
     if trade is None:
         return None

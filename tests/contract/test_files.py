@@ -5,12 +5,12 @@ from pyarrow.fs import FileSelector, FileType
 
 from k2.clock import ManualClock
 from k2.lake.iceberg.catalog import CLOCK, DurableFileIO, local_path, write_file
-from k2.lake.iceberg.retrying_io import PatientFileIO
+from k2.lake.iceberg.retrying_io import RetryingFileIO
 from tests.sim.store import Files, Store
 
 MAKERS = {
     "durable": DurableFileIO,
-    "patient": lambda: PatientFileIO({CLOCK: ManualClock()}),
+    "patient": lambda: RetryingFileIO({CLOCK: ManualClock()}),
     "simulated": lambda: Files(Store()),
 }
 

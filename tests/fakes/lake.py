@@ -6,7 +6,7 @@ from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.fold import RULES
 
 
-def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topic_id="1"):
+def lake_snapshot(snapshot_id, positions, committed_at_us=0, retained_from_us=None, topic_id="1"):
     """A snapshot of which only these facts matter."""
     return LakeSnapshot(
         snapshot_id=snapshot_id,
@@ -25,7 +25,7 @@ def lake_snapshot(snapshot_id, positions, committed_at_us=0, floor_us=None, topi
         rows_added=0,
         files_total=0,
         bytes_total=0,
-        floor_us=floor_us,
+        retained_from_us=retained_from_us,
         epochs=EpochHistory(rules=RULES),
     )
 

@@ -42,8 +42,10 @@ def begun(process, parts):
     there = AvailableTape(
         facts=lambda: admin.facts("trades"),
         marks=_marks(process),
-        home=PartitionMap(Board(process, world.tape, topics.PARTITIONS), facts.topic_id, 1).place,
-        tell=lambda states: _tell_lost(process, states),
+        partition_of=PartitionMap(
+            Board(process, world.tape, topics.PARTITIONS), facts.topic_id, 1
+        ).place,
+        on_carry_over=lambda states: _tell_lost(process, states),
     )
 
     def begin():

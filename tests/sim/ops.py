@@ -289,6 +289,6 @@ def _writer(process, parts, topic, intake):
         read_from=lambda start: Reader(process, topic, {0: start}),
         committer=committer,
         view=lambda: view_of(Calmly(connection, world.metastore), intake.layout),
-        intake=intake,
+        decoder=intake,
     )
     return parts.ops_writer(ends, world.swarm.commit_interval_s, process)

@@ -113,8 +113,8 @@ class Oracle:
         require(snapshot.parent_id == parent.snapshot_id, "a commit is not on the head")
         require(snapshot.committed_at_us > parent.committed_at_us, "commit times go back")
         if snapshot.operation != Operation.DELETE.value:
-            kept = snapshot.floor_us == parent.floor_us
-            require(kept, "another floor", parent.floor_us, snapshot.floor_us)
+            kept = snapshot.retained_from_us == parent.retained_from_us
+            require(kept, "another floor", parent.retained_from_us, snapshot.retained_from_us)
         if snapshot.positions.epoch != parent.positions.epoch:
             self._begins(snapshot, parent)
         elif snapshot.operation != Operation.APPEND.value:
@@ -208,12 +208,12 @@ class Oracle:
 
     def _removed(self, snapshot, rows, want):
         """What retention removed now: rows below the floor, for a reason, and not the newest."""
-        parent, floor_us = self.newest, snapshot.floor_us
+        parent, retained_from_us = self.newest, snapshot.retained_from_us
         gone = want.keys() - {row.place for row in rows}
-        above = [want[place] for place in gone if want[place].event_time >= floor_us]
-        require(not above, "gone from above the floor", floor_us, *above[:3])
-        higher = parent.floor_us is None or parent.floor_us <= floor_us
-        require(higher, "the floor sinks", parent.floor_us, floor_us)
+        above = [want[place] for place in gone if want[place].event_time >= retained_from_us]
+        require(not above, "gone from above the floor", retained_from_us, *above[:3])
+        higher = parent.retained_from_us is None or parent.retained_from_us <= retained_from_us
+        require(higher, "the floor sinks", parent.retained_from_us, retained_from_us)
         require(rows, "retention leaves nothing")
         newest = max(want[place].event_time for place in gone) if gone else 0
         due = parent.bytes_total > self._world.swarm.bytes_max or self._is_of_yesterday(newest)
@@ -377,11 +377,13 @@ class Oracle:
             return True
         fits = self.newest.bytes_total <= self._world.swarm.bytes_max
         floors = [
-            one.floor_us
+            one.retained_from_us
             for one in self.snapshots
             if self.keeps(one.snapshot_id) and one.snapshot_id not in self.tagged
         ]
-        return (fits or self.newest.files_total == 1) and set(floors) == {self.newest.floor_us}
+        return (fits or self.newest.files_total == 1) and set(floors) == {
+            self.newest.retained_from_us
+        }
 
     # --- answers ----------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from k2.feed.gaps.sender import Sender
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.lake.commit.committer import Committer
 from k2.lake.ingest.epoch_transition import begin_epoch
-from k2.lake.ingest.event_rows import GapIntake, LetterIntake
+from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder
 from k2.lake.ingest.event_writer import OpsWriter
 from k2.lake.ingest.trade_writer import LakeWriter
 from k2.lake.maintenance.maintainer import Maintainer
@@ -32,8 +32,8 @@ class Parts:
     replacer: type = MaintenanceCommitter
     retainer: type = Retention
     ops_writer: type = OpsWriter
-    gap_intake: type = GapIntake
-    letter_intake: type = LetterIntake
+    gap_intake: type = GapRowDecoder
+    letter_intake: type = LetterRowDecoder
     line: type = InstrumentStream
     keeper: type = GapRecorder
     sender: type = Sender

@@ -7,7 +7,7 @@ import pytest
 
 from k2.lake.commit.committer import Committer, TradeStore
 from k2.lake.ingest.epoch_transition import StartedEpoch, begin_epoch, newest
-from k2.lake.ingest.event_rows import LetterIntake
+from k2.lake.ingest.event_rows import LetterRowDecoder
 from k2.lake.ingest.event_writer import OpsWriter
 from k2.lake.ingest.trade_writer import LakeWriter
 from k2.lake.maintenance.maintainer import Maintainer
@@ -248,8 +248,10 @@ class FloorsTooLow(MaintenanceCommitter):
             change = plan(table, facts)
             if change is None or not change.removed:
                 return change
-            floor_us = change.facts.floor_us - 100_000
-            return replace(change, facts=replace(change.facts, floor_us=floor_us))
+            retained_from_us = change.summary.retained_from_us - 100_000
+            return replace(
+                change, summary=replace(change.summary, retained_from_us=retained_from_us)
+            )
 
         return super().commit(lower)
 
@@ -294,14 +296,14 @@ def waits_for_a_row(catalog, clock, tape, commit_id):
     return begin_epoch(catalog, clock, tape, commit_id)
 
 
-class KeepsALetterTwice(LetterIntake):
+class KeepsALetterTwice(LetterRowDecoder):
     """Forgets with each batch which letters it has had."""
 
     def take(self, batch, state):
         return super().take(batch, FoldState())
 
 
-class BelievesItsMemory(LetterIntake):
+class BelievesItsMemory(LetterRowDecoder):
     """Takes a letter that it has forgotten for a new one."""
 
     def _stored(self, origin, offsets):

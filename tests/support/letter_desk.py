@@ -3,7 +3,7 @@
 from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterReader
 from k2.lake.dead_letters.replay import Replayer, ReplayParts
-from k2.lake.dead_letters.superseded import Overruled
+from k2.lake.dead_letters.superseded import SupersededLetters
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import Fault
 from k2.tape import topics
@@ -19,7 +19,7 @@ from tests.unit.lake.verify.test_verify_letters import posted
 
 
 class Desk(OpsWorld):
-    """Letters of a trades topic, and what replays them."""
+    """PartitionLetters of a trades topic, and what replays them."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -30,7 +30,7 @@ class Desk(OpsWorld):
         self.reader = LetterReader(
             view=lambda: view_of(self.catalog, DEAD_LETTERS_LAYOUT),
             posted=lambda start: [one for one in posted(self) if one.offset >= start],
-            overruled=Overruled(self.catalog).among,
+            superseded=SupersededLetters(self.catalog).among,
         )
         self.replayer = Replayer(
             ReplayParts(

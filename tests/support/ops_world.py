@@ -6,7 +6,7 @@ from k2.lake.commit.committer import Committer
 from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
-from k2.lake.ingest.event_rows import GapIntake, LetterIntake
+from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder
 from k2.lake.ingest.event_writer import EventOffsets, OpsWriter
 from k2.lake.maintenance.retention import Retention
 from k2.market.events import Fault
@@ -73,11 +73,11 @@ class OpsWorld(LakeWorld):
         self.gaps.append(0, *(self.codec.encode(event.values(), 1) for event in events))
 
     def letter_writer(self, writer_id="w1", catalog=None):
-        return self._writer(self.letters, LetterIntake(self.letters.topic, self.clock), writer_id,
-                            catalog)  # fmt: skip
+        decoder = LetterRowDecoder(self.letters.topic, self.clock)
+        return self._writer(self.letters, decoder, writer_id, catalog)
 
     def gap_writer(self, writer_id="w1", catalog=None):
-        intake = GapIntake(self.gaps.topic, self.codec, self.office, self.clock)
+        intake = GapRowDecoder(self.gaps.topic, self.codec, self.office, self.clock)
         return self._writer(self.gaps, intake, writer_id, catalog)
 
     def _writer(self, tape, intake, writer_id, catalog):
@@ -107,7 +107,7 @@ class OpsWorld(LakeWorld):
             read_from=lambda start: tape.reader({0: start}),
             committer=committer,
             view=lambda: view_of(self.catalog, intake.layout),
-            intake=intake,
+            decoder=intake,
         )
         return OpsWriter(ends, INTERVAL_S, self.clock)
 

@@ -100,14 +100,14 @@ class OpsView:
     Attributes:
         epoch: of the tape.
         position: the tape offset of that epoch below which it holds every event.
-        floor_us: time below which lake retention has removed rows; None while it has not.
+        retained_from_us: time below which lake retention has removed rows; None while it has not.
     """
 
     epoch: int
     position: int
     _table: Table
     _snapshot_id: int
-    floor_us: int | None = None
+    retained_from_us: int | None = None
 
     def newest(
         self,
@@ -188,7 +188,11 @@ def view_of(catalog: SqlCatalog, layout: TableLayout) -> OpsView | None:
         return None
     positions = snapshot.positions
     return OpsView(
-        positions.epoch, positions[0], table, snapshot.snapshot_id, floor_us=snapshot.floor_us
+        positions.epoch,
+        positions[0],
+        table,
+        snapshot.snapshot_id,
+        retained_from_us=snapshot.retained_from_us,
     )
 
 

@@ -46,8 +46,15 @@ from pyiceberg.typedef import Identifier
 
 from k2 import limits
 from k2.lake.iceberg.catalog import Conflict, reaching_lake
-from k2.lake.iceberg.manifests import CODEC, FORMAT, Listed, appended, new_metadata_output, replaced
-from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, ancestors_of
+from k2.lake.iceberg.manifests import (
+    CODEC,
+    FORMAT,
+    NewManifests,
+    append_files,
+    new_metadata_output,
+    replace_files,
+)
+from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, ancestors_of
 from k2.lake.iceberg.tables import TableLayout, assert_ours
 
 _log = logging.getLogger(__name__)
@@ -104,16 +111,16 @@ class RewriteFiles:
     """What maintenance commits: other files with the same rows, or none; snapshots to drop.
 
     Attributes:
-        facts: what the commit says of itself; all but its identity is its parent's.
+        summary: what the commit says of itself; all but its identity is its parent's.
         added: durable data files that take the place of the removed ones; where none does, rows go,
-            and the facts name the floor from which on none is missing.
+            and the summary name the floor from which on none is missing.
         removed: locations of those; all of them are live in the head that is committed on.
         touched: locations of the head's manifests that name them.
         dropped: snapshots to drop from the metadata; neither the head nor one that a branch or tag
             names.
     """
 
-    facts: CommitSummary
+    summary: CommitSummary
     added: Sequence[DataFile] = ()
     removed: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
@@ -124,16 +131,16 @@ def append(
     catalog: TableCatalog,
     table: Table,
     files: Sequence[DataFile],
-    facts: CommitSummary,
+    summary: CommitSummary,
     now_us: int,
 ) -> Table:
-    """Commit files and facts on top of `table`, atomically.
+    """Commit files and summary on top of `table`, atomically.
 
     Args:
         catalog: where the head is swung.
         table: what the commit is made on; its head must still be the head.
-        files: durable data files; none makes a commit of facts alone.
-        facts: what the commit says of itself, in the summary and the table's properties.
+        files: durable data files; none makes a commit of summary alone.
+        summary: what the commit says of itself, in the summary and the table's properties.
         now_us: the time; the commit's is that, or just after its parent's.
 
     Returns:
@@ -145,11 +152,11 @@ def append(
             the history says now.
     """
     snapshot_id = table.metadata.new_snapshot_id()
-    facts = _inherited(facts, table)
-    listed = appended(table, files, snapshot_id, facts.commit_id)
-    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us)
+    summary = _inherited(summary, table)
+    manifests = append_files(table, files, snapshot_id, summary.commit_id)
+    snapshot = _snapshot(table, snapshot_id, manifests, summary, now_us)
     return _compare_and_swap(
-        catalog, table, snapshot, facts, thinned(table.metadata, snapshot.timestamp_ms)
+        catalog, table, snapshot, summary, expiring_snapshots(table.metadata, snapshot.timestamp_ms)
     )
 
 
@@ -159,21 +166,23 @@ def replace(catalog: TableCatalog, table: Table, change: RewriteFiles, now_us: i
     Where no file changes either, only what is asked for is dropped: a fence leaves nothing dead.
     """
     snapshot_id = table.metadata.new_snapshot_id()
-    facts = _inherited(change.facts, table)
-    listed = replaced(table, change.added, change.removed, change.touched, snapshot_id)
+    summary = _inherited(change.summary, table)
+    manifests = replace_files(table, change.added, change.removed, change.touched, snapshot_id)
     operation = Operation.DELETE if change.removed and not change.added else Operation.REPLACE
-    snapshot = _snapshot(table, snapshot_id, listed, facts, now_us, operation)
+    snapshot = _snapshot(table, snapshot_id, manifests, summary, now_us, operation)
     changes = change.added or change.removed
-    thin = thinned(table.metadata, snapshot.timestamp_ms) if changes else []
-    return _compare_and_swap(catalog, table, snapshot, facts, sorted({*change.dropped, *thin}))
+    expiring = expiring_snapshots(table.metadata, snapshot.timestamp_ms) if changes else []
+    return _compare_and_swap(
+        catalog, table, snapshot, summary, sorted({*change.dropped, *expiring})
+    )
 
 
-def _inherited(facts: CommitSummary, table: Table) -> CommitSummary:
+def _inherited(summary: CommitSummary, table: Table) -> CommitSummary:
     """With the floor that retention has set; only retention itself sets another."""
-    floor = table.properties.get(FLOOR)
-    if floor is None or facts.floor_us is not None:
-        return facts
-    return dataclasses.replace(facts, floor_us=int(floor))
+    floor = table.properties.get(RETAINED_FROM)
+    if floor is None or summary.retained_from_us is not None:
+        return summary
+    return dataclasses.replace(summary, retained_from_us=int(floor))
 
 
 def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
@@ -185,9 +194,9 @@ def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
     return None
 
 
-def thinned(metadata: TableMetadata, now_ms: int) -> list[int]:
+def expiring_snapshots(metadata: TableMetadata, now_ms: int) -> list[int]:
     """The snapshots that a commit of that time drops, oldest first; see `snapshots_to_expire`."""
-    named = named_snapshots(metadata)
+    named = referenced_snapshots(metadata)
     commits = {
         one.snapshot_id: one.timestamp_ms * 1000
         for one in metadata.snapshots
@@ -241,13 +250,13 @@ def _bucket(time_us: int, now_us: int) -> tuple[int, int]:
     return width, time_s // width
 
 
-def named_snapshots(metadata: TableMetadata) -> set[int]:
+def referenced_snapshots(metadata: TableMetadata) -> set[int]:
     """What a tag names, or a branch other than main."""
     return {ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH}
 
 
 @dataclass(frozen=True)
-class _Droppable:
+class _Expirable:
     """The snapshots that a commit drops are there yet, and nobody came to name one of them.
 
     The catalog asks this of the metadata that it is about to replace, so a tag cannot be lost to a
@@ -259,7 +268,7 @@ class _Droppable:
     def validate(self, base_metadata: TableMetadata | None) -> None:
         """See pyiceberg's `ValidatableTableRequirement`."""
         there = {one.snapshot_id for one in base_metadata.snapshots} if base_metadata else set()
-        named = named_snapshots(base_metadata) if base_metadata else set()
+        named = referenced_snapshots(base_metadata) if base_metadata else set()
         if not there.issuperset(self.snapshot_ids) or named.intersection(self.snapshot_ids):
             raise CommitFailedException("a snapshot to drop was dropped or named meanwhile")
 
@@ -267,8 +276,8 @@ class _Droppable:
 def _snapshot(
     table: Table,
     snapshot_id: int,
-    listed: Listed,
-    facts: CommitSummary,
+    manifests: NewManifests,
+    summary: CommitSummary,
     now_us: int,
     operation: Operation = Operation.APPEND,
 ) -> Snapshot:
@@ -276,10 +285,10 @@ def _snapshot(
     metadata = table.metadata
     parent = metadata.current_snapshot()
     sequence = metadata.next_sequence_number()
-    output = new_metadata_output(table, f"snap-{snapshot_id}-{facts.commit_id}.avro")
+    output = new_metadata_output(table, f"snap-{snapshot_id}-{summary.commit_id}.avro")
     parent_id = parent.snapshot_id if parent else None
     with write_manifest_list(FORMAT, output, snapshot_id, parent_id, sequence, CODEC) as writer:
-        writer.add_manifests(listed.manifests)
+        writer.add_manifests(manifests.manifests)
     # As-of a time stays true when the clock goes back.
     after_parent_ms = max(parent.timestamp_ms if parent else 0, metadata.last_updated_ms) + 1
     return Snapshot(
@@ -288,25 +297,25 @@ def _snapshot(
         sequence_number=sequence,
         timestamp_ms=max(now_us // 1000, after_parent_ms),
         manifest_list=output.location,
-        summary=_summary(table, listed, facts, parent, operation),
+        summary=_summary(table, manifests, summary, parent, operation),
         schema_id=metadata.current_schema_id,
     )
 
 
 def _summary(
     table: Table,
-    listed: Listed,
-    facts: CommitSummary,
+    manifests: NewManifests,
+    summary: CommitSummary,
     parent: Snapshot | None,
     operation: Operation,
 ) -> Summary:
     collector = SnapshotSummaryCollector()
-    for file in listed.added:
+    for file in manifests.added:
         collector.add_file(file, table.schema(), table.spec())
-    for file in listed.removed:
+    for file in manifests.removed:
         collector.remove_file(file, table.schema(), table.spec())
     # The library adds up totals of an append, and refuses to do the same for a replacement.
-    own = Summary(operation=Operation.APPEND, **collector.build(), **facts.properties())
+    own = Summary(operation=Operation.APPEND, **collector.build(), **summary.properties())
     own = update_snapshot_summaries(own, parent.summary if parent else None)
     return Summary(operation=operation, **own.additional_properties)
 
@@ -315,28 +324,28 @@ def _compare_and_swap(
     catalog: TableCatalog,
     table: Table,
     snapshot: Snapshot,
-    facts: CommitSummary,
+    summary: CommitSummary,
     dropped: Sequence[int],
 ) -> Table:
     """The compare-and-set; when it fails, the history says whether it landed."""
-    requirements, updates = _asked(table, snapshot, facts, dropped)
+    requirements, updates = _requirements_and_updates(table, snapshot, summary, dropped)
     try:
         reply = catalog.commit_table(table, requirements, updates)
     except Exception as error:
         fresh = catalog.load_table(table.name())
-        if find_commit(fresh.metadata, facts.commit_id):
+        if find_commit(fresh.metadata, summary.commit_id):
             _log.warning("a commit landed though it was answered with %r", error)
             return fresh
         if isinstance(error, CommitFailedException):
-            raise Conflict(f"commit {facts.commit_id}") from error
+            raise Conflict(f"commit {summary.commit_id}") from error
         raise
     after = Table(table.name(), reply.metadata, reply.metadata_location, table.io, table.catalog)
     _remove_old_metadata(table, after)
     return after
 
 
-def _asked(
-    table: Table, snapshot: Snapshot, facts: CommitSummary, dropped: Sequence[int]
+def _requirements_and_updates(
+    table: Table, snapshot: Snapshot, summary: CommitSummary, dropped: Sequence[int]
 ) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
     """What must hold, and what changes then."""
     requirements: list[TableRequirement] = [
@@ -353,10 +362,10 @@ def _asked(
             max_snapshot_age_ms=None,
             min_snapshots_to_keep=None,
         ),
-        SetPropertiesUpdate(updates=facts.properties()),
+        SetPropertiesUpdate(updates=summary.properties()),
     ]
     if dropped:
-        requirements.append(cast("TableRequirement", _Droppable(dropped)))
+        requirements.append(cast("TableRequirement", _Expirable(dropped)))
         updates.append(RemoveSnapshotsUpdate(snapshot_ids=list(dropped)))
     return tuple(requirements), tuple(updates)
 

@@ -81,18 +81,18 @@ class LetterReader:
     Args:
         view: the table's newest snapshot.
         posted: reads the letters of the tape from an offset on.
-        overruled: names of those of these letters that the lake overruled; see `superseded.py`.
+        superseded: names of those of these letters that the lake superseded; see `superseded.py`.
     """
 
     def __init__(
         self,
         view: Callable[[], OpsView | None],
         posted: Callable[[int], Iterable[Posted]],
-        overruled: Callable[[Iterable[DeadLetter]], Collection[str]],
+        superseded: Callable[[Iterable[DeadLetter]], Collection[str]],
     ) -> None:
         self._view = view
         self._posted = posted
-        self._overruled = overruled
+        self._superseded = superseded
 
     def newest(self, wanted: LetterFilter, below: int | None) -> Iterator[StoredLetter]:
         """Letters, newest on the tape first, without their values; read as they are taken.
@@ -136,13 +136,13 @@ class LetterReader:
             metadata={"name": name},
         )
 
-    def overruled(self, found: Iterable[StoredLetter]) -> Collection[str]:
+    def superseded(self, found: Iterable[StoredLetter]) -> Collection[str]:
         """Names of those whose record is a row of the lake after all; see `superseded.py`.
 
         Raises:
             Unavailable, Data: see `newest`.
         """
-        return self._overruled(one.letter for one in found)
+        return self._superseded(one.letter for one in found)
 
     def _unstored(self, view: OpsView | None) -> list[StoredLetter]:
         """What the table has yet to take, oldest first, each once."""

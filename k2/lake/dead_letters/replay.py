@@ -32,7 +32,7 @@ _SENT, _REFUSED, _BEFORE, _OVERRULED = "SENT", "REFUSED", "REPLAYED_BEFORE", "OV
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadRecord:
     """What a record is by what is known now.
 
     Attributes:
@@ -94,7 +94,7 @@ class Replayer:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def read(self, value: bytes | None) -> Reading:
+    def read(self, value: bytes | None) -> ReadRecord:
         """What a record would be if it came today, on the right partition.
 
         Raises:
@@ -131,7 +131,7 @@ class Replayer:
         """
         with self._lock:
             found = self._parts.letters.get(name)
-            if self._parts.letters.overruled([found]):
+            if self._parts.letters.superseded([found]):
                 return Replayed(name, _OVERRULED, "its record is a row of the lake")
             before = self._parts.replays.read_all().get(name)
             if before is not None and not again:
@@ -158,7 +158,7 @@ class Replayer:
         was = self._read(letter.value).trade
         return was is None or was.label.instrument == instrument
 
-    def _read(self, value: bytes | None) -> Reading:
+    def _read(self, value: bytes | None) -> ReadRecord:
         """Judge a record as if it were appended now, by acceptance's own path."""
         now_us = np.array([self._clock.now_us()], dtype=np.int64)
         batch = RawBatch(ANYWHERE, np.zeros(1, np.int64), [value], 1, append_time=now_us)
@@ -166,10 +166,10 @@ class Replayer:
         columns = acceptance.judge(batch, FoldState()).columns
         fault = Fault(int(columns.fault[0]))
         if columns.label[0] < 0:
-            return Reading(fault, None, None)
+            return ReadRecord(fault, None, None)
         trade = _trade_of(columns)
         home = self._parts.placement.covering([trade.label.instrument]).get(trade.label.instrument)
-        return Reading(fault, trade, home)
+        return ReadRecord(fault, trade, home)
 
     def _send(self, name: str, value: bytes, label: Label, partition: int) -> int:
         """Send a record; the offset it got."""
@@ -211,7 +211,7 @@ def _trade_of(columns: TradeColumns) -> Trade:
     )
 
 
-def _refusal(reading: Reading) -> str:
+def _refusal(reading: ReadRecord) -> str:
     """Why a record may not go back, for a person."""
     if reading.trade is not None and reading.home is None:
         return f"no feed has placed {reading.trade.label.instrument.key} on a partition"

@@ -1,6 +1,6 @@
 """Faults that depend on what was known when a record was judged, and who has the last word.
 
-Most faults show in the bytes alone: everybody finds them, whenever he looks. Two are *timely*: a
+Most faults show in the bytes alone: everybody finds them, whenever he looks. Two are *retriable*: a
 schema id that the registry does not know may be registered later, and a symbol that nobody has
 placed may be placed later. So two writers may judge one record differently: the first published its
 dead letter and was killed before its commit, or is a zombie that publishes the letter when the
@@ -34,7 +34,7 @@ from k2.tape.dead_letter_topic import DeadLetter
 
 
 @dataclass(frozen=True)
-class Letters:
+class PartitionLetters:
     """The dead letters of one partition, by offset, each once.
 
     Attributes:
@@ -46,31 +46,31 @@ class Letters:
     faults: Bytes
 
     @property
-    def timely(self) -> Letters:
+    def retriable(self) -> PartitionLetters:
         """Those whose fault depends on what was known."""
         return self.of(RETRIABLE_FAULTS)
 
-    def of(self, faults: Collection[Fault]) -> Letters:
+    def of(self, faults: Collection[Fault]) -> PartitionLetters:
         """Those of these faults."""
         return self._where(np.isin(self.faults, np.array(sorted(faults), dtype=np.uint8)))
 
-    def without(self, offsets: Int64s) -> Letters:
+    def without(self, offsets: Int64s) -> PartitionLetters:
         """All but those at these offsets."""
         return self._where(~np.isin(self.offsets, offsets))
 
-    def _where(self, chosen: Bools) -> Letters:
-        return Letters(self.offsets[chosen], self.faults[chosen])
+    def _where(self, chosen: Bools) -> PartitionLetters:
+        return PartitionLetters(self.offsets[chosen], self.faults[chosen])
 
 
 def apply_recorded_faults(
-    columns: TradeColumns, letters: Letters, beside: Collection[Fault] = ()
+    columns: TradeColumns, letters: PartitionLetters, beside: Collection[Fault] = ()
 ) -> tuple[TradeColumns, int]:
     """Records with the faults that the writer found by what it knew then.
 
     Args:
         columns: checked by what is known today, at least one.
         letters: of their partition, none of them overruled.
-        beside: faults that letters decide on as well as on the timely ones.
+        beside: faults that letters decide on as well as on the retriable ones.
 
     Returns:
         The records, and how many of them are good today and dead by their letter alone.
@@ -78,7 +78,7 @@ def apply_recorded_faults(
     low, high = np.searchsorted(letters.offsets, (columns.offset[0], columns.offset[-1] + 1))
     if low == high:
         return columns, 0
-    here = Letters(letters.offsets[low:high], letters.faults[low:high]).of(
+    here = PartitionLetters(letters.offsets[low:high], letters.faults[low:high]).of(
         {*RETRIABLE_FAULTS, *beside}
     )
     _, rows, at = np.intersect1d(
@@ -90,7 +90,7 @@ def apply_recorded_faults(
     return replace(columns, fault=fault), doubtful
 
 
-class Overruled:
+class SupersededLetters:
     """Finds letters that the lake overruled. Thread-safe; every call looks anew.
 
     Args:
@@ -103,14 +103,14 @@ class Overruled:
     def among(self, letters: Iterable[DeadLetter]) -> frozenset[str]:
         """Names of those at whose place the newest snapshot has a row.
 
-        Data files are read for timely letters alone, and only those that may hold their places.
+        Data files are read for retriable letters alone, and only those that may hold their places.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE.
             Data: LAKE_CORRUPT.
         """
-        timely = [one for one in letters if one.fault in RETRIABLE_FAULTS]
-        if not timely:
+        retriable = [one for one in letters if one.fault in RETRIABLE_FAULTS]
+        if not retriable:
             return frozenset()
         try:
             with reaching_lake():
@@ -121,7 +121,7 @@ class Overruled:
         if snapshot is None:
             return frozenset()
         names: dict[tuple[int, int], dict[int, str]] = {}
-        for one in timely:
+        for one in retriable:
             if one.topic == snapshot.topic:
                 names.setdefault((one.epoch, one.partition), {})[one.offset] = one.name
         view = OpsView(snapshot.positions.epoch, 0, table, snapshot.snapshot_id)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 CATALOG_NAME = "k2"
 CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access to files
-_FILE_IO = "k2.lake.iceberg.retrying_io.PatientFileIO"
+_FILE_IO = "k2.lake.iceberg.retrying_io.RetryingFileIO"
 _LOCAL = "file://"
 _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors

@@ -32,7 +32,7 @@ CODEC: Literal["deflate"] = "deflate"
 
 
 @dataclass(frozen=True)
-class Listed:
+class NewManifests:
     """The manifests of a snapshot to be.
 
     Attributes:
@@ -45,7 +45,9 @@ class Listed:
     removed: Sequence[DataFile] = ()
 
 
-def appended(table: Table, files: Sequence[DataFile], snapshot_id: int, name: str) -> Listed:
+def append_files(
+    table: Table, files: Sequence[DataFile], snapshot_id: int, name: str
+) -> NewManifests:
     """The head's manifests and one with the new files; those of a crowded size class merged.
 
     Args:
@@ -56,22 +58,22 @@ def appended(table: Table, files: Sequence[DataFile], snapshot_id: int, name: st
     """
     kept = _living(table)
     if not files:
-        return Listed(kept)
+        return NewManifests(kept)
     merged = _crowded(kept, table.metadata.default_spec_id)
     with _writer(table, snapshot_id, name) as writer:
         _add(writer, files, snapshot_id)
         for entry in _entries(table, merged):
             writer.existing(entry)
-    return Listed([writer.to_manifest_file(), *_without(kept, merged)], added=files)
+    return NewManifests([writer.to_manifest_file(), *_without(kept, merged)], added=files)
 
 
-def replaced(
+def replace_files(
     table: Table,
     added: Sequence[DataFile],
     removed: frozenset[str],
     touched: frozenset[str],
     snapshot_id: int,
-) -> Listed:
+) -> NewManifests:
     """The head's manifests with some files in the place of others.
 
     Args:
@@ -84,11 +86,11 @@ def replaced(
     kept = _living(table)
     if not removed:
         assert not added, "files without rows of others would double rows"
-        return Listed(kept)
+        return NewManifests(kept)
     rewritten = [one for one in kept if one.manifest_path in touched]
     entries = [*_entries(table, rewritten)]  # a writer hides what is raised before its first entry
     gone = []
-    with _writer(table, snapshot_id, "replaced") as writer:
+    with _writer(table, snapshot_id, "replace_files") as writer:
         _add(writer, added, snapshot_id)
         for entry in entries:
             if entry.data_file.file_path in removed:
@@ -97,7 +99,7 @@ def replaced(
             else:
                 writer.existing(entry)
     assert len(gone) == len(removed), "a file to remove is not in the head's manifests"
-    return Listed([writer.to_manifest_file(), *_without(kept, rewritten)], added, gone)
+    return NewManifests([writer.to_manifest_file(), *_without(kept, rewritten)], added, gone)
 
 
 def new_metadata_output(table: Table, name: str) -> OutputFile:

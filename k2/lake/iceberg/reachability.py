@@ -21,7 +21,7 @@ from k2.lake.iceberg.catalog import DurableFileIO
 _STATES = ("k2.state", "k2.epoch-state")  # of a commit, and of the beginning of its epoch
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What a file is for."""
 
     ROWS = "rows"
@@ -30,7 +30,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class ReachableFiles:
+class ReachableFile:
     """One file.
 
     Attributes:
@@ -41,12 +41,12 @@ class ReachableFiles:
 
     location: str
     size: int | None
-    kind: Kind
+    kind: FileKind
 
     @property
     def data(self) -> bool:
         """Whether it holds rows, under a name that is never given again."""
-        return self.kind is Kind.ROWS
+        return self.kind is FileKind.ROWS
 
 
 class Reach:
@@ -54,7 +54,7 @@ class Reach:
 
     def __init__(self) -> None:
         self._lists: dict[int, tuple[ManifestFile, ...]] = {}
-        self._entries: dict[str, tuple[ReachableFiles, ...]] = {}
+        self._entries: dict[str, tuple[ReachableFile, ...]] = {}
 
     def of(self, table: Table) -> set[str]:
         """Paths (as the warehouse's file system lists them) of all files the table reaches.
@@ -70,7 +70,7 @@ class Reach:
         found |= {entry.metadata_file for entry in table.metadata.metadata_log}
         return {path_of(location) for location in found}
 
-    def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[ReachableFiles]:
+    def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[ReachableFile]:
         """What a reader of these metadata may read, each file once; their own file first.
 
         Args:
@@ -87,10 +87,10 @@ class Reach:
         self._lists, self._entries = lists, entries
         named = [location, *sorted(_named(metadata))]
         named += [one.manifest_list for one in metadata.snapshots]
-        found = [ReachableFiles(one, None, Kind.METADATA) for one in named]
+        found = [ReachableFile(one, None, FileKind.METADATA) for one in named]
         for path, one in manifests.items():
-            kind = Kind.METADATA if _of_rows(one) else Kind.DELETES
-            found += [ReachableFiles(path, one.manifest_length, kind), *entries[path]]
+            kind = FileKind.METADATA if _of_rows(one) else FileKind.DELETES
+            found += [ReachableFile(path, one.manifest_length, kind), *entries[path]]
         return [*{one.location: one for one in found}.values()]
 
     def _manifests(self, snapshot: Snapshot, io: FileIO) -> tuple[ManifestFile, ...]:
@@ -99,13 +99,13 @@ class Reach:
             return known
         return tuple(read_manifest_list(io.new_input(snapshot.manifest_list)))
 
-    def _named_by(self, manifest: ManifestFile, io: FileIO) -> tuple[ReachableFiles, ...]:
+    def _named_by(self, manifest: ManifestFile, io: FileIO) -> tuple[ReachableFile, ...]:
         known = self._entries.get(manifest.manifest_path)
         if known is not None:
             return known
-        kind = Kind.ROWS if _of_rows(manifest) else Kind.DELETES
+        kind = FileKind.ROWS if _of_rows(manifest) else FileKind.DELETES
         return tuple(
-            ReachableFiles(entry.data_file.file_path, entry.data_file.file_size_in_bytes, kind)
+            ReachableFile(entry.data_file.file_path, entry.data_file.file_size_in_bytes, kind)
             for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)
         )
 

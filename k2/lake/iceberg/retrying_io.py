@@ -56,7 +56,7 @@ _PASSING = frozenset(
 _Tries: TypeAlias = Callable[[], Retrying]
 
 
-class PatientFileIO(DurableFileIO):
+class RetryingFileIO(DurableFileIO):
     """`DurableFileIO` whose operations are tried again.
 
     Args:
@@ -69,11 +69,11 @@ class PatientFileIO(DurableFileIO):
 
     def new_input(self, location: str) -> PyArrowFile:
         """See `FileIO`."""
-        return self._patient(location, super().new_input)
+        return self._retrying(location, super().new_input)
 
     def new_output(self, location: str) -> PyArrowFile:
         """See `FileIO`."""
-        return self._patient(location, super().new_output)
+        return self._retrying(location, super().new_output)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """See `FileIO`. A later try finds the file gone where only the answer was lost."""
@@ -85,10 +85,10 @@ class PatientFileIO(DurableFileIO):
                     if attempt.retry_state.attempt_number == 1:
                         raise
 
-    def _patient(self, location: str, file_of: Callable[[str], PyArrowFile]) -> PatientFile:
+    def _retrying(self, location: str, file_of: Callable[[str], PyArrowFile]) -> RetryingFile:
         scheme, host, path = self.parse_location(location, self.properties)
         system = self.fs_by_scheme(scheme, host)
-        return PatientFile(location, path, system, file_of, self._tries)
+        return RetryingFile(location, path, system, file_of, self._tries)
 
     def _tries(self) -> Retrying:
         return Retrying(
@@ -108,7 +108,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
-class PatientFile(PyArrowFile):
+class RetryingFile(PyArrowFile):
     """A file of the lake.
 
     Args:
@@ -153,13 +153,13 @@ class PatientFile(PyArrowFile):
     def create(self, overwrite: bool = False) -> OutputStream:
         """See `OutputFile`."""
         first = self._tries()(self._create, overwrite)
-        return PatientStream(first, lambda: self._create(True), self._tries)
+        return RetryingStream(first, lambda: self._create(True), self._tries)
 
     def _create(self, overwrite: bool) -> OutputStream:
         return self._once(self.location).create(overwrite)
 
 
-class PatientStream(ClosedStream):
+class RetryingStream(ClosedStream):
     """Gathers what is written; closing it writes all of it, and again where that failed.
 
     Args:

@@ -31,7 +31,7 @@ from k2.market.fold import FoldState, from_table
 from k2.market.offsets import FileStat, OffsetVector
 
 Counters = dict[int, tuple[int, int, int]]
-FLOOR = "k2.floor-time"
+RETAINED_FROM = "k2.floor-time"
 _LOAD_ATTEMPTS = 3
 
 
@@ -47,8 +47,8 @@ class CommitSummary:
         topic, topic_id, cluster_id: the tape that the positions are of.
         writer_id: the process that committed.
         commit_id: unlike any other commit's.
-        floor_us: event time below which lake retention has removed rows; None while it has not, and
-            in a commit to be: whatever its parent says.
+        retained_from_us: event time below which lake retention has removed rows; None where it has
+            not, and in a commit to be, which inherits its parent's.
     """
 
     positions: OffsetVector
@@ -60,12 +60,12 @@ class CommitSummary:
     cluster_id: str
     writer_id: str
     commit_id: str
-    floor_us: int | None = None
+    retained_from_us: int | None = None
 
     def properties(self) -> dict[str, str]:
         """The form in a snapshot's summary and in the table's properties."""
         counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
-        floor = {} if self.floor_us is None else {FLOOR: str(self.floor_us)}
+        floor = {} if self.retained_from_us is None else {RETAINED_FROM: str(self.retained_from_us)}
         return floor | {
             "k2.epoch": str(self.positions.epoch),
             "k2.positions": self.positions.encode(),
@@ -94,7 +94,7 @@ class CommitSummary:
         )
 
 
-def carried(properties: Mapping[str, Any]) -> CommitSummary | None:
+def summary_of(properties: Mapping[str, Any]) -> CommitSummary | None:
     """Read what `CommitSummary.properties` wrote; None where there is nothing of the kind.
 
     Raises:
@@ -110,9 +110,18 @@ def carried(properties: Mapping[str, Any]) -> CommitSummary | None:
         positions = OffsetVector.decode(properties["k2.positions"])
         state, epochs = properties["k2.state"], epochs_of(properties)
         topic, topic_id, cluster, writer, commit = (properties[f"k2.{name}"] for name in _NAMES)
-        floor_us = int(properties[FLOOR]) if FLOOR in properties else None
+        retained_from_us = int(properties[RETAINED_FROM]) if RETAINED_FROM in properties else None
         return CommitSummary(
-            positions, counters, state, epochs, topic, topic_id, cluster, writer, commit, floor_us
+            positions,
+            counters,
+            state,
+            epochs,
+            topic,
+            topic_id,
+            cluster,
+            writer,
+            commit,
+            retained_from_us,
         )
     except (KeyError, ValueError) as error:
         raise Data(
@@ -161,7 +170,7 @@ def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
     summary = snapshot.summary
     numbers = dict(summary.additional_properties) if summary else {}
     return LakeSnapshot(
-        **vars(_speaker(metadata, snapshot)),
+        **vars(_nearest_summary(metadata, snapshot)),
         snapshot_id=snapshot.snapshot_id,
         parent_id=snapshot.parent_snapshot_id,
         committed_at_us=snapshot.timestamp_ms * 1000,
@@ -177,11 +186,11 @@ def _count(numbers: Mapping[str, str], what: str) -> int:
     return int(numbers.get(f"{what}-records", 0))
 
 
-def _speaker(metadata: TableMetadata, snapshot: Snapshot) -> CommitSummary:
+def _nearest_summary(metadata: TableMetadata, snapshot: Snapshot) -> CommitSummary:
     for ancestor in ancestors_of(metadata, snapshot):
-        if ancestor.summary and (found := carried(ancestor.summary.additional_properties)):
+        if ancestor.summary and (found := summary_of(ancestor.summary.additional_properties)):
             return found
-    if found := carried(metadata.properties):  # the ancestor that carried them was expired
+    if found := summary_of(metadata.properties):  # the ancestor that summary_of them was expired
         return found
     raise Data(
         Reason.LAKE_CORRUPT,
@@ -324,7 +333,7 @@ class SnapshotReader:
         for snapshot in kept:
             if snapshot.committed_at_us <= time_us:
                 return snapshot
-        removed = bool(kept) and kept[0].floor_us is not None
+        removed = bool(kept) and kept[0].retained_from_us is not None
         raise NotFound(
             Reason.OUT_OF_RANGE if removed else Reason.UNKNOWN_SNAPSHOT,
             f"no snapshot from {time_us} (microseconds) or before is kept",

@@ -46,7 +46,7 @@ from k2.tape.topics import TopicDescription
 
 _TRADES = TradeStore()
 _ID_MAX = 2**63 - 1
-Home = Callable[[Instrument], int]
+PartitionOf = Callable[[Instrument], int]
 States = Mapping[int, FoldState]
 
 
@@ -57,14 +57,15 @@ class AvailableTape:
     Attributes:
         facts: what the cluster says of it now; asked after the lake, which another writer moves.
         marks: reads those of records, by partition and offset.
-        home: the partition of an instrument, chosen now if it has none.
-        tell: is told what is carried over into an epoch before it begins, and may be told again.
+        partition_of: the partition of an instrument, chosen now if it has none.
+        on_carry_over: gets the states that an epoch carries over, before it begins; may be called
+            again.
     """
 
     facts: Callable[[], TopicDescription]
     marks: Marks
-    home: Home
-    tell: Callable[[States], None]
+    partition_of: PartitionOf
+    on_carry_over: Callable[[States], None]
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ def _left_behind(
     """What the epoch that ended has seen, told and carried over; nothing where there was none."""
     if head is None:
         return {}
-    states = carried_over(read_states(table.io, head), tape.home, facts.partitions)
-    tape.tell(states)
+    states = carried_over(read_states(table.io, head), tape.partition_of, facts.partitions)
+    tape.on_carry_over(states)
     return states
 
 
@@ -269,7 +270,9 @@ def _unseen(seen: Seen | None) -> list[tuple[int, int]]:
     return [*([(0, below)] if below >= 0 else []), *seen.holes(), (above, _ID_MAX)]
 
 
-def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldState]:
+def carried_over(
+    states: States, partition_of: PartitionOf, partitions: int
+) -> dict[int, FoldState]:
     """The ids seen of each instrument, on the partition that it has now; counters begin anew.
 
     Raises:
@@ -278,7 +281,7 @@ def carried_over(states: States, home: Home, partitions: int) -> dict[int, FoldS
     seen: dict[int, dict[Instrument, Seen]] = {one: {} for one in range(partitions)}
     for state in states.values():
         for instrument, ids in state.seen.items():
-            of_home = seen[home(instrument)]
+            of_home = seen[partition_of(instrument)]
             if instrument in of_home:
                 raise Data(
                     Reason.LAKE_CORRUPT, f"two partitions have seen trades of {instrument.key}"

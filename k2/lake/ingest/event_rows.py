@@ -51,7 +51,7 @@ class RowDecoder(Protocol):
         """Begin from what the lake holds, in an epoch of the tape; the state to go on from."""
         ...
 
-    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
+    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
         """Judge the next records of the topic.
 
         Raises:
@@ -60,7 +60,7 @@ class RowDecoder(Protocol):
         ...
 
 
-class GapIntake:
+class GapRowDecoder:
     """Gap events: each record once; an event told twice is two rows that say the same.
 
     Args:
@@ -84,7 +84,7 @@ class GapIntake:
         self._epoch = epoch
         return state
 
-    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
+    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
         """See `RowDecoder`."""
         rows: list[Row] = []
         letters: list[DeadLetter] = []
@@ -116,7 +116,7 @@ class GapIntake:
         )
 
 
-class LetterIntake:
+class LetterRowDecoder:
     """Dead letters: each origin once, however often its letter was published.
 
     Args:
@@ -138,12 +138,12 @@ class LetterIntake:
         self._view = view
         return bounded(state)
 
-    def take(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
+    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
         """See `RowDecoder`."""
         now_us = self._clock.now_us()
         offsets = batch.offset.tolist()
         letters = [
-            read_letter(headers, value) or self._stranger(offset, value, now_us)
+            read_letter(headers, value) or self._placeholder(offset, value, now_us)
             for offset, value, headers in zip(
                 offsets, batch.values, batch.headers or [], strict=True
             )
@@ -171,7 +171,7 @@ class LetterIntake:
         found = self._view.newest(["origin_offset"], conditions)
         return [int(row["origin_offset"]) for row in found]
 
-    def _stranger(self, offset: int, value: bytes | None, now_us: int) -> DeadLetter:
+    def _placeholder(self, offset: int, value: bytes | None, now_us: int) -> DeadLetter:
         """What stands for a record of the topic that is no letter."""
         return DeadLetter(
             topic=self._topic,

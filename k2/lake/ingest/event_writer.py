@@ -47,7 +47,7 @@ class EventOffsets:
         read_from: makes a reader of the topic from an offset.
         committer: makes the committer of the table for a tape.
         view: the table's newest snapshot.
-        intake: makes the rows.
+        decoder: makes the rows.
     """
 
     facts: Callable[[], TopicDescription]
@@ -55,7 +55,7 @@ class EventOffsets:
     read_from: Callable[[int], BatchReader]
     committer: Callable[[TapeIdentity], Committer]
     view: Callable[[], OpsView | None]
-    intake: RowDecoder
+    decoder: RowDecoder
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class OpsWriter:
     @property
     def layout(self) -> TableLayout:
         """Of the table."""
-        return self._ends.intake.layout
+        return self._ends.decoder.layout
 
     @property
     def stats(self) -> OpsStats:
@@ -164,13 +164,13 @@ class OpsWriter:
         check_tape(self._ends.facts(), self._identity, positions, [0])
         reader = self._ends.read_from(start)
         state = states.get(0, FoldState())
-        state = self._ends.intake.start(state, view, self._identity.epoch)
+        state = self._ends.decoder.start(state, view, self._identity.epoch)
         return _Slice(reader, start, start, state)
 
     def _read(self, one: _Slice) -> int:
         count = 0
         for batch in one.reader.read(limits.OPS_READ_RECORDS, 0.0):
-            taken = self._ends.intake.take(batch, one.state)
+            taken = self._ends.decoder.decode(batch, one.state)
             one.state, one.end = taken.state, batch.next_offset
             if len(taken.rows):
                 one.rows.append(taken.rows)
@@ -195,7 +195,7 @@ class OpsWriter:
         stats = self._stats
         self._stats = replace(stats, rows=stats.rows + outcome.rows, commits=stats.commits + 1)
         epoch = outcome.snapshot.positions.epoch
-        state = self._ends.intake.start(outcome.states[0], self._ends.view(), epoch)
+        state = self._ends.decoder.start(outcome.states[0], self._ends.view(), epoch)
         self._slice = _Slice(one.reader, one.end, one.end, state)
 
     # --- failures --------------------------------------------------------------------------------

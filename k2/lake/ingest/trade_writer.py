@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PumpStats:
+class WriterStats:
     """What a writer has done since it started; a value, replaced at each change.
 
     Attributes:
@@ -110,10 +110,10 @@ class LakeWriter:
             on_assign=self._assigned,
             on_revoke=self._revoked,
         )
-        self._stats = PumpStats()
+        self._stats = WriterStats()
 
     @property
-    def stats(self) -> PumpStats:
+    def stats(self) -> WriterStats:
         """What was done so far."""
         return self._stats
 

@@ -21,7 +21,7 @@ from pyiceberg.table.metadata import TableMetadata
 from k2 import limits
 from k2.errors import Data, Invalid, Reason
 from k2.lake.iceberg.catalog import CATALOG_NAME, DurableFileIO, local_path
-from k2.lake.iceberg.reachability import Kind, Reach, ReachableFiles
+from k2.lake.iceberg.reachability import FileKind, Reach, ReachableFile
 from k2.lake.iceberg.snapshot import LakeSnapshot, current_of
 from k2.settings import Settings
 
@@ -133,7 +133,7 @@ def tables_of(catalog: Path) -> list[tuple[str, str]]:
         return [(str(row[0]), str(row[1])) for row in connection.execute(_TABLES, (CATALOG_NAME,))]
 
 
-def files_of(head: Head) -> list[ReachableFiles]:
+def files_of(head: Head) -> list[ReachableFile]:
     """Every file that the kept snapshots of a table reach, each once; its metadata file first.
 
     Raises:
@@ -141,6 +141,6 @@ def files_of(head: Head) -> list[ReachableFiles]:
         Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
     """
     reached = Reach().files(head.location, head.metadata, DurableFileIO())
-    if any(file.kind is Kind.DELETES for file in reached):
+    if any(file.kind is FileKind.DELETES for file in reached):
         raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files in the lake")
     return reached

@@ -27,13 +27,13 @@ from pyiceberg.table import Table
 
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import CommitSummary, current_of
 from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, unfenced
-from k2.lake.maintenance.orphan_files import OrphanFileRemover, Swept
+from k2.lake.maintenance.orphan_files import OrphanFileRemover, SweepResult
 from k2.settings import LakeSettings
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +65,7 @@ class MaintainStats:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TableSize:
     """What a table has.
 
     Attributes:
@@ -117,7 +117,7 @@ class Maintainer:
         """What was done so far."""
         return self._stats
 
-    def kept(self) -> Kept:
+    def kept(self) -> TableSize:
         """What the table has now.
 
         Raises:
@@ -126,8 +126,8 @@ class Maintainer:
         metadata = self._replacer.load().metadata
         head = current_of(metadata)
         if head is None:
-            return Kept()
-        return Kept(head.files_total, head.bytes_total, len(metadata.snapshots))
+            return TableSize()
+        return TableSize(head.files_total, head.bytes_total, len(metadata.snapshots))
 
     def run(self, stopping: threading.Event) -> None:
         """Maintain until `stopping` is set; what fails is tried again at the next turn.
@@ -197,7 +197,7 @@ class Maintainer:
         def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
             nonlocal dropped
             metadata = table.metadata
-            stay = named_snapshots(metadata) | {metadata.current_snapshot_id}
+            stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
             dropped = frozenset(
                 one.snapshot_id
                 for one in metadata.snapshots
@@ -211,7 +211,7 @@ class Maintainer:
         )
         return len(dropped)
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> SweepResult:
         """Remove what nothing can name; see `orphan_files.py`."""
         swept = self._sweeper.sweep()
         self._stats = replace(

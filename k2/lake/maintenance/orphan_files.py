@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """What a sweep found and did.
 
     Attributes:
@@ -67,7 +67,7 @@ class Swept:
 
 
 @dataclass(frozen=True)
-class _DeadList:
+class _OrphanList:
     """What one sweep found dead."""
 
     path: str
@@ -90,7 +90,7 @@ class OrphanFileRemover:
         self._grace_us = int(grace_s * 1_000_000)
         self._reach = Reach()
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> SweepResult:
         """Find what is dead, and remove what has been for the grace.
 
         Raises:
@@ -118,9 +118,9 @@ class OrphanFileRemover:
         self,
         folder: _Folder,
         sizes: Mapping[str, int],
-        lists: Iterable[_DeadList],
+        lists: Iterable[_OrphanList],
         since: Mapping[str, int],
-    ) -> Swept:
+    ) -> SweepResult:
         """Remove what is due, always in one order, and the lists that have nothing left to say."""
         before_us = self._clock.now_us() - self._grace_us
         dead = sizes.keys() & since.keys()
@@ -130,7 +130,7 @@ class OrphanFileRemover:
         for one in lists:
             if not one.dead & left:
                 folder.remove(one.path)
-        return Swept(
+        return SweepResult(
             files=len(sizes),
             waiting=len(dead - removed),
             waiting_bytes=sum(sizes[one] for one in dead - removed),
@@ -139,7 +139,7 @@ class OrphanFileRemover:
         )
 
 
-def _earliest(lists: Iterable[_DeadList]) -> dict[str, int]:
+def _earliest(lists: Iterable[_OrphanList]) -> dict[str, int]:
     """Since when each file has been known to be dead."""
     since: dict[str, int] = {}
     for one in sorted(lists, key=lambda each: each.since_us, reverse=True):
@@ -162,7 +162,7 @@ class _Folder:
         )
         return {one.path: one.size for one in found if one.type is FileType.File}
 
-    def lists(self, paths: Iterable[str]) -> list[_DeadList]:
+    def lists(self, paths: Iterable[str]) -> list[_OrphanList]:
         """The lists of sweeps before; one that cannot be read is a file like any other."""
         found = []
         for path in paths:
@@ -170,18 +170,18 @@ class _Folder:
                 try:
                     with self._files.open_input_stream(path) as stream:
                         said = json.loads(stream.read())
-                    found.append(_DeadList(path, int(said["since_us"]), frozenset(said["dead"])))
+                    found.append(_OrphanList(path, int(said["since_us"]), frozenset(said["dead"])))
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     _log.warning("%s cannot be read: %r", path, error)
         return found
 
-    def write(self, fenced: Table, dead: Iterable[str], now_us: int) -> _DeadList:
+    def write(self, fenced: Table, dead: Iterable[str], now_us: int) -> _OrphanList:
         """Write down what is dead from a fence on."""
         found = sorted(dead)
         name = f"{_LIST}{fenced.metadata.current_snapshot_id}.json"
         output = new_metadata_output(fenced, name)
         write_file(output, json.dumps({"since_us": now_us, "dead": found}).encode())
-        return _DeadList(path_of(output.location), now_us, frozenset(found))
+        return _OrphanList(path_of(output.location), now_us, frozenset(found))
 
     def remove(self, path: str) -> bool:
         """Remove a file; whether it is gone."""

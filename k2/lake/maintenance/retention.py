@@ -26,10 +26,10 @@ from pyiceberg.table.metadata import TableMetadata
 
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.lake.commit.snapshot_commit import RewriteFiles, named_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
-from k2.lake.iceberg.snapshot import FLOOR, CommitSummary, current_of
+from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, current_of
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RetainStats:
+class RetentionStats:
     """What retention has done since it started.
 
     Attributes:
@@ -113,7 +113,7 @@ class Retention:
         self._interval_s = settings.retain_interval_s
         self._bytes_max = bytes_max
         self._day_done: int | None = None
-        self._stats = RetainStats()
+        self._stats = RetentionStats()
 
     @property
     def table(self) -> str:
@@ -121,7 +121,7 @@ class Retention:
         return self._replacer.store.layout.name
 
     @property
-    def stats(self) -> RetainStats:
+    def stats(self) -> RetentionStats:
         """What was done so far."""
         return self._stats
 
@@ -149,14 +149,14 @@ class Retention:
         last_day = _last_day_gone(self._clock.now_us(), self._hours)
         if not self._worth_a_look(self._replacer.load(), last_day):
             return False
-        done = RetainStats()
+        done = RetentionStats()
 
         def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
             nonlocal done
             files = _live_files(table, self._replacer.store.layout.day_of)
             gone = expired_files(files, self._clock.now_us(), self._hours, self._bytes_max)
             dropped = _from_before(table.metadata)
-            done = RetainStats(
+            done = RetentionStats(
                 len(gone),
                 sum(one.rows for one in gone),
                 sum(one.size_bytes for one in gone),
@@ -178,7 +178,7 @@ class Retention:
         full = head.bytes_total > self._bytes_max
         return full or last_day != self._day_done or bool(_from_before(table.metadata))
 
-    def _note(self, done: RetainStats) -> None:
+    def _note(self, done: RetentionStats) -> None:
         before = self._stats
         self._stats = replace(
             before,
@@ -198,10 +198,10 @@ def _replacement(
     if not gone:
         return RewriteFiles(facts, dropped=dropped) if dropped else None
     floors = [one.time_max_us + 1 for one in gone]
-    if (known := table.properties.get(FLOOR)) is not None:
+    if (known := table.properties.get(RETAINED_FROM)) is not None:
         floors.append(int(known))
     return RewriteFiles(
-        replace(facts, floor_us=max(floors)),
+        replace(facts, retained_from_us=max(floors)),
         removed=frozenset(one.location for one in gone),
         touched=frozenset(one.manifest for one in gone),
         dropped=dropped,
@@ -210,16 +210,16 @@ def _replacement(
 
 def _from_before(metadata: TableMetadata) -> frozenset[int]:
     """Snapshots with a lower floor than the table's: they may name removed files."""
-    floor = metadata.properties.get(FLOOR)
+    floor = metadata.properties.get(RETAINED_FROM)
     if floor is None:
         return frozenset()
-    stay = named_snapshots(metadata) | {metadata.current_snapshot_id}
+    stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
     return frozenset(
         one.snapshot_id
         for one in metadata.snapshots
         if one.snapshot_id not in stay
         and one.summary
-        and int(one.summary.additional_properties.get(FLOOR, -1)) < int(floor)
+        and int(one.summary.additional_properties.get(RETAINED_FROM, -1)) < int(floor)
     )
 
 

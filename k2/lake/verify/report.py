@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from k2 import limits
-from k2.lake.dead_letters.superseded import Letters
+from k2.lake.dead_letters.superseded import PartitionLetters
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.lake.verify.row_checksums import Tally
 from k2.market.events import Int64s
@@ -91,7 +91,9 @@ class StoredRows:
         self.overruled[partition] = np.union1d(known, offsets)
 
 
-def standing(letters: Mapping[int, Letters], stored: StoredRows) -> dict[int, Letters]:
+def standing(
+    letters: Mapping[int, PartitionLetters], stored: StoredRows
+) -> dict[int, PartitionLetters]:
     """The letters that no row overrules."""
     none = np.empty(0, np.int64)
     return {p: one.without(stored.overruled.get(p, none)) for p, one in letters.items()}
@@ -115,7 +117,7 @@ class VerifyInput:
     published: Mapping[int, FoldState]
     folded: Folded
     stored: StoredRows
-    letters: Mapping[int, Letters]
+    letters: Mapping[int, PartitionLetters]
 
     def exact(self, partition: int) -> bool:
         """Whether the fold again must know just what was published.
@@ -126,7 +128,7 @@ class VerifyInput:
         """
         whole = self.start[partition] == self.snapshot.first_positions[partition]
         sure = whole and not self.folded.doubtful.get(partition)
-        return sure or self.snapshot.floor_us is None
+        return sure or self.snapshot.retained_from_us is None
 
     def known(self, partition: int) -> FoldState:
         """The most complete state there is of a partition."""
@@ -156,11 +158,12 @@ def report(case: VerifyInput, problems: Sequence[Problem]) -> dict[str, Any]:
     earlier = case.stored.earlier.accepted
     return {
         "ok": not found,
-        "message": _sentence(found, rows, earlier, len(holes)) + _floor(case.snapshot.floor_us),
+        "message": _sentence(found, rows, earlier, len(holes))
+        + _floor(case.snapshot.retained_from_us),
         "snapshot_id": str(case.snapshot.snapshot_id),
         "committed_at_us": case.snapshot.committed_at_us,
         "positions": case.snapshot.positions.encode(),
-        "floor_us": case.snapshot.floor_us,
+        "floor_us": case.snapshot.retained_from_us,
         "rows": case.snapshot.rows_total,
         "epoch": case.snapshot.positions.epoch,
         "rows_of_earlier_epochs": earlier,

@@ -45,7 +45,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Reason, Unavailable
 from k2.lake.commit.committer import TapeIdentity, assert_same_tape
-from k2.lake.dead_letters.superseded import Letters, apply_recorded_faults
+from k2.lake.dead_letters.superseded import PartitionLetters, apply_recorded_faults
 from k2.lake.iceberg.snapshot import LakeSnapshot, SnapshotReader, read_first_states
 from k2.lake.ingest.tape_check import check_tape
 from k2.lake.verify.report import (
@@ -147,7 +147,7 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
     if doubled:
         message = "rows of what retention removed from the tape have an id that another row has"
         problems.append(Problem("DOUBLED", None, doubled, (), message))
-    problems += earlier_problems(first, stored, snapshot.floor_us)
+    problems += earlier_problems(first, stored, snapshot.retained_from_us)
     counts = {"letter_rows": 0, "letters_waiting": 0}
     if witnesses.table is not None:
         compared = compare_letters(witnesses.table)
@@ -175,7 +175,7 @@ class _Work:
     progress: Progress
     acceptance: Acceptance
 
-    def letters(self) -> dict[int, Letters]:
+    def letters(self) -> dict[int, PartitionLetters]:
         """The dead letters of this tape, per partition; the table may keep them longer."""
         self.progress("reading dead letters", 0, 0)
         identity, table = self.witnesses.identity, self.witnesses.table
@@ -185,7 +185,7 @@ class _Work:
             if (letter.topic, letter.epoch) == (identity.topic, identity.epoch):
                 found[letter.partition].setdefault(letter.offset, letter.fault)
         return {
-            partition: Letters(
+            partition: PartitionLetters(
                 np.array(sorted(of), dtype=np.int64),
                 np.array([of[offset] for offset in sorted(of)], dtype=np.uint8),
             )
@@ -193,17 +193,17 @@ class _Work:
         }
 
     def both(
-        self, letters: Mapping[int, Letters], keep: frozenset[Place]
+        self, letters: Mapping[int, PartitionLetters], keep: frozenset[Place]
     ) -> tuple[StoredRows, Folded]:
         """Read the lake and fold the tape."""
         stored = self.stored(letters, keep)
         return stored, self.folded(stored.before, standing(letters, stored), keep)
 
-    def stored(self, letters: Mapping[int, Letters], keep: frozenset[Place]) -> StoredRows:
+    def stored(self, letters: Mapping[int, PartitionLetters], keep: frozenset[Place]) -> StoredRows:
         """Read the lake, and which timely letters its rows overrule."""
         ends = self.snapshot.positions.offsets
         stored = StoredRows(Tally(ends, keep), dict(self.first))
-        timely = {partition: one.timely.offsets for partition, one in letters.items()}
+        timely = {partition: one.retriable.offsets for partition, one in letters.items()}
         done = 0
         for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
             self.progress("reading the lake", done, self.snapshot.rows_total)
@@ -241,7 +241,7 @@ class _Work:
     def folded(
         self,
         before: Mapping[int, FoldState],
-        letters: Mapping[int, Letters],
+        letters: Mapping[int, PartitionLetters],
         keep: frozenset[Place],
     ) -> Folded:
         """Fold the tape from its start, or what retention left, up to the snapshot's positions."""
@@ -276,12 +276,12 @@ class _Work:
                 return batches
         raise Unavailable(Reason.TAPE_UNAVAILABLE, "the tape does not answer")
 
-    def _fold(self, folded: Folded, batch: RawBatch, letters: Letters) -> None:
+    def _fold(self, folded: Folded, batch: RawBatch, letters: PartitionLetters) -> None:
         """Fold the records below the snapshot's positions."""
         rest, partition = _below(batch, self.snapshot.positions[batch.partition]), batch.partition
         # Rows that both retentions removed are known to the published state and to letters alone.
         whole = self.start[partition] == self.snapshot.first_positions[partition]
-        beside = () if whole or self.snapshot.floor_us is None else _OF_THE_PAST
+        beside = () if whole or self.snapshot.retained_from_us is None else _OF_THE_PAST
 
         def recorded(columns: TradeColumns) -> TradeColumns:
             columns, doubtful = apply_recorded_faults(columns, letters, beside)
@@ -298,7 +298,7 @@ class _Work:
 
     def _compared(self, columns: TradeColumns) -> TradeColumns:
         """The rows that lake retention leaves alone."""
-        floor_us = self.snapshot.floor_us
+        floor_us = self.snapshot.retained_from_us
         if floor_us is None:
             return columns
         return columns.take(columns.event_time >= floor_us)

@@ -59,7 +59,7 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     """
     view = witnesses.view()
     epoch, position = (view.epoch, view.position) if view else (0, 0)
-    floor_us = (view.floor_us if view else None) or 0
+    floor_us = (view.retained_from_us if view else None) or 0
     first_of: dict[str, tuple[int, int]] = {}
     prints: dict[int, bytes] = {}
     waiting = 0

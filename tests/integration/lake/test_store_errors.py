@@ -14,7 +14,7 @@ import pytest
 from k2 import limits
 from k2.lake.iceberg import catalog
 from k2.lake.iceberg.catalog import DurableFileIO, open_catalog
-from k2.lake.iceberg.retrying_io import PatientFileIO
+from k2.lake.iceberg.retrying_io import RetryingFileIO
 from tests.support.writer_world import PumpWorld
 
 WAVES = 5
@@ -84,7 +84,7 @@ class AnswerLost:
         return stream
 
 
-class Store(PatientFileIO, FailingFileIO):
+class Store(RetryingFileIO, FailingFileIO):
     """K2's access to files; where it tries something once, the faults are met."""
 
 

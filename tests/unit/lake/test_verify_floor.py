@@ -40,7 +40,7 @@ def test_rows_that_lake_retention_removed_are_not_lost(world):
     assert world.ids() == [6, 7]
     report = world.verified()
     assert report["ok"], report["problems"]
-    assert report["floor_us"] == world.snapshots.current().floor_us
+    assert report["floor_us"] == world.snapshots.current().retained_from_us
     assert "lake retention has removed rows of before" in report["message"]
     assert (report["rows"], report["accepted"], report["holes_total"]) == (2, 6, 1)
     world.put(4)  # late, and known though its row is gone

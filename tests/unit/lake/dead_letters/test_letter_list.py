@@ -1,4 +1,4 @@
-"""Letters are one list over table and tape, each once, newest first."""
+"""PartitionLetters are one list over table and tape, each once, newest first."""
 
 from itertools import islice
 
@@ -8,7 +8,7 @@ from k2 import limits
 from k2.errors import Invalid, NotFound, Reason
 from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterFilter, LetterReader
-from k2.lake.dead_letters.superseded import Overruled
+from k2.lake.dead_letters.superseded import SupersededLetters
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market.events import Fault
 from k2.market.offsets import TimeRange
@@ -30,7 +30,7 @@ def reader(world):
     return LetterReader(
         view=lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT),
         posted=lambda start: [one for one in posted(world) if one.offset >= start],
-        overruled=Overruled(world.catalog).among,
+        superseded=SupersededLetters(world.catalog).among,
     )
 
 

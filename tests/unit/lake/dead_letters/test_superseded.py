@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from k2.clock import SystemClock
-from k2.lake.dead_letters.superseded import Letters, Overruled, apply_recorded_faults
+from k2.lake.dead_letters.superseded import (
+    PartitionLetters,
+    SupersededLetters,
+    apply_recorded_faults,
+)
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import ensure_tables
 from k2.market.events import Fault
@@ -57,7 +61,7 @@ def record(request, world):
 
 
 def overruled(world):
-    return Overruled(world.catalog).among(world.tape.letters)
+    return SupersededLetters(world.catalog).among(world.tape.letters)
 
 
 def pumped(world, writer_id):
@@ -173,9 +177,9 @@ def test_a_lake_that_is_not_there_overrules_nothing(tmp_path):
     settings = Settings(data_dir=tmp_path)
     catalog = open_catalog(settings, SystemClock())
     told = [letter(0, 0, Fault.UNKNOWN_SCHEMA)]
-    assert Overruled(catalog).among(told) == frozenset()
+    assert SupersededLetters(catalog).among(told) == frozenset()
     ensure_tables(catalog)
-    assert Overruled(catalog).among(told) == frozenset()
+    assert SupersededLetters(catalog).among(told) == frozenset()
     catalog.close()
 
 
@@ -188,7 +192,7 @@ def test_records_get_the_faults_of_their_timely_letters_alone():
         13: Fault.TRUNCATED,
         14: Fault.UNKNOWN_SCHEMA,
     }
-    given = Letters(np.array([*told]), np.array([*told.values()], dtype=np.uint8))
+    given = PartitionLetters(np.array([*told]), np.array([*told.values()], dtype=np.uint8))
     then, doubtful = apply_recorded_faults(found, given)
     assert then.fault.tolist() == [0, Fault.WRONG_PARTITION, Fault.UNKNOWN_SCHEMA, 0]
     assert found.fault.tolist() == [0, 0, Fault.UNKNOWN_SCHEMA, 0]

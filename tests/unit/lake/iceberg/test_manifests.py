@@ -2,7 +2,7 @@ import pytest
 
 from k2 import limits
 from k2.lake.commit.snapshot_commit import RewriteFiles, replace
-from k2.lake.iceberg.manifests import appended, replaced, size_class
+from k2.lake.iceberg.manifests import append_files, replace_files, size_class
 from tests.support.lake_world import facts_of, piece
 
 
@@ -30,7 +30,7 @@ def files_of(lake, *manifests):
 
 def test_a_replacement_rewrites_only_the_manifests_it_touches(lake, four):
     gone = files_of(lake, four[0], four[2])
-    listed = replaced(
+    listed = replace_files(
         lake.table,
         [],
         frozenset(file.file_path for file in gone[:1]),
@@ -44,19 +44,21 @@ def test_a_replacement_rewrites_only_the_manifests_it_touches(lake, four):
 
 
 def test_a_replacement_of_nothing_names_the_same_manifests(lake, four):
-    assert replaced(lake.table, [], frozenset(), frozenset(), 7).manifests == four
+    assert replace_files(lake.table, [], frozenset(), frozenset(), 7).manifests == four
 
 
 def test_what_is_no_longer_there_cannot_be_removed(lake, four):
     with pytest.raises(AssertionError):
-        replaced(lake.table, [], frozenset(["nosuch"]), frozenset([four[0].manifest_path]), 7)
+        replace_files(lake.table, [], frozenset(["nosuch"]), frozenset([four[0].manifest_path]), 7)
 
 
 def test_a_manifest_that_cannot_be_read_is_said_by_that_name(lake, four):
     (file,) = files_of(lake, four[0])
     lake.table.io.delete(four[0].manifest_path)
     with pytest.raises(FileNotFoundError):  # and not by what a writer says that wrote nothing
-        replaced(lake.table, [], frozenset([file.file_path]), frozenset([four[0].manifest_path]), 7)
+        replace_files(
+            lake.table, [], frozenset([file.file_path]), frozenset([four[0].manifest_path]), 7
+        )
 
 
 def test_a_manifest_that_names_nothing_any_more_is_left_out(lake, four):
@@ -70,13 +72,13 @@ def test_a_manifest_that_names_nothing_any_more_is_left_out(lake, four):
     manifests = after.current_snapshot().manifests(after.io)
     assert len(manifests) == 4  # one of them says what was deleted
     paths = [one.manifest_path for one in manifests[1:]]
-    listed = appended(after, files_of(lake, four[0]), 8, "x").manifests
+    listed = append_files(after, files_of(lake, four[0]), 8, "x").manifests
     assert [one.manifest_path for one in listed[1:]] == paths
 
 
 def test_manifests_of_one_size_are_merged(lake, four, monkeypatch):
     files = files_of(lake, four[0])
-    assert len(appended(lake.table, files, 7, "x").manifests) == 5
+    assert len(append_files(lake.table, files, 7, "x").manifests) == 5
     monkeypatch.setattr(limits, "MANIFESTS_TO_MERGE", 5)
-    (merged,) = appended(lake.table, files, 8, "x").manifests
+    (merged,) = append_files(lake.table, files, 8, "x").manifests
     assert (merged.added_files_count, merged.existing_files_count) == (1, 4)

@@ -8,7 +8,7 @@ import pytest
 from k2 import limits
 from k2.clock import ManualClock
 from k2.lake.iceberg.catalog import CLOCK, DurableFileIO, local_path, write_file
-from k2.lake.iceberg.retrying_io import PatientFileIO, is_transient
+from k2.lake.iceberg.retrying_io import RetryingFileIO, is_transient
 
 PASSING = (
     OSError(errno.EIO, "500"),
@@ -95,7 +95,7 @@ class FaultyStream:
         self._faults("written")
 
 
-class Store(PatientFileIO, FaultyFileIO):
+class Store(RetryingFileIO, FaultyFileIO):
     """Patience above faults."""
 
 

@@ -3,7 +3,7 @@ import pytest
 from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.lake.iceberg.catalog import local_path, write_file
 from k2.lake.iceberg.epochs import EpochHistory
-from k2.lake.iceberg.snapshot import CommitSummary, SnapshotReader, ancestors_of, carried
+from k2.lake.iceberg.snapshot import CommitSummary, SnapshotReader, ancestors_of, summary_of
 from k2.lake.iceberg.tables import TRADES
 from k2.market.offsets import OffsetVector
 from tests.support.lake_world import TAPE, piece
@@ -23,8 +23,8 @@ CARRIED = CommitSummary(
 
 
 def test_what_a_commit_carries_reads_back_equal():
-    assert carried(CARRIED.properties()) == CARRIED
-    assert carried({"operation": "append"}) is None
+    assert summary_of(CARRIED.properties()) == CARRIED
+    assert summary_of({"operation": "append"}) is None
 
 
 @pytest.mark.parametrize("name", ["k2.counters", "k2.state", "k2.commit-id"])
@@ -32,7 +32,7 @@ def test_a_summary_that_lost_a_part_is_corrupt(name):
     properties = CARRIED.properties()
     del properties[name]
     with pytest.raises(Data) as caught:
-        carried(properties)
+        summary_of(properties)
     assert caught.value.reason is Reason.LAKE_CORRUPT
 
 

@@ -7,7 +7,7 @@ from k2.errors import Data, Reason, Unavailable
 from k2.lake.commit import committer as commit_module
 from k2.lake.commit import trade_files as writer_module
 from k2.lake.ingest.trade_reader import PauseReason
-from k2.lake.ingest.trade_writer import PumpStats
+from k2.lake.ingest.trade_writer import WriterStats
 from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
 from tests.support.lake_world import Crash, FaultyCatalog, piece
@@ -374,9 +374,9 @@ def test_a_commit_between_the_looks_at_lake_and_tape_is_no_contradiction(world, 
 
 
 def test_lag_is_the_age_of_what_is_not_committed():
-    assert PumpStats().lag_s(100.0) == 0.0
-    assert PumpStats(oldest_pending_s=90.0).lag_s(100.0) == 10.0
-    assert PumpStats(oldest_pending_s=90.0, behind_since_s=40.0).lag_s(100.0) == 60.0
+    assert WriterStats().lag_s(100.0) == 0.0
+    assert WriterStats(oldest_pending_s=90.0).lag_s(100.0) == 10.0
+    assert WriterStats(oldest_pending_s=90.0, behind_since_s=40.0).lag_s(100.0) == 60.0
 
 
 def test_the_writer_knows_that_it_is_behind(world, monkeypatch):
@@ -460,7 +460,7 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
     pump.step()
     assert pump.commit()
     assert (world.ids(), world.ids("ETHUSDT")) == ([1], [1, 2])
-    while pump._may_judge():
+    while pump._reading.may_judge():
         pump.step()
     assert pump.commit()
     assert (world.ids(), len(world.tape.letters)) == ([1, 2], flood)

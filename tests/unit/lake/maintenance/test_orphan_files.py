@@ -8,7 +8,7 @@ from k2 import limits
 from k2.errors import Unavailable
 from k2.lake.iceberg.catalog import local_path
 from k2.lake.iceberg.reachability import Reach
-from k2.lake.maintenance.orphan_files import Swept, _Folder
+from k2.lake.maintenance.orphan_files import SweepResult, _Folder
 from k2.settings import LakeSettings
 from tests.support.lake_world import Crash, FaultyCatalog, piece
 
@@ -72,7 +72,7 @@ def test_files_are_removed_in_the_order_of_their_paths(worn, monkeypatch):
 def test_a_lake_without_dead_files_is_not_touched(lake):
     lake.commit_each(range(3))
     before = lake.table.metadata_location
-    assert lake.maintainer().sweep() == Swept(files=len(lake.on_disk()))
+    assert lake.maintainer().sweep() == SweepResult(files=len(lake.on_disk()))
     assert lake.table.metadata_location == before
 
 

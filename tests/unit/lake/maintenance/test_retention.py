@@ -157,7 +157,7 @@ def test_a_pass_removes_old_rows_and_says_from_when_on_none_is_missing(kept):
     after = head_of(kept)
     assert kept.ids() == [2, 3]
     today = kept.world.clock.now_us() // DAY_US
-    assert (before.floor_us, after.floor_us) == (None, (today - 2) * DAY_US + 6)
+    assert (before.retained_from_us, after.retained_from_us) == (None, (today - 2) * DAY_US + 6)
     assert (after.operation, after.rows_total, after.files_total) == ("delete", 2, 2)
     for fact in ("positions", "counters", "state_path", "topic", "topic_id", "cluster_id"):
         assert getattr(after, fact) == getattr(before, fact)
@@ -210,10 +210,10 @@ def test_a_time_before_what_was_removed_is_out_of_range(days):
 
 def test_every_later_commit_carries_the_floor(days):
     retainer(days).step()
-    floor = days.snapshots.current().floor_us
+    floor = days.snapshots.current().retained_from_us
     days.commit_each([4, 5])
     days.maintainer().expire(days.clock.now_us() + HOUR_US)
-    assert {one.floor_us for one in days.snapshots.list()} == {floor}
+    assert {one.retained_from_us for one in days.snapshots.list()} == {floor}
     assert days.snapshots.current().operation == "replace"
 
 
@@ -228,12 +228,12 @@ def test_a_late_copy_of_a_removed_row_is_a_duplicate(kept):
 
 def test_the_floor_never_falls(kept):
     kept.retainer().step()
-    floor = head_of(kept).floor_us
+    floor = head_of(kept).retained_from_us
     kept.put(9, floor - DAY_US)  # what is too old comes late
     assert kept.ids() == [2, 3, 9]
     assert kept.retainer().step()
     assert kept.ids() == [2, 3]
-    assert head_of(kept).floor_us == floor
+    assert head_of(kept).retained_from_us == floor
 
 
 def test_the_budget_holds_without_hours(kept):

@@ -1,6 +1,6 @@
 from k2.clock import ManualClock
 from k2.degrade.signals import Signal, pressures
-from k2.lake.ingest.trade_writer import PumpStats
+from k2.lake.ingest.trade_writer import WriterStats
 from k2.lake.maintenance.maintainer import MaintainStats
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, Settings
@@ -15,7 +15,7 @@ def sample(tmp_path, stats, interval_s=10.0):
 
 
 def test_the_heart_says_what_the_writer_has_done(tmp_path):
-    stats = PumpStats(
+    stats = WriterStats(
         commits=2,
         rows=10,
         oldest_pending_s=95.0,
@@ -44,19 +44,19 @@ def test_the_heart_says_what_maintenance_has_done():
 
 
 def test_a_writer_that_has_done_nothing_yet_has_a_sample(tmp_path):
-    told = sample(tmp_path, PumpStats())
+    told = sample(tmp_path, WriterStats())
     assert told.signals[Signal.WRITER_LAG_S] == 0.0
     assert told.counters["positions"] == ""
 
 
 def test_a_longer_commit_interval_is_not_lag(tmp_path):
-    default = sample(tmp_path, PumpStats()).scales[Signal.WRITER_LAG_S].full
-    longer = sample(tmp_path, PumpStats(), interval_s=60.0).scales[Signal.WRITER_LAG_S].full
+    default = sample(tmp_path, WriterStats()).scales[Signal.WRITER_LAG_S].full
+    longer = sample(tmp_path, WriterStats(), interval_s=60.0).scales[Signal.WRITER_LAG_S].full
     assert (default, longer) == (300.0, 1800.0)
 
 
 def test_ordinary_operation_at_a_commit_a_minute_presses_on_nothing(tmp_path):
-    stats = PumpStats(oldest_pending_s=35.0, commit_latency_s=5.0)  # 65 s ago
+    stats = WriterStats(oldest_pending_s=35.0, commit_latency_s=5.0)  # 65 s ago
     told = sample(tmp_path, stats, interval_s=60.0)
     pressed = pressures(told.signals, told.scales)
     assert pressed[Signal.WRITER_LAG_S] == pressed[Signal.COMMIT_LATENCY_S] == 0
