@@ -43,6 +43,7 @@ def measure():
     ours, theirs = asyncio.run(_sockets())
     return [
         *figures,
+        ("feed ÷ bare socket", figures[0][1] / ours, "ratio"),
         ("socket alone, split by K2", ours, "frames/s"),
         ("socket alone, parsed by the library", theirs, "frames/s"),
     ]

@@ -3,7 +3,9 @@
 A warm start (artefacts fetched, data directory new and then resumed), then the synthetic market at
 1,000 trades/s. Freshness is taken by a Flight client in a process of its own: it asks for
 the newest rows over and over, and for each trade it first sees takes the time since K2 received the
-frame. Flight's rate stands beside a bare pyarrow Flight server that sends the same rows.
+frame. It is judged by a bare loop on the same running machine and broker: a record is produced and
+consumed, and as many rows come from a bare Flight server. Flight's rate stands beside a bare
+pyarrow Flight server that sends the same rows.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the bare peer of the data plane
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 import k2client
 from k2.clock import SystemClock
@@ -30,6 +36,9 @@ QUERIES = 1000
 EXPORTS = 5
 ROWS_MIN = 60_000
 SYMBOL = "BTCUSDT"
+NEWEST = {"columns": ["symbol", "trade_id", "receive_time"], "limit": 400, "order": "desc"}
+BARE_TOPIC = "bench.bare"
+BARE_LOOPS = 2000
 
 
 def measure() -> list[tuple[str, float, str]]:
@@ -62,17 +71,26 @@ def _started(stack: Stack, leave: bool = False) -> tuple[float, str]:
 def _measured(stack: Stack, control: str) -> list[tuple[str, float, str]]:
     with k2client.connect(control) as k2:
         ages = _ages(k2)
+        with _bare_flight(k2.trades(None, **NEWEST).to_arrow()) as read:
+            loops = _bare_loops(str(stack.addresses["broker"]), read)
         latencies = _latencies(k2)
         while len(table := k2.trades(None).to_arrow()) < ROWS_MIN:
             CLOCK.sleep(1.0)
         ours = _best(lambda: k2.trades(None).to_arrow())
+    with _bare_flight(table) as read:
+        bare = _best(read)
+    fresh_ms, loop_ms = _quantile(ages, 99), _quantile(loops, 99)
     return [
         (f"freshness p50 at {RATE} trades/s (n={len(ages)})", _quantile(ages, 50), "ms"),
-        ("freshness p99", _quantile(ages, 99), "ms"),
+        ("freshness p99", fresh_ms, "ms"),
+        (f"bare produce, consume, Flight p50 (n={BARE_LOOPS})", _quantile(loops, 50), "ms"),
+        ("bare produce, consume, Flight p99", loop_ms, "ms"),
+        ("freshness p99 ÷ p99 of the bare loop", fresh_ms / loop_ms, "ratio"),
         (f"last 1,000 of a symbol p50 (n={QUERIES})", _quantile(latencies, 50), "ms"),
         ("last 1,000 of a symbol p99", _quantile(latencies, 99), "ms"),
         (f"Flight, {len(table):,} rows in canonical order", ours / 1e9, "GB/s"),
-        ("bare pyarrow Flight, the same rows", _bare(table) / 1e9, "GB/s"),
+        ("bare pyarrow Flight, the same rows", bare / 1e9, "GB/s"),
+        ("Flight in order ÷ bare Flight", ours / bare, "ratio"),
         ("RSS of the whole stack", _rss(stack) / 2**20, "MiB"),
         *_lake_size(stack),
     ]
@@ -87,9 +105,8 @@ def _ages(k2: k2client.Client) -> list[float]:
     ages: list[float] = []
     seen: dict[str, int] = {}
     end = CLOCK.monotonic_s() + FRESH_S
-    columns = ["symbol", "trade_id", "receive_time"]
     while CLOCK.monotonic_s() < end:
-        rows = k2.trades(None, columns=columns, limit=400, order="desc").to_arrow()
+        rows = k2.trades(None, **NEWEST).to_arrow()
         now_us = CLOCK.now_us()
         symbols, ids = rows.column("symbol").to_pylist(), rows.column("trade_id").to_pylist()
         received = rows.column("receive_time").cast(pa.int64()).to_pylist()
@@ -113,7 +130,7 @@ def _latencies(k2: k2client.Client) -> list[float]:
     return taken
 
 
-def _best(read) -> float:
+def _best(read: Callable[[], pa.Table]) -> float:
     """Bytes a second of the fastest of a few reads."""
     rates = []
     for _ in range(EXPORTS):
@@ -123,8 +140,30 @@ def _best(read) -> float:
     return max(rates)
 
 
-def _bare(table: pa.Table) -> float:
-    """The same rows from a Flight server that does nothing else, in a process of its own."""
+def _bare_loops(bootstrap: str, read: Callable[[], pa.Table]) -> list[float]:
+    """Milliseconds to produce a record, consume it and read from a bare Flight server, of each."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(BARE_TOPIC, 1, 1)])[BARE_TOPIC].result(10)
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bare"})
+    consumer.assign([TopicPartition(BARE_TOPIC, 0, 0)])
+    taken = []
+    with closing(consumer):
+        for number in range(BARE_LOOPS + 1):
+            begun = CLOCK.monotonic_s()
+            producer.produce(BARE_TOPIC, b"%d" % number)
+            producer.poll(0)
+            (message,) = consumer.consume(1, 10.0)
+            assert message.value() == b"%d" % number
+            read()
+            taken.append((CLOCK.monotonic_s() - begun) * 1e3)
+    producer.flush(10)
+    return taken[1:]  # the first one also connects
+
+
+@contextmanager
+def _bare_flight(table: pa.Table) -> Iterator[Callable[[], pa.Table]]:
+    """Reads rows from a Flight server that does nothing else, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -138,7 +177,7 @@ def _bare(table: pa.Table) -> float:
             assert server.stdout is not None
             port = int(server.stdout.readline())
             with fl.connect(f"grpc://127.0.0.1:{port}") as client:
-                return _best(lambda: client.do_get(fl.Ticket(b"rows")).read_all())
+                yield lambda: client.do_get(fl.Ticket(b"rows")).read_all()
         finally:
             server.terminate()
             server.wait(10)
