@@ -40,7 +40,7 @@ class PlannableSnapshot:
         return self.snapshot.snapshot_id if self.snapshot else 0
 
     @property
-    def floor_us(self) -> int | None:
+    def retained_from_us(self) -> int | None:
         """Below it retention has removed rows; None where it has not."""
         return self.snapshot.retained_from_us if self.snapshot else None
 

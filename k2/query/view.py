@@ -269,7 +269,7 @@ class QueryView:
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
         holes = self._pinned_holes(request, self._asked(request), states)
-        parts += below_floor(lake.floor_us, plan.times)
+        parts += below_floor(lake.retained_from_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             completeness=completeness(holes, parts),
@@ -289,7 +289,7 @@ class QueryView:
         asked = self._asked(request)
         view, plan, lake = self._best_plan(request, asked, lake, end)
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
-        parts += () if plan.skips_lake else below_floor(lake.floor_us, plan.times)
+        parts += () if plan.skips_lake else below_floor(lake.retained_from_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         if to_now:
             holes: Holes | None = self._holes_to_now(request, asked, end)

@@ -24,7 +24,7 @@ from pyiceberg.table.snapshots import Operation
 
 from k2.errors import Reason
 from k2.lake.iceberg.catalog import local_path
-from k2.lake.iceberg.snapshot import carried, current_of, read_states
+from k2.lake.iceberg.snapshot import current_of, read_states, summary_of
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState
 from k2.query.provenance import Completeness
@@ -339,7 +339,7 @@ class Oracle:
                 found.add(snapshot.manifest_list)
                 for manifest in snapshot.manifests(self._files):
                     found |= {manifest.manifest_path, *self._files_of(manifest)}
-            for facts in map(carried, filter(None, spoken)):
+            for facts in map(summary_of, filter(None, spoken)):
                 found |= {facts.state_path, facts.epochs.start_state} if facts else set()
             self._reachable = {local_path(one) for one in found if one}
         return self._reachable or set()

@@ -7,7 +7,7 @@ from k2.market.events import Fault
 from k2.market.schema import GAP, avro_schema
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.gap_topic import GapLog, read_event
-from tests.unit.market.test_gaps import OPEN
+from tests.unit.market.test_ledger import OPEN
 
 NOWHERE = "127.0.0.1:1"
 

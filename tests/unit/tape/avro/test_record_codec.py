@@ -11,7 +11,7 @@ from k2.market.events import Fault
 from k2.market.schema import DEAD_LETTER, GAP, avro_schema
 from k2.tape.avro.record_codec import RecordCodec
 from tests.support.messages import header, written
-from tests.unit.market.test_gaps import FILLED, OPEN, UNFILLABLE
+from tests.unit.market.test_ledger import FILLED, OPEN, UNFILLABLE
 
 ID = 3
 VALUES = OPEN.values()
