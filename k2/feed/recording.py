@@ -52,7 +52,7 @@ class Frame(NamedTuple):
     text: str
 
 
-class _Line(msgspec.Struct):
+class _RecordedLine(msgspec.Struct):
     """A line of either form; what the form lacks is unset."""
 
     stream: str | None = None
@@ -66,7 +66,7 @@ class _Traded(msgspec.Struct):
     time: int | None = msgspec.field(default=None, name="T")
 
 
-class _Event(msgspec.Struct):
+class _StreamEvent(msgspec.Struct):
     stream: str | None = None
     kind: Any = msgspec.field(default=None, name="e")
     symbol: Any = msgspec.field(default=None, name="s")
@@ -79,11 +79,11 @@ class _Combined(msgspec.Struct):
     data: _Traded
 
 
-_line = msgspec.json.Decoder(_Line)
+_line = msgspec.json.Decoder(_RecordedLine)
 _combined = msgspec.json.Decoder(_Combined)
 _traded = msgspec.json.Decoder(_Traded)
 _text = msgspec.json.Decoder(str)
-_event = msgspec.json.Decoder(_Event)
+_event = msgspec.json.Decoder(_StreamEvent)
 
 
 def read_frames(path: Path | str) -> Iterator[Frame]:

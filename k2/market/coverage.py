@@ -24,7 +24,7 @@ class Coverage:
     trade_id: int
 
     def values(self) -> dict[str, int]:
-        """The part of a document that `promise_of` reads."""
+        """The part of a document that `coverage_of` reads."""
         return asdict(self)
 
 
@@ -53,7 +53,7 @@ def hull(promises: Iterable[Coverage]) -> Coverage:
     return Coverage(min(one.began_after for one in known), max(one.trade_id for one in known))
 
 
-def promise_of(document: Mapping[str, Any]) -> Coverage | None:
+def coverage_of(document: Mapping[str, Any]) -> Coverage | None:
     """The promise of a document; None where it cannot be read.
 
     A document of before `began_after` says where the run that wrote it began; one that does not say

@@ -145,7 +145,7 @@ class Ledger:
         self.forgotten = 0
         self.joined = 0
         self._max = intervals_max
-        self._lines: dict[Instrument, _Line] = {}
+        self._intervals: dict[Instrument, _Intervals] = {}
         self._open: dict[Instrument, tuple[GapEvent, ...]] = {}  # as far as asked for
 
     def apply(self, event: GapEvent) -> None:
@@ -155,20 +155,20 @@ class Ledger:
             event: `first_id` is not above `last_id`.
         """
         self._open.pop(event.instrument, None)
-        line = self._lines.setdefault(event.instrument, _Line())
-        line.paint(event)
-        while len(line) > self._max:
-            if line.forget_oldest_settled():
+        intervals = self._intervals.setdefault(event.instrument, _Intervals())
+        intervals.paint(event)
+        while len(intervals) > self._max:
+            if intervals.forget_oldest_settled():
                 self.forgotten += 1
             else:
-                line.join_oldest()
+                intervals.join_oldest()
                 self.joined += 1
 
     def gaps(self, instruments: Iterable[Instrument] | None = None) -> Iterator[GapEvent]:
         """Every interval, by instrument and id; of all instruments when none are named."""
-        for instrument in sorted(self._lines if instruments is None else set(instruments)):
-            if instrument in self._lines:
-                yield from self._lines[instrument].gaps
+        for instrument in sorted(self._intervals if instruments is None else set(instruments)):
+            if instrument in self._intervals:
+                yield from self._intervals[instrument].gaps
 
     def open(self, instrument: Instrument) -> tuple[GapEvent, ...]:
         """What is missing of an instrument, ascending."""
@@ -180,8 +180,8 @@ class Ledger:
 
     def within(self, instrument: Instrument, first_id: int, last_id: int) -> tuple[GapEvent, ...]:
         """The intervals that touch a range of ids, cut to it, ascending."""
-        line = self._lines.get(instrument)
-        return () if line is None else line.within(first_id, last_id)
+        intervals = self._intervals.get(instrument)
+        return () if intervals is None else intervals.within(first_id, last_id)
 
 
 def fold_all(events: Iterable[GapEvent]) -> Ledger:
@@ -192,7 +192,7 @@ def fold_all(events: Iterable[GapEvent]) -> Ledger:
     return ledger
 
 
-class _Line:
+class _Intervals:
     """The intervals of one instrument: disjoint, ascending."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ class Kind(Enum):
     TIME = "time"
     PRICE = "price"
     QUANTITY = "quantity"
-    LABELS = "labels"
+    MAP = "map"
     BYTES = "bytes"
 
 
@@ -84,7 +84,7 @@ TRADE = Event(
         Field("price", Kind.PRICE, "Price in the quote currency, exact."),
         Field("quantity", Kind.QUANTITY, "Quantity in the base currency, exact."),
         Field("side", Kind.SIDE, "The aggressor (taker): BUY or SELL."),
-        Field("vendor_data", Kind.LABELS, "What this venue adds; its new fields land here."),
+        Field("vendor_data", Kind.MAP, "What this venue adds; its new fields land here."),
         Field("tape_epoch", Kind.INT, "Life of the topic the row was read from.", on_tape=False),
         Field("tape_partition", Kind.INT, "Partition of the topic.", on_tape=False),
         Field("tape_offset", Kind.LONG, "Offset in the partition.", on_tape=False),
@@ -144,7 +144,7 @@ _ARROW: dict[Kind, pa.DataType] = {
     Kind.TIME: pa.timestamp("us", tz="UTC"),
     Kind.PRICE: pa.decimal128(limits.PRICE_DIGITS, limits.PRICE_SCALE),
     Kind.QUANTITY: pa.decimal128(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
-    Kind.LABELS: pa.map_(pa.string(), pa.string()),
+    Kind.MAP: pa.map_(pa.string(), pa.string()),
     Kind.BYTES: pa.binary(),
 }
 
@@ -166,7 +166,7 @@ _AVRO: dict[Kind, object] = {
         "precision": limits.QUANTITY_DIGITS,
         "scale": limits.QUANTITY_SCALE,
     },
-    Kind.LABELS: {"type": "map", "values": "string"},
+    Kind.MAP: {"type": "map", "values": "string"},
     Kind.BYTES: "bytes",
 }
 

@@ -23,7 +23,7 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.feed.publish.coverage_topic import promises_in
+from k2.feed.publish.coverage_topic import coverage_in
 from k2.market.coverage import Coverage, hull
 from k2.market.events import Int64s
 from k2.market.instrument import Instrument
@@ -57,7 +57,7 @@ class ExpectedIds:
     """See the module. One thread follows; any may ask.
 
     Args:
-        promises: of feeds: `CompactedTopic(bootstrap, topics.HIGH_WATER)`.
+        promises: of feeds: `CompactedTopic(bootstrap, topics.COVERAGE)`.
         gaps: the ledger's log; used by this object alone.
         listened: which instruments a feed hears now, without a break since their newest trade.
         ends: asks the broker for the end of every partition of the tape.
@@ -128,7 +128,7 @@ class ExpectedIds:
         """
         at_s = self._clock.monotonic_s()
         listened = self._listened()
-        promises = promises_in(self._promises.current_to_end())
+        promises = coverage_in(self._promises.current_to_end())
         self._advance()
         expected = dict(self._of_ledger)
         for instrument, of_feeds in promises.items():

@@ -37,7 +37,8 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tail.dead_records import DeadSeen
 from k2.tail.window import TailView, Window
-from k2.tape.acceptance import Acceptance, Decoder
+from k2.tape.acceptance import Acceptance
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.ports import BatchReader, Placement
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,25 +31,13 @@ from k2.errors import K2Error, Reason, Unavailable
 from k2.market.events import Bools, Bytes, Fault, TradeColumns, check
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.ports import Placement
 
 Recorded: TypeAlias = Callable[[TradeColumns], TradeColumns]
 
 _log = logging.getLogger(__name__)
-
-
-class Decoder(Protocol):
-    """The part of `k2.tape.avro.trade_codec.Decoder` that acceptance needs."""
-
-    @property
-    def warm(self) -> bool:
-        """Whether it has decoded by a trade's schema."""
-        ...
-
-    def decode(self, batch: RawBatch) -> TradeColumns:
-        """A batch, or as much of it as can be decoded now, with a fault per bad record."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -202,7 +190,7 @@ class Acceptance:
             columns.fault[:] = Fault.UNKNOWN_SCHEMA
             return _prefix(batch, columns, np.ones(1, np.bool_))
         columns.fault[internal[: len(columns)]] = Fault.INTERNAL
-        known = self._placement.covering(_instruments(columns))
+        known = self._placement.refresh_for(_instruments(columns))
         appended = batch.append_time
         columns = check(
             columns,

@@ -100,7 +100,7 @@ class PartitionMap:
         else:
             self._unsafe.discard(key)
 
-    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+    def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """The map, read on if it lacks any of these; nothing is asked when it has all.
 
         A record is sent only after its symbol was placed, so a reader that finds a symbol the map

@@ -149,7 +149,7 @@ class LetterSink(Protocol):
 class Placement(Protocol):
     """`k2.tape.partition_map.PartitionMap`, as those that judge records need it."""
 
-    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+    def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """Return the map, read again when it lacks any of these."""
         ...
 

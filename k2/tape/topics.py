@@ -34,7 +34,7 @@ from k2.tape.schema_registry import SchemaStore
 
 PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `partition_map.py`
 HEARTBEATS = "k2.heartbeats"
-HIGH_WATER = "k2.high-water"  # what a feed has had acknowledged, per symbol
+COVERAGE = "k2.high-water"  # what a feed has had acknowledged, per symbol
 BACKFILLS = "k2.backfills"  # what people asked to fetch and no feed has taken up yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
@@ -56,7 +56,7 @@ RECOVERY_HINT = (
     " it is: k2 tape new-epoch"
 )
 
-_BOARDS = (PARTITIONS, HEARTBEATS, HIGH_WATER, BACKFILLS, REPLAYS)
+_BOARDS = (PARTITIONS, HEARTBEATS, COVERAGE, BACKFILLS, REPLAYS)
 _HOUR_MS = 3_600_000
 _OFFSET_END = -1  # librdkafka's logical offsets
 _OFFSET_BEGINNING = -2

@@ -27,9 +27,9 @@ class _AskedPartitionMap:
     def __init__(self, clients: TapeClients) -> None:
         self._map = cache(clients.partition_map)
 
-    def covering(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+    def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """See `PartitionMap`; also raises what asking the tape raises."""
-        return self._map().covering(instruments)
+        return self._map().refresh_for(instruments)
 
 
 def dead_letter_service(

@@ -14,7 +14,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.degrade.signals import Signal
 from k2.errors import Reason, Unavailable
-from k2.feed.connection.session import Session, Tuning
+from k2.feed.connection.session import Session, SessionTimes
 from k2.feed.connection.socket import open_socket
 from k2.feed.gaps.backfill_thread import Backfill
 from k2.feed.publish.coverage_topic import CoverageTopic
@@ -59,14 +59,12 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     )
     with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
         tape, requests = clients.producer, clients.topic(topics.BACKFILLS)
-        high_waters = CoverageTopic(
-            clients.topic(topics.HIGH_WATER), settings.feed.name, runtime.run_id
-        )
+        coverage = CoverageTopic(clients.topic(topics.COVERAGE), settings.feed.name, runtime.run_id)
         schema_id = runtime.patiently(lambda: _schema_id(settings, clients.schemas))
         placement = runtime.patiently(clients.partition_map)
         if schema_id is None or placement is None:
             return 0
-        lines = runtime.patiently(lambda: _lines(source, placement, high_waters))
+        lines = runtime.patiently(lambda: _lines(source, placement, coverage))
         if lines is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
@@ -74,7 +72,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         intake = TradePublisher(
             source=source,
             tape=tape,
-            lines=lines,
+            streams=lines,
             encode=encode,
             letters=letters,
             headers={"source": settings.feed.source.encode()},
@@ -82,11 +80,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         sender = sender_of(tape, lines, encode, runtime)
         backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests)
         pump = FeedLoop(
-            intake=intake,
+            publisher=intake,
             tape=tape,
             letters=letters,
             gaps=backfill,
-            high_waters=high_waters,
+            coverage=coverage,
             clock=runtime.clock,
         )
         pump.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
@@ -113,10 +111,10 @@ def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
 
 
 def _lines(
-    source: Source, placement: PartitionMap, high_waters: CoverageTopic
+    source: Source, placement: PartitionMap, coverage: CoverageTopic
 ) -> list[InstrumentStream]:
     """One line for each instrument, placed, and resumed after what an earlier run published."""
-    resumed = high_waters.read(source.instruments)
+    resumed = coverage.read(source.instruments)
     return [
         InstrumentStream(each, placement.place(each), resumed.get(each))
         for each in source.instruments
@@ -126,7 +124,7 @@ def _lines(
 def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     """Makes sessions that share one generator, seeded by the run."""
     chance = np.random.default_rng(int(runtime.run_id, 16))
-    return lambda: Session(chance, Tuning(stale_s=settings.feed.stale_s))
+    return lambda: Session(chance, SessionTimes(stale_s=settings.feed.stale_s))
 
 
 def _heart(
@@ -198,7 +196,7 @@ class Gauges:
 
     def _counters(self) -> dict[str, Any]:
         intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
-        lines, connected = self.pump.lines, self.pump.connected
+        lines, connected = self.pump.streams, self.pump.connected
         backfill = self.pump.gaps.counters()
         reused = sum(line.reused for line in lines)
         trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
@@ -237,10 +235,10 @@ class Gauges:
 
 def _line_counters(line: InstrumentStream) -> dict[str, Any]:
     counts = line.sequence.counts
-    high_water = line.resumed_after if line.high_water is None else line.high_water
+    acknowledged_id = line.resumed_after if line.acknowledged_id is None else line.acknowledged_id
     return {
         "last_trade_id": line.sequence.last,
-        "acknowledged_trade_id": high_water,
+        "acknowledged_trade_id": acknowledged_id,
         "resumed_after": line.resumed_after,
         "first_trade_id": line.sequence.first,
         "partition": line.partition,

@@ -46,12 +46,12 @@ def backfill_of(
     budget = WeightBudget(settings.feed.rest_weight_per_minute)
     url = settings.feed.rest_url or rest_url(settings.feed.venue_url)
     filler = Filler(
-        keeper=keeper,
+        recorder=keeper,
         history=BinanceHistory(url, HttpFetch(runtime.clock), budget, runtime.clock),
         budget=budget,
         sender=sender,
         clock=runtime.clock,
     )
     return Backfill(
-        keeper=keeper, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
+        recorder=keeper, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
     )

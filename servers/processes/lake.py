@@ -14,7 +14,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import Signal, scales
 from k2.errors import Data
-from k2.feed.publish.coverage_topic import read_promises
+from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
@@ -251,7 +251,7 @@ def _begin(
 def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldState]) -> None:
     """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
     with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
-        promises = read_promises(clients.topic(topics.HIGH_WATER))
+        promises = read_coverage(clients.topic(topics.COVERAGE))
         promised = {one: hull(of.values()) for one, of in promises.items()}
         told = folded_ledger(clients.gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()

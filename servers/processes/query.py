@@ -206,7 +206,7 @@ def _coverage(
 ) -> ExpectedIds:
     """What feeds and ledger say of trade ids, followed from now on."""
     coverage = ExpectedIds(
-        promises=clients.topic(topics.HIGH_WATER),
+        promises=clients.topic(topics.COVERAGE),
         gaps=clients.gap_log,
         listened=lambda: listened(heartbeats.beats()),
         ends=ends,

@@ -123,7 +123,7 @@ class Homes:
 
     refresh = known
 
-    def covering(self, instruments):
+    def refresh_for(self, instruments):
         return self._known
 
 

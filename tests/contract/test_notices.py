@@ -14,7 +14,7 @@ from tests.support.eventually import eventually
 
 
 def test_a_board_keeps_the_newest_document_of_a_key(tape, key):
-    board = tape.board(topics.HIGH_WATER)
+    board = tape.board(topics.COVERAGE)
     board.put(key, {"id": 1}, wait_s=10)
     board.put(key, {"id": 2}, wait_s=10)
     board.put(f"{key}-gone", {"id": 3}, wait_s=10)
@@ -26,7 +26,7 @@ def test_a_board_keeps_the_newest_document_of_a_key(tape, key):
 
 
 def test_a_board_is_followed(tape, key):
-    writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
+    writer, follower = tape.board(topics.COVERAGE), tape.board(topics.COVERAGE)
     writer.put(key, {"id": 1}, wait_s=10)
     assert follower.current()[key] == {"id": 1}
     version = follower.version
@@ -53,7 +53,7 @@ def test_the_log_of_a_board_is_read_on_from_where_it_was(tape, key):
 
 
 def test_a_board_is_followed_to_its_end(tape, key):
-    writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
+    writer, follower = tape.board(topics.COVERAGE), tape.board(topics.COVERAGE)
     for count in range(20):
         writer.put(key, {"id": count}, wait_s=10)
         assert follower.current_to_end()[key] == {"id": count}
@@ -62,7 +62,7 @@ def test_a_board_is_followed_to_its_end(tape, key):
 
 
 def test_a_follower_hears_of_what_comes_and_not_of_what_was_there(tape, key):
-    writer, follower = tape.board(topics.HIGH_WATER), tape.board(topics.HIGH_WATER)
+    writer, follower = tape.board(topics.COVERAGE), tape.board(topics.COVERAGE)
     writer.put(f"{key}-before", {"id": 1}, wait_s=10)
     heard = []
     follower.listen(heard.append)

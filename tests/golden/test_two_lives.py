@@ -66,7 +66,7 @@ def line(world):
             url="ws://x", exchange=LIT.exchange, symbols=[LIT.symbol], source="recorded"
         ),
         tape=tape,
-        lines=[made],
+        streams=[made],
         encode=lambda trade: encode_trade(trade, SCHEMA_ID),
         letters=DeadLetterPublisher(world.tape.office(), "feed"),
         headers={},
@@ -116,7 +116,7 @@ def test_the_recording_is_of_two_lives():
 
 
 def test_the_first_life_is_rows_and_the_second_is_dead_letters(world, line):
-    assert (line.reused, line.missing.lowest, line.promised) == (len(SECOND_IDS), None, 60)
+    assert (line.reused, line.missing.lowest, line.covered_through) == (len(SECOND_IDS), None, 60)
     pumped(world)
     rows = world.rows("symbol", "trade_id", "event_time")
     assert [row[:2] for row in rows] == [(LIT.symbol, one) for one in FIRST_IDS]

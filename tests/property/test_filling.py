@@ -108,7 +108,7 @@ class Story:
         self.publish()
 
     def publish(self):
-        promised = self.world.lines[0].promised or self.promise
+        promised = self.world.lines[0].covered_through or self.promise
         if promised != self.promise:
             self.promise = promised
             self.check()
@@ -167,7 +167,7 @@ class Story:
             state = GapState.VOID if trade_id in history.void else GapState.UNFILLABLE
             assert (trade_id in history.void) or (trade_id not in history.ids[BTC])
             assert self.state(trade_id) is state
-        assert self.world.lines[0].promised == self.printed
+        assert self.world.lines[0].covered_through == self.printed
 
     def state(self, trade_id):
         """What the ledger says of an id."""

@@ -5,9 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from k2.feed.connection.session import Action, Session, State, Tuning
+from k2.feed.connection.session import Action, Session, SessionTimes, State
 
-TUNING = Tuning(
+TUNING = SessionTimes(
     stale_s=30,
     quiet_max_s=100,
     backoff_min_s=0.5,

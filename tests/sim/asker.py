@@ -125,7 +125,7 @@ class Asker:
         self.tail.process, self.tail.meanwhile = process, self._meanwhile
         self._lake = LakeSide(self._snapshots, len(world.tape.logs), world.tape.topic_id)
         self._coverage = ExpectedIds(
-            promises=Board(process, world.tape, topics.HIGH_WATER),
+            promises=Board(process, world.tape, topics.COVERAGE),
             gaps=GapLog(process),
             listened=self._listened,
             ends=self._ends,

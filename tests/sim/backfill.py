@@ -140,10 +140,10 @@ def backfill_of(process, venue, producer, lines, encode):
     )
     budget = WeightBudget()
     filler = parts.filler(
-        keeper=keeper, history=Past(process, venue, budget), budget=budget, sender=sender,
+        recorder=keeper, history=Past(process, venue, budget), budget=budget, sender=sender,
         clock=process,
     )  # fmt: skip
-    made = Beside(process, keeper=keeper, filler=filler, instruments=sender.instruments)
+    made = Beside(process, recorder=keeper, filler=filler, instruments=sender.instruments)
     made.start()
     return made
 

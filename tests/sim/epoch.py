@@ -9,7 +9,7 @@ from functools import partial
 from itertools import count
 
 from k2.errors import Data, K2Error, Overloaded, Reason, Unavailable
-from k2.feed.publish.coverage_topic import read_promises
+from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import TradeStore
 from k2.lake.ingest.epoch_transition import AvailableTape, end_epoch, lost_ids, newest
 from k2.lake.ingest.tape_check import assert_fits, identity_of
@@ -59,8 +59,8 @@ def _marks(process):
 
 
 def _tell_lost(process, states):
-    board = Board(process, process.world.tape, topics.HIGH_WATER)
-    promised = {one: hull(of.values()) for one, of in read_promises(board).items()}
+    board = Board(process, process.world.tape, topics.COVERAGE)
+    promised = {one: hull(of.values()) for one, of in read_coverage(board).items()}
     told = folded_ledger(GapTeller(process).read_all())
     lost = lost_ids(states, promised, told, process.now_us(), process.identity)
     if lost:

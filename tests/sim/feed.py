@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from k2 import limits
 from k2.errors import K2Error, Unavailable
-from k2.feed.connection.session import Action, Session, State, Tuning
+from k2.feed.connection.session import Action, Session, SessionTimes, State
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
@@ -31,7 +31,7 @@ TICK_S = (0.02, 0.4)
 LATE_S = (0.05, 4.0)
 LATER_S = (3000.0, 12_000.0)  # than all trades of before, when a venue is reset
 AHEAD_MAX_US = 20 * 3600 * 1_000_000
-TUNING = Tuning(
+TUNING = SessionTimes(
     stale_s=4, quiet_max_s=20, backoff_min_s=0.1, backoff_max_s=2, renew_s=15, overlap_s=1,
     connect_s=1,
 )  # fmt: skip
@@ -148,15 +148,15 @@ class Box(DeadLetterPublisher):
 def lines_of(process, tape, symbols):
     """The lines of a feed that starts now, and its high waters."""
     placement = PartitionMap(Board(process, tape, topics.PARTITIONS), tape.topic_id, 1)
-    board = Board(process, tape, topics.HIGH_WATER)
-    high_waters = CoverageTopic(board, process.name, process.identity)
+    board = Board(process, tape, topics.COVERAGE)
+    coverage = CoverageTopic(board, process.name, process.identity)
     instruments = [Instrument(EXCHANGE, symbol) for symbol in symbols]
-    resumed = high_waters.read(instruments)
+    resumed = coverage.read(instruments)
     line = process.world.parts.line
     lines = [line(each, placement.place(each), resumed.get(each)) for each in instruments]
     for one in lines:
         one.begun = one.resumed_after is not None
-    return lines, high_waters
+    return lines, coverage
 
 
 class Feed:
@@ -181,11 +181,11 @@ class Feed:
     def run(self):
         """Feed for ever."""
         process, chance = self.process, self.process.world.chance
-        self._lines, self._high_waters = self._patiently()
+        self._lines, self._coverage = self._patiently()
         self._producer = Producer(process, self._tape, int(chance.integers(5, 99)))
         self._box = Box(Office(process, self._tape), f"feed:{process.identity}")
         self._intake = TradePublisher(
-            source=self._source, tape=self._producer, lines=self._lines, encode=self._encode,
+            source=self._source, tape=self._producer, streams=self._lines, encode=self._encode,
             letters=self._box, headers={},
         )  # fmt: skip
         self._gaps = backfill_of(process, self._venue, self._producer, self._lines, self._encoded)
@@ -231,9 +231,9 @@ class Feed:
         self._gaps.exchange(self._lines, now_s)
         if now_s >= self._publish_s:
             self._beat()
-            self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
+            self._publish_s = now_s + limits.FEED_COVERAGE_INTERVAL_S
             self._judge()
-            self._high_waters.publish(self._lines, self.process.now_us())
+            self._coverage.publish(self._lines, self.process.now_us())
 
     def _beat(self):
         """Say what is listened to; the board of heartbeats is no part of the simulation."""
@@ -249,7 +249,7 @@ class Feed:
         if (
             new
             and self.process.monotonic_s() >= self._begin_s
-            and not self._high_waters.begin(new, now_us, limits.FEED_BEGIN_WAIT_S)
+            and not self._coverage.begin(new, now_us, limits.FEED_BEGIN_WAIT_S)
         ):
             self._begin_s = self.process.monotonic_s() + limits.FEED_BACKOFF_MIN_S
 
@@ -270,8 +270,8 @@ class Feed:
             return  # what is on the tape is judged when the epoch begins
         for line in self._lines:
             sent = self._sent.get(line.instrument, [])
-            if line.high_water in sent:
-                below = sent[: sent.index(line.high_water) + 1]
+            if line.acknowledged_id in sent:
+                below = sent[: sent.index(line.acknowledged_id) + 1]
                 lacks = world.reference.lacks
                 lost = [one for one in below if lacks(line.instrument, one, one)]
                 require(not lost, "below the high water, and not on the tape", line.key, lost)
@@ -279,7 +279,7 @@ class Feed:
             self._judge_promise(line)
 
     def _judge_promise(self, line):
-        if line.promised is None:
+        if line.covered_through is None:
             return
         world, before = self.process.world, line.resumed_after
         if before is None:
@@ -287,11 +287,11 @@ class Feed:
         before = self._promised.get(line.instrument, before)
         untold = [
             one
-            for one in world.reference.lacks(line.instrument, before + 1, line.promised)
+            for one in world.reference.lacks(line.instrument, before + 1, line.covered_through)
             if not world.ops.ledger.within(line.instrument, one, one)
         ]
         require(not untold, "promised, neither on the tape nor told", line.key, untold)
-        self._promised[line.instrument] = max(before, line.promised)
+        self._promised[line.instrument] = max(before, line.covered_through)
 
     def _encode(self, trade):
         self._sent.setdefault(trade.label.instrument, []).append(trade.trade_id)

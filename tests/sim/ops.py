@@ -132,7 +132,7 @@ class OpsTables:
     def _promises(self):
         """By instrument, what each feed promises, from its first promise on."""
         found, first = {}, {}
-        for key, document in self._world.tape.boards.get(topics.HIGH_WATER, []):
+        for key, document in self._world.tape.boards.get(topics.COVERAGE, []):
             found[key] = document["began_after"], document["trade_id"]
             first[key] = min(first.get(key, document["first_id"]), document["first_id"])
             reset = any(f":{symbol}@" in key for symbol in self._world.venue.reset)

@@ -3,7 +3,7 @@
 import pytest
 
 from k2.feed.gaps.recorder import GapRecorder
-from k2.feed.gaps.sender import Landing, Sender
+from k2.feed.gaps.sender import Acknowledgements, Sender
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.ledger import GapState
 from tests.sim.hunt import SHARP, is_found_out, name_of
@@ -21,8 +21,8 @@ class PromisesOverGaps(InstrumentStream):
     """Promises all that is acknowledged, whatever is missing below it."""
 
     @property
-    def promised(self):
-        return self.high_water
+    def covered_through(self):
+        return self.acknowledged_id
 
 
 class TakesSentForLanded(Sender):
@@ -30,7 +30,9 @@ class TakesSentForLanded(Sender):
 
     def send(self, trades):
         until_s = self._clock.monotonic_s() + 60
-        sent = [trade.trade_id for trade in trades if self._launch(trade, Landing(), until_s)]
+        sent = [
+            trade.trade_id for trade in trades if self._send(trade, Acknowledgements(), until_s)
+        ]
         return frozenset(sent)
 
 

@@ -334,7 +334,7 @@ class World:
     def _complete(self):
         """Above the first promise that a feed made of a symbol no trade is missing."""
         promised = {}
-        for of, document in self.tape.boards.get(topics.HIGH_WATER, []):
+        for of, document in self.tape.boards.get(topics.COVERAGE, []):
             key = of.rpartition("@")[0]
             promised[key] = min(document["trade_id"], promised.get(key, document["trade_id"]))
         for partition, judged in enumerate(self.reference.partitions):

@@ -6,7 +6,7 @@ from k2.feed.gaps.filler import Filler
 from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Place, Sender
 from k2.feed.publish.instrument_stream import InstrumentStream
-from k2.feed.publish.pending_gaps import Missing
+from k2.feed.publish.pending_gaps import PendingGaps
 from k2.feed.venues.history import HistoryPage
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.events import Label
@@ -101,7 +101,7 @@ class FillWorld:
         self.stuck = False  # acknowledgements do not come
         self.meanwhile = lambda: None  # what other threads do between the steps of a turn
         self.lines = [
-            InstrumentStream(each, at, (promised or {}).get(each), Missing(GRACE_S))
+            InstrumentStream(each, at, (promised or {}).get(each), PendingGaps(GRACE_S))
             for at, each in enumerate(self.history.ids)
         ]
         log, history, producer = (
@@ -116,7 +116,7 @@ class FillWorld:
             pause=self._pause,
         )
         self.filler = Filler(
-            keeper=self.keeper,
+            recorder=self.keeper,
             history=history,
             budget=self.budget,
             sender=self.sender,
@@ -146,7 +146,7 @@ class FillWorld:
             finding = line.sequence.observe(trade_id)
             line.note(trade_id, finding, self.clock.now_us())
             flight = line.prepare(trade_id, finding)
-            line.launched(flight)
+            line.sent(flight)
             flight(0, None)
 
     def exchange(self):

@@ -97,7 +97,7 @@ class QueryStack:
         )
         self.gap_log = self.tape.gap_log()
         self.coverage = FollowedCoverage(
-            promises=self.tape.board(topics.HIGH_WATER),
+            promises=self.tape.board(topics.COVERAGE),
             gaps=self.gap_log,
             listened=self._heard,
             ends=lambda: self.tape.admin().log_ends("trades", PARTITIONS),
@@ -153,7 +153,7 @@ class QueryStack:
         """What a feed publishes of a symbol."""
         key = f"{Instrument('BINANCE', symbol).key}@{feed}"
         document = {**Coverage(began_after, trade_id).values(), "feed": feed}
-        self.tape.board(topics.HIGH_WATER).put(key, document)
+        self.tape.board(topics.COVERAGE).put(key, document)
 
     def commit(self):
         """What the writer does: fold from O(S) to the end, files, positions and state together."""

@@ -74,7 +74,7 @@ class Command(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tuning:
+class SessionTimes:
     """The times of a session, seconds; each is one of `limits`, or a setting."""
 
     stale_s: float = limits.FEED_STALE_S
@@ -124,12 +124,12 @@ class Session:
         renewals: of these, how many were to replace one that was still open.
     """
 
-    def __init__(self, chance: Chance, tuning: Tuning | None = None) -> None:
+    def __init__(self, chance: Chance, tuning: SessionTimes | None = None) -> None:
         self.connects = 0
         self.reconnects = 0
         self.renewals = 0
         self._chance = chance
-        self._tuning = tuning or Tuning()
+        self._tuning = tuning or SessionTimes()
         self._phase: State | None = State.IDLE  # None: between start and stop
         self._current: _Link | None = None
         self._next: _Link | None = None  # to replace the current one; only while that is open

@@ -25,7 +25,7 @@ class Backfill:
     """See the module.
 
     Args:
-        keeper: of the feed's lines.
+        recorder: of the feed's streams.
         filler: of the same ledger.
         instruments: of the feed.
         stopping: set when the process ends.
@@ -37,13 +37,13 @@ class Backfill:
     def __init__(
         self,
         *,
-        keeper: GapRecorder,
+        recorder: GapRecorder,
         filler: Filler,
         instruments: Iterable[Instrument],
         stopping: threading.Event,
     ) -> None:
         self.failure: BaseException | None = None
-        self._keeper = keeper
+        self._recorder = recorder
         self._filler = filler
         self._instruments = frozenset(instruments)
         self._stopping = stopping
@@ -57,9 +57,9 @@ class Backfill:
         """Wait for the end, at most so long; `stopping` must be set."""
         self._thread.join(wait_s)
 
-    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
+    def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
         """See `GapRecorder.exchange`."""
-        self._keeper.exchange(lines, now_s)
+        self._recorder.exchange(streams, now_s)
 
     def counters(self) -> dict[str, Any]:
         """See `Filler.counters`."""
@@ -77,7 +77,7 @@ class Backfill:
     def _step(self) -> float:
         """One step; the seconds to wait before the next."""
         try:
-            self._keeper.record(self._instruments)
+            self._recorder.record(self._instruments)
             return min(self._filler.step(), limits.BACKFILL_STEP_S)
         except (Unavailable, Overloaded) as error:
             _log.warning("backfill waits: %s", error.message)

@@ -17,7 +17,7 @@ from typing import Any
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, NotFound, Unavailable
-from k2.feed.gaps.pages import IdRun, Page, Reach, judge, newest_page, runs_of
+from k2.feed.gaps.pages import FillPage, IdReach, IdRun, judge, newest_page, runs_of
 from k2.feed.gaps.recorder import GapRecorder
 from k2.feed.gaps.sender import Sender
 from k2.feed.venues.history import History, HistoryPage, RateLimited
@@ -61,7 +61,7 @@ class Filler:
     """See the module. Not thread-safe; `counters` may be read from any thread.
 
     Args:
-        keeper: its ledger says what is open.
+        recorder: its ledger says what is open.
         history: the venue's past.
         budget: of requests to the venue; the history charges it.
         sender: puts trades on the tape; its instruments are filled.
@@ -73,14 +73,14 @@ class Filler:
     def __init__(
         self,
         *,
-        keeper: GapRecorder,
+        recorder: GapRecorder,
         history: History,
         budget: WeightBudget,
         sender: Sender,
         clock: Clock,
         absent_s: float = limits.FEED_ABSENT_S,
     ) -> None:
-        self._keeper = keeper
+        self._recorder = recorder
         self._history = history
         self._budget = budget
         self._sender = sender
@@ -140,7 +140,7 @@ class Filler:
             "ids_per_request": self._history.page_max,
             "last_error": self._last_error,
             "unknown_symbols": [
-                each.symbol for each in sorted(self._keeper.silent()) if self._turns[each].unknown
+                each.symbol for each in sorted(self._recorder.silent()) if self._turns[each].unknown
             ],
         }
 
@@ -149,13 +149,13 @@ class Filler:
     def _survey(self) -> None:
         gaps = ids = requests = 0
         for instrument in self._turns:
-            opened = self._keeper.ledger.open(instrument)
+            opened = self._recorder.ledger.open(instrument)
             gaps += len(opened)
             ids += sum(gap.last_id - gap.first_id + 1 for gap in opened)
             requests += _requests_for(opened, self._history.page_max)
         self._open = (gaps, ids, requests)
 
-    def _next_page(self) -> Page | None:
+    def _next_page(self) -> FillPage | None:
         """The newest page of the first instrument in turn, which goes to the end of the queue."""
         now_s = self._clock.monotonic_s()
         for instrument, turn in list(self._turns.items()):
@@ -163,31 +163,31 @@ class Filler:
             if turn.not_before_s > now_s:
                 continue
             runs = [run for run, _ in turn.deferred]
-            opened = self._keeper.ledger.open(instrument)
+            opened = self._recorder.ledger.open(instrument)
             page = newest_page(opened, runs, self._history.page_max)
             if page is not None:
                 self._turns[instrument] = self._turns.pop(instrument)
                 return page
         return None
 
-    def _fill(self, page: Page) -> None:
+    def _fill(self, page: FillPage) -> None:
         asked_s = self._clock.monotonic_s()  # what the answer lacks may have come while it was sent
         answer, newest_id = self._ask(page)
         wanted = frozenset(page.wanted_ids)
         trades = [trade for trade in answer.trades if trade.trade_id in wanted]
-        landed = self._sender.send(trades)
-        self._settle(_landed(page, landed, self._clock.now_us()))
+        acknowledged = self._sender.send(trades)
+        self._settle(_filled(page, acknowledged, self._clock.now_us()))
         now_s = self._clock.monotonic_s()
         is_young = partial(
-            self._keeper.recent.overlaps, page.instrument, since_s=asked_s - self._absent_s
+            self._recorder.recent.overlaps, page.instrument, since_s=asked_s - self._absent_s
         )
-        reach = Reach(newest_id, self._keeper.on_tape(page.instrument))
-        opened = self._keeper.ledger.open(page.instrument)
+        reach = IdReach(newest_id, self._recorder.on_tape(page.instrument))
+        opened = self._recorder.ledger.open(page.instrument)
         verdict = judge(page, opened, answer, reach, is_young)
         self._settle(verdict.settled)
         turn = self._turns[page.instrument]
         turn.failures = turn.unknown = 0
-        if not self._keeper.ledger.open(page.instrument):
+        if not self._recorder.ledger.open(page.instrument):
             turn.not_before_s = now_s + limits.BACKFILL_GATHER_S
         for runs, pause_s in (
             (verdict.young, self._absent_s / 2),
@@ -196,7 +196,7 @@ class Filler:
         ):
             turn.deferred += [(run, now_s + pause_s) for run in runs]
 
-    def _ask(self, page: Page) -> tuple[HistoryPage, int | None]:
+    def _ask(self, page: FillPage) -> tuple[HistoryPage, int | None]:
         """The answer to a page, and the highest id that the venue is known to have."""
         count = page.last_id - page.first_id + 1
         try:
@@ -214,11 +214,11 @@ class Filler:
         return answer, newest_id
 
     def _settle(self, events: list[GapEvent] | tuple[GapEvent, ...]) -> None:
-        self._keeper.publish(events)
+        self._recorder.publish(events)
         for gap in events:
             self._counts[f"{gap.state.value.lower()}_ids"] += gap.last_id - gap.first_id + 1
 
-    def _unknown(self, page: Page, error: NotFound) -> None:
+    def _unknown(self, page: FillPage, error: NotFound) -> None:
         """Believe that the venue does not know an instrument once it has said so for a while."""
         turn = self._turns[page.instrument]
         self._count_unknown(turn, error)
@@ -237,7 +237,7 @@ class Filler:
     def _probe(self) -> None:
         """Ask whether the venue knows one of the instruments of which nothing comes."""
         now_s = self._clock.monotonic_s()
-        due = [each for each in self._keeper.silent() if self._turns[each].probe_s <= now_s]
+        due = [each for each in self._recorder.silent() if self._turns[each].probe_s <= now_s]
         if not due:
             return
         turn = self._turns[min(due)]
@@ -258,12 +258,12 @@ class Filler:
             return
         due = [
             reopened(gap)
-            for gap in self._keeper.ledger.gaps(self._turns)
+            for gap in self._recorder.ledger.gaps(self._turns)
             if gap.state is GapState.UNFILLABLE
             and gap.last_id - gap.first_id < limits.BACKFILL_IDS_MAX
             and abs(now_us - gap.recorded_us) >= limits.FEED_ASK_AGAIN_S * 1e6
         ]
-        self._keeper.publish(due)
+        self._recorder.publish(due)
         self._look_s = now_s + limits.FEED_REST_BACKOFF_MAX_S
 
     def _back_off(self, instrument: Instrument, error: K2Error) -> None:
@@ -298,11 +298,11 @@ def _requests_for(gaps: tuple[GapEvent, ...], page_max: int) -> int:
     return requests
 
 
-def _landed(page: Page, landed: frozenset[int], now_us: int) -> list[GapEvent]:
-    """Events for exactly the ids that landed, with what is known of the gaps they were in."""
+def _filled(page: FillPage, acknowledged: frozenset[int], now_us: int) -> list[GapEvent]:
+    """Events for exactly the acknowledged ids, with what is known of the gaps they were in."""
     events = []
     for gap in page.wanted:
-        ids = (each for each in range(gap.first_id, gap.last_id + 1) if each in landed)
+        ids = (each for each in range(gap.first_id, gap.last_id + 1) if each in acknowledged)
         for first, last in runs_of(ids):
             events.append(filled(cut(gap, first, last), now_us))
     return events

@@ -23,7 +23,7 @@ from k2.market.ledger import GapEvent, cut, unfillable, void
 IdRun = tuple[int, int]  # first and last id, both inclusive
 
 
-class Page(NamedTuple):
+class FillPage(NamedTuple):
     """What one request asks for.
 
     Attributes:
@@ -44,7 +44,7 @@ class Page(NamedTuple):
             yield from range(gap.first_id, gap.last_id + 1)
 
 
-class Verdict(NamedTuple):
+class PageVerdict(NamedTuple):
     """What an answer says of the ids of a page that cannot be put on the tape.
 
     Attributes:
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
     untimely: tuple[IdRun, ...]
 
 
-class Reach(NamedTuple):
+class IdReach(NamedTuple):
     """How far the ids of an instrument go.
 
     Attributes:
@@ -82,7 +82,9 @@ class Reach(NamedTuple):
         return self.tape_id - last <= limits.SEQUENCE_JUMP_MAX
 
 
-def newest_page(gaps: Sequence[GapEvent], deferred: Iterable[IdRun], page_max: int) -> Page | None:
+def newest_page(
+    gaps: Sequence[GapEvent], deferred: Iterable[IdRun], page_max: int
+) -> FillPage | None:
     """The next page of an instrument; None when nothing is to be asked now.
 
     Args:
@@ -100,7 +102,7 @@ def newest_page(gaps: Sequence[GapEvent], deferred: Iterable[IdRun], page_max: i
     wanted = tuple(
         replace(gap, first_id=max(gap.first_id, floor)) for gap in free if gap.last_id >= floor
     )
-    return Page(wanted[0].instrument, wanted[0].first_id, last, wanted)
+    return FillPage(wanted[0].instrument, wanted[0].first_id, last, wanted)
 
 
 def without(gap: GapEvent, run: IdRun) -> list[GapEvent]:
@@ -113,12 +115,12 @@ def without(gap: GapEvent, run: IdRun) -> list[GapEvent]:
 
 
 def judge(
-    page: Page,
+    page: FillPage,
     opened: Iterable[GapEvent],
     answer: HistoryPage,
-    reach: Reach,
+    reach: IdReach,
     is_young: Callable[[int, int], bool],
-) -> Verdict:
+) -> PageVerdict:
     """Judge the wanted ids that an answer does not give as trades.
 
     Args:
@@ -129,7 +131,7 @@ def judge(
         reach: how far REST and the tape are.
         is_young: whether any of a run of ids, first and last, may still come.
     """
-    verdict = Verdict((), (), (), ())
+    verdict = PageVerdict((), (), (), ())
     here = frozenset(trade.trade_id for trade in answer.trades)
     newest = -1 if reach.newest_id is None else reach.newest_id
     for gap in page.wanted:
@@ -155,8 +157,8 @@ class _Absence(NamedTuple):
 
 
 def _with(
-    verdict: Verdict, gap: GapEvent, absence: _Absence, is_young: Callable[[int, int], bool]
-) -> Verdict:
+    verdict: PageVerdict, gap: GapEvent, absence: _Absence, is_young: Callable[[int, int], bool]
+) -> PageVerdict:
     """The verdict and what is to be said of one run more."""
     run = (gap.first_id, gap.last_id)
     if absence.kind == "void":

@@ -1,7 +1,7 @@
-"""Between the lines of a feed and the ledger: what is missing goes in, what is known comes back.
+"""Between the streams of a feed and the ledger: what is missing goes in, what is known comes back.
 
-The lines live in the feed's event loop (`exchange`, many times a second); the ledger is written and
-read in a thread of its own (`record`), because that waits for the broker. What is known of gaps is
+The streams live in the feed's event loop (`exchange`, many times a second); another thread writes
+and reads the ledger (`record`), because that waits for the broker. What is known of gaps is
 the ledger read back, never what was meant to be written: so it is in the order of the log, holds
 what other feeds found, and after a restart it is simply read again.
 """
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    line: InstrumentStream
+    stream: InstrumentStream
     run: Run
 
 
@@ -65,28 +65,32 @@ class GapRecorder:
         self._on_tape: dict[Instrument, int | None] = {}
         self._silent: frozenset[Instrument] = frozenset()
 
-    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
-        """Take what is missing from the lines, and tell them what the ledger has.
+    def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
+        """Take what is missing from the streams, and tell them what the ledger has.
 
         Args:
-            lines: all of the feed.
+            streams: all of the feed.
             now_s: monotonic seconds.
         """
         with self._lock:
             while self._recorded:
                 found = self._recorded.popleft()
-                found.line.missing.recorded(found.run)
+                found.stream.missing.recorded(found.run)
             idle = not self._found
             silent: set[Instrument] = set()
-            for line in lines:
-                known = line.resumed_after if line.high_water is None else line.high_water
-                self._on_tape[line.instrument] = known
-                if line.sequence.first is None:
-                    silent.add(line.instrument)
+            for stream in streams:
+                known = (
+                    stream.resumed_after
+                    if stream.acknowledged_id is None
+                    else stream.acknowledged_id
+                )
+                self._on_tape[stream.instrument] = known
+                if stream.sequence.first is None:
+                    silent.add(stream.instrument)
                 if idle:
-                    self._found += [_Found(line, run) for run in line.missing.due(now_s)]
-                while line.late:
-                    self._late.append((line.instrument, line.late.popleft()))
+                    self._found += [_Found(stream, run) for run in stream.missing.due(now_s)]
+                while stream.late:
+                    self._late.append((stream.instrument, stream.late.popleft()))
             self._silent = frozenset(silent)
 
     def on_tape(self, instrument: Instrument) -> int | None:
@@ -144,7 +148,7 @@ class GapRecorder:
     def _noted(self, found: _Found) -> GapEvent:
         run = found.run
         return GapEvent(
-            instrument=found.line.instrument,
+            instrument=found.stream.instrument,
             first_id=run.first_id,
             last_id=run.last_id,
             state=run.state,

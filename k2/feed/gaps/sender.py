@@ -29,40 +29,40 @@ class Place(NamedTuple):
     partition: int
 
 
-class Landing:
+class Acknowledgements:
     """Counts what was acknowledged; called from whichever thread polls the producer."""
 
     def __init__(self) -> None:
         self.ids: set[int] = set()
         self.failure: K2Error | None = None
-        self._flying = 0
+        self._in_flight = 0
         self._changed = threading.Condition()
 
     @property
     def done(self) -> bool:
         """Whether the tape has answered for everything that was sent."""
         with self._changed:
-            return self._flying == 0
+            return self._in_flight == 0
 
-    def launch(self, trade_id: int) -> OnAck:
+    def expect(self, trade_id: int) -> OnAck:
         """What to call with the tape's answer for a trade that is being sent."""
 
-        def landed(offset: int | None, error: K2Error | None) -> None:
+        def on_ack(offset: int | None, error: K2Error | None) -> None:
             with self._changed:
-                self._flying -= 1
+                self._in_flight -= 1
                 if error is None:
                     self.ids.add(trade_id)
                 else:
                     self.failure = error
 
         with self._changed:
-            self._flying += 1
-        return landed
+            self._in_flight += 1
+        return on_ack
 
-    def refused(self) -> None:
+    def withdraw(self) -> None:
         """The tape did not take the trade that was just to be launched."""
         with self._changed:
-            self._flying -= 1
+            self._in_flight -= 1
 
 
 class Sender:
@@ -114,28 +114,28 @@ class Sender:
         Raises:
             K2Error: the tape will never take anything again.
         """
-        landing = Landing()
+        acknowledgements = Acknowledgements()
         deadline_s = self._clock.monotonic_s() + limits.BACKFILL_ACK_S
         for trade in trades:
-            if not self._launch(trade, landing, deadline_s):
+            if not self._send(trade, acknowledgements, deadline_s):
                 break
-        while not landing.done and not self._over(deadline_s):
+        while not acknowledgements.done and not self._over(deadline_s):
             pass
-        if landing.failure is not None:
-            raise landing.failure
-        self.sent += len(landing.ids)
-        return frozenset(landing.ids)
+        if acknowledgements.failure is not None:
+            raise acknowledgements.failure
+        self.sent += len(acknowledgements.ids)
+        return frozenset(acknowledgements.ids)
 
-    def _launch(self, trade: Trade, landing: Landing, deadline_s: float) -> bool:
+    def _send(self, trade: Trade, acknowledgements: Acknowledgements, deadline_s: float) -> bool:
         place = self._places[trade.label.instrument]
         value = self._encode(trade)
         while True:
             if not self.held_up:
-                on_ack = landing.launch(trade.trade_id)
+                on_ack = acknowledgements.expect(trade.trade_id)
                 try:
                     self._tape.send(place.key, value, place.partition, HEADERS, on_ack)
                 except Overloaded:
-                    landing.refused()
+                    acknowledgements.withdraw()
                 else:
                     return True
             if self._over(deadline_s):

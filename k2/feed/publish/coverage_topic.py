@@ -1,4 +1,4 @@
-"""The promise of each line, on a compacted topic: what survives the process.
+"""The promise of each stream, on a compacted topic: what survives the process.
 
 Each feed has documents of its own, so none hides what another began with. The one of an instrument
 says `trade_id`, what is promised (`instrument_stream.py`); `began_after`, the id below the first
@@ -19,7 +19,7 @@ from typing import Any
 
 from k2.errors import Invalid, K2Error
 from k2.feed.publish.instrument_stream import InstrumentStream
-from k2.market.coverage import Coverage, carried, promise_of
+from k2.market.coverage import Coverage, carried, coverage_of
 from k2.market.instrument import Instrument, parse_key
 from k2.tape.ports import DocumentTopic
 
@@ -30,7 +30,7 @@ class CoverageTopic:
     """Publishes and reads high waters.
 
     Args:
-        board: `CompactedTopic(bootstrap, topics.HIGH_WATER)`.
+        board: `CompactedTopic(bootstrap, topics.COVERAGE)`.
         feed: whose documents are published.
         run_id: of this run of the feed.
     """
@@ -48,7 +48,7 @@ class CoverageTopic:
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        promises = read_promises(self._board)
+        promises = read_coverage(self._board)
         found: dict[Instrument, int] = {}
         for instrument in instruments:
             if of := promises.get(instrument):
@@ -57,77 +57,77 @@ class CoverageTopic:
                 found[instrument] = promise.trade_id
         return found
 
-    def begin(self, lines: Iterable[InstrumentStream], at_us: int, wait_s: float) -> bool:
-        """Publish where lines begin, and let their trades go; the tape's absence is logged.
+    def begin(self, streams: Iterable[InstrumentStream], at_us: int, wait_s: float) -> bool:
+        """Publish where streams begin, and let their trades go; the tape's absence is logged.
 
         Args:
-            lines: those that wait for it, with their `beginning`.
+            streams: those that wait for it, with their `beginning`.
             at_us: now, wall microseconds.
             wait_s: for each acknowledgement.
 
         Returns:
             Whether all are acknowledged; what is not is to be published again.
         """
-        for line in lines:
-            assert line.beginning is not None, "the line has heard nothing"
-            if not self._put(line, self._promise(line, line.beginning - 1), at_us, wait_s):
+        for stream in streams:
+            assert stream.beginning is not None, "the stream has heard nothing"
+            if not self._put(stream, self._promise(stream, stream.beginning - 1), at_us, wait_s):
                 return False
-            line.begun = True
+            stream.begun = True
         return True
 
     def publish(
-        self, lines: Iterable[InstrumentStream], at_us: int, wait_s: float | None = None
+        self, streams: Iterable[InstrumentStream], at_us: int, wait_s: float | None = None
     ) -> None:
-        """Publish the lines whose promise has changed; the tape's absence is logged.
+        """Publish the streams whose promise has changed; the tape's absence is logged.
 
         Args:
-            lines: any lines.
+            streams: any streams.
             at_us: now, wall microseconds.
             wait_s: wait for acknowledgements, at most so long each; None does not wait.
         """
-        for line in lines:
-            if line.promised is None:
+        for stream in streams:
+            if stream.covered_through is None:
                 continue
-            promise = self._promise(line, line.promised)
-            if self._published.get(line.instrument) == promise:
+            promise = self._promise(stream, stream.covered_through)
+            if self._published.get(stream.instrument) == promise:
                 continue
-            if not self._put(line, promise, at_us, wait_s):
+            if not self._put(stream, promise, at_us, wait_s):
                 return
 
-    def _promise(self, line: InstrumentStream, trade_id: int) -> Coverage:
-        return Coverage(min(self._began_after.get(line.instrument, trade_id), trade_id), trade_id)
+    def _promise(self, stream: InstrumentStream, trade_id: int) -> Coverage:
+        return Coverage(min(self._began_after.get(stream.instrument, trade_id), trade_id), trade_id)
 
     def _put(
-        self, line: InstrumentStream, promise: Coverage, at_us: int, wait_s: float | None
+        self, stream: InstrumentStream, promise: Coverage, at_us: int, wait_s: float | None
     ) -> bool:
         document = {
             **promise.values(),
             "feed": self._feed,
-            "first_id": line.sequence.first,
-            "resumed_after": line.resumed_after,
+            "first_id": stream.sequence.first,
+            "resumed_after": stream.resumed_after,
             "run_id": self._run_id,
             "at_us": at_us,
         }
         try:
-            self._board.put(f"{line.instrument.key}@{self._feed}", document, wait_s)
+            self._board.put(f"{stream.instrument.key}@{self._feed}", document, wait_s)
         except K2Error as error:
             _log.warning("high water not published: %s", error.message)
             return False
-        self._published[line.instrument] = promise
-        self._began_after[line.instrument] = promise.began_after
+        self._published[stream.instrument] = promise
+        self._began_after[stream.instrument] = promise.began_after
         return True
 
 
-def read_promises(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
-    """What is promised of each instrument, by feed: see `promises_in`.
+def read_coverage(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
+    """What is promised of each instrument, by feed: see `coverage_in`.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE.
     """
-    return promises_in(board.read_all())
+    return coverage_in(board.read_all())
 
 
-def promises_in(
+def coverage_in(
     documents: Mapping[str, Mapping[str, Any]],
 ) -> dict[Instrument, dict[str, Coverage]]:
     """What documents promise of each instrument, by feed; an unreadable one counts as none."""
@@ -135,7 +135,7 @@ def promises_in(
     for key, document in documents.items():
         feed = str(document.get("feed", ""))
         with contextlib.suppress(Invalid):
-            instrument, promise = parse_key(key.removesuffix(f"@{feed}")), promise_of(document)
+            instrument, promise = parse_key(key.removesuffix(f"@{feed}")), coverage_of(document)
             if promise is not None:
                 found.setdefault(instrument, {})[feed] = promise
     return found

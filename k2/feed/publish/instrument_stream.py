@@ -1,14 +1,14 @@
 """One instrument's way from the venue to the tape: what was seen, sent and acknowledged.
 
-The *high water* of a line is an id such that it, and every trade of this run sent before it, is
-acknowledged by the broker. What the feed *promises* to others stops short of it below the first
-missing id that is not in the ledger yet, and below one that came late and is on its way: everything
-up to there is on the tape or known to be missing. The promise is published, survives the process,
-and after a restart everything between it and the first id is a gap that was missed.
+The *acknowledged id* of a stream is an id that the broker has acknowledged together with every
+trade of this run sent before it. A stream is *covered through* an id when every id up to it is on
+the tape or in the ledger: coverage stops below the first missing id that the ledger does not have
+yet, and below an id that came late and is not acknowledged yet. The coverage is published and
+survives the process; after a restart, everything between it and the new run's first id is a gap.
 
-A line of which no earlier run promised anything *begins* with the first id it hears, and promises
-the one below that before it sends a trade. So what was read and lost with the process before it was
-acknowledged is a gap as well.
+A stream that no earlier run covered *begins* with the first id it hears, and publishes coverage
+through the id below before it sends a trade. So a trade that was read and lost with the process,
+before it was acknowledged, is a gap too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import deque
 
 from k2 import limits
 from k2.errors import K2Error
-from k2.feed.publish.pending_gaps import Missing
+from k2.feed.publish.pending_gaps import PendingGaps
 from k2.market.events import DAY_US, Trade
 from k2.market.instrument import Instrument
 from k2.market.ledger import Cause, GapState
@@ -25,7 +25,7 @@ from k2.market.sequence import Finding, Sequence
 
 
 class InstrumentStream:
-    """The line of one instrument.
+    """The stream of one instrument.
 
     Args:
         instrument: whose.
@@ -36,15 +36,15 @@ class InstrumentStream:
     Attributes:
         key: of its messages.
         sequence: the check of its ids.
-        high_water: see the module; None until something is acknowledged in this run.
+        acknowledged_id: see the module; None until something is acknowledged in this run.
         acknowledged: trades acknowledged in this run.
-        reused: trades whose ids this line had passed an hour of event time before.
+        reused: trades whose ids this stream had passed an hour of event time before.
         missing: ids that were jumped over and are not in the ledger yet.
         late: ids that came out of order and are acknowledged, the newest; whoever takes them
             removes them.
         failure: why a trade of it will never be acknowledged; the feed must not go on.
         begun: whether its trades may be sent; whoever keeps promises holds them until it is known
-            where the line begins.
+            where the stream begins.
     """
 
     def __init__(
@@ -52,43 +52,43 @@ class InstrumentStream:
         instrument: Instrument,
         partition: int,
         acknowledged: int | None,
-        missing: Missing | None = None,
+        missing: PendingGaps | None = None,
     ) -> None:
         self.instrument = instrument
         self.partition = partition
         self.key = instrument.key.encode()
         self.resumed_after = acknowledged
         self.sequence = Sequence(acknowledged)
-        self.high_water: int | None = None
+        self.acknowledged_id: int | None = None
         self.acknowledged = 0
         self.reused = 0
-        self.missing = missing or Missing()
+        self.missing = missing or PendingGaps()
         self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
         self.failure: K2Error | None = None
         self.begun = True
         self._interrupted_after: int | None = None
         self._heard_before: int | None = None
-        self._flying: deque[PendingTrade] = deque()
+        self._in_flight: deque[PendingTrade] = deque()
         self._time_max_us = -1  # the greatest event time that can be; before any, negative
         self._reordered: set[int] = set()  # not missing any more, and not acknowledged yet
 
     @property
-    def flying(self) -> int:
+    def in_flight(self) -> int:
         """Trades sent and not yet acknowledged, or acknowledged out of order."""
-        return len(self._flying)
+        return len(self._in_flight)
 
     @property
-    def promised(self) -> int | None:
+    def covered_through(self) -> int | None:
         """See the module; None until something is acknowledged in this run."""
-        if self.high_water is None:
+        if self.acknowledged_id is None:
             return None
         lowest = self.missing.lowest
         unsettled = self._reordered if lowest is None else {lowest, *self._reordered}
-        return min(self.high_water, min(unsettled, default=self.high_water + 1) - 1)
+        return min([self.acknowledged_id, *(trade_id - 1 for trade_id in unsettled)])
 
     @property
     def beginning(self) -> int | None:
-        """The first id of a line whose trades wait for it to be known; None of all others."""
+        """The first id of a stream whose trades wait for it to be known; None of all others."""
         return None if self.begun else self.sequence.first
 
     def keeps_up(self) -> bool:
@@ -98,7 +98,8 @@ class InstrumentStream:
         missing above the newest one, and only the next will show it. For one thread, at intervals.
         """
         heard, self._heard_before = self._heard_before, self.sequence.last
-        acknowledged = heard is None or (self.high_water is not None and self.high_water >= heard)
+        last = self.acknowledged_id
+        acknowledged = heard is None or (last is not None and last >= heard)
         unbroken = self.sequence.last != self._interrupted_after
         return self.sequence.first is not None and unbroken and acknowledged
 
@@ -160,10 +161,11 @@ class InstrumentStream:
         else:
             self.note(trade_id, finding, at_us)
         self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
-        flight = PendingTrade(self, trade_id, finding if finding is Finding.RESET else Finding.NEXT)
-        flight.is_trade = False
-        self.launched(flight)
-        flight(None, None)
+        rank = finding if finding is Finding.RESET else Finding.NEXT
+        pending = PendingTrade(self, trade_id, rank)
+        pending.is_trade = False
+        self.sent(pending)
+        pending(None, None)
         return True
 
     def _cause(self, last_seen: int) -> Cause:
@@ -172,26 +174,27 @@ class InstrumentStream:
         return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
 
     def prepare(self, trade_id: int, finding: Finding) -> PendingTrade:
-        """Something to call with the tape's answer; `launched` when the tape took the trade."""
+        """Something to call with the tape's answer; `sent` when the tape took the trade."""
         return PendingTrade(self, trade_id, finding)
 
-    def launched(self, flight: PendingTrade) -> None:
+    def sent(self, pending: PendingTrade) -> None:
         """The tape has taken a trade; its answer will come."""
-        self._flying.append(flight)
+        self._in_flight.append(pending)
 
-    def land(self) -> None:
-        """Raise the high water over every flight that, with all before it, has landed."""
-        flying = self._flying
-        while flying and flying[0].landed:
-            flight = flying.popleft()
-            self.acknowledged += flight.is_trade
-            if flight.finding is Finding.REUSED:
+    def acknowledge(self) -> None:
+        """Advance `acknowledged_id` over each trade that is acknowledged with all before it."""
+        in_flight = self._in_flight
+        while in_flight and in_flight[0].acknowledged:
+            trade = in_flight.popleft()
+            self.acknowledged += trade.is_trade
+            if trade.finding is Finding.REUSED:
                 continue
-            if flight.finding is Finding.REORDERED:
-                self.late.append(flight.trade_id)
-                self._reordered.discard(flight.trade_id)
-            if self.high_water is None or flight.begins or flight.trade_id > self.high_water:
-                self.high_water = flight.trade_id
+            if trade.finding is Finding.REORDERED:
+                self.late.append(trade.trade_id)
+                self._reordered.discard(trade.trade_id)
+            last = self.acknowledged_id
+            if last is None or trade.begins or trade.trade_id > last:
+                self.acknowledged_id = trade.trade_id
 
 
 class PendingTrade:
@@ -200,13 +203,13 @@ class PendingTrade:
     An id without a trade has nothing on its way: it keeps its place among those that have.
     """
 
-    __slots__ = ("finding", "is_trade", "landed", "line", "trade_id")
+    __slots__ = ("acknowledged", "finding", "is_trade", "stream", "trade_id")
 
-    def __init__(self, line: InstrumentStream, trade_id: int, finding: Finding) -> None:
-        self.line = line
+    def __init__(self, stream: InstrumentStream, trade_id: int, finding: Finding) -> None:
+        self.stream = stream
         self.trade_id = trade_id
         self.finding = finding
-        self.landed = False
+        self.acknowledged = False
         self.is_trade = True
 
     @property
@@ -217,7 +220,7 @@ class PendingTrade:
     def __call__(self, offset: int | None, error: K2Error | None) -> None:
         """The tape's answer: an offset, or why there will be none."""
         if error is not None:
-            self.line.failure = error
+            self.stream.failure = error
         else:
-            self.landed = True
-            self.line.land()
+            self.acknowledged = True
+            self.stream.acknowledge()

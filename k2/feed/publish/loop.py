@@ -1,10 +1,10 @@
 """The feed's loop: connections in, trades out, gaps told, promises published, a clean end.
 
-One thread, one event loop. Connections hand over batches of frames; the intake takes them as fast
-as the producer does, and while it is blocked nobody reads, so the venue's own buffers and then TCP
-hold the rest: nothing that was read is dropped. A tick, many times a second, collects
-acknowledgements, lets sessions do what is due, tells the keeper of gaps what is missing, and
-publishes what the lines promise. A line that is new to K2 waits until it is known where it begins.
+One thread, one event loop. Connections hand over batches of frames; the publisher takes them as
+fast as the producer does. While it is blocked the feed reads nothing, so TCP and the venue's
+buffers hold the rest: no frame that was read is dropped. A tick, many times a second, collects
+acknowledgements, runs what is due in the sessions, passes missing ids to the gap recorder, and
+publishes the coverage of the streams. A new stream sends nothing until its beginning is published.
 
 The end, when asked: stop reading, flush with acknowledgements, publish the promises and wait for
 them. What the broker did not acknowledge in time is above the promise, so the next start knows.
@@ -40,8 +40,8 @@ class Gaps(Protocol):
         """Why it keeps no more gaps, if so."""
         ...
 
-    def exchange(self, lines: Iterable[InstrumentStream], now_s: float) -> None:
-        """Take what is missing from lines, tell them what is recorded; returns at once."""
+    def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
+        """Take what is missing from streams, tell them what is recorded; returns at once."""
         ...
 
     def counters(self) -> dict[str, Any]:
@@ -53,45 +53,45 @@ class FeedLoop:
     """See the module. `run` once; what it counts may be read from any thread.
 
     Args:
-        intake: takes frames.
-        tape: the intake's producer.
-        letters: the intake's letters, started.
+        publisher: takes frames.
+        tape: the publisher's producer.
+        letters: the publisher's letters, started.
         gaps: keeps what is missing, started.
-        high_waters: where promises are published.
+        coverage: where promises are published.
         clock: wall time for frames, monotonic time for everything else.
 
     Attributes:
         subscriptions: one for each address.
         frames_waiting: read from connections and not yet taken.
-        lines: the intake's.
+        streams: the publisher's.
         gaps: as given.
     """
 
     def __init__(
         self,
         *,
-        intake: TradePublisher,
+        publisher: TradePublisher,
         tape: RecordSender,
         letters: DeadLetterPublisher,
         gaps: Gaps,
-        high_waters: CoverageTopic,
+        coverage: CoverageTopic,
         clock: Clock,
     ) -> None:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.frames_waiting = 0
-        self._intake = intake
+        self._publisher = publisher
         self._tape = tape
         self._letters = letters
-        self.lines = intake.lines
+        self.streams = publisher.streams
         self.gaps = gaps
         self._reconnects = 0
-        self._high_waters = high_waters
+        self._coverage = coverage
         self._clock = clock
         self._publish_s = 0.0
         self._begin_s = 0.0
         self._room = asyncio.Event()
-        for line in self.lines:
-            line.begun = line.resumed_after is not None
+        for stream in self.streams:
+            stream.begun = stream.resumed_after is not None
 
     def subscribe(
         self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
@@ -145,52 +145,52 @@ class FeedLoop:
         self._drain()
 
     async def _take(self, frames: Sequence[bytes]) -> bool:
-        """Give a batch to the intake, however long that takes; whether a shutdown was announced."""
+        """Publish a batch, however long that takes; return whether a shutdown was announced."""
         receive_time_us, taken = self._clock.now_us(), 0
         self.frames_waiting += len(frames)
         try:
             while taken < len(frames):
                 before = taken
-                taken = self._intake.take(frames, before, receive_time_us)
+                taken = self._publisher.take(frames, before, receive_time_us)
                 self.frames_waiting -= taken - before
-                if self._intake.blocked:
+                if self._publisher.blocked:
                     self._room.clear()
                     await self._room.wait()
         finally:
             self.frames_waiting -= len(frames) - taken
-        announced, self._intake.shutdown_announced = self._intake.shutdown_announced, False
+        announced, self._publisher.shutdown_announced = self._publisher.shutdown_announced, False
         return announced
 
     def _tick(self) -> None:
         self._tape.poll()
         self._check()
         self._begin()
-        if self._intake.unblock():
+        if self._publisher.unblock():
             self._room.set()
         for subscription in self.subscriptions:
-            subscription.tick(blocked=self._intake.blocked)
+            subscription.tick(blocked=self._publisher.blocked)
         now_s = self._clock.monotonic_s()
         self._tell_gaps(now_s)
         if now_s >= self._publish_s:
-            self._publish_s = now_s + limits.FEED_HIGH_WATER_INTERVAL_S
-            self._high_waters.publish(self.lines, self._clock.now_us())
+            self._publish_s = now_s + limits.FEED_COVERAGE_INTERVAL_S
+            self._coverage.publish(self.streams, self._clock.now_us())
 
     def _begin(self) -> None:
-        """Make known where new lines begin; while the tape is away, not at each tick."""
-        new = [line for line in self.lines if line.beginning is not None]
+        """Make known where new streams begin; while the tape is away, not at each tick."""
+        new = [stream for stream in self.streams if stream.beginning is not None]
         now_s = self._clock.monotonic_s()
         if not new or now_s < self._begin_s:
             return
-        if not self._high_waters.begin(new, self._clock.now_us(), limits.FEED_BEGIN_WAIT_S):
+        if not self._coverage.begin(new, self._clock.now_us(), limits.FEED_BEGIN_WAIT_S):
             self._begin_s = self._clock.monotonic_s() + limits.FEED_BACKOFF_MIN_S
 
     def _tell_gaps(self, now_s: float) -> None:
         reconnects = sum(each.session.reconnects for each in self.subscriptions)
         if reconnects != self._reconnects:
             self._reconnects = reconnects
-            for line in self.lines:
-                line.interrupted()
-        self.gaps.exchange(self.lines, now_s)
+            for stream in self.streams:
+                stream.interrupted()
+        self.gaps.exchange(self.streams, now_s)
 
     def _check(self) -> None:
         """Go on only while everything that was taken can still be acknowledged."""
@@ -199,7 +199,7 @@ class FeedLoop:
             self._letters.failure,
             self.gaps.failure,
         ]
-        failures += [line.failure for line in self.lines]
+        failures += [stream.failure for stream in self.streams]
         failures += [subscription.failure for subscription in self.subscriptions]
         for failure in failures:
             if failure is not None:
@@ -208,18 +208,18 @@ class FeedLoop:
     def _drain(self) -> None:
         deadline_s = self._clock.monotonic_s() + limits.DRAIN_S
         self._begin()
-        while not self._intake.unblock() and self._left(deadline_s) > 0:
+        while not self._publisher.unblock() and self._left(deadline_s) > 0:
             self._tape.poll(limits.FEED_TICK_S)
             self._begin()
         missing = self._tape.flush(self._left(deadline_s))
         letters = self._letters.close(self._left(deadline_s))
-        self._high_waters.publish(
-            self.lines, self._clock.now_us(), max(self._left(deadline_s), limits.FEED_TICK_S)
+        self._coverage.publish(
+            self.streams, self._clock.now_us(), max(self._left(deadline_s), limits.FEED_TICK_S)
         )
         if missing or letters:
             _log.warning(
                 "stopped before all was acknowledged",
-                extra={"trades": missing + self._intake.refused, "letters": letters},
+                extra={"trades": missing + self._publisher.refused, "letters": letters},
             )
 
     def _left(self, deadline_s: float) -> float:

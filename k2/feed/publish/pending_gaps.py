@@ -42,7 +42,7 @@ class Run:
     state: GapState = GapState.OPEN
 
 
-class Missing:
+class PendingGaps:
     """See the module. Not thread-safe.
 
     Args:

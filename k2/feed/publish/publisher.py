@@ -1,8 +1,8 @@
 """Frames to the tape: decode, check the sequence, encode, send; what is malformed to the letters.
 
 The hot path of a feed, without IO of its own: the producer takes records at once and says later
-what became of them. When it takes no more, or a line has not begun, the intake is *blocked*: it
-keeps the trades of the one frame that were not sent, takes no frame, and nothing is dropped.
+what became of them. When it takes no more, or a stream has not begun, the publisher is *blocked*:
+it keeps the trades of the one frame that were not sent, takes no frame, and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class TradePublisher:
     Args:
         source: what a frame means.
         tape: where trades go.
-        lines: one for each instrument of the source.
+        streams: one for each instrument of the source.
         encode: a trade as the bytes of a message.
         letters: where malformed frames go.
         headers: of every message.
 
     Attributes:
-        lines: as given.
+        streams: as given.
         frames: taken so far, of any kind.
         skipped: frames that are not for K2, by kind.
         malformed: frames that went to the letters.
@@ -47,7 +47,7 @@ class TradePublisher:
         *,
         source: Source,
         tape: RecordSender,
-        lines: Sequence[InstrumentStream],
+        streams: Sequence[InstrumentStream],
         encode: Callable[[Trade], bytes],
         letters: DeadLetterPublisher,
         headers: Mapping[str, bytes],
@@ -59,8 +59,8 @@ class TradePublisher:
         self.shutdown_announced = False
         self._source = source
         self._tape = tape
-        self.lines = tuple(lines)
-        self._lines = {line.instrument.symbol: line for line in lines}
+        self.streams = tuple(streams)
+        self._streams = {stream.instrument.symbol: stream for stream in streams}
         self._headers = headers
         self._encode = encode
         self._letters = letters
@@ -112,11 +112,11 @@ class TradePublisher:
     def unblock(self) -> bool:
         """Send what was refused; whether frames are taken again."""
         while self._refused:
-            line, flight, value = self._refused[0]
-            if not line.begun:
+            stream, pending, value = self._refused[0]
+            if not stream.begun:
                 break
             try:
-                self._launch(line, flight, value)
+                self._launch(stream, pending, value)
             except Overloaded:
                 break
             self._refused.popleft()
@@ -124,34 +124,34 @@ class TradePublisher:
 
     def _send(self, trade: Trade) -> None:
         """Put a trade on the tape, unless this run has certainly seen it."""
-        line = self._lines[trade.label.symbol]
-        finding = line.observe(trade)
+        stream = self._streams[trade.label.symbol]
+        finding = stream.observe(trade)
         if finding is Finding.DUPLICATE:
             return
         if finding is not Finding.NEXT:
-            line.note(trade.trade_id, finding, trade.receive_time_us)
-        flight = line.prepare(trade.trade_id, finding)
+            stream.note(trade.trade_id, finding, trade.receive_time_us)
+        pending = stream.prepare(trade.trade_id, finding)
         value = self._encode(trade)
-        if self._refused or not line.begun:  # behind an earlier trade of the same frame
-            self._refused.append((line, flight, value))
+        if self._refused or not stream.begun:  # behind an earlier trade of the same frame
+            self._refused.append((stream, pending, value))
             return
         try:
-            self._launch(line, flight, value)
+            self._launch(stream, pending, value)
         except Overloaded:
-            self._refused.append((line, flight, value))
+            self._refused.append((stream, pending, value))
 
-    def _launch(self, line: InstrumentStream, flight: PendingTrade, value: bytes) -> None:
-        self._tape.send(line.key, value, line.partition, self._headers, flight)
-        line.launched(flight)
+    def _launch(self, stream: InstrumentStream, pending: PendingTrade, value: bytes) -> None:
+        self._tape.send(stream.key, value, stream.partition, self._headers, pending)
+        stream.sent(pending)
 
     def _other(
         self, decoded: Skipped | Void | Malformed | ShutdownAnnounced, frame: bytes, at_us: int
     ) -> bool:
-        """Count what is not a trade; whether that blocks the intake."""
+        """Count what is not a trade; whether that blocks the publisher."""
         if isinstance(decoded, Skipped):
             self.skipped[decoded.kind] += 1
         elif isinstance(decoded, Void):
-            self.void += self._lines[decoded.instrument.symbol].voided(decoded.trade_id, at_us)
+            self.void += self._streams[decoded.instrument.symbol].voided(decoded.trade_id, at_us)
         elif isinstance(decoded, ShutdownAnnounced):
             self.shutdown_announced = True
         else:

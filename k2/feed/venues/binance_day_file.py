@@ -49,7 +49,7 @@ class DayFile:
     end_us: int
 
 
-class Line(NamedTuple):
+class DayFileLine(NamedTuple):
     """One line of a file; `number` counts from 1, as an editor does."""
 
     number: int
@@ -111,7 +111,7 @@ class DayReader:
         if self._archive is not None:
             self._archive.close()
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[DayFileLine]:
         """Every line but the header and empty ones.
 
         Raises:
@@ -130,7 +130,7 @@ class DayReader:
             if len(text) >= limits.DAY_FILE_LINE_BYTES_MAX and not text.endswith(b"\n"):
                 raise self._damaged(f"line {number} does not end")
             if text.strip() and not (number == 1 and text.startswith(_HEADER)):
-                yield Line(number, self._trade(text))
+                yield DayFileLine(number, self._trade(text))
 
     def _trade(self, text: bytes) -> Trade | Void | Malformed:
         cells = text.decode(errors="replace").strip().split(",")

@@ -21,8 +21,8 @@ from k2.lake.ingest.tape_check import meaning
 from k2.market.events import ANYWHERE, Fault, Label, Trade, TradeColumns
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
-from k2.tape.acceptance import Acceptance, Decoder
-from k2.tape.avro.trade_codec import encode_trade
+from k2.tape.acceptance import Acceptance
+from k2.tape.avro.trade_codec import Decoder, encode_trade
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter
 from k2.tape.ports import DocumentTopic, Placement, RecordSender
@@ -168,7 +168,8 @@ class Replayer:
         if columns.label[0] < 0:
             return ReadRecord(fault, None, None)
         trade = _trade_of(columns)
-        home = self._parts.placement.covering([trade.label.instrument]).get(trade.label.instrument)
+        instrument = trade.label.instrument
+        home = self._parts.placement.refresh_for([instrument]).get(instrument)
         return ReadRecord(fault, trade, home)
 
     def _send(self, name: str, value: bytes, label: Label, partition: int) -> int:

@@ -147,7 +147,7 @@ def iceberg_schema(event: Event) -> Schema:
     fields = []
     for number, field in enumerate(event.fields, start=1):
         kind: IcebergType
-        if field.kind is Kind.LABELS:
+        if field.kind is Kind.MAP:
             kind = MapType(inner, StringType(), inner + 1, StringType(), value_required=True)
             inner += 2
         else:

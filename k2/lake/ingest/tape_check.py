@@ -17,7 +17,8 @@ from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.market.events import Fault
 from k2.market.fold import RULES
 from k2.market.offsets import OffsetVector
-from k2.tape.acceptance import Decoder, Judged
+from k2.tape.acceptance import Judged
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import OnAssign, OnRevoke, lost_position
 from k2.tape.dead_letter_topic import DeadLetter
 from k2.tape.ports import BatchReader, LetterSink, Placement

@@ -69,7 +69,8 @@ from k2.lake.verify.verify_letters import (
 from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.ledger import GapEvent
-from k2.tape.acceptance import Acceptance, Decoder
+from k2.tape.acceptance import Acceptance
+from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter
 from k2.tape.ports import BatchReader, Placement

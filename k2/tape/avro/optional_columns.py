@@ -24,13 +24,13 @@ from k2.tape.avro.cursors import (
     some,
     text_array,
 )
-from k2.tape.avro.resolution import Step
+from k2.tape.avro.resolution import ReadStep
 
 Indices = npt.NDArray[np.intp]
 _INT_MAX = (1 << 31) - 1
 
 
-def read_optional(cursors: Cursors, step: Step) -> pa.Array:
+def read_optional(cursors: Cursors, step: ReadStep) -> pa.Array:
     """The next value, or null, of every message."""
     present = cursors.indices(ALL)
     if step.value_branch is not None:
@@ -47,7 +47,7 @@ def read_optional(cursors: Cursors, step: Step) -> pa.Array:
     return values.take(pa.array(at, mask=at < 0))
 
 
-def _longs(cursors: Cursors, rows: Indices, step: Step) -> pa.Array:
+def _longs(cursors: Cursors, rows: Indices, step: ReadStep) -> pa.Array:
     values = cursors.longs(rows)
     if step.narrow:
         beyond = (values > _INT_MAX) | (values < -_INT_MAX - 1)
@@ -56,7 +56,7 @@ def _longs(cursors: Cursors, rows: Indices, step: Step) -> pa.Array:
     return pa.array(values)
 
 
-def _texts(cursors: Cursors, rows: Indices, step: Step) -> pa.Array:
+def _texts(cursors: Cursors, rows: Indices, step: ReadStep) -> pa.Array:
     start, length = cursors.spans(rows)
     data, bounds = gather(cursors.joined, start, length)
     bad = not_text(data, bounds)

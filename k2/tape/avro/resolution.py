@@ -30,7 +30,7 @@ assert all(field.kind in OPTIONAL_KINDS for field in schema.TRADE.fields if fiel
 
 
 @dataclass(frozen=True)
-class Step:
+class ReadStep:
     """One move of every cursor.
 
     Attributes:
@@ -53,7 +53,7 @@ class Step:
     value_branch: int | None = None
 
 
-def resolve(written: Mapping[str, Any]) -> tuple[Step, ...] | None:
+def resolve(written: Mapping[str, Any]) -> tuple[ReadStep, ...] | None:
     """The steps that read a trade from what `written` wrote; None when it cannot give one."""
     names: dict[str, Any] = {}
     try:
@@ -69,27 +69,27 @@ def resolve(written: Mapping[str, Any]) -> tuple[Step, ...] | None:
         return None
     lead = tuple(step.column for step in steps[: len(schema.LABEL_COLUMNS)])
     if lead == schema.LABEL_COLUMNS:
-        return (Step(LABELS), *steps[len(lead) :])
+        return (ReadStep(LABELS), *steps[len(lead) :])
     return tuple(steps)
 
 
-def _step(field: Mapping[str, Any], names: dict[str, Any], skips: Skips) -> Step:
+def _step(field: Mapping[str, Any], names: dict[str, Any], skips: Skips) -> ReadStep:
     ours = {each.name: each for each in schema.TRADE.fields if each.on_tape}
     wanted = ours.get(field["name"])
     if wanted is None:
-        return Step("", skip=skips.skip(field["type"]))
+        return ReadStep("", skip=skips.skip(field["type"]))
     if wanted.nullable:
         return _optional_step(wanted, field["type"], names)
     written = named(field["type"], names)
     base, details = base_of(written)
     if wanted.kind is Kind.SIDE and base == "enum":
-        return Step(wanted.name, Kind.SIDE, sides=_sides(details["symbols"]))
+        return ReadStep(wanted.name, Kind.SIDE, sides=_sides(details["symbols"]))
     if not _fits(wanted.kind, base, details):
         raise Unreadable(field["name"])
-    return Step(wanted.name, wanted.kind, narrow=base == "int")
+    return ReadStep(wanted.name, wanted.kind, narrow=base == "int")
 
 
-def _optional_step(wanted: Field, written: Any, names: dict[str, Any]) -> Step:  # noqa: ANN401 JSON
+def _optional_step(wanted: Field, written: Any, names: dict[str, Any]) -> ReadStep:  # noqa: ANN401 JSON
     """Reads a value, or a union of null and one; any other union is not understood."""
     branch = None
     if isinstance(written, list):
@@ -100,7 +100,9 @@ def _optional_step(wanted: Field, written: Any, names: dict[str, Any]) -> Step: 
     base, details = base_of(named(written, names))
     if wanted.kind not in OPTIONAL_KINDS or not _fits(wanted.kind, base, details):
         raise Unreadable(wanted.name)
-    return Step(wanted.name, wanted.kind, narrow=base == "int", optional=True, value_branch=branch)
+    return ReadStep(
+        wanted.name, wanted.kind, narrow=base == "int", optional=True, value_branch=branch
+    )
 
 
 def _fits(kind: Kind, base: str, details: Mapping[str, Any]) -> bool:
@@ -114,7 +116,7 @@ def _fits(kind: Kind, base: str, details: Mapping[str, Any]) -> bool:
     if kind in (Kind.PRICE, Kind.QUANTITY):
         scale = limits.PRICE_SCALE if kind is Kind.PRICE else limits.QUANTITY_SCALE
         return base == "bytes" and logical == "decimal" and details.get("scale", 0) == scale
-    if kind is Kind.LABELS:
+    if kind is Kind.MAP:
         return base == "map" and base_of(details["values"])[0] in ("string", "bytes")
     return False
 

@@ -35,13 +35,13 @@ from k2.tape.avro.cursors import (
     text_array,
 )
 from k2.tape.avro.optional_columns import Part, assembled
-from k2.tape.avro.resolution import Step, resolve
+from k2.tape.avro.resolution import ReadStep, resolve
 from k2.tape.avro.tag_table import LabelTable
 from k2.tape.avro.trade_columns import Cells, Entries, read_cells
 from k2.tape.consumer import RawBatch
 from k2.tape.ports import Schemas
 
-Plan: TypeAlias = tuple[Step, ...] | None  # None for a schema that gives no trade
+Plan: TypeAlias = tuple[ReadStep, ...] | None  # None for a schema that gives no trade
 
 MAGIC = 0
 HEADER_BYTES = 5

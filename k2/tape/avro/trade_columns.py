@@ -25,7 +25,7 @@ from k2.tape.avro.cursors import (
     some,
 )
 from k2.tape.avro.optional_columns import read_optional
-from k2.tape.avro.resolution import LABELS, NO_SIDE, Step
+from k2.tape.avro.resolution import LABELS, NO_SIDE, ReadStep
 from k2.tape.avro.tag_table import BAD, LabelTable, label_of
 
 _PRICE_END = 10**limits.PRICE_DIGITS
@@ -90,7 +90,7 @@ class Cells:
     optional: dict[str, pa.Array]
 
 
-def read_cells(steps: Sequence[Step], cursors: Cursors, labels: LabelTable) -> Cells:
+def read_cells(steps: Sequence[ReadStep], cursors: Cursors, labels: LabelTable) -> Cells:
     """Read one trade from each message.
 
     Args:
@@ -98,14 +98,14 @@ def read_cells(steps: Sequence[Step], cursors: Cursors, labels: LabelTable) -> C
         cursors: standing after the messages' headers.
         labels: gives the codes; new labels join it.
     """
-    reading = _Reading(cursors, labels)
+    reading = _ColumnReader(cursors, labels)
     for step in steps:
         reading.take(step)
     cursors.finish()
     return reading.cells()
 
 
-class _Reading:
+class _ColumnReader:
     """The columns read so far."""
 
     def __init__(self, cursors: Cursors, labels: LabelTable) -> None:
@@ -119,7 +119,7 @@ class _Reading:
         self._entries = NO_ENTRIES
         self._optional: dict[str, pa.Array] = {}
 
-    def take(self, step: Step) -> None:
+    def take(self, step: ReadStep) -> None:
         """Read what a step names."""
         if step.column == LABELS:
             self._label = _read_labels(self._cursors, self._labels)
@@ -133,7 +133,7 @@ class _Reading:
             self._longs[step.column] = _read_long(self._cursors, step.narrow)
         elif step.kind is Kind.SIDE and step.sides is not None:
             self._side = _read_side(self._cursors, step.sides)
-        elif step.kind is Kind.LABELS:
+        elif step.kind is Kind.MAP:
             self._entries = _read_entries(self._cursors)
         else:
             end = _PRICE_END if step.kind is Kind.PRICE else _QUANTITY_END

@@ -110,7 +110,7 @@ class World:
 
     def document(self, symbol="BTCUSDT"):
         """What is published of a symbol's high water."""
-        return self.read(topics.HIGH_WATER).get(f"{self.exchange}:{symbol}@feed", {})
+        return self.read(topics.COVERAGE).get(f"{self.exchange}:{symbol}@feed", {})
 
     def read(self, topic):
         board = CompactedTopic(self.bootstrap, topic)

@@ -85,7 +85,7 @@ class Site:
 
         So is a symbol of which the lake has no row, from id 5 on.
         """
-        with closing(CompactedTopic(self.tape.bootstrap, topics.HIGH_WATER)) as board:
+        with closing(CompactedTopic(self.tape.bootstrap, topics.COVERAGE)) as board:
             for symbol in SYMBOLS:
                 board.put(f"BINANCE:{symbol}", {"trade_id": number}, wait_s=10)
             board.put(f"BINANCE:{ROWLESS}", {"began_after": 4, "trade_id": number}, wait_s=10)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from k2.market.coverage import Coverage, carried, hull, promise_of
+from k2.market.coverage import Coverage, carried, coverage_of, hull
 
 
 def test_a_promise_is_read_as_it_was_written():
     promise = Coverage(-1, 7)
-    assert promise_of(promise.values() | {"resumed_after": 3, "first_id": 5}) == promise
+    assert coverage_of(promise.values() | {"resumed_after": 3, "first_id": 5}) == promise
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_a_promise_is_read_as_it_was_written():
     ],
 )
 def test_a_document_that_does_not_say_where_it_began_says_it_by_the_rest(document, began_after):
-    assert promise_of({"trade_id": 101, **document}) == Coverage(began_after, 101)
+    assert coverage_of({"trade_id": 101, **document}) == Coverage(began_after, 101)
 
 
 @pytest.mark.parametrize("document", [{}, {"trade_id": "many"}, {"trade_id": -4, "first_id": 1}])
 def test_an_unreadable_document_promises_nothing(document):
-    assert promise_of(document) is None
+    assert coverage_of(document) is None
 
 
 @pytest.mark.parametrize(

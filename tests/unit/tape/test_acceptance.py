@@ -25,7 +25,7 @@ class Map:
     def __init__(self, known, later=None):
         self.known, self.later, self.asked = known, later or {}, []
 
-    def covering(self, instruments):
+    def refresh_for(self, instruments):
         self.asked.append(set(instruments))
         if set(instruments) <= set(self.known):
             return self.known
@@ -186,7 +186,7 @@ def test_a_process_that_never_read_a_trade_judges_nothing_unasked():
 
 def test_a_tape_that_cannot_say_where_a_symbol_belongs_is_waited_for():
     class Away:
-        def covering(self, instruments):
+        def refresh_for(self, instruments):
             raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
 
     judge = acceptance(placement=Away())

@@ -46,7 +46,7 @@ def test_a_symbol_keeps_its_partition_though_its_base_is_known_by_now(board):
     board.put(f"0/{late.key}", {"partition": low})
     assert tier_of(late.symbol) is Tier.CRITICAL
     placed = placement(board)
-    assert placed.covering([late]) == {late: low}
+    assert placed.refresh_for([late]) == {late: low}
     assert placed.place(late) == low
 
 
@@ -81,13 +81,13 @@ def test_epochs_are_apart(board):
     assert placement(board, epoch=1).refresh() == {BTC: 3}
 
 
-def test_covering_reads_again_only_for_what_it_lacks(board):
+def test_refresh_for_reads_again_only_for_what_it_lacks(board):
     placed = placement(board)
     placed.place(BTC)
     board.put("0/BINANCE:ETHUSDT", {"partition": 1})
-    assert ETH not in placed.covering([BTC])
-    assert placed.covering([BTC, ETH])[ETH] == 1
-    assert Instrument("X", "Y") not in placed.covering([Instrument("X", "Y")])
+    assert ETH not in placed.refresh_for([BTC])
+    assert placed.refresh_for([BTC, ETH])[ETH] == 1
+    assert Instrument("X", "Y") not in placed.refresh_for([Instrument("X", "Y")])
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_the_topic_is_followed_and_a_miss_holds_while_its_end_is_unchanged(board
     log = Watched(board)
     placed = placement(log)
     for _ in range(5):
-        assert ETH not in placed.covering([BTC, ETH])
+        assert ETH not in placed.refresh_for([BTC, ETH])
     assert (log.ends_asked, log.reader.reads) == (5, 1)
     for _ in range(5):
-        assert placed.covering([BTC]) == {BTC: 1}
+        assert placed.refresh_for([BTC]) == {BTC: 1}
     assert log.ends_asked == 5, "what is known is not asked for"
     board.put("0/BINANCE:ETHUSDT", {"partition": 2})
-    assert placed.covering([BTC, ETH]) == {BTC: 1, ETH: 2}
+    assert placed.refresh_for([BTC, ETH]) == {BTC: 1, ETH: 2}
     assert (log.ends_asked, log.reader.reads) == (6, 2)
 
 

@@ -20,7 +20,7 @@ def test_the_subject_is_that_of_the_topics_values():
 
 def test_boards_are_compacted_and_letters_and_gaps_are_kept():
     made = layout()
-    compacted = (topics.PARTITIONS, topics.HEARTBEATS, topics.HIGH_WATER)
+    compacted = (topics.PARTITIONS, topics.HEARTBEATS, topics.COVERAGE)
     for name in (*compacted, topics.BACKFILLS, topics.REPLAYS):
         assert made[name].num_partitions == 1
         assert made[name].config["cleanup.policy"] == "compact"

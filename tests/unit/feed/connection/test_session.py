@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from k2.feed.connection.session import Action, Session, State, Tuning
+from k2.feed.connection.session import Action, Session, SessionTimes, State
 
-TUNING = Tuning(
+TUNING = SessionTimes(
     stale_s=30, quiet_max_s=200, backoff_min_s=1, backoff_max_s=30, renew_s=1000, overlap_s=10
 )
 

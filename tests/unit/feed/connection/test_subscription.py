@@ -7,7 +7,7 @@ import pytest
 
 from k2.clock import ManualClock
 from k2.errors import Reason, Unavailable
-from k2.feed.connection.session import Session, State, Tuning
+from k2.feed.connection.session import Session, SessionTimes, State
 from k2.feed.connection.socket import Closed
 from k2.feed.connection.subscription import Subscription
 
@@ -47,7 +47,7 @@ class World:
         self.fail = None
         self.subscription = Subscription(
             address="ws://x",
-            session=Session(np.random.default_rng(1), Tuning(stale_s=30)),
+            session=Session(np.random.default_rng(1), SessionTimes(stale_s=30)),
             clock=self.clock,
             open_socket=self.open,
             take=self.take,

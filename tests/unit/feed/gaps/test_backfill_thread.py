@@ -14,7 +14,7 @@ class Running:
     def __init__(self, world):
         self.stopping = threading.Event()
         self.backfill = Backfill(
-            keeper=world.keeper,
+            recorder=world.keeper,
             filler=world.filler,
             instruments=[BTC],
             stopping=self.stopping,
@@ -38,7 +38,7 @@ def test_gaps_are_kept_and_filled_beside_the_loop():
         eventually(lambda: world.ids() == [11, 12, 13])
         eventually(lambda: backfill.counters()["filled_ids"] == 3)
         backfill.exchange(world.lines, 1.1)
-        assert world.lines[0].promised == 14
+        assert world.lines[0].covered_through == 14
 
 
 def test_an_absent_broker_is_waited_for():

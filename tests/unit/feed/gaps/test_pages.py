@@ -1,7 +1,7 @@
 import pytest
 
 from k2 import limits
-from k2.feed.gaps.pages import Reach, judge, newest_page, runs_of, without
+from k2.feed.gaps.pages import IdReach, judge, newest_page, runs_of, without
 from k2.feed.venues.history import HistoryPage
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
@@ -56,7 +56,7 @@ def test_a_run_cuts_a_gap():
 
 def test_what_is_absent_is_settled_once_it_was_waited_for():
     page = newest_page([gap(1, 4), gap(6, 9)], [], 100)
-    given, reach = answer(1, 4, 6), Reach(8, None)
+    given, reach = answer(1, 4, 6), IdReach(8, None)
     verdict = judge(page, [gap(1, 9)], given, reach, lambda first, last: first >= 6)
     assert spans(verdict.settled) == [(2, 3)]
     assert verdict.settled[0].state is GapState.UNFILLABLE
@@ -66,7 +66,7 @@ def test_what_is_absent_is_settled_once_it_was_waited_for():
 def test_each_absence_says_why():
     malformed = {3: Malformed(Fault.BAD_VALUE, "price x")}
     page = newest_page([gap(1, 6)], [], 100)
-    reach = Reach(4, None)
+    reach = IdReach(4, None)
     verdict = judge(page, [gap(1, 6)], answer(1, malformed=malformed), reach, never)
     assert [(each.first_id, each.last_id, each.reason) for each in verdict.settled] == [
         (2, 2, "the venue does not have it"),
@@ -74,13 +74,13 @@ def test_each_absence_says_why():
         (4, 4, "the venue does not have it"),
         (5, 6, "the venue has not printed it: its newest id is 4"),
     ]
-    none = judge(page, [gap(1, 6)], answer(1), Reach(None, None), never).settled[0].reason
+    none = judge(page, [gap(1, 6)], answer(1), IdReach(None, None), never).settled[0].reason
     assert none.endswith("its newest id is none")
 
 
 def test_what_was_printed_without_a_trade_needs_no_waiting():
     page = newest_page([gap(1, 6)], [], 100)
-    reach = Reach(6, None)
+    reach = IdReach(6, None)
     verdict = judge(page, [gap(1, 6)], answer(1, 6, void={2, 3}), reach, lambda first, last: True)
     assert [(*spans([each])[0], each.state) for each in verdict.settled] == [(2, 3, GapState.VOID)]
     assert verdict.young == ((4, 5),)
@@ -90,7 +90,7 @@ def test_a_time_that_cannot_be_proves_nothing():
     malformed = {2: Malformed(Fault.OUT_OF_RANGE, "time 0", of_time=True)}
     page = newest_page([gap(1, 3)], [], 100)
     given = answer(1, 3, malformed=malformed)
-    verdict = judge(page, [gap(1, 3)], given, Reach(3, None), never)
+    verdict = judge(page, [gap(1, 3)], given, IdReach(3, None), never)
     assert (verdict.settled, verdict.untimely) == ((), ((2, 2),))
 
 
@@ -105,16 +105,16 @@ FAR = limits.SEQUENCE_JUMP_MAX
     ],
 )  # fmt: skip
 def test_a_higher_id_on_the_tape_proves_one_unless_it_is_absurd(newest_id, tape_id, proven):
-    assert Reach(newest_id, tape_id).proves(5) is proven
+    assert IdReach(newest_id, tape_id).proves(5) is proven
 
 
 def test_all_that_rest_has_not_reached_is_judged_at_once():
     gaps = [gap(1, 5), gap(50, 99), gap(200, 10**9)]
     page = newest_page(gaps, [], 10)
     given = HistoryPage((), {}, None)
-    waits = judge(page, gaps, given, Reach(60, 10**9 + 1), never)
+    waits = judge(page, gaps, given, IdReach(60, 10**9 + 1), never)
     assert (waits.settled, waits.behind) == ((), ((61, 99), (200, 10**9)))
-    assert spans(judge(page, gaps, given, Reach(60, None), never).settled) == [
+    assert spans(judge(page, gaps, given, IdReach(60, None), never).settled) == [
         (61, 99), (200, 10**9),
     ]  # fmt: skip
 

@@ -43,13 +43,13 @@ def test_what_was_printed_without_a_trade_is_in_the_ledger_before_it_is_promised
     world.hear(10)
     assert line.voided(11, 1_700_000_000_000_000)
     world.hear(12)
-    assert line.promised == 10
+    assert line.covered_through == 10
     world.exchange()
     world.keeper.record([BTC])
     world.exchange()
     (event,) = world.tape.gaps
     assert (event.first_id, event.last_id, event.state) == (11, 11, GapState.VOID)
-    assert line.promised == 12
+    assert line.covered_through == 12
     assert not line.voided(11, 1_700_000_000_000_000), "the other connection of a renewal"
 
 
@@ -78,18 +78,18 @@ def test_what_comes_by_itself_too_late_closes_its_gap(world):
 def test_nothing_is_promised_past_a_gap_that_the_ledger_lacks(world):
     (line,) = world.lines
     world.hear(10, 14)
-    assert (line.high_water, line.promised) == (14, 10)
+    assert (line.acknowledged_id, line.covered_through) == (14, 10)
     world.find()
     world.log.refusing = True
     with pytest.raises(Unavailable):
         world.keeper.record([BTC])
     world.exchange()
-    assert line.promised == 10
+    assert line.covered_through == 10
     world.log.refusing = False
     world.keeper.record([BTC])
-    assert line.promised == 10, "the line hears of it in its own loop"
+    assert line.covered_through == 10, "the line hears of it in its own loop"
     world.exchange()
-    assert line.promised == 14
+    assert line.covered_through == 14
 
 
 def test_while_the_ledger_is_away_what_is_missing_waits_bounded(world):

@@ -1,7 +1,7 @@
 """High waters survive the process, and say what nobody listened to."""
 
 from k2.errors import Reason, Unavailable
-from k2.feed.publish.coverage_topic import CoverageTopic, read_promises
+from k2.feed.publish.coverage_topic import CoverageTopic, read_coverage
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.market.coverage import Coverage
 from k2.market.instrument import Instrument
@@ -15,7 +15,7 @@ def acknowledged(line, *ids):
     for trade_id in ids:
         line.sequence.observe(trade_id)
         flight = line.prepare(trade_id, Finding.NEXT)
-        line.launched(flight)
+        line.sent(flight)
         flight(0, None)
 
 
@@ -40,12 +40,12 @@ def test_what_was_published_is_read_by_the_next_run():
 
 def test_only_what_changed_is_published():
     tape = FakeTape()
-    line, high_waters = InstrumentStream(BTC, 0, None), CoverageTopic(tape.board("h"), "feed", "r")
+    line, coverage = InstrumentStream(BTC, 0, None), CoverageTopic(tape.board("h"), "feed", "r")
     acknowledged(line, 1)
-    high_waters.publish([line], 1)
-    high_waters.publish([line], 2)
+    coverage.publish([line], 1)
+    coverage.publish([line], 2)
     acknowledged(line, 2)
-    high_waters.publish([line], 3)
+    coverage.publish([line], 3)
     assert [value["trade_id"] for _, value in tape.board("h").read_log()] == [1, 2]
 
 
@@ -56,13 +56,13 @@ def test_where_lines_begin_is_a_promise_of_the_id_below():
         line.begun = False
         line.sequence.observe(first)
     tape.away = True
-    high_waters = CoverageTopic(tape.board("h"), "feed", "run-1")
-    assert not high_waters.begin(lines, 55, 1.0)
+    coverage = CoverageTopic(tape.board("h"), "feed", "run-1")
+    assert not coverage.begin(lines, 55, 1.0)
     assert not any(line.begun for line in lines)
     tape.away = False
-    assert high_waters.begin(lines, 55, 1.0)
+    assert coverage.begin(lines, 55, 1.0)
     assert all(line.begun for line in lines)
-    high_waters.publish(lines, 56)  # nothing is acknowledged yet
+    coverage.publish(lines, 56)  # nothing is acknowledged yet
     assert tape.board("h").read_all()["BINANCE:ETHUSDT@feed"] == {
         "began_after": 6, "trade_id": 6, "feed": "feed", "first_id": 7, "resumed_after": None,
         "run_id": "run-1", "at_us": 55,
@@ -77,27 +77,27 @@ def test_an_unreadable_document_counts_as_none():
     board.put(ETH.key, {"trade_id": -4})
     board.put("no key", {"trade_id": 4})
     assert CoverageTopic(board, "feed", "r").read([BTC, ETH]) == {}
-    assert read_promises(board) == {}
+    assert read_coverage(board) == {}
 
 
 def begun(board, first, feed="feed"):
     """A feed that has promised where it begins, and its high waters."""
-    line, high_waters = InstrumentStream(BTC, 0, None), CoverageTopic(board, feed, "r")
+    line, coverage = InstrumentStream(BTC, 0, None), CoverageTopic(board, feed, "r")
     line.begun = False
     line.sequence.observe(first)
-    assert high_waters.begin([line], 1, 1.0)
-    return line, high_waters
+    assert coverage.begin([line], 1, 1.0)
+    return line, coverage
 
 
 def test_where_a_line_began_is_kept_by_every_later_run():
     board = FakeTape().board("h")
     begun(board, 100)
     for first in (200, 300):
-        high_waters = CoverageTopic(board, "feed", f"run-{first}")
-        line = InstrumentStream(BTC, 0, high_waters.read([BTC, ETH])[BTC])
+        coverage = CoverageTopic(board, "feed", f"run-{first}")
+        line = InstrumentStream(BTC, 0, coverage.read([BTC, ETH])[BTC])
         acknowledged(line, first, first + 1)
-        high_waters.publish([line], 1)
-        assert read_promises(board) == {BTC: {"feed": Coverage(99, first + 1)}}
+        coverage.publish([line], 1)
+        assert read_coverage(board) == {BTC: {"feed": Coverage(99, first + 1)}}
 
 
 def test_no_feed_hides_where_another_began():
@@ -128,7 +128,7 @@ def test_what_another_feed_has_is_not_missing():
 def test_a_document_of_an_earlier_k2_is_gone_on_from():
     board = FakeTape().board("h")
     board.put(BTC.key, {"trade_id": 70, "first_id": 50, "resumed_after": None})
-    assert read_promises(board) == {BTC: {"": Coverage(49, 70)}}
+    assert read_coverage(board) == {BTC: {"": Coverage(49, 70)}}
     assert CoverageTopic(board, "feed", "r").read([BTC]) == {BTC: 70}
 
 
@@ -139,8 +139,8 @@ def test_a_tape_that_is_away_is_tried_again():
             raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
 
     away, line = Away(), InstrumentStream(BTC, 0, None)
-    high_waters = CoverageTopic(away, "feed", "r")
+    coverage = CoverageTopic(away, "feed", "r")
     acknowledged(line, 1)
-    high_waters.publish([line], 1)
-    high_waters.publish([line], 2, wait_s=0.5)
+    coverage.publish([line], 1)
+    coverage.publish([line], 2, wait_s=0.5)
     assert away == [None, 0.5]

@@ -14,14 +14,14 @@ BTC = Instrument("BINANCE", "BTCUSDT")
 def flights(line, *ids, finding=Finding.NEXT):
     made = [line.prepare(trade_id, finding) for trade_id in ids]
     for flight in made:
-        line.launched(flight)
+        line.sent(flight)
     return made
 
 
 def test_nothing_is_promised_before_the_first_acknowledgement():
     line = InstrumentStream(BTC, 3, 90)
     flights(line, 100)
-    assert (line.high_water, line.resumed_after, line.flying) == (None, 90, 1)
+    assert (line.acknowledged_id, line.resumed_after, line.in_flight) == (None, 90, 1)
     assert (line.key, line.partition) == (b"BINANCE:BTCUSDT", 3)
 
 
@@ -29,8 +29,8 @@ def test_it_follows_acknowledgements_in_order():
     line = InstrumentStream(BTC, 0, None)
     for number, flight in enumerate(flights(line, 5, 6, 7)):
         flight(number, None)
-        assert line.high_water == 5 + number
-    assert (line.acknowledged, line.flying) == (3, 0)
+        assert line.acknowledged_id == 5 + number
+    assert (line.acknowledged, line.in_flight) == (3, 0)
 
 
 def test_it_waits_for_what_was_sent_before():
@@ -38,9 +38,9 @@ def test_it_waits_for_what_was_sent_before():
     first, second, third = flights(line, 5, 6, 7)
     third(2, None)
     second(1, None)
-    assert line.high_water is None
+    assert line.acknowledged_id is None
     first(0, None)
-    assert line.high_water == 7
+    assert line.acknowledged_id == 7
 
 
 def test_a_late_trade_holds_it_but_does_not_lower_it():
@@ -48,7 +48,7 @@ def test_a_late_trade_holds_it_but_does_not_lower_it():
     ahead, late = flights(line, 9, 6)
     ahead(0, None)
     late(1, None)
-    assert line.high_water == 9
+    assert line.acknowledged_id == 9
 
 
 def test_a_new_beginning_of_the_venues_ids_starts_it_anew():
@@ -57,7 +57,7 @@ def test_a_new_beginning_of_the_venues_ids_starts_it_anew():
     (new,) = flights(line, 3, finding=Finding.RESET)
     old(0, None)
     new(1, None)
-    assert line.high_water == 3
+    assert line.acknowledged_id == 3
 
 
 def test_a_trade_that_will_never_be_acknowledged_is_a_failure_of_the_line():
@@ -66,7 +66,7 @@ def test_a_trade_that_will_never_be_acknowledged_is_a_failure_of_the_line():
     first(None, Unavailable(Reason.TAPE_UNAVAILABLE, "purged"))
     second(1, None)
     assert line.failure.message == "purged"
-    assert line.high_water is None
+    assert line.acknowledged_id is None
 
 
 def heard(line, *ids):
@@ -75,7 +75,7 @@ def heard(line, *ids):
         if finding is not Finding.NEXT:
             line.note(trade_id, finding, 7)
         flight = line.prepare(trade_id, finding)
-        line.launched(flight)
+        line.sent(flight)
         flight(0, None)
 
 
@@ -139,19 +139,19 @@ def test_what_was_before_the_first_id_is_no_gap():
     line = InstrumentStream(BTC, 0, None)
     heard(line, 1000, 1001)
     assert causes(line) == []
-    assert line.promised == 1001
+    assert line.covered_through == 1001
 
 
 def test_a_venue_that_begins_anew_leaves_no_gap_of_a_billion_ids_to_fill():
     line = InstrumentStream(BTC, 0, 5)
     heard(line, 6, 5_000_000_000_000)
-    assert line.promised == 6, "until the ledger explains the hole"
+    assert line.covered_through == 6, "until the ledger explains the hole"
     (run,) = line.missing.due(0.0)
     assert (run.first_id, run.last_id, run.state) == (7, 4_999_999_999_999, GapState.UNFILLABLE)
     line.missing.recorded(run)
-    assert line.promised == 5_000_000_000_000
+    assert line.covered_through == 5_000_000_000_000
     heard(line, 7, 8)
-    assert (causes(line), line.promised) == ([], 8)
+    assert (causes(line), line.covered_through) == ([], 8)
 
 
 def test_the_high_water_passes_an_id_without_a_trade_in_its_turn():
@@ -161,12 +161,12 @@ def test_the_high_water_passes_an_id_without_a_trade_in_its_turn():
     line.sequence.observe(2)
     (second,) = flights(line, 2)
     assert line.voided(3, 7)
-    assert (line.high_water, line.promised, line.acknowledged) == (1, 1, 1)
+    assert (line.acknowledged_id, line.covered_through, line.acknowledged) == (1, 1, 1)
     second(0, None)
-    assert (line.high_water, line.promised, line.acknowledged) == (3, 2, 2)
+    assert (line.acknowledged_id, line.covered_through, line.acknowledged) == (3, 2, 2)
     (run,) = line.missing.due(0.0)
     line.missing.recorded(run)
-    assert line.promised == 3
+    assert line.covered_through == 3
     assert [line.keeps_up(), line.keeps_up()] == [True, True], "though no trade follows"
 
 
@@ -174,7 +174,7 @@ def test_an_id_without_a_trade_that_came_late_fills_nothing():
     line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 4)
     assert line.voided(2, 7)
-    assert (line.high_water, line.late) == (4, deque())
+    assert (line.acknowledged_id, line.late) == (4, deque())
     assert [(run.first_id, run.state) for run in line.missing.due(0.0)] == [(2, GapState.VOID)]
 
 
@@ -184,7 +184,7 @@ def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
     finding = line.sequence.observe(2)
     line.note(2, finding, 7)
     flight = line.prepare(2, finding)
-    line.launched(flight)
+    line.sent(flight)
     assert not line.late
     flight(0, None)
     assert list(line.late) == [2]
@@ -194,11 +194,11 @@ def test_what_came_out_of_order_is_told_when_it_is_acknowledged():
 def test_the_promise_stops_short_of_what_is_not_written_down():
     line = InstrumentStream(BTC, 0, None)
     heard(line, 1, 2, 5, 6)
-    assert (line.high_water, line.promised) == (6, 2)
+    assert (line.acknowledged_id, line.covered_through) == (6, 2)
     line.missing.due(0.0)
     (run,) = line.missing.due(100.0)
     line.missing.recorded(run)
-    assert line.promised == 6
+    assert line.covered_through == 6
 
 
 def test_the_promise_stops_short_of_what_came_late_until_it_is_acknowledged():
@@ -206,9 +206,9 @@ def test_the_promise_stops_short_of_what_came_late_until_it_is_acknowledged():
     heard(line, 1, 2, 5, 6)
     line.note(4, line.sequence.observe(4), 7)
     line.note(3, line.sequence.observe(3), 7)
-    assert line.promised == 2  # whether the tape has taken it yet or not
+    assert line.covered_through == 2  # whether the tape has taken it yet or not
     fourth, third = flights(line, 4, 3, finding=Finding.REORDERED)
     fourth(0, None)
-    assert line.promised == 2
+    assert line.covered_through == 2
     third(1, None)
-    assert line.promised == 6
+    assert line.covered_through == 6

@@ -10,7 +10,7 @@ import pytest
 
 from k2.clock import SystemClock
 from k2.errors import Data, Reason
-from k2.feed.connection.session import Session, Tuning
+from k2.feed.connection.session import Session, SessionTimes
 from k2.feed.connection.socket import open_socket
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
@@ -29,7 +29,7 @@ from tests.support.eventually import eventually
 from tests.support.messages import SCHEMA_ID, Schemas, raw
 
 BTC = Instrument("BINANCE", "BTCUSDT")
-FAST = Tuning(
+FAST = SessionTimes(
     stale_s=0.6, quiet_max_s=5, backoff_min_s=0.05, backoff_max_s=0.2, renew_s=60, overlap_s=0.2
 )
 PROMISE = f"{BTC.key}@feed"
@@ -42,26 +42,26 @@ class Feed:
         source = BinanceSource(
             url=venue.url, exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
         )
-        high_waters = CoverageTopic(tape.board(topics.HIGH_WATER), "feed", "run")
+        coverage = CoverageTopic(tape.board(topics.COVERAGE), "feed", "run")
         self.tape = tape
         self.gaps = FakeGaps()
-        self.line = InstrumentStream(BTC, 0, high_waters.read([BTC]).get(BTC))
+        self.line = InstrumentStream(BTC, 0, coverage.read([BTC]).get(BTC))
         self.producer = tape.producer(queue_max)
         self.letters = DeadLetterPublisher(tape.office(), "f")
         self.intake = TradePublisher(
             source=source,
             tape=self.producer,
-            lines=[self.line],
+            streams=[self.line],
             encode=lambda trade: encode_trade(trade, SCHEMA_ID),
             letters=self.letters,
             headers={},
         )
         self.pump = FeedLoop(
-            intake=self.intake,
+            publisher=self.intake,
             tape=self.producer,
             letters=self.letters,
             gaps=self.gaps,
-            high_waters=high_waters,
+            coverage=coverage,
             clock=SystemClock(),
         )
         chance = np.random.default_rng(1)
@@ -123,13 +123,13 @@ def test_the_end_publishes_the_high_water_and_the_next_run_counts_the_outage(ven
     with Feed(venue, tape) as feed:
         venue.await_connection(1).send(frame(10), frame(11))
         feed.await_ids(10, 11)
-    assert tape.board(topics.HIGH_WATER).read_all()[PROMISE]["trade_id"] == 11
+    assert tape.board(topics.COVERAGE).read_all()[PROMISE]["trade_id"] == 11
     with Feed(venue, tape) as feed:
         venue.await_connection(2).send(frame(15))
         feed.await_ids(10, 11, 15)
         assert feed.line.sequence.gaps == ((12, 14),)
-        eventually(lambda: feed.line.high_water == 15)
-    document = tape.board(topics.HIGH_WATER).read_all()[PROMISE]
+        eventually(lambda: feed.line.acknowledged_id == 15)
+    document = tape.board(topics.COVERAGE).read_all()[PROMISE]
     assert (document["resumed_after"], document["first_id"]) == (11, 15)
 
 
@@ -138,7 +138,7 @@ def test_where_a_symbol_begins_is_known_before_its_first_trade_is_sent(venue):
 
     class Watched(FakeTape):
         def append(self, *records, **more):
-            known.append(self.board(topics.HIGH_WATER).current().get(PROMISE, {}).get("trade_id"))
+            known.append(self.board(topics.COVERAGE).current().get(PROMISE, {}).get("trade_id"))
             return super().append(*records, **more)
 
     with Feed(venue, Watched()) as feed:
@@ -181,8 +181,8 @@ def test_what_is_missing_goes_to_the_keeper_with_its_cause(venue, tape):
         eventually(lambda: len(feed.gaps.runs) == 2)
         found = [(run.first_id, run.last_id, run.cause) for _, run in feed.gaps.runs]
         assert found == [(2, 2, Cause.SEQUENCE), (4, 5, Cause.DISCONNECT)]
-        high_waters = tape.board(topics.HIGH_WATER)
-        eventually(lambda: high_waters.read_all().get(PROMISE, {}).get("trade_id") == 6)
+        coverage = tape.board(topics.COVERAGE)
+        eventually(lambda: coverage.read_all().get(PROMISE, {}).get("trade_id") == 6)
 
 
 def test_a_keeper_that_failed_for_good_ends_the_feed(venue, tape):
@@ -287,10 +287,10 @@ def test_a_tape_that_is_away_stops_the_reading_and_loses_nothing(venue, tape):
         connection.send(*map(frame, ids))
         eventually(lambda: feed.intake.blocked)
         eventually(lambda: feed.pump.frames_waiting + feed.intake.refused > 0)
-        assert feed.line.high_water is None
+        assert feed.line.acknowledged_id is None
         tape.away = False
         feed.await_ids(*ids)
-        eventually(lambda: feed.line.high_water == 2000)
+        eventually(lambda: feed.line.acknowledged_id == 2000)
         assert len(venue.connections) == 1, "silence of our own making is not the venue's"
 
 
@@ -307,7 +307,7 @@ def test_the_end_flushes_what_was_refused(venue, tape):
         ids = feed.ids()
         assert ids == list(range(1, len(ids) + 1))
         assert len(ids) >= 7
-        assert tape.board(topics.HIGH_WATER).read_all()[PROMISE]["trade_id"] == ids[-1]
+        assert tape.board(topics.COVERAGE).read_all()[PROMISE]["trade_id"] == ids[-1]
 
 
 def test_a_producer_that_failed_for_good_ends_the_feed(venue, tape):

@@ -1,4 +1,4 @@
-from k2.feed.publish.pending_gaps import Missing
+from k2.feed.publish.pending_gaps import PendingGaps
 from k2.market.ledger import Cause, GapState
 
 
@@ -7,7 +7,7 @@ def spans(runs):
 
 
 def jumped(*runs, **given):
-    missing = Missing(1.0, **given)
+    missing = PendingGaps(1.0, **given)
     for first, last in runs:
         missing.jumped(first, last, Cause.SEQUENCE, first)
     return missing
@@ -73,7 +73,7 @@ def test_beyond_the_bound_what_was_printed_without_a_trade_is_asked_for_with_oth
     assert [(*spans([run])[0], run.state.value) for run in missing.due(1.0)] == [
         (0, 0, "OPEN"), (100, 102, "OPEN"),
     ]  # fmt: skip
-    many = Missing(1.0, runs_max=1)
+    many = PendingGaps(1.0, runs_max=1)
     many.settled(1, 1, GapState.VOID, 0)
     many.settled(3, 3, GapState.VOID, 0)
     assert [(*spans([run])[0], run.state.value) for run in many.due(0.0)] == [(1, 3, "OPEN")]

@@ -30,7 +30,7 @@ class World:
                 source="simulated",
             ),
             tape=self.producer,
-            lines=self.lines,
+            streams=self.lines,
             encode=lambda trade: encode_trade(trade, SCHEMA_ID),
             letters=self.letters,
             headers={"source": b"simulated"},
@@ -50,7 +50,7 @@ def test_trades_go_to_their_partitions_in_order():
     assert world.take(frame(1), frame(7, "ETHUSDT"), frame(2)) == 3
     assert (world.ids(0), world.ids(3)) == ([1, 2], [7])
     assert world.tape.logs[3].keys == [b"BINANCE:ETHUSDT"]
-    assert [line.high_water for line in world.lines] == [2, 7]
+    assert [line.acknowledged_id for line in world.lines] == [2, 7]
     assert world.intake.frames == 3
 
 
@@ -91,7 +91,7 @@ def test_ids_that_a_venue_begins_again_are_sent_and_say_nothing_of_what_is_missi
     world.take(later(1, 0), later(2, 5), later(5, 4))
     world.take(later(1, 3605), later(2, 3606), later(4, 3607), later(4, 3607))
     assert world.ids(0) == [1, 2, 5, 2, 4, 4], "up to an hour it is a copy"
-    assert (line.reused, line.acknowledged, line.high_water) == (3, 6, 5)
+    assert (line.reused, line.acknowledged, line.acknowledged_id) == (3, 6, 5)
     assert (line.sequence.gaps, line.sequence.counts.gaps) == (((3, 4),), 1)
     world.take(later(6, 7200), later(6, 7200), later(2, 9000), later(1, 10_801))
     assert world.ids(0)[6:] == [6, 1], "a new id carries the time on"
@@ -102,17 +102,21 @@ def test_far_below_all_ids_it_is_no_new_beginning_either():
     (line, _) = world.lines
     world.take(later(5_000_000, 0), later(1, 3601), later(2, 3602), later(4, 3603))
     assert world.ids(0) == [5_000_000, 1, 2, 4]
-    assert (line.high_water, line.sequence.counts.resets, line.sequence.gaps) == (5_000_000, 0, ())
+    assert (line.acknowledged_id, line.sequence.counts.resets, line.sequence.gaps) == (
+        5_000_000,
+        0,
+        (),
+    )
 
 
 def test_what_an_earlier_run_promised_is_not_taken_back_by_an_id_that_is_used_again():
     world = World()
     line = world.lines[0] = InstrumentStream(BTC, 0, 60)
-    world.intake._lines["BTCUSDT"] = line
+    world.intake._streams["BTCUSDT"] = line
     world.take(later(61, 0))
     world.take(later(3, 4000))
     world.ids(0)
-    assert (line.high_water, line.promised) == (61, 61)
+    assert (line.acknowledged_id, line.covered_through) == (61, 61)
 
 
 def test_one_absurd_time_does_not_hide_that_ids_are_used_again():
@@ -134,10 +138,10 @@ def test_an_id_without_a_trade_is_neither_sent_nor_missed():
     assert [(run.first_id, run.last_id, run.state.value) for run in runs] == [
         (6, 6, "VOID"), (9, 9, "VOID"),
     ]  # fmt: skip
-    assert (line.high_water, line.promised) == (10, 5), "until the ledger has them"
+    assert (line.acknowledged_id, line.covered_through) == (10, 5), "until the ledger has them"
     for run in runs:
         line.missing.recorded(run)
-    assert line.promised == 7
+    assert line.covered_through == 7
     world.take(frame(8, p="0", q="0", X="NA"))
     assert [(run.first_id, run.state.value) for run in line.missing.due(2.0)] == [(8, "VOID")], (
         "late"

@@ -14,7 +14,7 @@ from k2.market.schema import TRADE, Field, Kind
 from tests.support.lake_world import FaultyCatalog, piece
 
 NOTE = Field("note", Kind.STRING, "What the venue says of it.", nullable=True)
-TAGS = Field("tags", Kind.LABELS, "More of that.", nullable=True)
+TAGS = Field("tags", Kind.MAP, "More of that.", nullable=True)
 NEWER = replace(TRADE, fields=(*TRADE.fields[:3], NOTE, *TRADE.fields[3:], TAGS))
 WANT = iceberg_schema(NEWER)
 

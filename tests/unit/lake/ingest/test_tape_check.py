@@ -26,7 +26,7 @@ def batch(*values, first=10):
 
 
 def judged(raw):
-    placement = SimpleNamespace(covering=lambda instruments: {BTC: 1})
+    placement = SimpleNamespace(refresh_for=lambda instruments: {BTC: 1})
     return Acceptance(Decoder(Schemas()), placement, ManualClock()).judge(raw, FoldState())
 
 

@@ -43,17 +43,17 @@ class World:
         self.intake = TradePublisher(
             source=source,
             tape=self.producer,
-            lines=lines,
+            streams=lines,
             encode=lambda trade: b"x",
             letters=letters,
             headers={},
         )
         self.pump = FeedLoop(
-            intake=self.intake,
+            publisher=self.intake,
             tape=self.producer,
             letters=letters,
             gaps=FakeGaps(),
-            high_waters=CoverageTopic(tape.board("h"), "feed", "r"),
+            coverage=CoverageTopic(tape.board("h"), "feed", "r"),
             clock=self.clock,
         )
         self.gauges = Gauges(
