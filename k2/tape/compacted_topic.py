@@ -1,8 +1,8 @@
-"""A board: the newest JSON document of each key, on a compacted topic.
+"""A compacted topic: the newest JSON document of each key.
 
-Processes tell each other through boards what is small and must survive them: the partition map,
-heartbeats, high waters. A board can be read to its present end, read on from there, or followed in
-the background.
+Processes share small state that must survive them through compacted topics: the partition map,
+heartbeats, coverage. A topic can be read to its present end, read on from there, or followed in the
+background.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
-from k2.tape.client import configuration, retry_transient, translate
+from k2.tape.kafka_client import SharedAnswer, configuration, retry_transient, translate
 from k2.tape.producer import Receipt, producer_configuration
 
 Document: TypeAlias = dict[str, Any]
@@ -99,7 +99,7 @@ class CompactedTopic:
             receipt.check(wait_s)
 
     def read_log(self) -> list[tuple[str, Document | None]]:
-        """Every record the topic still has, oldest first, up to its end at the call.
+        """Read every record retained, oldest first, up to the topic's end at the call.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
@@ -111,14 +111,14 @@ class CompactedTopic:
         ]
 
     def read_all(self) -> dict[str, Document]:
-        """The newest document of each key, up to the topic's end at the call."""
+        """Read the newest document of each key, up to the topic's end at the call."""
         documents: dict[str, Document] = {}
         for key, value in self.read_log():
             apply(documents, key, value)
         return documents
 
     def log_reader(self) -> LogReader:
-        """Reads every record the topic still has, and then on from there; until `close`."""
+        """Open a reader of every record retained and of those that follow, until `close`."""
         reader = LogReader(self._bootstrap, self._topic, self.skip)
         with self._changed:
             self._readers.append(reader)
@@ -138,7 +138,7 @@ class CompactedTopic:
                 self._follower.start()
 
     def current(self) -> dict[str, Document]:
-        """The newest document of each key as far as followed; starts following if need be.
+        """Return the newest document of each key as far as followed; start following if need be.
 
         The first call waits until what was on the topic has been read (at most
         `limits.BOARD_WAIT_S`; with the broker away it answers what it has).
@@ -146,7 +146,7 @@ class CompactedTopic:
         return self._following().current()
 
     def current_to_end(self) -> dict[str, Document]:
-        """The newest document of each key, followed to the topic's end at the call.
+        """Return the newest document of each key, followed to the topic's end at the call.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE when that end is not known, or not reached in
@@ -163,14 +163,14 @@ class CompactedTopic:
         """Wait until the version is above `version`, at most so long; returns the version."""
         return self._following().wait_change(version, timeout_s)
 
-    def listen(self, told: Callable[[str], None]) -> None:
-        """Name the key of each document that comes from now on while the topic is followed.
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the key of each document that comes while the topic is followed.
 
         Args:
-            told: is not told what was there before following began. Called in the follower's
-                thread: be quick, raise nothing.
+            listener: not called for documents from before following began. Called in the
+                follower's thread: it must be quick and raise nothing.
         """
-        self._listeners.append(told)
+        self._listeners.append(listener)
 
     def close(self, drain_s: float = limits.DRAIN_S) -> None:
         """Send what was put, for at most so long; stop following."""
@@ -212,46 +212,32 @@ class TopicEnd:
     """Asks where a topic of one partition ends. Thread-safe.
 
     It has a connection of its own: on a reader's, the request would wait behind a fetch that waits
-    for records, and a consumer that another thread reads with may never answer it. A call that
-    waited for another shares its answer if that was asked for after the call began.
+    for records, and a consumer that another thread reads with may never answer it. Calls that wait
+    together share an answer.
     """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._asking = threading.Lock()
-        self._asked = 0
-        self._answer: tuple[int, int | Unavailable] = (0, 0)
+        self._answer = SharedAnswer(lambda: log_end(self._connected(), self._topic))
         self._consumer: Consumer | None = None
         self._closed = False
 
     def ask(self) -> int:
-        """The offset that the next record will get.
+        """Return the offset that the next record will get.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        arrived = self._asked
-        with self._asking:
-            number, answer = self._answer
-            if number <= arrived:
-                number = self._asked = self._asked + 1
-                try:
-                    answer = log_end(self._connected(), self._topic)
-                except Unavailable as error:
-                    answer = error
-                self._answer = number, answer
-        if isinstance(answer, Unavailable):
-            raise answer
-        return answer
+        return self._answer.ask()
 
     def close(self) -> None:
-        """Let the connection go, unless a question that waits for the broker holds it."""
+        """Close the connection, unless a question that waits for the broker holds it."""
         self._closed = True
-        if self._asking.acquire(timeout=2 * limits.TAPE_RETRY_S):
+        if self._answer.asking.acquire(timeout=2 * limits.TAPE_RETRY_S):
             if self._consumer is not None:
                 self._consumer.close()
-            self._asking.release()
+            self._answer.asking.release()
 
     def _connected(self) -> Consumer:
         if self._closed:
@@ -264,10 +250,10 @@ class TopicEnd:
 
 
 class LogReader:
-    """Reads a board's records in their order, on from where it was. Thread-safe.
+    """Reads a topic's records in their order, on from where it was. Thread-safe.
 
     Args:
-        bootstrap, topic: of the board.
+        bootstrap, topic: as of `CompactedTopic`.
         skip: is given the key of a record that is no document, and what is wrong.
     """
 
@@ -284,7 +270,7 @@ class LogReader:
         self._from_start = True
 
     def advance(self) -> News:
-        """Every record not given yet, up to the topic's end at the call.
+        """Read the records not returned yet, up to the topic's end at the call.
 
         It costs one request for that end; nothing is read while the end is where it was.
 
@@ -297,13 +283,13 @@ class LogReader:
             if end < self._reached:  # the topic was made again
                 consumer.assign([TopicPartition(self._topic, 0, _OFFSET_BEGINNING)])
                 self._records, self._reached, self._from_start = [], 0, True
-            self._read(consumer, end)
+            read_to(end, self._topic, self._reached, lambda: self._read(consumer))
             news = News(self._records, self._from_start)
             self._records, self._from_start = [], False
             return news
 
     def close(self) -> None:
-        """Let the connection go, unless a reading that waits for the broker holds it."""
+        """Close the connection, unless a read that waits for the broker holds it."""
         self._closed = True
         if not self._lock.acquire(timeout=2 * limits.TAPE_RETRY_S):
             return
@@ -321,17 +307,12 @@ class LogReader:
             self._consumer = reader_of(self._bootstrap, self._topic)
         return self._consumer
 
-    def _read(self, consumer: Consumer, end: int) -> None:
-        silent = 0
-        while self._reached < end:
-            self._connected()
-            before = self._reached
-            first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them all
-            for message in first + consumer.consume(_READ_RECORDS, 0):
-                self._take(message)
-            silent = silent + 1 if self._reached == before else 0
-            if silent >= _SILENT_MAX:
-                raise _silence(self._topic)
+    def _read(self, consumer: Consumer) -> int:
+        self._connected()
+        first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them all
+        for message in first + consumer.consume(_READ_RECORDS, 0):
+            self._take(message)
+        return self._reached
 
     def _take(self, message: Message) -> None:
         offset, error = message.offset() or 0, message.error()
@@ -349,7 +330,7 @@ class LogReader:
 
 
 class _Follower:
-    """Reads a board in a thread of its own, for as long as it is not closed."""
+    """Reads a topic in a thread of its own until it is closed."""
 
     def __init__(
         self, bootstrap: str, topic: str, listeners: Sequence[Callable[[str], None]]
@@ -423,8 +404,8 @@ class _Follower:
                 self._version += 1
         self._reach((message.offset() or 0) + 1)
         if record is not None and self._caught_up.is_set():
-            for told in self._listeners:
-                told(record[0])
+            for listener in self._listeners:
+                listener(record[0])
 
     def _reach(self, offset: int | None) -> None:
         with self._changed:
@@ -433,7 +414,7 @@ class _Follower:
 
 
 def reader_of(bootstrap: str, topic: str, start: int = _OFFSET_BEGINNING) -> Consumer:
-    """A consumer of partition 0 of a topic, by default from its start, that says when it ends."""
+    """Open a consumer of partition 0 of a topic, by default from its start, that reports EOF."""
     consumer = Consumer(
         configuration(
             bootstrap,
@@ -450,7 +431,7 @@ def reader_of(bootstrap: str, topic: str, start: int = _OFFSET_BEGINNING) -> Con
 
 
 def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
-    """Every record of partition 0 of a topic from an offset on, up to its end at the call.
+    """Read every record of partition 0 of a topic from an offset on, up to its end at the call.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE when the broker is away or falls silent.
@@ -473,6 +454,26 @@ def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
         consumer.close()
 
 
+def read_to(end: int, topic: str, reached: int, read: Callable[[], int]) -> None:
+    """Read until a position of a topic is reached.
+
+    Args:
+        end: the position.
+        topic: named by the error.
+        reached: the position before the first read.
+        read: reads what there is; returns the position reached.
+
+    Raises:
+        Unavailable: TAPE_UNAVAILABLE when the broker falls silent before the end.
+    """
+    silent = 0
+    while reached < end:
+        before, reached = reached, read()
+        silent = silent + 1 if reached == before else 0
+        if silent >= _SILENT_MAX:
+            raise _silence(topic)
+
+
 def _silence(topic: str) -> Unavailable:
     return Unavailable(
         Reason.TAPE_UNAVAILABLE,
@@ -482,7 +483,7 @@ def _silence(topic: str) -> Unavailable:
 
 
 def log_end(consumer: Consumer, topic: str) -> int:
-    """The offset that the next record of partition 0 will get, asked for once.
+    """Ask once for the offset that the next record of partition 0 will get.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE.
@@ -499,7 +500,7 @@ def log_end(consumer: Consumer, topic: str) -> int:
 
 
 def parse(message: Message) -> tuple[str, Document | None] | None:
-    """Key and document; None for a record that is neither K2's nor JSON."""
+    """Read key and document; None for a record that is neither K2's nor JSON."""
     try:
         key = (message.key() or b"").decode()
         content = message.value()

@@ -34,7 +34,7 @@ from k2 import limits
 from k2.errors import Data, K2Error, Reason
 from k2.market.events import RECORD_TIME_MAX_US, Int64s
 from k2.settings import TapeSettings
-from k2.tape.client import configuration, translate
+from k2.tape.kafka_client import configuration, translate
 from k2.tape.topics import RECOVERY_HINT
 
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
@@ -75,7 +75,7 @@ class RawBatch:
         return len(self.values)
 
     def between(self, low: int, high: int) -> RawBatch:
-        """The records at the indices low <= i < high, at least one."""
+        """Select the records at the indices low <= i < high, at least one."""
         if low == 0 and high == len(self):
             return self
         after = self.next_offset if high == len(self) else int(self.offset[high - 1]) + 1
@@ -89,7 +89,7 @@ class RawBatch:
         )
 
     def from_offset(self, offset: int) -> RawBatch:
-        """The records at `offset` and after, at least one."""
+        """Select the records at `offset` and after, at least one."""
         return self.between(int(np.searchsorted(self.offset, offset)), len(self))
 
 
@@ -105,7 +105,7 @@ class TapeReader:
         self._positions: dict[int, int] = {}
         self._connected = False
         self._failure: K2Error | None = None  # raised once
-        self._fenced: K2Error | None = None  # raised for ever
+        self._fenced: K2Error | None = None  # raised by every later call
         self._consumer = Consumer(
             configuration(
                 tape.bootstrap,
@@ -129,14 +129,14 @@ class TapeReader:
 
     @classmethod
     def assigned(cls, tape: TapeSettings, start: Mapping[int, int]) -> TapeReader:
-        """A reader of these partitions from these offsets, in no group."""
+        """Open a reader of these partitions from these offsets, in no group."""
         reader = cls(tape, {"group_id": "k2-assigned"})
         reader._assign(start)
         return reader
 
     @classmethod
     def of_log(cls, tape: TapeSettings, topic: str, start: int) -> TapeReader:
-        """A reader of a topic of one partition from an offset, in no group, with headers."""
+        """Open a reader of a one-partition topic from an offset, in no group, with headers."""
         reader = cls.assigned(tape.model_copy(update={"topic": topic}), {0: start})
         reader._batches = with_headers
         return reader
@@ -150,7 +150,7 @@ class TapeReader:
         on_assign: OnAssign,
         on_revoke: OnRevoke,
     ) -> TapeReader:
-        """A reader of the partitions that a group gives it, as a static member.
+        """Open a reader of the partitions that a group assigns it, as a static member.
 
         Args:
             tape: where the tape is.
@@ -158,8 +158,8 @@ class TapeReader:
             instance_id: this member: a restarted one gets its partitions back at once, and a
                 second one with the same id ends the first (WRITER_FENCED).
             on_assign: gets partitions, answers where to read each from; called inside `read`.
-            on_revoke: is told which partitions are no longer this reader's; called inside `read`.
-                Whoever lost them may no longer be the only one: a commit must compare.
+            on_revoke: takes the partitions that are no longer this reader's; called inside `read`.
+                Another member may read them by then: a commit must compare.
         """
         reader = cls(
             tape,
@@ -176,7 +176,7 @@ class TapeReader:
     def read(
         self, max_records: int = limits.CONSUME_BATCH_RECORDS, timeout_s: float = 0.1
     ) -> list[RawBatch]:
-        """The next records, one batch a partition; empty when none came within `timeout_s`.
+        """Read the next records, one batch a partition; empty when none came within `timeout_s`.
 
         Returns as soon as there are any; it never waits to fill a batch.
 
@@ -219,7 +219,7 @@ class TapeReader:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
 
     def report(self, positions: Mapping[int, int]) -> None:
-        """Tell the group how far this reader is: shown as lag by every Kafka tool, used by none."""
+        """Commit positions to the group: Kafka tools show them as lag, K2 never reads them."""
         try:
             self._consumer.commit(
                 offsets=[TopicPartition(self._topic, *each) for each in positions.items()],
@@ -239,7 +239,7 @@ class TapeReader:
         return self._connected
 
     def close(self) -> None:
-        """Let the partitions go; a static member keeps its claim for `limits.READER_SESSION_S`."""
+        """Close the connection; a static member keeps its claim for `limits.READER_SESSION_S`."""
         self._consumer.close()
 
     # --- assignment -----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class TapeReader:
 
     def _subscribe(self, on_assign: OnAssign, on_revoke: OnRevoke) -> None:
         def ours(named: list[TopicPartition]) -> list[int]:
-            # A static member that comes back is given what it had, also of a topic of before.
+            # A returning static member gets back what it had, also of its former topic.
             return [each.partition for each in named if each.topic == self._topic]
 
         def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
@@ -288,7 +288,7 @@ class TapeReader:
             raise failure
 
     def _without_errors(self, messages: list[Message]) -> list[Message]:
-        """The records among the messages; notes the errors, raises for the fatal ones."""
+        """Select the records among the messages; note the errors, raise the fatal ones."""
         for message in messages:
             error = message.error()
             if error is not None:
@@ -303,7 +303,7 @@ class TapeReader:
         return good
 
     def _explained(self, message: Message, error: KafkaError) -> K2Error:
-        """Whether retention overtook a position, or the tape ends before it."""
+        """Find out whether retention overtook a position, or the tape ends before it."""
         failure = translate(error, f"cannot read {self._topic}")
         partition = message.partition() or 0
         position = self._positions.get(partition, 0)
@@ -330,7 +330,7 @@ class TapeReader:
 
 
 def _fenced(error: KafkaError) -> Data:
-    """A consumer has one fatal error: its identity is another's."""
+    """Make the error of a consumer whose identity another has taken."""
     return Data(
         Reason.WRITER_FENCED,
         f"another member of the group has taken this one's identity: {error.str()}",
@@ -338,7 +338,7 @@ def _fenced(error: KafkaError) -> Data:
 
 
 def lost_position(partition: int, position: int, start: int, end: int) -> Data:
-    """Why K2 cannot go on from a position.
+    """Make the error of a position that K2 cannot go on from.
 
     Args:
         partition: where.
@@ -394,6 +394,6 @@ def _append_times(messages: list[Message]) -> Int64s:
 
 
 def with_headers(messages: list[Message]) -> list[RawBatch]:
-    """The messages (at least one, none an error) of a topic of one partition, with headers."""
+    """Batch the messages (at least one, none an error) of a one-partition topic, with headers."""
     (batch,) = by_partition(messages)
     return [replace(batch, headers=list(map(Message.headers, messages)))]

@@ -1,9 +1,9 @@
-"""The ledger of gaps on the tape: every event of every missing trade id, in the order it was told.
+"""The ledger of gaps on the tape: every event of every missing trade id, in order.
 
-The topic is a log, not a board: nothing is compacted, because an event paints over only the ids it
-names. Who keeps up with it appends, and reads on from where it was; the order of the log is the
-only one that all feeds share, so an event that a process wrote counts when it comes back. Where its
-records end up as rows is `ops.gaps`.
+The topic is not compacted, because an event paints over only the ids it names. A process appends
+events and reads the log on from where it was. The order of the log is the only one that all feeds
+share, so a process counts an event of its own when it reads it back. The lake stores the events as
+rows of `ops.gaps`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from collections.abc import Sequence
 from confluent_kafka import Consumer, Message
 
 from k2 import limits
-from k2.errors import Invalid, Reason, Unavailable
+from k2.errors import Invalid, Reason
 from k2.market import schema
 from k2.market.events import Fault
 from k2.market.ledger import GapEvent, check_gap, gap_of
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
-from k2.tape.client import retry_transient
-from k2.tape.compacted_topic import log_end, reader_of
+from k2.tape.compacted_topic import log_end, read_to, reader_of
+from k2.tape.kafka_client import retry_transient
 from k2.tape.ports import Schemas
 from k2.tape.producer import Delivery, Record
 
 _READ_RECORDS = 1000
-_SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing
 
 _log = logging.getLogger(__name__)
 
 
 class GapLog:
-    """See the module. One thread reads; any may publish.
+    """Publishes and reads gap events. One thread reads; any may publish.
 
     Args:
         bootstrap: of the tape.
@@ -58,7 +57,7 @@ class GapLog:
 
         Raises:
             Unavailable: not all were acknowledged within `wait_s`, or the registry cannot be asked;
-                publish them again: an event told twice changes nothing.
+                publish them again: a repeated event changes nothing.
             Invalid: BAD_REQUEST when an event contradicts itself; none was published.
         """
         for event in events:
@@ -74,7 +73,7 @@ class GapLog:
         )
 
     def advance(self) -> list[GapEvent]:
-        """Every event not given yet, oldest first, up to the end of the topic at the call.
+        """Read the events not returned yet, oldest first, up to the topic's end at the call.
 
         A record that is no event is passed over: it is a dead letter of the topic.
 
@@ -83,23 +82,14 @@ class GapLog:
         """
         if self._consumer is None:
             self._consumer = reader_of(self._bootstrap, self._topic)
-        consumer, silent = self._consumer, 0
+        consumer = self._consumer
         end = retry_transient(lambda: log_end(consumer, self._topic))
-        while self._reached < end:
-            before = self._reached
-            self._read(consumer)
-            silent = silent + 1 if self._reached == before else 0
-            if silent >= _SILENT_MAX:
-                raise Unavailable(
-                    Reason.TAPE_UNAVAILABLE,
-                    f"{self._topic} gives nothing before its end",
-                    retry_after_s=limits.RECONNECT_MAX_S,
-                )
+        read_to(end, self._topic, self._reached, lambda: self._read(consumer))
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
-        """Let the connections go; every published event is acknowledged already."""
+        """Close the connections; every published event is acknowledged already."""
         self._delivery.close()
         if self._consumer is not None:
             self._consumer.close()
@@ -110,14 +100,15 @@ class GapLog:
             self._schema_id = self._schemas.register(topics.subject(self._topic), avro)
         return self._schema_id
 
-    def _read(self, consumer: Consumer) -> None:
-        """Read some records; one that cannot be read just now is the first of the next time."""
+    def _read(self, consumer: Consumer) -> int:
+        """Read some records; one that cannot be read yet is the first of the next call."""
         self._messages.extend(consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S))
         while self._messages:
             message = self._messages[0]
             if message.error() is None:
                 self._take(message)
             self._messages.popleft()
+        return self._reached
 
     def _take(self, message: Message) -> None:
         offset = message.offset() or 0
@@ -130,6 +121,6 @@ class GapLog:
 
 
 def read_event(codec: RecordCodec, value: bytes | None) -> GapEvent | Fault:
-    """The event that a message of the log holds, or what is wrong with it."""
+    """Read the event that a message of the log holds, or what is wrong with it."""
     values = codec.decode(value)
     return values if isinstance(values, Fault) else gap_of(values)

@@ -1,10 +1,10 @@
-"""Which partition a symbol keeps: the first choice anybody wrote down, as long as the topic lives.
+"""Maps each symbol to the partition it keeps: the first one recorded, for the life of the topic.
 
 A symbol's first placement is a pure choice (`market/instrument.py`); another version of K2 may
 choose otherwise, so the choice is written to a compacted topic, and the first record of a key *in
-log order* holds for everybody. Two writers that race both read the log after writing and both find
-the same first record. Compaction keeps the last record of a key, so whoever finds a key whose last
-record differs from its first puts the first one again.
+log order* holds for every process. Two writers that race both read the log after writing and both
+find the same first record. Compaction keeps the last record of a key, so a process that finds a key
+whose last record differs from its first writes the first one again.
 
 The topic is followed: a process reads on from where it was, and a symbol that it does not find has
 no place as long as the topic's end is where it was.
@@ -13,19 +13,19 @@ A record that names no symbol or no partition of this tape is skipped by its own
 that every reader skips the same; it is logged as an error and counted (`CompactedTopic.skipped`).
 Compaction would keep it in place of the key's first record, which is therefore put again.
 
-A topic that is made again has another id, and with it a map of its own: whoever sends to a topic
-needs to know nothing but the topic.
+A topic that is made again has another id, and with it a map of its own: a sender needs to know
+nothing but the topic.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from k2 import limits
-from k2.errors import Invalid, Unavailable
+from k2.errors import Invalid
 from k2.market.instrument import Instrument, Tier, first_partition, parse_key
+from k2.tape.kafka_client import SharedAnswer
 from k2.tape.ports import DocumentTopic
 
 
@@ -43,15 +43,13 @@ class PartitionMap:
         self._prefix = f"{topic_id}/"
         self._partitions_per_tier = partitions_per_tier
         self._log = board.log_reader()
-        self._reading = threading.RLock()
-        self._begun = 0  # readings
-        self._ended: tuple[int, Unavailable | None] = (0, None)  # the newest, and how it failed
+        self._reading = SharedAnswer(self._read)
         self._known: Mapping[Instrument, int] = {}
         self._first: dict[str, int] = {}  # key → partition of its first record
         self._unsafe: set[str] = set()  # keys of which compaction would keep another record
 
     def known(self) -> Mapping[Instrument, int]:
-        """The map as last read; asks nobody."""
+        """Return the map as last read, without a request."""
         return self._known
 
     def refresh(self) -> Mapping[Instrument, int]:
@@ -60,22 +58,9 @@ class PartitionMap:
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        arrived = self._begun
-        with self._reading:
-            number, failure = self._ended
-            if number <= arrived:
-                number = self._begun = self._begun + 1
-                failure = None
-                try:
-                    self._read()
-                except Unavailable as error:
-                    failure = error
-                self._ended = number, failure
-            if failure is not None:
-                raise failure
-            return self._known
+        return self._reading.ask()
 
-    def _read(self) -> None:
+    def _read(self) -> Mapping[Instrument, int]:
         news = self._log.advance()
         if news.from_start:
             self._first, self._unsafe = {}, set()
@@ -90,6 +75,7 @@ class PartitionMap:
         for key in sorted(self._unsafe):
             self._write(key, self._first[key])
             self._unsafe.discard(key)
+        return self._known
 
     def _take(self, key: str, value: Mapping[str, Any] | None) -> None:
         partition = self._partition(key, value)
@@ -101,7 +87,7 @@ class PartitionMap:
             self._unsafe.discard(key)
 
     def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
-        """The map, read on if it lacks any of these; nothing is asked when it has all.
+        """Return the map, read on if it lacks any of these; without a request when it has all.
 
         A record is sent only after its symbol was placed, so a reader that finds a symbol the map
         lacks, and reads on to the topic's end, judges it as all others do.
@@ -110,7 +96,7 @@ class PartitionMap:
         return known if all(each in known for each in instruments) else self.refresh()
 
     def place(self, instrument: Instrument) -> int:
-        """The partition of an instrument, chosen now if it has none.
+        """Return the partition of an instrument, chosen now if it has none.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE; nothing may be sent for it yet.
@@ -128,7 +114,7 @@ class PartitionMap:
         self._board.put(key, {"partition": partition}, wait_s=limits.BOARD_WAIT_S)
 
     def _partition(self, key: str, value: Mapping[str, Any] | None) -> int | None:
-        """What a record says; None when it says nothing of this tape."""
+        """Return the partition of a record; None when it is not of this tape."""
         if value is None:
             return None
         partition = value.get("partition")

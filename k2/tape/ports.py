@@ -121,8 +121,8 @@ class DocumentTopic(Protocol):
         """Wait until the version is above `version`; returns the version."""
         ...
 
-    def listen(self, told: Callable[[str], None]) -> None:
-        """Call `told` with the key of each document that arrives from now on."""
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the key of each document that arrives from now on."""
         ...
 
 

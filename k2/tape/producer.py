@@ -1,4 +1,4 @@
-"""Puts records on the tape: idempotent, in order, and never dropping one in silence.
+"""Puts records on the tape: idempotent, in order, and never dropping one silently.
 
 A record that was taken by `send` ends in exactly one call of its `on_ack`, with the offset it got
 or with the error that stopped it. A broker that is away only makes that late: librdkafka keeps the
@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from k2 import limits
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.settings import TapeSettings
-from k2.tape.client import configuration, translate
+from k2.tape.kafka_client import configuration, translate
 
 OnAck: TypeAlias = Callable[[int | None, K2Error | None], None]
 
@@ -105,7 +105,7 @@ class TapeProducer:
         return self._producer.poll(timeout_s)
 
     def depth(self) -> int:
-        """Records taken and not yet acknowledged."""
+        """Count the records taken and not yet acknowledged."""
         return len(self._producer)
 
     def flush(self, timeout_s: float) -> int:
@@ -129,7 +129,7 @@ class TapeProducer:
 
 
 def producer_configuration(bootstrap: str, **more: object) -> dict[str, object]:
-    """Settings of every producer of K2: idempotent, acknowledged by all, without a timeout."""
+    """Make a producer's settings: idempotent, acknowledged by all replicas, without timeout."""
     return configuration(
         bootstrap,
         **{
@@ -201,7 +201,7 @@ class Delivery:
         receipt.check(wait_s)
 
     def close(self) -> None:
-        """Let the connection go; every record sent is acknowledged already."""
+        """Close the connection; every record sent is acknowledged already."""
         self._producer.close()
 
     def _produce(self, record: Record, receipt: Receipt, wait_s: float) -> None:
@@ -239,7 +239,7 @@ class Receipt:
         self._left = awaited
 
     def acknowledge(self, error: KafkaError | None, _message: Message) -> None:
-        """What the client calls for each record."""
+        """Take the broker's answer to one record; the client calls it."""
         self.error = self.error or error
         self._left -= 1
         if self._left == 0:
@@ -248,7 +248,7 @@ class Receipt:
     def wait(self, producer: Producer, wait_s: float) -> None:
         """Wait until all were taken or refused, at most about so long."""
         if producer.flush(wait_s) == 0:
-            self.done.wait(wait_s)  # another thread may be delivering them just now
+            self.done.wait(wait_s)  # another thread may be delivering them
 
     def check(self, waited_s: float) -> None:
         """Refuse to go on unless all were taken.

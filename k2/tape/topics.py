@@ -29,18 +29,18 @@ from k2.errors import Data, NotFound, Reason, Unavailable
 from k2.market import schema
 from k2.market.instrument import Tier
 from k2.settings import TapeSettings
-from k2.tape.client import configuration, retry_transient, translate
+from k2.tape.kafka_client import configuration, retry_transient, translate
 from k2.tape.schema_registry import SchemaStore
 
 PARTITIONS = "k2.partitions"  # which partition a symbol keeps: `partition_map.py`
 HEARTBEATS = "k2.heartbeats"
-COVERAGE = "k2.high-water"  # what a feed has had acknowledged, per symbol
-BACKFILLS = "k2.backfills"  # what people asked to fetch and no feed has taken up yet
+COVERAGE = "k2.high-water"  # the coverage of each feed, per symbol
+BACKFILLS = "k2.backfills"  # operators' requests that no feed has taken yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_topic.py`
 
-# Why a tape does not fit what a lake holds: nothing but a person's decision mends it.
+# Why a tape does not fit what a lake holds: only an operator's decision resolves it.
 INCOMPATIBLE_TAPE = frozenset(
     {
         Reason.CLUSTER_CHANGED,
@@ -89,7 +89,7 @@ def partition_count(tape: TapeSettings) -> int:
 
 
 def subject(topic: str) -> str:
-    """The registry subject of a topic's values."""
+    """Return the registry subject of a topic's values."""
     return f"{topic}-value"
 
 
@@ -116,7 +116,7 @@ def deploy(tape: TapeSettings, schemas: SchemaStore) -> int:
 
 
 def topic_id(tape: TapeSettings) -> str:
-    """The id of the trades topic that is there now: `partition_map.py` keeps a map for each.
+    """Return the id of the present trades topic: `partition_map.py` keeps a map for each.
 
     Raises:
         NotFound: there is none.
@@ -165,7 +165,7 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
 
 
 def _configure(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
-    """Let topics of before follow the settings: bounds that were changed since hold from now on."""
+    """Apply changed settings to existing topics."""
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
@@ -214,7 +214,7 @@ def _check_partitions(admin: AdminClient, tape: TapeSettings) -> None:
 
 
 def _made(admin: AdminClient, topic: str) -> Any:  # noqa: ANN401 a TopicDescription
-    """The description of a topic that was just made, which not every request shows yet."""
+    """Describe a topic that was just made, which not every request shows yet."""
     try:
         return _describe(admin, topic)
     except NotFound as error:
@@ -270,7 +270,7 @@ class TapeAdmin:
         self._answers: dict[tuple[str, int], tuple[int, tuple[int, ...]]] = {}
 
     def facts(self, topic: str, *, patient: bool = True) -> TopicDescription:
-        """Everything about a topic, in three round trips.
+        """Describe a topic, in three round trips.
 
         Args:
             topic: its name.
@@ -302,7 +302,7 @@ class TapeAdmin:
         )
 
     def bounds(self, facts: TopicDescription) -> TopicDescription:
-        """The same topic's log starts and ends as they are now.
+        """Return the description with the topic's present log starts and ends.
 
         Cheap while the broker is away, when asking the cluster who it is costs a core.
 
@@ -313,7 +313,7 @@ class TapeAdmin:
         return replace(facts, log_start=start, log_end=self.log_ends(facts.topic, facts.partitions))
 
     def log_ends(self, topic: str, partitions: int) -> tuple[int, ...]:
-        """The offset that each partition's next record will get, in one round trip.
+        """Return the offset that each partition's next record will get, in one round trip.
 
         Every record acknowledged before the call lies below the answer.
 
@@ -335,7 +335,7 @@ class TapeAdmin:
             self._lock.release()
 
     def offsets_since(self, topic: str, partitions: int, time_us: int) -> tuple[int, ...]:
-        """Per partition the first offset written at or after a time, or its end where none was.
+        """Return per partition the first offset written at or after a time, or its end if none.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.

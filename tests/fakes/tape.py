@@ -349,8 +349,8 @@ class FakeBoard:
         for told in self._listeners:
             told(key)
 
-    def listen(self, told):
-        self._listeners.append(told)
+    def listen(self, listener):
+        self._listeners.append(listener)
 
     def read_log(self):
         self._tape.ask()

@@ -5,7 +5,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from k2 import limits
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
-from k2.tape.client import configuration, retry_transient, translate
+from k2.tape.kafka_client import configuration, retry_transient, translate
 
 
 def test_names_are_dotted_but_for_callbacks():

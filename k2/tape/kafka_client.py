@@ -1,6 +1,6 @@
 """What every Kafka client of K2 has in common: its settings, its logs and the names of its errors.
 
-librdkafka reconnects for ever by itself. So an error is one of three: it passes (`Unavailable`,
+librdkafka reconnects by itself without end. So an error is one of three: it passes (`Unavailable`,
 try again), the tape contradicts what we remember of it (`Data`), or the request is wrong.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -19,7 +19,7 @@ from k2.errors import Data, Invalid, K2Error, Overloaded, Reason, Unavailable
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.ERROR)  # below: each lost connection, told by `connected` and `last_error`
+_log.setLevel(logging.ERROR)  # below: each lost connection, which `connected` shows
 
 _REASONS: dict[int, tuple[type[K2Error], Reason]] = {
     KafkaError._QUEUE_FULL: (Overloaded, Reason.QUEUE_FULL),
@@ -34,7 +34,7 @@ _SILENCE = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE
 
 
 def configuration(bootstrap: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 librdkafka's
-    """Settings of a client; keywords have underscores where librdkafka's names have dots."""
+    """Make a client's settings; keywords have underscores where librdkafka's names have dots."""
     return {
         "bootstrap.servers": bootstrap,
         "client.id": "k2",
@@ -43,8 +43,8 @@ def configuration(bootstrap: str, **more: Any) -> dict[str, Any]:  # noqa: ANN40
         "socket.keepalive.enable": True,
         "allow.auto.create.topics": False,
         "log_level": _CRITICAL,
-        # A broker that stood still and is fenced for a moment names no brokers at all; a client
-        # that heard this and does not begin anew asks nobody any more.
+        # A fenced broker may answer without naming any broker. Without rebootstrap, a client then
+        # has no broker left to ask.
         "metadata.recovery.strategy": "rebootstrap",
         "metadata.recovery.rebootstrap.trigger.ms": 5000,
         "logger": _log,
@@ -56,7 +56,7 @@ def _dotted(name: str) -> str:
 
 
 def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:
-    """The K2 error that a Kafka error means; one that is not known is taken to pass."""
+    """Return the K2 error that a Kafka error means; an unknown one is taken to be transient."""
     cause = error.args[0] if isinstance(error, KafkaException) else error
     kind, reason = _REASONS.get(cause.code(), (Unavailable, Reason.TAPE_UNAVAILABLE))
     passing = kind in (Unavailable, Overloaded)
@@ -68,8 +68,41 @@ def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:
     )
 
 
+class SharedAnswer(Generic[T]):
+    """Asks one question for all callers that wait together. Thread-safe.
+
+    A call that waits for another takes its answer, or its failure, if that was asked for after the
+    call began. So no answer is older than its question.
+
+    Attributes:
+        asking: held while the question is asked.
+    """
+
+    def __init__(self, question: Callable[[], T]) -> None:
+        self.asking = threading.RLock()
+        self._question = question
+        self._asked = 0
+        self._answer: tuple[int, T | Unavailable | None] = (0, None)
+
+    def ask(self) -> T:
+        """Return the answer; raises what the question raises."""
+        arrived = self._asked
+        with self.asking:
+            number, answer = self._answer
+            if answer is None or number <= arrived:
+                number = self._asked = self._asked + 1
+                try:
+                    answer = self._question()
+                except Unavailable as error:
+                    answer = error
+                self._answer = number, answer
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+
 def retry_transient(attempt: Callable[[], T], pause_s: float = limits.TAPE_RETRY_S) -> T:
-    """What `attempt` returns, tried again while the broker says "not yet".
+    """Return what `attempt` returns, tried again while the broker says "not yet".
 
     For what passes by itself within seconds, such as leaders that are being elected. A broker that
     does not answer at all has been waited for by the attempt itself.
