@@ -20,18 +20,18 @@ from servers.services.grpc_server import split_address
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, Segment, continued, opened
-from servers.venue.recorded_source import RecordingProgramme
+from servers.venue.recorded_source import RecordedSource
 from servers.venue.state_files import read_segments, write_segments
-from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.synthetic_source import SyntheticSource
 from servers.venue.venue_server import MarketSource, Venue, VenueOptions
 
 _RECORDING = "recording:"
 
 
 class _Show(NamedTuple):
-    """What is on: the programme, its past, and what it says of itself in each heartbeat."""
+    """What is on: the source, its past, and what it says of itself in each heartbeat."""
 
-    programme: MarketSource
+    source: MarketSource
     archive: Archive
     counters: Callable[[], dict[str, Any]]
 
@@ -58,7 +58,7 @@ async def _serve(
     settings: Settings, runtime: Runtime, hub: Hub, show: _Show, address: tuple[str, int]
 ) -> None:
     venue = Venue(
-        programme=show.programme,
+        source=show.source,
         archive=show.archive,
         hub=hub,
         clock=runtime.clock,
@@ -93,7 +93,7 @@ async def _serve(
 
 
 async def _until_stopped(runtime: Runtime, venue: Venue) -> None:
-    """Return when the process is asked to stop; raise what the programme fails with."""
+    """Return when the process is asked to stop; raise what the source fails with."""
     asked = asyncio.create_task(asyncio.to_thread(runtime.stopping.wait))
     failed = asyncio.create_task(venue.failed())
     done, _ = await asyncio.wait({asked, failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,16 +117,16 @@ def _show(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
 def _synthetic(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
     seed, symbols = settings.venue.seed, _checked(settings)
     segments = _segments(settings, symbols, runtime.clock.now_us())
-    programme = SyntheticProgramme(market=Market(seed, segments), hub=hub, clock=runtime.clock)
+    source = SyntheticSource(market=Market(seed, segments), hub=hub, clock=runtime.clock)
     shown = Market(seed, segments)
 
     def counters() -> dict[str, Any]:
-        until = programme.until_us
+        until = source.until_us
         ids = {symbol: shown.emitted(symbol, until) for symbol in symbols}
         return {"rate": settings.venue.rate, "until_us": until, "ids": ids}
 
     archive = SyntheticArchive(Market(seed, segments), runtime.clock)
-    return _Show(programme, archive, counters)
+    return _Show(source, archive, counters)
 
 
 def _segments(settings: Settings, symbols: tuple[str, ...], now_us: int) -> tuple[Segment, ...]:
@@ -145,24 +145,24 @@ def _segments(settings: Settings, symbols: tuple[str, ...], now_us: int) -> tupl
 
 def _recorded(settings: Settings, runtime: Runtime, hub: Hub, path: Path) -> _Show:
     traded = recording.symbols(path)
-    programme = RecordingProgramme(
+    source = RecordedSource(
         path=path,
         kept=settings.data_dir / "venue" / "position.json",
         speed=settings.venue.speed,
         hub=hub,
         clock=runtime.clock,
     )
-    archive = RecordingArchive(path, traded, lambda: programme.position)
+    archive = RecordingArchive(path, traded, lambda: source.position)
 
     def counters() -> dict[str, Any]:
         return {
             "speed": settings.venue.speed,
-            "position": programme.position,
-            "safe_position": programme.safe_position,
-            "ended": programme.ended,
+            "position": source.position,
+            "safe_position": source.safe_position,
+            "ended": source.ended,
         }
 
-    return _Show(programme, archive, counters)
+    return _Show(source, archive, counters)
 
 
 def _is_playable(symbol: str) -> bool:

@@ -1,7 +1,7 @@
-"""What REST tells of the past: trades by id, as `historicalTrades` gives them.
+"""Past trades by id for the venue's REST, as `historicalTrades` gives them.
 
-An archive agrees with the programme of the same venue: it knows what was printed until now, with
-the same ids, and nothing that is still to come. Its answers are made in threads of their own.
+An archive agrees with the source of the same venue: it has the trades printed until now, with the
+same ids, and none of the later ones. Its answers are made in threads of their own.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PastTrade(NamedTuple):
     buyer_is_maker: bool
 
 
-class Steps(NamedTuple):
-    """Steps of price and quantity of a symbol, as the venue prints them."""
+class PriceSteps(NamedTuple):
+    """PriceSteps of price and quantity of a symbol, as the venue prints them."""
 
     tick: str
     lot: str
@@ -46,12 +46,12 @@ class Steps(NamedTuple):
 class Archive(Protocol):
     """The past of a venue."""
 
-    def symbols(self) -> dict[str, Steps]:
-        """All symbols with their steps."""
+    def symbols(self) -> dict[str, PriceSteps]:
+        """List all symbols with their steps."""
         ...
 
     def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
-        """Trades from an id on, or the newest ones, ids ascending, at most `limit`.
+        """Return trades from an id on, or the newest ones, ids ascending, at most `limit`.
 
         Raises:
             NotFound: UNKNOWN_SYMBOL.
@@ -72,16 +72,16 @@ class SyntheticArchive:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def symbols(self) -> dict[str, Steps]:
-        """See `Archive`."""
+    def symbols(self) -> dict[str, PriceSteps]:
+        """List all symbols with their steps."""
         found = {}
         for symbol in self._market.symbols:
             listing = listing_of(symbol)
-            found[symbol] = Steps(_decimal(listing.tick), _decimal(listing.lot))
+            found[symbol] = PriceSteps(_decimal(listing.tick), _decimal(listing.lot))
         return found
 
     def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
-        """See `Archive`."""
+        """Make the trades of these ids."""
         if symbol not in self._market.symbols:
             raise _unknown(symbol)
         with self._lock:
@@ -101,7 +101,7 @@ class SyntheticArchive:
         ]
 
 
-class _Event(msgspec.Struct):
+class _PastEvent(msgspec.Struct):
     id: int = msgspec.field(name="t")
     price: str = msgspec.field(name="p")
     quantity: str = msgspec.field(name="q")
@@ -110,7 +110,7 @@ class _Event(msgspec.Struct):
 
 
 class _Wrapped(msgspec.Struct):
-    data: _Event
+    data: _PastEvent
 
 
 class RecordingArchive:
@@ -127,14 +127,14 @@ class RecordingArchive:
         self._traded = traded
         self._played = played
         self._wrapped = msgspec.json.Decoder(_Wrapped)
-        self._event = msgspec.json.Decoder(_Event)
+        self._event = msgspec.json.Decoder(_PastEvent)
 
-    def symbols(self) -> dict[str, Steps]:
-        """See `Archive`."""
-        return dict.fromkeys(self._traded, Steps(_EIGHT_PLACES, _EIGHT_PLACES))
+    def symbols(self) -> dict[str, PriceSteps]:
+        """List the symbols of the recording, with eight decimal places each."""
+        return dict.fromkeys(self._traded, PriceSteps(_EIGHT_PLACES, _EIGHT_PLACES))
 
     def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
-        """See `Archive`."""
+        """Read the trades of these ids that were played so far."""
         if symbol not in self._traded:
             raise _unknown(symbol)
         found = {}
@@ -162,7 +162,7 @@ class RecordingArchive:
 
 
 def as_json(trade: PastTrade, *, microseconds: bool) -> dict[str, Any]:
-    """A trade as `historicalTrades` shows it."""
+    """Show a trade as `historicalTrades` does."""
     quote = _mantissa(trade.price) * _mantissa(trade.quantity) // _UNIT
     return {
         "id": trade.id,
@@ -175,8 +175,8 @@ def as_json(trade: PastTrade, *, microseconds: bool) -> dict[str, Any]:
     }
 
 
-def exchange_info(symbol: str, steps: Steps) -> dict[str, Any]:
-    """A symbol as `exchangeInfo` shows it, as much as a feed needs."""
+def exchange_info(symbol: str, steps: PriceSteps) -> dict[str, Any]:
+    """Show a symbol as `exchangeInfo` does, as much as a feed needs."""
     base, quote = split_symbol(symbol)
     return {
         "symbol": symbol,

@@ -62,7 +62,7 @@ class Faults:
 
 
 def parse_faults(current: Faults, query: Mapping[str, str]) -> Faults:
-    """`current`, changed by the names and values of a request; `clear` alone takes all back.
+    """Change `current` by the names and values of a request; `clear` alone resets all.
 
     Raises:
         Invalid: BAD_REQUEST for an unknown name or a value that it cannot have.
@@ -110,7 +110,7 @@ class FaultLine:
         self._behind: list[bytes] = []
 
     def change(self, faults: Faults) -> None:
-        """From the next frame on, other faults; what is held stays held until its time."""
+        """Apply other faults from the next frame on; held frames stay held until their time."""
         self.faults = faults
         self._chance = np.random.default_rng((faults.seed, self.connection))
         self._left = {
@@ -123,7 +123,7 @@ class FaultLine:
         return bool(self.faults.any or self._held or self._behind)
 
     def passed(self, frames: Sequence[bytes], now_us: int) -> tuple[list[bytes], bool]:
-        """What is to be sent now for these frames, and whether the connection is cut behind it."""
+        """Return the frames to send now, and whether to cut the connection after them."""
         sent: list[bytes] = []
         if self._held and now_us >= self._held_until_us:
             sent, self._held = self._held, []

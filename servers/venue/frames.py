@@ -57,7 +57,7 @@ class Form:
 
 
 def framed(text: str | bytes) -> bytes:
-    """One message as a WebSocket text frame."""
+    """Frame one message as a WebSocket text frame."""
     payload = text.encode() if isinstance(text, str) else text
     size = len(payload)
     if size <= _SHORT_MAX:
@@ -68,7 +68,7 @@ def framed(text: str | bytes) -> bytes:
 
 
 def render(parts: Sequence[SyntheticTrades], form: Form) -> Batch:
-    """The trades of several symbols, merged by time, as frames."""
+    """Render the trades of several symbols, merged by time, as frames."""
     sizes = [len(part.id) for part in parts]
     if not sum(sizes):
         none = np.zeros(0, np.int64)
@@ -119,7 +119,7 @@ def _digits(name: str) -> list[str]:
 
 
 def _field_types(combined: bool, width: int) -> np.dtype[np.void]:
-    """The columns of a row; names of symbols are at most `width` bytes."""
+    """List the columns of a row; names of symbols are at most `width` bytes."""
     number = [(chunk, "<u4") for chunk in range(4)]
     pieces = dict(_PIECES)
 
@@ -165,7 +165,7 @@ assert _FIXED_BYTES[True] + 2 * limits.VENUE_SYMBOL_BYTES_MAX + _NUMBERS_MAX < _
 def _table(
     symbols: Sequence[str], codes: Int64s, form: Form
 ) -> tuple[npt.NDArray[np.void], Int64s]:
-    """A row for each trade with the constant parts filled in; and the bytes of its names."""
+    """Make a row for each trade with the constant parts filled in, and the bytes of names."""
     width = max(len(symbol.encode()) for symbol in symbols)
     table = np.empty(len(codes), _field_types(form.combined, width))
     table["text"] = _TEXT
@@ -182,7 +182,7 @@ def _table(
 
 
 def _four_digits(shown: str) -> npt.NDArray[np.uint32]:
-    """For each number below 10,000 its four characters, as one word of the table."""
+    """Make the four characters of each number below 10,000, as one word of the table."""
     words = [format(number, shown).rjust(4).encode() for number in range(10_000)]
     return np.frombuffer(b"".join(words).replace(b" ", bytes((_FILLER,))), "<u4")
 
@@ -193,7 +193,7 @@ _NOTHING = np.uint32(0xFFFFFFFF)
 
 
 def _number(table: npt.NDArray[np.void], name: str, values: Int64s, chunks: int = 4) -> Int64s:
-    """Write whole numbers without leading zeros; gives how many digits each has."""
+    """Write whole numbers without leading zeros; return how many digits each has."""
     rest = values
     for chunk in range(chunks - 1, -1, -1):
         higher = rest // 10_000
@@ -207,7 +207,7 @@ def _number(table: npt.NDArray[np.void], name: str, values: Int64s, chunks: int 
 
 
 def _decimal(table: npt.NDArray[np.void], name: str, mantissas: Int64s) -> Int64s:
-    """Write mantissas in units of 1e-8 with all eight places; gives digits before the dot."""
+    """Write mantissas in units of 1e-8 with all eight places; return digits before the dot."""
     whole = mantissas // _UNIT
     part = mantissas - whole * _UNIT
     high = part // 10_000

@@ -1,9 +1,9 @@
-"""Who is connected, what each listens to, and the one way by which frames reach a socket.
+"""The open connections, what each listens to, and the only path of frames to a socket.
 
 Frames are written to the transport as they are, many at once: no await, no frame object, no copy
 beyond the socket's. The library (websockets) does the rest: handshake, pings, closing. Its own
-frames are written whole, too, so both may share a transport; that nothing follows a close frame is
-seen to here. A connection that does not take its frames has them kept in order up to a bound, then
+frames are written whole, too, so both may share a transport; this module writes nothing after a
+close frame. A connection that does not take its frames has them kept in order up to a bound, then
 it is cut.
 """
 
@@ -22,7 +22,7 @@ from websockets.protocol import State
 from k2 import limits
 from servers.venue.faults import KINDS, FaultLine, Faults
 from servers.venue.market.hash_random import Int64s
-from servers.venue.stream_list import Subscription
+from servers.venue.stream_list import StreamList
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Listener:
     """
 
     def __init__(
-        self, number: int, connection: ServerConnection, subscription: Subscription, line: FaultLine
+        self, number: int, connection: ServerConnection, subscription: StreamList, line: FaultLine
     ) -> None:
         self.number = number
         self.connection = connection
@@ -98,7 +98,7 @@ class Listener:
             self.abort("it does not take its frames")
 
     def abort(self, why: str) -> None:
-        """Cut the connection without a word."""
+        """Cut the connection without a close frame."""
         self.cut = True
         _log.warning("connection cut", extra={"connection": self.number, "why": why})
         self.connection.transport.abort()
@@ -115,14 +115,14 @@ class Hub:
         self._gone_faults = dict.fromkeys(KINDS, 0)
 
     def __iter__(self) -> Iterator[Listener]:
-        """The connections that can be written to."""
+        """Iterate over the connections that can be written to."""
         return iter([listener for listener in self._listeners.values() if listener.open])
 
     def __len__(self) -> int:
         return len(self._listeners)
 
-    def add(self, connection: ServerConnection, subscription: Subscription) -> Listener:
-        """A connection was opened."""
+    def add(self, connection: ServerConnection, subscription: StreamList) -> Listener:
+        """Add a connection that was opened."""
         self._opened += 1
         line = FaultLine(self.faults, self._opened)
         listener = Listener(self._opened, connection, subscription, line)
@@ -130,24 +130,24 @@ class Hub:
         return listener
 
     def remove(self, listener: Listener) -> None:
-        """A connection is gone."""
+        """Remove a connection that is gone."""
         del self._listeners[listener.number]
         self._gone_sent += listener.sent
         for kind, count in listener.line.counts.items():
             self._gone_faults[kind] += count
 
     def audience(self) -> list[Listener]:
-        """The connections that listen to any stream."""
+        """Return the connections that listen to any stream."""
         return [listener for listener in self if listener.subscription.streams]
 
     def change_faults(self, faults: Faults) -> None:
-        """From now on, other faults on all connections."""
+        """Apply other faults to all connections from now on."""
         self.faults = faults
         for listener in self._listeners.values():
             listener.line.change(faults)
 
     def counters(self) -> dict[str, int]:
-        """Connections now and ever, frames sent."""
+        """Count connections, open and in all, and frames sent."""
         listeners = list(self._listeners.values())
         return {
             "connections": len(listeners),
@@ -156,7 +156,7 @@ class Hub:
         }
 
     def fault_counts(self) -> dict[str, int]:
-        """How often each fault happened."""
+        """Count how often each fault happened."""
         counts = dict(self._gone_faults)
         for listener in list(self._listeners.values()):
             for kind, count in listener.line.counts.items():

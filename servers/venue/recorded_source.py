@@ -1,12 +1,12 @@
-"""The programme of a recording: its frames, once, to whoever listens, at the pace asked for.
+"""Plays a recording: its frames, once, to all listeners, at the pace asked for.
 
-One position for all connections, counted in frames. It stands still while nobody listens. Kept on
-disk is the position up to which the kernel at the other end of every connection has acknowledged
-the bytes: what is kept was handed over for good, so a venue that is killed repeats a few frames and
-skips none. When the last listener goes, what it had not acknowledged is played again to the next.
+One position for all connections, counted in frames. It stands still while no connection listens.
+Stored on disk is the position up to which the kernel at the other end of every connection has
+acknowledged the bytes, so a venue that is killed repeats a few frames and skips none. When the last
+listener goes, the next one gets the frames that it had not acknowledged.
 
-A frame of trades goes to those who listen to its symbol; any other frame of the file goes to all,
-because a feed must survive what it did not ask for.
+A frame of trades goes to the listeners of its symbol; any other frame of the file goes to all,
+because a feed must survive frames that it did not ask for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Mark(NamedTuple):
     written: tuple[tuple[Listener, int], ...]
 
 
-class RecordingProgramme:
+class RecordedSource:
     """Plays a recording.
 
     Args:
@@ -95,7 +95,7 @@ class RecordingProgramme:
         return self._next is None
 
     def tick(self) -> float:
-        """Play what is due; gives the seconds until the next tick is worth its while."""
+        """Play what is due; return the seconds until the next tick is due."""
         audience = self._hub.audience()
         if self._deserted():
             self._rewind()
@@ -235,13 +235,13 @@ def _taken(mark: _Mark, reached: dict[int, int]) -> bool:
 
 
 def _identity(path: Path) -> str:
-    """What tells one recording from another, wherever it lies and however it is compressed."""
+    """Identify a recording by its content, independent of its path and compression."""
     first = next(iter(read_frames(path)), None)
     return hashlib.sha256(first.text.encode() if first else b"").hexdigest()
 
 
 def _unwrapped(text: str) -> str:
-    """The event of a combined frame; any other text as it is."""
+    """Return the event of a combined frame; any other text as it is."""
     if not text.startswith('{"stream":'):
         return text
     try:

@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
 
 
-class _Refused(Exception):
+class _RequestError(Exception):
     """An answer of Binance's own form of error."""
 
     def __init__(self, status: HTTPStatus, code: int, message: str) -> None:
@@ -84,7 +84,7 @@ class Rest:
         self._weights: dict[str, tuple[int, int]] = {}
 
     async def answer(self, path: str, headers: Mapping[str, str], address: str) -> Answer:
-        """The answer to a request; never raises.
+        """Answer a request; never raises.
 
         Args:
             path: with its query.
@@ -97,7 +97,7 @@ class Rest:
         try:
             self._charge(where, address, shown)
             body = await self._body(where, query, _in_microseconds(headers))
-        except _Refused as refused:
+        except _RequestError as refused:
             error = {"code": refused.code, "msg": refused.message}
             return Answer(refused.status, json.dumps(error), shown)
         except Invalid as error:
@@ -124,7 +124,7 @@ class Rest:
             return {"lead_s": lead_s}
         if path == "/k2/status":
             return self._status()
-        raise _Refused(HTTPStatus.NOT_FOUND, -1000, f"there is no {path} here")
+        raise _RequestError(HTTPStatus.NOT_FOUND, -1000, f"there is no {path} here")
 
     async def _trades(self, query: Mapping[str, str], microseconds: bool) -> list[dict[str, Any]]:
         symbol = query.get("symbol", "")
@@ -133,7 +133,7 @@ class Rest:
         limit = _whole(query, "limit")
         limit = _DEFAULT_TRADES if limit is None else limit
         if not 1 <= limit <= limits.HISTORICAL_TRADES_MAX:
-            raise _Refused(
+            raise _RequestError(
                 HTTPStatus.BAD_REQUEST, -1130, "Data sent for parameter 'limit' is not valid."
             )
         from_id = _whole(query, "fromId")
@@ -178,7 +178,7 @@ class Rest:
         if used > limits.VENUE_WEIGHT_PER_MINUTE_MAX:
             left_s = 60 - self._clock.now_us() // 1_000_000 % 60
             shown["Retry-After"] = str(left_s)
-            raise _Refused(
+            raise _RequestError(
                 HTTPStatus.TOO_MANY_REQUESTS, -1003, "Too much request weight used; wait."
             )
 
@@ -196,14 +196,14 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
         message = (
             f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,18}}$'."
         )
-        raise _Refused(HTTPStatus.BAD_REQUEST, -1100, message)
+        raise _RequestError(HTTPStatus.BAD_REQUEST, -1100, message)
     return int(text)
 
 
-def _mandatory(name: str) -> _Refused:
+def _mandatory(name: str) -> _RequestError:
     message = f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
-    return _Refused(HTTPStatus.BAD_REQUEST, -1102, message)
+    return _RequestError(HTTPStatus.BAD_REQUEST, -1102, message)
 
 
-def _invalid_symbol() -> _Refused:
-    return _Refused(HTTPStatus.BAD_REQUEST, -1121, "Invalid symbol.")
+def _invalid_symbol() -> _RequestError:
+    return _RequestError(HTTPStatus.BAD_REQUEST, -1121, "Invalid symbol.")

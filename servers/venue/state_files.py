@@ -1,4 +1,4 @@
-"""What a practice venue keeps between its runs: small JSON documents, replaced as a whole.
+"""The state of a practice venue between its runs: small JSON documents, replaced as a whole.
 
 `segments.json` makes a synthetic market go on with contiguous ids, `position.json` makes a
 recording go on where it stood.
@@ -18,7 +18,7 @@ from servers.venue.market.synthetic_market import Segment
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
-    """A document as it was last written; None when it never was.
+    """Read a document as it was last written; None when it never was.
 
     Raises:
         Data: STAMP_MISMATCH when the file holds something else.
@@ -67,7 +67,7 @@ def write_document(path: Path, document: Mapping[str, Any], *, durable: bool) ->
 
 
 def read_segments(path: Path, seed: int) -> tuple[Segment, ...]:
-    """The segments of a market; none when it was never opened.
+    """Read the segments of a market; none when it was never opened.
 
     Raises:
         Data: STAMP_MISMATCH when the file is damaged, or of a market of another seed.

@@ -31,7 +31,7 @@ _any = msgspec.json.Decoder()
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Subscription:
+class StreamList:
     """The streams of one connection and the form of its frames.
 
     Args:
@@ -58,7 +58,7 @@ class Subscription:
         )
 
     def answer(self, message: str | bytes) -> str:
-        """Obey a message of the client; gives the reply."""
+        """Obey a message of the client; return the reply."""
         try:
             request = _request.decode(message)
         except _NOT_JSON as error:
@@ -96,8 +96,8 @@ def is_stream_path(path: str) -> bool:
     return where in ("/stream", "/ws") or where.startswith("/ws/")
 
 
-def parse_path(path: str) -> Subscription:
-    """The subscription that a path of `is_stream_path` asks for.
+def parse_path(path: str) -> StreamList:
+    """Read the streams that a path of `is_stream_path` asks for.
 
     Raises:
         Invalid: BAD_REQUEST for more streams than a connection may have, or an unknown unit.
@@ -111,7 +111,7 @@ def parse_path(path: str) -> Subscription:
     unit = query.get("timeUnit", ["MILLISECOND"])[0].upper()
     if unit not in _UNITS:
         raise Invalid(Reason.BAD_REQUEST, "timeUnit is MILLISECOND or MICROSECOND")
-    return Subscription(_names(names), Form(combined, _UNITS[unit]))
+    return StreamList(_names(names), Form(combined, _UNITS[unit]))
 
 
 def _names(values: list[Any]) -> list[str]:
@@ -136,7 +136,7 @@ def _fault_of(error: Exception) -> tuple[int, str]:
 
 
 def _id_of(message: str | bytes) -> object:
-    """The id of a request that is wrong elsewhere, so that its sender knows which it was."""
+    """Read the id of a request that is wrong elsewhere, so that the reply names it."""
     try:
         fields = _any.decode(message)
     except _NOT_JSON:

@@ -1,8 +1,8 @@
-"""The programme of a synthetic market: at each moment, the trades that are due.
+"""Sends the trades of a synthetic market when they are due.
 
-Trades are made ahead of their time, a batch for each set of symbols and form that anyone listens
-to, and cut where the time stands when it is their turn: a tick costs two searches and a write. A
-connection that changes what it listens to changes between two ticks, so what it keeps has no hole.
+Trades are made ahead of their time, a batch for each set of symbols and form that a connection
+listens to, and cut where the time stands when they are due: a tick costs two searches and a write.
+A connection that changes what it listens to changes between two ticks, so what it gets has no hole.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class _Key(NamedTuple):
     form: Form
 
 
-class SyntheticProgramme:
+class SyntheticSource:
     """Sends what the market prints from now on.
 
     Args:
-        market: used by this programme alone.
+        market: used by this source alone.
         hub: who listens.
         clock: wall time is the market's time.
     """
@@ -56,7 +56,7 @@ class SyntheticProgramme:
         return self._until_us
 
     def tick(self) -> float:
-        """Send what is due; gives the seconds until the next tick is worth its while."""
+        """Send what is due; return the seconds until the next tick is due."""
         now = self._clock.now_us()
         if now - self._until_us > limits.VENUE_STALL_S * 1e6:
             self._until_us, self._streams = now, {}
@@ -79,10 +79,10 @@ class SyntheticProgramme:
         return min(max((due - now) / 1e6, _TICK_MIN_S), _TICK_MAX_S)
 
     def finish(self) -> None:
-        """Nothing to keep: the market is a function of time."""
+        """Keep nothing: the market is a function of time."""
 
     def _groups(self) -> dict[_Key, list[Listener]]:
-        """Connections by what is the same for all of them."""
+        """Group connections that get the same frames."""
         groups: dict[_Key, list[Listener]] = {}
         for listener in self._hub:
             subscription = listener.subscription
@@ -115,12 +115,12 @@ class _Stream:
 
     @property
     def due_us(self) -> int:
-        """When there is something to do again: send a frame, or make more."""
+        """Return when there is something to do again: send a frame, or make more."""
         times = self._batch.time_us
         return int(times[self._next]) if self._next < len(times) else self._made_us
 
     def take(self, until_us: int) -> Iterator[tuple[memoryview, Int64s]]:
-        """The frames printed up to `until_us` that were not taken yet, and where each ends."""
+        """Take the frames printed up to `until_us` and not taken yet, and where each ends."""
         while True:
             end = int(np.searchsorted(self._batch.time_us, until_us, side="right"))
             if end > self._next:

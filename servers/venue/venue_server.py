@@ -2,8 +2,8 @@
 
 The library `websockets` does handshake, pings (each 20 s; a connection without a pong for a minute
 is cut) and closing; a path that is not a stream's is answered as plain HTTP before the handshake.
-Frames of the market do not pass through it (see `hub`). A *programme* says what is sent and when it
-wants to be asked again; it never waits for anything itself.
+Frames of the market do not pass through it (see `hub`). A `MarketSource` sends what is due and
+returns when to call it again; it never waits itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MarketSource(Protocol):
     """What is sent: a synthetic market or a recording."""
 
     def tick(self) -> float:
-        """Send what is due; gives the seconds until the next tick is worth its while."""
+        """Send what is due; return the seconds until the next tick is due."""
         ...
 
     def finish(self) -> None:
@@ -64,9 +64,9 @@ class Venue:
     """A venue that serves from `start` to `close`.
 
     Args:
-        programme: what is sent.
+        source: what is sent.
         archive: what REST tells of the past.
-        hub: the connections, shared with the programme.
+        hub: the connections, shared with the source.
         clock: the venue's time.
         terms: rules for connections.
     """
@@ -74,13 +74,13 @@ class Venue:
     def __init__(
         self,
         *,
-        programme: MarketSource,
+        source: MarketSource,
         archive: Archive,
         hub: Hub,
         clock: Clock,
         terms: VenueOptions | None = None,
     ) -> None:
-        self._programme = programme
+        self._source = source
         self._hub = hub
         self._clock = clock
         self._terms = terms or VenueOptions()
@@ -96,7 +96,7 @@ class Venue:
         self._woken: asyncio.Future[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; gives the port.
+        """Listen; return the port.
 
         Raises:
             Unavailable: PORT_IN_USE.
@@ -129,7 +129,7 @@ class Venue:
         return int(next(iter(self._server.sockets)).getsockname()[1])
 
     async def failed(self) -> None:
-        """Wait until the programme fails; raises what it failed with."""
+        """Wait until the source fails; raises what it failed with."""
         assert self._ticker is not None, "start first"
         await asyncio.shield(self._ticker)
 
@@ -139,7 +139,7 @@ class Venue:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
         self._announce()
-        self._programme.finish()
+        self._source.finish()
         if self._server is not None:
             self._server.close(code=_GOING_AWAY, reason="shutting down")
             await self._server.wait_closed()
@@ -147,13 +147,13 @@ class Venue:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            pause_s = self._programme.tick()
+            pause_s = self._source.tick()
             self._woken = loop.create_future()
             loop.call_later(pause_s, _wake, self._woken)
             await self._woken
 
     async def _attend(self, connection: ServerConnection) -> None:
-        """One connection, from its handshake to its end."""
+        """Attend to one connection from its handshake to its end."""
         assert connection.request is not None, "the library calls this after the handshake"
         listener = self._hub.add(connection, parse_path(connection.request.path))
         self._wake()
@@ -180,7 +180,7 @@ class Venue:
             self._wake()
 
     async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """None lets the handshake go on."""
+        """Answer a plain HTTP request; None continues the handshake."""
         if is_stream_path(request.path) and "Upgrade" in request.headers:
             return self._refusal(request.path)
         address = str((connection.remote_address or ("",))[0])

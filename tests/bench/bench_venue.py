@@ -25,8 +25,8 @@ from servers.venue.archive import SyntheticArchive
 from servers.venue.frames import Form, render
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
-from servers.venue.recorded_source import RecordingProgramme
-from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.recorded_source import RecordedSource
+from servers.venue.synthetic_source import SyntheticSource
 from servers.venue.venue_server import MarketSource, Venue
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -151,12 +151,12 @@ async def _serve(what: str, folder: Path) -> None:
     hub, segments = Hub(), opened(SYMBOLS, RATE)
     programme: MarketSource
     if what == "synthetic":
-        programme = SyntheticProgramme(market=Market(7, segments), hub=hub, clock=CLOCK)
+        programme = SyntheticSource(market=Market(7, segments), hub=hub, clock=CLOCK)
     else:
         kept = folder / "position.json"
-        programme = RecordingProgramme(path=Path(what), kept=kept, speed=0.0, hub=hub, clock=CLOCK)
+        programme = RecordedSource(path=Path(what), kept=kept, speed=0.0, hub=hub, clock=CLOCK)
     archive = SyntheticArchive(Market(7, segments), CLOCK)
-    venue = Venue(programme=programme, archive=archive, hub=hub, clock=CLOCK)
+    venue = Venue(source=programme, archive=archive, hub=hub, clock=CLOCK)
     print(await venue.start("127.0.0.1", 0), flush=True)
     await venue.failed()
 

@@ -11,7 +11,7 @@ from k2.feed.venues.binance_history import BinanceHistory
 from k2.feed.venues.history import Reply
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.market.instrument import Instrument
-from servers.venue.archive import PastTrade, Steps
+from servers.venue.archive import PastTrade, PriceSteps
 from servers.venue.hub import Hub
 from servers.venue.rest import Rest
 from tests.support.fill_world import BTC, FakeHistory
@@ -24,7 +24,7 @@ class Archive:
     """The past of a venue with a hole."""
 
     def symbols(self):
-        return {"BTCUSDT": Steps("0.01", "0.00001")}
+        return {"BTCUSDT": PriceSteps("0.01", "0.00001")}
 
     def trades(self, symbol, from_id, limit):
         if symbol != "BTCUSDT":

@@ -15,7 +15,7 @@ from servers.venue.frames import Form
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.rest import Rest
-from servers.venue.stream_list import Subscription, is_stream_path, parse_path
+from servers.venue.stream_list import StreamList, is_stream_path, parse_path
 
 # JSON has no infinity: what Python writes for it makes a message that is no request.
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -32,12 +32,12 @@ CLOCK = ManualClock(1_795_000_000_000_000)
 @example("[" * 5000)
 @example(b'{"method":"SUBSCRIBE","params":["\xff"],"id":1}')
 def test_any_message_gets_a_reply(message):
-    json.loads(Subscription([], Form(True, False)).answer(message))
+    json.loads(StreamList([], Form(True, False)).answer(message))
 
 
 @given(st.fixed_dictionaries({}, optional={"method": methods, "params": values, "id": values}))
 def test_any_request_gets_a_reply_with_its_id(request):
-    subscription = Subscription(["a@trade"], Form(True, False))
+    subscription = StreamList(["a@trade"], Form(True, False))
     reply = json.loads(subscription.answer(json.dumps(request)))
     assert "result" in reply or "error" in reply
     given_id = request.get("id")

@@ -44,7 +44,7 @@ class Activity:
         self._tables: OrderedDict[int, Int64s] = OrderedDict()
 
     def position(self, time_us: int) -> int:
-        """How much activity there was before `time_us`."""
+        """Compute how much activity there was before `time_us`."""
         block, within = time_us >> BLOCK_BITS, time_us & (BLOCK_US - 1)
         table = self._table(block)
         leaf, rest = within >> _LEAF_BITS, within & ((1 << _LEAF_BITS) - 1)
@@ -52,7 +52,7 @@ class Activity:
         return (block << MASS_BITS) + start + ((rest * (end - start)) >> _LEAF_BITS)
 
     def times(self, positions: Int64s) -> Int64s:
-        """When each position was reached, in microseconds; `positions` ascend."""
+        """Compute when each position was reached, in microseconds; `positions` ascend."""
         blocks = positions >> MASS_BITS
         times = np.empty(len(positions), np.int64)
         edges = np.flatnonzero(np.diff(blocks)) + 1
@@ -73,7 +73,7 @@ class Activity:
         return (block << BLOCK_BITS) + (leaf << _LEAF_BITS) + rest
 
     def _table(self, block: int) -> Int64s:
-        """Mass before each leaf of a block, and the whole. int64[leaves + 1]."""
+        """Compute the mass before each leaf of a block, and the whole. int64[leaves + 1]."""
         table = self._tables.get(block)
         if table is None:
             table = self._cascade(block)

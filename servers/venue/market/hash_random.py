@@ -1,4 +1,4 @@
-"""Chance as a function: the same key and index give the same number, on any machine, in any order.
+"""Random numbers as a function: a key and an index give the same number on any machine.
 
 Integers only (splitmix64), so a value does not depend on how many others are computed with it.
 """
@@ -20,13 +20,13 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def key_of(seed: int, *names: str) -> int:
-    """A key for the numbers of one purpose, 64 bits."""
+    """Make a key for the numbers of one purpose, 64 bits."""
     text = "/".join((str(seed), *names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def bits(key: int, index: Int64s) -> Uint64s:
-    """64 even bits for each index."""
+    """Draw 64 even bits for each index."""
     mixed = index.astype(np.uint64)
     mixed *= _GOLDEN
     mixed += np.uint64(key)
@@ -39,6 +39,6 @@ def bits(key: int, index: Int64s) -> Uint64s:
 
 
 def fractions(chances: Uint64s, shift: int) -> Floats:
-    """32 of the bits, those above `shift`, as numbers in (0, 1]."""
+    """Turn 32 of the bits, those above `shift`, into numbers in (0, 1]."""
     word = (chances >> np.uint64(shift)) & np.uint64(0xFFFFFFFF)
     return (word.astype(np.float64) + 1.0) / 4294967296.0

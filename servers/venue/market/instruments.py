@@ -67,7 +67,7 @@ LISTED: dict[str, Listing] = {
 
 
 def listing_of(symbol: str) -> Listing:
-    """A symbol's listing; one that is not listed trades seldom, at a price made from its name."""
+    """Return a symbol's listing; one not listed trades seldom, at a price made from its name."""
     known = LISTED.get(symbol)
     if known is not None:
         return known

@@ -1,10 +1,10 @@
 """A seeded synthetic market: each trade is a pure function of (seed, symbol, id).
 
-Ids and times map onto each other, so a market needs no memory: whoever asks, whenever and in
-whatever pieces, gets the same trades, and at wall time t exactly the ids with time <= t have been
-printed. Rates are the one thing that is chosen from outside. They are kept as *segments*: from a
-time and an id on, this many trades a block. A new segment starts where the last one stood, so ids
-stay contiguous and earlier trades stay what they were.
+Ids and times map onto each other, so a market needs no memory: every request for a range, at any
+time, gives the same trades, and at wall time t exactly the ids with time <= t have been printed.
+Rates alone are chosen from outside. They are kept as *segments*: from a time and an id on, so many
+trades a block. A new segment starts where the last one stood, so ids stay contiguous and earlier
+trades stay what they were.
 
 What makes it resemble a market: bursts within bursts (`activity`), takers that sweep several orders
 at one moment, prices that walk with a common factor, sizes with a Pareto tail of exponent 1.6.
@@ -75,7 +75,7 @@ class SyntheticTrades:
 
 
 def rates(symbols: Iterable[str], rate: float) -> dict[str, int]:
-    """Quotas of every listed symbol and of `symbols`, which together trade `rate` times a second.
+    """Share `rate` trades a second among every listed symbol and `symbols`, as quotas.
 
     Symbols that are listed and not named trade at the same scale, each by its weight.
     """
@@ -89,7 +89,7 @@ def rates(symbols: Iterable[str], rate: float) -> dict[str, int]:
 
 
 def opened(symbols: Iterable[str], rate: float) -> tuple[Segment, ...]:
-    """The segments of a market that has always traded `symbols` at `rate`."""
+    """Make the segments of a market that has always traded `symbols` at `rate`."""
     quota = rates(symbols, rate)
     return (Segment(ORIGIN_US, dict.fromkeys(quota, 1), quota),)
 
@@ -97,7 +97,7 @@ def opened(symbols: Iterable[str], rate: float) -> tuple[Segment, ...]:
 def continued(
     market: Market, symbols: Iterable[str], rate: float, now_us: int
 ) -> tuple[Segment, ...]:
-    """The segments of `market` when, from now on, `symbols` trade at `rate`.
+    """Make the segments of `market` when, from now on, `symbols` trade at `rate`.
 
     The same segments when nothing changes. Symbols that a segment has stay in the next, at their
     old quota where nothing new is said.
@@ -128,7 +128,7 @@ class Market:
     def __init__(self, seed: int, segments: Sequence[Segment]) -> None:
         self.seed = seed
         self.segments = tuple(segments)
-        common = _Walk(seed, "")
+        common = _RandomWalk(seed, "")
         self._symbols = {
             symbol: _Symbol(seed, symbol, self.segments, common)
             for symbol in self.segments[-1].quota
@@ -140,25 +140,27 @@ class Market:
         return tuple(self._symbols)
 
     def emitted(self, symbol: str, time_us: int) -> int:
-        """The highest id printed at or before a time; one below the first id when none was."""
+        """Return the highest id printed at or before a time; one below the first if none was."""
         return self._symbols[symbol].emitted(time_us)
 
     def first_id(self, symbol: str) -> int:
-        """The lowest id there is."""
+        """Return the lowest id there is."""
         return self._symbols[symbol].first_id
 
     def trades(self, symbol: str, first_id: int, end_id: int) -> SyntheticTrades:
-        """The trades from `first_id` up to, without, `end_id`; ids below the first are left out."""
+        """Make the trades from `first_id` up to, without, `end_id`; none below the first id."""
         return self._symbols[symbol].trades(first_id, end_id)
 
     def between(self, symbol: str, after_us: int, until_us: int) -> SyntheticTrades:
-        """The trades printed after one time, up to and with another."""
+        """Make the trades printed after one time, up to and with another."""
         first = self.emitted(symbol, after_us) + 1
         return self.trades(symbol, first, max(first, self.emitted(symbol, until_us) + 1))
 
 
 class _Symbol:
-    def __init__(self, seed: int, symbol: str, segments: Sequence[Segment], common: _Walk) -> None:
+    def __init__(
+        self, seed: int, symbol: str, segments: Sequence[Segment], common: _RandomWalk
+    ) -> None:
         self._symbol = symbol
         self._listing = listing_of(symbol)
         self._activity = Activity(seed, symbol)
@@ -166,7 +168,7 @@ class _Symbol:
             _Run(segment, symbol, self._activity) for segment in segments if symbol in segment.quota
         ]
         self.first_id = self._runs[0].from_id
-        self._own = _Walk(seed, symbol)
+        self._own = _RandomWalk(seed, symbol)
         self._common = common
         self._order_key = hash_random.key_of(seed, symbol, "orders")
         self._jitter_key = hash_random.key_of(seed, symbol, "jitter")
@@ -219,7 +221,7 @@ class _Symbol:
         return np.maximum(times, run.from_time_us + 1)
 
     def _order_starts(self, ids: Int64s) -> Int64s:
-        """The first id of the taker's order that each trade belongs to."""
+        """Return the first id of the taker's order that each trade belongs to."""
         runs = ids >> _ORDER_BITS
         pattern = (hash_random.bits(self._order_key, runs) % np.uint64(_PATTERNS)).astype(np.int64)
         within = ids & ((1 << _ORDER_BITS) - 1)
@@ -247,7 +249,7 @@ class _Symbol:
 
 
 class _Run:
-    """What one segment says of one symbol."""
+    """One segment of one symbol."""
 
     def __init__(self, segment: Segment, symbol: str, activity: Activity) -> None:
         self.from_time_us = segment.from_time_us
@@ -257,18 +259,18 @@ class _Run:
         self._activity = activity
 
     def positions(self, ids: Int64s, jitter: Int64s) -> Int64s:
-        """Where on the activity clock ids are; `jitter` is in 1024ths of an id."""
+        """Compute where on the activity clock ids are; `jitter` is in 1024ths of an id."""
         thousandths = ((ids - self.from_id) << 10) + jitter
         whole, rest = thousandths // self._quota, thousandths % self._quota
         return self._start + (whole << MASS_BITS) + ((rest << MASS_BITS) // self._quota)
 
     def guess(self, time_us: int) -> int:
-        """About the highest id printed at a time."""
+        """Estimate the highest id printed at a time."""
         passed = self._activity.position(time_us) - self._start
         return self.from_id + (passed * self._quota >> (MASS_BITS + 10))
 
 
-class _Walk:
+class _RandomWalk:
     """A random walk over all of time: swings of every length, each as wide as its square root."""
 
     def __init__(self, seed: int, name: str) -> None:
@@ -276,7 +278,7 @@ class _Walk:
         self._knots: OrderedDict[int, Floats] = OrderedDict()
 
     def at(self, times: Int64s) -> Floats:
-        """The walk at ascending times, in square roots of seconds."""
+        """Compute the walk at ascending times, in square roots of seconds."""
         blocks = times >> BLOCK_BITS
         values = np.empty(len(times), np.float64)
         edges = np.flatnonzero(np.diff(blocks)) + 1
@@ -313,13 +315,13 @@ class _Walk:
 
 
 def _grown(log_growth: Floats) -> Floats:
-    """About e to the power, always positive; its series, because `exp` differs by machine."""
+    """Approximate e to the power, always positive; a series, as `exp` differs by machine."""
     x = log_growth
     return 1.0 + x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0))))
 
 
 def _patterns() -> Int64s:
-    """Ways to cut 16 ids into orders: for each id, where its order starts. int64[64, 16]."""
+    """List ways to cut 16 ids into orders: for each id, where its order starts. int64[64, 16]."""
     length = 1 << _ORDER_BITS
     cells = np.arange(_PATTERNS * length, dtype=np.int64).reshape(_PATTERNS, length)
     begins = (

@@ -12,9 +12,9 @@ from servers.runtime import Runtime
 from servers.venue.hub import Hub
 from servers.venue.market.instruments import LISTED
 from servers.venue.market.synthetic_market import Market
-from servers.venue.recorded_source import RecordingProgramme
+from servers.venue.recorded_source import RecordedSource
 from servers.venue.state_files import read_segments
-from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.synthetic_source import SyntheticSource
 
 NOW = 1_795_000_000_000_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -42,7 +42,7 @@ def recording_file(tmp_path):
 
 def test_the_synthetic_market_is_on(tmp_path, runtime):
     show = venue._show(chosen(tmp_path), runtime, Hub())
-    assert isinstance(show.programme, SyntheticProgramme)
+    assert isinstance(show.source, SyntheticSource)
     assert set(show.archive.symbols()) == set(LISTED)
     counters = show.counters()
     assert counters["rate"] == 50.0
@@ -61,7 +61,7 @@ def test_symbols_of_any_script_and_with_a_date_are_traded(tmp_path, runtime):
 def test_a_recording_is_on(tmp_path, runtime):
     path = recording_file(tmp_path)
     show = venue._show(chosen(tmp_path, f"recording:{path}", speed=0), runtime, Hub())
-    assert isinstance(show.programme, RecordingProgramme)
+    assert isinstance(show.source, RecordedSource)
     assert set(show.archive.symbols()) == {"BTCUSDT"}
     assert show.counters() == {"speed": 0, "position": 0, "safe_position": 0, "ended": False}
 

@@ -7,8 +7,8 @@ from k2.clock import ManualClock
 from k2.errors import NotFound
 from servers.venue.archive import (
     PastTrade,
+    PriceSteps,
     RecordingArchive,
-    Steps,
     SyntheticArchive,
     as_json,
     exchange_info,
@@ -70,7 +70,7 @@ def test_an_unknown_symbol_is_not_found(tmp_path):
 def test_all_symbols_have_steps(tmp_path):
     symbols = synthetic().symbols()
     assert set(symbols) == set(LISTED)
-    assert symbols["BTCUSDT"] == Steps("0.01000000", "0.00001000")
+    assert symbols["BTCUSDT"] == PriceSteps("0.01000000", "0.00001000")
     assert set(recorded(tmp_path, [line(1)], 1).symbols()) == {"BTCUSDT", "ETHUSDT"}
 
 
@@ -115,6 +115,6 @@ def test_a_trade_is_shown_as_binance_shows_it():
 
 
 def test_a_symbol_is_shown_with_base_quote_and_steps():
-    shown = exchange_info("BTCUSDT", Steps("0.01000000", "0.00001000"))
+    shown = exchange_info("BTCUSDT", PriceSteps("0.01000000", "0.00001000"))
     assert (shown["baseAsset"], shown["quoteAsset"]) == ("BTC", "USDT")
     assert {entry["filterType"] for entry in shown["filters"]} == {"PRICE_FILTER", "LOT_SIZE"}

@@ -7,7 +7,7 @@ from k2.clock import ManualClock
 from k2.errors import Data, NotFound
 from servers.venue import recorded_source
 from servers.venue.hub import Hub
-from servers.venue.recorded_source import RecordingProgramme
+from servers.venue.recorded_source import RecordedSource
 from servers.venue.stream_list import parse_path
 from tests.fakes.venue import FakeConnection
 
@@ -32,7 +32,7 @@ class World:
 
     def restart(self):
         self.hub = Hub()
-        self.programme = RecordingProgramme(
+        self.programme = RecordedSource(
             path=self.path, kept=self.kept, speed=self.speed, hub=self.hub, clock=self.clock
         )
 
@@ -235,7 +235,7 @@ def test_an_empty_recording_has_ended(tmp_path, taken):
 
 def test_a_missing_recording_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"gone\.jsonl"):
-        RecordingProgramme(
+        RecordedSource(
             path=tmp_path / "gone.jsonl",
             kept=tmp_path / "position.json",
             speed=1.0,

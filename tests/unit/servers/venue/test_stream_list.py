@@ -4,7 +4,7 @@ import pytest
 
 from k2.errors import Invalid
 from servers.venue.frames import Form
-from servers.venue.stream_list import Subscription, is_stream_path, parse_path
+from servers.venue.stream_list import StreamList, is_stream_path, parse_path
 
 
 def asked(subscription, method, params=None, request_id=1):
@@ -52,7 +52,7 @@ def test_a_path_that_asks_too_much_is_refused(path):
 
 def test_only_lower_case_trade_streams_are_heard():
     names = ["btcusdt@trade", "ETHUSDT@trade", "bnbusdt@depth", "nosuch@trade"]
-    assert Subscription(names, Form(True, False)).symbols == {"BTCUSDT", "NOSUCH"}
+    assert StreamList(names, Form(True, False)).symbols == {"BTCUSDT", "NOSUCH"}
 
 
 def test_streams_are_taken_given_back_and_listed():
@@ -87,13 +87,13 @@ def test_the_form_is_a_property():
     ],
 )
 def test_a_wrong_message_is_answered_with_its_id(message, code, request_id):
-    reply = json.loads(Subscription([], Form(True, False)).answer(message))
+    reply = json.loads(StreamList([], Form(True, False)).answer(message))
     assert reply["error"]["code"] == code
     assert reply["id"] == request_id
 
 
 def test_a_connection_has_only_so_many_streams():
-    subscription = Subscription([], Form(True, False))
+    subscription = StreamList([], Form(True, False))
     assert asked(subscription, "SUBSCRIBE", [f"a{n}@trade" for n in range(1024)])["result"] is None
     assert "error" in asked(subscription, "SUBSCRIBE", ["one@trade"])
     assert len(subscription.streams) == 1024

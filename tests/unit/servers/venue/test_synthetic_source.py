@@ -9,7 +9,7 @@ from servers.venue.faults import Faults
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.stream_list import parse_path
-from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.synthetic_source import SyntheticSource
 from tests.fakes.venue import FakeConnection
 
 NOW = 1_795_000_000_000_000
@@ -24,7 +24,7 @@ class World:
         self.clock = ManualClock(NOW)
         self.hub = Hub()
         self.market = Market(7, opened(SYMBOLS, rate))
-        self.programme = SyntheticProgramme(
+        self.programme = SyntheticSource(
             market=Market(7, self.market.segments), hub=self.hub, clock=self.clock
         )
 
@@ -80,7 +80,7 @@ def test_a_restarted_venue_goes_on_where_the_time_is(world):
     world.run(1)
     down = world.programme.until_us
     world.clock.advance(3)
-    again = SyntheticProgramme(
+    again = SyntheticSource(
         market=Market(7, world.market.segments), hub=world.hub, clock=world.clock
     )
     back = world.clock.now_us()

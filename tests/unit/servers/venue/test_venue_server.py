@@ -16,7 +16,7 @@ from k2.errors import Reason, Unavailable
 from servers.venue.archive import SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
-from servers.venue.synthetic_source import SyntheticProgramme
+from servers.venue.synthetic_source import SyntheticSource
 from servers.venue.venue_server import Venue, VenueOptions
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
@@ -29,13 +29,13 @@ BOTH = "/stream?streams=btcusdt@trade/ethusdt@trade&timeUnit=MICROSECOND"
 
 
 class Serving:
-    def __init__(self, rate=2000.0, terms=None, programme=None):
+    def __init__(self, rate=2000.0, terms=None, source=None):
         self.clock = SystemClock()
         self.hub = Hub()
         self.market = Market(7, opened(SYMBOLS, rate))
         self.venue = Venue(
-            programme=programme
-            or SyntheticProgramme(
+            source=source
+            or SyntheticSource(
                 market=Market(7, self.market.segments), hub=self.hub, clock=self.clock
             ),
             archive=SyntheticArchive(Market(7, self.market.segments), self.clock),
@@ -299,7 +299,7 @@ def test_a_programme_that_fails_ends_the_venue():
             pass
 
     async def scenario():
-        async with Serving(programme=Broken()) as serving:
+        async with Serving(source=Broken()) as serving:
             with pytest.raises(RuntimeError, match="broken"):
                 await serving.venue.failed()
 
