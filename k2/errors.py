@@ -3,7 +3,7 @@
     K2Error
     ├── Invalid      the request is wrong: mend it, do not retry
     ├── NotFound     what it names does not exist (any more)
-    ├── Unavailable  a part is missing just now: retry after `retry_after_s`
+    ├── Unavailable  a part is missing now: retry after `retry_after_s`
     ├── Overloaded   a limit is reached: retry later, or ask for less
     ├── Data         what is stored or recorded contradicts itself: an operator must look
     └── Internal     a defect in K2
@@ -92,11 +92,11 @@ class Reason(StrEnum):
 
 
 class K2Error(Exception):
-    """A failure with a reason, a message for a person and details for a program.
+    """A failure with a reason, a message for readers and details for programs.
 
     Args:
         reason: what happened.
-        message: what happened and what to do about it, for a person.
+        message: what happened and what to do about it, in words.
         metadata: details, short strings (carried by `google.rpc.ErrorInfo`).
         retry_after_s: seconds after which another try makes sense; None where none does.
     """
@@ -117,7 +117,7 @@ class K2Error(Exception):
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first few names, for a message, and how many more there are."""
+    """Name the first few, for a message, and count the rest."""
     named = ", ".join(names[: limits.ERROR_NAMES_MAX])
     more = len(names) - limits.ERROR_NAMES_MAX
     return f"{named} and {more} more" if more > 0 else named
@@ -132,7 +132,7 @@ class NotFound(K2Error):
 
 
 class Unavailable(K2Error):
-    """A part that the answer needs is missing just now; try again."""
+    """A part that the answer needs is missing now; try again."""
 
 
 class Overloaded(K2Error):

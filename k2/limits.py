@@ -86,8 +86,8 @@ FEED_LETTERS_MAX = 1000  # malformed frames not yet acknowledged
 FEED_LETTERS_BYTES_MAX = 16 * MIB
 VENDOR_BYTES_MAX = 64 * KIB  # of vendor_data of one record, names and values
 SEQUENCE_GAPS_MAX = 1000  # open gaps remembered per instrument
-SEQUENCE_JUMP_MAX = 1_000_000_000  # more ids missing than this: the venue began anew
-SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue began anew
+SEQUENCE_JUMP_MAX = 1_000_000_000  # more ids missing than this: the venue restarted its ids
+SEQUENCE_REORDER_MAX = 10_000  # further below all that is known: the venue restarted its ids
 
 # Gaps and backfill
 LEDGER_GAPS_MAX = 10_000  # intervals of one instrument that a reader of the ledger remembers
@@ -146,7 +146,7 @@ FILE_ATTEMPTS_MAX = 6  # of one operation on a file of the lake
 FILE_RETRY_S = 0.01  # before its second try; doubled for each further one
 FILE_READ_WHOLE_BYTES = 8 * MIB  # a file up to this size is read at once
 CATALOG_BUSY_S = 30.0  # waiting for another process's transaction
-METADATA_VERSIONS_KEPT = 20  # metadata files of before, for readers that just looked them up
+METADATA_VERSIONS_KEPT = 20  # earlier metadata files, for readers that just looked them up
 MANIFESTS_TO_MERGE = 8  # of a size class; each class holds so many times the one below
 MANIFEST_CLASSES = 3  # size classes that are merged upwards
 MANIFEST_BYTES_MAX = 512 * KIB

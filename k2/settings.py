@@ -41,7 +41,7 @@ class _Group(BaseModel):
 
 
 def _listed(value: object) -> object:
-    """A list from its text, `A,B` or a JSON array; anything else as it is."""
+    """Read a list from its text, `A,B` or a JSON array; anything else stays as it is."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -58,7 +58,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 def _spelt(path: Path) -> Path:
-    """A path that every part of K2 can name, Java's and SQLite's among them."""
+    """Check that every part of K2 can name a path, also Java and SQLite."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -266,5 +266,5 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 any field of Settings
 
 
 def environment() -> dict[str, str]:
-    """A copy of this process's environment, for the children it starts."""
+    """Copy this process's environment, for the children it starts."""
     return dict(os.environ)  # noqa: TID251 the reader

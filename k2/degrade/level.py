@@ -66,7 +66,7 @@ class LevelState:
 
 
 def level_of(pressure: float, tuning: Tuning | None = None) -> Level:
-    """The level a pressure means by itself, without any history."""
+    """Return the level that a pressure means by itself, without history."""
     entries = (tuning or Tuning()).entries
     return Level(sum(pressure >= entry for entry in entries))
 
@@ -74,7 +74,7 @@ def level_of(pressure: float, tuning: Tuning | None = None) -> Level:
 def step(
     state: LevelState, pressure: float, now_s: float, tuning: Tuning | None = None
 ) -> LevelState:
-    """The state after one more observation.
+    """Return the state after one more observation.
 
     Args:
         state: the state before.
@@ -95,7 +95,7 @@ def step(
 
 
 def _confirmed(above_since: tuple[float | None, ...], now_s: float, confirm_s: float) -> Level:
-    """The highest level whose entry has been held for the confirm time."""
+    """Return the highest level whose entry has been held for the confirm time."""
     held = [
         level
         for level, since in enumerate(above_since, start=1)
@@ -105,7 +105,7 @@ def _confirmed(above_since: tuple[float | None, ...], now_s: float, confirm_s: f
 
 
 def _fallen(state: LevelState, now_s: float, tuning: Tuning) -> LevelState:
-    """One level lower when the calm has lasted long enough, else the calm's start kept."""
+    """Fall one level when the calm has lasted long enough, else keep the start of the calm."""
     if state.level is Level.NORMAL or state.pressure >= tuning.exits[state.level - 1]:
         return replace(state, calm_since=None)
     calm_since = now_s if state.calm_since is None else state.calm_since

@@ -47,7 +47,7 @@ def scales(
     tail_bytes_max: float = limits.TAIL_BYTES_MAX,
     commit_bytes_max: float = limits.COMMIT_BYTES_MAX,
 ) -> dict[str, Scale]:
-    """The scale of each signal in a process with these settings; the defaults where left out.
+    """Return the scale of each signal in a process with these settings.
 
     However often the lake is committed, a lag of some seconds and a commit of up to a second are
     no pressure; what the settings let a process hold beyond the defaults is no pressure either.
@@ -76,7 +76,7 @@ def held_beyond(tail_bytes_max: float, commit_bytes_max: float) -> float:
 
 
 def _from(share: float, full: float) -> Scale:
-    """The scale that begins at a share of its end."""
+    """Make the scale that begins at a share of its end."""
     return Scale(share * full, full)
 
 
@@ -96,5 +96,5 @@ def pressure(value: float | None, scale: Scale | None) -> float:
 def pressures(
     readings: Mapping[str, float | None], by_name: Mapping[str, Scale]
 ) -> dict[str, float]:
-    """The pressure of each reading on its scale."""
+    """Compute the pressure of each reading on its scale."""
     return {name: pressure(value, by_name.get(name)) for name, value in readings.items()}

@@ -112,7 +112,7 @@ def read_frames(path: Path | str) -> Iterator[Frame]:
 
 
 def symbols(path: Path | str) -> tuple[str, ...]:
-    """The symbols whose trades a recording holds, upper case, in order of appearance.
+    """List the symbols whose trades a recording holds, upper case, in order of appearance.
 
     Reads the whole file, so that a damaged recording is refused before it is played.
     """
@@ -125,7 +125,7 @@ def symbols(path: Path | str) -> tuple[str, ...]:
 
 
 def traded_symbol(text: str) -> str | None:
-    """The symbol of a frame of a trade stream, upper case; None for any other frame."""
+    """Return the symbol of a trade stream's frame, upper case; None for any other frame."""
     try:
         event = _event.decode(text)
     except _UNREADABLE:
@@ -168,7 +168,7 @@ def _not_a_line(path: Path, number: int, why: str) -> Invalid:
 
 
 def _frame(line: bytes) -> Frame | None:
-    """The frame of a line; None for a line of a session that is not a received frame."""
+    """Read the frame of a line; None for a session's line that is not a received frame."""
     if line.startswith(_COMBINED):
         try:
             return Frame(_in_microseconds(_combined.decode(line).data.time), line.decode().strip())
@@ -187,7 +187,7 @@ def _frame(line: bytes) -> Frame | None:
 
 
 def _traded_us(event: bytes) -> int | None:
-    """The trade time `T` of an event, in microseconds; None for an event without one."""
+    """Read the trade time `T` of an event, in microseconds; None for an event without one."""
     try:
         return _in_microseconds(_traded.decode(event).time)
     except _UNREADABLE:

@@ -1,7 +1,7 @@
-"""What feeds have promised of an instrument: each id of a range is on the tape, or in the ledger.
+"""Coverage of an instrument by feeds: each id of a range is on the tape, or in the ledger.
 
-The document that says so outlives the feed, the tape's epoch and the lake's ignorance of the
-instrument, so it is what tells which trades are lost when the tape is.
+The document of it outlives the feed and the tape's epoch, also where the lake has no row of the
+instrument. So it shows which trades are lost when the tape is lost.
 """
 
 from __future__ import annotations
@@ -16,57 +16,57 @@ class Coverage:
     """The ids above one and up to another.
 
     Attributes:
-        began_after: the id below the first that was ever promised; -1 where that is 0.
-        trade_id: the last id promised; not below `began_after`.
+        began_after: the id below the first that was ever covered; -1 where that is 0.
+        trade_id: the last id covered; not below `began_after`.
     """
 
     began_after: int
     trade_id: int
 
     def values(self) -> dict[str, int]:
-        """The part of a document that `coverage_of` reads."""
+        """Return the part of a document that `coverage_of` reads."""
         return asdict(self)
 
 
 def carried(own: Coverage | None, all_of: Iterable[Coverage]) -> Coverage:
-    """The promise that a feed goes on from: its own, as far as those of all feeds carry it.
+    """Return the coverage a feed resumes from: its own, extended by those that overlap it.
 
     Args:
         own: of the feed; without one it goes on from the one that began first.
         all_of: of all feeds, at least one.
     """
-    ordered = sorted(all_of, key=lambda one: one.began_after)
+    ordered = sorted(all_of, key=lambda part: part.began_after)
     whole = own or ordered[0]
-    for one in ordered:
-        if one.began_after <= whole.trade_id and whole.began_after <= one.trade_id:
-            whole = hull((whole, one))
+    for part in ordered:
+        if part.began_after <= whole.trade_id and whole.began_after <= part.trade_id:
+            whole = hull((whole, part))
     return whole
 
 
-def hull(promises: Iterable[Coverage]) -> Coverage:
-    """From where the first of them began to where the last of them ends.
+def hull(coverages: Iterable[Coverage]) -> Coverage:
+    """Span from where the first of them began to where the last of them ends.
 
     Args:
-        promises: at least one.
+        coverages: at least one.
     """
-    known = [*promises]
-    return Coverage(min(one.began_after for one in known), max(one.trade_id for one in known))
+    parts = [*coverages]
+    return Coverage(min(part.began_after for part in parts), max(part.trade_id for part in parts))
 
 
 def coverage_of(document: Mapping[str, Any]) -> Coverage | None:
-    """The promise of a document; None where it cannot be read.
+    """Read the coverage of a document; None where it cannot be read.
 
-    A document of before `began_after` says where the run that wrote it began; one that does not say
-    even that promises nothing below its `trade_id`.
+    A document without `began_after`, of an earlier K2, has the beginning of the run that wrote it;
+    a document without either covers nothing below its `trade_id`.
     """
     trade_id, first_id = document.get("trade_id"), document.get("first_id")
-    if not _is_promised(trade_id):
+    if not _is_bound(trade_id):
         return None
     began = [document.get("began_after"), document.get("resumed_after")]
     began += [first_id - 1] if isinstance(first_id, int) else []
-    began_after = next(filter(_is_promised, began), trade_id)
+    began_after = next(filter(_is_bound, began), trade_id)
     return Coverage(min(began_after, trade_id), trade_id)
 
 
-def _is_promised(value: object) -> TypeGuard[int]:
+def _is_bound(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and value >= -1

@@ -130,7 +130,7 @@ class TradeColumns:
         return len(self.offset)
 
     def take(self, indices: npt.NDArray[Any]) -> TradeColumns:
-        """The records at `indices` (integers or a mask), in that order."""
+        """Select the records at `indices` (integers or a mask), in that order."""
         vendor, optional = self.vendor_data, self.optional
         if vendor is not None or optional is not None:
             rows = pa.array(np.flatnonzero(indices) if indices.dtype == np.bool_ else indices)
@@ -217,7 +217,7 @@ def _is_plain(label: Label) -> bool:
 
 
 def decimal_array(words: Int64s, kind: pa.Decimal128Type) -> pa.Array:
-    """A decimal128 array over little-endian words; copies nothing.
+    """Make a decimal128 array over little-endian words; copies nothing.
 
     Args:
         words: (low, high) of each value. int64[n, 2], C order.

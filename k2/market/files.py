@@ -56,7 +56,7 @@ class FileIndex:
         return found
 
     def within(self, times: TimeRange) -> FileIndex:
-        """The files that may hold rows of these times."""
+        """Select the files that may hold rows of these times."""
         keep = np.ones(len(self), dtype=np.bool_)
         if times.start_us is not None:
             keep &= self.time_max >= times.start_us
@@ -65,7 +65,7 @@ class FileIndex:
         return self._where(keep)
 
     def of(self, symbols: Sequence[str], exchanges: Sequence[str]) -> FileIndex:
-        """The files that may hold rows of these symbols and exchanges; none named: all."""
+        """Select the files that may hold rows of these symbols and exchanges; none named: all."""
         keep = np.ones(len(self), dtype=np.bool_)
         if exchanges:
             keep &= np.isin(self._exchange, exchanges)

@@ -223,7 +223,7 @@ def _by_instrument(
 
 
 def _judge_ids(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes, int | None]:
-    """The intervals with what is new of `ids`; a `Verdict` for each, in order; the last late."""
+    """Add the new of `ids` to the intervals; a `Verdict` for each, in order; the last late."""
     if len(intervals) + len(ids) > most:
         after, verdicts = _judge_one_by_one(intervals, ids, most)
     elif _go_on(intervals, ids):
@@ -235,7 +235,7 @@ def _judge_ids(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes
 
 
 def _judge_one_by_one(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s, Bytes]:
-    """The same by the definition, where the number of intervals may reach its bound on the way."""
+    """Do the same by the definition, where the number of intervals may reach its bound."""
     first, last = intervals[:, 0].tolist(), intervals[:, 1].tolist()
     verdicts = np.empty(len(ids), dtype=np.uint8)
     for row, one in enumerate(ids.tolist()):
@@ -270,7 +270,7 @@ def _last_late(intervals: Int64s, ids: Int64s, verdicts: Bytes) -> int | None:
 
 
 def accept_ids(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """The intervals with `ids` (at least one) added, and which of them were new, in order."""
+    """Add `ids` (at least one) to the intervals; return which were new, in order."""
     if _go_on(intervals, ids):
         return _join(intervals, _runs(ids)), np.ones(len(ids), dtype=np.bool_)
     return _insert(intervals, ids)
@@ -283,7 +283,7 @@ def _go_on(intervals: Int64s, ids: Int64s) -> bool:
 
 
 def _insert(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool_]]:
-    """The same as `accept_ids` for ids in any order."""
+    """Do the same as `accept_ids` for ids in any order."""
     _, first = np.unique(ids, return_index=True)
     new = np.zeros(len(ids), dtype=np.bool_)
     new[first] = True
@@ -311,7 +311,7 @@ def _join(intervals: Int64s, above: Int64s) -> Int64s:
 
 
 def _merge(intervals: Int64s, fresh: Int64s) -> Int64s:
-    """The union of two sets of disjoint ranges, touching ones made one."""
+    """Unite two sets of disjoint ranges; touching ones become one."""
     both = np.concatenate((intervals, fresh))
     both = both[np.argsort(both[:, 0], kind="stable")]
     starts = np.concatenate(([True], both[1:, 0] > both[:-1, 1] + 1))
@@ -370,8 +370,8 @@ def from_table(
     intervals = np.stack([table.column(n).to_numpy() for n in ("first_id", "last_id")], axis=1)
     keys = table.select(["partition", "exchange", "symbol"])
     starts = _starts(keys)
-    told = [name for name in ("time_max_us", "reused_us") if name in table.column_names]
-    heads = table.select([*keys.column_names, *told]).take(starts).to_pylist()
+    optional = [name for name in ("time_max_us", "reused_us") if name in table.column_names]
+    heads = table.select([*keys.column_names, *optional]).take(starts).to_pylist()
     for head, ranges in zip(heads, np.split(intervals, starts)[1:], strict=True):
         if head["partition"] in seen:
             instrument = Instrument(head["exchange"], head["symbol"])

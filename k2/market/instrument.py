@@ -87,7 +87,7 @@ def is_symbol(text: str) -> bool:
 
 
 def split_symbol(symbol: str) -> tuple[str, str]:
-    """Base and quote of a symbol, by the longest known quote it ends with.
+    """Split a symbol into base and quote, by the longest known quote it ends with.
 
     Where two quotes fit, a known base decides: ADAEUR is ADA/EUR, BTCAEUR is BTC/AEUR. An unknown
     quote gives the whole symbol as base and an empty quote: nothing is guessed.
@@ -103,13 +103,13 @@ def split_symbol(symbol: str) -> tuple[str, str]:
 
 
 def tier_of(symbol: str) -> Tier:
-    """Priority of a symbol: pairs of a known base against a dollar; all others are LOW."""
+    """Rank a symbol by its base if it is known and traded for a dollar; all others are LOW."""
     base, quote = split_symbol(symbol)
     return _TIER_OF_BASE.get(base, Tier.LOW) if quote in _STABLE_QUOTES else Tier.LOW
 
 
 def first_partition(instrument: Instrument, partitions_per_tier: int) -> int:
-    """Where a new symbol goes: a stable choice among the partitions of its tier."""
+    """Choose the partition of a new symbol: a stable one among those of its tier."""
     tier = tier_of(instrument.symbol)
     return int(tier) * partitions_per_tier + (
         zlib.crc32(instrument.key.encode()) % partitions_per_tier

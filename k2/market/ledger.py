@@ -37,7 +37,7 @@ class Cause(StrEnum):
     SHED = "SHED"  # deferred under load
     REFUSED = "REFUSED"  # the feed could not take them
     EPOCH = "EPOCH"  # lost with an epoch of the tape
-    REQUESTED = "REQUESTED"  # not known to be missing: a person asked to fetch them
+    REQUESTED = "REQUESTED"  # not known to be missing: an operator asked to fetch them
 
 
 class GapState(StrEnum):
@@ -62,7 +62,7 @@ class GapEvent:
         recorded_us: when this event was made, microseconds.
         feed: the run of the feed, or what else made this event.
         filled_at_us: when the trades came, microseconds; None unless FILLED.
-        reason: why they will not come, for a person; None unless UNFILLABLE.
+        reason: why they will not come, in words; None unless UNFILLABLE.
     """
 
     instrument: Instrument
@@ -77,7 +77,7 @@ class GapEvent:
     reason: str | None = None
 
     def values(self) -> dict[str, Any]:
-        """The columns of `schema.GAP` that a message carries; times in microseconds."""
+        """Return the columns of `schema.GAP` that a message carries; times in microseconds."""
         return {
             "exchange": self.instrument.exchange,
             "symbol": self.instrument.symbol,
@@ -94,7 +94,7 @@ class GapEvent:
 
 
 def gap_of(values: Mapping[str, Any]) -> GapEvent | Fault:
-    """The event that `GapEvent.values` describes, or what is wrong with it."""
+    """Read the event that `GapEvent.values` describes, or what is wrong with it."""
     try:
         event = GapEvent(
             instrument=Instrument(values["exchange"], values["symbol"]),
@@ -115,7 +115,7 @@ def gap_of(values: Mapping[str, Any]) -> GapEvent | Fault:
 
 
 def check_gap(event: GapEvent) -> Fault:
-    """What is wrong with an event; NONE when nothing is."""
+    """Return what is wrong with an event; NONE when nothing is."""
     exchange, symbol = event.instrument
     named = exchange and symbol and len(f"{exchange}{symbol}".encode()) <= limits.LABEL_BYTES_MAX
     dated = (event.filled_at_us is not None) == (event.state is GapState.FILLED)
@@ -126,8 +126,8 @@ def check_gap(event: GapEvent) -> Fault:
     if event.filled_at_us is not None:
         times.append(event.filled_at_us)
     ordered = 0 <= event.first_id <= event.last_id < 2**63
-    told = all(EVENT_TIME_MIN_US <= each <= TIME_MAX_US for each in times)
-    return Fault.NONE if ordered and told else Fault.OUT_OF_RANGE
+    timely = all(EVENT_TIME_MIN_US <= time_us <= TIME_MAX_US for time_us in times)
+    return Fault.NONE if ordered and timely else Fault.OUT_OF_RANGE
 
 
 _KEPT = frozenset({GapState.OPEN, GapState.VOID})  # what an OPEN event does not paint over
@@ -165,13 +165,13 @@ class Ledger:
                 self.joined += 1
 
     def gaps(self, instruments: Iterable[Instrument] | None = None) -> Iterator[GapEvent]:
-        """Every interval, by instrument and id; of all instruments when none are named."""
+        """Yield every interval, by instrument and id; of all instruments when none are named."""
         for instrument in sorted(self._intervals if instruments is None else set(instruments)):
             if instrument in self._intervals:
                 yield from self._intervals[instrument].gaps
 
     def open(self, instrument: Instrument) -> tuple[GapEvent, ...]:
-        """What is missing of an instrument, ascending."""
+        """Return the open gaps of an instrument, ascending."""
         known = self._open.get(instrument)
         if known is None:
             known = tuple(gap for gap in self.gaps([instrument]) if gap.state is GapState.OPEN)
@@ -179,7 +179,7 @@ class Ledger:
         return known
 
     def within(self, instrument: Instrument, first_id: int, last_id: int) -> tuple[GapEvent, ...]:
-        """The intervals that touch a range of ids, cut to it, ascending."""
+        """Return the intervals that touch a range of ids, cut to it, ascending."""
         intervals = self._intervals.get(instrument)
         return () if intervals is None else intervals.within(first_id, last_id)
 
@@ -229,7 +229,7 @@ class _Intervals:
         self._swap(0, 2, [replace(one, last_id=other.last_id)])
 
     def _touched(self, first_id: int, last_id: int) -> tuple[int, int]:
-        """Indices, half-open, of the intervals that share ids with a range."""
+        """Find the indices, half-open, of the intervals that share ids with a range."""
         low = bisect_right(self._firsts, first_id)
         if low and self.gaps[low - 1].last_id >= first_id:
             low -= 1
@@ -241,27 +241,27 @@ class _Intervals:
 
 
 def cut(gap: GapEvent, first_id: int, last_id: int) -> GapEvent:
-    """The part of a gap that lies in a range of ids."""
+    """Cut a gap to a range of ids."""
     return replace(gap, first_id=max(gap.first_id, first_id), last_id=min(gap.last_id, last_id))
 
 
 def filled(gap: GapEvent, at_us: int) -> GapEvent:
-    """An event that says: these ids are on the tape since then."""
+    """Make the event that these ids are on the tape since then."""
     return replace(gap, state=GapState.FILLED, filled_at_us=at_us, reason=None)
 
 
 def unfillable(gap: GapEvent, reason: str) -> GapEvent:
-    """An event that says: these ids will not come, and why."""
+    """Make the event that these ids will not come, and why."""
     return replace(gap, state=GapState.UNFILLABLE, filled_at_us=None, reason=reason)
 
 
 def reopened(gap: GapEvent) -> GapEvent:
-    """An event that says: these ids are missing, whatever was said of them."""
+    """Make the event that these ids are missing, in place of their present state."""
     return replace(gap, state=GapState.OPEN, filled_at_us=None, reason=None)
 
 
 def void(gap: GapEvent) -> GapEvent:
-    """An event that says: the venue printed these ids, and no trade with them."""
+    """Make the event that the venue printed these ids without a trade."""
     return replace(gap, state=GapState.VOID, filled_at_us=None, reason=None)
 
 
@@ -270,7 +270,7 @@ def _first(gap: GapEvent) -> int:
 
 
 def _outside(covered: list[GapEvent], event: GapEvent) -> Iterator[GapEvent]:
-    """The parts of covered intervals that an event leaves as they are."""
+    """Return the parts of covered intervals that an event leaves as they are."""
     for gap in covered:
         if gap.first_id < event.first_id:
             yield replace(gap, last_id=event.first_id - 1)
@@ -279,7 +279,7 @@ def _outside(covered: list[GapEvent], event: GapEvent) -> Iterator[GapEvent]:
 
 
 def _kept(covered: list[GapEvent], event: GapEvent) -> list[GapEvent]:
-    """What an OPEN event makes of its range: OPEN and VOID stay, all else becomes the event."""
+    """Apply an OPEN event to its range: OPEN and VOID stay, the rest becomes the event."""
     parts, free = [], event.first_id
     for gap in covered:
         if gap.state not in _KEPT:

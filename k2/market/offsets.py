@@ -21,7 +21,7 @@ class OffsetVector:
 
     @classmethod
     def zero(cls, epoch: int, partitions: int) -> OffsetVector:
-        """The vector that covers nothing."""
+        """Make the vector that covers nothing."""
         return cls(epoch, (0,) * partitions)
 
     def __getitem__(self, partition: int) -> int:
@@ -34,7 +34,7 @@ class OffsetVector:
         return all(mine >= theirs for mine, theirs in zip(self.offsets, other.offsets, strict=True))
 
     def advanced(self, partition: int, offset: int) -> OffsetVector:
-        """This vector with one partition's next offset set."""
+        """Return this vector with one partition's next offset set."""
         changed = list(self.offsets)
         changed[partition] = offset
         return OffsetVector(self.epoch, tuple(changed))
@@ -58,12 +58,12 @@ class OffsetVector:
 
 @dataclass(frozen=True)
 class ReadToken:
-    """What names the rows of an answer for ever: those below `end`, on one tape.
+    """A permanent name for the rows of an answer: those below `end`, on one tape.
 
     Attributes:
         topic_id: of the tape's topic; changes when a topic of the same name is made again.
         end: E.
-        snapshot_id: S, the snapshot that the answer pinned; a hint for people, 0 for none.
+        snapshot_id: S, the snapshot that the answer pinned; a hint for readers, 0 for none.
     """
 
     topic_id: str

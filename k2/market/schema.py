@@ -173,7 +173,7 @@ _AVRO: dict[Kind, object] = {
 
 @cache
 def optional_type(event: Event) -> pa.StructType:
-    """The columns that a message may carry or not, as one Arrow struct; often an empty one."""
+    """Return the columns that a message may lack as one Arrow struct; often an empty one."""
     schema = arrow_schema(event)
     fields = [each for each in event.fields if each.nullable and each.on_tape]
     return pa.struct([schema.field(each.name) for each in fields])
@@ -181,14 +181,14 @@ def optional_type(event: Event) -> pa.StructType:
 
 @cache
 def arrow_schema(event: Event) -> pa.Schema:
-    """The event's Arrow schema: every column, in order."""
+    """Return the event's Arrow schema: every column, in order."""
     return pa.schema(
         [pa.field(each.name, _ARROW[each.kind], nullable=each.nullable) for each in event.fields]
     )
 
 
 def avro_schema(event: Event) -> dict[str, object]:
-    """The event's Avro schema as a JSON document: the columns a message carries."""
+    """Return the event's Avro schema as a JSON document: the columns a message carries."""
     return {
         "type": "record",
         "name": event.name,

@@ -1,4 +1,4 @@
-"""Trade ids as a feed sees them: what is next, missing, doubled, late, or begun anew. Pure.
+"""Trade ids as a feed sees them: next, missing, duplicate, late or restarted. Pure.
 
 A venue's ids are contiguous per instrument, so every id says something. The check is *exact* above
 a floor: it remembers which ids from there on are missing, so "duplicate" is only ever said of an id
@@ -25,7 +25,7 @@ class Finding(IntEnum):
     GAP = 2  # above the one expected: those between are missing
     DUPLICATE = 3  # seen before, certainly
     REORDERED = 4  # below the newest, and not seen before as far as is known
-    RESET = 5  # so far from all before that the venue must have begun anew
+    RESET = 5  # so far from all before that the venue must have restarted its ids
     REUSED = 6  # an earlier id, with a time so late that the trade is another; not said here
 
 
@@ -46,7 +46,7 @@ class Sequence:
 
     Args:
         acknowledged: the newest id known from an earlier run. The ids between it and the first one
-            observed are then a gap: what was missed while nobody listened.
+            observed are then a gap: ids missed while no feed listened.
 
     Attributes:
         counts: what was found so far.

@@ -74,7 +74,7 @@ class Judged(Checked):
     late: Mapping[Instrument, int]
 
     def accepted(self) -> TradeColumns:
-        """The records that are rows."""
+        """Select the records that are rows."""
         accepted = self.verdicts == Verdict.ACCEPTED
         return self.columns if accepted.all() else self.columns.take(accepted)
 
@@ -249,7 +249,7 @@ def _prefix(batch: RawBatch, columns: TradeColumns, undecided: Bools) -> Checked
 
 
 def _instruments(columns: TradeColumns) -> Collection[Instrument]:
-    """The instruments of records without a fault: only their place on the tape matters."""
+    """Return the instruments of records without a fault: only their place matters."""
     good = columns.label[columns.fault == Fault.NONE]
     used = np.flatnonzero(np.bincount(good, minlength=1)) if len(good) else good
     return {columns.labels[code].instrument for code in used.tolist()}

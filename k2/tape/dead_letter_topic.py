@@ -31,7 +31,7 @@ class DeadLetter:
         topic, epoch, partition, offset: where it sits on the tape.
         schema_id: the one it names; None when it names none.
         fault: what is wrong with it.
-        error: the same for a person.
+        error: the same in words.
         at_us: when it was judged, wall microseconds.
         value: its bytes, at most `limits.DEAD_LETTER_BYTES_MAX` of them; None when it had none.
     """
@@ -81,7 +81,7 @@ class DeadLetterTopic:
         self._delivery.send([_record_of(letter) for letter in letters], wait_s)
 
     def read_all(self) -> Iterator[DeadLetter]:
-        """Every letter retained, up to the end of the topic at the call; positions may repeat.
+        """Read every letter retained, up to the end of the topic at the call; positions may repeat.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
@@ -89,7 +89,7 @@ class DeadLetterTopic:
         return (posted.letter for posted in self.read_posted())
 
     def read_posted(self, start: int = 0) -> Iterator[Posted]:
-        """The letters from an offset on, with their own offsets; see `read_all`.
+        """Read the letters from an offset on, with their own offsets, as `read_all` does.
 
         A record that is no letter is passed over.
         """
@@ -102,7 +102,7 @@ class DeadLetterTopic:
                 yield Posted(offset, letter)
 
     def close(self) -> None:
-        """Let the connection go; every published letter is acknowledged already."""
+        """Close the connection; every published letter is acknowledged already."""
         self._delivery.close()
 
 
@@ -116,7 +116,7 @@ def _record_of(letter: DeadLetter) -> Record:
 
 
 def headers_of(letter: DeadLetter) -> dict[str, str | bytes | None]:
-    """What a letter's message says beside its value."""
+    """Return the headers of a letter's message."""
     return {
         "topic": letter.topic,
         "epoch": str(letter.epoch),
@@ -130,7 +130,7 @@ def headers_of(letter: DeadLetter) -> dict[str, str | bytes | None]:
 
 
 def read_letter(headers: Headers | None, value: bytes | None) -> DeadLetter | None:
-    """The letter that a message holds; None when it is not one of K2."""
+    """Read the letter that a message holds; None when it is not one of K2."""
     try:
         texts = {name: (content or b"").decode() for name, content in headers or ()}
         letter = DeadLetter(

@@ -47,7 +47,7 @@ class Danger:
 def dangers(
     facts: TopicDescription, positions: OffsetVector, young: tuple[int, ...]
 ) -> tuple[Danger, ...]:
-    """The partitions in danger.
+    """Find the partitions in danger.
 
     Args:
         facts: of the topic now.
@@ -92,7 +92,7 @@ class TapeWatch:
 
     @property
     def alerts(self) -> list[str]:
-        """What there is to be said of it, for a person."""
+        """The present dangers in words, one for each partition."""
         return [self._words(one) for one in self._found]
 
     def run(self, stopping: threading.Event) -> None:
@@ -101,7 +101,7 @@ class TapeWatch:
             self.look()
 
     def look(self) -> None:
-        """Look once; a broker that does not answer leaves what was known."""
+        """Look once; when the broker does not answer, the earlier result stays."""
         positions = self._positions()
         if positions is None:
             return

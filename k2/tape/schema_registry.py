@@ -119,7 +119,7 @@ class SchemaStore:
         )
 
     def schema(self, schema_id: int) -> Schema:
-        """What an id means.
+        """Return the schema of an id.
 
         Raises:
             KeyError: the registry does not know the id, or what it means is no Avro schema within
@@ -182,7 +182,7 @@ class SchemaStore:
         return schema if isinstance(schema, dict) else {"type": schema}
 
     def _list(self, versions: str) -> object:
-        """The versions of a subject; None when it has none."""
+        """List the versions of a subject; None when it has none."""
         try:
             return self._ask("GET", versions, None)
         except _Refused as error:

@@ -53,7 +53,7 @@ class TapeClients:
     def open(
         cls, settings: Settings, clock: Clock, pause: Callable[[float], object] | None = None
     ) -> Iterator[Self]:
-        """The connections while the block lasts."""
+        """Hold the connections while the block lasts."""
         clients = cls(settings, clock, pause)
         with clients._opened:
             yield clients
@@ -79,7 +79,7 @@ class TapeClients:
         return self._close_later(GapLog(self._tape.bootstrap, self.schemas))
 
     def partition_map(self, topic_id: str | None = None) -> PartitionMap:
-        """The partition map of the trades topic; without an id, that of the topic of now.
+        """Return the partition map of the trades topic; without an id, of the present topic.
 
         Raises:
             NotFound: there is no such topic.

@@ -1,9 +1,9 @@
-"""Marks: by the last record that was read, a tape that was cut and filled again is known.
+"""Detects a tape that was truncated and filled again, by a mark of the last record read.
 
 A broker that loses power may lose acknowledged records, and get others at the same offsets at once.
 Its topic is the same, and its end may lie above every position again; only the records differ. So
-whoever keeps a position keeps a mark of the record just below it, and compares before it goes on.
-(While a reader runs, the client compares leader epochs itself; a position that was kept has none.)
+K2 stores a mark of the record just below each stored position, and compares it before it goes on.
+(While a reader runs, the client compares leader epochs itself; a stored position has none.)
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _MARK_BYTES = 8
 
 
 def mark_of(value: bytes | None) -> str:
-    """The mark of a record, by its bytes."""
+    """Return the mark of a record, by its bytes."""
     return blake2b(value or b"", digest_size=_MARK_BYTES).hexdigest()
 
 
 def read_marks(
     reader_at: Callable[[Mapping[int, int]], BatchReader], offsets: Mapping[int, int]
 ) -> dict[int, str]:
-    """The mark of the record at one offset of each partition named.
+    """Read the mark of the record at one offset of each partition named.
 
     Args:
         reader_at: opens a reader at these offsets.

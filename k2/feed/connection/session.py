@@ -1,8 +1,8 @@
-"""When to connect, to ask for a sign of life, to replace a connection and to give one up. Sans-IO.
+"""Decides when to connect, ping, replace a connection and give one up. Sans-IO.
 
-A session holds one subscription at a venue, for ever, through as many connections as that takes.
-It is told what happened and when, and answers with commands; it knows neither sockets nor clocks,
-so every path through it can be tested in a moment.
+A session holds one subscription at a venue without end, through as many connections as that takes.
+Its caller reports what happened and when, and it answers with commands; it knows neither sockets
+nor clocks, so every path through it can be tested at once.
 
     WAITING ──due──▶ CONNECTING ──opened──▶ LIVE ──renewal due──▶ RENEWING ──overlap over──▶ LIVE
        ▲                 │                   │                       │
@@ -14,7 +14,7 @@ so every path through it can be tested in a moment.
   no frames. A new connection that stays silent while the old one speaks is dropped instead.
 * **Signs of life**: after half of `stale_s` without any, the session asks for one (a ping); after
   `stale_s` the connection is given up. A venue that answers and sends nothing is renewed, not
-  given up, and each time in vain the patience doubles, up to `quiet_max_s`.
+  given up, and each time that brings no frames, the patience doubles, up to `quiet_max_s`.
 * **Backoff** grows exponentially, with jitter, and never ends. Only a connection that stayed open
   for as long as the longest backoff ends the growth, so a venue that accepts and cuts at once is
   not hammered.
@@ -36,7 +36,7 @@ class Chance(Protocol):
     """The part of `numpy.random.Generator` that a session needs; seeded by its owner."""
 
     def uniform(self, low: float, high: float, /) -> float:
-        """A number between the two."""
+        """Draw a number between the two."""
         ...
 
 
@@ -59,7 +59,7 @@ class Action(Enum):
     CLOSE = "CLOSE"  # close a connection, open or not yet; no answer is expected
 
 
-class Command(NamedTuple):
+class SessionCommand(NamedTuple):
     """One thing to do.
 
     Attributes:
@@ -110,7 +110,7 @@ class _Link:
 
 
 class Session:
-    """See the module.
+    """Decides for one subscription.
 
     All times are seconds of one monotonic clock.
 
@@ -163,7 +163,7 @@ class Session:
 
     # --- what happens -----------------------------------------------------------------------------
 
-    def start(self, now_s: float) -> list[Command]:
+    def start(self, now_s: float) -> list[SessionCommand]:
         """Begin; once."""
         assert self._phase is State.IDLE, "a session starts once"
         self._phase = None
@@ -171,14 +171,14 @@ class Session:
         return [command]
 
     def opened(self, link: int, now_s: float) -> None:
-        """A connection that was asked for is open and subscribed."""
+        """Note that a requested connection is open and subscribed."""
         found = self._find(link)
         if found is not None and found.opened_s is None:
             found.opened_s = found.alive_s = found.frame_s = now_s
             found.renew_s = now_s + self._tuning.renew_s
 
     def received(self, link: int, now_s: float) -> None:
-        """One or more frames came."""
+        """Note that frames came."""
         found = self._find(link)
         if found is not None and found.opened_s is not None:
             found.frame_s = found.alive_s = now_s
@@ -186,25 +186,25 @@ class Session:
             self._quiet_s = self._tuning.stale_s
 
     def alive(self, link: int, now_s: float) -> None:
-        """A sign of life came that is not a frame."""
+        """Note a sign of life that is not a frame."""
         found = self._find(link)
         if found is not None and found.opened_s is not None:
             found.alive_s, found.pinged = now_s, False
 
     def held_up(self, now_s: float) -> None:
-        """We do not read just now: silence is our own, and an overlap begins when we read again."""
+        """Note that the feed is not reading: silence proves nothing until it reads again."""
         for link in self._links():
             self.alive(link.number, now_s)
         if self._next is not None and self._next.opened_s is not None:
             self._next.opened_s = now_s
 
     def shutdown_announced(self, link: int, now_s: float) -> None:
-        """The venue says that it will close this connection soon."""
+        """Note that the venue will close this connection soon."""
         if self._current is not None and self._current.number == link:
             self._current.renew_s = min(self._current.renew_s, now_s)
 
     def lost(self, link: int, now_s: float) -> None:
-        """A connection ended, or could not be opened."""
+        """Note that a connection ended, or could not be opened."""
         found = self._find(link)
         if found is None:
             return
@@ -215,7 +215,7 @@ class Session:
         opened_s = math.inf if found.opened_s is None else found.opened_s
         self._back_off(now_s, healthy=now_s - opened_s >= self._tuning.backoff_max_s)
 
-    def tick(self, now_s: float) -> list[Command]:
+    def tick(self, now_s: float) -> list[SessionCommand]:
         """Do what is due."""
         if self._phase is not None:
             return []
@@ -232,9 +232,9 @@ class Session:
             commands.append(self._renew(now_s))
         return commands
 
-    def stop(self) -> list[Command]:
+    def stop(self) -> list[SessionCommand]:
         """End: close what is open. Nothing is asked for afterwards."""
-        commands = [Command(Action.CLOSE, link.number, "stop") for link in self._links()]
+        commands = [SessionCommand(Action.CLOSE, link.number, "stop") for link in self._links()]
         self._phase, self._current, self._next = State.STOPPED, None, None
         return commands
 
@@ -252,7 +252,7 @@ class Session:
             return link.alive_s + self._tuning.connect_s
         return link.alive_s + self._tuning.stale_s * (1.0 if link.pinged else 0.5)
 
-    def _give_up(self, now_s: float) -> list[Command]:
+    def _give_up(self, now_s: float) -> list[SessionCommand]:
         """Ping what is silent, close what stayed silent."""
         commands = []
         for link in self._links():
@@ -260,9 +260,9 @@ class Session:
                 continue
             if link.opened_s is not None and not link.pinged:
                 link.pinged = True
-                commands.append(Command(Action.PING, link.number, "silent"))
+                commands.append(SessionCommand(Action.PING, link.number, "silent"))
             else:
-                commands.append(Command(Action.CLOSE, link.number, "no sign of life"))
+                commands.append(SessionCommand(Action.CLOSE, link.number, "no sign of life"))
                 self.lost(link.number, now_s)
         return commands
 
@@ -273,9 +273,9 @@ class Session:
         )
         self._retry_s = now_s + self._chance.uniform(longest / 2, longest)
 
-    def _connect(self, now_s: float, reason: str) -> tuple[_Link, Command]:
+    def _connect(self, now_s: float, reason: str) -> tuple[_Link, SessionCommand]:
         self.connects += 1
-        return _Link(self.connects, now_s), Command(Action.CONNECT, self.connects, reason)
+        return _Link(self.connects, now_s), SessionCommand(Action.CONNECT, self.connects, reason)
 
     # --- renewal ----------------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Session:
             return math.inf
         return self._next.opened_s + self._tuning.overlap_s
 
-    def _renew(self, now_s: float) -> Command:
+    def _renew(self, now_s: float) -> SessionCommand:
         assert self._current is not None, "only an open connection is renewed"
         self.renewals += 1
         planned = now_s >= self._current.renew_s
@@ -301,7 +301,7 @@ class Session:
         self._next, command = self._connect(now_s, "renewal" if planned else "no frames")
         return command
 
-    def _end_overlap(self, now_s: float) -> Command:
+    def _end_overlap(self, now_s: float) -> SessionCommand:
         """Keep the new connection, unless it is silent and the old one is not."""
         old, new = self._current, self._next
         assert old is not None, "an overlap has two sides"
@@ -310,6 +310,6 @@ class Session:
         if not new.framed and old.frame_s > new.opened_s:
             self._next = None
             self._back_off(now_s, healthy=False)
-            return Command(Action.CLOSE, new.number, "silent beside the old connection")
+            return SessionCommand(Action.CLOSE, new.number, "silent beside the old connection")
         self._current, self._next = new, None
-        return Command(Action.CLOSE, old.number, "replaced")
+        return SessionCommand(Action.CLOSE, old.number, "replaced")

@@ -55,7 +55,7 @@ class VenueSocket:
         self._connection = connection
 
     async def read(self) -> Sequence[bytes]:
-        """The messages that have come, one at least, in order.
+        """Return the messages that have come, at least one, in order.
 
         Raises:
             Closed: the connection ended, and everything before that was read.
@@ -107,7 +107,7 @@ async def open_socket(url: str) -> VenueSocket:
             f"{url} cannot be connected to: {error or type(error).__name__}",
             retry_after_s=limits.FEED_BACKOFF_MIN_S,
         ) from error
-    assert isinstance(connection, _Connection), "the library makes what it was told to make"
+    assert isinstance(connection, _Connection), "the library makes the class that it was given"
     return VenueSocket(connection)
 
 
@@ -124,7 +124,7 @@ class _Connection(ClientConnection):
         self._held = False
 
     async def read(self) -> list[bytes]:
-        """See `VenueSocket`."""
+        """Return what `VenueSocket.read` does."""
         while not self._inbox:
             if self.connection_lost_waiter.done():
                 raise Closed(str(self.close_exc))
@@ -150,14 +150,14 @@ class _Connection(ClientConnection):
         self._wake()
 
     def eof_received(self) -> None:
-        """What is left unsplit is an unfinished frame: the library judges it."""
+        """Leave an unfinished frame to the library, which judges it."""
         rest, self._unsplit = self._unsplit, b""
         if rest:
             super().data_received(rest)
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end; whoever waits for messages learns of it."""
+        """Pass the end of the connection to a waiting reader."""
         super().connection_lost(exc)
         self._wake()
 

@@ -1,4 +1,4 @@
-"""One address of a venue, held: does what its session commands, with sockets and tasks.
+"""Holds one address of a venue: runs the commands of its session with sockets and tasks.
 
 At most two connections are open, each read by a task of its own. Everything runs in one event loop.
 """
@@ -13,17 +13,17 @@ from typing import Protocol
 
 from k2.clock import Clock
 from k2.errors import Unavailable
-from k2.feed.connection.session import Action, Command, Session, State
+from k2.feed.connection.session import Action, Session, SessionCommand, State
 from k2.feed.connection.socket import Closed
 
 _log = logging.getLogger(__name__)
 
 
 class Socket(Protocol):
-    """The part of `k2.feed.connection.socket.VenueSocket` that a subscription needs."""
+    """`k2.feed.connection.socket.VenueSocket`, or the scripted one of the tests."""
 
     async def read(self) -> Sequence[bytes]:
-        """Messages that have come, one at least."""
+        """Return the messages that have come, at least one."""
         ...
 
     async def ping(self) -> None:
@@ -40,7 +40,7 @@ Take = Callable[[Sequence[bytes]], Awaitable[bool]]
 
 
 class Subscription:
-    """See the module.
+    """Reads one address from `start` to `stop`.
 
     Args:
         address: of the venue, with what is subscribed to.
@@ -80,10 +80,10 @@ class Subscription:
         self._obey(self.session.start(self._clock.monotonic_s()))
 
     def tick(self, *, blocked: bool) -> None:
-        """Tell the session what was heard, and do what is due.
+        """Report what was heard to the session, and do what is due.
 
         Args:
-            blocked: we do not read just now, so silence says nothing of the venue.
+            blocked: the feed is not reading, so silence proves nothing about the venue.
         """
         now_s = self._clock.monotonic_s()
         for link in self._heard | self._taking:
@@ -102,7 +102,7 @@ class Subscription:
             ping.cancel()
         await asyncio.gather(*holds, *self._pings, return_exceptions=True)
 
-    def _obey(self, commands: Sequence[Command]) -> None:
+    def _obey(self, commands: Sequence[SessionCommand]) -> None:
         for action, link, reason in commands:
             if action is Action.CONNECT:
                 _log.info("connecting", extra={"link": link, "reason": reason})

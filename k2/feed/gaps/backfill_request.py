@@ -34,7 +34,7 @@ class FillRequest(NamedTuple):
         return self.last_id - self.first_id + 1
 
     def document(self) -> dict[str, Any]:
-        """What `read_request` reads."""
+        """Return the document that `read_request` reads."""
         return {
             "exchange": self.instrument.exchange,
             "symbol": self.instrument.symbol,
@@ -45,7 +45,7 @@ class FillRequest(NamedTuple):
 
 
 def checked(request: FillRequest) -> FillRequest:
-    """The request, if its range is one.
+    """Return the request if its range is valid.
 
     Raises:
         Invalid: RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS.
@@ -66,7 +66,7 @@ def checked(request: FillRequest) -> FillRequest:
 
 
 def read_request(document: Mapping[str, Any]) -> FillRequest:
-    """A request from its document.
+    """Read a request from its document.
 
     Raises:
         Invalid: BAD_REQUEST or as `checked` says: it is none.

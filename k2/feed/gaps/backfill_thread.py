@@ -1,7 +1,7 @@
-"""The thread of a feed that keeps the ledger and fills gaps, beside the event loop that listens.
+"""The thread of a feed that writes the ledger and fills gaps, beside the event loop that listens.
 
-It may fail in every way a venue or a broker can; it then says so in the log and in its counters,
-waits, and goes on. The listening never notices.
+It may fail in every way a venue or a broker can; it then logs and counts the failure, waits, and
+goes on. The event loop is not affected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backfill:
-    """See the module.
+    """Records and fills the gaps of one feed, from `start` to `close`.
 
     Args:
         recorder: of the feed's streams.
@@ -58,11 +58,11 @@ class Backfill:
         self._thread.join(wait_s)
 
     def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
-        """See `GapRecorder.exchange`."""
+        """Exchange gaps with streams, as `GapRecorder.exchange` does."""
         self._recorder.exchange(streams, now_s)
 
     def counters(self) -> dict[str, Any]:
-        """See `Filler.counters`."""
+        """Return the counters of the filler."""
         return self._filler.counters()
 
     def _run(self) -> None:
@@ -75,7 +75,7 @@ class Backfill:
                 self.failure = error
 
     def _step(self) -> float:
-        """One step; the seconds to wait before the next."""
+        """Do one step; return the seconds to wait before the next."""
         try:
             self._recorder.record(self._instruments)
             return min(self._filler.step(), limits.BACKFILL_STEP_S)

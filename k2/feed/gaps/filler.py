@@ -1,10 +1,10 @@
-"""Fills what the ledger says is open: asks the venue page by page, sends, records what landed.
+"""Fills open gaps: requests pages of trades from the venue, sends them, and records the outcome.
 
-Each `step` does one page, or says how long nothing can be done. What a page leaves in the ledger is
-what is certain: FILLED for the ids that the tape has acknowledged, UNFILLABLE for those that the
-venue does not have, VOID for those that it printed without a trade. Everything else stays OPEN and
-comes again, after a pause that grows with each failure, for ever. There is no other state: a feed
-that is killed reads the ledger and goes on. What is UNFILLABLE is opened again every few hours.
+Each `step` does one page, or returns how long nothing can be done. A page writes only what is
+certain to the ledger: FILLED for ids that the tape has acknowledged, UNFILLABLE for ids that the
+venue does not have, VOID for ids that it printed without a trade. Every other id stays OPEN and is
+requested again without limit, after a pause that grows with each failure. There is no other state:
+a feed that is killed reads the ledger and goes on. UNFILLABLE ids are opened again every few hours.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Turn:
 
 
 class Filler:
-    """See the module. Not thread-safe; `counters` may be read from any thread.
+    """Fills the gaps of one feed. Not thread-safe; `counters` may be read from any thread.
 
     Args:
         recorder: its ledger says what is open.
@@ -125,7 +125,7 @@ class Filler:
         return 0.0
 
     def counters(self) -> dict[str, Any]:
-        """What the heart says of it: what was done, what is left, and how long that takes."""
+        """Count what was done and what is left, and estimate how long that takes."""
         gaps, ids, requests = self._open
         now_us = self._clock.now_us()
         weight = self._history.weight
@@ -156,7 +156,7 @@ class Filler:
         self._open = (gaps, ids, requests)
 
     def _next_page(self) -> FillPage | None:
-        """The newest page of the first instrument in turn, which goes to the end of the queue."""
+        """Return the newest page of the next instrument, which goes to the end of the queue."""
         now_s = self._clock.monotonic_s()
         for instrument, turn in list(self._turns.items()):
             turn.deferred = [(run, until_s) for run, until_s in turn.deferred if until_s > now_s]
@@ -197,7 +197,7 @@ class Filler:
             turn.deferred += [(run, now_s + pause_s) for run in runs]
 
     def _ask(self, page: FillPage) -> tuple[HistoryPage, int | None]:
-        """The answer to a page, and the highest id that the venue is known to have."""
+        """Ask for a page; return the answer and the highest id that the venue is known to have."""
         count = page.last_id - page.first_id + 1
         try:
             self._counts["requests"] += 1

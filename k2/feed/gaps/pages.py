@@ -1,4 +1,4 @@
-"""Which ids to ask a venue for next, and what its answer says of each. Pure.
+"""Chooses which ids to request from a venue, and judges each id of its answer. Pure.
 
 **Newest first.** A page ends at the newest missing id and reaches down as far as one answer holds.
 So one request fills many small gaps, and the last minutes, which queries read most, are whole
@@ -85,7 +85,7 @@ class IdReach(NamedTuple):
 def newest_page(
     gaps: Sequence[GapEvent], deferred: Iterable[IdRun], page_max: int
 ) -> FillPage | None:
-    """The next page of an instrument; None when nothing is to be asked now.
+    """Return the next page of an instrument; None when nothing is to be requested now.
 
     Args:
         gaps: open ones of one instrument, ascending.
@@ -106,7 +106,7 @@ def newest_page(
 
 
 def without(gap: GapEvent, run: IdRun) -> list[GapEvent]:
-    """The parts of a gap that lie outside a run."""
+    """Return the parts of a gap that lie outside a run."""
     first, last = run
     if last < gap.first_id or first > gap.last_id:
         return [gap]
@@ -159,7 +159,7 @@ class _Absence(NamedTuple):
 def _with(
     verdict: PageVerdict, gap: GapEvent, absence: _Absence, is_young: Callable[[int, int], bool]
 ) -> PageVerdict:
-    """The verdict and what is to be said of one run more."""
+    """Return the verdict with one more run added."""
     run = (gap.first_id, gap.last_id)
     if absence.kind == "void":
         return verdict._replace(settled=(*verdict.settled, void(gap)))
@@ -173,7 +173,7 @@ def _with(
 
 
 def _by_absence(ids: list[int], answer: HistoryPage) -> Iterator[tuple[_Absence, IdRun]]:
-    """Runs of consecutive ids that are absent for the same reason."""
+    """Group consecutive ids that are absent for the same reason."""
     start = 0
     absences = [_absence(each, answer) for each in ids]
     for at in range(1, len(ids) + 1):
@@ -194,7 +194,7 @@ def _absence(trade_id: int, answer: HistoryPage) -> _Absence:
 
 
 def runs_of(ids: Iterable[int]) -> Iterator[IdRun]:
-    """Ascending ids as runs."""
+    """Group ascending ids into runs."""
     first = last = None
     for each in ids:
         if last is not None and each == last + 1:

@@ -1,9 +1,9 @@
-"""Between the streams of a feed and the ledger: what is missing goes in, what is known comes back.
+"""Writes a feed's missing ids to the ledger, and returns to the streams what the ledger has.
 
 The streams live in the feed's event loop (`exchange`, many times a second); another thread writes
-and reads the ledger (`record`), because that waits for the broker. What is known of gaps is
-the ledger read back, never what was meant to be written: so it is in the order of the log, holds
-what other feeds found, and after a restart it is simply read again.
+and reads the ledger (`record`), because that waits for the broker. The recorder
+trusts the ledger as read back, never what it meant to write: so its state is in the order of the
+log, includes what other feeds found, and is read again after a restart.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class _Found(NamedTuple):
 
 
 class GapRecorder:
-    """See the module.
+    """Exchanges gaps between the streams of a feed and the ledger.
 
     Args:
         log: of gaps.
-        requests: what people asked to fetch.
+        requests: backfill requests of operators.
         feed: names this feed in events.
         clock: wall time of events; monotonic time of reading them.
 
@@ -66,7 +66,7 @@ class GapRecorder:
         self._silent: frozenset[Instrument] = frozenset()
 
     def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
-        """Take what is missing from the streams, and tell them what the ledger has.
+        """Take missing ids from the streams, and mark those that the ledger has.
 
         Args:
             streams: all of the feed.
@@ -94,17 +94,17 @@ class GapRecorder:
             self._silent = frozenset(silent)
 
     def on_tape(self, instrument: Instrument) -> int | None:
-        """The newest id that is known to be on the tape, or was at the start; None before any."""
+        """Return the newest id known to be on the tape, now or at the start; None before any."""
         with self._lock:
             return self._on_tape.get(instrument)
 
     def silent(self) -> frozenset[Instrument]:
-        """The instruments of which nothing came in this run."""
+        """Return the instruments that printed nothing in this run."""
         with self._lock:
             return self._silent
 
     def record(self, instruments: Iterable[Instrument]) -> None:
-        """Write down what was found, what came late and what was asked for; read the ledger.
+        """Write new gaps, late ids and backfill requests to the ledger, and read it.
 
         Args:
             instruments: of this feed.
@@ -160,7 +160,7 @@ class GapRecorder:
         )
 
     def _healed(self, instrument: Instrument, trade_id: int) -> list[GapEvent]:
-        """An id that came by itself when it was in the ledger already."""
+        """Make FILLED events for an id that came by itself and is open in the ledger."""
         now_us = self._clock.now_us()
         return [
             filled(gap, now_us)

@@ -1,8 +1,8 @@
-"""Trades of the past on their way to the tape: behind the live ones, and counted when they landed.
+"""Sends trades of the past to the tape, and returns the ids that the broker acknowledged.
 
 They go through the same producer, to the same partition and under the same key as live trades, but
-take no part in a line: neither its id check nor its high water hears of them. Live trades never
-wait for them: while the producer's queue is long, nothing is sent here.
+not through a stream: they affect neither its id check nor its coverage. Live trades never wait for
+them: while the producer's queue is long, the sender sends nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 class Acknowledgements:
-    """Counts what was acknowledged; called from whichever thread polls the producer."""
+    """Collects acknowledged ids; called from the thread that polls the producer."""
 
     def __init__(self) -> None:
         self.ids: set[int] = set()
@@ -45,7 +45,7 @@ class Acknowledgements:
             return self._in_flight == 0
 
     def expect(self, trade_id: int) -> OnAck:
-        """What to call with the tape's answer for a trade that is being sent."""
+        """Return the callback for the acknowledgement of a trade that is being sent."""
 
         def on_ack(offset: int | None, error: K2Error | None) -> None:
             with self._changed:
@@ -60,13 +60,13 @@ class Acknowledgements:
         return on_ack
 
     def withdraw(self) -> None:
-        """The tape did not take the trade that was just to be launched."""
+        """Stop expecting an answer for a trade that the tape did not take."""
         with self._changed:
             self._in_flight -= 1
 
 
 class Sender:
-    """See the module. One thread sends; the producer is polled elsewhere, or by `pause`.
+    """Sends past trades. One thread sends; the producer is polled elsewhere, or by `pause`.
 
     Args:
         tape: where trades go.
@@ -97,7 +97,7 @@ class Sender:
 
     @property
     def instruments(self) -> frozenset[Instrument]:
-        """What may be sent."""
+        """The instruments whose trades may be sent."""
         return frozenset(self._places)
 
     @property
@@ -142,5 +142,5 @@ class Sender:
                 return False
 
     def _over(self, deadline_s: float) -> bool:
-        """Wait a moment; whether to wait no longer."""
+        """Wait a moment; return whether to stop waiting."""
         return self._pause(limits.FEED_TICK_S) or self._clock.monotonic_s() > deadline_s

@@ -1,13 +1,13 @@
-"""The promise of each stream, on a compacted topic: what survives the process.
+"""Publishes the coverage of each stream on a compacted topic, where it survives the process.
 
-Each feed has documents of its own, so none hides what another began with. The one of an instrument
-says `trade_id`, what is promised (`instrument_stream.py`); `began_after`, the id below the first
-that this feed ever promised, which may be -1; `first_id`, the first id of the run that published
-it; `resumed_after`, what was promised before that run (null: nothing). So the ids between
-`resumed_after` and `first_id` are what nobody listened to.
+Each feed has its own documents, so none hides where another began. The document of an instrument
+has `trade_id`, the id it is covered through (`instrument_stream.py`); `began_after`, the id below
+the first that this feed ever covered, which may be -1; `first_id`, the first id of the run that
+published it; `resumed_after`, the coverage before that run (null: none). No feed listened while the
+ids between `resumed_after` and `first_id` were printed.
 
-A run resumes where the promise of its feed ends, and where those of others that begin inside it
-carry it: what another feed has is not missing. A document of an earlier K2 is of no feed.
+A run resumes where the coverage of its feed ends, extended by the coverage of other feeds that
+overlaps it: an id that another feed has is not missing. A document of an earlier K2 has no feed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class CoverageTopic:
-    """Publishes and reads high waters.
+    """Publishes and reads coverage.
 
     Args:
         board: `CompactedTopic(bootstrap, topics.COVERAGE)`.
@@ -43,7 +43,7 @@ class CoverageTopic:
         self._began_after: dict[Instrument, int] = {}
 
     def read(self, instruments: Iterable[Instrument]) -> dict[Instrument, int]:
-        """What was promised of these before this run; what is published goes on from there.
+        """Read the coverage of instruments before this run; publishing continues from it.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
@@ -58,7 +58,7 @@ class CoverageTopic:
         return found
 
     def begin(self, streams: Iterable[InstrumentStream], at_us: int, wait_s: float) -> bool:
-        """Publish where streams begin, and let their trades go; the tape's absence is logged.
+        """Publish where streams begin, and release their trades; the tape's absence is logged.
 
         Args:
             streams: those that wait for it, with their `beginning`.
@@ -78,7 +78,7 @@ class CoverageTopic:
     def publish(
         self, streams: Iterable[InstrumentStream], at_us: int, wait_s: float | None = None
     ) -> None:
-        """Publish the streams whose promise has changed; the tape's absence is logged.
+        """Publish the streams whose coverage has changed; the tape's absence is logged.
 
         Args:
             streams: any streams.
@@ -119,7 +119,7 @@ class CoverageTopic:
 
 
 def read_coverage(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
-    """What is promised of each instrument, by feed: see `coverage_in`.
+    """Read the coverage of each instrument, by feed, as `coverage_in` does.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE.
@@ -130,7 +130,7 @@ def read_coverage(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]
 def coverage_in(
     documents: Mapping[str, Mapping[str, Any]],
 ) -> dict[Instrument, dict[str, Coverage]]:
-    """What documents promise of each instrument, by feed; an unreadable one counts as none."""
+    """Return the coverage of each instrument, by feed; unreadable documents are skipped."""
     found: dict[Instrument, dict[str, Coverage]] = {}
     for key, document in documents.items():
         feed = str(document.get("feed", ""))

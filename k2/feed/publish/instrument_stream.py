@@ -1,4 +1,4 @@
-"""One instrument's way from the venue to the tape: what was seen, sent and acknowledged.
+"""One instrument's trades between venue and tape: the ids seen, sent and acknowledged.
 
 The *acknowledged id* of a stream is an id that the broker has acknowledged together with every
 trade of this run sent before it. A stream is *covered through* an id when every id up to it is on
@@ -28,9 +28,9 @@ class InstrumentStream:
     """The stream of one instrument.
 
     Args:
-        instrument: whose.
-        partition: where its trades go.
-        acknowledged: what an earlier run promised; None without one.
+        instrument: of the trades.
+        partition: of its trades.
+        acknowledged: the coverage of an earlier run; None without one.
         missing: gathers the ids that were jumped over.
 
     Attributes:
@@ -40,10 +40,10 @@ class InstrumentStream:
         acknowledged: trades acknowledged in this run.
         reused: trades whose ids this stream had passed an hour of event time before.
         missing: ids that were jumped over and are not in the ledger yet.
-        late: ids that came out of order and are acknowledged, the newest; whoever takes them
+        late: ids that came out of order and are acknowledged, the newest; the taker
             removes them.
         failure: why a trade of it will never be acknowledged; the feed must not go on.
-        begun: whether its trades may be sent; whoever keeps promises holds them until it is known
+        begun: whether its trades may be sent; the coverage topic sets it once it has published
             where the stream begins.
     """
 
@@ -79,7 +79,7 @@ class InstrumentStream:
 
     @property
     def covered_through(self) -> int | None:
-        """See the module; None until something is acknowledged in this run."""
+        """The id up to which all ids are on the tape or in the ledger; None before any."""
         if self.acknowledged_id is None:
             return None
         lowest = self.missing.lowest
@@ -104,7 +104,7 @@ class InstrumentStream:
         return self.sequence.first is not None and unbroken and acknowledged
 
     def interrupted(self) -> None:
-        """The connection was lost: what is missing behind the newest id was missed by that."""
+        """Note that the connection was lost: ids missing after the newest were lost with it."""
         self._interrupted_after = self.sequence.last
 
     def observe(self, trade: Trade) -> Finding:
@@ -127,7 +127,7 @@ class InstrumentStream:
         return finding
 
     def note(self, trade_id: int, finding: Finding, at_us: int) -> None:
-        """Remember what a trade that is not simply the next one says of others.
+        """Record the missing ids that a trade out of sequence reveals.
 
         Args:
             trade_id: of the trade.
@@ -144,7 +144,7 @@ class InstrumentStream:
             self.missing.settled(*self.sequence.leapt, GapState.UNFILLABLE, at_us)
 
     def voided(self, trade_id: int, at_us: int) -> bool:
-        """An id was printed without a trade: it goes to the ledger, and not to the tape.
+        """Take an id that was printed without a trade: it goes to the ledger, not to the tape.
 
         Args:
             trade_id: the id.
@@ -174,11 +174,11 @@ class InstrumentStream:
         return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
 
     def prepare(self, trade_id: int, finding: Finding) -> PendingTrade:
-        """Something to call with the tape's answer; `sent` when the tape took the trade."""
+        """Make the callback of a trade; call `sent` when the tape took the trade."""
         return PendingTrade(self, trade_id, finding)
 
     def sent(self, pending: PendingTrade) -> None:
-        """The tape has taken a trade; its answer will come."""
+        """Note that the tape took a trade and will answer."""
         self._in_flight.append(pending)
 
     def acknowledge(self) -> None:
@@ -198,9 +198,9 @@ class InstrumentStream:
 
 
 class PendingTrade:
-    """One trade on its way; called by the producer with the tape's answer.
+    """One trade in flight; the producer calls it with the tape's answer.
 
-    An id without a trade has nothing on its way: it keeps its place among those that have.
+    An id without a trade is never sent: it keeps its place in the order of those that are.
     """
 
     __slots__ = ("acknowledged", "finding", "is_trade", "stream", "trade_id")
@@ -214,11 +214,11 @@ class PendingTrade:
 
     @property
     def begins(self) -> bool:
-        """Whether the venue's ids began anew with it."""
+        """Whether the venue restarted its ids with it."""
         return self.finding is Finding.RESET
 
     def __call__(self, offset: int | None, error: K2Error | None) -> None:
-        """The tape's answer: an offset, or why there will be none."""
+        """Take the tape's answer: an offset, or the error in its place."""
         if error is not None:
             self.stream.failure = error
         else:

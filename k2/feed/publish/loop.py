@@ -1,4 +1,4 @@
-"""The feed's loop: connections in, trades out, gaps told, promises published, a clean end.
+"""The feed's loop: reads connections, publishes trades, gaps and coverage, and ends cleanly.
 
 One thread, one event loop. Connections hand over batches of frames; the publisher takes them as
 fast as the producer does. While it is blocked the feed reads nothing, so TCP and the venue's
@@ -6,8 +6,9 @@ buffers hold the rest: no frame that was read is dropped. A tick, many times a s
 acknowledgements, runs what is due in the sessions, passes missing ids to the gap recorder, and
 publishes the coverage of the streams. A new stream sends nothing until its beginning is published.
 
-The end, when asked: stop reading, flush with acknowledgements, publish the promises and wait for
-them. What the broker did not acknowledge in time is above the promise, so the next start knows.
+When asked to end, it stops reading, flushes with acknowledgements, publishes the coverage and waits
+for it. Trades that the broker did not acknowledge in time lie above the coverage, so the next run
+reports them as a gap.
 """
 
 from __future__ import annotations
@@ -33,31 +34,31 @@ _log = logging.getLogger(__name__)
 
 
 class Gaps(Protocol):
-    """The part of `k2.feed.gaps.backfill_thread.Backfill` that a pump needs."""
+    """`k2.feed.gaps.backfill_thread.Backfill`, which stands above this module."""
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it keeps no more gaps, if so."""
+        """The error that ended it, if any."""
         ...
 
     def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
-        """Take what is missing from streams, tell them what is recorded; returns at once."""
+        """Take missing ids from streams, and mark those recorded; returns at once."""
         ...
 
     def counters(self) -> dict[str, Any]:
-        """What to tell of it; from any thread."""
+        """Return its counters; from any thread."""
         ...
 
 
 class FeedLoop:
-    """See the module. `run` once; what it counts may be read from any thread.
+    """Runs a feed. `run` once; its counters may be read from any thread.
 
     Args:
         publisher: takes frames.
         tape: the publisher's producer.
         letters: the publisher's letters, started.
-        gaps: keeps what is missing, started.
-        coverage: where promises are published.
+        gaps: records missing ids, started.
+        coverage: where the coverage of streams is published.
         clock: wall time for frames, monotonic time for everything else.
 
     Attributes:
@@ -176,7 +177,7 @@ class FeedLoop:
             self._coverage.publish(self.streams, self._clock.now_us())
 
     def _begin(self) -> None:
-        """Make known where new streams begin; while the tape is away, not at each tick."""
+        """Publish where new streams begin; while the tape is away, not at each tick."""
         new = [stream for stream in self.streams if stream.beginning is not None]
         now_s = self._clock.monotonic_s()
         if not new or now_s < self._begin_s:

@@ -1,8 +1,8 @@
-"""Malformed frames on their way to the dead letters, in a thread of their own.
+"""Publishes malformed frames as dead letters, in a thread of their own.
 
-The dead-letter office returns when its letters are acknowledged; a feed must not stand still for
-that. The box is bounded in letters and bytes: a full one stops the reading, as a full producer
-does.
+`DeadLetterTopic.publish` returns when the letters are acknowledged; a feed must not wait for that.
+The waiting letters are bounded in number and bytes: beyond the bound the feed stops reading, as it
+does when the producer is full.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DeadLetterPublisher:
 
     @property
     def full(self) -> bool:
-        """Whether no more should be put in just now."""
+        """Whether no more letters should be put in now."""
         return (
             len(self._waiting) >= limits.FEED_LETTERS_MAX
             or self._bytes >= limits.FEED_LETTERS_BYTES_MAX
@@ -101,7 +101,7 @@ class DeadLetterPublisher:
             self._done(letters)
 
     def _next(self) -> list[DeadLetter]:
-        """What waits, as soon as something does; nothing when the box closes empty."""
+        """Wait for letters and return them; none when the publisher closes empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             return list(self._waiting)

@@ -1,12 +1,12 @@
-"""Ids of one line that were jumped over, from the jump until the ledger has them. Pure.
+"""Missing ids of one stream, from the jump over them until the ledger has them. Pure.
 
 An id that is missing now may still come by itself: the venue sends two trades out of order, or the
-other connection of a renewal is a moment behind. So a run of missing ids rests for a grace before
-it is handed to the ledger; what comes meanwhile is taken out of it. Until the ledger has a run, the
-line's high water may not pass it (`lowest`): a feed that is killed would otherwise forget it.
+other connection of a renewal is a moment behind. So a run of missing ids rests for a grace period
+before it goes to the ledger; ids that come meanwhile leave it. Until the ledger has a run, the
+stream's coverage may not pass it (`lowest`): a feed that is killed would otherwise forget it.
 
-What is settled when it is found takes the same way without the grace: an id that was printed
-without a trade, and what lies between two lives of a venue's ids. The ledger is to say so.
+Ids that are settled when found go the same way without the grace: an id that was printed without a
+trade, and the ids between two lives of a venue's ids.
 
 The number of runs is bounded: beyond it the two that lie closest become one, with the ids between.
 Fetching those again is harmless.
@@ -31,7 +31,7 @@ class Run:
         cause: why they were missed.
         detected_us: when that was seen, wall microseconds.
         due_s: when the grace is over, monotonic; None: not timed yet.
-        state: what the ledger is to say of it.
+        state: the one that the ledger records.
     """
 
     first_id: int
@@ -43,7 +43,7 @@ class Run:
 
 
 class PendingGaps:
-    """See the module. Not thread-safe.
+    """Holds the missing ids of one stream. Not thread-safe.
 
     Args:
         grace_s: how long a run rests.
@@ -64,13 +64,13 @@ class PendingGaps:
         return min((run.first_id for run in (*self._resting, *self._handed)), default=None)
 
     def jumped(self, first_id: int, last_id: int, cause: Cause, at_us: int) -> None:
-        """Ids were jumped over."""
+        """Add ids that the stream jumped over."""
         self._resting.append(Run(first_id, last_id, cause, at_us))
         if len(self._resting) > self._runs_max:
             self._join_closest()
 
     def settled(self, first_id: int, last_id: int, state: GapState, at_us: int) -> None:
-        """Ids will not come, or are no trades: VOID or UNFILLABLE; they are not missing as well."""
+        """Add ids that are settled when found: VOID or UNFILLABLE."""
         last = self._resting[-1] if self._resting else None
         if last is not None and last.state is state and last.last_id + 1 == first_id:
             self._resting[-1] = replace(last, last_id=last_id)
@@ -80,7 +80,7 @@ class PendingGaps:
             self._join_closest()
 
     def came(self, trade_id: int) -> None:
-        """An id came after all; it is not missing if it still rested."""
+        """Take an id that came late out of the resting runs."""
         for at in range(len(self._resting) - 1, -1, -1):  # what comes late was just missed
             run = self._resting[at]
             if run.first_id <= trade_id <= run.last_id:
@@ -91,7 +91,7 @@ class PendingGaps:
                 return
 
     def due(self, now_s: float) -> list[Run]:
-        """The runs whose grace is over: they are the ledger's now, and not given again."""
+        """Return the runs whose grace is over, once each: they belong to the ledger now."""
         if not self._resting:
             return []
         timed = [
@@ -104,7 +104,7 @@ class PendingGaps:
         return due
 
     def recorded(self, run: Run) -> None:
-        """The ledger has a run that `due` gave."""
+        """Note that the ledger has a run that `due` returned."""
         self._handed.remove(run)
 
     def _join_closest(self) -> None:

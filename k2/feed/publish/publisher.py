@@ -1,7 +1,7 @@
-"""Frames to the tape: decode, check the sequence, encode, send; what is malformed to the letters.
+"""Publishes frames: decodes, checks the sequence, encodes and sends; or makes a dead letter.
 
-The hot path of a feed, without IO of its own: the producer takes records at once and says later
-what became of them. When it takes no more, or a stream has not begun, the publisher is *blocked*:
+The hot path of a feed, without IO of its own: the producer takes records at once and acknowledges
+them later. When it takes no more, or a stream has not begun, the publisher is *blocked*:
 it keeps the trades of the one frame that were not sent, takes no frame, and nothing is dropped.
 """
 
@@ -22,7 +22,7 @@ _POLL_FRAMES = 256  # taken between two looks at what was acknowledged
 
 
 class TradePublisher:
-    """See the module. Not thread-safe; its counters may be read from any thread.
+    """Publishes trades. Not thread-safe; its counters may be read from any thread.
 
     Args:
         source: what a frame means.
@@ -38,8 +38,8 @@ class TradePublisher:
         skipped: frames that are not for K2, by kind.
         malformed: frames that went to the letters.
         void: ids printed without a trade.
-        shutdown_announced: set by a frame that says the venue closes its connection soon; whoever
-            reads it clears it.
+        shutdown_announced: set by a frame that says the venue closes its connection soon; its
+            reader clears it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TradePublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether no frame is taken just now; `unblock` tries to end it."""
+        """Whether no frame is taken now; `unblock` tries to end that."""
         return bool(self._refused) or self._letters.full
 
     @property
@@ -110,7 +110,7 @@ class TradePublisher:
         return position
 
     def unblock(self) -> bool:
-        """Send what was refused; whether frames are taken again."""
+        """Send what was refused; return whether frames are taken again."""
         while self._refused:
             stream, pending, value = self._refused[0]
             if not stream.begun:

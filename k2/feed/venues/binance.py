@@ -1,8 +1,8 @@
 """Binance: combined `@trade` streams, as the spot and the USD-M futures markets send them.
 
 The good path is one typed decode that refuses every field it does not know, so a new field of the
-venue, a frame of another kind and a malformed frame all leave it together and are told apart on the
-slow path. Numbers stay text until they are integers in units of 1e-8: no float exists anywhere.
+venue, a frame of another kind and a malformed frame all leave it together and are distinguished on
+the slow path. Numbers stay text until they are integers in units of 1e-8: no float exists anywhere.
 
 A combined frame is `{"stream": "btcusdt@trade", "data": {...}}`; a frame without that envelope is
 read too. Trade: `e` event, `E` event time, `s` symbol, `t` id, `p` price, `q` quantity, `T` trade
@@ -107,7 +107,7 @@ class BinanceSource:
         self._streams = {symbol.lower() + _STREAM: label for symbol, label in self._symbols.items()}
 
     def addresses(self) -> tuple[str, ...]:
-        """See `Source`; as many streams a connection as the venue and a URL allow."""
+        """List addresses with as many streams each as the venue and a URL allow."""
         groups: list[list[str]] = [[]]
         size = 0
         for stream in self._streams:
@@ -123,7 +123,7 @@ class BinanceSource:
         )
 
     def decode(self, frame: bytes, receive_time_us: int) -> Decoded:
-        """See `Source`."""
+        """Decode one frame; as `Source.decode`."""
         try:
             decoded = _decode_frame(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -154,7 +154,7 @@ class BinanceSource:
         return self._loose(self._streams.get(stream), event, receive_time_us)
 
     def _loose(self, label: Label | None, event: _Fields, receive_time_us: int) -> Decoded:
-        """A frame of a trade stream, with unknown fields or with faults."""
+        """Decode a frame of a trade stream that has unknown fields or faults."""
         if label is None:
             return Skipped("not_subscribed")
         if _text(event.get("e")) != "trade":
@@ -200,7 +200,7 @@ def _opened(fields: _Fields) -> tuple[str | None, _Fields]:
 
 
 def _text(raw: msgspec.Raw | None) -> str | None:
-    """A JSON string; None for anything else."""
+    """Decode a JSON string; None for anything else."""
     if raw is None or bytes(raw)[:1] != b'"':
         return None
     return _decode_text(raw)
@@ -238,7 +238,7 @@ def _vendor_data(event: _Fields) -> dict[str, str]:
 def trade_of(
     label: Label, data: _Data | Printed, receive_time_us: int, vendor_data: dict[str, str]
 ) -> tuple[Trade] | Void | Malformed:
-    """A trade with exact numbers, an id without a trade, or what is wrong with it.
+    """Make a trade with exact numbers, an id without a trade, or what is wrong with it.
 
     Its time may lie ahead of this process's clock, which may be slow: the tape judges that.
     """
@@ -280,7 +280,7 @@ def _fault(data: _Data | Printed, price: int, quantity: int) -> Malformed:
 
 
 def mantissa(text: str) -> int:
-    """A decimal number as an integer in units of 1e-8; -1 when it is not one, or not exactly.
+    """Read a decimal as an integer in units of 1e-8; -1 when it is not one, or not exactly.
 
     Takes what venues print: digits, a point, digits. No sign, no exponent, nothing else.
     """

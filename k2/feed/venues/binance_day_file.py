@@ -57,7 +57,7 @@ class DayFileLine(NamedTuple):
 
 
 def named(path: Path) -> DayFile:
-    """What a file is, by its name.
+    """Read what a file is from its name.
 
     Raises:
         Invalid: BAD_REQUEST when the name is not one that Binance gives.
@@ -106,13 +106,13 @@ class DayReader:
         self._csv = self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._csv.close()
         if self._archive is not None:
             self._archive.close()
 
     def lines(self) -> Iterator[DayFileLine]:
-        """Every line but the header and empty ones.
+        """Read every line but the header and empty ones.
 
         Raises:
             Data: CHECKSUM_MISMATCH when the file turns out to be damaged.

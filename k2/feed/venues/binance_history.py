@@ -58,7 +58,7 @@ class BinanceHistory:
     Args:
         url: REST base, such as `https://api.binance.com`; see `rest_url`.
         get: asks; usually `history.HttpFetch`.
-        budget: charged for each request, told what the venue says.
+        budget: charged for each request, and corrected by the venue's own count.
         clock: receive times.
     """
 
@@ -72,7 +72,7 @@ class BinanceHistory:
         self._get = get
 
     def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:
-        """See `History`."""
+        """Ask for trades from an id on; an answer with other ids is not believed."""
         limit = min(max(count, 1), self.page_max)
         rows = self._ask(instrument, f"&fromId={from_id}&limit={limit}")
         ids = [row.id for row in rows]
@@ -82,7 +82,7 @@ class BinanceHistory:
         return self._answer(instrument, rows, from_id + limit)
 
     def newest(self, instrument: Instrument) -> HistoryPage:
-        """See `History`."""
+        """Ask for the newest trade."""
         rows = self._ask(instrument, "&limit=1")
         if len(rows) > 1:
             raise _unbelievable(f"{len(rows)} trades where one was asked for")
@@ -95,7 +95,7 @@ class BinanceHistory:
         now_us = self._clock.now_us()
         used = reply.headers.get("x-mbx-used-weight-1m", "")
         if used.isascii() and used.isdigit() and len(used) < 10:
-            self._budget.told(int(used), now_us)
+            self._budget.correct(int(used), now_us)
         if reply.status in _LATER:
             wait_s = _retry_after_s(reply)
             self._budget.block(wait_s, now_us)
@@ -131,7 +131,7 @@ class BinanceHistory:
 
 
 def rest_url(venue_url: str) -> str:
-    """The REST base that belongs to a WebSocket base.
+    """Return the REST base that belongs to a WebSocket base.
 
     Raises:
         Invalid: BAD_SETTING when the address is none of a WebSocket.

@@ -1,6 +1,6 @@
-"""What a venue tells of the past, when asked by id: the other half of a `Source`.
+"""A venue's past trades by id: the other half of a `Source`.
 
-An answer is as untrusted as a frame: what it says of ids it was not asked for is not believed.
+An answer is as untrusted as a frame: ids that were not asked for are ignored.
 """
 
 from __future__ import annotations
@@ -52,23 +52,22 @@ class History(Protocol):
         ...
 
     def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:
-        """Trades from an id on.
+        """Ask for trades from an id on.
 
         Args:
-            instrument: whose.
+            instrument: of the trades.
             from_id: the first id wanted.
             count: how many ids from there on are wanted, at most `page_max`.
 
         Raises:
             NotFound: UNKNOWN_SYMBOL: the venue does not know the instrument.
             Unavailable: VENUE_UNAVAILABLE: no answer, or none that can be believed; `RateLimited`
-            when
-                the venue says to ask later.
+                when the venue says to ask later.
         """
         ...
 
     def newest(self, instrument: Instrument) -> HistoryPage:
-        """The newest trade there is; raises as `trades` does."""
+        """Ask for the newest trade; raises as `trades` does."""
         ...
 
 
@@ -112,8 +111,8 @@ class HttpFetch:
         deadline_s = self._clock.monotonic_s() + limits.FEED_REST_S
         try:
             with _open(urllib.request.Request(url, headers=dict(headers))) as response:
-                told = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(response.status or 0, told, self._body(response, deadline_s))
+                lowered = {name.lower(): value for name, value in response.headers.items()}
+                return Reply(response.status or 0, lowered, self._body(response, deadline_s))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise Unavailable(
                 Reason.VENUE_UNAVAILABLE,

@@ -1,8 +1,8 @@
-"""How much may be asked of a venue: weight a minute, as the venue counts it. Sans-IO.
+"""Limits requests to a venue by weight a minute, as the venue counts it. Sans-IO.
 
-A venue gives each address so much weight a wall minute and tells in each answer how much of it was
-used, by whomever. A budget is our share of that: within it we ask, above it we wait for the next
-minute, and when the venue says "later" we ask nothing at all until then.
+A venue grants each address a weight per wall minute and reports in each answer how much of it was
+used by all clients there. A budget is K2's share: within it K2 asks, above it K2 waits for the next
+minute, and when the venue says "later" K2 asks nothing until then.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _MINUTE_US = 60_000_000
 
 
 class WeightBudget:
-    """See the module. Times are wall microseconds: the venue counts wall minutes.
+    """One address's budget. Times are wall microseconds: the venue counts wall minutes.
 
     Args:
-        per_minute: weight we may see used in a minute, ours and that of others.
+        per_minute: weight that may be used in a minute, by K2 and by others.
 
     Attributes:
         per_minute: as given.
-        spent: weight we spent in all.
+        spent: weight that K2 spent in all.
     """
 
     def __init__(self, per_minute: int = limits.FEED_WEIGHT_PER_MINUTE) -> None:
@@ -32,11 +32,11 @@ class WeightBudget:
         self._left_us = 0  # of that, when it was last looked at
 
     def used(self, now_us: int) -> int:
-        """Weight used in the present minute, as far as is known."""
+        """Return the weight known to be used in the present minute."""
         return self._used if self._minute == now_us // _MINUTE_US else 0
 
     def wait_s(self, weight: int, now_us: int) -> float:
-        """Seconds until a request of this weight may be made; 0: now.
+        """Return the seconds until a request of this weight may be made; 0: now.
 
         A weight above the whole budget may be spent in a minute of its own.
         """
@@ -49,24 +49,24 @@ class WeightBudget:
         return 0.0
 
     def spend(self, weight: int, now_us: int) -> None:
-        """A request of this weight is made."""
+        """Charge a request of this weight."""
         self._used = self.used(now_us) + weight
         self._minute = now_us // _MINUTE_US
         self.spent += weight
 
-    def told(self, used: int, now_us: int) -> None:
-        """The venue says how much of this minute is used; it knows of others than us."""
+    def correct(self, used: int, now_us: int) -> None:
+        """Take the venue's count of the weight used this minute, which includes other clients."""
         self._used = max(self.used(now_us), used)
         self._minute = now_us // _MINUTE_US
 
     def block(self, seconds: float, now_us: int) -> None:
-        """The venue says to ask nothing for so long."""
+        """Ask nothing for so many seconds, as the venue demands."""
         seconds = min(max(seconds, 0.0), limits.FEED_REST_BLOCKED_MAX_S)
         self._left_us = max(self._blocked_us(now_us), int(seconds * 1e6))
         self._blocked_until_us = now_us + self._left_us
 
     def eta_s(self, requests: int, weight: int, now_us: int) -> float:
-        """How long so many requests of this weight will take at the earliest."""
+        """Estimate how long so many requests of this weight take at least."""
         if requests <= 0:
             return 0.0
         a_minute = max(1, self.per_minute // weight)
@@ -75,7 +75,7 @@ class WeightBudget:
         return wait_s + 60.0 * (max(0, requests - now) / a_minute)
 
     def _blocked_us(self, now_us: int) -> int:
-        """What is left of a block; a clock that was set back adds nothing to it."""
+        """Compute what is left of a block; a clock that was set back adds nothing to it."""
         if self._blocked_until_us - now_us > self._left_us:
             self._blocked_until_us = now_us + self._left_us
         self._left_us = max(0, self._blocked_until_us - now_us)

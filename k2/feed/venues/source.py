@@ -31,7 +31,7 @@ class Malformed:
 
     Attributes:
         fault: the class of what is wrong.
-        error: what is wrong, for a person.
+        error: what is wrong, in words.
         of_time: whether nothing but its time is wrong: it may be right when printed again.
     """
 
@@ -79,7 +79,7 @@ class Source(Protocol):
         ...
 
     def decode(self, frame: bytes, receive_time_us: int) -> Decoded:
-        """What a frame means.
+        """Decode a frame.
 
         Args:
             frame: one message as the venue sent it.

@@ -58,7 +58,7 @@ class Joined:
     end: Int64s
 
     def bytes_at(self, start: int, length: int) -> bytes:
-        """A copy of some of the bytes."""
+        """Copy some of the bytes."""
         return self.buffer[start : start + length].tobytes()
 
 
@@ -96,7 +96,7 @@ class Cursors:
         return len(self.end)
 
     def sound(self) -> npt.NDArray[np.intp]:
-        """The messages without a fault."""
+        """Return the messages without a fault."""
         return np.flatnonzero(self.fault == NONE)
 
     def indices(self, rows: Rows) -> npt.NDArray[np.intp]:
@@ -111,7 +111,7 @@ class Cursors:
         self.position[marked] = self.end[marked]
 
     def longs(self, rows: Rows = ALL) -> Int64s:
-        """The next int or long of each of `rows`: a zigzag varint of at most ten bytes."""
+        """Read the next int or long of each of `rows`: a zigzag varint of at most ten bytes."""
         position = self.position[rows]
         word = self.joined.words[position]
         stops = ~word & _STOPS
@@ -247,7 +247,7 @@ def _next_block(cursors: Cursors, rows: npt.NDArray[np.intp]) -> tuple[Int64s, I
 
 
 def masked_words(joined: Joined, start: Int64s, length: Int64s, size_max: int) -> list[Words]:
-    """The first `size_max` bytes of spans as 64-bit words, zero after each span's end.
+    """Read the first `size_max` bytes of spans as 64-bit words, zero after each span's end.
 
     Args:
         joined: where the spans are.
@@ -269,7 +269,7 @@ def masked_words(joined: Joined, start: Int64s, length: Int64s, size_max: int) -
 
 
 def hash_words(length: Int64s, words: Sequence[Words]) -> Words:
-    """A 64-bit hash of spans by their length and words; equal spans have equal hashes."""
+    """Hash spans by their length and words, to 64 bits; equal spans have equal hashes."""
     hashed: Words = length.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for word in words:
         hashed = (hashed ^ word) * np.uint64(0xFF51AFD7ED558CCD)
@@ -278,7 +278,7 @@ def hash_words(length: Int64s, words: Sequence[Words]) -> Words:
 
 
 def big_endian(joined: Joined, end: Int64s, length: Int64s) -> Int64s:
-    """The last (at most eight) bytes before `end` as signed big-endian numbers.
+    """Read the last (at most eight) bytes before `end` as signed big-endian numbers.
 
     Args:
         joined: where they are.
@@ -293,7 +293,7 @@ def big_endian(joined: Joined, end: Int64s, length: Int64s) -> Int64s:
 
 
 def gather(joined: Joined, start: Int64s, length: Int64s) -> tuple[Bytes, Int64s]:
-    """The bytes of spans, end to end, and their bounds. uint8[total], int64[m + 1]."""
+    """Copy the bytes of spans, end to end, and their bounds. uint8[total], int64[m + 1]."""
     bounds = np.zeros(len(start) + 1, dtype=np.int64)
     np.cumsum(length, out=bounds[1:])
     at = np.repeat(start - bounds[:-1], length) + np.arange(bounds[-1])

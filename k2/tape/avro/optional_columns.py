@@ -1,7 +1,7 @@
 """Optional columns: read where a message's writer knew them, null everywhere else.
 
 A writer says in its schema that a value may be null (a union of null and the value) or that it
-always writes one; a writer of before says nothing. So one batch may hold all three.
+always writes one; the schema of an older writer lacks the column. So one batch may hold all three.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INT_MAX = (1 << 31) - 1
 
 
 def read_optional(cursors: Cursors, step: ReadStep) -> pa.Array:
-    """The next value, or null, of every message."""
+    """Read the next value, or null, of every message."""
     present = cursors.indices(ALL)
     if step.value_branch is not None:
         branch = cursors.small()
@@ -71,7 +71,7 @@ Part = tuple[Indices, dict[str, pa.Array]]  # rows of a batch, and what was read
 
 
 def assembled(parts: Sequence[Part], fault: Bytes) -> pa.StructArray | None:
-    """The optional columns of a whole batch, null where there is a fault; None when all are null.
+    """Join the optional columns of a batch, null where there is a fault; None when all are null.
 
     Args:
         parts: what each schema's messages gave.

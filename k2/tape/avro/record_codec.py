@@ -42,7 +42,7 @@ class RecordCodec:
         self._written: dict[int, Any] = {}
 
     def encode(self, values: Mapping[str, Any], schema_id: int) -> bytes:
-        """A message of the schema that `topics.deploy` registered.
+        """Encode a message of the schema that `topics.deploy` registered.
 
         Args:
             values: each column that a message carries; times in microseconds.
@@ -54,7 +54,7 @@ class RecordCodec:
         return out.getvalue()
 
     def decode(self, value: bytes | None) -> Values | Fault:
-        """The columns of a message, or why it has none; times in microseconds.
+        """Decode the columns of a message, or why it has none; times in microseconds.
 
         Raises:
             Unavailable: REGISTRY_UNAVAILABLE when its schema was never seen and the registry
@@ -99,7 +99,7 @@ class RecordCodec:
 
 
 def _outside(value: bytes) -> Fault:
-    """What is wrong with a message before its record begins."""
+    """Return what is wrong with a message before its record begins."""
     if len(value) > limits.RECORD_BYTES_MAX:
         return Fault.OVERSIZE
     if value[:1] != bytes([MAGIC]):
@@ -108,7 +108,7 @@ def _outside(value: bytes) -> Fault:
 
 
 def _resolved(written: Mapping[str, Any], own: Mapping[str, Any]) -> Any:  # noqa: ANN401 see above
-    """The written schema, parsed; None when it cannot give the event."""
+    """Parse the written schema; None when it cannot give the event."""
     ours = {field["name"]: field for field in own["fields"]}
     try:
         theirs = {field["name"]: field["type"] for field in written["fields"]}

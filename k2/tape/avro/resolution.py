@@ -54,7 +54,7 @@ class ReadStep:
 
 
 def resolve(written: Mapping[str, Any]) -> tuple[ReadStep, ...] | None:
-    """The steps that read a trade from what `written` wrote; None when it cannot give one."""
+    """Plan the steps that read a trade of `written`; None when it cannot give one."""
     names: dict[str, Any] = {}
     try:
         if written.get("type") != "record":
@@ -90,7 +90,7 @@ def _step(field: Mapping[str, Any], names: dict[str, Any], skips: Skips) -> Read
 
 
 def _optional_step(wanted: Field, written: Any, names: dict[str, Any]) -> ReadStep:  # noqa: ANN401 JSON
-    """Reads a value, or a union of null and one; any other union is not understood."""
+    """Plan reading a value, or a union of null and one; any other union is not understood."""
     branch = None
     if isinstance(written, list):
         if len(written) != 2 or "null" not in written:

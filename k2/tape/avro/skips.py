@@ -54,7 +54,7 @@ class _Walk:
         self.left = left
 
     def long(self) -> int:
-        """The next int or long."""
+        """Read the next int or long."""
         value = shift = 0
         while True:
             if self.at >= self._end:
@@ -154,7 +154,7 @@ class Skips:
 
 
 def named(written: Any, names: Mapping[str, Any]) -> Any:  # noqa: ANN401 any JSON
-    """What a type's name stands for; any other type is itself."""
+    """Resolve a type's name; any other type is itself."""
     return names.get(written, written) if isinstance(written, str) else written
 
 

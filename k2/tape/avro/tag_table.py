@@ -41,7 +41,7 @@ class LabelTable:
         self._words = np.zeros((_WORDS, 0), dtype=np.uint64)
 
     def codes(self, joined: Joined, start: Int64s, length: Int64s) -> Int32s:
-        """The code of each span, or `BAD` where it holds no label.
+        """Return the code of each span, or `BAD` where it holds no label.
 
         Args:
             joined: where the spans are.
@@ -63,7 +63,7 @@ class LabelTable:
         return codes
 
     def code(self, span: bytes, label: Callable[[], Label | None]) -> int:
-        """The code of one span; `label` parses it if it is new."""
+        """Return the code of one span; `label` parses it if it is new."""
         code = self._code_of.get(span)
         if code is None:
             parsed = label()
@@ -121,7 +121,7 @@ def parse_label(span: bytes) -> Label | None:
 
 
 def label_of(texts: list[bytes]) -> Label | None:
-    """A label from its six texts; None when one is not UTF-8."""
+    """Make a label from its six texts; None when one is not UTF-8."""
     try:
         return Label(*(text.decode() for text in texts))
     except UnicodeDecodeError:

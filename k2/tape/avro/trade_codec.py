@@ -62,7 +62,7 @@ assert [field.name for field in schema.TRADE.fields if field.on_tape] == [*_WRIT
 
 
 def encode_trade(trade: Trade, schema_id: int) -> bytes:
-    """A trade as a message of the schema that `topics.deploy` registered.
+    """Encode a trade as a message of the schema that `topics.deploy` registered.
 
     Args:
         trade: normalised; its decimals fit (`events.check` judges that).
@@ -121,7 +121,7 @@ _LAST = [_varint(value) for value in range(1 << 14)]
 
 
 def _long(value: int) -> bytes:
-    """A zigzag varint, two seven-bit groups at a time."""
+    """Encode a zigzag varint, two seven-bit groups at a time."""
     rest = (value << 1) ^ (value >> 63)
     if rest < 0x4000:
         return _LAST[rest]
@@ -228,7 +228,7 @@ class Decoder:
 
 
 def _join(values: list[bytes | None]) -> tuple[Joined, npt.NDArray[np.uint8]]:
-    """The messages in one buffer, and the faults that show without a schema."""
+    """Join the messages in one buffer, and find the faults that show without a schema."""
     fault = np.zeros(len(values), dtype=np.uint8)
     try:
         joined = join(values)  # type: ignore[arg-type]
@@ -321,7 +321,7 @@ class _Columns:
         )
 
     def _vendor(self, joined: Joined) -> pa.MapArray | None:
-        """Maps of all rows; marks the rows whose texts are not UTF-8."""
+        """Make the maps of all rows; mark the rows whose texts are not UTF-8."""
         entries = self._merged()
         if entries is None:
             return None
@@ -349,7 +349,7 @@ class _Columns:
 
 
 def _compact(known: list[Label], code: Int32s) -> tuple[tuple[Label, ...], Int32s]:
-    """The labels that occur, and each row's index into them; -1 stays."""
+    """Return the labels that occur, and each row's index into them; -1 stays."""
     used = np.flatnonzero(np.bincount(code + 1, minlength=len(known) + 1)[1:])
     index = np.full(len(known) + 1, -1, dtype=np.int32)
     index[used] = np.arange(len(used), dtype=np.int32)

@@ -51,7 +51,7 @@ class Entries:
     value_length: Int64s
 
     def where(self, chosen: Bools) -> Entries:
-        """Some of the entries."""
+        """Select some of the entries."""
         return Entries(
             self.row[chosen],
             self.key_start[chosen],
@@ -240,7 +240,7 @@ def _read_decimal(cursors: Cursors, end: int) -> Int64s:
 
 
 def _wide(joined: Joined, start: int, length: int, end: int) -> tuple[int, int]:
-    """A number of more than 16 bytes: mostly out of range, but it may be padded."""
+    """Read a number of more than 16 bytes: mostly out of range, but it may be padded."""
     value = int.from_bytes(joined.bytes_at(start, length), "big", signed=True)
     return _split(value if -end < value < end else end)
 

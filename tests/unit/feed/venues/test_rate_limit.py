@@ -20,9 +20,9 @@ def test_within_the_budget_nothing_waits_above_it_until_the_minute_is_over():
 def test_what_others_use_of_the_address_counts():
     budget = WeightBudget(100)
     budget.spend(25, NOW_US)
-    budget.told(90, NOW_US)
+    budget.correct(90, NOW_US)
     assert budget.wait_s(25, NOW_US) == 40
-    budget.told(10, NOW_US)
+    budget.correct(10, NOW_US)
     assert budget.used(NOW_US) == 90, "a late answer does not take anything back"
 
 
