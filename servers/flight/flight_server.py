@@ -27,7 +27,7 @@ from k2.query.request import Caller
 from k2.v1 import query_service_pb2 as pb
 from servers.flight.flight_stream import (
     PROVENANCE_KEY,
-    Rows,
+    RowStream,
     Stream,
     Streams,
     flight_error,
@@ -188,7 +188,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             leave()
             raise
         stream = Stream(answer, context, leave)
-        rows = Rows(stream, provenance, parts.clock, streams)
+        rows = RowStream(stream, provenance, parts.clock, streams)
         return fl.GeneratorStream(rows.schema, rows)
 
     @_guarded

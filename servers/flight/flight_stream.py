@@ -83,7 +83,7 @@ class Stream:
             self._leave()
 
 
-class Rows:
+class RowStream:
     """The batches of an answer, as pyarrow pulls them. Freed with its stream, read or not."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Rows:
         streams.add(stream)
         weakref.finalize(self, streams.remove, stream).atexit = False
 
-    def __iter__(self) -> Rows:
+    def __iter__(self) -> RowStream:
         return self
 
     def __next__(self) -> tuple[pa.RecordBatch, pa.Buffer]:

@@ -40,7 +40,7 @@ class GapView:
             return list(self._ledger.gaps())
 
 
-class Plan(NamedTuple):
+class BackfillPlan(NamedTuple):
     """What a request will take; `eta_s` is how long at the earliest."""
 
     request: FillRequest
@@ -60,7 +60,9 @@ class BackfillRequests:
         self._requests = requests
         self._clock = clock
 
-    def ask(self, feeds: Iterable[Beat], exchange: str, symbol: str, ids: tuple[int, int]) -> Plan:
+    def ask(
+        self, feeds: Iterable[Beat], exchange: str, symbol: str, ids: tuple[int, int]
+    ) -> BackfillPlan:
         """Record a request for a feed to take up.
 
         Args:
@@ -121,11 +123,11 @@ def _feed_of(feeds: Iterable[Beat], exchange: str, symbol: str) -> Beat:
     return next(iter(found.values()))
 
 
-def _plan(request: FillRequest, counters: Mapping[str, Any]) -> Plan:
+def _plan(request: FillRequest, counters: Mapping[str, Any]) -> BackfillPlan:
     """What the feed's own counts say a request will take."""
     page = max(1, int(counters.get("ids_per_request", limits.HISTORICAL_TRADES_MAX)))
     requests = -(-request.ids // page)
     weight = int(counters.get("weight_per_request", 0))
     a_minute = max(1, int(counters.get("weight_per_minute", 1)))
     before_s = float(counters.get("eta_s", 0.0))
-    return Plan(request, requests, before_s + 60.0 * requests * weight / a_minute)
+    return BackfillPlan(request, requests, before_s + 60.0 * requests * weight / a_minute)

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
-from servers.services.interceptors import METHOD_PREFIX, Admission, chain
+from servers.services.interceptors import METHOD_PREFIX, CallAdmission, chain
 from servers.services.rpc_status import to_grpc
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -116,7 +116,7 @@ class GrpcServer:
         self, listen: str, services: Mapping[str, Callable[[grpc.Server], None]], clock: Clock
     ) -> None:
         host, port = split_address(listen)
-        self.admission = Admission()
+        self.admission = CallAdmission()
         self._pool = _Workers()
         self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
         self._server = grpc.server(

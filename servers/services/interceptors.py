@@ -80,7 +80,7 @@ class Interceptor(grpc.ServerInterceptor):
         return call
 
 
-class Admission:
+class CallAdmission:
     """Who may come in: nobody while the server starts or drains, and so many watchers at most.
 
     Attributes:
@@ -140,7 +140,7 @@ class Admission:
             self._places.release()
 
 
-def chain(clock: Clock, admission: Admission) -> list[grpc.ServerInterceptor]:
+def chain(clock: Clock, admission: CallAdmission) -> list[grpc.ServerInterceptor]:
     """All interceptors, outermost first."""
     return [
         Interceptor("telemetry", Telemetry(clock).around),

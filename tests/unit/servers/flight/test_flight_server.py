@@ -87,6 +87,12 @@ def packed(name, message=b""):
     return any_pb2.Any(type_url=f"type.googleapis.com/{name}", value=message).SerializeToString()
 
 
+def send_wide(stack):
+    """Rows that take long to judge where the machine is busy, all visible when this returns."""
+    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
+    eventually(lambda: sum(stack.tail.position().offsets) == 8000)
+
+
 @pytest.fixture
 def stack(tmp_path):
     with QueryStack(tmp_path) as stack:
@@ -467,7 +473,7 @@ def test_plans_are_admitted_before_they_take_a_thread_for_long(stack):
 
 
 def test_an_abandoned_stream_is_ended(wire, stack):
-    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
+    send_wide(stack)
     reader = wire.get(wire.ticket())
     reader.read_chunk()
     assert wire.admission.running == 1
@@ -505,7 +511,7 @@ def test_it_says_starting_and_draining(stack):
 
 
 def test_draining_ends_streams_with_a_reason_not_with_fewer_rows(stack):
-    stack.send(SYMBOL, range(8000), vendor_data=WIDE)
+    send_wide(stack)
     wire = Wire(stack).ready()
     reader = wire.get(wire.ticket())
     reader.read_chunk()

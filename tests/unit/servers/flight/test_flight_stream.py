@@ -10,7 +10,7 @@ from google.rpc import status_pb2
 from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.v1 import market_pb2
-from servers.flight.flight_stream import Rows, Stream, Streams, flight_error
+from servers.flight.flight_stream import RowStream, Stream, Streams, flight_error
 from servers.services.wire_values import time_to
 
 SCHEMA = pa.schema([("trade_id", pa.int64())])
@@ -68,7 +68,7 @@ def rows_of(answer, streams, context=None, left=None):
     stream = Stream(answer, context or Context(), lambda: leave(1))
     clock = streams._clock
     provenance = market_pb2.Provenance(planned_time=time_to(clock.now_us() - 1500))
-    return Rows(stream, provenance, clock, streams)
+    return RowStream(stream, provenance, clock, streams)
 
 
 def test_the_last_batch_is_empty_and_says_where_the_rows_came_from(streams):

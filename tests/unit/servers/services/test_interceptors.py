@@ -10,7 +10,7 @@ from k2.errors import Overloaded, Reason, Unavailable
 from k2.query.request import ANONYMOUS, Caller, RequestClass
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
-from servers.services.interceptors import Admission, caller_of, chain, is_local, remaining_s
+from servers.services.interceptors import CallAdmission, caller_of, chain, is_local, remaining_s
 from tests.fakes.wire import reason_of, served
 
 NAME = "k2.v1.DegradationService"
@@ -81,7 +81,7 @@ def test_a_server_that_starts_or_drains_says_so():
 
 
 def test_watchers_are_bounded_and_leave_their_place():
-    admission = Admission(watchers_max=1)
+    admission = CallAdmission(watchers_max=1)
     admission.open()
     left = []
 
@@ -102,7 +102,7 @@ def test_watchers_are_bounded_and_leave_their_place():
 
 
 def test_a_watcher_that_is_gone_already_keeps_no_place():
-    admission = Admission(watchers_max=1)
+    admission = CallAdmission(watchers_max=1)
     admission.open()
     gone = type("Context", (), {"add_callback": lambda self, callback: False})()
     call = type("Call", (), {"streams": True, "context": gone})
@@ -126,13 +126,13 @@ def test_the_deadline_is_the_shorter_one():
 def test_a_deadline_that_has_passed_is_refused():
     context = type("Context", (), {"time_remaining": lambda self: 0.0})()
     call = type("Call", (), {"context": context})
-    around = chain(ManualClock(), Admission())[-1]
+    around = chain(ManualClock(), CallAdmission())[-1]
     with pytest.raises(Overloaded), around._around(call):
         pass
 
 
 def test_the_order_has_names():
-    names = [each.name for each in chain(ManualClock(), Admission())]
+    names = [each.name for each in chain(ManualClock(), CallAdmission())]
     assert names == ["telemetry", "errors", "auth", "admission", "deadline"]
 
 
@@ -155,7 +155,7 @@ def test_only_this_machine_is_local(peer, local):
 
 
 def test_a_caller_from_elsewhere_is_refused():
-    around = chain(ManualClock(), Admission())[2]
+    around = chain(ManualClock(), CallAdmission())[2]
     context = type("Context", (), {"peer": lambda self: "ipv4:10.0.0.3:1"})()
     with pytest.raises(Exception, match="this machine only"):
         around._around(type("Call", (), {"context": context})).__enter__()
