@@ -1,1 +1,1 @@
-"""One question, one exact answer: request, plan, SQL, execution."""
+"""Answers a request exactly: request, plan, SQL, execution."""

@@ -20,8 +20,8 @@ class Admission:
     """Counts running queries. Thread-safe.
 
     Args:
-        running_max: so many may run at once.
-        what: is counted, for the message.
+        running_max: how many may run at once.
+        what: names what is counted, for the error message.
     """
 
     def __init__(
@@ -36,24 +36,24 @@ class Admission:
 
     @property
     def running(self) -> int:
-        """Queries that run now."""
+        """Number of queries that run now."""
         return self._running
 
     @property
     def refused(self) -> int:
-        """Queries refused so far."""
+        """Number of queries refused since the start."""
         return self._refused
 
     @property
     def answered(self) -> int:
-        """Queries that ran and ended so far."""
+        """Number of queries that ran and ended since the start."""
         return self._answered
 
     def enter(self) -> None:
         """Count one more running query; `leave` must follow.
 
         Raises:
-            Overloaded: TOO_MANY_QUERIES, with the time after which one has likely ended.
+            Overloaded: TOO_MANY_QUERIES, with the time after which a query has likely ended.
         """
         with self._lock:
             if self._running >= self._running_max:

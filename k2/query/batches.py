@@ -1,4 +1,4 @@
-"""Record batches on their way out: in canonical order, of the right types, small enough to send."""
+"""Prepares record batches for sending: canonical order, exact types, bounded size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from k2.market.events import TIME_MAX_US
 
 Indices = npt.NDArray[np.intp]
 
-_LABEL_BYTES = 12  # of a text in a row, about
+_LABEL_BYTES = 12  # estimate for a text in a row
 
 
 def canonical_order(rows: pa.RecordBatch) -> Indices:
-    """Indices of rows in canonical order.
+    """Return the indices that put rows in canonical order.
 
     Args:
         rows: with at least the columns that order them.
@@ -33,7 +33,7 @@ def canonical_order(rows: pa.RecordBatch) -> Indices:
 
 
 def _ranks(texts: pa.StringArray) -> Indices:
-    """The place of each text among the distinct ones; texts compare as DuckDB compares them."""
+    """Return the rank of each text among the distinct ones; texts compare as in DuckDB."""
     encoded = texts.dictionary_encode()
     names = encoded.dictionary.to_pylist()
     rank = {name: place for place, name in enumerate(sorted(names))}
@@ -43,7 +43,7 @@ def _ranks(texts: pa.StringArray) -> Indices:
 
 
 def rows_of(size_bytes: int, columns: pa.Schema) -> int:
-    """Rows of these columns that likely fit into so many bytes."""
+    """Estimate how many rows of these columns fit into a number of bytes."""
     width = sum(
         field.type.bit_width // 8 if pa.types.is_primitive(field.type) else _LABEL_BYTES
         for field in columns
@@ -52,7 +52,7 @@ def rows_of(size_bytes: int, columns: pa.Schema) -> int:
 
 
 def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch, in halves of halves until each is small enough to be sent."""
+    """Split a batch in halves until each piece is small enough to send."""
     if batch.nbytes <= limits.FLIGHT_BATCH_BYTES_MAX or batch.num_rows == 1:
         yield batch
         return
@@ -62,9 +62,9 @@ def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
-    """The asked columns with exactly the types of the schema; DuckDB's differ in name only.
+    """Return the requested columns with exactly the types of the schema.
 
-    A column that no file has comes as nulls of any type.
+    DuckDB's types differ in name only; a column that no file has comes as nulls of any type.
     """
     arrays = [
         _typed(column, field.type) for field, column in zip(columns, batch.columns, strict=True)
@@ -80,7 +80,7 @@ def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _nameable(times: pa.Array) -> pa.Array:
-    """The times, at most the last of the year 9999: epochs of rules 0 may hold later ones."""
+    """Limit times to the end of the year 9999: epochs of rules 0 may hold later ones."""
     micros = times.view(pa.int64())
     if (pc.max(micros).as_py() or 0) <= TIME_MAX_US:
         return times

@@ -1,17 +1,17 @@
-"""Reads what a plan names and streams it in canonical order; DuckDB is spoken here alone.
+"""Reads what a plan names and streams it in canonical order; the only module that uses DuckDB.
 
 A plan is cut into parts of its times, a bounded number of rows each. A part that reads only the
 tail is answered from its arrays; a part that reads files is one SQL statement over those files,
 put in order with the tail's rows of that part. Parts follow each other in canonical order, so the
-whole is never in memory, and a limit ends the reading early: a question for the newest rows reads
+whole is never in memory, and a limit ends the reading early: a request for the newest rows reads
 the newest files only.
 
 Rows that are put in order here count against one bound for all answers, read or paused; beyond it
 DuckDB sorts, which has a bound of its own and a disk.
 
 One database in memory serves all queries: its memory limit, threads and temporary directory bound
-them together. Its configuration is locked, and outside the warehouse it can read no file. It runs
-K2's own statements only; that is no place for a user's SQL.
+them together. Its configuration is locked, and it can read no file outside the warehouse. It runs
+K2's own statements only, never a user's SQL.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Executor:
     """Runs opened queries. Thread-safe; close it when all answers are closed.
 
     Attributes:
-        memory: counts what its answers hold.
+        memory: counts the bytes that its answers hold.
 
     Args:
         clock: for deadlines.
         warehouse: the lake's folder, a path or a file URI: the only place it reads from.
-        temp_dir: where sorts that outgrow the memory go.
-        memory_bytes: of all running queries together.
+        temp_dir: where sorts that outgrow the memory spill.
+        memory_bytes: bound of all running queries together.
         threads: of all running queries together.
     """
 
@@ -129,13 +129,13 @@ class ResultStream:
     One thread iterates; any thread may close it, which frees the worker at once.
 
     Attributes:
-        schema: the asked columns, with the types of `market.schema`.
-        opened: what is answered; its provenance says where from. Holds no chunk any more once the
-            answer has ended.
+        schema: the columns of the request, with the types of `market.schema`.
+        opened: the query that is answered, with its provenance; holds no chunk once the answer has
+            ended.
         ends_at_s: deadline, on the monotonic clock.
-        rows_lake, rows_tail: rows given so far.
+        rows_lake, rows_tail: rows returned so far.
         resume_after: one batch ends with the row of this number, counted from 1; 0 is none.
-        last_key: the canonical key of the last row of the batch given last.
+        last_key: the canonical key of the last row of the batch returned last.
     """
 
     def __init__(
@@ -171,10 +171,11 @@ class ResultStream:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
-            Overloaded: DEADLINE_EXCEEDED; TOO_MANY_QUERIES when all need more memory than is there.
+            Overloaded: DEADLINE_EXCEEDED; TOO_MANY_QUERIES when the running queries need too much
+                memory.
             Unavailable: LAKE_UNAVAILABLE when a file cannot be read.
             Data: LAKE_CORRUPT when it is no Parquet file.
         """
@@ -197,7 +198,7 @@ class ResultStream:
             self._finish()
 
     def interrupt(self) -> None:
-        """End the statement that runs, if any."""
+        """End the running statement, if any."""
         if not self._done:
             with contextlib.suppress(duckdb.Error):
                 self._cursor.interrupt()
@@ -227,7 +228,7 @@ class ResultStream:
     # --- reading --------------------------------------------------------------------------------
 
     def _batches(self) -> Generator[pa.RecordBatch, None, None]:
-        """All batches, part by part."""
+        """Yield all batches, part by part."""
         request = self.opened.request
         over_time, left = RowsOverTime(self.opened.plan), request.limit
         wanted = _rows_first(request.limit)
@@ -245,7 +246,7 @@ class ResultStream:
             wanted = min(wanted * _GROWTH, _ROWS_MAX / useful)
 
     def _sent(self, batch: pa.RecordBatch, keys: _Keys) -> Iterator[pa.RecordBatch]:
-        """A batch in pieces small enough to be sent, cut at `resume_after`."""
+        """Split a batch into pieces small enough to send, cut at `resume_after`."""
         cut = min(max(self.resume_after - self._given, 0), batch.num_rows)
         self._given += batch.num_rows
         done = 0
@@ -267,7 +268,7 @@ class ResultStream:
         return self._with_files(part, tail, limit) if len(part.files) else self._of(tail, limit)
 
     def _of(self, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
-        """Rows of the tail alone."""
+        """Yield rows of the tail alone."""
         request = self.opened.request
         order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
         for start in range(0, len(order), self._batch_rows):
@@ -281,11 +282,11 @@ class ResultStream:
             yield batch, keys
 
     def _with_files(self, part: Plan, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
-        """Rows of the lake, and of the tail where it has any.
+        """Yield rows of the lake, and of the tail where it has any.
 
         The lake's rows are mostly in order by symbol and time, so ordering them here costs half of
-        what DuckDB's sort does; a part that is much larger than it seemed is left to DuckDB, which
-        can sort on disk.
+        what DuckDB's sort does; a part much larger than estimated is left to DuckDB, which can sort
+        on disk.
         """
         files = {
             lack: [_named(path) for path in paths]
@@ -301,7 +302,7 @@ class ResultStream:
     def _gathered(
         self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
     ) -> pa.RecordBatch | None:
-        """The lake's rows of a part; None when they are too many to hold."""
+        """Read the lake's rows of a part; None when they are too many to hold."""
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
         reader = self._reader(sql.lake_rows(self.opened.request, part, files, first))
         batches = []
@@ -316,7 +317,7 @@ class ResultStream:
     def _ordered(
         self, lake: pa.RecordBatch | None, tail: TailRows, share: MemoryShare
     ) -> tuple[pa.RecordBatch, Indices, int] | None:
-        """Rows of both, their order, and how many are the lake's; None when they are too many."""
+        """Return rows of both, their order, and how many are the lake's; None when too many."""
         if lake is None:
             return None
         rows = lake
@@ -372,7 +373,7 @@ class ResultStream:
 
 
 def _named(location: str) -> str:
-    """A location as DuckDB reads it: of a local path, what it takes for a pattern is escaped."""
+    """Write a location as DuckDB reads it: pattern characters of a local path are escaped."""
     is_local = location.startswith((_FILE_SCHEME, "/"))
     return _PATTERN.sub(r"[\g<0>]", location.removeprefix(_FILE_SCHEME)) if is_local else location
 
@@ -380,7 +381,7 @@ def _named(location: str) -> str:
 def _database(
     warehouse: str, temp_dir: Path, memory_bytes: int, threads: int
 ) -> duckdb.DuckDBPyConnection:
-    """A database in memory that reads the warehouse and nothing else, with locked settings."""
+    """Open a database in memory that reads the warehouse alone, with locked settings."""
     temp_dir.mkdir(parents=True, exist_ok=True)
     folder = Path(warehouse.removeprefix(_FILE_SCHEME)).resolve()
     database = duckdb.connect(":memory:")
@@ -410,7 +411,7 @@ def _literal(value: object) -> str:
 
 
 def _key(row: pa.RecordBatch) -> RowKey:
-    """The canonical key of the first row."""
+    """Return the canonical key of the first row."""
     time_us = row.column(0).cast(pa.int64())[0].as_py()
     return (time_us, *(column[0].as_py() for column in row.columns[1:]))
 
@@ -420,14 +421,14 @@ def _rows_first(limit: int | None) -> float:
 
 
 def too_late() -> Overloaded:
-    """The error of an answer that outlived its deadline."""
+    """Make the error of an answer that outlived its deadline."""
     return Overloaded(
         Reason.DEADLINE_EXCEEDED, "the deadline passed before the answer was complete: ask for less"
     )
 
 
 def _translated(error: Exception) -> K2Error:
-    """What happened, by the first words of the message: inside a stream Arrow hides the type."""
+    """Translate an error by the first words of its message: a stream of Arrow hides the type."""
     text = str(error)
     if text.startswith("Out of Memory Error"):
         return Overloaded(

@@ -1,13 +1,13 @@
-"""What feeds and ledger say of trade ids, followed in memory: what an answer is held against.
+"""Follows what feeds and ledger say of trade ids, so that answers are compared with it from memory.
 
 A thread reads, about twice a second, which feeds listen, what they have promised, what the ledger
-says, and then where the tape ends. So of each such *reading* every promised record lies below its
-end, and an answer cut at E may be held against the newest reading that ended at or below E: ids
-that it promises and the fold has not accepted are missing. Answering does no I/O.
+says, and then where the tape ends. So every record promised by such an *observation* lies below its
+end, and an answer cut at E may be compared with the newest observation that ended at or below E:
+ids that it promises and the fold has not accepted are missing. Answering does no I/O.
 
-A reading vouches for what follows it only until the next one, and for a few seconds at most: where
-the next came late, or not at all, nothing is known. Older readings are kept, some seconds apart,
-for as long as a ticket may be opened.
+An observation vouches for what follows it only until the next one, and for a few seconds at most:
+where the next came late, or not at all, nothing is known. Older observations are kept, some seconds
+apart, for as long as a ticket may be opened.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Observation:
     """What was known at a moment.
 
     Attributes:
@@ -54,14 +54,14 @@ class _Reading:
 
 
 class ExpectedIds:
-    """See the module. One thread follows; any may ask.
+    """The expected ids of all instruments at recent moments. One thread follows; any thread asks.
 
     Args:
         promises: of feeds: `CompactedTopic(bootstrap, topics.COVERAGE)`.
         gaps: the ledger's log; used by this object alone.
         listened: which instruments a feed hears now, without a break since their newest trade.
         ends: asks the broker for the end of every partition of the tape.
-        clock: monotonic time of readings.
+        clock: monotonic time of observations.
 
     Attributes:
         ends: as given.
@@ -83,7 +83,7 @@ class ExpectedIds:
         self._clock = clock
         self._ledger = Ledger()
         self._of_ledger: dict[Instrument, Expected] = {}
-        self._readings: tuple[_Reading, ...] = ()
+        self._observations: tuple[_Observation, ...] = ()
         self._followed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="coverage", daemon=True)
@@ -93,38 +93,38 @@ class ExpectedIds:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following; then what is followed may be closed."""
+        """Stop following; afterwards the sources may be closed."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for the first reading, at most so long; whether there is one."""
+        """Wait up to `timeout_s` for the first observation; return whether there is one."""
         return self._followed.wait(timeout_s)
 
     def at(
         self, end: OffsetVector, partitions: Collection[int], *, now: bool = False
     ) -> Mapping[Instrument, Expected] | None:
-        """What an answer cut at an end of the tape is held against; None where it is not known.
+        """Return what an answer cut at an end of the tape is compared with; None where not known.
 
         Args:
             end: of the epoch that the tape is in.
             partitions: the ones that matter.
-            now: whether the end is where somebody is now, not a moment that may be over.
+            now: whether the end is a reader's present position, not a moment that may be over.
         """
-        readings, until_s = self._readings, self._clock.monotonic_s()
-        for reading in reversed(readings):
-            if all(reading.ends[each] <= end[each] for each in partitions):
-                known = until_s - reading.at_s <= limits.HEARTBEAT_STALE_S
-                return reading.expected if known else None
-            until_s = until_s if now else reading.at_s
+        observations, until_s = self._observations, self._clock.monotonic_s()
+        for observation in reversed(observations):
+            if all(observation.ends[p] <= end[p] for p in partitions):
+                known = until_s - observation.at_s <= limits.HEARTBEAT_STALE_S
+                return observation.expected if known else None
+            until_s = until_s if now else observation.at_s
         return None
 
     def follow(self) -> None:
-        """Take one reading; the thread repeats this until `close`.
+        """Take one observation; the thread repeats this until `close`.
 
         Raises:
-            Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE; there is no reading then.
+            Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE; there is no observation then.
         """
         at_s = self._clock.monotonic_s()
         listened = self._listened()
@@ -138,7 +138,7 @@ class ExpectedIds:
             expected[instrument] = replace(known, promised=promised, since=since)
         for instrument in listened:
             expected[instrument] = replace(expected.get(instrument, _NOTHING), listened=True)
-        self._keep(_Reading(at_s, self.ends(), expected))
+        self._keep(_Observation(at_s, self.ends(), expected))
         self._followed.set()
 
     def _advance(self) -> None:
@@ -153,13 +153,15 @@ class ExpectedIds:
                 _ranges(gap for gap in gaps if gap.state is GapState.VOID),
             )
 
-    def _keep(self, reading: _Reading) -> None:
-        """Put the newest reading beside older ones that lie some time apart."""
-        kept = [*self._readings]
-        if len(kept) > 1 and reading.at_s - kept[-2].at_s < _APART_S:
+    def _keep(self, newest: _Observation) -> None:
+        """Keep the newest observation beside older ones that lie some time apart."""
+        kept = [*self._observations]
+        if len(kept) > 1 and newest.at_s - kept[-2].at_s < _APART_S:
             del kept[-1]
-        self._readings = tuple(
-            one for one in (*kept, reading) if reading.at_s - one.at_s <= _KEPT_S
+        self._observations = tuple(
+            observation
+            for observation in (*kept, newest)
+            if newest.at_s - observation.at_s <= _KEPT_S
         )
 
     def _run(self) -> None:
@@ -174,15 +176,15 @@ class ExpectedIds:
 
 
 def _ids(promise: Coverage) -> Int64s:
-    """The ids of a promise, as one range or none."""
+    """Return the ids of a promise, as one range or none."""
     first = promise.began_after + 1
     return _array([(first, promise.trade_id)] if first <= promise.trade_id else [])
 
 
 def _is_missing(gap: GapEvent) -> bool:
-    """Whether the ledger expects ids that may lie outside of all promises.
+    """Tell whether the ledger expects ids that may lie outside of all promises.
 
-    Ids that were asked for are not known to be missing.
+    Ids that were requested by an operator are not known to be missing.
     """
     return gap.state is GapState.OPEN and gap.cause is not Cause.REQUESTED
 

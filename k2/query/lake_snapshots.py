@@ -1,7 +1,6 @@
-"""The two sides of a question, as a query sees them: the lake's snapshots, and the tail.
+"""Holds the lake's snapshots for queries: what was read of them stays in memory.
 
-The seams that a view needs, and the lake's side: what it has read of snapshots stays in memory, so
-that a warm plan does no I/O.
+A warm plan does no I/O.
 """
 
 from __future__ import annotations
@@ -36,27 +35,27 @@ class PlannableSnapshot:
 
     @property
     def snapshot_id(self) -> int:
-        """Its id; 0 while the lake is empty."""
+        """The snapshot's id; 0 while the lake is empty."""
         return self.snapshot.snapshot_id if self.snapshot else 0
 
     @property
     def retained_from_us(self) -> int | None:
-        """Below it retention has removed rows; None where it has not."""
+        """The time below which retention has removed rows; None where it has not."""
         return self.snapshot.retained_from_us if self.snapshot else None
 
 
 class LakeSide:
-    """The lake as queries see it: one published snapshot, and some older ones kept in memory.
+    """One published snapshot of the lake, and some older ones kept in memory.
 
     Args:
         snapshots: reads the lake.
-        partitions: how many the tape has.
+        partitions: number of partitions of the tape.
         topic_id: of the tape's topic.
         commit_interval_s: how often the lake is committed.
 
     Attributes:
-        failure: why this process cannot go on: the lake is in another epoch of the tape. All that
-            it knows of the tape is of the epoch it started in, so it must be started again.
+        failure: why this process cannot continue: the lake is in another epoch of the tape. What
+            this process knows of the tape is of the epoch it started in, so it must be restarted.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class LakeSide:
         self._refreshing = threading.Lock()
 
     def published(self) -> PlannableSnapshot:
-        """The snapshot to plan on; asks nobody.
+        """Return the snapshot to plan on, without I/O.
 
         Raises:
             Unavailable: STARTING before the first `refresh`.
@@ -91,7 +90,7 @@ class LakeSide:
         return self._published
 
     def newer_than(self, lake: PlannableSnapshot) -> PlannableSnapshot | None:
-        """The published snapshot where it reaches further than another; None where it does not."""
+        """Return the published snapshot where it reaches further than another; else None."""
         published = self.published()
         other = published.snapshot_id != lake.snapshot_id
         return (
@@ -115,7 +114,7 @@ class LakeSide:
             return self._published
 
     def pinned(self, request: TradesRequest) -> PlannableSnapshot:
-        """The snapshot that COMMITTED or AS_OF means.
+        """Return the snapshot that COMMITTED or AS_OF means.
 
         Raises:
             NotFound: UNKNOWN_SNAPSHOT.
@@ -128,9 +127,9 @@ class LakeSide:
         return self.refresh()
 
     def covering(self, token: ReadToken) -> PlannableSnapshot | None:
-        """A snapshot that holds all rows of a token; None when the tail must give some.
+        """Return the oldest snapshot that holds all rows of a token; None when the tail holds some.
 
-        The oldest such, because it holds the least besides.
+        The oldest holds the fewest other rows.
 
         Raises:
             NotFound: UNKNOWN_TOKEN when the token is of another tape; OUT_OF_RANGE when it is of an
@@ -138,8 +137,8 @@ class LakeSide:
             Unavailable: LAKE_UNAVAILABLE; STARTING.
         """
         end = token.end
-        known, ended = self._tape_in(end.epoch)
-        if (token.topic_id, len(end.offsets)) != known:
+        tape, ended = self._tape_in(end.epoch)
+        if (token.topic_id, len(end.offsets)) != tape:
             raise NotFound(
                 Reason.UNKNOWN_TOKEN,
                 f"the read token is of a tape with topic id {token.topic_id} and"
@@ -159,12 +158,12 @@ class LakeSide:
         return self._ready(snapshot) if snapshot else None
 
     def topic_in(self, epoch: int) -> str:
-        """The id of the topic that an epoch read; empty where that is not known."""
-        known, _ = self._tape_in(epoch)
-        return known[0]
+        """Return the id of the topic that an epoch read; empty where that is not known."""
+        (topic_id, _), _ = self._tape_in(epoch)
+        return topic_id
 
     def _tape_in(self, epoch: int) -> tuple[tuple[str, int], OffsetVector | None]:
-        """Topic id and partition count of an epoch, and where it ended; None while it lasts."""
+        """Return topic id and partition count of an epoch, and its end; None while it lasts."""
         published = self.published()
         if epoch == published.facts.positions.epoch:
             return (self.topic_id, self.partitions), None
@@ -175,7 +174,7 @@ class LakeSide:
         return (epochs.past_topics[epoch], len(end.offsets)), end
 
     def named_or_newer(self, snapshot_id: int) -> PlannableSnapshot:
-        """A snapshot by its id, or the published one where it is no longer kept.
+        """Return a snapshot by its id, or the published one where it is no longer kept.
 
         A newer snapshot holds the same rows below the same positions, so it answers as well.
         """
@@ -205,7 +204,7 @@ class LakeSide:
             )
 
     def states(self, of: PlannableSnapshot) -> Mapping[int, FoldState]:
-        """The fold's states at a snapshot; none while the lake is empty."""
+        """Return the fold's states at a snapshot; none while the lake is empty."""
         if of.snapshot is None:
             return {}
         states = self._states.get(of.snapshot_id)
@@ -217,12 +216,14 @@ class LakeSide:
     def states_at(
         self, end: OffsetVector, of: PlannableSnapshot, partitions: Collection[int]
     ) -> Mapping[int, FoldState] | None:
-        """The fold's states at `end`; None where this snapshot's are of another moment.
+        """Return the fold's states at `end`; None where this snapshot's are of another moment.
 
-        Later states will not do: an id that was missing then may have come since.
+        Later states do not answer: an id that was missing at `end` may have arrived since.
         """
         held = of.facts.positions
-        same = held.epoch == end.epoch and all(held[each] == end[each] for each in partitions)
+        same = held.epoch == end.epoch and all(
+            held[partition] == end[partition] for partition in partitions
+        )
         return self.states(of) if same else None
 
     def _assert_goes_on(self, newest: LakeSnapshot) -> None:
@@ -255,21 +256,21 @@ class LakeSide:
 
 
 def tail_facts(view: TailView, request: TradesRequest) -> TailFacts:
-    """What a plan may know of a view: only what the request names."""
-    ranges = (one.range for one in view.held.values())
+    """Reduce a view of the tail to what a plan of the request needs."""
+    ranges = (chunk.range for chunk in view.held.values())
     return TailFacts(
         view.position,
         view.low,
         view.released,
-        {one: time for one, time in view.time_max_below.items() if request.names(one)},
-        tuple(one for one in ranges if request.names(one.instrument)),
+        {name: time_us for name, time_us in view.time_max_below.items() if request.names(name)},
+        tuple(chunk for chunk in ranges if request.names(chunk.instrument)),
     )
 
 
 def assert_not_truncated(end: OffsetVector, known: Iterable[OffsetVector]) -> None:
-    """Refuse an end of the tape that lies below what was read before it was asked for.
+    """Refuse an end of the tape that lies below what was read before it was requested.
 
-    A question cut there would be answered as if the rows above had never been.
+    A query cut there would be answered as if the rows above had never existed.
 
     Raises:
         Data: TAPE_TRUNCATED.
@@ -281,5 +282,5 @@ def assert_not_truncated(end: OffsetVector, known: Iterable[OffsetVector]) -> No
 
 
 def _newest(kept: Mapping[int, Kept]) -> dict[int, Kept]:
-    """All but what must make room for one more."""
+    """Drop the oldest entries, so that there is room for one more."""
     return dict([*kept.items()][1 - limits.FILE_LISTS_KEPT :])

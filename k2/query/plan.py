@@ -1,24 +1,24 @@
-"""What to read for an exact answer, decided from plain facts alone.
+"""Decides what to read for an exact answer, from plain facts alone.
 
 **The cut.** Per partition of the tape, the lake answers the offsets below O(S), the positions of
-one snapshot S; the tail answers from there to E, the end of the tape when the query was asked.
-Writer and tail accept rows by the same fold, so the two never share a row and never miss one,
-whatever is committed, evicted or rewritten meanwhile; no clock is involved. Where E lies below O(S)
-(a newer snapshot than the one a ticket or a read token was made for), the lake is cut at E by tape
-position. So E alone fixes the rows, for ever. A position is (epoch, partition, offset): rows of
-older epochs lie below every cut.
+one snapshot S; the tail answers from there to E, the end of the tape when the query was planned.
+Writer and tail accept rows by the same fold, so together they hold each row exactly once, whatever
+is committed, evicted or rewritten meanwhile; no clock is involved. Where E lies below O(S) (a newer
+snapshot than the one a ticket or a read token was made for), the lake is cut at E by tape position.
+So E alone fixes the rows, permanently. A position is (epoch, partition, offset): rows of older
+epochs lie below every cut.
 
-**Without the lake.** All rows below the tail's low offset have event times up to a known greatest
-one (kept per instrument). A range that starts above it needs nothing from the lake: the tail
-answers from its own low offset on. A range without a start does so only when there is no lake.
+**Without the lake.** All rows below the tail's low offset have event times up to a known maximum
+(kept per instrument). A range that starts above it needs nothing from the lake: the tail answers
+from its own low offset on. A range without a start does so only when there is no lake.
 
-**The newest rows.** A question for the last N rows needs no row older than the N-th newest. Chunks
+**The newest rows.** A request for the last N rows needs no row older than the N-th newest. Chunks
 that lie whole in the answer count their rows exactly, so N of them give a time from which on the
 answer is complete; the range then starts there, and the rule above often applies.
 
 **When something is missing** (no lake, rows evicted above O(S), the tail not yet at E, a partition
-released), the plan still is the best one, and `missing` says what it lacks; whoever asked decides
-(`TradesRequest.allow_partial`). A plan never leaves something out in silence.
+released), the plan is still the best one, and `missing` names what it lacks; the caller decides
+(`TradesRequest.allow_partial`). A plan never omits rows silently.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from k2.query.request import Order, TradesRequest
 
 
 class MissingReason(StrEnum):
-    """What a plan is without."""
+    """Why a side is missing from a plan."""
 
     LAKE = "LAKE"  # the lake cannot be read
     EVICTED = "EVICTED"  # rows above O(S) that the tail no longer holds: a newer snapshot has them
     BEHIND = "BEHIND"  # rows below E that the tail has not read yet
-    RELEASED = "RELEASED"  # rows the tail let go for want of memory
+    RELEASED = "RELEASED"  # rows that the tail released because memory was full
 
 
 @dataclass(frozen=True)
 class LakeFacts:
-    """What a plan may know of a snapshot: O(S) and its files."""
+    """What a plan knows of a snapshot: O(S) and its files."""
 
     positions: OffsetVector
     files: FileIndex
@@ -54,7 +54,7 @@ class LakeFacts:
 
 @dataclass(frozen=True)
 class TailFacts:
-    """What a plan may know of the tail, about the instruments asked for.
+    """What a plan knows of the tail, for the instruments of the request.
 
     Attributes:
         position: per partition the end of what is visible.
@@ -73,15 +73,15 @@ class TailFacts:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A side that the plan lacks.
+class MissingSide:
+    """A side that a plan lacks.
 
     Attributes:
-        lack: what it is.
+        reason: why it is missing.
         partitions: whose rows are missing; empty when it is the lake's whole part.
     """
 
-    lack: MissingReason
+    reason: MissingReason
     partitions: tuple[int, ...] = ()
 
 
@@ -90,12 +90,12 @@ class Plan:
     """What to read.
 
     Attributes:
-        times: event times of the answer; narrower than asked where that is provably enough.
-        cuts: of the partitions asked for: the lake answers below `low`, the tail up to `end`.
+        times: event times of the answer; narrower than requested where that is provably enough.
+        cuts: of the partitions of the request: the lake answers below `low`, the tail up to `end`.
         files: what to read of the lake.
         lake_ends: partitions of which the lake's rows count only below an offset, in `epoch`.
         chunks: what to read of the tail, each cut by its partition's cut.
-        skips_lake: nothing of the lake can be in the answer.
+        skips_lake: no row of the lake can be in the answer.
         missing: what an exact answer would need besides.
         epoch: of the tape, that `cuts` and `lake_ends` are in; rows of older ones all count.
         newer_epochs: whether the files may hold rows of newer ones, which do not count.
@@ -107,23 +107,25 @@ class Plan:
     lake_ends: Mapping[int, int]
     chunks: tuple[ChunkRange, ...]
     skips_lake: bool
-    missing: tuple[Missing, ...]
+    missing: tuple[MissingSide, ...]
     epoch: int = 0
     newer_epochs: bool = False
 
     @property
     def rows_estimated(self) -> int:
-        """Rows to look at, about."""
+        """Estimated number of rows to read."""
         return round(RowsOverTime(self).total)
 
     def during(self, times: TimeRange) -> Plan:
-        """The same plan for a part of its times."""
+        """Return the plan for a part of its times."""
         return replace(
             self,
             times=times,
             files=self.files.within(times),
             chunks=tuple(
-                one for one in self.chunks if times.overlaps(one.time_min_us, one.time_max_us)
+                chunk
+                for chunk in self.chunks
+                if times.overlaps(chunk.time_min_us, chunk.time_max_us)
             ),
         )
 
@@ -133,10 +135,10 @@ _NEVER_US = -(2**63)
 
 
 class RowsOverTime:
-    """Where the rows of a plan lie in time, as if each file and chunk spread its rows evenly.
+    """Estimates where the rows of a plan lie in time, as if each file and chunk spread them evenly.
 
-    Cuts the plan into consecutive parts of about so many rows. The parts share no moment, so their
-    answers, one after the other, are the plan's answer in canonical order, sorted part by part in
+    Cuts the plan into consecutive parts of an estimated number of rows. The parts share no moment,
+    so their answers in sequence are the plan's answer in canonical order, sorted part by part in
     bounded memory; and a limit may end it early.
 
     Args:
@@ -147,23 +149,23 @@ class RowsOverTime:
         self._rest: Plan | None = plan
         low, high = plan.times.start_us or _NEVER_US, plan.times.end_us or -_NEVER_US
         files, chunks = plan.files, plan.chunks
-        lows = np.append(files.time_min, [one.time_min_us for one in chunks]).astype(float)
-        highs = np.append(files.time_max, [one.time_max_us for one in chunks]).astype(float) + 1
-        rows = np.append(files.rows, [one.rows for one in chunks]).astype(float)
+        lows = np.append(files.time_min, [chunk.time_min_us for chunk in chunks]).astype(float)
+        highs = np.append(files.time_max, [chunk.time_max_us for chunk in chunks]).astype(float) + 1
+        rows = np.append(files.rows, [chunk.rows for chunk in chunks]).astype(float)
         slopes = rows / (highs - lows)
         lows, highs = np.clip(lows, low, high), np.clip(highs, low, high)
-        edges, at = np.unique(np.concatenate((lows, highs)), return_inverse=True)
-        steps = np.bincount(at, np.concatenate((slopes, -slopes)), len(edges))
+        edges, indices = np.unique(np.concatenate((lows, highs)), return_inverse=True)
+        steps = np.bincount(indices, np.concatenate((slopes, -slopes)), len(edges))
         self._times = edges
         self._rows = np.append(0.0, np.cumsum(np.cumsum(steps)[:-1] * np.diff(edges)))
 
     @property
     def total(self) -> float:
-        """Rows of the whole plan, about."""
+        """Estimated number of rows of the whole plan."""
         return float(self._rows[-1])
 
     def take(self, rows: float, *, descending: bool) -> Plan | None:
-        """The next part, of about so many rows, from either end; None when all is taken."""
+        """Return the next part, of about `rows` rows, from either end; None when all is taken."""
         if self._rest is None:
             return None
         start, end = self._rest.times.start_us, self._rest.times.end_us
@@ -181,7 +183,7 @@ class RowsOverTime:
     def _edge(
         self, start: int | None, end: int | None, rows: float, descending: bool
     ) -> int | None:
-        """Where the next part ends; None when what is left is not much more than a part."""
+        """Return where the next part ends; None when the rest is not much more than a part."""
         if len(self._times) < 2:
             return None
         low, high = self._times[0], self._times[-1]
@@ -195,18 +197,18 @@ class RowsOverTime:
 
 
 def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Plan:
-    """What COMMITTED and AS_OF read.
+    """Plan what COMMITTED and AS_OF read.
 
     Args:
-        request: what is asked, with `last` resolved.
-        lake: the snapshot asked for, or any newer one; of an older one the plan says what it lacks.
-        end: positions of the snapshot asked for.
+        request: with `last` resolved.
+        lake: the snapshot requested, or any newer one; of an older one the plan says what it lacks.
+        end: positions of the snapshot requested.
     """
     files = lake.files.within(request.range).of(request.symbols, request.exchanges)
     newer = lake.positions.epoch > end.epoch
-    ends = {p: at for p, at in enumerate(end.offsets) if newer or lake.positions[p] > at}
-    behind = tuple(p for p, at in enumerate(end.offsets) if not newer and lake.positions[p] < at)
-    missing = (Missing(MissingReason.LAKE, behind),) if behind else ()
+    ends = {p: to for p, to in enumerate(end.offsets) if newer or lake.positions[p] > to}
+    behind = tuple(p for p, to in enumerate(end.offsets) if not newer and lake.positions[p] < to)
+    missing = (MissingSide(MissingReason.LAKE, behind),) if behind else ()
     return Plan(
         request.range, {}, files, ends, (), False, missing, epoch=end.epoch, newer_epochs=newer
     )
@@ -219,13 +221,13 @@ def plan_union(
     tail: TailFacts,
     end: OffsetVector,
 ) -> Plan:
-    """What UNION reads: see the module.
+    """Plan what UNION reads, by the rules of this module.
 
     Args:
-        request: what is asked, with `last` resolved.
-        partitions: where the instruments asked for have their rows.
+        request: with `last` resolved.
+        partitions: where the instruments of the request have their rows.
         lake: a snapshot; None when the lake cannot be read.
-        tail: what it holds of the instruments asked for.
+        tail: what it holds of the instruments of the request.
         end: E.
     """
     partitions = sorted(partitions)
@@ -248,8 +250,8 @@ def _hybrid(
     tail: TailFacts,
     end: OffsetVector,
 ) -> Plan:
-    """The lake below O(S), the tail from there on, and what of it is missing."""
-    missing = [] if lake else [Missing(MissingReason.LAKE)]
+    """Plan the lake below O(S), the tail from there on, and what of it is missing."""
+    missing = [] if lake else [MissingSide(MissingReason.LAKE)]
     lacking: dict[MissingReason, list[int]] = {}
     lows = {p: lake.positions[p] if lake else tail.low[p] for p in partitions}
     cuts = {p: _cut(p, lows[p], tail, end) for p in partitions}
@@ -257,7 +259,7 @@ def _hybrid(
         lack = _lack(lows[partition], end[partition], partition, tail)
         if lack:
             lacking.setdefault(lack, []).append(partition)
-    missing += [Missing(lack, tuple(of)) for lack, of in lacking.items()]
+    missing += [MissingSide(lack, tuple(of)) for lack, of in lacking.items()]
     times = request.range if missing else _newest(request, request.range, tail.chunks, cuts)
     files = lake.files.within(times).of(request.symbols, request.exchanges) if lake else _NO_FILES
     return Plan(
@@ -273,7 +275,7 @@ def _hybrid(
 
 
 def _lack(low: int, end: int, partition: int, tail: TailFacts) -> MissingReason | None:
-    """What keeps the tail from answering low <= offset < end."""
+    """Return why the tail cannot answer low <= offset < end; None when it can."""
     if low >= end:
         return None
     if partition in tail.released:
@@ -284,7 +286,7 @@ def _lack(low: int, end: int, partition: int, tail: TailFacts) -> MissingReason 
 
 
 def _cut(partition: int, low: int, tail: TailFacts, end: OffsetVector) -> PartitionCut:
-    """From `low` to E or to where the tail is; empty when `low` lies above."""
+    """Cut from `low` to E or to where the tail is; empty when `low` lies above."""
     stop = min(end[partition], tail.position[partition])
     if partition in tail.released:
         stop = low
@@ -294,7 +296,7 @@ def _cut(partition: int, low: int, tail: TailFacts, end: OffsetVector) -> Partit
 def _chosen(
     chunks: Iterable[ChunkRange], cuts: Mapping[int, PartitionCut], times: TimeRange
 ) -> tuple[ChunkRange, ...]:
-    """The chunks with rows between the cuts and, by their bounds, in the times."""
+    """Choose the chunks with rows between the cuts and, by their bounds, in the times."""
     return tuple(
         chunk
         for chunk in chunks
@@ -312,7 +314,7 @@ def _newest(
     chunks: Iterable[ChunkRange],
     cuts: Mapping[int, PartitionCut],
 ) -> TimeRange:
-    """The end of `times` that surely holds the last `limit` rows; `times` when none is known to."""
+    """Return the end of `times` that surely holds the last `limit` rows; else `times`."""
     if request.limit is None or request.order is not Order.DESC:
         return times
     whole = (
@@ -324,7 +326,7 @@ def _newest(
         and (times.end_us is None or chunk.time_max_us < times.end_us)
     )
     rows = 0
-    for chunk in sorted(whole, key=lambda one: one.time_min_us, reverse=True):
+    for chunk in sorted(whole, key=lambda chunk: chunk.time_min_us, reverse=True):
         rows += chunk.rows
         if rows >= request.limit:
             return TimeRange(chunk.time_min_us, times.end_us)

@@ -1,24 +1,24 @@
-"""Where an answer comes from, and how much of the asked it holds (guarantees G4 and G5).
+"""Describes where an answer comes from, and how complete it is (guarantees G4 and G5).
 
 Completeness is sound and coarse. The fold knows which ids of an instrument are missing, not when
 they were traded; but a missing trade lies between two that were seen, so it is never newer than the
-newest trade seen. So an answer reads GAPS when an instrument asked for has a hole in its ids,
+newest trade seen. So an answer reads GAPS when an instrument of the request has a hole in its ids,
 unless its range starts after that instrument's newest trade.
 
 Ids are missing at the edges as well: those that feeds have promised (`k2/market/coverage.py`), or
 that the ledger has OPEN, and that the fold has not accepted; and those from the first that a feed
-listened for up to the first accepted. Ones above the newest trade seen are
-not older than that trade, so they do not touch a range that ends before it. VOID ids are no trades,
-and are missing nowhere. Of a pinned answer (COMMITTED, AS_OF) the fold's state is of an earlier
-moment than the promise: at its edges only ids count that are missing even now, and above its newest
-trade only those that follow it directly.
+listened for up to the first accepted. Ones above the newest trade seen are not older than that
+trade, so they do not touch a range that ends before it. VOID ids are no trades, and are missing
+nowhere. For a pinned answer (COMMITTED, AS_OF) the fold's state is of an earlier moment than the
+promise: at its edges only ids count that are missing even now, and above its newest trade only
+those that follow it directly.
 
 Above the newest trade seen (`covered_until_us`) the ids say nothing. A range that ends there is
-complete only while a feed listens, which would have heard more; else the answer reads UNKNOWN. A
-pinned answer tells of what there was up to its own newest trade, so a range that begins above that,
-or names an end above it, reads UNKNOWN.
+complete only while a feed listens, which would have received more; else the answer reads UNKNOWN. A
+pinned answer describes the trades up to its own newest one, so a range that begins above that, or
+names an end above it, reads UNKNOWN.
 
-Where a venue began the ids of an instrument again (`Seen.reused_us`), they no longer tell what is
+Where a venue restarted the ids of an instrument (`Seen.reused_us`), they no longer show what is
 missing: an answer that reaches past that time reads UNKNOWN.
 
 Where lake retention has removed rows of the range, an answer reads PARTIAL and says up to when.
@@ -39,7 +39,7 @@ from k2.market.events import Int64s
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
-from k2.query.plan import Missing, MissingReason
+from k2.query.plan import MissingReason, MissingSide
 
 GAPS_LISTED_MAX = 100
 _NO_IDS: Int64s = np.empty((0, 2), dtype=np.int64)
@@ -47,7 +47,7 @@ _ID_MAX = 2**63 - 1
 
 
 class Completeness(StrEnum):
-    """How much of the asked range an answer holds."""
+    """How much of the requested range an answer holds."""
 
     COMPLETE = "COMPLETE"
     GAPS = "GAPS"
@@ -70,8 +70,8 @@ class MissingPart:
 
     Attributes:
         part: lake, tail, or retention.
-        reason: what the query would have failed with.
-        message: the same for a person.
+        reason: the query's error without that permission.
+        message: the same as text.
     """
 
     part: str
@@ -90,16 +90,16 @@ class Provenance:
         end: E; equal to `positions` where one snapshot answers.
         topic_id: of the tape that `end` is of.
         planned_at_us: when E was fixed.
-        newest_receive_us: when the newest row the tail holds of those asked for was received; None
+        newest_receive_us: receive time of the newest row of the request that the tail holds; None
             where it holds none.
-        source: what the rows are: live, recorded or simulated.
-        completeness: how much of the asked range the answer holds.
-        gaps: ids missing, at most `GAPS_LISTED_MAX`.
+        source: live, recorded or simulated.
+        completeness: how much of the requested range the answer holds.
+        gaps: missing ids, at most `GAPS_LISTED_MAX` ranges.
         gaps_total: how many gaps there are.
         missing: sides that are not in the answer.
-        range: event times asked for, `last` resolved.
-        covered_until_us: the newest event time acknowledged, of the instrument asked for of which
-            it is the oldest; None where nothing of one was ever seen.
+        range: event times of the request, `last` resolved.
+        covered_until_us: the oldest, over the instruments of the request, of the newest event time
+            acknowledged; None where one of them was never seen.
         as_of_ahead_us: how far the time of AS_OF lies ahead of this process's clock; None where it
             does not.
     """
@@ -122,13 +122,13 @@ class Provenance:
 
     @property
     def token(self) -> ReadToken:
-        """What asks for the same rows again."""
+        """The read token that requests the same rows again."""
         return ReadToken(self.topic_id, self.end, self.snapshot_id)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an answer will cost to read: files, chunks, and the bytes and rows in them."""
+    """The estimated cost of an answer: files, chunks, and the bytes and rows in them."""
 
     files: int
     chunks: int
@@ -138,13 +138,13 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Expected:
-    """What is known of an instrument's ids beside the fold: from its feeds, and from the ledger.
+    """What feeds and ledger know of an instrument's ids, beside the fold.
 
     Attributes:
-        promised: ids of which each is on the tape or known to be missing, disjoint and ascending
+        promised: ids that are on the tape or known to be missing, as disjoint and ascending
             inclusive ranges. int64[k, 2]
         void: ids that are no trades, in the same form.
-        since: the first id that a feed listened for, whatever it could promise; None: not known.
+        since: the first id that a feed listened for, promised or not; None: not known.
         listened: whether a feed hears the instrument, without a break since its newest trade.
     """
 
@@ -161,11 +161,11 @@ class Holes:
     Attributes:
         listed: the first of them.
         total: how many there are.
-        all_known: whether there are no others: every instrument asked for was ever seen and is
-            vouched for up to the end of the range, and what is known is not of a later moment, at
-            which some may have been filled.
-        covered_until_us: see `Provenance`.
-        reused: whether the range reaches past the time at which a venue began ids again.
+        all_known: whether there are no others: every instrument of the request was seen and is
+            vouched for up to the end of the range, and the states are not of a later moment, when
+            some may have been filled.
+        covered_until_us: as in `Provenance`.
+        reused: whether the range reaches past the time at which a venue restarted its ids.
     """
 
     listed: tuple[Gap, ...]
@@ -177,25 +177,25 @@ class Holes:
 
 def holes_of(
     states: Mapping[int, FoldState],
-    asked: Collection[Instrument] | None,
+    instruments: Collection[Instrument] | None,
     times: TimeRange,
     expected: Mapping[Instrument, Expected] | None,
     now: Mapping[int, FoldState] | None = None,
 ) -> Holes:
-    """What is known to be missing of the instruments asked for (None: all).
+    """Find the missing ids of the instruments of a request (None: all).
 
     Args:
         states: of every partition, with all records of the answer judged.
-        asked: which instruments.
+        instruments: the instruments.
         times: event times of the answer.
-        expected: what is known beside `states`, of a moment before the end of the answer; None
-            where that could not be followed, so that the edges are not known.
+        expected: what feeds and ledger knew at a moment before the end of the answer; None where
+            that is not known, so that the edges are not known.
         now: of a pinned answer, the states of a moment after that of `expected`.
     """
-    seen = _seen(states, asked)
+    seen = _seen(states, instruments)
     known = expected or {}
-    today = _seen(now, asked) if now is not None else None
-    names = seen.keys() if today is not None else seen.keys() | _among(known, asked)
+    today = _seen(now, instruments) if now is not None else None
+    names = seen.keys() if today is not None else seen.keys() | _among(known, instruments)
     listed: list[Gap] = []
     total = 0
     for instrument in sorted(names):
@@ -209,10 +209,10 @@ def holes_of(
         total += len(missing)
         some = missing[: GAPS_LISTED_MAX - len(listed)].tolist()
         listed += [Gap(instrument, first, last) for first, last in some]
-    all_seen = bool(seen) and (asked is None or len(seen) == len(asked))
+    all_seen = bool(seen) and (instruments is None or len(seen) == len(instruments))
     vouched = expected is not None and all(
-        _is_vouched(of, known.get(one, _NOTHING), times, pinned=today is not None)
-        for one, of in seen.items()
+        _is_vouched(of, known.get(instrument, _NOTHING), times, pinned=today is not None)
+        for instrument, of in seen.items()
     )
     covered_us = min((of.time_max_us for of in seen.values()), default=None)
     return Holes(
@@ -227,7 +227,7 @@ def holes_of(
 def _missing(
     seen: Seen | None, expected: Expected, times: TimeRange, now: Seen | None, *, pinned: bool
 ) -> Int64s:
-    """Ids that are missing and may lie in a range of times, as int64[k, 2] ascending ranges."""
+    """Return the ids that are missing in a range of times, as int64[k, 2] ascending ranges."""
     if seen is None:
         return _without(expected.promised, expected.void)
     first, last = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
@@ -253,13 +253,13 @@ def _missing(
 
 
 def _is_reused(seen: Seen, times: TimeRange) -> bool:
-    """Whether a range reaches past the first record that used an id again."""
+    """Tell whether a range reaches past the first record that used an id again."""
     past = times.end_us is None or seen.reused_us is None or times.end_us > seen.reused_us
     return seen.reused_us is not None and past
 
 
 def _is_vouched(seen: Seen, expected: Expected, times: TimeRange, *, pinned: bool) -> bool:
-    """Whether there can be no trade of the range above the newest one seen."""
+    """Tell whether the range can have no trade above the newest one seen."""
     if times.end_us is not None and times.end_us <= seen.time_max_us:
         return True
     open_below = times.start_us is None or times.start_us <= seen.time_max_us
@@ -267,7 +267,7 @@ def _is_vouched(seen: Seen, expected: Expected, times: TimeRange, *, pinned: boo
 
 
 def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Completeness:
-    """The worst that is true; UNKNOWN where nothing is known of the holes."""
+    """Return the worst state that applies; UNKNOWN where the holes are not known."""
     if missing:
         return Completeness.PARTIAL
     if holes is None or holes.reused:
@@ -277,24 +277,24 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
     return Completeness.COMPLETE if holes.all_known else Completeness.UNKNOWN
 
 
-def failure_of(missing: Missing, stopped: K2Error | None, commit_interval_s: float) -> K2Error:
-    """The error that whoever does not accept the lack gets.
+def failure_of(missing: MissingSide, stopped: K2Error | None, commit_interval_s: float) -> K2Error:
+    """Make the error for a caller that does not accept a missing side.
 
     Args:
         missing: what a plan lacks.
-        stopped: why the tail reads no more, if so.
+        stopped: why the tail stopped reading, if so.
         commit_interval_s: how often the lake is committed.
     """
     partitions = ", ".join(map(str, missing.partitions))
     detail = {"partitions": partitions}
-    if missing.lack is MissingReason.RELEASED:
+    if missing.reason is MissingReason.RELEASED:
         return Overloaded(
             Reason.TAIL_FULL,
             f"rows of partitions {partitions} are not in the lake yet, and the tail is full",
             metadata=detail,
             retry_after_s=commit_interval_s,
         )
-    if missing.lack is MissingReason.BEHIND:
+    if missing.reason is MissingReason.BEHIND:
         cause = f": {stopped.message}" if stopped else ""
         return Unavailable(
             stopped.reason if isinstance(stopped, Unavailable) else Reason.TAIL_BEHIND,
@@ -310,14 +310,14 @@ def failure_of(missing: Missing, stopped: K2Error | None, commit_interval_s: flo
     )
 
 
-def part_of(missing: Missing, failure: K2Error) -> MissingPart:
-    """The same for whoever accepts it."""
-    part = "lake" if missing.lack in (MissingReason.LAKE, MissingReason.EVICTED) else "tail"
+def part_of(missing: MissingSide, failure: K2Error) -> MissingPart:
+    """Make the notice for a caller that accepts a missing side."""
+    part = "lake" if missing.reason in (MissingReason.LAKE, MissingReason.EVICTED) else "tail"
     return MissingPart(part, failure.reason, failure.message)
 
 
 def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ...]:
-    """What an answer lacks that reaches below the time up to which retention has removed rows."""
+    """Name what an answer lacks that reaches below the time up to which retention removed rows."""
     if floor_us is None or (times.start_us is not None and times.start_us >= floor_us):
         return ()
     since = datetime.fromtimestamp(floor_us / 1e6, UTC).isoformat()
@@ -326,7 +326,7 @@ def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ..
 
 
 def united(*ranges: Int64s) -> Int64s:
-    """Ranges of ids, in any order, as the fewest disjoint ones, as int64[k, 2] ascending."""
+    """Merge ranges of ids, in any order, into the fewest disjoint ones, int64[k, 2] ascending."""
     every = np.concatenate(ranges)
     every = every[np.argsort(every[:, 0], kind="stable")]
     if len(every) < 2:
@@ -338,7 +338,7 @@ def united(*ranges: Int64s) -> Int64s:
 
 
 def _without(ranges: Int64s, others: Int64s) -> Int64s:
-    """The ids of disjoint ranges that disjoint others do not have; both ascending."""
+    """Subtract disjoint ranges of ids from disjoint ranges; both ascending."""
     parts = [_NO_IDS]
     for first, last in ranges.tolist():
         low = np.searchsorted(others[:, 1], first)
@@ -357,22 +357,24 @@ def _range(first: int, last: int) -> Int64s:
 
 
 def _lies_in(ranges: Int64s, first: int, last: int) -> bool:
-    """Whether ascending ranges have no id outside of one range."""
+    """Tell whether ascending ranges have no id outside of one range."""
     return len(ranges) == 0 or bool(ranges[0, 0] >= first and ranges[-1, 1] <= last)
 
 
 def _among(
-    instruments: Iterable[Instrument], asked: Collection[Instrument] | None
+    instruments: Iterable[Instrument], wanted: Collection[Instrument] | None
 ) -> set[Instrument]:
-    return set(instruments) if asked is None else {*instruments} & {*asked}
+    return set(instruments) if wanted is None else {*instruments} & {*wanted}
 
 
 def _seen(
-    states: Mapping[int, FoldState], asked: Collection[Instrument] | None
+    states: Mapping[int, FoldState], wanted: Collection[Instrument] | None
 ) -> dict[Instrument, Seen]:
-    if asked is None:
-        return {one: of for state in states.values() for one, of in state.seen.items()}
-    return {one: state.seen[one] for one in asked for state in states.values() if one in state.seen}
+    if wanted is None:
+        return {name: of for state in states.values() for name, of in state.seen.items()}
+    return {
+        name: state.seen[name] for name in wanted for state in states.values() if name in state.seen
+    }
 
 
 _NOTHING = Expected()

@@ -16,11 +16,11 @@ import pyarrow as pa
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.market import schema
+from k2.market.events import TIME_MAX_US
 from k2.market.instrument import Instrument
 from k2.market.offsets import ReadToken, TimeRange
 
 TIME_MIN_US = -62_135_596_800_000_000  # 0001-01-01, the least a timestamp column can be asked for
-TIME_MAX_US = 253_402_300_799_999_999  # 9999-12-31
 ALWAYS = TimeRange()
 
 
@@ -34,8 +34,8 @@ class Order(StrEnum):
 class Consistency(StrEnum):
     """Which rows an answer may hold.
 
-    UNION: all that was acknowledged on the tape when the query was planned. COMMITTED: what the
-    lake's newest snapshot holds. AS_OF: what an older snapshot holds, or an older answer held.
+    UNION: every row acknowledged on the tape when the query was planned. COMMITTED: the rows of the
+    lake's newest snapshot. AS_OF: the rows of an older snapshot, or of an older answer.
     """
 
     UNION = "UNION"
@@ -78,18 +78,18 @@ class TradesRequest:
     """A request for trades.
 
     Attributes:
-        symbols: whose trades; none names all symbols.
-        exchanges: of which id spaces; none names all exchanges.
+        symbols: of the trades; empty means all symbols.
+        exchanges: whose id spaces to look in; empty means all exchanges.
         range: event times, half-open.
         last_us: instead of a range, the microseconds before the moment of planning.
-        columns: what to return, in this order; none names all columns.
-        limit: at most so many rows, from the start of `order`; None is without a limit.
+        columns: what to return, in this order; empty means all columns.
+        limit: maximum number of rows, from the start of `order`; None is without a limit.
         order: direction of the canonical order.
         consistency: which rows may be in the answer.
         as_of_snapshot, as_of_time_us, as_of_token: exactly one of them with AS_OF, none otherwise;
             a time means the newest snapshot committed at or before it, a token the rows that the
             answer it came with was made from.
-        allow_partial: answer even if a side is missing, and say what is missing.
+        allow_partial: answer even if a side is missing, and name what is missing.
         caller: who makes the request; the answer does not depend on it.
     """
 
@@ -120,36 +120,37 @@ class TradesRequest:
 
     @property
     def needs_lake_alone(self) -> bool:
-        """Whether one snapshot answers: no row is asked for that no snapshot holds yet."""
+        """Whether one snapshot answers: every row asked for is in a snapshot already."""
         return self.consistency is not Consistency.UNION and self.as_of_token is None
 
     def names(self, instrument: Instrument) -> bool:
-        """Whether the request is about this instrument."""
+        """Tell whether the request is about this instrument."""
         return (not self.symbols or instrument.symbol in self.symbols) and (
             not self.exchanges or instrument.exchange in self.exchanges
         )
 
     def unknown_among(self, instruments: Iterable[Instrument]) -> list[str]:
-        """Symbols and exchanges that are named and that no instrument meant has."""
-        meant = [one for one in instruments if self.names(one)]
-        symbols, exchanges = {one.symbol for one in meant}, {one.exchange for one in meant}
+        """Return the named symbols and exchanges that no instrument of the request has."""
+        named = [instrument for instrument in instruments if self.names(instrument)]
+        symbols = {instrument.symbol for instrument in named}
+        exchanges = {instrument.exchange for instrument in named}
         return [name for name in self.symbols if name not in symbols] + [
             name for name in self.exchanges if name not in exchanges
         ]
 
     def resolved(self, now_us: int) -> TradesRequest:
-        """The same request, `last` turned into a range that starts so long before `now_us`."""
+        """Return the request with `last` replaced by the range that it means at `now_us`."""
         if self.last_us is None:
             return self
         return replace(self, range=TimeRange(max(now_us - self.last_us, TIME_MIN_US)), last_us=None)
 
 
 def validated(request: TradesRequest) -> TradesRequest:
-    """The request in its normal form: names in upper case, each once.
+    """Return the request in its normal form: names in upper case, each once.
 
     Raises:
         Invalid: RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, BAD_TOKEN, or BAD_REQUEST for
-            anything else that cannot be meant.
+            anything else that has no meaning.
     """
     _check_range(request)
     _check_as_of(request)
@@ -189,7 +190,7 @@ def _check_range(request: TradesRequest) -> None:
 
 def _check_as_of(request: TradesRequest) -> None:
     moments = (request.as_of_snapshot, request.as_of_time_us, request.as_of_token)
-    named = sum(one is not None for one in moments)
+    named = sum(moment is not None for moment in moments)
     if request.consistency is Consistency.AS_OF and named != 1:
         raise Invalid(Reason.BAD_REQUEST, "AS_OF needs a snapshot, a time or a token, one of them")
     if request.consistency is not Consistency.AS_OF and named:

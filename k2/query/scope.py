@@ -26,48 +26,49 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Whom a request is about.
+class Scope:
+    """The instruments and partitions that a request is about.
 
     Attributes:
-        instruments: which; None for all.
-        partitions: of the tape, where they have their rows.
+        instruments: the instruments; None for all.
+        partitions: of the tape, where these instruments have their rows.
     """
 
     instruments: frozenset[Instrument] | None
     partitions: frozenset[int]
 
 
-def asked_by(request: TradesRequest, placement: PartitionMap, tail: Tail, partitions: int) -> Asked:
-    """Whom a request is about, now.
+def scope_of(request: TradesRequest, placement: PartitionMap, tail: Tail, partitions: int) -> Scope:
+    """Resolve a request to its instruments and partitions.
 
     Args:
         request: validated.
-        placement: the partition map; read again where it may lack somebody.
-        tail: has read instruments that the map may lack.
-        partitions: how many the tape has.
+        placement: the partition map; read again where it may lack an instrument.
+        tail: may have read instruments that the map lacks.
+        partitions: number of partitions of the tape.
 
     Raises:
-        NotFound: UNKNOWN_SYMBOL when a symbol or exchange named was never seen.
+        NotFound: UNKNOWN_SYMBOL when a named symbol or exchange was never seen.
     """
     if not request.symbols and not request.exchanges:
-        return Asked(None, frozenset(range(partitions)))
-    homes = placement.known()
+        return Scope(None, frozenset(range(partitions)))
+    partition_of = placement.known()
     read = filter(request.names, tail.instruments())
-    if request.unknown_among(homes) or any(one not in homes for one in read):
-        homes = placement.refresh()
-    unknown = request.unknown_among(homes)
+    if request.unknown_among(partition_of) or any(name not in partition_of for name in read):
+        partition_of = placement.refresh()
+    unknown = request.unknown_among(partition_of)
     if unknown:
-        raise _unknown(request, unknown, homes)
-    instruments = frozenset(filter(request.names, homes))
-    return Asked(instruments, frozenset(homes[one] for one in instruments))
+        raise _unknown(request, unknown, partition_of)
+    instruments = frozenset(filter(request.names, partition_of))
+    return Scope(instruments, frozenset(partition_of[name] for name in instruments))
 
 
 def _unknown(
-    request: TradesRequest, names: Sequence[str], homes: Collection[Instrument]
+    request: TradesRequest, names: Sequence[str], instruments: Collection[Instrument]
 ) -> NotFound:
-    """The error that says which names are unknown, or known but never seen together."""
-    symbols, exchanges = {one.symbol for one in homes}, {one.exchange for one in homes}
+    """Make the error that names what is unknown, or known but never seen together."""
+    symbols = {instrument.symbol for instrument in instruments}
+    exchanges = {instrument.exchange for instrument in instruments}
     of = [name for name in request.symbols if name not in symbols]
     on = [name for name in request.exchanges if name not in exchanges]
     unknown = [*of, *on]
@@ -85,26 +86,26 @@ def _unknown(
 
 
 def judged_otherwise(tail: Tail, lake: PlannableSnapshot) -> bool:
-    """Whether the writer that committed knew more, or less, than the tail did; it is logged."""
+    """Tell whether a commit counts other dead records than the tail, and log it."""
     counters = lake.snapshot.counters if lake.snapshot else {}
     dead = {partition: counts[2] for partition, counts in counters.items()}
     differing = tail.disagreeing(lake.facts.positions, dead)
     if differing:
         log.warning(
-            "the lake judged records otherwise than the tail, which begins again from there",
+            "the lake judged records otherwise than the tail, which starts again from there",
             extra={"partitions": sorted(differing), "snapshot_id": str(lake.snapshot_id)},
         )
     return bool(differing)
 
 
-def is_settled(tail: Tail, covered: OffsetVector, end: OffsetVector, asked: Asked) -> bool:
-    """Whether what is known of holes now is what an answer up to `end` has, and will have.
+def is_settled(tail: Tail, covered: OffsetVector, end: OffsetVector, scope: Scope) -> bool:
+    """Tell whether the holes known now are those that an answer up to `end` has, and will keep.
 
     Args:
         tail: of the answer.
         covered: positions of the newest commit.
         end: E.
-        asked: what for.
+        scope: of the answer.
     """
-    stayed = tail.holes_stayed(end, asked.partitions, asked.instruments)
-    return stayed and not tail.undecided(covered, end, asked.partitions)
+    stayed = tail.holes_stayed(end, scope.partitions, scope.instruments)
+    return stayed and not tail.undecided(covered, end, scope.partitions)

@@ -1,6 +1,6 @@
-"""Writes the SQL that reads a part of the lake, alone or with the tail's rows beside it.
+"""Writes the SQL that reads a part of the lake, alone or together with the tail's rows.
 
-Text and parameters only; what a caller names (symbols, exchanges) is always a parameter.
+Text and parameters only; a name that the caller gives (symbol, exchange) is always a parameter.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class Statement:
 
 
 def needed_columns(request: TradesRequest) -> tuple[str, ...]:
-    """Columns to read: what to return and what orders it."""
+    """Return the columns to read: those to return and those that order the rows."""
     wanted = {*request.output_columns, *ORDER_COLUMNS}
     return tuple(name for name in schema.TRADE.columns if name in wanted)
 
 
 def lake_rows(request: TradesRequest, plan: Plan, files: LakeFiles, limit: int | None) -> Statement:
-    """The lake's rows of a plan, with `needed_columns`; the first ones in order with a limit.
+    """Write the statement for the lake's rows of a plan, with `needed_columns`.
 
     Args:
-        request: what is asked.
+        request: what is requested.
         plan: the part to read.
         files: its files.
-        limit: at most so many rows, in canonical order; None gives all, in no order.
+        limit: maximum number of rows, in canonical order; None gives all, in no order.
     """
     where, values = _conditions(request, plan)
     needed = needed_columns(request)
@@ -52,7 +52,7 @@ def lake_rows(request: TradesRequest, plan: Plan, files: LakeFiles, limit: int |
 
 
 def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statement:
-    """All rows of a plan in canonical order, with `needed_columns` and `in_tail`.
+    """Write the statement for all rows of a plan in order, with `needed_columns` and `in_tail`.
 
     The tail's rows are read from a table named `TAIL_TABLE`, with `needed_columns`.
     """
@@ -69,10 +69,10 @@ def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statem
 
 
 def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[str]]]:
-    """What to select these columns from, and the paths of its files.
+    """Return the FROM clause for these columns, and the paths of its files.
 
-    Files that lack a column are read beside the others: what DuckDB has for it (`union_by_name`)
-    opens every file before the first is read.
+    Files that lack a column are read by a query of their own: DuckDB's `union_by_name` would open
+    every file before the first is read.
     """
     if list(files) == [()]:
         return _FILES, [list(files[()])]
@@ -89,7 +89,7 @@ def _order(request: TradesRequest) -> str:
 
 
 def _order_columns(request: TradesRequest) -> tuple[str, ...]:
-    """The canonical order without what is the same in all rows."""
+    """Return the canonical order without the columns that are equal in all rows."""
     alone = {"exchange": len(request.exchanges) == 1, "symbol": len(request.symbols) == 1}
     return tuple(name for name in ORDER_COLUMNS if not alone.get(name, False))
 

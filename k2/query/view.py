@@ -1,13 +1,14 @@
-"""Holds lake and tail together: plans questions, and holds what an answer reads.
+"""Holds lake and tail together: plans requests, and holds the rows that an answer reads.
 
 One snapshot at a time is published for planning; a maintainer polls for newer ones, publishes each
 *before* the tail evicts what it covers, and keeps its file list in memory. So planning does no I/O
-but one question to the broker: where the tape ends (E). An answer is planned again when it is
+except one request to the broker for the end of the tape (E). An answer is planned again when it is
 opened, after the tail has reached E, and then holds its chunks to the end of the stream.
 
-A read token is an E of before. It is planned like any union, on the oldest snapshot that holds all
-below it, so that the tail gives nothing; where none does yet, beside the tail as on its first day.
-Rows below E never change, so the answer does not either, whatever became of files and snapshots.
+A read token is an earlier E. It is planned like any union, on the oldest snapshot that holds all
+below it, so that the tail adds nothing; where there is none yet, beside the tail as when it was
+made. Rows below E never change, so the answer does not either, whatever became of files and
+snapshots.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from k2.query.provenance import (
     part_of,
 )
 from k2.query.request import Consistency, TradesRequest, validated
-from k2.query.scope import Asked, asked_by, is_settled, judged_otherwise
+from k2.query.scope import Scope, is_settled, judged_otherwise, scope_of
 from k2.tail.chunk import ChunkView
 from k2.tail.tail import Tail
 from k2.tail.window import TailView
@@ -56,13 +57,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PlannedQuery:
-    """A question with everything that fixes its answer.
+    """A request with everything that fixes its answer.
 
     Attributes:
         request: normalised, with `last` resolved.
         snapshot_id: S; 0 while the lake is empty.
         end: E; O(S) where the lake alone answers.
-        estimate: what reading it will cost, about.
+        estimate: the estimated cost of reading it.
         provenance: where the rows will come from.
     """
 
@@ -90,15 +91,15 @@ class OpenQuery:
 
 
 class QueryView:
-    """See the module. Thread-safe once started.
+    """Plans and opens requests over lake and tail. Thread-safe once started.
 
     Args:
-        lake: the lake's side.
-        tail: the tail's side; the view starts and closes it.
+        lake: the lake's snapshots.
+        tail: the tail; the view starts and closes it.
         coverage: where the tape ends, and what feeds and ledger say of trade ids.
         placement: the partition map.
         clock: of this process.
-        source: where the data come from: live, recorded or simulated.
+        source: what the rows are: live, recorded or simulated.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class QueryView:
         self._placement = placement
         self._clock = clock
         self._source = source
-        self._must_restart = False  # the tail, which could not be when it was due
+        self._must_restart = False  # the tail; it could not be restarted when it was due
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -176,7 +177,7 @@ class QueryView:
         self._tail.start(lake.facts.positions, self._lake.states(lake))
         self._must_restart = False
 
-    # --- asking ---------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     def plan(self, request: TradesRequest) -> PlannedQuery:
         """Fix the answer of a request: its times, its snapshot S, its end E.
@@ -187,11 +188,11 @@ class QueryView:
             Invalid: what is wrong with the request.
             NotFound: UNKNOWN_SYMBOL, UNKNOWN_SNAPSHOT, UNKNOWN_TOKEN, OUT_OF_RANGE.
             Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, STARTING.
-            Overloaded: TAIL_FULL when the tail let rows go that the answer needs.
-            Data: TAPE_TRUNCATED when the tape lost what was read before.
+            Overloaded: TAIL_FULL when the tail has released rows that the answer needs.
+            Data: TAPE_TRUNCATED when the tape lost records that were read earlier.
         """
         request = validated(request).resolved(self._clock.now_us())
-        self._asked(request)
+        self._scope(request)
         lake, end, missing = self._pinned(request)
         if self._is_of_lake(request, end):
             opened = self._lake_only(request, lake, end)
@@ -206,7 +207,7 @@ class QueryView:
     def _pinned(
         self, request: TradesRequest
     ) -> tuple[PlannableSnapshot, OffsetVector, tuple[MissingPart, ...]]:
-        """S and E of a request, and what is missing when E had to be guessed."""
+        """Return S and E of a request, and what is missing when E had to be estimated."""
         if request.as_of_token is not None:
             return self._covering(request, request.as_of_token), request.as_of_token.end, ()
         if request.needs_lake_alone:
@@ -216,12 +217,12 @@ class QueryView:
         return lake, *self._end(request, lake)
 
     def _is_of_lake(self, request: TradesRequest, end: OffsetVector) -> bool:
-        """Whether one snapshot answers; the tail knows nothing of a token of an older epoch."""
+        """Tell whether one snapshot answers; the tail holds nothing of an older epoch's token."""
         older = end.epoch < self._lake.published().facts.positions.epoch
         return request.needs_lake_alone or (request.as_of_token is not None and older)
 
     def _covering(self, request: TradesRequest, token: ReadToken) -> PlannableSnapshot:
-        """The snapshot to plan a token on, once it is known that the tape reaches so far."""
+        """Return the snapshot to plan a token on, after checking that the tape reaches its end."""
         lake = self._lake.covering(token)
         if lake is not None:
             return lake
@@ -236,9 +237,9 @@ class QueryView:
         return self._lake.published()
 
     def open(self, request: TradesRequest, snapshot_id: int, end: OffsetVector) -> OpenQuery:
-        """Get ready to answer what `plan` fixed, in this process or another.
+        """Prepare the answer that `plan` fixed, in this process or another.
 
-        Waits, bounded, until the tail has reached E. Where the tail has let go rows above O(S), or
+        Waits, bounded, until the tail has reached E. Where the tail has evicted rows above O(S), or
         S is no longer kept, a newer snapshot answers, cut at E: the rows are the same.
 
         Args:
@@ -250,7 +251,7 @@ class QueryView:
             NotFound: UNKNOWN_SYMBOL.
             Unavailable: TAIL_BEHIND, LAKE_UNAVAILABLE, STARTING.
             Overloaded: TAIL_FULL.
-            Data: EPOCH_ENDED when E is of an epoch that cannot answer any more.
+            Data: EPOCH_ENDED when E is of an epoch that can no longer answer.
         """
         lake = self._lake.named_or_newer(snapshot_id)
         alone = self._is_of_lake(request, end)
@@ -268,7 +269,7 @@ class QueryView:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
-        holes = self._pinned_holes(request, self._asked(request), states)
+        holes = self._pinned_holes(request, self._scope(request), states)
         parts += below_floor(lake.retained_from_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
@@ -286,16 +287,16 @@ class QueryView:
         *,
         waited: bool,
     ) -> OpenQuery:
-        asked = self._asked(request)
-        view, plan, lake = self._best_plan(request, asked, lake, end)
+        scope = self._scope(request)
+        view, plan, lake = self._best_plan(request, scope, lake, end)
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
         parts += () if plan.skips_lake else below_floor(lake.retained_from_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         if to_now:
-            holes: Holes | None = self._holes_to_now(request, asked, end)
+            holes: Holes | None = self._holes_to_now(request, scope, end)
         else:
-            states = self._lake.states_at(end, lake, asked.partitions)
-            holes = self._pinned_holes(request, asked, states)
+            states = self._lake.states_at(end, lake, scope.partitions)
+            holes = self._pinned_holes(request, scope, states)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             newest_receive_us=view.receive_max_us if to_now else None,
@@ -304,67 +305,67 @@ class QueryView:
         )
         return OpenQuery(request, plan, view.held, provenance)
 
-    def _holes_to_now(self, request: TradesRequest, asked: Asked, end: OffsetVector) -> Holes:
-        """What an answer up to E lacks; at its edges nothing is known before the tail is there."""
-        at, released = self._tail.position(), self._tail.released()
-        there = all(at[p] >= end[p] and p not in released for p in asked.partitions)
+    def _holes_to_now(self, request: TradesRequest, scope: Scope, end: OffsetVector) -> Holes:
+        """Find the holes of an answer up to E; its edges are unknown until the tail is there."""
+        position, released = self._tail.position(), self._tail.released()
+        reached = all(position[p] >= end[p] and p not in released for p in scope.partitions)
         states = self._tail.states()
-        expected = self._coverage.at(end, asked.partitions) if there else None
-        holes = holes_of(states, asked.instruments, request.range, expected)
+        expected = self._coverage.at(end, scope.partitions) if reached else None
+        holes = holes_of(states, scope.instruments, request.range, expected)
         covered = self._lake.published().facts.positions
-        if not is_settled(self._tail, covered, end, asked):
+        if not is_settled(self._tail, covered, end, scope):
             holes = replace(holes, all_known=False)
         return holes
 
     def _pinned_holes(
-        self, request: TradesRequest, asked: Asked, states: Mapping[int, FoldState] | None
+        self, request: TradesRequest, scope: Scope, states: Mapping[int, FoldState] | None
     ) -> Holes | None:
-        """What an answer lacks that is cut below the end of the tape; None where not known.
+        """Find the holes of an answer cut below the end of the tape; None where not known.
 
-        Rows of AS_OF never change, so whether a feed listens now does not matter to it.
+        Rows of AS_OF never change, so it does not depend on whether a feed listens now.
         """
         if states is None:
             return None
-        expected = self._coverage.at(self._tail.position(), asked.partitions, now=True)
+        expected = self._coverage.at(self._tail.position(), scope.partitions, now=True)
         now = self._tail.states()  # at least as far as the position before
         if expected is not None and request.consistency is Consistency.AS_OF:
-            names = {one for state in states.values() for one in state.seen}
+            seen = {instrument for state in states.values() for instrument in state.seen}
             expected = {
-                one: replace(expected.get(one, Expected()), listened=True)
-                for one in names
-                if asked.instruments is None or one in asked.instruments
+                instrument: replace(expected.get(instrument, Expected()), listened=True)
+                for instrument in seen
+                if scope.instruments is None or instrument in scope.instruments
             }
-        return holes_of(states, asked.instruments, request.range, expected, now)
+        return holes_of(states, scope.instruments, request.range, expected, now)
 
     def _accepted(
         self, request: TradesRequest, plan: Plan, *, waited: bool
     ) -> Iterator[MissingPart]:
-        """What a plan lacks, where the caller accepts that; else the first of it is the error."""
-        for one in plan.missing:
-            if one.lack is MissingReason.BEHIND and not waited:
+        """Yield what a plan lacks, where the caller accepts that; else raise the first of it."""
+        for side in plan.missing:
+            if side.reason is MissingReason.BEHIND and not waited:
                 continue
-            stopped = self._tail.failure or self._tail.waiting_for(one.partitions)
-            failure = failure_of(one, stopped, self._lake.commit_interval_s)
+            stopped = self._tail.failure or self._tail.waiting_for(side.partitions)
+            failure = failure_of(side, stopped, self._lake.commit_interval_s)
             if not request.allow_partial:
                 raise failure
-            yield part_of(one, failure)
+            yield part_of(side, failure)
 
     def _best_plan(
-        self, request: TradesRequest, asked: Asked, lake: PlannableSnapshot, end: OffsetVector
+        self, request: TradesRequest, scope: Scope, lake: PlannableSnapshot, end: OffsetVector
     ) -> tuple[TailView, Plan, PlannableSnapshot]:
-        """A plan that lacks as little as can be: on a newer snapshot where the tail lacks rows.
+        """Plan with as little missing as possible: on a newer snapshot where the tail lacks rows.
 
-        What the tail has evicted, a snapshot published before covers; so the one published after
-        the tail was looked at reaches up to what the tail still holds.
+        What the tail has evicted, a snapshot published before covers; so the snapshot published
+        after the tail was viewed reaches up to what the tail still holds.
         """
-        view = self._tail.view(asked.instruments, end)
+        view = self._tail.view(scope.instruments, end)
         facts = tail_facts(view, request)
-        plan = plan_union(request, asked.partitions, lake.facts, facts, end)
+        plan = plan_union(request, scope.partitions, lake.facts, facts, end)
         if plan.missing and (newer := self._lake.newer_than(lake)):
             lake = newer
-            plan = plan_union(request, asked.partitions, lake.facts, facts, end)
+            plan = plan_union(request, scope.partitions, lake.facts, facts, end)
         if request.allow_partial and not _readable(plan):
-            plan = plan_union(request, asked.partitions, None, facts, end)
+            plan = plan_union(request, scope.partitions, None, facts, end)
         return view, plan, lake
 
     def _provenance(
@@ -374,7 +375,7 @@ class QueryView:
         end: OffsetVector,
         holes: Holes | None,
     ) -> Provenance:
-        """Of an answer that lacks no side."""
+        """Make the provenance of an answer that lacks no side."""
         now_us = self._clock.now_us()
         return Provenance(
             snapshot_id=lake.snapshot_id,
@@ -396,13 +397,13 @@ class QueryView:
 
     # --- tape and tail --------------------------------------------------------------------------
 
-    def _asked(self, request: TradesRequest) -> Asked:
-        return asked_by(request, self._placement, self._tail, self._lake.partitions)
+    def _scope(self, request: TradesRequest) -> Scope:
+        return scope_of(request, self._placement, self._tail, self._lake.partitions)
 
     def _end(
         self, request: TradesRequest, lake: PlannableSnapshot
     ) -> tuple[OffsetVector, tuple[MissingPart, ...]]:
-        """E; where the broker gives none and that is allowed, what the tail has."""
+        """Return E; where the broker gives none and that is allowed, the position of the tail."""
         position = self._tail.position()
         try:
             end = OffsetVector(position.epoch, self._ends())
@@ -414,14 +415,14 @@ class QueryView:
         return end, ()
 
     def _wait(self, request: TradesRequest, lake: PlannableSnapshot, end: OffsetVector) -> None:
-        """Wait for the rows below E that the lake does not have; the plan says what is missing.
+        """Wait for the rows below E that the lake lacks; the plan then names what is missing.
 
-        Without an exchange named, all partitions are waited for: a symbol may be new on another
+        Without a named exchange, all partitions are waited for: a symbol may be new on another
         exchange, and is known once the tail has read its first trade.
         """
         partitions: Collection[int] = range(self._lake.partitions)
         if request.exchanges:
-            partitions = self._asked(request).partitions
+            partitions = self._scope(request).partitions
         released = self._tail.released()
         if released:
             self._placement.refresh()
@@ -430,11 +431,11 @@ class QueryView:
 
 
 def _ahead_us(request: TradesRequest, now_us: int) -> int | None:
-    """How far the time that is asked for lies in the future; None where it does not."""
+    """Return how far the requested time lies in the future; None where it does not."""
     time_us = request.as_of_time_us
     return time_us - now_us if time_us is not None and time_us > now_us else None
 
 
 def _readable(plan: Plan) -> bool:
-    """Whether the files of a plan are there; asked only where a partial answer is allowed."""
+    """Tell whether the files of a plan exist; used only where a partial answer is allowed."""
     return all(Path(path.removeprefix("file://")).exists() for path in plan.files.paths)

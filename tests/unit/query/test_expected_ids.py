@@ -145,7 +145,7 @@ def test_readings_are_kept_apart_and_no_longer_than_a_ticket_lives(world):
         world.coverage.follow()
         world.tape.append(0, b"%d" % count)
         world.clock.advance(limits.SNAPSHOT_POLL_S)
-    assert len(world.coverage._readings) < 200
+    assert len(world.coverage._observations) < 200
     newest = 1999
     for end in range(newest, newest - round(limits.TICKET_LIFE_S / limits.SNAPSHOT_POLL_S), -1):
         assert world.at(end, 0) is not None

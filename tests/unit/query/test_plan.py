@@ -6,8 +6,8 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import ChunkRange, FileStat, OffsetVector, PartitionCut, TimeRange
 from k2.query.plan import (
     LakeFacts,
-    Missing,
     MissingReason,
+    MissingSide,
     RowsOverTime,
     TailFacts,
     plan_lake,
@@ -56,7 +56,7 @@ def test_an_older_snapshot_than_the_one_asked_for_lacks_rows_and_says_so():
     made = plan_lake(ALL, LAKE, OffsetVector(0, (200,)))
     assert made.missing == ()
     above = plan_lake(ALL, LAKE, OffsetVector(0, (LAKE.positions[0] + 1,)))
-    assert above.missing == (Missing(MissingReason.LAKE, (0,)),)
+    assert above.missing == (MissingSide(MissingReason.LAKE, (0,)),)
 
 
 def test_the_lake_answers_below_the_snapshot_and_the_tail_from_there_on():
@@ -118,18 +118,18 @@ def test_the_newest_rows_may_come_from_above_the_snapshot_only():
 def test_rows_evicted_above_the_snapshot_need_a_newer_one():
     old = LakeFacts(OffsetVector(0, (100,)), FILES)
     made = plan(lake=old)
-    assert made.missing == (Missing(MissingReason.EVICTED, (0,)),)
+    assert made.missing == (MissingSide(MissingReason.EVICTED, (0,)),)
     assert not plan(lake=old, end=OffsetVector(0, (100,))).missing
 
 
 def test_a_tail_that_is_behind_or_released_is_missing_only_where_it_is_needed():
     late = replace(TAIL, position=OffsetVector(0, (250,)))
-    assert plan(tail=late).missing == (Missing(MissingReason.BEHIND, (0,)),)
+    assert plan(tail=late).missing == (MissingSide(MissingReason.BEHIND, (0,)),)
     assert plan(tail=late).cuts == {0: PartitionCut(0, 200, 250)}
     recent = TradesRequest(range=TimeRange(150, None))
-    assert plan(recent, tail=late).missing == (Missing(MissingReason.BEHIND, (0,)),)
+    assert plan(recent, tail=late).missing == (MissingSide(MissingReason.BEHIND, (0,)),)
     released = TailFacts(END, END, released=frozenset({0}))
-    assert plan(tail=released).missing == (Missing(MissingReason.RELEASED, (0,)),)
+    assert plan(tail=released).missing == (MissingSide(MissingReason.RELEASED, (0,)),)
     assert plan(tail=released).cuts == {0: PartitionCut(0, 200, 200)}
     covered = OffsetVector(0, (200,))
     assert plan(tail=late, end=covered).missing == ()
@@ -137,7 +137,7 @@ def test_a_tail_that_is_behind_or_released_is_missing_only_where_it_is_needed():
 
 
 def test_without_a_lake_it_is_missing_unless_nothing_of_it_is_needed():
-    assert plan(lake=None).missing == (Missing(MissingReason.LAKE),)
+    assert plan(lake=None).missing == (MissingSide(MissingReason.LAKE),)
     assert ids(plan(lake=None)) == [1, 2]
     assert plan(TradesRequest(range=TimeRange(150, None)), lake=None).missing == ()
     never = replace(TAIL, time_max_below={}, low=OffsetVector(0, (0,)))

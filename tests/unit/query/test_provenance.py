@@ -5,7 +5,7 @@ from k2.errors import Data, Overloaded, Reason, Unavailable
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
-from k2.query.plan import Missing, MissingReason
+from k2.query.plan import MissingReason, MissingSide
 from k2.query.provenance import (
     GAPS_LISTED_MAX,
     Completeness,
@@ -100,11 +100,11 @@ def test_only_what_reaches_below_the_floor_lacks_rows():
     ],
 )
 def test_each_lack_has_a_reason_and_a_side(lack, kind, reason, part):
-    failure = failure_of(Missing(lack, (3, 5)), None, 10.0)
+    failure = failure_of(MissingSide(lack, (3, 5)), None, 10.0)
     assert (type(failure), failure.reason) == (kind, reason)
     assert failure.metadata == {"partitions": "3, 5"}
     assert failure.retry_after_s
-    said = part_of(Missing(lack, (3, 5)), failure)
+    said = part_of(MissingSide(lack, (3, 5)), failure)
     assert (said.part, said.reason, said.message) == (part, reason, failure.message)
 
 
@@ -112,10 +112,10 @@ def test_why_the_tail_stopped_is_said():
     stopped = Data(Reason.TAPE_TRUNCATED, "the tape ends at 7")
     assert (
         "the tape ends at 7"
-        in failure_of(Missing(MissingReason.BEHIND, (0,)), stopped, 10.0).message
+        in failure_of(MissingSide(MissingReason.BEHIND, (0,)), stopped, 10.0).message
     )
 
 
 def test_what_waits_for_a_commit_is_asked_again_after_the_interval_that_is_set():
-    released = Missing(MissingReason.RELEASED, (3,))
+    released = MissingSide(MissingReason.RELEASED, (3,))
     assert [failure_of(released, None, each).retry_after_s for each in (2.0, 60.0)] == [2.0, 60.0]

@@ -3,7 +3,7 @@ import pytest
 from k2.errors import NotFound, Reason
 from k2.market.instrument import Instrument
 from k2.query.request import TradesRequest
-from k2.query.scope import Asked, asked_by
+from k2.query.scope import Scope, scope_of
 
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
 BTC_UM = Instrument("BINANCE_UM", "BTCUSDT")
@@ -36,16 +36,16 @@ class Read:
 
 
 def asked(homes, *read, **fields):
-    return asked_by(TradesRequest(**fields), homes, Read(*read), 4)
+    return scope_of(TradesRequest(**fields), homes, Read(*read), 4)
 
 
 def test_without_names_all_partitions_are_asked():
-    assert asked(Homes({})) == Asked(None, frozenset(range(4)))
+    assert asked(Homes({})) == Scope(None, frozenset(range(4)))
 
 
 def test_names_are_looked_up_without_a_read():
     homes = Homes({BTC: 0, BTC_UM: 3, ETH: 1})
-    assert asked(homes, symbols=("BTCUSDT",)) == Asked(frozenset({BTC, BTC_UM}), frozenset({0, 3}))
+    assert asked(homes, symbols=("BTCUSDT",)) == Scope(frozenset({BTC, BTC_UM}), frozenset({0, 3}))
     assert asked(homes, exchanges=("BINANCE",)).partitions == {0, 1}
     assert homes.reads == 0
 
