@@ -1,13 +1,13 @@
-"""Recent rows in columns that only grow, so that readers need no lock.
+"""Keeps recent rows in columns that only grow, so that readers need no lock.
 
 A chunk holds accepted rows of one label from one partition in offset order. Its arrays are
-allocated once; the one writer fills rows beyond the published count and then raises the count.
-A reader takes (chunk, count) and may use the rows below it for as long as it likes: they never
-change, also after the chunk has left the tail.
+allocated once; the one writer fills rows beyond the published count and then raises the count. A
+reader takes (chunk, count) and may use the rows below it without limit of time: they never change,
+also after the chunk has left the tail.
 
 Within a chunk offsets ascend, so a cut is a binary search. `TailRows` picks rows from several
 chunks, orders them canonically, and gives them the Arrow form of the wire; it copies only the
-columns that are asked for.
+columns of the request. A column that most rows lack is stored as runs of the rows that have it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SparseColumn:
     """Values of rows by their number; one thread adds, any thread reads.
 
     Args:
-        nothing: makes the values of so many rows that lack the column.
+        nothing: makes the values of a number of rows that lack the column.
     """
 
     def __init__(self, nothing: Callable[[int], pa.Array]) -> None:
@@ -54,32 +54,32 @@ class SparseColumn:
         self.size_bytes = 0
 
     def add(self, first: int, values: pa.Array) -> None:
-        """Values of the rows from `first` on, above all that were added before."""
+        """Add the values of the rows from `first` on, above all added before."""
         if len(self._runs) >= _RUNS_MAX:
             start = self._runs[0][0]
             last, of_last = self._runs[-1]
             self._runs = ((start, self.between(start, last + len(of_last))),)
         self._runs = (*self._runs, (first, values))
-        self.size_bytes = sum(one.nbytes for _, one in self._runs)
+        self.size_bytes = sum(values.nbytes for _, values in self._runs)
 
     def between(self, start: int, stop: int) -> pa.Array | None:
-        """Values of a range of rows; None when all lack the column."""
-        parts, at = [], start
+        """Return the values of a range of rows; None when all lack the column."""
+        parts, done = [], start
         for first, values in self._runs:
-            low, high = max(first, at), min(first + len(values), stop)
+            low, high = max(first, done), min(first + len(values), stop)
             if low < high:
-                parts += [self._nothing(low - at), values.slice(low - first, high - low)]
-                at = high
-        return pa.concat_arrays([*parts, self._nothing(stop - at)]) if parts else None
+                parts += [self._nothing(low - done), values.slice(low - first, high - low)]
+                done = high
+        return pa.concat_arrays([*parts, self._nothing(stop - done)]) if parts else None
 
 
 class Chunk:
     """Rows of one label from one partition; one thread appends, any thread reads.
 
     Args:
-        chunk_id: names it in its tail.
+        chunk_id: its id within its tail.
         label: the constant columns.
-        epoch, partition: where its rows sit on the tape.
+        epoch, partition: where its rows are on the tape.
         capacity: rows it can hold.
     """
 
@@ -109,7 +109,7 @@ class Chunk:
 
     @property
     def size_bytes(self) -> int:
-        """Memory it takes, whether filled or not."""
+        """Memory it takes, filled or not."""
         beside = self.vendor_data.size_bytes + self.optional.size_bytes
         return self.capacity * _ROW_BYTES + beside
 
@@ -139,14 +139,14 @@ class Chunk:
         self.time_max_us = max(int(times.max()), self.time_max_us)
         self.receive_max_us = max(int(receives.max()), self.receive_max_us)
         self.arrived_s = arrived_s
-        self.rows = high  # from here on readers see them
+        self.rows = high  # readers see the new rows from here on
 
     def seal(self) -> None:
-        """Take no more rows; what readers hold of it is made once."""
+        """Take no more rows; the view that readers hold is made once."""
         self._sealed = self._sealed or self._hold()
 
     def hold(self) -> ChunkView:
-        """The rows published so far, to keep."""
+        """Return a view of the rows published so far."""
         return self._sealed or self._hold()
 
     def _hold(self) -> ChunkView:
@@ -168,7 +168,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChunkView:
-    """The rows of a chunk that were published when it was taken.
+    """The rows of a chunk that were published when the view was made.
 
     Attributes:
         chunk: where they are.
@@ -179,7 +179,7 @@ class ChunkView:
     range: ChunkRange
 
     def below(self, end: int) -> ChunkView | None:
-        """What lies below an offset; None when nothing does."""
+        """Return the rows below an offset; None when there are none."""
         of = self.range
         if of.offset_high < end:
             return self
@@ -201,14 +201,14 @@ class ChunkView:
         )
 
     def time_max_below(self, offset: int) -> int | None:
-        """Greatest event_time of its rows below an offset; None when there are none."""
+        """Return the greatest event_time of the rows below an offset; None when there are none."""
         if self.range.offset_low >= offset:
             return None
         rows = int(np.searchsorted(self.chunk.offset[: self.range.rows], offset))
         return int(self.chunk.event_time[:rows].max())
 
     def cut(self, low: int, end: int) -> ChunkSlice:
-        """The rows with low <= offset < end."""
+        """Return the rows with low <= offset < end."""
         start, stop = np.searchsorted(self.chunk.offset[: self.range.rows], (low, end))
         return ChunkSlice(self.chunk, int(start), int(stop), self.range)
 
@@ -224,7 +224,7 @@ class ChunkSlice:
 
 
 class TailRows:
-    """The rows of some pieces whose event_time lies in a range.
+    """The rows of chunk slices whose event_time lies in a range.
 
     Args:
         pieces: where to pick from.
@@ -247,22 +247,22 @@ class TailRows:
         return int(self._lengths.sum())
 
     def canonical(self, *, descending: bool, limit: int | None) -> Indices:
-        """Indices of the rows in canonical order, at most `limit` of them."""
+        """Return the indices of the rows in canonical order, at most `limit` of them."""
         if not self._pieces:
             return np.empty(0, dtype=np.intp)
         instruments = [piece.range.instrument for piece in self._pieces]
-        rank = {one: place for place, one in enumerate(sorted(set(instruments)))}
+        rank = {instrument: place for place, instrument in enumerate(sorted(set(instruments)))}
         times, ids = self.column("event_time"), self.column("trade_id")
         if len(rank) == 1 and _ascend(times, ids):
             order = np.arange(len(times))
         else:
-            ranks = np.repeat([rank[one] for one in instruments], self._lengths)
+            ranks = np.repeat([rank[instrument] for instrument in instruments], self._lengths)
             order = np.lexsort((ids, ranks, times))
         order = order[::-1] if descending else order
         return order[:limit]
 
     def column(self, name: str) -> npt.NDArray[np.int64]:
-        """A stored column of all rows, in the order of the pieces."""
+        """Return a stored column of all rows, in the order of the slices."""
         if name not in self._columns:
             self._columns[name] = np.concatenate(
                 [
@@ -273,7 +273,7 @@ class TailRows:
         return self._columns[name]
 
     def batch(self, columns: Sequence[str], order: Indices) -> pa.RecordBatch:
-        """The rows at `order`, with these columns of the trade schema."""
+        """Make a batch of the rows at `order`, with these columns of the trade schema."""
         trade = schema.arrow_schema(schema.TRADE)
         wanted = pa.schema([trade.field(name) for name in columns])
         if not len(order):
@@ -296,7 +296,7 @@ class TailRows:
     def _sparse(
         self, of_piece: Sequence[SparseColumn], nothing: Callable[[int], pa.Array]
     ) -> pa.Array | None:
-        """A column that most rows lack, in the order of the pieces; None when all lack it."""
+        """Return a sparse column in the order of the slices; None when all rows lack it."""
         parts = [
             (runs.between(int(rows[0]), int(rows[-1]) + 1), rows)
             for runs, rows in zip(of_piece, self._rows, strict=True)
@@ -347,7 +347,7 @@ class TailRows:
     def _constant(
         self, of_piece: list[str] | list[int], field: pa.Field, order: Indices
     ) -> pa.Array:
-        """A column with one value per piece."""
+        """Make a column with one value per slice."""
         codes: dict[str | int, int] = {}
         of = [codes.setdefault(value, len(codes)) for value in of_piece]
         if len(codes) == 1:
@@ -369,6 +369,6 @@ def _rows_within(piece: ChunkSlice, within: TimeRange) -> Indices:
 
 
 def _ascend(times: Int64s, ids: Int64s) -> bool:
-    """Whether rows of one instrument already are in canonical order."""
+    """Tell whether rows of one instrument are in canonical order already."""
     step = np.diff(times)
     return bool(((step > 0) | ((step == 0) & (np.diff(ids) > 0))).all())

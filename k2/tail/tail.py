@@ -5,18 +5,18 @@ states of that snapshot. It judges each batch by the path of the lake's writer (
 puts the accepted rows into the window, and only then publishes the position: once a position is
 reached, every row below it is visible.
 
-A record whose schema or symbol is not known just then may be good to the writer, that looks at
-another moment, and the other way round. The commit decides (`lake/dead_letters/superseded.py`):
-until one has passed the record, what the tail made of it is a guess (`undecided`), and where a
-commit counts other dead records than the tail (`disagreeing`), whoever owns the tail starts it
-again from that commit.
+A record whose schema or symbol is unknown when the tail judges it may be valid for the writer,
+which judges at another moment, and vice versa. The commit decides
+(`lake/dead_letters/superseded.py`): until a commit has passed the record, the tail's verdict is
+provisional (`undecided`), and where a commit counts other dead records than the tail
+(`disagreeing`), the owner of the tail restarts it from that commit.
 
 A partition whose next record cannot be judged now (the registry is away) waits alone: the others
-go on, and questions that touch it fail with what it waits for.
+continue, and queries that touch it fail with what it waits for.
 
 Rows leave when the lake holds them (`evict`). Rows that the lake does not hold are never evicted:
-if they outgrow the bound, whole partitions are released, the least critical first, and questions
-about them fail loudly until `restore` reads them again from a newer snapshot.
+if they outgrow the bound, whole partitions are released, the least critical first, and queries of
+them fail with TAIL_FULL until `restore` reads them again from a newer snapshot.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class TailStats:
     Attributes:
         rows, size_bytes: in its chunks.
         records: judged since it was started, good and bad.
-        released: partitions let go for want of memory.
-        failure: why it reads no more; None while it does.
+        released: partitions released because memory was full.
+        failure: why it stopped reading; None while it reads.
     """
 
     rows: int
@@ -64,15 +64,15 @@ class TailStats:
 
 
 class Tail:
-    """See the module.
+    """Reads and judges the tape in a thread, and holds the rows for queries.
 
     Args:
         reader_factory: opens a reader of all partitions at the given offsets.
         decoder: reads messages.
-        placement: says where symbols belong.
+        placement: maps symbols to partitions.
         clock: for the age of rows.
         bytes_max: bound on the memory of its rows.
-        recent_s: rows the lake holds are kept so long after they came.
+        recent_s: how long rows that the lake holds are kept after they arrived.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Tail:
         self._recent_s = recent_s
         self._moved = threading.Condition()
         self._waiting = 0
-        self._wanted = threading.Event()  # set while anybody waits
+        self._wanted = threading.Event()  # set while a caller waits
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._reader: BatchReader | None = None
@@ -112,7 +112,7 @@ class Tail:
             states: what the fold remembers there; a partition it lacks remembers nothing.
 
         Raises:
-            Exception: whatever kept it from opening the tape; it is the tail's failure as well.
+            Exception: the error of opening the tape; it is the tail's failure as well.
         """
         self.close()
         self._begin(positions, states)
@@ -126,7 +126,7 @@ class Tail:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading; what is held stays readable."""
+        """Stop reading; the rows held stay readable."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -137,24 +137,24 @@ class Tail:
 
     @property
     def failure(self) -> K2Error | None:
-        """Why it reads no more; None while it does."""
+        """Why it stopped reading; None while it reads."""
         return self._failure
 
     def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
-        """What the first of these partitions that cannot go on now waits for; None: none does."""
+        """Return what the first blocked one of these partitions waits for; None when none waits."""
         waiting = self._waiting_for
-        return next((waiting[each][1] for each in partitions if each in waiting), None)
+        return next((waiting[p][1] for p in partitions if p in waiting), None)
 
     def position(self) -> OffsetVector:
-        """Per partition the offset below which every record has been judged and is visible."""
+        """Return per partition the offset below which every record is judged and visible."""
         return self._window.position
 
     def released(self) -> frozenset[int]:
-        """Partitions let go for want of memory."""
+        """Return the partitions released because memory was full."""
         return self._window.released
 
     def states(self) -> Mapping[int, FoldState]:
-        """What the fold remembers of each partition just now."""
+        """Return what the fold remembers of each partition at present."""
         return dict(self._states)
 
     def holes_stayed(
@@ -163,13 +163,15 @@ class Tail:
         partitions: Collection[int],
         instruments: Collection[Instrument] | None,
     ) -> bool:
-        """Whether every hole that there was at `end` is one of `states`, taken before this call.
+        """Tell whether every hole at `end` is one of `states`, taken before this call.
 
-        Not where a record at or above `end` may have filled one, nor where `end` lies outside what
-        was read in this life.
+        False where a record at or above `end` may have filled one, and where `end` lies outside of
+        what was read since `start`.
         """
-        at, released = self.position(), self.released()
-        read = all(self._first[p] <= end[p] <= at[p] and p not in released for p in partitions)
+        position, released = self.position(), self.released()
+        read = all(
+            self._first[p] <= end[p] <= position[p] and p not in released for p in partitions
+        )
         late = self._late
         return read and all(
             offset < end[partition]
@@ -179,28 +181,28 @@ class Tail:
         )
 
     def disagreeing(self, positions: OffsetVector, dead: Mapping[int, int]) -> frozenset[int]:
-        """Partitions of which a commit has passed other dead records than the tail found.
+        """Return the partitions of which a commit counts other dead records than the tail.
 
         Args:
-            positions: of the commit; a partition that was not read so far is not compared.
+            positions: of the commit; a partition not read so far is not compared.
             dead: how many there are below them, per partition.
         """
-        at, released = self.position(), self.released()
-        found = {p: self._dead[p].below(positions[p]) for p in dead if at[p] >= positions[p]}
-        return frozenset(p for p in found.keys() - released if found[p] not in (None, dead[p]))
+        position, released = self.position(), self.released()
+        counts = {p: self._dead[p].below(positions[p]) for p in dead if position[p] >= positions[p]}
+        return frozenset(p for p in counts.keys() - released if counts[p] not in (None, dead[p]))
 
     def undecided(
         self, start: OffsetVector, end: OffsetVector, partitions: Collection[int]
     ) -> bool:
-        """Whether a record between two ends may be good to a writer that knows more."""
+        """Tell whether the writer may accept a record between two ends that the tail did not."""
         return any(self._dead[p].any_undecided(start[p], end[p]) for p in partitions)
 
     def instruments(self) -> set[Instrument]:
-        """Every instrument that ever had a row."""
+        """Return every instrument that ever had a row."""
         return self._window.instruments()
 
     def stats(self) -> TailStats:
-        """What it holds."""
+        """Return what the tail holds."""
         window = self._window
         return TailStats(
             window.rows, window.size_bytes, self._records, window.released, self._failure
@@ -217,7 +219,7 @@ class Tail:
     ) -> bool:
         """Wait until the rows below `end` are visible.
 
-        False when time ran out, it failed, or a partition waits for a part that is away.
+        Returns False on timeout, on failure, or when a partition waits for an unavailable part.
 
         Args:
             end: what to wait for.
@@ -228,12 +230,12 @@ class Tail:
 
         def reached() -> bool:
             position = self._window.position
-            return all(position[each] >= end[each] for each in wanted)
+            return all(position[p] >= end[p] for p in wanted)
 
         def as_far_as_possible() -> bool:
             position, waiting = self._window.position, self._waiting_for
             return self._failure is not None or all(
-                position[each] >= end[each] or each in waiting for each in wanted
+                position[p] >= end[p] or p in waiting for p in wanted
             )
 
         if reached():
@@ -248,13 +250,13 @@ class Tail:
         return reached()
 
     def evict(self, covered: OffsetVector) -> int:
-        """Let go what the lake holds and what is old, or more than the bound; oldest first.
+        """Drop rows that the lake holds and that are old or exceed the bound; oldest first.
 
         Args:
             covered: positions of a snapshot that every query planned from now on knows.
 
         Returns:
-            How many chunks went.
+            How many chunks were dropped.
         """
         self._covered = covered
         before_s = self._clock.monotonic_s() - self._recent_s
@@ -298,11 +300,11 @@ class Tail:
                 return
 
     def step(self, timeout_s: float = limits.TAIL_POLL_S) -> int:
-        """Read once and take in all that was read; the thread does this for ever.
+        """Read once and judge all that was read; the thread repeats this until `close`.
 
         A small batch costs nearly as much as a large one, so the thread pauses briefly between
-        steps, unless somebody waits. What cannot be judged now is kept, and its partition is not
-        read until it was judged, in one of the next steps; other partitions go on.
+        steps, unless a caller waits. Records that cannot be judged now are kept, and their
+        partition is not read until they are judged, in one of the next steps; others continue.
 
         Returns:
             How many records were read.
@@ -362,7 +364,7 @@ class Tail:
             self._waiting_for = {p: why for p, why in self._waiting_for.items() if p != partition}
 
     def _take(self, batch: RawBatch) -> RawBatch | None:
-        """Judge records and show those that are rows; what is left of the batch."""
+        """Judge records and publish those that are rows; return the rest of the batch."""
         partition = batch.partition
         if partition in self._window.released:
             return None
@@ -377,7 +379,7 @@ class Tail:
         now_s = self._clock.monotonic_s()
         if judged.late:
             self._late[partition] = {**self._late[partition], **judged.late}
-        # In this order: whoever sees rows knows of their holes.
+        # In this order, so that a reader that sees rows also sees their holes.
         self._states[partition] = judged.state
         self._window.append(partition, judged.columns, rows, judged.batch.next_offset, now_s)
         self._records += len(judged.columns)

@@ -1,11 +1,11 @@
 """The window: accepted rows of all partitions that are recent or not in the lake yet.
 
-One shelf a partition. A shelf is a value: what is held of the partition, from which offset on and
-up to which offset. Writers (the tail's thread, which appends, and whoever evicts) replace it under
-a lock; a reader takes the reference once and sees rows, bounds and end that belong together.
+What is held of one partition, from which offset and up to which, is a value. Writers (the tail's
+thread, which appends, and the thread that evicts) replace it under a lock; a reader takes the
+reference once and sees rows, bounds and end that belong together.
 
-What leaves the window raises the shelf's `low`, and with it, per instrument, the greatest
-event_time of all its rows below `low`: a question about later times needs nothing from below.
+Eviction raises the `low` of a partition, and with it, per instrument, the greatest event_time of
+its rows below `low`: a request for later times needs no row from below.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class PartitionWindow:
 
     Attributes:
         low: all accepted rows from this offset on are held.
-        end: rows below this offset have been judged.
+        end: records below this offset have been judged.
         chunks: of each instrument, oldest first.
         time_max_below: greatest event_time of the instrument's rows below `low`.
-        released: nothing is held or read any more until it is restored.
+        released: nothing is held or read until it is restored.
     """
 
     low: int
@@ -48,7 +48,7 @@ class PartitionWindow:
 
 @dataclass(frozen=True)
 class TailView:
-    """What a reader holds of the window: it stays as it is while the window goes on.
+    """What a reader holds of the window: it does not change while the window does.
 
     Attributes:
         position: per partition the end of what has been judged.
@@ -69,7 +69,7 @@ class TailView:
 
 
 class Window:
-    """Chunks of all partitions of one tape epoch; see the module.
+    """Chunks of all partitions of one tape epoch.
 
     Args:
         positions: where each partition starts.
@@ -82,8 +82,8 @@ class Window:
         self._open: dict[tuple[int, Label], Chunk] = {}
         self._chunks_made = 0
         self._size_bytes = 0
-        self._shelves = [
-            _fresh_shelf(offset, states.get(partition))
+        self._partitions = [
+            _fresh(offset, states.get(partition))
             for partition, offset in enumerate(positions.offsets)
         ]
 
@@ -100,12 +100,12 @@ class Window:
     @property
     def position(self) -> OffsetVector:
         """Per partition the end of what has been judged."""
-        return OffsetVector(self._epoch, tuple(shelf.end for shelf in self._shelves))
+        return OffsetVector(self._epoch, tuple(window.end for window in self._partitions))
 
     @property
     def released(self) -> frozenset[int]:
         """Partitions of which nothing is held."""
-        return frozenset(p for p, shelf in enumerate(self._shelves) if shelf.released)
+        return frozenset(p for p, window in enumerate(self._partitions) if window.released)
 
     def append(
         self, partition: int, columns: TradeColumns, rows: Indices, end: int, arrived_s: float
@@ -120,56 +120,58 @@ class Window:
             arrived_s: when it was read, on a monotonic clock.
         """
         with self._lock:
-            shelf = self._shelves[partition]
+            window = self._partitions[partition]
             made: list[Chunk] = []
             for label, of_label in _by_label(columns, rows):
                 made += self._fill((partition, label), columns, of_label, arrived_s)
-            chunks = _with_chunks(shelf.chunks, made) if made else shelf.chunks
-            self._shelves[partition] = replace(shelf, chunks=chunks, end=end)
+            chunks = _with_chunks(window.chunks, made) if made else window.chunks
+            self._partitions[partition] = replace(window, chunks=chunks, end=end)
 
     def view(
         self, instruments: Collection[Instrument] | None, end: OffsetVector | None = None
     ) -> TailView:
-        """Hold what there is of some instruments (None: all), below `end` where given."""
-        shelves = list(self._shelves)
+        """Hold the rows of some instruments (None: all), below `end` where given."""
+        windows = list(self._partitions)
         held: dict[int, ChunkView] = {}
         below: dict[Instrument, int] = {}
         newest: int | None = None
-        for partition, shelf in enumerate(shelves):
-            for instrument in shelf.chunks if instruments is None else instruments:
-                for chunk in shelf.chunks.get(instrument, ()):
+        for partition, window in enumerate(windows):
+            for instrument in window.chunks if instruments is None else instruments:
+                for chunk in window.chunks.get(instrument, ()):
                     newest = max(newest or 0, chunk.receive_max_us)
-                    one = chunk.hold() if end is None else chunk.hold().below(end[partition])
-                    if one:
-                        held[chunk.chunk_id] = one
-            for instrument in shelf.time_max_below if instruments is None else instruments:
-                if instrument in shelf.time_max_below:
-                    below[instrument] = shelf.time_max_below[instrument]
+                    rows = chunk.hold() if end is None else chunk.hold().below(end[partition])
+                    if rows:
+                        held[chunk.chunk_id] = rows
+            for instrument in window.time_max_below if instruments is None else instruments:
+                if instrument in window.time_max_below:
+                    below[instrument] = window.time_max_below[instrument]
         return TailView(
-            OffsetVector(self._epoch, tuple(shelf.end for shelf in shelves)),
-            OffsetVector(self._epoch, tuple(shelf.low for shelf in shelves)),
-            frozenset(p for p, shelf in enumerate(shelves) if shelf.released),
+            OffsetVector(self._epoch, tuple(window.end for window in windows)),
+            OffsetVector(self._epoch, tuple(window.low for window in windows)),
+            frozenset(p for p, window in enumerate(windows) if window.released),
             below,
             held,
             newest,
         )
 
     def instruments(self) -> set[Instrument]:
-        """Every instrument that has a row, held or below."""
-        shelves = list(self._shelves)
-        return set(chain.from_iterable((*one.chunks, *one.time_max_below) for one in shelves))
+        """Return every instrument that has a row, held or below."""
+        windows = list(self._partitions)
+        return set(
+            chain.from_iterable((*window.chunks, *window.time_max_below) for window in windows)
+        )
 
     def evict(self, covered: OffsetVector, arrived_before_s: float, bytes_max: int) -> int:
-        """Drop what the lake holds and what is old, or too much; oldest first.
+        """Drop rows that the lake holds and that are old, or exceed the bound; oldest first.
 
         Args:
             covered: the lake holds all accepted rows below these offsets, and every query planned
                 from now on knows it.
-            arrived_before_s: rows that came before this may go.
-            bytes_max: beyond it newer rows go too.
+            arrived_before_s: rows that arrived before this may be dropped.
+            bytes_max: beyond it newer rows are dropped too.
 
         Returns:
-            How many chunks went.
+            How many chunks were dropped.
         """
         with self._lock:
             going = sorted(
@@ -192,32 +194,32 @@ class Window:
             return sum(self._raise_low(partition, low) for partition, low in lows.items())
 
     def release(self, partition: int) -> None:
-        """Drop all of a partition; it holds nothing until it is restored."""
+        """Drop all rows of a partition; it holds nothing until it is restored."""
         with self._lock:
-            shelf = self._shelves[partition]
-            self._forget(chain.from_iterable(shelf.chunks.values()))
-            self._shelves[partition] = PartitionWindow(shelf.end, shelf.end, released=True)
+            window = self._partitions[partition]
+            self._forget(chain.from_iterable(window.chunks.values()))
+            self._partitions[partition] = PartitionWindow(window.end, window.end, released=True)
 
     def restore(self, partition: int, position: int, state: FoldState) -> None:
         """Hold a released partition again, from `position` on."""
         with self._lock:
-            self._shelves[partition] = _fresh_shelf(position, state)
+            self._partitions[partition] = _fresh(position, state)
 
     def bytes_by_partition(self) -> list[int]:
-        """Memory of each partition's chunks."""
-        sizes = [0] * len(self._shelves)
+        """Return the memory of each partition's chunks."""
+        sizes = [0] * len(self._partitions)
         for chunk in self._chunks():
             sizes[chunk.partition] += chunk.size_bytes
         return sizes
 
     def _chunks(self) -> list[Chunk]:
-        shelves = list(self._shelves)
-        return [chunk for shelf in shelves for of in shelf.chunks.values() for chunk in of]
+        windows = list(self._partitions)
+        return [chunk for window in windows for of in window.chunks.values() for chunk in of]
 
     def _fill(
         self, key: tuple[int, Label], columns: TradeColumns, rows: Indices, arrived_s: float
     ) -> list[Chunk]:
-        """Put rows of one label into its open chunk and into new ones; returns the new ones."""
+        """Put rows of one label into its open chunk and into new ones; return the new ones."""
         made: list[Chunk] = []
         chunk = self._open.get(key)
         while len(rows):
@@ -244,12 +246,12 @@ class Window:
         return chunk
 
     def _raise_low(self, partition: int, low: int) -> int:
-        """Let all chunks go that lie below `low`; returns how many."""
-        shelf = self._shelves[partition]
+        """Drop all chunks that lie below `low`; return how many."""
+        window = self._partitions[partition]
         kept: dict[Instrument, tuple[Chunk, ...]] = {}
         gone: list[Chunk] = []
-        below = dict(shelf.time_max_below)
-        for instrument, chunks in shelf.chunks.items():
+        below = dict(window.time_max_below)
+        for instrument, chunks in window.chunks.items():
             stay: list[Chunk] = []
             for chunk in chunks:
                 time_us = chunk.hold().time_max_below(low)
@@ -260,7 +262,7 @@ class Window:
             if stay:
                 kept[instrument] = tuple(stay)
         self._forget(gone)
-        self._shelves[partition] = replace(shelf, low=low, chunks=kept, time_max_below=below)
+        self._partitions[partition] = replace(window, low=low, chunks=kept, time_max_below=below)
         return len(gone)
 
     def _forget(self, chunks: Collection[Chunk] | chain[Chunk]) -> None:
@@ -272,10 +274,10 @@ class Window:
                 del self._open[key]
 
 
-def _fresh_shelf(offset: int, state: FoldState | None) -> PartitionWindow:
+def _fresh(offset: int, state: FoldState | None) -> PartitionWindow:
     seen = state.seen if state else {}
     return PartitionWindow(
-        offset, offset, time_max_below={one: of.time_max_us for one, of in seen.items()}
+        offset, offset, time_max_below={name: of.time_max_us for name, of in seen.items()}
     )
 
 
