@@ -1,4 +1,4 @@
-"""A gRPC server as K2 runs each: loopback, interceptors, health per service, reflection, drain."""
+"""A gRPC server for a process: loopback, interceptors, health per service, reflection, drain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OPTIONS: Final = (
 
 
 class _Workers(ThreadPoolExecutor):
-    """The threads that answer calls; counts the calls they work on or have yet to begin."""
+    """The threads that answer calls; counts the calls in work or waiting."""
 
     def __init__(self) -> None:
         super().__init__(limits.GRPC_WORKERS, thread_name_prefix="grpc")
@@ -47,7 +47,7 @@ class _Workers(ThreadPoolExecutor):
         return self._calls >= limits.GRPC_CALLS_MAX
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 what grpc runs
-        """See `Executor.submit`."""
+        """Run a call and count it until it ends."""
         work = super().submit(fn, *args, **kwargs)
         self._count(1)
         work.add_done_callback(lambda _: self._count(-1))
@@ -61,7 +61,7 @@ class _Workers(ThreadPoolExecutor):
 class _Capacity(grpc.ServerInterceptor):
     """Refuses calls of `k2.v1` while the workers have as many as they may.
 
-    Refusals and health come from threads beside the workers, so they wait for none of them.
+    Refusals and health run in threads beside the workers, so they never wait for a worker.
     """
 
     def __init__(self, workers: _Workers, beside: ThreadPoolExecutor) -> None:
@@ -74,7 +74,7 @@ class _Capacity(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Any],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 what grpc passes along
-        """See `grpc.ServerInterceptor`."""
+        """Replace the handler of a call that must not wait for a worker."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if handler is not None and method == _HEALTH_CHECK:
@@ -104,7 +104,7 @@ class GrpcServer:
 
     Args:
         listen: `host:port`; port 0 takes a free one. The host must be this machine.
-        services: what registers each service, by its full name (`k2.v1.QueryService`).
+        services: registers each service, by its full name (`k2.v1.QueryService`).
         clock: for telemetry.
 
     Raises:
@@ -144,21 +144,21 @@ class GrpcServer:
         self._server.start()
 
     def ready(self) -> None:
-        """Let calls in and say SERVING."""
+        """Admit calls and report SERVING."""
         self.admission.open()
         for name in self._names:
             self._health.set(name, _SERVING)
 
     def tell(self, *, well: bool) -> None:
-        """Say whether the platform as a whole is well, as the health of no service by name."""
+        """Report whether the whole platform is well, as the health of the empty service name."""
         self._health.set("", _SERVING if well else _NOT_SERVING)
 
     def drain(self) -> None:
-        """Say NOT_SERVING, take nothing new, let what runs finish for a while, then close."""
+        """Report NOT_SERVING, take no new calls, let running ones finish for a while, then close."""
         self._health.enter_graceful_shutdown()
         self.admission.drain()
         self.admission.wait_idle(limits.DRAIN_S)
-        self._server.stop(_GOODBYE_S).wait()  # who watches health stays until the end
+        self._server.stop(_GOODBYE_S).wait()  # watchers of health stay until the end
         self._pool.shutdown()
         self._health_pool.shutdown()
 
@@ -170,7 +170,7 @@ class GrpcServer:
 
 
 def port_in_use(host: str, port: int) -> Unavailable:
-    """The error of an address that cannot be listened on."""
+    """Make the error of an address that cannot be listened on."""
     return Unavailable(
         Reason.PORT_IN_USE,
         f"cannot listen on {host}:{port}: something else does; stop it or choose another port",
@@ -179,7 +179,7 @@ def port_in_use(host: str, port: int) -> Unavailable:
 
 
 def split_address(listen: str) -> tuple[str, int]:
-    """Host and port of a `host:port` that is on this machine.
+    """Split a `host:port` that is on this machine.
 
     Raises:
         Invalid: BAD_SETTING when it is not.

@@ -1,7 +1,7 @@
-"""What happens around every call of `k2.v1`: telemetry, errors, auth, admission, deadline.
+"""Wraps every call of `k2.v1`: telemetry, errors, auth, admission, deadline, outermost first.
 
-They stand in this order, outermost first. Each is a context manager around the handler, whether it
-answers once or streams. Health and reflection pass by: they must answer when nothing else does.
+Each is a context manager around the handler, whether it answers once or streams. Health and
+reflection bypass them: they must answer when nothing else does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Interceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Any],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:  # noqa: ANN401 what grpc passes along
-        """See `grpc.ServerInterceptor`."""
+        """Wrap the handler of a call."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith(METHOD_PREFIX):
@@ -81,9 +81,10 @@ class Interceptor(grpc.ServerInterceptor):
 
 
 class CallAdmission:
-    """Who may come in: nobody while the server starts or drains, and so many watchers at most.
+    """Refuses calls while the server starts or drains, and bounds the open streams.
 
     Attributes:
+        draining: set when the server shuts down.
         answered: calls that came in and have ended.
     """
 
@@ -96,21 +97,21 @@ class CallAdmission:
         self._idle = threading.Condition()
 
     def open(self) -> None:
-        """Let calls in."""
+        """Admit calls."""
         self._open.set()
 
     def drain(self) -> None:
-        """Let no more calls in; watchers end by themselves."""
+        """Refuse further calls; streams end by themselves."""
         self.draining.set()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no call runs, at most so long."""
+        """Wait up to `timeout_s` until no call runs; return whether none does."""
         with self._idle:
             return self._idle.wait_for(lambda: self._running == 0, timeout_s)
 
     @contextmanager
     def around(self, call: Incoming) -> Iterator[None]:
-        """See `Around`; raises STARTING, DRAINING or TOO_MANY_QUERIES."""
+        """Admit one call, or raise STARTING, DRAINING or TOO_MANY_QUERIES."""
         if self.draining.is_set():
             raise Unavailable(Reason.DRAINING, "the server is shutting down")
         if not self._open.is_set():
@@ -141,7 +142,7 @@ class CallAdmission:
 
 
 def chain(clock: Clock, admission: CallAdmission) -> list[grpc.ServerInterceptor]:
-    """All interceptors, outermost first."""
+    """Make all interceptors, outermost first."""
     return [
         Interceptor("telemetry", Telemetry(clock).around),
         Interceptor("errors", errors),
@@ -159,7 +160,7 @@ class Telemetry:
 
     @contextmanager
     def around(self, call: Incoming) -> Iterator[None]:
-        """See `Around`."""
+        """Log one call when it ends."""
         started_s = self.clock.monotonic_s()
         try:
             yield
@@ -174,7 +175,7 @@ class Telemetry:
 
 @contextmanager
 def errors(call: Incoming) -> Iterator[None]:
-    """Turns what is raised into a status with a reason; never a traceback."""
+    """Turn an exception into a status with a reason; never a traceback."""
     try:
         yield
     except PeerError as error:
@@ -185,7 +186,7 @@ def errors(call: Incoming) -> Iterator[None]:
 
 
 def _passed_on(error: PeerError) -> tuple[Any, ...]:
-    """Of the peer's trailing metadata, what says why it failed."""
+    """Return the part of the peer's trailing metadata that says why it failed."""
     return tuple(pair for pair in error.trailing_metadata if pair[0] == DETAILS_KEY)
 
 
@@ -224,7 +225,7 @@ def caller_from(headers: Mapping[str, str]) -> Caller:
 
 
 def is_local(peer: str) -> bool:
-    """Whether a gRPC or Flight peer (`ipv4:127.0.0.1:4711`) is on this machine."""
+    """Tell whether a gRPC or Flight peer (`ipv4:127.0.0.1:4711`) is on this machine."""
     kind, _, address = peer.partition(":")
     if kind == "unix":
         return True
@@ -237,13 +238,13 @@ def is_local(peer: str) -> bool:
 
 @contextmanager
 def deadline(call: Incoming) -> Iterator[None]:
-    """Refuses what is too late already; handlers ask `remaining_s` for the rest."""
+    """Refuse a call whose deadline has passed; handlers ask `remaining_s` for the rest."""
     if remaining_s(call.context) <= 0:
         raise Overloaded(Reason.DEADLINE_EXCEEDED, "the deadline has passed")
     yield
 
 
 def remaining_s(context: grpc.ServicerContext) -> float:
-    """Seconds this call may still take: the caller's deadline, bounded by K2's own."""
+    """Return the seconds this call may still take: the caller's deadline, bounded by K2's own."""
     remaining = context.time_remaining()
     return min(math.inf if remaining is None else remaining, limits.QUERY_DEADLINE_S)

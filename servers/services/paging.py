@@ -1,6 +1,6 @@
-"""Pages of a list (AIP-158): a size within bounds and a token that says where the last page ended.
+"""Cuts lists into pages (AIP-158): of bounded size, with a token that marks where a page ended.
 
-A token holds the key of the last item sent, not a count, so items that come or go between two
+A token holds the key of the last item sent, not a count, so items added or removed between two
 pages neither repeat nor hide others.
 """
 
@@ -23,12 +23,12 @@ Key = TypeVar("Key", int, str)
 def page(
     items: Iterable[Item], key: Callable[[Item], Key], size: int, token: str
 ) -> tuple[list[Item], str]:
-    """The page after `token`, and the token of the next one, empty when this is the last.
+    """Return the page after `token`, and the token of the next one, empty when this is the last.
 
     Args:
         items: all items, in any order.
-        key: what they are sorted by; unlike for each two.
-        size: items a page as asked for; 0 takes the default, too many are cut to the maximum.
+        key: what they are sorted by; distinct for each item.
+        size: requested items per page; 0 takes the default, too many are cut to the maximum.
         token: of the page before; empty for the first.
 
     Raises:
@@ -51,23 +51,23 @@ def page_of_newest(
     size: int,
     token: str,
 ) -> tuple[list[Item], str]:
-    """A page of what is read in descending order of its key, no further than the page goes.
+    """Return a page of items read in descending order of their key, reading no further than needed.
 
     Args:
         newest: the items below a key, or all, the greatest first.
-        key: unlike for each two.
-        size: see `page`.
-        token: see `page`.
+        key: distinct for each item.
+        size: as in `page`.
+        token: as in `page`.
 
     Raises:
-        Invalid: see `page`.
+        Invalid: as in `page`.
     """
     size = _size(size)
     below = _read(token, int) if token else None
-    found = list(islice(newest(below), size + 1))
-    if len(found) <= size:
-        return found, ""
-    return found[:size], _write(key(found[size - 1]))
+    items = list(islice(newest(below), size + 1))
+    if len(items) <= size:
+        return items, ""
+    return items[:size], _write(key(items[size - 1]))
 
 
 def _size(asked: int) -> int:

@@ -1,8 +1,8 @@
-"""Read tokens as text: what a person can copy, mail and keep, and ask the same rows with later.
+"""Encodes read tokens as text that can be copied, mailed and kept, to request the same rows later.
 
-`k2t1.` and, in base64url without padding, a serialized `k2.v1.ReadToken` followed by the CRC-32 of
-those bytes. A token is not signed, because it grants nothing; the checksum is there because one
-wrong character would otherwise name other rows without a sign of it.
+The text is `k2t1.` and, in base64url without padding, a serialized `k2.v1.ReadToken` followed by
+the CRC-32 of those bytes. A token is not signed, because it grants nothing; the checksum is there
+because one wrong character would otherwise name other rows without an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHECKSUM_BYTES: Final = 4
 
 
 def to_text(token: ReadToken) -> str:
-    """The token as text; the same text for the same token."""
+    """Write the token as text; the same text for the same token."""
     message = market_pb2.ReadToken(
         topic_id=token.topic_id,
         snapshot_id=token.snapshot_id,
@@ -34,13 +34,13 @@ def to_text(token: ReadToken) -> str:
 
 
 def from_text(text: str) -> ReadToken:
-    """Read what `to_text` wrote.
+    """Read a token that `to_text` wrote.
 
     Args:
-        text: anything at all; space around it does no harm.
+        text: any text; surrounding space is ignored.
 
     Raises:
-        Invalid: BAD_TOKEN when it is something else, or not the whole of it.
+        Invalid: BAD_TOKEN when it is something else, or incomplete.
     """
     text = text.strip()
     if not text.startswith(PREFIX):

@@ -1,7 +1,7 @@
-"""Failures on the wire: a `K2Error` as a `google.rpc.Status`, the same on gRPC and Flight.
+"""Converts a `K2Error` to a `google.rpc.Status`, the same on gRPC and Flight.
 
-The code follows the kind, ErrorInfo (domain `k2`) carries reason and metadata, RetryInfo says when
-to come back, BadRequest names the field that is wrong when the error knows it.
+The code follows the kind, ErrorInfo (domain `k2`) carries reason and metadata, RetryInfo the time
+after which to retry, BadRequest the field that is wrong when the error knows it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class PeerError(Exception):
-    """What another server of K2 answered, to be passed on unchanged.
+    """The error of another server of K2, to be passed on unchanged.
 
     Args:
         error: the failed call.
@@ -65,7 +65,7 @@ class PeerError(Exception):
 
 
 def as_k2(error: BaseException) -> K2Error:
-    """The error itself, or Internal for one that K2 did not foresee (logged with its traceback)."""
+    """Return the error itself, or Internal for an unforeseen one, logged with its traceback."""
     if isinstance(error, K2Error):
         return error
     _log.error("a defect", exc_info=error)
@@ -73,7 +73,7 @@ def as_k2(error: BaseException) -> K2Error:
 
 
 def code_of(error: K2Error) -> int:
-    """The `google.rpc.Code` of an error."""
+    """Return the `google.rpc.Code` of an error."""
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return _CODES_OF_REASONS.get(error.reason, code)
@@ -81,7 +81,7 @@ def code_of(error: K2Error) -> int:
 
 
 def to_status(error: K2Error) -> status_pb2.Status:
-    """The error with its details, as it travels: bounded, for gRPC drops headers of 8 KiB."""
+    """Convert an error with its details, bounded, because gRPC drops headers above 8 KiB."""
     message = bounded(error.message, limits.ERROR_TEXT_MAX)
     metadata = {
         bounded(name, limits.ERROR_DETAIL_MAX): bounded(value, limits.ERROR_DETAIL_MAX)
@@ -110,7 +110,7 @@ def to_status(error: K2Error) -> status_pb2.Status:
 
 
 def bounded(text: str, size: int) -> str:
-    """The text, or its beginning and how much more there is; on the wire about `size` bytes.
+    """Return the text, or its beginning and how much more there is; on the wire about `size` bytes.
 
     gRPC writes each byte of a letter beyond ASCII as three.
     """
@@ -125,7 +125,7 @@ def bounded(text: str, size: int) -> str:
 
 
 def to_grpc(error: K2Error) -> grpc.Status:
-    """The error as `ServicerContext.abort_with_status` takes it."""
+    """Convert an error to what `ServicerContext.abort_with_status` takes."""
     return rpc_status.to_status(to_status(error))
 
 
