@@ -1,7 +1,7 @@
-"""Rows over Arrow Flight: tickets in, streams of record batches out (`flight_stream.py`).
+"""Serves rows over Arrow Flight: tickets in, streams of record batches out (`flight_stream.py`).
 
 A handler either answers or raises a Flight error that carries a `google.rpc.Status` (the same as on
-gRPC) in its `extra_info`; anything else pyarrow would send with its traceback.
+gRPC) in its `extra_info`; pyarrow would send any other error with its traceback.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ Command = Callable[[Parts, fl.FlightDescriptor, bytes, Caller], fl.FlightInfo]
 
 
 def _guarded(handler: Handler) -> Handler:
-    """A handler that raises Flight errors only, and answers only callers of this machine."""
+    """Wrap a handler, so that it raises Flight errors only, and serves this machine only."""
 
     @functools.wraps(handler)
     def guarded(server: RowServer, context: fl.ServerCallContext, *rest: Any) -> Any:  # noqa: ANN401 any handler
@@ -150,8 +150,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         """Take nothing new, let streams end for a while, end those that are left, then close.
 
         Returns:
-            Whether it closed; False when calls are left that nothing can end, as those of suspended
-            readers: a process that waits for them does not end.
+            Whether it closed; False when calls are left that nothing can end, such as those of
+            suspended readers: a process that waits for them does not end.
         """
         if not self._draining.is_set():
             self._draining.set()
@@ -170,7 +170,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
 
     @_guarded
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
-        """The rows of a ticket, from a plan, of any server of this stack."""
+        """Stream the rows of a ticket that any server of this stack planned."""
         parts, streams = self._serving()
         caller = _headers(context).caller
         redeemed = parts.planner.redeem(ticket.ticket, caller)
@@ -202,27 +202,27 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
 
     @_guarded
     def list_flights(self, context: fl.ServerCallContext, criteria: bytes) -> Any:  # noqa: ANN401 an iterator
-        """None: what can be asked is not a list."""
+        """List nothing: requests cannot be enumerated."""
         return iter(())
 
     @_guarded
     def list_actions(self, context: fl.ServerCallContext) -> list[fl.ActionType]:
-        """None."""
+        """List nothing."""
         return []
 
     @_guarded
     def do_action(self, context: fl.ServerCallContext, action: fl.Action) -> None:
-        """Refused."""
+        """Refuse every action."""
         raise Invalid(Reason.BAD_REQUEST, "this server offers no actions")
 
     @_guarded
     def do_put(self, context: fl.ServerCallContext, *rest: object) -> None:
-        """Refused."""
+        """Refuse rows."""
         raise Invalid(Reason.BAD_REQUEST, "rows come in by the tape only")
 
     @_guarded
     def do_exchange(self, context: fl.ServerCallContext, *rest: object) -> None:
-        """Refused."""
+        """Refuse an exchange."""
         raise Invalid(Reason.BAD_REQUEST, "this server exchanges nothing: use DoGet")
 
 

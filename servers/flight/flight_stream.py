@@ -1,18 +1,18 @@
-"""One answer as Flight streams it, and the watch over all streams.
+"""Streams one answer over Flight, and watches over all streams.
 
 A stream sends its schema first, with the provenance as JSON in the metadata `k2.provenance`, then
 batches of at most 4 MiB with the key of their last row, then an empty batch whose metadata is the
 final provenance, with the rows that came from lake and tail.
 
-What is blocked in the engine does not see that its caller has gone, so one thread watches the
-streams whose next batch is being made. pyarrow's call context may be asked only then: it is freed
-with the call, and nothing says when. A stream abandoned between two batches ends by itself, when
-pyarrow lets go of it.
+An answer that is blocked in the engine does not notice that its caller has gone, so one thread
+watches the streams whose next batch is being made. pyarrow's call context may be asked only then:
+it is freed with the call, without notice. A stream abandoned between two batches ends when pyarrow
+frees it.
 
 A reader that is suspended leaves pyarrow blocked in a write that nothing can interrupt. The same
 thread ends a stream whose batch is not taken for long, or whose deadline has passed: it gives the
 place back and frees what the answer holds. Only the batch being written stays until the reader
-goes on, and then learns why its stream ended.
+continues, and then receives the reason for the end of its stream.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PROVENANCE_KEY: Final = b"k2.provenance"
 
 
 def flight_error(error: K2Error) -> fl.FlightError:
-    """The error as Flight carries it; `extra_info` is the serialized `google.rpc.Status`."""
+    """Convert an error to Flight's; `extra_info` is the serialized `google.rpc.Status`."""
     kind = fl.FlightServerError
     if isinstance(error, Unavailable | Overloaded):
         late = error.reason is Reason.DEADLINE_EXCEEDED
@@ -53,13 +53,13 @@ def flight_error(error: K2Error) -> fl.FlightError:
 
 
 def provenance_json(provenance: market_pb2.Provenance) -> bytes:
-    """Provenance as JSON, field names as in the proto, 64-bit numbers as strings."""
+    """Write a provenance as JSON, field names as in the proto, 64-bit numbers as strings."""
     text = json_format.MessageToJson(provenance, preserving_proto_field_name=True, indent=None)
     return text.encode()
 
 
 class Stream:
-    """One running answer: what may end it from outside."""
+    """One running answer, as it may be ended from outside."""
 
     def __init__(
         self, answer: ResultStream, context: fl.ServerCallContext, leave: Callable[[], None]
@@ -72,7 +72,7 @@ class Stream:
         self._left = threading.Lock()
 
     def end(self, error: K2Error) -> None:
-        """End it early; its caller is told why."""
+        """End it early; its caller receives the error."""
         self.ended_by = error
         self.answer.close()
 
@@ -149,11 +149,11 @@ class RowStream:
 
 
 class Streams:
-    """All running streams; ends those that hold their place for nothing, in a thread of its own.
+    """All running streams; a thread ends those that hold their place without progress.
 
     Args:
-        clock: the one of the answers' deadlines.
-        idle_s: a stream whose reader takes nothing for so long ends.
+        clock: of the answers' deadlines.
+        idle_s: a stream whose reader takes no batch for this time ends.
     """
 
     def __init__(self, clock: Clock, idle_s: float = limits.STREAM_IDLE_S) -> None:
@@ -175,7 +175,7 @@ class Streams:
             self._running.add(stream)
 
     def remove(self, stream: Stream) -> None:
-        """Forget a stream and free what it holds; once or more."""
+        """Forget a stream and free what it holds; may be called again."""
         with self._lock:
             self._running.discard(stream)
         stream.close()
@@ -189,7 +189,7 @@ class Streams:
 
     @contextmanager
     def watching(self, stream: Stream) -> Iterator[None]:
-        """While its next batch is being made: end the stream if its caller goes."""
+        """End the stream if its caller goes while its next batch is being made."""
         with self._lock:
             stream.waiting_since_s = None
             self._watched.add(stream)
@@ -201,7 +201,7 @@ class Streams:
                 stream.waiting_since_s = self._clock.monotonic_s()
 
     def drain(self, timeout_s: float) -> None:
-        """Wait for all streams to end, at most so long; then end them."""
+        """Wait up to `timeout_s` for all streams to end; then end them."""
         quiet = threading.Event()
         for _ in range(int(timeout_s / limits.STREAM_POLL_S)):
             if not self._running or quiet.wait(limits.STREAM_POLL_S):
@@ -215,9 +215,9 @@ class Streams:
             self._thread.join()
 
     def look(self) -> None:
-        """End the streams that make a batch for a caller that has gone, or wait for one for long.
+        """End streams whose caller has gone while a batch was made, and those that wait too long.
 
-        The thread does this.
+        The thread repeats this.
         """
         now_s = self._clock.monotonic_s()
         with self._lock:

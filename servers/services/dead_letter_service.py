@@ -1,4 +1,4 @@
-"""DeadLetterService: records that K2 could not take, and how repaired ones are put back."""
+"""DeadLetterService: records that K2 could not accept, and the replay of repaired ones."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _DIGITS_MAX: Final = 38
 
 
 class DeadLetterService(rpc.DeadLetterServiceServicer):
-    """See `protos/k2/v1/dead_letter_service.proto`.
+    """Implements `protos/k2/v1/dead_letter_service.proto`.
 
     Args:
-        letters: lists and finds them.
-        replayer: judges their bytes and puts them back.
+        letters: lists and finds letters.
+        replayer: judges their bytes and sends them to the tape again.
     """
 
     def __init__(self, *, letters: LetterReader, replayer: Replayer) -> None:
@@ -52,29 +52,29 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
     def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: grpc.ServicerContext
     ) -> pb.ListDeadLettersResponse:
-        """See the proto."""
+        """List the letters that match the request, newest first."""
         wanted = _filter(request)
-        found, token = page_of_newest(
+        stored, token = page_of_newest(
             lambda below: self._letters.newest(wanted, below),
-            lambda one: one.place,
+            lambda letter: letter.place,
             request.page_size,
             request.page_token,
         )
-        replayed = self._replayer.replayed() if found else {}
-        overruled = self._letters.superseded(found)
-        letters = [_letter(one, replayed.get(one.letter.name), overruled) for one in found]
+        replayed = self._replayer.replayed() if stored else {}
+        superseded = self._letters.superseded(stored)
+        letters = [_letter(it, replayed.get(it.letter.name), superseded) for it in stored]
         return pb.ListDeadLettersResponse(letters=letters, next_page_token=token)
 
     def GetDeadLetter(
         self, request: pb.GetDeadLetterRequest, context: grpc.ServicerContext
     ) -> pb.GetDeadLetterResponse:
-        """See the proto."""
-        found = self._letters.get(request.name)
-        value = found.letter.value
+        """Return one letter with its bytes, and how they are judged at present."""
+        stored = self._letters.get(request.name)
+        value = stored.letter.value
         reading = self._replayer.read(value)
         replayed = self._replayer.replayed().get(request.name)
         return pb.GetDeadLetterResponse(
-            letter=_letter(found, replayed, self._letters.superseded([found])),
+            letter=_letter(stored, replayed, self._letters.superseded([stored])),
             value=None if value is None else value[: limits.LETTER_SHOWN_BYTES_MAX],
             value_bytes=len(value or b""),
             fault_now=_fault(reading.fault),
@@ -84,7 +84,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
     def ReplayDeadLetters(
         self, request: pb.ReplayDeadLettersRequest, context: grpc.ServicerContext
     ) -> pb.ReplayDeadLettersResponse:
-        """See the proto."""
+        """Send letters to the tape again, as they are or with one repair."""
         names = list(request.names)
         if not 1 <= len(names) <= limits.LETTERS_REPLAYED_MAX:
             raise Invalid(
@@ -98,7 +98,7 @@ class DeadLetterService(rpc.DeadLetterServiceServicer):
         outcomes = [
             self._replayer.replay(name, repaired, again=request.again)
             for name in dict.fromkeys(names)
-            if context.is_active()  # a caller that has gone wants no more of them
+            if context.is_active()  # not for a caller that has gone
         ]
         return pb.ReplayDeadLettersResponse(outcomes=map(_outcome, outcomes))
 
@@ -128,9 +128,9 @@ def _filter(request: pb.ListDeadLettersRequest) -> LetterFilter:
 
 
 def _letter(
-    found: StoredLetter, replayed_us: int | None, overruled: Collection[str]
+    stored: StoredLetter, replayed_us: int | None, overruled: Collection[str]
 ) -> pb.DeadLetter:
-    letter = found.letter
+    letter = stored.letter
     return pb.DeadLetter(
         name=letter.name,
         origin=letter.topic,
@@ -141,21 +141,21 @@ def _letter(
         fault=letter.fault.name,
         error=letter.error,
         judged_time=time_to(letter.at_us),
-        letter_offset=found.offset,
-        stored=found.stored,
+        letter_offset=stored.offset,
+        stored=stored.stored,
         replay_time=time_or_unset(replayed_us),
         overruled=letter.name in overruled,
     )
 
 
-def _outcome(one: Replayed) -> pb.ReplayOutcome:
+def _outcome(replayed: Replayed) -> pb.ReplayOutcome:
     return pb.ReplayOutcome(
-        name=one.name,
-        state=pb.ReplayState.Value(f"REPLAY_STATE_{one.state}"),
-        fault=_fault(one.fault),
-        message=one.message,
-        partition=one.partition,
-        offset=one.offset,
+        name=replayed.name,
+        state=pb.ReplayState.Value(f"REPLAY_STATE_{replayed.state}"),
+        fault=_fault(replayed.fault),
+        message=replayed.message,
+        partition=replayed.partition,
+        offset=replayed.offset,
     )
 
 
@@ -202,7 +202,7 @@ def _trade_from(message: pb.TradeRecord) -> Trade:
 
 
 def _mantissa(text: str, field: str) -> int:
-    """A decimal number in units of 1e-8, exactly."""
+    """Convert a decimal number to units of 1e-8, exactly."""
     try:
         sign, digits, exponent = Decimal(text).as_tuple()
     except InvalidOperation:
@@ -223,5 +223,5 @@ def _decimal(mantissa: int) -> str:
 
 
 def _time(time_us: int) -> timestamp_pb2.Timestamp | None:
-    """None for a time that the wire cannot name: the fault says it is out of range."""
+    """Convert a time; None for one that protobuf cannot name: the fault says it is out of range."""
     return time_to(time_us) if is_nameable(time_us) else None

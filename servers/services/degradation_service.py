@@ -23,11 +23,11 @@ _REPEAT_S: Final = 5.0
 
 
 class DegradationService(rpc.DegradationServiceServicer):
-    """See `protos/k2/v1/degradation_service.proto`.
+    """Implements `protos/k2/v1/degradation_service.proto`.
 
     Args:
         heartbeats: of all processes.
-        clock: to time what is sent.
+        clock: time of what is sent.
         draining: set when the server shuts down.
     """
 
@@ -43,13 +43,13 @@ class DegradationService(rpc.DegradationServiceServicer):
     def GetDegradation(
         self, request: pb.GetDegradationRequest, context: grpc.ServicerContext
     ) -> pb.GetDegradationResponse:
-        """See the proto."""
+        """Return the level at present."""
         return pb.GetDegradationResponse(degradation=self._made(self._heartbeats.beats()))
 
     def WatchDegradation(
         self, request: pb.WatchDegradationRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchDegradationResponse]:
-        """See the proto."""
+        """Stream the level: at once, on each change, and every few seconds."""
         sent: object = None
         sent_s = version = 0.0
         while context.is_active():
@@ -66,12 +66,12 @@ class DegradationService(rpc.DegradationServiceServicer):
 
 
 def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
-    """What makes two states differ enough to be sent."""
+    """Return what makes two states differ enough to be sent."""
     return [(beat.process, beat.state, beat.level) for beat in beats]
 
 
 def _degradation(beats: Sequence[Beat], now_us: int) -> pb.Degradation:
-    """The platform's level and what it comes from."""
+    """Convert heartbeats to the platform's level and what causes it."""
     level = platform_level(beats)
     return pb.Degradation(
         level=level_to(level),

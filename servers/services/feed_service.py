@@ -1,4 +1,4 @@
-"""FeedService: what K2 listens to, what it missed, and requests to fetch that."""
+"""FeedService: the feeds, the gaps in what they received, and requests to backfill these."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SYMBOL_COUNTS: Final = ("gaps", "ids_missing", "duplicates", "reordered", "rese
 
 
 class FeedService(rpc.FeedServiceServicer):
-    """See `protos/k2/v1/feed_service.proto`.
+    """Implements `protos/k2/v1/feed_service.proto`.
 
     Args:
         heartbeats: of all processes.
         gaps: the ledger.
-        desk: takes requests to fetch.
+        desk: takes backfill requests.
         draining: set when the server shuts down.
     """
 
@@ -56,7 +56,7 @@ class FeedService(rpc.FeedServiceServicer):
     def ListFeeds(
         self, request: pb.ListFeedsRequest, context: grpc.ServicerContext
     ) -> pb.ListFeedsResponse:
-        """See the proto."""
+        """List the feeds, by name."""
         feeds, token = page(
             self._feeds(), lambda feed: feed.name, request.page_size, request.page_token
         )
@@ -65,7 +65,7 @@ class FeedService(rpc.FeedServiceServicer):
     def WatchFeeds(
         self, request: pb.WatchFeedsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchFeedsResponse]:
-        """See the proto."""
+        """Stream all feeds: at once and on each change."""
         sent: list[pb.Feed] | None = None
         while context.is_active():
             feeds = self._feeds()
@@ -78,28 +78,28 @@ class FeedService(rpc.FeedServiceServicer):
     def ListGaps(
         self, request: pb.ListGapsRequest, context: grpc.ServicerContext
     ) -> pb.ListGapsResponse:
-        """See the proto."""
+        """List the intervals of the ledger that match the request."""
         state = _gap_state(request.state)
-        found = [
+        gaps = [
             gap
             for gap in self._gaps.gaps()
             if request.exchange in ("", gap.instrument.exchange)
             and request.symbol in ("", gap.instrument.symbol)
             and state in (None, gap.state)
         ]
-        listed, token = page(found, _gap_key, request.page_size, request.page_token)
+        listed, token = page(gaps, _gap_key, request.page_size, request.page_token)
         return pb.ListGapsResponse(
             gaps=[_gap_record(gap) for gap in listed],
             next_page_token=token,
             open_trade_ids=sum(
-                gap.last_id - gap.first_id + 1 for gap in found if gap.state is GapState.OPEN
+                gap.last_id - gap.first_id + 1 for gap in gaps if gap.state is GapState.OPEN
             ),
         )
 
     def Backfill(
         self, request: pb.BackfillRequest, context: grpc.ServicerContext
     ) -> pb.BackfillResponse:
-        """See the proto."""
+        """Record a request to fetch trade ids, and estimate its time."""
         plan = self._desk.ask(
             self._beats(),
             request.exchange,
@@ -119,7 +119,7 @@ class FeedService(rpc.FeedServiceServicer):
         return [feed_to(beat) for beat in self._beats()]
 
     def _beats(self) -> list[Beat]:
-        """Of the feeds."""
+        """Return the heartbeats of the feeds."""
         return [beat for beat in self._heartbeats.beats() if process_of(beat.process) == _PROCESS]
 
 
@@ -128,7 +128,7 @@ def _gap_key(gap: GapEvent) -> str:
 
 
 def feed_to(beat: Beat) -> pb.Feed:
-    """A feed, from what its heartbeat counts; what is not known by name goes to `counters`."""
+    """Convert the heartbeat of a feed; counters without a field of their own go to `counters`."""
     counters = dict(beat.counters)
     symbols = counters.pop("symbols", None) or {}
     connected = bool(counters.pop("connected", False)) and beat.state == SERVING
@@ -155,10 +155,10 @@ def _symbol_to(symbol: str, counts: Mapping[str, Any]) -> pb.SymbolFeed:
 
 
 def _gap_state(value: int) -> GapState | None:
-    """The state that a request names; None for any.
+    """Convert the state that a request names; None for any.
 
     Raises:
-        Invalid: BAD_REQUEST for a value that nobody declared.
+        Invalid: BAD_REQUEST for a value that is not declared.
     """
     if value == pb.GAP_STATE_UNSPECIFIED:
         return None
@@ -168,7 +168,7 @@ def _gap_state(value: int) -> GapState | None:
 
 
 def _gap_record(gap: GapEvent) -> pb.GapRecord:
-    """A gap as the ledger has it."""
+    """Convert a gap of the ledger."""
     return pb.GapRecord(
         exchange=gap.instrument.exchange,
         symbol=gap.instrument.symbol,
@@ -185,6 +185,6 @@ def _gap_record(gap: GapEvent) -> pb.GapRecord:
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
-    """Seconds as a Duration."""
+    """Convert seconds to a Duration."""
     whole = int(seconds)
     return duration_pb2.Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

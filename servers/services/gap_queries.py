@@ -1,4 +1,4 @@
-"""The ledger of gaps as a server answers from it, and requests to fetch what is missing."""
+"""The ledger of gaps as a server answers from it, and requests to backfill missing ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from servers.heartbeat import Beat
 
 
 class GapView:
-    """The present of the ledger. Thread-safe.
+    """The present state of the ledger. Thread-safe.
 
     Args:
         log: of gaps; used by this view alone.
@@ -29,7 +29,7 @@ class GapView:
         self._lock = threading.Lock()
 
     def gaps(self) -> list[GapEvent]:
-        """Every interval, by instrument and id; all that was recorded before the call.
+        """Return every interval, by instrument and id, as recorded before the call.
 
         Raises:
             Unavailable: TAPE_UNAVAILABLE, REGISTRY_UNAVAILABLE.
@@ -41,7 +41,7 @@ class GapView:
 
 
 class BackfillPlan(NamedTuple):
-    """What a request will take; `eta_s` is how long at the earliest."""
+    """The cost of a backfill request: calls to the venue, and the least time until it is done."""
 
     request: FillRequest
     requests: int
@@ -68,7 +68,7 @@ class BackfillRequests:
         Args:
             feeds: heartbeats of all feeds.
             exchange: of the symbol; empty: of the feed that listens to it.
-            symbol: whose ids.
+            symbol: of the ids.
             ids: the first and the last to fetch, both inclusive.
 
         Raises:
@@ -99,32 +99,32 @@ class BackfillRequests:
 
 
 def _feed_of(feeds: Iterable[Beat], exchange: str, symbol: str) -> Beat:
-    """The feed that listens to a symbol; any of several that are redundant."""
+    """Return the feed that listens to a symbol; any of several redundant ones."""
     if not symbol:
         raise Invalid(Reason.BAD_REQUEST, "say which symbol to fetch", metadata={"field": "symbol"})
-    found = {
+    listening = {
         str(beat.counters.get("exchange")): beat
         for beat in feeds
         if symbol in (beat.counters.get("symbols") or {})
         and exchange in ("", beat.counters.get("exchange"))
     }
-    if not found:
+    if not listening:
         raise NotFound(
             Reason.UNKNOWN_SYMBOL,
             f"no feed listens to {symbol}" + (f" of {exchange}" if exchange else ""),
             metadata={"symbol": symbol},
         )
-    if len(found) > 1:
+    if len(listening) > 1:
         raise Invalid(
             Reason.BAD_REQUEST,
-            f"{symbol} is listened to at {', '.join(sorted(found))}: say which exchange",
+            f"{symbol} is listened to at {', '.join(sorted(listening))}: say which exchange",
             metadata={"field": "exchange"},
         )
-    return next(iter(found.values()))
+    return next(iter(listening.values()))
 
 
 def _plan(request: FillRequest, counters: Mapping[str, Any]) -> BackfillPlan:
-    """What the feed's own counts say a request will take."""
+    """Estimate the cost of a request from the counters of its feed."""
     page = max(1, int(counters.get("ids_per_request", limits.HISTORICAL_TRADES_MAX)))
     requests = -(-request.ids // page)
     weight = int(counters.get("weight_per_request", 0))

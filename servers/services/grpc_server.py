@@ -154,7 +154,7 @@ class GrpcServer:
         self._health.set("", _SERVING if well else _NOT_SERVING)
 
     def drain(self) -> None:
-        """Report NOT_SERVING, take no new calls, let running ones finish for a while, then close."""
+        """Report NOT_SERVING, take no new calls, let running ones finish for a while, and close."""
         self._health.enter_graceful_shutdown()
         self.admission.drain()
         self.admission.wait_idle(limits.DRAIN_S)

@@ -1,4 +1,4 @@
-"""PlatformService: every component's state, the settings, proof and upkeep of what is stored."""
+"""PlatformService: the state of every component, the settings, verification and maintenance."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _WORST_LAST: Final = (
 
 @dataclass(frozen=True)
 class Probe:
-    """A component that has no heartbeat and is asked instead.
+    """A component without a heartbeat, which is probed instead.
 
     Attributes:
         name: the component's.
         addresses: where it listens, by protocol.
-        alive: whether it answers; asked at each status, must be quick and not raise.
+        alive: probes it; called for each status, must be quick and not raise.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the stack when it starts: the version, and what its rows are."""
+    """What is known of the stack at its start: the version, and what its rows are."""
 
     version: str
     source: str
@@ -74,8 +74,8 @@ class Tools:
     """Commands that work, print JSON lines and end.
 
     Attributes:
-        verify: proves what is stored.
-        maintain: merges and removes; takes a task and its arguments.
+        verify: verifies what is stored.
+        maintain: compacts and expires; takes a task and its arguments.
     """
 
     verify: Sequence[str]
@@ -83,15 +83,15 @@ class Tools:
 
 
 class PlatformService(rpc.PlatformServiceServicer):
-    """See `protos/k2/v1/platform_service.proto`.
+    """Implements `protos/k2/v1/platform_service.proto`.
 
     Args:
         heartbeats: of all processes.
-        probes: of what has no heartbeat.
+        probes: of components without a heartbeat.
         settings: of this process.
-        facts: see `Facts`.
-        clock: to time what is sent.
-        tools: what long work is done by, each in a process of its own.
+        facts: version and source of the stack.
+        clock: time of what is sent.
+        tools: commands for long work, each run in a process of its own.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.ServicerContext
     ) -> pb.GetStatusResponse:
-        """See the proto."""
+        """Return the state of every component, and the worst of them."""
         beats = self._heartbeats.beats()
         components = [_component(beat) for beat in beats]
         components += [_probed(probe) for probe in self._probes]
@@ -129,10 +129,10 @@ class PlatformService(rpc.PlatformServiceServicer):
             if component.name in given_up:
                 component.state = pb.COMPONENT_STATE_FAILING
         return pb.GetStatusResponse(
-            state=max((each.state for each in components), key=_WORST_LAST.index),
+            state=max((component.state for component in components), key=_WORST_LAST.index),
             level=level_to(platform_level(beats)),
             source=source_to(self._facts.source),
-            components=sorted(components, key=lambda each: each.name),
+            components=sorted(components, key=lambda component: component.name),
             version=self._facts.version,
             time=time_to(self._clock.now_us()),
         )
@@ -140,7 +140,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     def GetSettings(
         self, request: pb.GetSettingsRequest, context: grpc.ServicerContext
     ) -> pb.GetSettingsResponse:
-        """See the proto."""
+        """Return the settings of this process, secrets masked."""
         values = masked(self._settings)
         return pb.GetSettingsResponse(
             settings=[pb.Setting(name=name, value=values[name]) for name in sorted(values)]
@@ -149,7 +149,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     def VerifyIntegrity(
         self, request: pb.VerifyIntegrityRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.VerifyIntegrityResponse]:
-        """See the proto."""
+        """Verify what is stored; stream progress, then the result."""
         with _alone(self._verifying, "a verification"):
             for event, code in _events(self._tools.verify, context):
                 yield _progress(event) if code is None else _result(event, code)
@@ -157,7 +157,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     def Compact(
         self, request: pb.CompactRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.CompactResponse]:
-        """See the proto."""
+        """Compact the lake; stream progress, then the result."""
         for event, code in self._maintained(("compact",), context):
             if code is None:
                 yield pb.CompactResponse(progress=_filled(pb.MaintenanceProgress, event))
@@ -167,7 +167,7 @@ class PlatformService(rpc.PlatformServiceServicer):
     def ExpireSnapshots(
         self, request: pb.ExpireSnapshotsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ExpireSnapshotsResponse]:
-        """See the proto."""
+        """Expire snapshots; stream progress, then the result."""
         task = ["expire"]
         if request.HasField("older_than_time"):
             older_than_us = time_us_from(request.older_than_time, "older_than_time")
@@ -187,7 +187,7 @@ class PlatformService(rpc.PlatformServiceServicer):
 
 @contextmanager
 def _alone(lock: threading.Lock, what: str) -> Iterator[None]:
-    """Only one at a time.
+    """Run only one at a time.
 
     Raises:
         Overloaded: TOO_MANY_QUERIES.
@@ -203,10 +203,12 @@ def _alone(lock: threading.Lock, what: str) -> Iterator[None]:
 def _events(
     command: Sequence[str], context: grpc.ServicerContext
 ) -> Iterator[tuple[dict[str, Any], int | None]]:
-    """What a child says: progress, then its result with its exit code; it ends with the call.
+    """Yield the events of a child: progress, then its result with its exit code.
+
+    The child ends with the call.
 
     Raises:
-        K2Error: what the child failed with, when it had no result.
+        K2Error: the child's failure, when it had no result.
     """
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
@@ -232,7 +234,7 @@ def _events(
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """Ask it to end, and soon make it; what it does survives a crash. Does not wait."""
+    """Terminate a child, and kill it soon after; its work survives a crash. Does not wait."""
     child.terminate()
     killing = threading.Timer(2 * limits.STOP_S, child.kill)
     killing.daemon = True
@@ -240,13 +242,13 @@ def _stop(child: subprocess.Popen[str]) -> None:
 
 
 def _filled(kind: type[M], event: Mapping[str, Any]) -> M:
-    """A message from the fields of an event that have its fields' names."""
+    """Make a message from the fields of an event that have its fields' names."""
     names = {field.name for field in kind.DESCRIPTOR.fields}
     return kind(**{name: value for name, value in event.items() if name in names})
 
 
 def _component(beat: Beat) -> pb.Component:
-    """A process of K2 as a part of the platform."""
+    """Convert a heartbeat to a component of the platform."""
     return pb.Component(
         name=beat.process,
         state=_component_state(beat.state),
@@ -275,22 +277,22 @@ def _probed(probe: Probe) -> pb.Component:
 
 
 def masked(settings: BaseModel, prefix: str = "") -> dict[str, str]:
-    """Each setting by dotted name, as JSON; secrets masked."""
-    found: dict[str, str] = {}
+    """Return each setting by dotted name, as JSON; secrets masked."""
+    values: dict[str, str] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, BaseModel):
-            found |= masked(value, f"{prefix}{name}.")
+            values |= masked(value, f"{prefix}{name}.")
         elif isinstance(value, SecretStr):
-            found[prefix + name] = json.dumps(_MASK)
+            values[prefix + name] = json.dumps(_MASK)
         else:
             text = json.dumps(value, default=str)
-            found[prefix + name] = _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
-    return found
+            values[prefix + name] = _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
+    return values
 
 
 def _event(line: str) -> dict[str, Any]:
-    """One line of the child; empty for one that is not a JSON object."""
+    """Read one line of the child; empty for one that is not a JSON object."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -320,7 +322,7 @@ def _result(report: dict[str, Any], exit_code: int) -> pb.VerifyIntegrityRespons
 
 
 def _failure(event: Mapping[str, Any]) -> K2Error:
-    """What kept a child from its work, by the reason it gave."""
+    """Make the error of a child that failed, by the reason it gave."""
     try:
         reason = Reason(event.get("reason", ""))
     except ValueError:

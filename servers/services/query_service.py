@@ -1,4 +1,4 @@
-"""QueryService: planned where the tail is held, forwarded from everywhere else."""
+"""QueryService: plans where the tail is held, forwards from every other process."""
 
 from __future__ import annotations
 
@@ -106,10 +106,10 @@ class Planner:
 
 
 class QueryService(rpc.QueryServiceServicer):
-    """See `protos/k2/v1/query_service.proto`.
+    """Implements `protos/k2/v1/query_service.proto` where the tail is held.
 
     Args:
-        planner: answers.
+        planner: plans.
     """
 
     def __init__(self, *, planner: Planner) -> None:
@@ -122,12 +122,12 @@ class QueryService(rpc.QueryServiceServicer):
     def PlanQuery(
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
     ) -> pb.PlanQueryResponse:
-        """See the proto."""
+        """Plan a query and return a ticket for its rows."""
         return self._planner.plan(request, caller_of(context))
 
 
 class ForwardedQueryService(rpc.QueryServiceServicer):
-    """Passes calls on to the query server, with the deadline that is left, and errors back as is.
+    """Forwards calls to the query server with the remaining deadline, and returns errors unchanged.
 
     Args:
         address: of the query server's gRPC; asked before each call, empty while it is not known.
@@ -144,7 +144,7 @@ class ForwardedQueryService(rpc.QueryServiceServicer):
     def PlanQuery(
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
     ) -> pb.PlanQueryResponse:
-        """See the proto."""
+        """Forward the call, with the headers that tell who makes it."""
         address = self._address()
         if not address:
             raise _unreachable("the query server is not known yet")
@@ -177,7 +177,7 @@ def _cancel(call: grpc.Future[Any]) -> None:  # a callback returns nothing, `can
 
 
 def _passed_back(error: PeerError, address: str) -> Exception:
-    """The peer's own error; our word for it when the peer could not speak."""
+    """Return the peer's own error, or PEER_UNAVAILABLE when the peer did not answer."""
     spoke = any(key == DETAILS_KEY for key, _ in error.trailing_metadata)
     if error.code is grpc.StatusCode.UNAVAILABLE and not spoke:
         return _unreachable(f"the query server at {address} does not answer: {error.details}")

@@ -20,7 +20,7 @@ _POLL_S: Final = 0.5
 
 
 class SnapshotService(rpc.SnapshotServiceServicer):
-    """See `protos/k2/v1/snapshot_service.proto`.
+    """Implements `protos/k2/v1/snapshot_service.proto`.
 
     Args:
         snapshots: of the lake.
@@ -38,19 +38,19 @@ class SnapshotService(rpc.SnapshotServiceServicer):
     def ListSnapshots(
         self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
     ) -> pb.ListSnapshotsResponse:
-        """See the proto."""
-        found, token = page(
+        """List the snapshots that are kept, newest first."""
+        snapshots, token = page(
             self._snapshots.list(),
             lambda snapshot: -snapshot.committed_at_us,
             request.page_size,
             request.page_token,
         )
-        return pb.ListSnapshotsResponse(snapshots=map(_snapshot, found), next_page_token=token)
+        return pb.ListSnapshotsResponse(snapshots=map(_snapshot, snapshots), next_page_token=token)
 
     def GetSnapshot(
         self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.GetSnapshotResponse:
-        """See the proto."""
+        """Return one snapshot, by id or by time, or the newest."""
         return pb.GetSnapshotResponse(snapshot=_snapshot(self._selected(request)))
 
     def _selected(self, request: pb.GetSnapshotRequest) -> LakeSnapshot:
@@ -67,7 +67,7 @@ class SnapshotService(rpc.SnapshotServiceServicer):
     def WatchSnapshots(
         self, request: pb.WatchSnapshotsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchSnapshotsResponse]:
-        """See the proto."""
+        """Stream the newest snapshot and each later one, or those after a given one."""
         seen_us = self._resumed_at(request.after_snapshot_id)
         if seen_us is None:
             current = self._snapshots.current()

@@ -1,4 +1,4 @@
-"""Tickets: what a planned query carries to the data plane, signed so that nobody can make one up.
+"""Signs tickets: what a planned query carries to the data plane, so that only this stack makes one.
 
 A ticket names the request, the snapshot S and the end vector E, so reading it gives the rows that
 were planned; the principal that planned it, because no other may read it; and an expiry, so that
@@ -36,7 +36,7 @@ class Signer:
     key: bytes
 
     def sign(self, ticket: query_service_pb2.QueryTicket) -> bytes:
-        """The ticket as it travels.
+        """Write a ticket as it travels.
 
         Raises:
             Invalid: BAD_REQUEST when the query is too long for a ticket.
@@ -90,11 +90,11 @@ def _bad(why: str) -> Invalid:
 
 
 def signing_key(settings: Settings, fresh: bytes) -> bytes:
-    """The stack's key: of the settings, of the data directory, or `fresh`, kept there from now on.
+    """Return the stack's key: of the settings, of the data directory, or `fresh`, kept there.
 
     Args:
         settings: `ticket_key` and `data_dir`.
-        fresh: random bytes, at least 16; used by whoever makes the key first.
+        fresh: random bytes, at least 16; used by the process that makes the key first.
 
     Raises:
         Invalid: BAD_SETTING when the key is too short to be one.
@@ -110,7 +110,7 @@ def signing_key(settings: Settings, fresh: bytes) -> bytes:
 
 
 def _kept_key(path: Path, fresh: bytes) -> bytes:
-    """Read the key file, made whole with mode 0600 by the first who asks."""
+    """Read the key file; the first caller makes it whole, with mode 0600."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # mode 0600
