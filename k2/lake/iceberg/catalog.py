@@ -1,10 +1,10 @@
-"""The catalog and the files under it, made durable.
+"""The catalog and durable access to the warehouse's files.
 
-The catalog holds one thing that matters: where the newest metadata of a table is. Everything that
-metadata names must survive a power loss before the catalog names the metadata, so files on a local
-warehouse are synced when they are closed, and so are the directories on the way to them (pyiceberg
-itself syncs nothing). SQLite runs in WAL with full synchronisation: a commit it has answered is on
-disk. Object stores are durable by themselves.
+The catalog names the newest metadata of each table. Everything that metadata names must survive a
+power loss before the catalog names the metadata, so files of a local warehouse are synced when they
+are closed, and so are the directories above them (pyiceberg syncs nothing). SQLite runs in WAL with
+full synchronisation: a commit that it has acknowledged is on disk. Object stores are durable by
+themselves.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ Catalog: TypeAlias = SqlCatalog
 T = TypeVar("T")
 
 CATALOG_NAME = "k2"
-CLOCK = "k2.clock"  # the catalog's property that hands its clock to the access to files
+CLOCK = "k2.clock"  # catalog property that hands the clock to the file access
 _FILE_IO = "k2.lake.iceberg.retrying_io.RetryingFileIO"
 _LOCAL = "file://"
 _OPEN_ATTEMPTS = 5
 _PRIMARY = 0xFF  # of SQLite's extended codes of errors
-# The second is told where the index of the WAL cannot grow.
+# SQLite reports the second where the index of the WAL cannot grow.
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _log = logging.getLogger(__name__)
 
 
 def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
-    """The catalog that `settings` name; its tables and folders are made when absent.
+    """Open the catalog that `settings` name; its own tables and folders are made when absent.
 
     Args:
         settings: say which, and where its warehouse is.
@@ -60,7 +60,7 @@ def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
         Invalid: BAD_SETTING for a kind of catalog that K2 does not speak.
         Unavailable: LAKE_UNAVAILABLE when it cannot be reached.
     """
-    logging.getLogger("pyiceberg.io").setLevel(logging.WARNING)  # else a line for each look
+    logging.getLogger("pyiceberg.io").setLevel(logging.WARNING)  # else it logs every read
     uri = settings.catalog_uri
     if not uri.startswith(("sqlite:///", "postgresql")):
         raise Invalid(Reason.BAD_SETTING, f"no such catalog: {uri}; K2 speaks sqlite, postgresql")
@@ -91,9 +91,9 @@ def open_catalog(settings: Settings, clock: Clock) -> SqlCatalog:
 
 
 def _reopening(catalog: SqlCatalog) -> SqlCatalog:
-    """Lets go of a connection that met trouble with its file.
+    """Make the catalog discard a connection that met an error of its file.
 
-    One that SQLite opened while its folder could not be written to would stay read-only for ever.
+    A connection that SQLite opened while the folder was not writable would stay read-only.
     """
 
     def judge(context: ExceptionContext) -> None:
@@ -107,7 +107,7 @@ def _reopening(catalog: SqlCatalog) -> SqlCatalog:
 
 @contextmanager
 def reaching_lake() -> Iterator[None]:
-    """Turn what the catalog and the warehouse raise into K2's errors.
+    """Turn errors of the catalog and the warehouse into K2's errors.
 
     Raises:
         Overloaded: DISK_FULL.
@@ -128,18 +128,18 @@ def reaching_lake() -> Iterator[None]:
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    said = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(said, "sqlite_errorcode", None) in _NO_ROOM
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlite_errorcode", None) in _NO_ROOM
 
 
 class Conflict(Exception):
-    """Another commit came first; this one, which the message names, surely did not land."""
+    """Another commit came first; the commit that the message names did not land."""
 
 
 def retry_conflicts(
     attempt: Callable[[int], T], retry_after_s: float = limits.COMMIT_RETRY_MIN_S
 ) -> T:
-    """Run an attempt to commit until no other commit comes first; its result.
+    """Run an attempt to commit until no other commit comes first; returns its result.
 
     Args:
         attempt: reads the head again and commits on it; it gets its number, from 1 on.
@@ -161,7 +161,7 @@ def retry_conflicts(
 
 
 def metadata_location(catalog: SqlCatalog, identifier: Identifier) -> str | None:
-    """Where the table's newest metadata is; None when the table does not exist. Cheap to poll."""
+    """Look up the table's newest metadata file; None when there is no table. Cheap to poll."""
     with reaching_lake(), catalog.engine.connect() as connection:
         row = connection.execute(
             _LOCATION, {"c": catalog.name, "n": ".".join(identifier[:-1]), "t": identifier[-1]}
@@ -176,7 +176,7 @@ _LOCATION = text(
 
 
 def _prepare_sqlite(path: Path) -> None:
-    """Make the database file, once and for all in WAL (the mode is kept in the file)."""
+    """Make the database file in WAL mode, which the file keeps."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=limits.CATALOG_BUSY_S)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -197,20 +197,20 @@ def sync_directory(path: str) -> None:
 
 
 class DurableFileIO(PyArrowFileIO):
-    """pyiceberg's file access, with writes to local files durable when their stream is closed."""
+    """pyiceberg's file access; a write to a local file is durable when its stream is closed."""
 
     def __init__(self, properties: Properties = EMPTY_DICT) -> None:
         super().__init__(properties)
 
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
-        """See `PyArrowFileIO`; what follows `file://` is a path as it is, with `#`, `?` and `%`."""
+        """Split a location; after `file://` comes a path as it is, with `#`, `?` and `%`."""
         if location.startswith(_LOCAL):
             return "file", "", local_path(location)
         return PyArrowFileIO.parse_location(location, properties)
 
     def new_output(self, location: str) -> PyArrowFile:
-        """See `FileIO`."""
+        """Return a file to write, whose local stream syncs on close."""
         output = super().new_output(location)
         scheme, _, path = self.parse_location(location, self.properties)
         if scheme != "file":
@@ -219,15 +219,15 @@ class DurableFileIO(PyArrowFileIO):
 
 
 class DurableFile(PyArrowFile):
-    """A local file whose `create` gives a stream that syncs on close."""
+    """A local file whose `create` returns a stream that syncs on close."""
 
     def create(self, overwrite: bool = False) -> OutputStream:
-        """See `OutputFile`."""
+        """Create the file; without `overwrite` it must not exist."""
         return SyncedStream(self._path, overwrite=overwrite)
 
 
 class ClosedStream(ABC):
-    """An `OutputStream` whose `with` closes it, also after an error."""
+    """An `OutputStream` whose `with` block closes it, also after an error."""
 
     @abstractmethod
     def close(self) -> None:
@@ -246,7 +246,7 @@ class ClosedStream(ABC):
 
 
 class SyncedStream(ClosedStream):
-    """Writes a local file; on close the file and every directory on its way are durable."""
+    """Writes a local file; after close, the file and every directory above it are durable."""
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self._path = path
@@ -256,12 +256,12 @@ class SyncedStream(ClosedStream):
         self._file: BinaryIO = open(path, "wb" if overwrite else "xb")  # noqa: SIM115 closed by close
 
     def write(self, b: bytes) -> int:
-        """See `OutputStream`."""
+        """Write bytes; returns how many."""
         with self._whole_or_gone():
             return self._file.write(b)
 
     def tell(self) -> int:
-        """See `OutputStream`."""
+        """Return the position, bytes."""
         return self._file.tell()
 
     @property
@@ -286,7 +286,7 @@ class SyncedStream(ClosedStream):
 
     @contextmanager
     def _whole_or_gone(self) -> Iterator[None]:
-        """Remove what cannot be written whole: else each try on a full disk would fill it more."""
+        """Remove a new file that cannot be written whole: retries would fill a full disk with pieces."""
         try:
             yield
         except OSError:
@@ -300,9 +300,9 @@ class SyncedStream(ClosedStream):
 
 @cache
 def _sync_ancestors(directory: str) -> None:
-    """Make the way to a directory durable, once a process: who made it may have died before that.
+    """Sync the directories above one, once a process: the process that made them may have died.
 
-    Only directories that this user may write: in others, it cannot have made one.
+    A directory that this user may not write is skipped: this user cannot have made an entry in it.
     """
     parent = os.path.dirname(directory)
     if parent != directory and os.access(parent, os.W_OK):
@@ -317,5 +317,5 @@ def write_file(output: OutputFile, content: bytes | memoryview) -> None:
 
 
 def local_path(location: str) -> str:
-    """A `file:` location as a path; any other location as it is."""
+    """Return a `file:` location as a path; any other location as it is."""
     return location.removeprefix(_LOCAL)

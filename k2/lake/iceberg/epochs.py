@@ -1,8 +1,8 @@
-"""The succession of tape epochs, as every snapshot carries it.
+"""The history of tape epochs, as every snapshot carries it.
 
-An epoch is one life of the tape. It begins at the positions where its first record was, with the
-ids of all rows of the epochs before, and ends when a person says so (`epoch_transition.py`): its
-last snapshot says why, and the next one is the first of the next epoch.
+An epoch is one life of the tape. It begins at the positions of its first records, with the ids of
+all rows of earlier epochs, and ends when an operator ends it (`epoch_transition.py`): its last
+snapshot names the reason, and the next snapshot is the first of the next epoch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from k2.market.offsets import OffsetVector
 
 @dataclass(frozen=True)
 class EpochHistory:
-    """Where a snapshot stands in the succession.
+    """The epoch of a snapshot and the epochs before it.
 
     Attributes:
-        past: where each epoch before this one ended, oldest first: the lake holds what is below.
+        past: end positions of each earlier epoch, oldest first: the lake holds the records below.
         past_topics: the id of the topic that each of those read.
         start: the first positions of this epoch; None where every partition began at 0.
         start_state: the file with the fold's state at `start`; empty where there was none.
         ended: why this epoch has ended and the next one awaits its tape; empty while it lasts.
         marks: of the last record below the position of each partition (`tape/truncation_check.py`),
             empty where there is none; no entries at all before the first commit of the epoch.
-        rules: by which the epoch's records are judged (`fold.RULES`); 0 where a K2 without the
+        rules: the version of `fold.RULES` that judges the epoch's records; 0 where a K2 without the
             number began it, and in the ops tables.
     """
 
@@ -39,13 +39,13 @@ class EpochHistory:
     rules: int = 0
 
     def marked(self, partition: int, mark: str, partitions: int) -> EpochHistory:
-        """The same with another mark of one partition."""
+        """Return the history with another mark of one partition."""
         marks = [*(self.marks or ("",) * partitions)]
         marks[partition] = mark
         return replace(self, marks=tuple(marks))
 
     def properties(self) -> dict[str, str]:
-        """The form in a snapshot's summary and in the table's properties; see `epochs_of`."""
+        """Encode as properties of a snapshot's summary and of the table; `epochs_of` decodes."""
         return {
             "k2.past-epochs": ";".join(end.encode() for end in self.past),
             "k2.past-topics": ",".join(self.past_topics),
@@ -58,10 +58,10 @@ class EpochHistory:
 
 
 def epochs_of(properties: Mapping[str, Any]) -> EpochHistory:
-    """Read what `EpochHistory.properties` wrote; commits older than it are of the first epoch.
+    """Decode what `EpochHistory.properties` encoded; commits without it are of the first epoch.
 
     Raises:
-        ValueError: when it is there and has another form.
+        ValueError: a property has another form.
     """
     past = str(properties.get("k2.past-epochs", ""))
     topics = str(properties.get("k2.past-topics", ""))

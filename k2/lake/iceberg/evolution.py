@@ -1,12 +1,12 @@
-"""How a table follows its event, from one version of K2 to the next.
+"""Adds columns to a table when a later version of K2 knows more of its event.
 
-A later K2 may know an optional column more: it is added to the table at start, under a field id of
-its own, and the ids of all other columns stay as they are in the files. Files written before lack
-the column; its rows read as null there (`market.offsets.FileStat.lacks`). An earlier K2 passes over
+A later K2 may know additional optional columns. They are added to the table at start under new
+field ids; the ids of all other columns stay as they are in the files. Files written earlier lack
+the column, and its rows read as null there (`market.offsets.FileStat.lacks`). An earlier K2 ignores
 an optional column that it does not know.
 
-Nothing else is changed by itself. A column that must have values cannot be added to rows that have
-none, and another type is another meaning: such a table is refused, column by column.
+Nothing else is changed automatically. A required column cannot be added to rows that have no value
+for it, and another type is another meaning: such a table is refused, naming each column.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def lacking(have: Schema, want: Schema, name: str) -> tuple[NestedField, ...]:
-    """The optional columns of an event that its table does not have yet.
+    """Find the optional columns of an event that its table does not have yet.
 
     Args:
         have: the table's schema.

@@ -74,7 +74,7 @@ def _live(manifest: str, file: DataFile, time: int) -> LiveFile:
 def read_manifest(
     table: Table, manifest: ManifestFile, optional: Sequence[str]
 ) -> tuple[FileStat, ...]:
-    """The data files that a manifest lists.
+    """Read the statistics of the data files that a manifest lists.
 
     Args:
         table: whose manifest it is.
@@ -95,12 +95,12 @@ def read_manifest(
 
 @dataclass(frozen=True)
 class _FieldIds:
-    """By what the statistics of a file are found.
+    """Field ids by which the statistics of a file are found.
 
     Attributes:
         symbol, time: of the columns that are bounded.
-        optional: of each optional column, the id that a file knows its values by; None where the
-            table does not have the column yet.
+        optional: of each optional column, the id of its values in a file; None where the table does
+            not have the column yet.
     """
 
     symbol: int
@@ -118,7 +118,7 @@ class _FieldIds:
 
 
 def _known_as(field: NestedField | None) -> int | None:
-    """A map is known by its keys."""
+    """Return the field id that a file's statistics use: a map is known by its keys."""
     if field is None:
         return None
     kind = field.field_type
@@ -142,7 +142,7 @@ def _stat(file: DataFile, ids: _FieldIds) -> FileStat:
 
 
 def _lacks(file: DataFile, known_as: int | None) -> bool:
-    """Whether a file was written without a column; its sizes tell, where its writer gave any."""
+    """Return whether a file was written without a column, as its column sizes, where kept, say."""
     sizes = file.column_sizes
     return known_as is None or (sizes is not None and known_as not in sizes)
 

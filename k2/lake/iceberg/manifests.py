@@ -1,10 +1,10 @@
-"""Manifests: the files of a snapshot, in lists that commits share.
+"""Manifests: the lists of a snapshot's files, which commits share.
 
-An append writes one manifest with its files. Manifests are merged by size: as soon as
+An append writes one manifest with its files. Manifests are merged by size: when
 `MANIFESTS_TO_MERGE` of one size class stand side by side they become one of the next class, so a
 commit rewrites few entries and a plan reads few manifests. A replacement rewrites the manifests
-that name a removed file, all into one, and so takes from their number too. What it removed is noted
-there as deleted, as the format wants it, until that manifest is rewritten in turn.
+that name a removed file, all into one, which reduces their number too. It lists the removed files
+as deleted, as the format requires, until that manifest is rewritten in turn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CODEC: Literal["deflate"] = "deflate"
 
 @dataclass(frozen=True)
 class NewManifests:
-    """The manifests of a snapshot to be.
+    """The manifests of the snapshot that a commit is about to make.
 
     Attributes:
         manifests: all of them, the new one first.
@@ -48,7 +48,7 @@ class NewManifests:
 def append_files(
     table: Table, files: Sequence[DataFile], snapshot_id: int, name: str
 ) -> NewManifests:
-    """The head's manifests and one with the new files; those of a crowded size class merged.
+    """Add a manifest with the new files to the head's, merged with those of a full size class.
 
     Args:
         table: whose head it is.
@@ -74,7 +74,7 @@ def replace_files(
     touched: frozenset[str],
     snapshot_id: int,
 ) -> NewManifests:
-    """The head's manifests with some files in the place of others.
+    """Rewrite the head's manifests with some files in the place of others.
 
     Args:
         table: whose head it is.
@@ -103,18 +103,18 @@ def replace_files(
 
 
 def new_metadata_output(table: Table, name: str) -> OutputFile:
-    """A new file in the table's metadata folder."""
+    """Open a new file in the table's metadata folder."""
     return table.io.new_output(table.location_provider().new_metadata_location(name))
 
 
 def _living(table: Table) -> list[ManifestFile]:
-    """The head's manifests that name any file still."""
+    """Read the head's manifests that name any live file."""
     head = table.metadata.current_snapshot()
     return [one for one in (head.manifests(table.io) if head else []) if _size(one) != 0]
 
 
 def _size(manifest: ManifestFile) -> int:
-    """Living files it names; -1 where another engine did not say."""
+    """Count the live files it names; -1 where another engine did not say."""
     if manifest.added_files_count is None or manifest.existing_files_count is None:
         return -1
     return manifest.added_files_count + manifest.existing_files_count
@@ -151,7 +151,7 @@ def _without(
 
 
 def _crowded(manifests: Sequence[ManifestFile], spec_id: int) -> list[ManifestFile]:
-    """The manifests of the lowest size classes that overflow with one more; none if none does."""
+    """Find the manifests of the lowest size classes that overflow with one more; else none."""
     classes: dict[int, list[ManifestFile]] = {}
     for manifest in manifests:
         if manifest.content is ManifestContent.DATA and manifest.partition_spec_id == spec_id:

@@ -1,8 +1,8 @@
-"""Every file that a version of a table's metadata names, itself included.
+"""Finds every file that a version of a table's metadata reaches, the metadata file included.
 
 The metadata names snapshots, statistics and the files that K2's commits carry (the fold's state); a
-snapshot its manifest list, that its manifests, a manifest its data files. None of them ever
-changes, so what manifest lists and manifests name is read once.
+snapshot names its manifest list, the list its manifests, a manifest its data files. None of these
+files ever changes, so manifest lists and manifests are read once.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class FileKind(Enum):
 
 @dataclass(frozen=True)
 class ReachableFile:
-    """One file.
+    """One file that a table reaches.
 
     Attributes:
-        location: where it is.
-        size: in bytes, where what names it says so.
+        location: its URI.
+        size: in bytes, where the file that names it says so.
         kind: what it is for.
     """
 
@@ -50,16 +50,17 @@ class ReachableFile:
 
 
 class Reach:
-    """Finds what is reachable; remembers manifests. One thread."""
+    """Finds reachable files; keeps the manifests that it read. One thread."""
 
     def __init__(self) -> None:
         self._lists: dict[int, tuple[ManifestFile, ...]] = {}
         self._entries: dict[str, tuple[ReachableFile, ...]] = {}
 
     def of(self, table: Table) -> set[str]:
-        """Paths (as the warehouse's file system lists them) of all files the table reaches.
+        """List the paths of all files that the table reaches, as the warehouse's file system names them.
 
-        The versions of the metadata that its log names are among them; what only those name is not.
+        The metadata versions of the table's log are included; files that only those versions name
+        are not.
 
         Raises:
             OSError: something could not be read.
@@ -71,7 +72,7 @@ class Reach:
         return {path_of(location) for location in found}
 
     def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[ReachableFile]:
-        """What a reader of these metadata may read, each file once; their own file first.
+        """List the files that a reader of this metadata may read, each once, its own file first.
 
         Args:
             location: of the metadata.
@@ -115,7 +116,7 @@ def _of_rows(manifest: ManifestFile) -> bool:
 
 
 def _named(metadata: TableMetadata) -> set[str]:
-    """Statistics, and the files that K2's commits carry."""
+    """Collect statistics, and the files that K2's commits carry."""
     statistics = [*metadata.statistics, *metadata.partition_statistics]
     carried = [metadata.properties]
     carried += [one.summary.additional_properties for one in metadata.snapshots if one.summary]
@@ -129,5 +130,5 @@ def _named(metadata: TableMetadata) -> set[str]:
 
 
 def path_of(location: str) -> str:
-    """A location as its file system names it."""
+    """Return a location as its file system names it."""
     return DurableFileIO.parse_location(location)[2]

@@ -1,14 +1,14 @@
-"""The lake's files, with patience: an operation on one is tried again while its failure may pass.
+"""File access that retries an operation while its error may be transient.
 
-A commit is some twenty file operations, and all of them must succeed: a store that fails three in
-ten would fail nearly every commit as a whole. Each is therefore tried by itself, a bounded number
-of times (`limits.FILE_ATTEMPTS_MAX`). Only what may pass by itself is waited for: timeouts and
-errors of the device or the network. A full disk, a missing file, a lack of rights are told at once.
+A commit is some twenty file operations, and all of them must succeed: with a store that fails three
+in ten, nearly every commit would fail. Each operation is therefore retried by itself, a bounded
+number of times (`limits.FILE_ATTEMPTS_MAX`). Only transient errors are retried: timeouts and errors
+of the device or the network. A full disk, a missing file and a lack of rights are raised at once.
 
-A write is tried again as a whole, for what a failed sync left on disk is unknown, and its answer
-may have been lost after the last byte. The first try that created the file owns its name, so
-the tries after it overwrite what is there, always with the same bytes; a file that another made
-is still refused, unless the caller said otherwise.
+A write is retried as a whole, because the content of a file after a failed sync is unknown, and the
+reply may have been lost after the last byte. The first attempt that creates the file owns its name,
+so later attempts overwrite it, always with the same bytes; a file that another process made is
+still refused, unless the caller allows overwriting.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _Tries: TypeAlias = Callable[[], Retrying]
 
 
 class RetryingFileIO(DurableFileIO):
-    """`DurableFileIO` whose operations are tried again.
+    """`DurableFileIO` with retried operations.
 
     Args:
         properties: of the catalog, which makes this; `CLOCK` among them waits between two tries.
@@ -68,15 +68,15 @@ class RetryingFileIO(DurableFileIO):
         self._clock: Clock = properties[CLOCK]
 
     def new_input(self, location: str) -> PyArrowFile:
-        """See `FileIO`."""
+        """Return a file to read."""
         return self._retrying(location, super().new_input)
 
     def new_output(self, location: str) -> PyArrowFile:
-        """See `FileIO`."""
+        """Return a file to write."""
         return self._retrying(location, super().new_output)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
-        """See `FileIO`. A later try finds the file gone where only the answer was lost."""
+        """Delete a file. A retry finds it gone where only the reply of an earlier try was lost."""
         for attempt in self._tries():
             with attempt:
                 try:
@@ -102,20 +102,20 @@ class RetryingFileIO(DurableFileIO):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same file operation may succeed a moment later."""
+    """Return whether the same file operation may succeed a moment later."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
 class RetryingFile(PyArrowFile):
-    """A file of the lake.
+    """A file with retried operations.
 
     Args:
         location: its URI.
         path: the same, as `system` names it.
         system: where it is.
-        once: the file whose operations are tried once; called for each try.
+        once: makes the file whose operations run once; called for each try.
         tries: of one operation.
     """
 
@@ -132,15 +132,15 @@ class RetryingFile(PyArrowFile):
         self._tries = tries
 
     def __len__(self) -> int:
-        """Size, bytes."""
+        """Return the size, bytes."""
         return self._tries()(lambda: len(self._once(self.location)))
 
     def exists(self) -> bool:
-        """See `InputFile`."""
+        """Return whether the file exists."""
         return self._tries()(lambda: self._once(self.location).exists())
 
     def open(self, seekable: bool = True) -> InputStream:
-        """See `InputFile`. A small file is read here, as a whole: its stream cannot fail later."""
+        """Open the file for reading. A small file is read whole: its stream cannot fail later."""
         return self._tries()(self._open, seekable)
 
     def _open(self, seekable: bool) -> InputStream:
@@ -151,7 +151,7 @@ class RetryingFile(PyArrowFile):
         return cast("InputStream", stream)
 
     def create(self, overwrite: bool = False) -> OutputStream:
-        """See `OutputFile`."""
+        """Create the file; without `overwrite` it must not exist."""
         first = self._tries()(self._create, overwrite)
         return RetryingStream(first, lambda: self._create(True), self._tries)
 
@@ -160,11 +160,11 @@ class RetryingFile(PyArrowFile):
 
 
 class RetryingStream(ClosedStream):
-    """Gathers what is written; closing it writes all of it, and again where that failed.
+    """Buffers what is written; closing it writes all of it, and retries that as a whole.
 
     Args:
-        first: the stream that created the file, so that its name is ours.
-        again: opens the file anew, empty.
+        first: the stream that created the file, which reserves its name.
+        again: opens the file once more, empty.
         tries: of writing it.
     """
 
@@ -177,11 +177,11 @@ class RetryingStream(ClosedStream):
         self._content = io.BytesIO()
 
     def write(self, b: bytes) -> int:
-        """See `OutputStream`."""
+        """Buffer bytes; returns how many."""
         return self._content.write(b)
 
     def tell(self) -> int:
-        """See `OutputStream`."""
+        """Return the position, bytes."""
         return self._content.tell()
 
     @property
@@ -190,7 +190,7 @@ class RetryingStream(ClosedStream):
         return self._content.closed
 
     def close(self) -> None:
-        """Write the file; it is durable then, unless this raises."""
+        """Write the file; it is durable when this returns."""
         if self.closed:
             return
         with self._content:

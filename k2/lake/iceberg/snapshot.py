@@ -1,8 +1,8 @@
 """Snapshots of the lake: what each carries, and how they are read.
 
-Every commit of K2 carries, in its summary and mirrored in the table's properties, where it stands
-on the tape and what the fold knew there. A snapshot made by another engine carries nothing of the
-kind: then the newest ancestor that does speaks for it, because no other engine moves positions.
+Every commit of K2 carries, in its summary and mirrored in the table's properties, its positions on
+the tape and the fold's state there. A snapshot made by another engine carries neither: then the
+summary of its newest ancestor that has one applies, because no other engine moves positions.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class CommitSummary:
     """What a commit says of itself.
 
     Attributes:
-        positions: next offset of each partition; the lake holds what is below.
+        positions: next offset of each partition; the lake holds the records below.
         counters: accepted, duplicate and dead records per partition, since the epoch began.
         state_path: the file with the fold's state at `positions`.
-        epochs: where it stands in the succession of epochs.
-        topic, topic_id, cluster_id: the tape that the positions are of.
+        epochs: the epoch of the commit and those before it.
+        topic, topic_id, cluster_id: the tape of the positions.
         writer_id: the process that committed.
-        commit_id: unlike any other commit's.
+        commit_id: unique among commits.
         retained_from_us: event time below which lake retention has removed rows; None where it has
             not, and in a commit to be, which inherits its parent's.
     """
@@ -63,7 +63,7 @@ class CommitSummary:
     retained_from_us: int | None = None
 
     def properties(self) -> dict[str, str]:
-        """The form in a snapshot's summary and in the table's properties."""
+        """Encode as properties of a snapshot's summary and of the table."""
         counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
         floor = {} if self.retained_from_us is None else {RETAINED_FROM: str(self.retained_from_us)}
         return floor | {
@@ -95,10 +95,10 @@ class CommitSummary:
 
 
 def summary_of(properties: Mapping[str, Any]) -> CommitSummary | None:
-    """Read what `CommitSummary.properties` wrote; None where there is nothing of the kind.
+    """Decode what `CommitSummary.properties` encoded; None where there is no summary.
 
     Raises:
-        Data: LAKE_CORRUPT when it is there and cannot be read.
+        Data: LAKE_CORRUPT when there is one that cannot be read.
     """
     if "k2.positions" not in properties:
         return None
@@ -162,7 +162,7 @@ class LakeSnapshot(CommitSummary):
 
 
 def snapshot_of(metadata: TableMetadata, snapshot: Snapshot) -> LakeSnapshot:
-    """A snapshot with what it, or its newest ancestor that carries anything, says.
+    """Decode a snapshot with its summary, or with that of its newest ancestor that has one.
 
     Raises:
         Data: LAKE_CORRUPT when no ancestor carries positions.
@@ -200,13 +200,13 @@ def _nearest_summary(metadata: TableMetadata, snapshot: Snapshot) -> CommitSumma
 
 
 def current_of(metadata: TableMetadata) -> LakeSnapshot | None:
-    """The snapshot that the main branch points to; None for an empty table."""
+    """Decode the snapshot that the main branch points to; None for an empty table."""
     head = metadata.current_snapshot()
     return snapshot_of(metadata, head) if head else None
 
 
 def ancestors_of(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator[Snapshot]:
-    """A snapshot of the main branch and those kept before it, newest first.
+    """Walk a snapshot of the main branch and those kept before it, newest first.
 
     Snapshots are expired from the middle of the history too (`snapshots_to_expire`), so parents do
     not always lead from the newest to the oldest. The table's snapshot log names every kept
@@ -236,7 +236,7 @@ def _sequence(snapshot: Snapshot) -> int:
 
 
 def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
-    """The fold's state of every partition at `snapshot.positions`.
+    """Read the fold's state of every partition at `snapshot.positions`.
 
     Raises:
         Data: LAKE_CORRUPT when the state file is not what K2 writes.
@@ -253,7 +253,7 @@ def read_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
 
 
 def read_first_states(io: FileIO, snapshot: LakeSnapshot) -> dict[int, FoldState]:
-    """The state of every partition where the snapshot's epoch began; see `read_states`."""
+    """Read the state of every partition at the start of the snapshot's epoch; see `read_states`."""
     nothing = dict.fromkeys(range(len(snapshot.positions.offsets)), (0, 0, 0))
     path = snapshot.epochs.start_state
     if not path:
@@ -273,14 +273,14 @@ class _View:
     lineage: tuple[LakeSnapshot, ...]  # newest first
 
     def find(self, snapshot_id: int) -> LakeSnapshot | None:
-        return next((one for one in self.lineage if one.snapshot_id == snapshot_id), None)
+        return next((known for known in self.lineage if known.snapshot_id == snapshot_id), None)
 
 
 class SnapshotReader:
     """Reads snapshots, their files and their fold states. Thread-safe.
 
-    What has been read is kept: a call costs one look at the catalog, and only what a new commit
-    added is read again.
+    Results are kept: a call costs one look-up in the catalog, and only what a new commit added is
+    read.
     """
 
     def __init__(self, catalog: SqlCatalog) -> None:
@@ -292,7 +292,7 @@ class SnapshotReader:
         self._manifests: dict[str, tuple[FileStat, ...]] = {}
 
     def current(self) -> LakeSnapshot | None:
-        """The newest snapshot; None while the lake is empty.
+        """Return the newest snapshot; None while the lake is empty.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE.
@@ -302,13 +302,13 @@ class SnapshotReader:
         return lineage[0] if lineage else None
 
     def list(self) -> tuple[LakeSnapshot, ...]:
-        """The snapshots that are kept, newest first."""
+        """Return the snapshots that are kept, newest first."""
         with self._lock:
             view = self._refreshed()
         return view.lineage if view else ()
 
     def get(self, snapshot_id: int) -> LakeSnapshot:
-        """A snapshot by its id.
+        """Return a snapshot by its id.
 
         Raises:
             NotFound: UNKNOWN_SNAPSHOT when it does not exist or was expired.
@@ -323,11 +323,11 @@ class SnapshotReader:
         )
 
     def as_of(self, time_us: int) -> LakeSnapshot:
-        """The newest snapshot committed at or before a time.
+        """Return the newest snapshot committed at or before a time.
 
         Raises:
-            NotFound: UNKNOWN_SNAPSHOT when none that old is kept; OUT_OF_RANGE when one may have
-                been, and went with the rows that retention removed.
+            NotFound: UNKNOWN_SNAPSHOT when no snapshot that old is kept; OUT_OF_RANGE when
+                retention has removed rows, and one that old may have been removed with them.
         """
         kept = self.list()
         for snapshot in kept:
@@ -341,7 +341,7 @@ class SnapshotReader:
         )
 
     def covering(self, positions: OffsetVector) -> LakeSnapshot | None:
-        """The oldest snapshot kept that holds all below `positions`; None when none does.
+        """Return the oldest kept snapshot that holds all records below `positions`; None if none.
 
         Args:
             positions: of the tape that the lake was written from.
@@ -354,7 +354,7 @@ class SnapshotReader:
         return found
 
     def files(self, snapshot_id: int) -> tuple[FileStat, ...]:
-        """The data files of a snapshot, with their statistics.
+        """Read the data files of a snapshot, with their statistics.
 
         Raises:
             NotFound: UNKNOWN_SNAPSHOT.
@@ -371,7 +371,7 @@ class SnapshotReader:
             return self._read_files(view.table, raw)
 
     def states(self, snapshot: LakeSnapshot) -> dict[int, FoldState]:
-        """The fold's state of every partition at `snapshot.positions`; see `read_states`."""
+        """Read the fold's state of every partition at `snapshot.positions`; see `read_states`."""
         with self._lock:
             view = self._refreshed()
         if view is None:
@@ -379,7 +379,7 @@ class SnapshotReader:
         return read_states(view.table.io, snapshot)
 
     def _refreshed(self) -> _View | None:
-        """The newest view; reads metadata only when the catalog names another."""
+        """Return the newest view; metadata is read only when the catalog names another version."""
         for attempt in range(1, _LOAD_ATTEMPTS + 1):
             location = metadata_location(self._catalog, TRADES)
             if location is None:
@@ -391,7 +391,7 @@ class SnapshotReader:
                     self._view = self._load()
             except NoSuchTableError:
                 return None
-            except Unavailable:  # the file was superseded and removed just now
+            except Unavailable:  # the file was superseded and removed meanwhile
                 if attempt == _LOAD_ATTEMPTS:
                     raise
         return self._view

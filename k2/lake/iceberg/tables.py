@@ -1,6 +1,6 @@
-"""The lake's tables: their Iceberg schema, made from `market/schema.py`, and how they are laid out.
+"""The lake's tables: their Iceberg schema, made from `market/schema.py`, and their layout.
 
-Commits are K2's own (`committer.py`): pyiceberg's retries are switched off in the table's
+K2 commits by itself (`committer.py`): pyiceberg's retries are switched off in the table's
 properties, because a retry would rebase a stale writer's batch onto another writer's commit and
 store it twice.
 """
@@ -67,18 +67,19 @@ PROPERTIES = {
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A table and how its rows are laid out.
+    """A table and the layout of its rows.
 
     Attributes:
         identifier: its name.
-        event: whose columns it has.
+        event: the event whose columns it has.
         day_of: the time column by whose day it is partitioned.
-        split_by: columns by whose values it is partitioned besides.
-        sorted_by: the order within a file.
-        bounded: columns whose bounds the manifests keep; of others nothing, which keeps them small.
+        split_by: further columns by whose values it is partitioned.
+        sorted_by: the order of rows in a file.
+        bounded: columns whose bounds the manifests keep; other columns have none, which keeps
+            manifests small.
         merged_rows_max, merged_bytes_max: of a file that merging writes, and of its rows in memory;
-            files of half the rows are full.
-        rules: by which its records are judged (`fold.RULES`); 0 where nothing judges them.
+            a file with half the rows is full.
+        rules: the version of `fold.RULES` that judges its records; 0 where no fold judges them.
     """
 
     identifier: Identifier
@@ -93,12 +94,12 @@ class TableLayout:
 
     @property
     def name(self) -> str:
-        """As it is written: `market.trades`."""
+        """The dotted name: `market.trades`."""
         return ".".join(self.identifier)
 
     @property
     def columns(self) -> pa.Schema:
-        """Its columns as Arrow knows them."""
+        """Its columns as an Arrow schema."""
         return arrow_schema(self.event)
 
 
@@ -142,7 +143,7 @@ OPS_LAYOUTS = {topics.GAPS: GAPS_LAYOUT, topics.DEAD_LETTERS: DEAD_LETTERS_LAYOU
 
 
 def iceberg_schema(event: Event) -> Schema:
-    """The event's Iceberg schema; field ids follow the columns, those inside a map come after."""
+    """Make the event's Iceberg schema; field ids follow the columns, then those inside maps."""
     inner = len(event.fields) + 1
     fields = []
     for number, field in enumerate(event.fields, start=1):
@@ -170,20 +171,20 @@ _ICEBERG: dict[Kind, IcebergType] = {
 
 
 def ensure_tables(catalog: SqlCatalog) -> Table:
-    """The table `market.trades`, made when it does not exist; see `ensure_table`."""
+    """Open the table `market.trades`, made when it does not exist; see `ensure_table`."""
     return ensure_table(catalog, TRADES_LAYOUT)
 
 
 def ensure_lake(catalog: SqlCatalog) -> None:
-    """All tables of the lake, made when they do not exist; see `ensure_table`."""
+    """Make the tables of the lake that do not exist; see `ensure_table`."""
     for layout in (TRADES_LAYOUT, *OPS_LAYOUTS.values()):
         ensure_table(catalog, layout)
 
 
 def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
-    """A table, made when it does not exist; safe to call from many processes.
+    """Open a table, made when it does not exist; safe to call from many processes.
 
-    One that an earlier K2 made is given the optional columns that it lacks (`evolution.py`).
+    A table that an earlier K2 made gets the optional columns that it lacks (`evolution.py`).
 
     Raises:
         Data: LAKE_CORRUPT when the table is not as K2 made it.
