@@ -1,20 +1,20 @@
 """The commit: rows, positions, counters and the fold's state change together or not at all.
 
-A batch says, per partition, from which offset to which it goes and what the fold made of it. The
-lake says, in its newest snapshot, up to which offset it holds that partition. The whole of
-exactly-once is this comparison, made against the very snapshot that the commit replaces:
+A batch holds, per partition, records from one offset to another and what the fold made of them. The
+lake's newest snapshot holds the offset up to which it has each partition. Exactly-once delivery is
+one comparison, made against the very snapshot that the commit replaces:
 
-* they meet          → the batch is the next piece: commit it
-* the lake is ahead  → another writer committed these records: drop them (FENCED); whoever holds the
-                       batch goes on from what the lake says, with the lake's fold state
+* they meet → the batch is the next piece: commit it
+* the lake is ahead → another writer committed these records: drop them (FENCED); the batch's owner
+  goes on from the lake's positions and fold state
 
-A commit is a compare-and-set on the table's head, so the comparison cannot be overtaken: when
-another commit comes first, ours is refused, and the comparison is made again from the new head.
+A commit is a compare-and-swap on the table's head, so no commit comes between the comparison and
+the swap: when another commit comes first, ours is refused, and the comparison is made again with
+the new head.
 
-When it is not known whether a commit landed (a lost reply, a timeout), nothing is assumed: the head
-is read again and our commit id looked for in its history, before anything else. Files of a failed
-attempt are never deleted here: they are orphans, which maintenance removes when no one can name
-them.
+When it is unknown whether a commit landed (a lost reply, a timeout), the head is read again and our
+commit id is looked up in its history before anything else. Files of a failed attempt are not
+deleted here: they are orphans, which maintenance removes when no snapshot can name them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TapeIdentity:
-    """Which tape the positions are of."""
+    """The tape that positions refer to."""
 
     topic: str
     topic_id: str
@@ -85,7 +85,7 @@ class PartitionBatch:
         partition: of the tape.
         start, end: offsets from (inclusive) and to (exclusive).
         accepted: the rows, in offset order.
-        state: what the fold remembers at `end`.
+        state: the fold's state at `end`.
         mark: of the last record (`tape/truncation_check.py`); empty where it is not known.
     """
 
@@ -98,25 +98,25 @@ class PartitionBatch:
 
 
 class Store(Protocol):
-    """One table, and how rows become files of it."""
+    """One table, and how rows become its files."""
 
     @property
     def layout(self) -> TableLayout:
-        """What the table is."""
+        """The table's layout."""
         ...
 
     def write(
         self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
     ) -> list[DataFile]:
-        """Write the accepted rows of the pieces, durable; `name` is unlike any other commit's."""
+        """Write the accepted rows of the pieces, durable; `name` is unique among commits."""
         ...
 
     def columns(self, icebergs: Schema) -> pa.Schema:
-        """The columns of its files that this K2 knows, with the table's field ids."""
+        """Return the columns of its files that this K2 knows, with the table's field ids."""
         ...
 
     def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
-        """Sort rows of one partition and write them as one file, durable; they are in one chunk."""
+        """Sort rows of one partition, in one chunk, and write them as one file, durable."""
         ...
 
 
@@ -129,22 +129,22 @@ class TradeStore:
     def write(
         self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
     ) -> list[DataFile]:
-        """See `Store`."""
+        """Write one file for each day and exchange."""
         parts = [Part(piece.partition, rows) for piece in pieces for rows in piece.accepted]
         return write_files(parts, epoch, table, name)
 
     def columns(self, icebergs: Schema) -> pa.Schema:
-        """See `Store`."""
+        """Return the trade's columns, strings as dictionaries."""
         return parquet_schema(icebergs)
 
     def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
-        """See `Store`."""
+        """Write rows in the order of (symbol, event_time, trade_id)."""
         return write_sorted(table, rows, name, partition)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a batch.
+    """The result of a commit.
 
     Attributes:
         snapshot: the newest snapshot, ours or another writer's.
@@ -163,7 +163,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Base:
-    """What a commit is made on: the table's head, read once."""
+    """The table's head that a commit is made on, read once."""
 
     table: Table
     snapshot: LakeSnapshot | None
@@ -175,11 +175,11 @@ class Committer:
     """Commits batches of one writer. One thread; another may commit in its place (`excluded`).
 
     Args:
-        catalog: where the head is swung.
+        catalog: holds the table's head.
         clock: of commit times.
-        tape: which tape the batches are of.
+        tape: the tape of the batches.
         writer_id: this process.
-        store: of the table; the trades' when none is named.
+        store: of the table; the trades' by default.
     """
 
     def __init__(
@@ -217,10 +217,10 @@ class Committer:
             self._base = replace(base, table=table, snapshot=current)
 
     def base(self) -> Base:
-        """Where the lake stands now, read anew: positions, fold states, newest snapshot.
+        """Read the lake's positions, fold states and newest snapshot.
 
         Raises:
-            Data: when it is of another tape (`assert_same_tape`); LAKE_CORRUPT.
+            Data: the lake is of another tape (`assert_same_tape`); LAKE_CORRUPT.
             Unavailable: LAKE_UNAVAILABLE.
         """
         with self._lock:
@@ -228,24 +228,24 @@ class Committer:
         return base.positions, base.states, base.snapshot
 
     def commit(self, batch: Sequence[PartitionBatch]) -> Outcome:
-        """Commit what the lake does not hold yet.
+        """Commit the pieces that the lake does not hold yet.
 
         Args:
             batch: at most one piece per partition; pieces without rows move positions only.
 
         Raises:
             Overloaded: DISK_FULL. The batch may be committed again, as it is or grown.
-            Unavailable: LAKE_UNAVAILABLE, the same.
-            Data: see `base`.
+            Unavailable: LAKE_UNAVAILABLE; as above.
+            Data: as `base` raises.
         """
         with self._lock:
             return self._commit(batch)
 
     def unwritable(self, batch: Sequence[PartitionBatch]) -> dict[int, list[int]]:
-        """Offsets of rows, per partition, that cannot become a file though each is alone.
+        """Find the offsets of rows, per partition, that cannot be written to a file even alone.
 
         Args:
-            batch: of trades, whose commit failed with what is neither K2's nor the system's error.
+            batch: of trades, whose commit raised an error that is neither K2's nor the system's.
         """
         with self._lock:
             table = self._read_base().table
@@ -279,7 +279,7 @@ class Committer:
         return self._base_of(load_ours(self._catalog, self._store.layout), None)
 
     def _base_of(self, table: Table, own: tuple[str, Mapping[int, FoldState]] | None) -> _Base:
-        """The head of a table that was just read; states known under a commit id are not read."""
+        """Decode the head of a table just read; the states of our own commit are not read again."""
         snapshot = current_of(table.metadata)
         if snapshot is None:
             zero = OffsetVector.zero(self._tape.epoch, self._tape.partitions)
@@ -292,7 +292,7 @@ class Committer:
     def _attempt(
         self, base: _Base, due: Sequence[PartitionBatch], commit_id: str, attempt: int
     ) -> _Base:
-        """Write everything, durable, then swing the head; the new base."""
+        """Write everything, durable, then swap the head; returns the new base."""
         name = f"{commit_id}-{attempt}"
         states = dict(base.states) | {piece.partition: piece.state for piece in due}
         first = EpochHistory(rules=self._store.layout.rules)
@@ -318,13 +318,13 @@ class Committer:
 
 
 def _unwritable(part: Part, epoch: int, table: Table) -> list[int]:
-    """Offsets of the rows that fail by themselves."""
+    """Find the offsets of the rows that fail by themselves, by halving."""
     rows = part.columns
     try:
         assert_writable([part], epoch, table)
     except (K2Error, OSError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 what it is does not matter, only in which rows
+    except Exception:  # noqa: BLE001 its kind does not matter, only its rows
         if len(rows) == 1:
             return [int(rows.offset[0])]
         halves = np.array_split(np.arange(len(rows)), 2)
@@ -337,12 +337,12 @@ def _unwritable(part: Part, epoch: int, table: Table) -> list[int]:
 
 
 def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity, rules: int = RULES) -> None:
-    """Refuse to put records of one tape, or judged by some rules, behind positions of another.
+    """Refuse to commit records of one tape, or judged by some rules, after positions of another.
 
     Args:
         snapshot: the lake's newest.
-        tape: what is there.
-        rules: by which this process judges.
+        tape: the tape that is read.
+        rules: the version of the fold's rules that this process judges by.
 
     Raises:
         Data: EPOCH_ENDED, CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED or RULES_CHANGED.
@@ -364,7 +364,7 @@ def assert_same_tape(snapshot: LakeSnapshot, tape: TapeIdentity, rules: int = RU
 
 
 def assert_same_rules(snapshot: LakeSnapshot, rules: int = RULES) -> None:
-    """Refuse to go on in an epoch whose records were judged otherwise than this process does.
+    """Refuse to go on in an epoch whose records were judged by other rules.
 
     Raises:
         Data: RULES_CHANGED.
@@ -384,8 +384,8 @@ def assert_same_topic(was: TapeIdentity, tape: TapeIdentity) -> None:
     """Refuse to go on in one topic at positions of another, whatever the epoch.
 
     Args:
-        was: what the lake is written from.
-        tape: what is there.
+        was: the tape that the lake is written from.
+        tape: the tape that is read.
 
     Raises:
         Data: CLUSTER_CHANGED, PARTITIONS_CHANGED or TOPIC_RECREATED.
@@ -412,7 +412,7 @@ def assert_same_topic(was: TapeIdentity, tape: TapeIdentity) -> None:
 
 
 def written_from(snapshot: LakeSnapshot) -> TapeIdentity:
-    """Which tape a snapshot says it was written from."""
+    """Return the tape that a snapshot was written from."""
     positions = snapshot.positions
     return TapeIdentity(
         snapshot.topic,
@@ -424,7 +424,7 @@ def written_from(snapshot: LakeSnapshot) -> TapeIdentity:
 
 
 def _outcome(batch: Sequence[PartitionBatch], base: _Base, rows: int) -> Outcome:
-    """Which pieces the newest snapshot holds exactly up to their end; the others were fenced."""
+    """Sort the pieces: held by the newest snapshot exactly up to their end, or fenced."""
     assert base.snapshot is not None, "a fenced or landed batch implies a snapshot"
     ours = frozenset(
         piece.partition for piece in batch if base.positions[piece.partition] == piece.end
@@ -438,7 +438,7 @@ def _rows_added(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 
 def write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:
-    """Write the fold's state beside the metadata; its location."""
+    """Write the fold's state beside the metadata; returns its location."""
     location = table.location_provider().new_metadata_location(f"k2-state-{name}.arrow")
     content = pa.BufferOutputStream()
     rows = to_table(states)

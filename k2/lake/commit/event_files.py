@@ -1,9 +1,9 @@
-"""Rows of the ops tables: plain Arrow tables, written as files and read back page by page.
+"""Rows of the ops tables: plain Arrow tables, written as files and read back in pages.
 
-Ops events are few, so they need none of what makes the trades' files fast; what keeps them exact is
-the same commit (`committer.py`). A file holds events of one day, of one commit or of several that
-were merged; pages are read from the newest file back, by offset on the tape, so that a page costs
-the same however long the table is.
+Ops events are few, so their files need no special layout; the commit (`committer.py`) is that of
+the trades. A file holds events of one day, of one commit or of several that were merged. Pages are
+read from the newest file back, by offset on the tape, so that the cost of a page does not depend on
+the length of the table.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _EPOCH_BITS = 48  # no topic gets so many records in one life
 
 
 class OpsStore:
-    """How rows of `layout.columns` become files of a table; see `Store`.
+    """Writes rows of `layout.columns` to files of an ops table; a `Store`.
 
     Args:
         layout: of the table.
@@ -59,7 +59,7 @@ class OpsStore:
     def write(
         self, pieces: Sequence[PartitionBatch], epoch: int, table: Table, name: str
     ) -> list[DataFile]:
-        """See `Store`; the rows say their epoch themselves."""
+        """Write one file for each day; the rows hold their epoch."""
         parts = [rows for piece in pieces for rows in piece.accepted]
         if not parts:
             return []
@@ -71,15 +71,15 @@ class OpsStore:
         ]
 
     def columns(self, icebergs: Schema) -> pa.Schema:
-        """See `Store`."""
+        """Return the layout's columns with the table's field ids."""
         ids = {field.name: str(field.field_id) for field in icebergs.fields}
         return pa.schema(
             [field.with_metadata({_FIELD_ID: ids[field.name]}) for field in self.layout.columns]
         )
 
     def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
-        """See `Store`."""
-        ordered = rows.sort_by([(one, "ascending") for one in self.layout.sorted_by])
+        """Write rows in the layout's order."""
+        ordered = rows.sort_by([(name, "ascending") for name in self.layout.sorted_by])
         return stored(table, partition, name, *_parquet(ordered))
 
 
@@ -115,10 +115,10 @@ class OpsView:
         conditions: Sequence[Condition] = (),
         below: int | None = None,
     ) -> Iterator[Row]:
-        """Rows from the newest on the tape to the oldest; read as they are taken.
+        """Iterate over rows from the newest on the tape to the oldest; files are read as needed.
 
         Args:
-            columns: which; `tape_epoch` and `tape_offset` always come too.
+            columns: to read; `tape_epoch` and `tape_offset` are always included.
             conditions: (column, operator, value) that all hold; operators are ==, <, >= and in.
             below: a place (`place`); rows at or above it are left out.
 
@@ -128,7 +128,7 @@ class OpsView:
         """
         wanted = [*dict.fromkeys([*columns, *_POSITION])]
         end = 2**63 if below is None else below
-        files = sorted((one for one in self._files(conditions) if one.low < end), reverse=True)
+        files = sorted((file for file in self._files(conditions) if file.low < end), reverse=True)
         held: list[Row] = []
         for number, file in enumerate(files, start=1):
             rows = self._read(file.location, wanted, conditions)
@@ -139,7 +139,7 @@ class OpsView:
                 yield held.pop()
 
     def _files(self, conditions: Sequence[Condition]) -> list[_File]:
-        """The files that may hold such rows."""
+        """Plan the files that may hold such rows."""
         filters = [_FILTERS[operator](column, value) for column, operator, value in conditions]
         row_filter = And(AlwaysTrue(), AlwaysTrue(), *filters)
         with reaching_lake():
@@ -166,12 +166,12 @@ class OpsView:
                 rows = pq.read_table(stream, columns=columns, filters=list(conditions) or None)
         except (pa.ArrowInvalid, KeyError) as error:
             raise Data(Reason.LAKE_CORRUPT, f"{location} cannot be read: {error}") from error
-        found: list[Row] = rows.to_pylist()
-        return found
+        listed: list[Row] = rows.to_pylist()
+        return listed
 
 
 def view_of(catalog: SqlCatalog, layout: TableLayout) -> OpsView | None:
-    """The newest snapshot of an ops table; None while there is none.
+    """Open the newest snapshot of an ops table; None while there is none.
 
     Raises:
         Unavailable: LAKE_UNAVAILABLE.
@@ -197,17 +197,17 @@ def view_of(catalog: SqlCatalog, layout: TableLayout) -> OpsView | None:
 
 
 def place(epoch: int, offset: int) -> int:
-    """Where a record sits on its tape, in the order of the tape; in epoch 0 it is the offset."""
+    """Encode a record's place on the tape, ordered as the tape is; in epoch 0 it is the offset."""
     return epoch << _EPOCH_BITS | offset
 
 
 def place_of(row: Row) -> int:
-    """The place of a row."""
+    """Return the place of a row."""
     return place(int(row["tape_epoch"]), int(row["tape_offset"]))
 
 
 class _File(NamedTuple):
-    """A file, and places that its rows lie between; of several epochs, the bounds are wide."""
+    """A file, and places that its rows lie between; rows of several epochs have wide bounds."""
 
     high: int
     low: int
@@ -215,9 +215,9 @@ class _File(NamedTuple):
 
 
 def _bound(bounds: dict[int, bytes], fields: Sequence[int], unknown: int) -> int:
-    """The place that the bounds of epoch and offset make; `unknown` where one is not kept.
+    """Combine the bounds of epoch and offset to a place; `unknown` where one is not kept.
 
-    Both bounds are each column's own, so no row of the file lies outside what they make together.
+    Both bounds are each column's own, so every row of the file lies within their combination.
     """
     if any(field not in bounds for field in fields):
         return unknown

@@ -2,13 +2,15 @@
 
 pyiceberg's own transaction copies the whole metadata some twenty times a commit (210 ms with 120
 snapshots; this takes 40), retries by rebasing, and deletes manifests when a commit is refused,
-which destroys the table's head if the refused commit had landed after all. Here the manifests, the
-manifest list and the snapshot are written, then one compare-and-set on the catalog swings the head.
-Nothing is deleted on a failure, and every failure asks the history before it is believed.
+which destroys the table's head if the refused commit landed after all. Here the manifests, the
+manifest list and the snapshot are written, then one compare-and-swap on the catalog moves the head.
+Nothing is deleted on a failure, and after every failure the history is read before the failure is
+reported.
 
-The same swing serves maintenance: a commit can put files in the place of others that hold the same
-rows, or change no file at all and only drop snapshots. An append drops the snapshots that
-`snapshots_to_expire` says. What is dropped stays on disk until `orphan_files.py` removes it.
+Maintenance commits the same way: a commit can put files in the place of others that hold the same
+rows, or change no file and only expire snapshots. An append expires the snapshots that
+`snapshots_to_expire` names. Files of expired snapshots stay on disk until `orphan_files.py` removes
+them.
 """
 
 from __future__ import annotations
@@ -77,10 +79,10 @@ assert all(wide % narrow == 0 for (_, narrow), (_, wide) in pairwise(TIERS))
 
 
 class TableCatalog(Protocol):
-    """What a commit needs of a catalog; faults are injected here in tests."""
+    """The part of a catalog that a commit needs; tests inject faults here."""
 
     def load_table(self, identifier: Identifier) -> Table:
-        """The table with its newest metadata."""
+        """Load the table with its newest metadata."""
         ...
 
     def commit_table(
@@ -108,16 +110,15 @@ def load_ours(catalog: TableCatalog, layout: TableLayout) -> Table:
 
 @dataclass(frozen=True)
 class RewriteFiles:
-    """What maintenance commits: other files with the same rows, or none; snapshots to drop.
+    """A change by maintenance: other files with the same rows, or none; snapshots to expire.
 
     Attributes:
         summary: what the commit says of itself; all but its identity is its parent's.
-        added: durable data files that take the place of the removed ones; where none does, rows go,
-            and the summary name the floor from which on none is missing.
-        removed: locations of those; all of them are live in the head that is committed on.
+        added: durable data files that take the place of the removed ones; where there are none,
+            rows are removed, and the summary names the time from which on all rows are kept.
+        removed: locations of the replaced files; all are live in the head that is committed on.
         touched: locations of the head's manifests that name them.
-        dropped: snapshots to drop from the metadata; neither the head nor one that a branch or tag
-            names.
+        dropped: snapshots to expire; neither the head nor one that a branch or tag names.
     """
 
     summary: CommitSummary
@@ -134,7 +135,23 @@ def append(
     summary: CommitSummary,
     now_us: int,
 ) -> Table:
-    """Commit files and summary on top of `table`, atomically.
+    """Commit files and a summary on top of `table`, atomically.
+
+    Args:
+        catalog: holds the table's head.
+        table: what the commit is made on; its head must still be the head.
+        files: durable data files; none makes a commit of a summary alone.
+        summary: what the commit says of itself, in the snapshot's summary and the table's
+            properties.
+        now_us: the time; the commit's time is that, or just after its parent's.
+
+    Returns:
+        The table after the commit, or after later ones if the reply was lost.
+
+    Raises:
+        Conflict: another commit came first.
+        Exception: of the catalog or the warehouse; the commit did not land, as far as the history
+            shows.
 
     Args:
         catalog: where the head is swung.
@@ -161,9 +178,9 @@ def append(
 
 
 def replace(catalog: TableCatalog, table: Table, change: RewriteFiles, now_us: int) -> Table:
-    """Commit what changes no row, or removes those below a floor; see `append` for the rest.
+    """Commit a change that keeps all rows, or removes rows below the retained time; see `append`.
 
-    Where no file changes either, only what is asked for is dropped: a fence leaves nothing dead.
+    Where no file changes, only the requested snapshots expire: a fence leaves no orphans.
     """
     snapshot_id = table.metadata.new_snapshot_id()
     summary = _inherited(change.summary, table)
@@ -178,7 +195,7 @@ def replace(catalog: TableCatalog, table: Table, change: RewriteFiles, now_us: i
 
 
 def _inherited(summary: CommitSummary, table: Table) -> CommitSummary:
-    """With the floor that retention has set; only retention itself sets another."""
+    """Add the time that retention has set; only retention itself sets another."""
     floor = table.properties.get(RETAINED_FROM)
     if floor is None or summary.retained_from_us is not None:
         return summary
@@ -186,7 +203,7 @@ def _inherited(summary: CommitSummary, table: Table) -> CommitSummary:
 
 
 def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
-    """A commit of K2 in the history of the head."""
+    """Find a commit of K2 in the history of the head."""
     for ancestor in ancestors_of(metadata, metadata.current_snapshot()):
         summary = ancestor.summary.additional_properties if ancestor.summary else {}
         if summary.get("k2.commit-id") == commit_id:
@@ -195,19 +212,19 @@ def find_commit(metadata: TableMetadata, commit_id: str) -> Snapshot | None:
 
 
 def expiring_snapshots(metadata: TableMetadata, now_ms: int) -> list[int]:
-    """The snapshots that a commit of that time drops, oldest first; see `snapshots_to_expire`."""
+    """List the snapshots that a commit of that time expires, oldest first."""
     named = referenced_snapshots(metadata)
     commits = {
-        one.snapshot_id: one.timestamp_ms * 1000
-        for one in metadata.snapshots
-        if one.snapshot_id not in named
+        snapshot.snapshot_id: snapshot.timestamp_ms * 1000
+        for snapshot in metadata.snapshots
+        if snapshot.snapshot_id not in named
     }
     coming = 0  # no snapshot has this id
     return snapshots_to_expire(commits | {coming: now_ms * 1000}, now_ms * 1000)
 
 
 def snapshots_to_expire(commits: Mapping[int, int], now_us: int) -> list[int]:
-    """The snapshots to drop, oldest first.
+    """Choose the snapshots to expire, oldest first: older ones are thinned out.
 
     A commit rewrites the metadata of all kept snapshots, so their number is bounded; and a reader
     "as of" a time wants answers close to it, the closer the more recent it is. So time is divided
@@ -230,17 +247,17 @@ def snapshots_to_expire(commits: Mapping[int, int], now_us: int) -> list[int]:
         `limits.SNAPSHOTS_NEWEST_KEPT` among them; where there is no other way, the oldest that
         have a place go too.
     """
-    ordered = sorted(commits, key=lambda one: (commits[one], one))
+    ordered = sorted(commits, key=lambda number: (commits[number], number))
     excess = max(0, len(ordered) - limits.SNAPSHOTS_KEPT_MAX)
     older = ordered[: -limits.SNAPSHOTS_NEWEST_KEPT]
-    placed = {*{_bucket(commits[one], now_us): one for one in older}.values()}
-    others = [one for one in older if one not in placed]
-    going = {*[*others, *(one for one in older if one in placed)][:excess]}
-    return [one for one in older if one in going]
+    placed = {*{_bucket(commits[number], now_us): number for number in older}.values()}
+    others = [number for number in older if number not in placed]
+    expired = {*[*others, *(number for number in older if number in placed)][:excess]}
+    return [number for number in older if number in expired]
 
 
 def _bucket(time_us: int, now_us: int) -> tuple[int, int]:
-    """Width and number of the bucket that a time lies in."""
+    """Return the width and the number of the bucket that a time lies in."""
     time_s, now_s = time_us // 1_000_000, now_us // 1_000_000
     width = TIERS[0][1]
     for age, wider in TIERS:
@@ -251,26 +268,31 @@ def _bucket(time_us: int, now_us: int) -> tuple[int, int]:
 
 
 def referenced_snapshots(metadata: TableMetadata) -> set[int]:
-    """What a tag names, or a branch other than main."""
+    """Return the snapshots that a tag names, or a branch other than main."""
     return {ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH}
 
 
 @dataclass(frozen=True)
 class _Expirable:
-    """The snapshots that a commit drops are there yet, and nobody came to name one of them.
+    """Requires that the snapshots to expire still exist and no branch or tag names one of them.
 
-    The catalog asks this of the metadata that it is about to replace, so a tag cannot be lost to a
-    commit that was prepared before it. (Over REST it could not be asked; K2's catalogs ask here.)
+    The catalog checks this against the metadata that it is about to replace, so a tag cannot be
+    lost to a commit that was prepared before it. (REST catalogs could not check it; K2's catalogs
+    do.)
     """
 
     snapshot_ids: Sequence[int]
 
     def validate(self, base_metadata: TableMetadata | None) -> None:
-        """See pyiceberg's `ValidatableTableRequirement`."""
-        there = {one.snapshot_id for one in base_metadata.snapshots} if base_metadata else set()
+        """Raise when a snapshot to expire is gone or named; pyiceberg calls this."""
+        kept = (
+            {snapshot.snapshot_id for snapshot in base_metadata.snapshots}
+            if base_metadata
+            else set()
+        )
         named = referenced_snapshots(base_metadata) if base_metadata else set()
-        if not there.issuperset(self.snapshot_ids) or named.intersection(self.snapshot_ids):
-            raise CommitFailedException("a snapshot to drop was dropped or named meanwhile")
+        if not kept.issuperset(self.snapshot_ids) or named.intersection(self.snapshot_ids):
+            raise CommitFailedException("a snapshot to expire was expired or named meanwhile")
 
 
 def _snapshot(
@@ -281,7 +303,7 @@ def _snapshot(
     now_us: int,
     operation: Operation = Operation.APPEND,
 ) -> Snapshot:
-    """Write the manifest list; the snapshot that names it."""
+    """Write the manifest list; returns the snapshot that names it."""
     metadata = table.metadata
     parent = metadata.current_snapshot()
     sequence = metadata.next_sequence_number()
@@ -327,7 +349,7 @@ def _compare_and_swap(
     summary: CommitSummary,
     dropped: Sequence[int],
 ) -> Table:
-    """The compare-and-set; when it fails, the history says whether it landed."""
+    """Move the head from `table` to `snapshot`; after a failure, the history says if it landed."""
     requirements, updates = _requirements_and_updates(table, snapshot, summary, dropped)
     try:
         reply = catalog.commit_table(table, requirements, updates)
@@ -347,7 +369,7 @@ def _compare_and_swap(
 def _requirements_and_updates(
     table: Table, snapshot: Snapshot, summary: CommitSummary, dropped: Sequence[int]
 ) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
-    """What must hold, and what changes then."""
+    """Build what must hold, and what changes then."""
     requirements: list[TableRequirement] = [
         AssertTableUUID(uuid=table.metadata.table_uuid),
         AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=table.metadata.current_snapshot_id),
@@ -371,7 +393,7 @@ def _requirements_and_updates(
 
 
 def _remove_old_metadata(before: Table, after: Table) -> None:
-    """Remove the metadata files that fell off the log of the table; who fails here harms no one."""
+    """Remove the metadata files that fell off the table's log; a failure here is harmless."""
     kept = {entry.metadata_file for entry in after.metadata.metadata_log}
     for entry in before.metadata.metadata_log:
         if entry.metadata_file not in kept:

@@ -1,9 +1,9 @@
-"""Writes accepted trades as the lake's own Parquet files.
+"""Writes accepted trades as Parquet files of the lake.
 
-Layout decides size and speed (more than the codec does): sorted by (symbol, event_time, trade_id),
-integers and times as differences (DELTA_BINARY_PACKED), prices as integers behind a decimal,
-strings as dictionaries, zstd at its fastest, a page index. pyiceberg exposes none of these, so the
-files are written here and handed to the commit as ready data files with their statistics.
+The layout decides size and speed (more than the codec does): sorted by (symbol, event_time,
+trade_id), integers and times as differences (DELTA_BINARY_PACKED), prices as integers behind a
+decimal, strings as dictionaries, zstd at its fastest, a page index. pyiceberg exposes none of
+these, so the files are written here and handed to the commit as data files with their statistics.
 
 One file is written per (day of event_time, exchange), with the rows of all partitions merged.
 """
@@ -68,6 +68,12 @@ def write_files(parts: Sequence[Part], epoch: int, table: Table, name: str) -> l
         parts: accepted rows; a partition may come in several parts.
         epoch: tape epoch of all of them.
         table: where they will be committed.
+        name: unique among commits; leads the file names.
+
+    Args:
+        parts: accepted rows; a partition may come in several parts.
+        epoch: tape epoch of all of them.
+        table: where they will be committed.
         name: unlike any other commit's; leads the file names.
 
     Returns:
@@ -84,7 +90,7 @@ def write_files(parts: Sequence[Part], epoch: int, table: Table, name: str) -> l
 
 
 def assert_writable(parts: Sequence[Part], epoch: int, table: Table) -> None:
-    """Go through all of `write_files` but the writing; raises what that raises."""
+    """Do all of `write_files` but the writing; raises what that raises."""
     rows = _merge(parts)
     layout = _Layout.of(table)
     for day, exchange, chosen in _files(rows) if len(rows) else ():
@@ -93,7 +99,7 @@ def assert_writable(parts: Sequence[Part], epoch: int, table: Table) -> None:
 
 
 def rows_within_days(rows: TradeColumns, days_max: int) -> int:
-    """How many of the first rows fall on at most `days_max` days; each day becomes a file."""
+    """Count the first rows that fall on at most `days_max` days; each day becomes a file."""
     _, first = np.unique(rows.event_time // DAY_US, return_index=True)
     return len(rows) if len(first) <= days_max else int(np.sort(first)[days_max])
 
@@ -117,10 +123,10 @@ def _merge(parts: Sequence[Part]) -> _Rows:
         count = len(parts[0].columns)
         return _Rows(np.full(count, parts[0].partition, np.int32), parts[0].columns)
     codes: dict[Any, int] = {}
-    label = []
+    label_codes = []
     for part in parts:
-        of_part = [codes.setdefault(one, len(codes)) for one in part.columns.labels]
-        label.append(np.array(of_part, dtype=np.int32)[part.columns.label])
+        of_part = [codes.setdefault(label, len(codes)) for label in part.columns.labels]
+        label_codes.append(np.array(of_part, dtype=np.int32)[part.columns.label])
     partition = np.repeat(
         np.array([part.partition for part in parts], dtype=np.int32),
         [len(part.columns) for part in parts],
@@ -132,7 +138,7 @@ def _merge(parts: Sequence[Part]) -> _Rows:
     columns = TradeColumns(
         offset=joined("offset"),
         labels=tuple(codes),
-        label=np.concatenate(label),
+        label=np.concatenate(label_codes),
         trade_id=joined("trade_id"),
         event_time=joined("event_time"),
         receive_time=joined("receive_time"),
@@ -147,26 +153,28 @@ def _merge(parts: Sequence[Part]) -> _Rows:
 
 
 def _join_vendor(columns: Sequence[TradeColumns]) -> pa.MapArray | None:
-    if all(one.vendor_data is None for one in columns):
+    if all(part.vendor_data is None for part in columns):
         return None
     return pa.concat_arrays(
-        [one.vendor_data if one.vendor_data is not None else no_vendor(len(one)) for one in columns]
+        [no_vendor(len(part)) if part.vendor_data is None else part.vendor_data for part in columns]
     )
 
 
 def _join_optional(columns: Sequence[TradeColumns]) -> pa.StructArray | None:
-    if all(one.optional is None for one in columns):
+    if all(part.optional is None for part in columns):
         return None
     return pa.concat_arrays(
-        [one.optional if one.optional is not None else no_optional(len(one)) for one in columns]
+        [no_optional(len(part)) if part.optional is None else part.optional for part in columns]
     )
 
 
 def _files(rows: _Rows) -> Iterator[tuple[int, str, Int64s]]:
-    """Day, exchange and the sorted rows of each file."""
+    """Split rows into files: day, exchange and sorted row numbers of each."""
     columns = rows.columns
     exchanges = sorted({label.exchange for label in columns.labels})
-    of_label = np.array([exchanges.index(one.exchange) for one in columns.labels], dtype=np.int64)
+    of_label = np.array(
+        [exchanges.index(label.exchange) for label in columns.labels], dtype=np.int64
+    )
     day = columns.event_time // DAY_US
     group = day * len(exchanges) + of_label[columns.label]
     order = _sorted(columns)
@@ -174,12 +182,13 @@ def _files(rows: _Rows) -> Iterator[tuple[int, str, Int64s]]:
         yield int(day[0]), exchanges[int(group[0]) % len(exchanges)], order
         return
     in_order = group[order]
-    for one in np.unique(group).tolist():
-        yield one // len(exchanges), exchanges[one % len(exchanges)], order[in_order == one]
+    for number in np.unique(group).tolist():
+        day_of, exchange = divmod(number, len(exchanges))
+        yield day_of, exchanges[exchange], order[in_order == number]
 
 
 def _sorted(columns: TradeColumns) -> Int64s:
-    """The order of (symbol, event_time, trade_id)."""
+    """Order rows by (symbol, event_time, trade_id)."""
     symbols = sorted({label.symbol for label in columns.labels})
     kind = np.int16 if len(symbols) < 2**15 else np.int32  # short codes are radix-sorted
     rank = np.array([symbols.index(label.symbol) for label in columns.labels], dtype=kind)
@@ -187,10 +196,10 @@ def _sorted(columns: TradeColumns) -> Int64s:
 
 
 def row_order(symbol: npt.NDArray[Any], time: Int64s, number: Int64s) -> Int64s:
-    """The order of rows in a file: (symbol, event_time, trade_id).
+    """Order the rows of a file by (symbol, event_time, trade_id).
 
-    Per symbol, trades mostly come in the order of time already, so a cheap sort by symbol that
-    keeps order is tried first.
+    Trades of a symbol mostly arrive in the order of time already, so a cheap stable sort by symbol
+    is tried first.
 
     Args:
         symbol: an integer for each row that orders as its symbol does. n
@@ -211,6 +220,12 @@ def write_sorted(table: Table, rows: pa.Table, name: str, partition: Record) -> 
     Args:
         table: where it will be committed.
         rows: of `parquet_schema`, perhaps with columns that a later K2 added; in one chunk.
+        name: the file's, unique among commits.
+        partition: day and exchange of all rows.
+
+    Args:
+        table: where it will be committed.
+        rows: of `parquet_schema`, perhaps with columns that a later K2 added; in one chunk.
         name: unlike any other commit's; the file's.
         partition: day and exchange of all rows.
     """
@@ -219,7 +234,7 @@ def write_sorted(table: Table, rows: pa.Table, name: str, partition: Record) -> 
 
 
 def _order(rows: pa.Table) -> Int64s:
-    """The order of (symbol, event_time, trade_id); `rows` is in one chunk."""
+    """Order rows by (symbol, event_time, trade_id); `rows` is in one chunk."""
     symbol = rows.column("symbol").chunk(0)
     names = symbol.dictionary.to_pylist()
     rank = np.empty(len(names), dtype=np.int32)
@@ -230,7 +245,7 @@ def _order(rows: pa.Table) -> Int64s:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How rows of one table become files."""
+    """The Parquet layout of a table's rows."""
 
     table: Table
     parquet: pa.Schema
@@ -258,12 +273,12 @@ class _Layout:
 def stored(
     table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
 ) -> DataFile:
-    """Write a Parquet file into a table's folder, durable; the file, ready to be appended.
+    """Write a Parquet file into a table's folder, durable; returns it ready to be committed.
 
     Args:
         table: where it will be committed.
         partition: its values of the table's partition fields.
-        name: unlike any other file's of the partition.
+        name: unique among files of the partition.
         content: of the file.
         metadata: of the content.
     """
@@ -275,7 +290,7 @@ def stored(
 def _described(
     table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
 ) -> DataFile:
-    """A file that is not written yet; see `stored`."""
+    """Describe a file of `stored` that is not written yet."""
     icebergs, spec = table.schema(), table.spec()
     path = spec.partition_to_path(partition, icebergs)
     location = table.location_provider().new_data_location(f"{path}/{name}.parquet")
@@ -299,7 +314,7 @@ def _described(
 
 
 def parquet_schema(icebergs: Schema) -> pa.Schema:
-    """The trade's Arrow schema with the table's field ids, strings as dictionaries."""
+    """Make the trade's Arrow schema with the table's field ids, strings as dictionaries."""
     fields = []
     for field in schema.arrow_schema(schema.TRADE):
         column = icebergs.find_field(field.name)
@@ -320,13 +335,13 @@ def parquet_schema(icebergs: Schema) -> pa.Schema:
 
 
 def _arrow(rows: _Rows, chosen: Int64s, epoch: int, target: pa.Schema) -> pa.Table:
-    """The chosen rows as a table of `parquet_schema`."""
+    """Convert the chosen rows to a table of `parquet_schema`."""
     columns = rows.columns
     arrays: dict[str, pa.Array] = {}
     label = columns.label[chosen]
     for position, name in enumerate(schema.LABEL_COLUMNS):
         values: dict[str, int] = {}
-        codes = [values.setdefault(one[position], len(values)) for one in columns.labels]
+        codes = [values.setdefault(texts[position], len(values)) for texts in columns.labels]
         arrays[name] = _dictionary(np.array(codes, dtype=np.int32)[label], list(values))
     for name in ("trade_id", "event_time", "receive_time"):
         arrays[name] = pa.array(getattr(columns, name)[chosen]).view(target.field(name).type)

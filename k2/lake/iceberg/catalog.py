@@ -286,7 +286,7 @@ class SyncedStream(ClosedStream):
 
     @contextmanager
     def _whole_or_gone(self) -> Iterator[None]:
-        """Remove a new file that cannot be written whole: retries would fill a full disk with pieces."""
+        """Remove a new file that cannot be written whole: retries would fill a full disk."""
         try:
             yield
         except OSError:

@@ -57,7 +57,7 @@ class Reach:
         self._entries: dict[str, tuple[ReachableFile, ...]] = {}
 
     def of(self, table: Table) -> set[str]:
-        """List the paths of all files that the table reaches, as the warehouse's file system names them.
+        """List the paths of all files that the table reaches, as the warehouse's file system does.
 
         The metadata versions of the table's log are included; files that only those versions name
         are not.

@@ -64,7 +64,7 @@ def test_a_manifest_that_cannot_be_read_is_said_by_that_name(lake, four):
 def test_a_manifest_that_names_nothing_any_more_is_left_out(lake, four):
     table = lake.table
     change = RewriteFiles(
-        facts=facts_of(lake, "m-1"),
+        summary=facts_of(lake, "m-1"),
         removed=frozenset(file.file_path for file in files_of(lake, four[0])),
         touched=frozenset([four[0].manifest_path]),
     )
