@@ -313,9 +313,9 @@ class BelievesItsMemory(LetterRowDecoder):
 class DropsOpsRows(OpsWriter):
     """Goes on after a commit that failed, and not with its rows."""
 
-    def _let_go(self, error):
+    def _drop_and_retry(self, error):
         one = self._slice
-        super()._let_go(error)
+        super()._drop_and_retry(error)
         if one is not None:
             one.rows = []
             self._slice = one

@@ -205,7 +205,8 @@ class Committer:
         """Keep this writer from committing meanwhile, so that no work is lost to a conflict.
 
         Yields:
-            What to tell a commit that changed no row; the writer goes on from it.
+            A function to call with the table after a commit that changed no row; the writer then
+                continues from that head.
         """
         with self._lock:
             yield self._adopt

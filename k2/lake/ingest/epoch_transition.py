@@ -1,23 +1,23 @@
-"""The end of a tape epoch and the beginning of the next, each one commit that adds no rows.
+"""Ends a tape epoch and begins the next, each by one commit that adds no rows.
 
-A tape that no longer fits what the lake holds (made again, truncated, of another cluster, overtaken
-by retention) is refused by name. The way out is a person's decision, in two commits:
+A tape that no longer fits what the lake holds (recreated, truncated, of another cluster, overtaken
+by retention) is refused by name. An operator resolves this in two commits:
 
-1. `end_epoch` says that the epoch has ended where the lake stands. It needs the lake alone. From
-   then on no writer can add to that epoch: its commit compares, and finds the end.
-2. `begin_epoch`, in the next writer's start, adopts the tape that is there: it finds each known
-   instrument its partition, and begins with all ids seen in the epochs before. So a trade that the
-   lake holds is a duplicate if the new tape has it too, and one that was lost leaves a hole. What
-   was acknowledged, and the lake has not seen, goes into the ledger of gaps before that commit.
+1. `end_epoch` records that the epoch has ended at the lake's positions. It needs the lake alone.
+   From then on no writer can add to that epoch: its commit compares, and finds the end.
+2. `begin_epoch`, in the next writer's start, adopts the tape that exists: it looks up the partition
+   of each known instrument, and carries over all ids seen in earlier epochs. So a trade that the
+   lake holds is a duplicate if the new tape has it too, and a lost trade leaves a hole. Ids that
+   were acknowledged, and that the lake has not seen, go into the ledger of gaps before that commit.
 
-Where the tape is the same, only with a beginning that retention removed or judged by other rules
-from now on (`fold.RULES`), the new epoch goes on where the lake stands; in all other cases it
+Where the tape is the same, only with a beginning that retention removed or with records judged by
+new rules (`fold.RULES`), the new epoch continues at the lake's positions; in all other cases it
 begins with the oldest record there is. Reading a record once more than needed costs time, never a
 row.
 
 An empty lake takes any tape, as far as retention has left it: its first commit has no rows either
-and says where the first epoch begins. From then on the lake owes every record, and a tape that is
-lost before its first row was taken is refused like any other.
+and records where the first epoch begins. From then on the lake owes every record, and a tape that
+is lost before its first row was taken is refused like any other.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class AvailableTape:
     """The tape that a writer finds at its start.
 
     Attributes:
-        facts: what the cluster says of it now; asked after the lake, which another writer moves.
-        marks: reads those of records, by partition and offset.
+        facts: describes the topic now; called after the lake was read, which another writer moves.
+        marks: reads the marks of records, by partition and offset.
         partition_of: the partition of an instrument, chosen now if it has none.
         on_carry_over: gets the states that an epoch carries over, before it begins; may be called
             again.
@@ -70,11 +70,11 @@ class AvailableTape:
 
 @dataclass(frozen=True)
 class StartedEpoch:
-    """The epoch that a writer goes on with.
+    """The epoch that a writer continues.
 
     Attributes:
         epoch: its number.
-        adopted: whether it began just now.
+        adopted: whether this start began it.
     """
 
     epoch: int
@@ -82,7 +82,7 @@ class StartedEpoch:
 
 
 def newest(catalog: TableCatalog, store: Store) -> LakeSnapshot | None:
-    """The newest snapshot of a table; None where there is none, or no table.
+    """Read the newest snapshot of a table; None where there is no snapshot, or no table.
 
     Raises:
         Unavailable: LAKE_UNAVAILABLE.
@@ -98,20 +98,20 @@ def newest(catalog: TableCatalog, store: Store) -> LakeSnapshot | None:
 def end_epoch(
     catalog: TableCatalog, clock: Clock, why: str, commit_id: str, store: Store = _TRADES
 ) -> LakeSnapshot | None:
-    """End the current epoch where the lake stands; no harm where it has ended already.
+    """End the current epoch at the lake's positions; harmless where it has ended already.
 
     Args:
         catalog: of the lake.
         clock: of the commit.
         why: the reason, in one word.
-        commit_id: unlike any other commit's.
+        commit_id: unique among commits.
         store: of the table, which exists.
 
     Returns:
         The newest snapshot, whose epoch has ended; None for a lake that no writer has begun.
 
     Raises:
-        Invalid: LIMIT_OUT_OF_BOUNDS after very many epochs.
+        Invalid: LIMIT_OUT_OF_BOUNDS after `limits.EPOCHS_MAX` epochs.
         Unavailable: LAKE_UNAVAILABLE.
         Overloaded: DISK_FULL.
     """
@@ -134,26 +134,26 @@ def end_epoch(
 def begin_epoch(
     catalog: TableCatalog, clock: Clock, tape: AvailableTape, commit_id: str, store: Store = _TRADES
 ) -> StartedEpoch:
-    """Which epoch the lake is in; begun on this tape where it is the first, or the last has ended.
+    """Return the lake's epoch; begun on this tape where it is the first or the last has ended.
 
     Args:
         catalog: of the lake.
         clock: of the commit.
         tape: to begin with, or to go on with.
-        commit_id: unlike any other commit's, also of an earlier try.
+        commit_id: unique among commits, also among those of earlier tries.
         store: of the table, which exists.
 
     Raises:
-        Unavailable: LAKE_UNAVAILABLE, or what asking the tape raises; nothing has begun.
+        Unavailable: LAKE_UNAVAILABLE, or as the tape's functions raise; nothing has begun.
         Overloaded: DISK_FULL; nothing has begun.
-        Data: the tape does not fit the epoch that lasts (`assert_fits`); LAKE_CORRUPT.
+        Data: the tape does not fit the current epoch (`assert_fits`); LAKE_CORRUPT.
     """
 
     def beginning(table: Table, head: LakeSnapshot | None, name: str) -> CommitSummary | None:
         if head is not None and not head.epochs.ended:
             return None
         facts = tape.facts()
-        states = _left_behind(table, head, tape, facts)
+        states = _carried_states(table, head, tape, facts)
         start, epochs = _next(head, facts, store.layout.rules)
         path = write_state(table, states, name)
         return CommitSummary(
@@ -175,10 +175,10 @@ def begin_epoch(
     return StartedEpoch(head.positions.epoch, head.commit_id == commit_id)
 
 
-def _left_behind(
+def _carried_states(
     table: Table, head: LakeSnapshot | None, tape: AvailableTape, facts: TopicDescription
 ) -> States:
-    """What the epoch that ended has seen, told and carried over; nothing where there was none."""
+    """Carry over the states of the epoch that ended; none where there was no epoch."""
     if head is None:
         return {}
     states = carried_over(read_states(table.io, head), tape.partition_of, facts.partitions)
@@ -189,7 +189,7 @@ def _left_behind(
 def _next(
     head: LakeSnapshot | None, facts: TopicDescription, rules: int
 ) -> tuple[OffsetVector, EpochHistory]:
-    """Where the next epoch begins, and which were before it."""
+    """Return where the next epoch begins, and the epochs before it."""
     if head is None:
         return OffsetVector(0, facts.log_start), EpochHistory(rules=rules)
     past = (*head.epochs.past, head.positions)
@@ -199,7 +199,7 @@ def _next(
 
 
 def first_positions(head: LakeSnapshot, tape: TopicDescription) -> tuple[int, ...]:
-    """Where the next epoch begins on each partition; see the module."""
+    """Return where the next epoch begins on each partition, by the rule of the module."""
     same = (head.cluster_id, head.topic, head.topic_id, len(head.positions.offsets)) == (
         tape.cluster_id,
         tape.topic,
@@ -209,7 +209,7 @@ def first_positions(head: LakeSnapshot, tape: TopicDescription) -> tuple[int, ..
     stands = head.positions.offsets
     if not same or head.epochs.ended not in (Reason.RETENTION_OVERTOOK, Reason.RULES_CHANGED):
         return tape.log_start
-    if any(at > end for at, end in zip(stands, tape.log_end, strict=True)):
+    if any(position > end for position, end in zip(stands, tape.log_end, strict=True)):
         return tape.log_start
     return tuple(map(max, stands, tape.log_start))
 
@@ -217,44 +217,45 @@ def first_positions(head: LakeSnapshot, tape: TopicDescription) -> tuple[int, ..
 def lost_ids(
     states: States, promises: Mapping[Instrument, Coverage], ledger: Ledger, now_us: int, who: str
 ) -> list[GapEvent]:
-    """Gap events for what the tape had acknowledged and the lake has not seen.
+    """Make gap events for ids that the tape had acknowledged and the lake has not seen.
 
-    It is the most that can be lost: what the next tape has of it is filled as it comes. It is what
-    feeds had promised above the last id seen, or at all where none was; whatever may have come out
-    of order just before the end; and everything else unseen that the ledger calls FILLED.
+    They cover the most that can be lost: what the next tape has of it is filled as it comes. They
+    are the ids that feeds had covered above the last id seen, or at all where none was seen; ids
+    that may have come out of order just before the end; and all other unseen ids that the ledger
+    calls FILLED.
 
     Args:
         states: what is carried over.
-        promises: of each instrument that any feed has promised something of.
+        promises: coverage of each instrument that any feed has covered.
         ledger: as it stands.
         now_us: the time.
-        who: makes the events; some may say of an id what another one says.
+        who: makes the events; events may repeat ids of others.
     """
-    seen = {one: ids for state in states.values() for one, ids in state.seen.items()}
-    told = {gap.instrument for gap in ledger.gaps()}
+    seen = {key: ids for state in states.values() for key, ids in state.seen.items()}
+    known = {gap.instrument for gap in ledger.gaps()}
     return [
-        GapEvent(one, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
-        for one in sorted(told.union(seen, promises))
-        for first, last in _lost(one, seen.get(one), promises.get(one), ledger)
+        GapEvent(key, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
+        for key in sorted(known.union(seen, promises))
+        for first, last in _lost(key, seen.get(key), promises.get(key), ledger)
     ]
 
 
 def _lost(
     instrument: Instrument, seen: Seen | None, promise: Coverage | None, ledger: Ledger
 ) -> Iterator[tuple[int, int]]:
-    """Runs of ids that may be lost."""
+    """Iterate over runs of ids that may be lost."""
     low, high = _listened(seen, promise)
     for first, last in _unseen(seen):
-        told = ledger.within(instrument, first, last)
-        yield from ((gap.first_id, gap.last_id) for gap in told if gap.state is GapState.FILLED)
+        gaps = ledger.within(instrument, first, last)
+        yield from ((gap.first_id, gap.last_id) for gap in gaps if gap.state is GapState.FILLED)
         if max(first, low) <= min(last, high):
             yield max(first, low), min(last, high)
 
 
 def _listened(seen: Seen | None, promise: Coverage | None) -> tuple[int, int]:
-    """First and last of the ids of which each one unseen may be lost."""
+    """Return first and last of the ids of which each unseen one may be lost."""
     if promise is None:
-        return 0, -1  # nobody listened, and nothing came out of order
+        return 0, -1  # no feed listened, and nothing came out of order
     if seen is None:
         return promise.began_after + 1, promise.trade_id
     oldest_id, newest_id = int(seen.intervals[0, 0]), int(seen.intervals[-1, 1])
@@ -263,7 +264,7 @@ def _listened(seen: Seen | None, promise: Coverage | None) -> tuple[int, int]:
 
 
 def _unseen(seen: Seen | None) -> list[tuple[int, int]]:
-    """First and last id of each space around and between the intervals."""
+    """List first and last id of each range around and between the intervals."""
     if seen is None:
         return [(0, _ID_MAX)]
     below, above = int(seen.intervals[0, 0]) - 1, int(seen.intervals[-1, 1]) + 1
@@ -273,21 +274,21 @@ def _unseen(seen: Seen | None) -> list[tuple[int, int]]:
 def carried_over(
     states: States, partition_of: PartitionOf, partitions: int
 ) -> dict[int, FoldState]:
-    """The ids seen of each instrument, on the partition that it has now; counters begin anew.
+    """Move the ids seen of each instrument to its present partition; counters start at zero.
 
     Raises:
         Data: LAKE_CORRUPT when two partitions have seen ids of one instrument.
     """
-    seen: dict[int, dict[Instrument, Seen]] = {one: {} for one in range(partitions)}
+    seen: dict[int, dict[Instrument, Seen]] = {number: {} for number in range(partitions)}
     for state in states.values():
         for instrument, ids in state.seen.items():
-            of_home = seen[partition_of(instrument)]
-            if instrument in of_home:
+            of_partition = seen[partition_of(instrument)]
+            if instrument in of_partition:
                 raise Data(
                     Reason.LAKE_CORRUPT, f"two partitions have seen trades of {instrument.key}"
                 )
-            of_home[instrument] = ids
-    return {partition: FoldState(of) for partition, of in seen.items()}
+            of_partition[instrument] = ids
+    return {partition: FoldState(ids) for partition, ids in seen.items()}
 
 
 def _commit(
@@ -297,14 +298,14 @@ def _commit(
     commit_id: str,
     make: Callable[[Table, LakeSnapshot | None, str], CommitSummary | None],
 ) -> LakeSnapshot | None:
-    """Commit the summary that `make` derives from the head, without rows; the head after that.
+    """Commit the summary that `make` derives from the head, without rows; returns the head then.
 
     Args:
         catalog: of the lake.
         clock: of the commit.
         store: of the table.
-        commit_id: unlike any other commit's.
-        make: gets table, head and a name for files that it may write; None for no commit.
+        commit_id: unique among commits.
+        make: gets table, head and a name for files that it may write; returns None for no commit.
     """
 
     def attempt(number: int) -> LakeSnapshot | None:

@@ -1,8 +1,8 @@
-"""How records of the ops topics become rows: one intake for each table.
+"""Decodes records of the ops topics to rows: one decoder for each table.
 
-A record that is no gap event becomes a dead letter of its topic, acknowledged before anything goes
-on, like a trade's. A record of the letters' own topic that is no letter needs no letter, for it is
-on that topic already: its row says so.
+A record that is no gap event becomes a dead letter of its topic, acknowledged before its batch is
+committed, like a trade's. A record of the dead-letter topic that is no letter gets no letter,
+because it is on that topic already: its row says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from k2.clock import Clock
 from k2.lake.commit.event_files import OpsView, Row
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TableLayout
 from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
-from k2.lake.ingest.tape_check import meaning
+from k2.lake.ingest.tape_check import dead_letter
 from k2.market.events import Fault
 from k2.market.fold import FoldState
 from k2.market.ledger import GapEvent
@@ -35,7 +35,7 @@ class DecodedBatch:
 
     Attributes:
         rows: of the table.
-        state: what the fold remembers after it.
+        state: the fold's state after it.
     """
 
     rows: pa.Table
@@ -48,25 +48,25 @@ class RowDecoder(Protocol):
     layout: TableLayout
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """Begin from what the lake holds, in an epoch of the tape; the state to go on from."""
+        """Begin at a snapshot of the table, in an epoch of the tape; returns the state to use."""
         ...
 
     def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
         """Judge the next records of the topic.
 
         Raises:
-            Unavailable: something that judging needs is away; take the batch again.
+            Unavailable: a dependency is away; decode the batch again later.
         """
         ...
 
 
 class GapRowDecoder:
-    """Gap events: each record once; an event told twice is two rows that say the same.
+    """Decodes gap events: each record once; a repeated event makes two equal rows.
 
     Args:
-        topic: where the events are.
+        topic: of the events.
         codec: reads them.
-        letters: where records that are none go.
+        letters: takes records that are no events.
         clock: of letters.
     """
 
@@ -80,20 +80,21 @@ class GapRowDecoder:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """See `RowDecoder`."""
+        """Begin in an epoch; the state stays as it is."""
         self._epoch = epoch
         return state
 
     def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
-        """See `RowDecoder`."""
+        """Make a row of each event and a dead letter of each other record."""
         rows: list[Row] = []
         letters: list[DeadLetter] = []
+        origin, now_us = Origin(self._topic, self._epoch, 0), self._clock.now_us()
         for offset, value in zip(batch.offset.tolist(), batch.values, strict=True):
             event = read_event(self._codec, value)
             if isinstance(event, GapEvent):
                 rows.append(event.values() | _position(self._epoch, offset))
             else:
-                letters.append(self._letter(offset, value, event))
+                letters.append(dead_letter(origin, offset, value, event, now_us))
         if letters:
             self._letters.publish(letters, limits.DEAD_LETTER_WAIT_S)
         after = FoldState(
@@ -101,26 +102,12 @@ class GapRowDecoder:
         )
         return DecodedBatch(_table(rows, self.layout), after)
 
-    def _letter(self, offset: int, value: bytes | None, fault: Fault) -> DeadLetter:
-        named = value is not None and len(value) >= 5 and value[0] == 0
-        return DeadLetter(
-            topic=self._topic,
-            epoch=self._epoch,
-            partition=0,
-            offset=offset,
-            schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
-            fault=fault,
-            error=meaning(fault),
-            at_us=self._clock.now_us(),
-            value=value,
-        )
-
 
 class LetterRowDecoder:
-    """Dead letters: each origin once, however often its letter was published.
+    """Decodes dead letters: each origin once, however often its letter was published.
 
     Args:
-        topic: where the letters are.
+        topic: of the letters.
         clock: when letters were read.
     """
 
@@ -133,13 +120,13 @@ class LetterRowDecoder:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """See `RowDecoder`."""
+        """Begin from the table's snapshot, with the state within its bounds."""
         self._epoch = epoch
         self._view = view
         return bounded(state)
 
     def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
-        """See `RowDecoder`."""
+        """Make a row of each letter whose origin is new."""
         now_us = self._clock.now_us()
         offsets = batch.offset.tolist()
         letters = [
@@ -149,7 +136,7 @@ class LetterRowDecoder:
             )
         ]
         after, new = accept_letters(
-            state, [(_origin(one), one.offset) for one in letters], now_us, self._stored
+            state, [(_origin(letter), letter.offset) for letter in letters], now_us, self._stored
         )
         rows = [
             row_of(letter) | _position(self._epoch, offset)
@@ -159,7 +146,7 @@ class LetterRowDecoder:
         return DecodedBatch(_table(rows, self.layout), after)
 
     def _stored(self, origin: Origin, offsets: Sequence[int]) -> Iterable[int]:
-        """The exact look into the table, at the snapshot that the state is of."""
+        """Look up offsets of an origin in the table, at the snapshot of the state."""
         if self._view is None:
             return ()
         conditions = [
@@ -168,11 +155,11 @@ class LetterRowDecoder:
             ("origin_partition", "==", origin.partition),
             ("origin_offset", "in", [*offsets]),
         ]
-        found = self._view.newest(["origin_offset"], conditions)
-        return [int(row["origin_offset"]) for row in found]
+        rows = self._view.newest(["origin_offset"], conditions)
+        return [int(row["origin_offset"]) for row in rows]
 
     def _placeholder(self, offset: int, value: bytes | None, now_us: int) -> DeadLetter:
-        """What stands for a record of the topic that is no letter."""
+        """Make a letter for a record of the topic that is none."""
         return DeadLetter(
             topic=self._topic,
             epoch=self._epoch,
@@ -187,7 +174,7 @@ class LetterRowDecoder:
 
 
 def row_of(letter: DeadLetter) -> Row:
-    """The columns of `schema.DEAD_LETTER` that a letter says; times in microseconds."""
+    """Return a letter's columns of `schema.DEAD_LETTER`; times in microseconds."""
     return {
         "origin": letter.topic,
         "origin_epoch": letter.epoch,
@@ -206,7 +193,7 @@ LETTER_COLUMNS_LISTED = tuple(name for name in LETTER_COLUMNS if name != "value"
 
 
 def letter_of(row: Row) -> DeadLetter:
-    """The letter that a row of `ops.dead_letters` holds; one without `value` has none."""
+    """Return the letter of a row of `ops.dead_letters`; without a `value` column it has none."""
     return DeadLetter(
         topic=row["origin"],
         epoch=row["origin_epoch"],

@@ -1,13 +1,13 @@
-"""The ops tables' writer: topics of few events → rows → the same commit as the trades'.
+"""Writes the ops tables: topics of few events → rows → the same commit as the trades'.
 
 Each table's position is in its own snapshots. A writer reads from there, judges, and commits rows
-and position together when the interval is over. Whatever fails on the way (the lake or the tape is
-away, another writer was here), what is pending is let go and read again from where the lake is: the
-one path that a crash takes as well, so there is no other to get right.
+and position together once per interval. On any failure (the lake or the tape is away, another
+writer committed), pending rows are dropped and read again from the lake's position: the path that a
+crash takes as well, so it is the only one.
 
-What contradicts the lake (the topic was made again, retention overtook the position) halts the one
-table, by name and for all to see; trades go on. Once a person has ended the table's epoch
-(`epoch_transition.py`), the next start goes on with the topic that is there.
+A contradiction with the lake (the topic was recreated, retention overtook the position) halts the
+one table, by name and visibly; trades go on. Once an operator has ended the table's epoch
+(`epoch_transition.py`), the next start goes on with the topic that exists.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EventOffsets:
-    """Both ends of one table's way.
+    """What one table's writer reads from and commits to.
 
     Attributes:
-        facts: what the cluster says of the topic now.
-        epoch: of the tape that the table is in with it, begun now where the last one has ended.
-        read_from: makes a reader of the topic from an offset.
+        facts: describes the topic now.
+        epoch: begins or returns the table's tape epoch.
+        read_from: opens a reader of the topic at an offset.
         committer: makes the committer of the table for a tape.
         view: the table's newest snapshot.
         decoder: makes the rows.
@@ -60,12 +60,12 @@ class EventOffsets:
 
 @dataclass(frozen=True)
 class OpsStats:
-    """What was done for a table since the start; a value, replaced at each change.
+    """Counters of one table's writer since its start; a value, replaced at each change.
 
     Attributes:
         rows, commits: committed.
-        failures: times that what was pending was let go.
-        halted: why nothing is written any more, for a person; empty while all is well.
+        failures: times that pending rows were dropped.
+        halted: why nothing is written any more, for the operator; empty while all is well.
     """
 
     rows: int = 0
@@ -76,7 +76,7 @@ class OpsStats:
 
 @dataclass
 class _Slice:
-    """What was read since the last commit."""
+    """Records that were read since the last commit."""
 
     reader: BatchReader
     start: int
@@ -107,32 +107,32 @@ class OpsWriter:
 
     @property
     def layout(self) -> TableLayout:
-        """Of the table."""
+        """The table's layout."""
         return self._ends.decoder.layout
 
     @property
     def stats(self) -> OpsStats:
-        """What was done so far."""
+        """The counters so far."""
         return self._stats
 
     @contextmanager
     def excluded(self) -> Iterator[Callable[[Table], None]]:
-        """Keep it from committing meanwhile; see `Committer.excluded`. Any thread may."""
-        committer = self._committer  # one that is made meanwhile looks at the head itself
-        with committer.excluded() if committer else no_exclusion() as tell:
-            yield tell
+        """Keep it from committing meanwhile; see `Committer.excluded`. Any thread may call it."""
+        committer = self._committer  # a committer that is made meanwhile reads the head itself
+        with committer.excluded() if committer else no_exclusion() as on_commit:
+            yield on_commit
 
     def step(self) -> int:
-        """Read once, and commit when it is due; how many records were read."""
+        """Read once, and commit when it is due; returns how many records were read."""
         if self._stats.halted or self._clock.monotonic_s() < self._retry_at_s:
             return 0
         try:
-            one = self._slice = self._slice or self._open()
-            count = self._read(one)
-            if self._due(one):
-                self._commit(one)
+            pending = self._slice = self._slice or self._open()
+            count = self._read(pending)
+            if self._due(pending):
+                self._commit(pending)
         except (Unavailable, Overloaded, NotFound) as error:  # a topic may be made yet
-            self._let_go(error)
+            self._drop_and_retry(error)
             return 0
         except Data as error:
             self._halt(error)
@@ -140,11 +140,11 @@ class OpsWriter:
         return count
 
     def close(self) -> None:
-        """Commit what is there, once: what does not arrive is read again by the next writer."""
-        one = self._slice
+        """Commit what is pending, once: the next writer reads again what does not arrive."""
+        pending = self._slice
         try:
-            if one is not None and one.end > one.start:
-                self._commit(one)
+            if pending is not None and pending.end > pending.start:
+                self._commit(pending)
         except K2Error as error:
             _log.warning("%s: not committed: %s", self._name, error.message)
         self._drop()
@@ -152,7 +152,7 @@ class OpsWriter:
     # --- steps -----------------------------------------------------------------------------------
 
     def _open(self) -> _Slice:
-        """Where the lake is, and a reader from there."""
+        """Open a reader at the lake's position."""
         if self._identity is None or self._committer is None:
             self._identity = identity_of(self._ends.facts(), self._ends.epoch())
             self._committer = self._ends.committer(self._identity)
@@ -167,27 +167,29 @@ class OpsWriter:
         state = self._ends.decoder.start(state, view, self._identity.epoch)
         return _Slice(reader, start, start, state)
 
-    def _read(self, one: _Slice) -> int:
+    def _read(self, pending: _Slice) -> int:
         count = 0
-        for batch in one.reader.read(limits.OPS_READ_RECORDS, 0.0):
-            taken = self._ends.decoder.decode(batch, one.state)
-            one.state, one.end = taken.state, batch.next_offset
-            if len(taken.rows):
-                one.rows.append(taken.rows)
-            one.since_s = self._clock.monotonic_s() if one.since_s is None else one.since_s
+        for batch in pending.reader.read(limits.OPS_READ_RECORDS, 0.0):
+            decoded = self._ends.decoder.decode(batch, pending.state)
+            pending.state, pending.end = decoded.state, batch.next_offset
+            if len(decoded.rows):
+                pending.rows.append(decoded.rows)
+            pending.since_s = (
+                self._clock.monotonic_s() if pending.since_s is None else pending.since_s
+            )
             count += len(batch)
         return count
 
-    def _due(self, one: _Slice) -> bool:
-        if one.since_s is None:
+    def _due(self, pending: _Slice) -> bool:
+        if pending.since_s is None:
             return False
-        rows, size = one.size
-        late = self._clock.monotonic_s() - one.since_s >= self._interval_s
+        rows, size = pending.size
+        late = self._clock.monotonic_s() - pending.since_s >= self._interval_s
         return late or rows >= limits.OPS_ROWS_MAX or size >= limits.OPS_BYTES_MAX
 
-    def _commit(self, one: _Slice) -> None:
+    def _commit(self, pending: _Slice) -> None:
         assert self._committer is not None, "a slice was opened with a committer"
-        batch = PartitionBatch(0, one.start, one.end, tuple(one.rows), one.state)
+        batch = PartitionBatch(0, pending.start, pending.end, tuple(pending.rows), pending.state)
         outcome = self._committer.commit([batch])
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         if outcome.fenced:
@@ -196,7 +198,7 @@ class OpsWriter:
         self._stats = replace(stats, rows=stats.rows + outcome.rows, commits=stats.commits + 1)
         epoch = outcome.snapshot.positions.epoch
         state = self._ends.decoder.start(outcome.states[0], self._ends.view(), epoch)
-        self._slice = _Slice(one.reader, one.end, one.end, state)
+        self._slice = _Slice(pending.reader, pending.end, pending.end, state)
 
     # --- failures --------------------------------------------------------------------------------
 
@@ -204,7 +206,7 @@ class OpsWriter:
     def _name(self) -> str:
         return self.layout.name
 
-    def _let_go(self, error: K2Error) -> None:
+    def _drop_and_retry(self, error: K2Error) -> None:
         _log.warning("%s: %s", self._name, error.message, extra={"reason": error.reason.value})
         self._drop()
         self._stats = replace(self._stats, failures=self._stats.failures + 1)
@@ -227,7 +229,7 @@ def _overtaken() -> Unavailable:
 
 
 def run_ops(writers: Sequence[OpsWriter], stopping: threading.Event) -> None:
-    """Write these tables until `stopping` is set, then commit what is there; one thread for all."""
+    """Write these tables in one thread until `stopping` is set, then commit what is pending."""
     try:
         while not stopping.is_set():
             if sum([writer.step() for writer in writers]) < limits.OPS_READ_RECORDS:

@@ -1,13 +1,13 @@
-"""Which dead letters are new: a letter's identity is where its record came from.
+"""Decides which dead letters are new: a letter's identity is the place of its record.
 
-A writer that is killed between publishing letters and committing publishes them again, so a table
-of letters accepts by the fold's rule with the origin in the place of the instrument and the offset
-in the place of the trade id: exact intervals of what was accepted.
+A writer that is killed between publishing letters and committing publishes them again, so the table
+of letters accepts by the fold's rule with the origin as the instrument and the offset as the trade
+id: exact intervals of what was accepted.
 
-Bad records are mostly far apart, each an interval of its own, so what is remembered is bounded in
-another way than for trades: the older intervals of an origin become one range of offsets that *may*
-have been accepted, and of them whoever holds the table says which were. Origins that were silent
-longest are forgotten altogether, and a mark says that there were such.
+Bad records are mostly far apart, each an interval of its own, so the state is bounded differently
+than for trades: the older intervals of an origin become one range of offsets that *may* have been
+accepted, and the table is asked which of them were. The origins without letters for the longest
+time are forgotten altogether, and a mark records that some were.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from k2.market.instrument import Instrument
 
 
 class Origin(NamedTuple):
-    """What offsets are of: a partition of a topic's epoch, or a run of a feed."""
+    """Where offsets count: a partition of a topic's epoch, or a run of a feed."""
 
     topic: str
     epoch: int
@@ -32,7 +32,7 @@ class Origin(NamedTuple):
 
     @property
     def key(self) -> Instrument:
-        """In the place of the instrument."""
+        """The instrument that stands for it in the fold's state."""
         return Instrument(f"{self.topic}/{self.epoch}", str(self.partition))
 
 
@@ -49,10 +49,10 @@ def accept_letters(
     """Judge the next letters of a topic.
 
     Args:
-        state: what was remembered of the letters before them.
+        state: of the letters before them.
         letters: origin and offset of each, in the order of the topic.
         time_us: when they were read, microseconds.
-        stored: which of these offsets of an origin the table holds, where memory does not say.
+        stored: which of these offsets of an origin the table holds, where the state does not say.
 
     Returns:
         The state after them, and whether each is new.
@@ -73,16 +73,16 @@ def accept_letters(
 
 
 def bounded(state: FoldState) -> FoldState:
-    """The state with what exceeds the bounds made a range or forgotten."""
+    """Reduce a state to its bounds: old intervals become a range, old origins are forgotten."""
     seen = dict(state.seen)
-    for key, one in state.seen.items():
-        excess = len(one.intervals) - limits.LETTER_INTERVALS_MAX
+    for key, ids in state.seen.items():
+        excess = len(ids.intervals) - limits.LETTER_INTERVALS_MAX
         if excess > 0:
-            old = one.intervals[: excess + limits.LETTER_INTERVALS_MAX // 2]
+            old = ids.intervals[: excess + limits.LETTER_INTERVALS_MAX // 2]
             _add_range(seen, key, int(old[0, 0]), int(old[-1, 1]))
-            seen[key] = Seen(one.intervals[len(old) :], one.time_max_us)
+            seen[key] = Seen(ids.intervals[len(old) :], ids.time_max_us)
     exact = [key for key in seen if not _is_mark(key)]
-    for key in sorted(exact, key=lambda each: (seen[each].time_max_us, each)):
+    for key in sorted(exact, key=lambda origin: (seen[origin].time_max_us, origin)):
         if len(exact) <= limits.LETTER_ORIGINS_MAX:
             break
         exact.remove(key)
@@ -111,7 +111,7 @@ def _accept(
 
 
 def _range_of(key: Instrument) -> Instrument:
-    """Under which the offsets that may have been accepted are remembered."""
+    """Return the key of an origin's offsets that may have been accepted."""
     return Instrument(key.exchange, f"~{key.symbol}")
 
 

@@ -1,7 +1,7 @@
-"""The tape as the lake's writer sees it: whether it fits the lake, and letters for dead records.
+"""Checks that the tape fits the lake, and makes the dead letters of judged records.
 
-Records are judged by `tape/acceptance.py`. What two writers may judge differently, each by what it
-knows, is the matter of `superseded.py`.
+Records are judged by `tape/acceptance.py`. Faults that two writers may judge differently, each by
+what it knows, are the subject of `superseded.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from k2.errors import Data, Reason
 from k2.lake.commit.committer import TapeIdentity, assert_same_tape, assert_same_topic
 from k2.lake.iceberg.snapshot import LakeSnapshot
+from k2.lake.ingest.letter_identity import Origin
 from k2.market.events import Fault
 from k2.market.fold import RULES
 from k2.market.offsets import OffsetVector
@@ -30,12 +31,12 @@ Marks = Callable[[Mapping[int, int]], Mapping[int, str]]
 
 @dataclass(frozen=True)
 class WriterTape:
-    """All of the tape that the pump touches.
+    """The parts of the tape that the trade writer uses.
 
     Attributes:
-        identity: which tape the lake is written from.
-        join: makes the reader that takes part in the writers' group.
-        facts: what the cluster says of the topic now, asked once.
+        identity: the tape that the lake is written from.
+        join: opens the reader that takes part in the writers' group.
+        facts: describes the topic now, asked once.
         decoder, placement, letters: see their classes.
     """
 
@@ -48,29 +49,41 @@ class WriterTape:
 
 
 def letters_of(judged: Judged, identity: TapeIdentity, now_us: int) -> list[DeadLetter]:
-    """A dead letter for each record that is not a row and not a duplicate."""
-    letters, batch = [], judged.batch
-    for row in np.flatnonzero(judged.faults).tolist():
-        value, fault = batch.values[row], Fault(int(judged.faults[row]))
-        named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
-        letters.append(
-            DeadLetter(
-                topic=identity.topic,
-                epoch=identity.epoch,
-                partition=batch.partition,
-                offset=int(batch.offset[row]),
-                schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
-                fault=fault,
-                error=meaning(fault),
-                at_us=now_us,
-                value=value,
-            )
+    """Make a dead letter of each record that is neither a row nor a duplicate."""
+    batch = judged.batch
+    origin = Origin(identity.topic, identity.epoch, batch.partition)
+    return [
+        dead_letter(
+            origin,
+            int(batch.offset[row]),
+            batch.values[row],
+            Fault(int(judged.faults[row])),
+            now_us,
         )
-    return letters
+        for row in np.flatnonzero(judged.faults).tolist()
+    ]
+
+
+def dead_letter(
+    origin: Origin, offset: int, value: bytes | None, fault: Fault, at_us: int
+) -> DeadLetter:
+    """Make the dead letter of a record."""
+    named = value is not None and len(value) >= _HEADER_BYTES and value[0] == 0
+    return DeadLetter(
+        topic=origin.topic,
+        epoch=origin.epoch,
+        partition=origin.partition,
+        offset=offset,
+        schema_id=int.from_bytes(value[1:5], "big") if value and named else None,
+        fault=fault,
+        error=meaning(fault),
+        at_us=at_us,
+        value=value,
+    )
 
 
 def meaning(fault: Fault) -> str:
-    """A fault for a person, to be read after the name of the record."""
+    """Describe a fault, to be read after the name of the record."""
     return _MEANING[fault]
 
 
@@ -80,7 +93,7 @@ def check_tape(
     positions: OffsetVector,
     partitions: Iterable[int],
 ) -> None:
-    """Refuse a tape that does not fit the positions the lake carries.
+    """Refuse a tape that does not fit the positions of the lake.
 
     Raises:
         Data: CLUSTER_CHANGED, PARTITIONS_CHANGED, TOPIC_RECREATED; RETENTION_OVERTOOK when records
@@ -88,9 +101,9 @@ def check_tape(
     """
     assert_same_topic(identity, identity_of(facts, identity.epoch))
     for partition in partitions:
-        at, start, end = positions[partition], facts.log_start[partition], facts.log_end[partition]
-        if not start <= at <= end:
-            raise lost_position(partition, at, start, end)
+        start, end = facts.log_start[partition], facts.log_end[partition]
+        if not start <= positions[partition] <= end:
+            raise lost_position(partition, positions[partition], start, end)
 
 
 def assert_fits(
@@ -104,14 +117,14 @@ def assert_fits(
 
     Args:
         snapshot: the lake's newest; any tape fits an empty lake.
-        facts: what the cluster says of the tape.
+        facts: the description of the topic.
         epoch: the one this process works in.
-        marks: reads those of records on the tape, by partition and offset.
-        rules: by which this process judges its records.
+        marks: reads the marks of records on the tape, by partition and offset.
+        rules: the version of the fold's rules that this process judges by.
 
     Raises:
-        Data: see `assert_same_tape` and `check_tape`; TAPE_TRUNCATED also when the last record
-            that the lake went past is another now.
+        Data: as `assert_same_tape` and `check_tape`; TAPE_TRUNCATED also when the last record that
+            the lake has passed is another now.
         Unavailable: TAPE_UNAVAILABLE.
     """
     if snapshot is None:
@@ -133,7 +146,7 @@ def assert_fits(
 
 
 def identity_of(facts: TopicDescription, epoch: int) -> TapeIdentity:
-    """Which tape this is, as commits carry it."""
+    """Return a topic's identity, as commits carry it."""
     return TapeIdentity(facts.topic, facts.topic_id, facts.cluster_id, epoch, facts.partitions)
 
 

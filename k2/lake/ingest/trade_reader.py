@@ -98,7 +98,7 @@ class PartitionSlice:
         self.bytes += _size(piece.accepted)
 
     def committed(self, position: int) -> None:
-        """Drop the pieces that the lake holds, which end at or below its position."""
+        """Drop the pieces that the lake holds: those that end at or below its position."""
         self.start = position
         self.pieces = [piece for piece in self.pieces if piece.end > position]
         self.rows = sum(len(piece.accepted) for piece in self.pieces)
@@ -167,7 +167,7 @@ class TradeReader:
         self._reader.close()
 
     def poll(self) -> int:
-        """Read once; how many records were read.
+        """Read once; returns how many records were read.
 
         Raises:
             Data: a position is not on the tape any more.
@@ -183,7 +183,7 @@ class TradeReader:
         return count
 
     def may_judge(self) -> bool:
-        """Whether records that were read can be judged without waiting."""
+        """Return whether records that were read can be judged without waiting."""
         now_s = self._clock.monotonic_s()
         return any(held.unjudged and now_s >= held.retry_at_s for held in self.slices.values())
 
@@ -193,13 +193,13 @@ class TradeReader:
             self._judge_partition(partition)
 
     def has_judged(self) -> bool:
-        """Whether any judged piece waits for a commit."""
+        """Return whether any judged piece waits for a commit."""
         return any(held.pieces for held in self.slices.values())
 
     def pending(self) -> tuple[int, int]:
-        """Rows and bytes held."""
-        held = self.slices.values()
-        return sum(one.rows for one in held), sum(one.bytes for one in held)
+        """Count the rows and bytes held."""
+        slices = self.slices.values()
+        return sum(held.rows for held in slices), sum(held.bytes for held in slices)
 
     # --- judging ---------------------------------------------------------------------------------
 

@@ -1,19 +1,21 @@
-"""The lake writer's loop: tape → columns → fold → one commit, over and over.
+"""The lake writer's loop: tape → columns → fold → one commit.
 
-1. On assignment read positions and fold state from the lake's newest snapshot, and refuse, by name,
-   a tape that does not fit them.
-2. Consume a batch per partition; decode and check it as columns, with a fault per bad record.
-3. Fold it: accepted, duplicate or dead. Dead letters are acknowledged before anything goes on. A
-   partition whose next record cannot be judged now waits alone; all others go on.
-4. and 5. When time or bytes say so, write the accepted rows and commit them with the new positions,
-   counters and fold state (`committer.py`): of each partition as many offsets as keep the rows
-   within `limits.COMMIT_DAYS_MAX` days, since each day is a file; the rest follows at once.
-6. Only then tell the consumer group, which nobody relies on.
+1. On assignment, read positions and fold state from the lake's newest snapshot, and refuse, by
+   name, a tape that does not fit them.
+2. Read a batch per partition; decode and check it as columns, with a fault per bad record
+   (`trade_reader.py`, as step 3).
+3. Fold it: accepted, duplicate or dead. Dead letters are acknowledged before their records are
+   committed. A partition whose next record cannot be judged now waits alone; all others go on.
+4. When time or bytes say so, write the accepted rows to files: of each partition as many offsets as
+   keep the rows within `limits.COMMIT_DAYS_MAX` days, since each day is a file. The rest follows at
+   once.
+5. Commit the files with the new positions, counters and fold state (`committer.py`).
+6. Then report the positions to the consumer group; nothing in K2 reads them.
 
-What is in memory is never needed: a writer that dies loses nothing, because the next one starts
-from the lake. What another writer committed meanwhile is dropped, and read again from where it is.
-Whatever passes (the lake or the tape is away, the disk is full) is tried again for ever, with
-reading paused once the memory bound is reached.
+Memory holds nothing that a restart needs: a writer that dies loses nothing, because the next one
+starts from the lake. Records that another writer committed meanwhile are dropped, and reading goes
+on from its positions. Transient failures (the lake or the tape is away, the disk is full) are
+retried without end, with reading paused once the memory bound is reached.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WriterStats:
-    """What a writer has done since it started; a value, replaced at each change.
+    """Counters and state of a writer since its start; a value, replaced at each change.
 
     Attributes:
         commits, rows: committed by this writer.
@@ -53,10 +55,10 @@ class WriterStats:
         failures: commits that did not reach the lake.
         commit_latency_s: of the last commit.
         positions: of the newest snapshot this writer saw.
-        snapshot_id, committed_at_us: the same.
+        snapshot_id, committed_at_us: of the same snapshot.
         pending_rows: accepted and not yet committed.
-        oldest_pending_s: monotonic second when the oldest record not yet committed was read;
-            None when there is none.
+        oldest_pending_s: monotonic second when the oldest record not yet committed was judged; None
+            when there is none.
         behind_since_s: monotonic second since when reads have come back full; None when caught up.
         waiting: partitions whose next record cannot be judged now, and why not.
     """
@@ -77,8 +79,8 @@ class WriterStats:
     waiting: Mapping[int, str] = field(default_factory=dict)
 
     def lag_s(self, now_s: float) -> float:
-        """Age of the oldest record that is not committed, as far as this writer can tell."""
-        since = [at for at in (self.oldest_pending_s, self.behind_since_s) if at is not None]
+        """Return the age of the oldest record that this writer knows is not committed."""
+        since = [s for s in (self.oldest_pending_s, self.behind_since_s) if s is not None]
         return now_s - min(since) if since else 0.0
 
 
@@ -114,11 +116,11 @@ class LakeWriter:
 
     @property
     def stats(self) -> WriterStats:
-        """What was done so far."""
+        """Counters and state so far."""
         return self._stats
 
     def run(self) -> None:
-        """Pump until `stopping` is set, then commit what is there and let the partitions go.
+        """Write until `stopping` is set, then commit what is pending and leave the group.
 
         Raises:
             Data: the tape and the lake contradict each other, or the topic is another than at the
@@ -134,7 +136,7 @@ class LakeWriter:
             self._reading.close()
 
     def step(self) -> int:
-        """Read and judge once, and commit when it is due; how many records were read."""
+        """Read and judge once, and commit when it is due; returns how many records were read."""
         try:
             count = self._reading.poll()
         except Data:  # a position that was lost with its topic is refused by that name
@@ -147,7 +149,7 @@ class LakeWriter:
         return count
 
     def commit(self) -> bool:
-        """Commit what is pending; whether that, or as much as a commit takes, is in the lake."""
+        """Commit what is pending, or as much as one commit takes; returns whether the lake has it."""
         batch = self._due_batches()
         if not batch:
             return True
@@ -170,7 +172,7 @@ class LakeWriter:
         return True
 
     def _due_batches(self) -> list[PartitionBatch]:
-        """Per partition the longest prefix with which the commit keeps within its days.
+        """Take, of each partition, the longest prefix that keeps the commit within its days.
 
         Partitions that were passed over come first: rows of ever new days on one of them do not
         keep the others from their commit.
@@ -202,17 +204,17 @@ class LakeWriter:
         self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
 
     def _set_aside(self, batch: list[PartitionBatch], error: Exception) -> bool:
-        """Read again, as faults of K2's own, the records that cannot become files.
+        """Read again, as INTERNAL faults, the records that cannot become files.
 
         Returns:
-            Whether there are any; what fails without them is no record's fault.
+            Whether there are any; an error that occurs without them is no record's fault.
         """
-        found = self._committer.unwritable(batch)
-        base = self._at_last(self._committer.base) if found else None
+        unwritable = self._committer.unwritable(batch)
+        base = self._retry_until_stopped(self._committer.base) if unwritable else None
         if base is None:
             return self._stopping.is_set()
         positions, states, _ = base
-        for partition, offsets in found.items():
+        for partition, offsets in unwritable.items():
             self._reading.acceptance.set_aside(partition, offsets, error)
             state = states.get(partition, FoldState())
             self._reading.rewind(partition, positions[partition], state)
@@ -222,8 +224,8 @@ class LakeWriter:
     # --- assignment ------------------------------------------------------------------------------
 
     def _assigned(self, partitions: list[int]) -> Mapping[int, int]:
-        """Step 1: where to read each partition from."""
-        known = self._at_last(self._lake_and_tape)
+        """Step 1: return the offsets to read from."""
+        known = self._retry_until_stopped(self._lake_and_tape)
         if known is None:
             return {}
         (positions, states, snapshot), facts = known
@@ -241,10 +243,10 @@ class LakeWriter:
         return {partition: positions[partition] for partition in partitions}
 
     def _lake_and_tape(self) -> tuple[Base, TopicDescription]:
-        """Where the lake stands, and what the tape is at that same moment.
+        """Read the lake's positions and the topic's description as of one moment.
 
-        Another writer may commit, and retention follow it, between the two looks; then what they
-        say does not belong together, and both are looked at again.
+        Between the two reads another writer may commit, and retention follow it; then the two do
+        not belong together, and both are read again.
         """
         base = self._committer.base()
         while True:
@@ -255,19 +257,19 @@ class LakeWriter:
             base = again
 
     def _revoked(self, partitions: list[int]) -> None:
-        """Who gets them next starts from the lake; what is pending here is theirs to read."""
+        """Drop what is pending of partitions; their next writer starts from the lake."""
         self._reading.drop(partitions)
         self._note_dropped()
 
     def _note_dropped(self) -> None:
-        """Owe no commit when all that was judged was dropped."""
+        """Owe no commit when all judged records were dropped."""
         if not self._reading.has_judged():
             self._left = False
             self._reading.pending_since_s = None
             self._stats = replace(self._stats, pending_rows=0, oldest_pending_s=None)
 
-    def _at_last(self, attempt: Callable[[], T]) -> T | None:
-        """What `attempt` returns, tried until what is away is back; None when the pump stops."""
+    def _retry_until_stopped(self, attempt: Callable[[], T]) -> T | None:
+        """Retry `attempt` until what is away is back; None when the writer stops."""
         while not self._stopping.is_set():
             try:
                 return attempt()
@@ -308,7 +310,7 @@ class LakeWriter:
         )
 
     def _settle(self, batch: Iterable[PartitionBatch], outcome: Outcome, latency_s: float) -> None:
-        """Step 6: go on from what the lake says now."""
+        """Step 6: continue from the lake's newest snapshot."""
         positions = outcome.snapshot.positions
         reading, before = self._reading, self._stats
         fenced = 0
@@ -345,12 +347,12 @@ class LakeWriter:
         )
 
     def _assert_same_topic(self) -> None:
-        """Commit nothing of a topic that was made again: a reader goes on there at its offsets.
+        """Refuse to commit records of a recreated topic, where a reader goes on at the old offsets.
 
-        The id is asked for after the records were read, so any of another topic shows by now.
+        The topic's id is read after the records, so the id of a recreated topic is seen by now.
 
         Raises:
-            Data: see `check_tape`.
+            Data: as `check_tape` raises.
         """
         try:
             facts = self._tape.facts()
@@ -359,7 +361,7 @@ class LakeWriter:
         check_tape(facts, self._tape.identity, self._stats.positions or _NOWHERE, ())
 
     def _drain(self) -> None:
-        """Commit what is there; give up after `limits.DRAIN_S`, nothing is lost by it."""
+        """Commit what is pending; gives up after `limits.DRAIN_S`, which loses nothing."""
         until_s = self._clock.monotonic_s() + limits.DRAIN_S
         while self._clock.monotonic_s() < until_s:
             if not self.commit():
