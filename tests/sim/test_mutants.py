@@ -235,9 +235,12 @@ class RemovesOneMore(MaintenanceCommitter):
 class SaysWhatItSaw(MaintenanceCommitter):
     """Carries the positions of the head that it saw first."""
 
-    def _facts(self, head, name):
-        self.seen = getattr(self, "seen", head)
-        return super()._facts(self.seen, name)
+    def commit(self, plan):
+        def stale(table, summary):
+            self.seen = getattr(self, "seen", summary)
+            return plan(table, replace(self.seen, commit_id=summary.commit_id))
+
+        return super().commit(stale)
 
 
 class FloorsTooLow(MaintenanceCommitter):
@@ -280,12 +283,12 @@ def files_of(table):
 
 def tells_nobody(catalog, clock, tape, commit_id):
     """Begins an epoch, and keeps to itself what was lost with the last."""
-    return begin_epoch(catalog, clock, replace(tape, tell=lambda states: None), commit_id)
+    return begin_epoch(catalog, clock, replace(tape, on_carry_over=lambda states: None), commit_id)
 
 
 def carries_elsewhere(catalog, clock, tape, commit_id):
     """Begins an epoch with the ids of an instrument on a partition that is not its own."""
-    moved = replace(tape, home=lambda instrument: tape.home(instrument) ^ 1)
+    moved = replace(tape, partition_of=lambda instrument: tape.partition_of(instrument) ^ 1)
     return begin_epoch(catalog, clock, moved, commit_id)
 
 
@@ -299,8 +302,8 @@ def waits_for_a_row(catalog, clock, tape, commit_id):
 class KeepsALetterTwice(LetterRowDecoder):
     """Forgets with each batch which letters it has had."""
 
-    def take(self, batch, state):
-        return super().take(batch, FoldState())
+    def decode(self, batch, state):
+        return super().decode(batch, FoldState())
 
 
 class BelievesItsMemory(LetterRowDecoder):

@@ -174,9 +174,8 @@ class OpsWriter:
             pending.state, pending.end = decoded.state, batch.next_offset
             if len(decoded.rows):
                 pending.rows.append(decoded.rows)
-            pending.since_s = (
-                self._clock.monotonic_s() if pending.since_s is None else pending.since_s
-            )
+            if pending.since_s is None:
+                pending.since_s = self._clock.monotonic_s()
             count += len(batch)
         return count
 

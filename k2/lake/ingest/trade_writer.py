@@ -149,7 +149,7 @@ class LakeWriter:
         return count
 
     def commit(self) -> bool:
-        """Commit what is pending, or as much as one commit takes; returns whether the lake has it."""
+        """Commit what is pending, or as much as one commit takes; returns whether it landed."""
         batch = self._due_batches()
         if not batch:
             return True
