@@ -1,7 +1,7 @@
-"""Dead letters as one list: the table, and above its position the tape, so none is late.
+"""Dead letters as one list: the table's, and from the tape those above the table's position.
 
 A letter may be on the tape again above the position (its writer was killed before it committed);
-what the table holds is not told twice.
+letters that the table holds are listed once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from k2.tape.dead_letter_topic import DeadLetter, Posted
 
 @dataclass(frozen=True)
 class StoredLetter:
-    """A dead letter.
+    """A dead letter of the table or the tape.
 
     Attributes:
         letter: in a list, without its value.
@@ -39,20 +39,20 @@ class StoredLetter:
 
     @property
     def place(self) -> int:
-        """Where it sits on the topic of letters, in the order of all its epochs."""
+        """Its place on the topic of letters, in the order of all its epochs."""
         return place(self.epoch, self.offset)
 
 
 @dataclass(frozen=True)
 class LetterFilter:
-    """Which letters: judged in a range, with a fault, of an origin; None is any."""
+    """Selects letters by the time of judging, the fault and the origin; None selects all."""
 
     times: TimeRange
     fault: Fault | None = None
     origin: str | None = None
 
     def takes(self, letter: DeadLetter) -> bool:
-        """Whether a letter is one of these."""
+        """Return whether it selects a letter."""
         start, end = self.times.start_us, self.times.end_us
         return (
             (start is None or letter.at_us >= start)
@@ -62,7 +62,7 @@ class LetterFilter:
         )
 
     def conditions(self) -> list[Condition]:
-        """The same for the table."""
+        """Return the filter as conditions on the table."""
         found: list[Condition] = []
         if self.times.start_us is not None:
             found.append(("judged", ">=", _time(self.times.start_us)))
@@ -76,12 +76,12 @@ class LetterFilter:
 
 
 class LetterReader:
-    """Lists and finds letters. Thread-safe; every call looks anew.
+    """Lists and finds letters. Thread-safe; every call reads table and tape again.
 
     Args:
-        view: the table's newest snapshot.
+        view: opens the table's newest snapshot.
         posted: reads the letters of the tape from an offset on.
-        superseded: names of those of these letters that the lake superseded; see `superseded.py`.
+        superseded: names of those of these letters whose record the lake took; see `superseded.py`.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class LetterReader:
         self._superseded = superseded
 
     def newest(self, wanted: LetterFilter, below: int | None) -> Iterator[StoredLetter]:
-        """Letters, newest on the tape first, without their values; read as they are taken.
+        """Iterate over letters, newest on the tape first, without their values; read as needed.
 
         Args:
-            wanted: which.
-            below: their place; those at or above it are left out.
+            wanted: which letters.
+            below: a place; letters at or above it are left out.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE, TAPE_UNAVAILABLE.
@@ -114,7 +114,7 @@ class LetterReader:
                 yield _stored(row)
 
     def get(self, name: str) -> StoredLetter:
-        """A letter with its value, by its name.
+        """Find a letter with its value, by its name.
 
         Raises:
             Invalid: BAD_REQUEST when it is no name of a letter.
@@ -137,7 +137,7 @@ class LetterReader:
         )
 
     def superseded(self, found: Iterable[StoredLetter]) -> Collection[str]:
-        """Names of those whose record is a row of the lake after all; see `superseded.py`.
+        """Name those letters whose record is a row of the lake; see `superseded.py`.
 
         Raises:
             Unavailable, Data: see `newest`.
@@ -145,7 +145,7 @@ class LetterReader:
         return self._superseded(one.letter for one in found)
 
     def _unstored(self, view: OpsView | None) -> list[StoredLetter]:
-        """What the table has yet to take, oldest first, each once."""
+        """List the letters that the table does not hold yet, oldest first, each once."""
         found: deque[StoredLetter] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
         ranges: dict[Origin, tuple[int, int]] = {}
         seen: set[str] = set()

@@ -1,8 +1,8 @@
-"""Puts dead letters back on the tape, if they are good by what is known now, or repaired.
+"""Replays dead letters: puts their records back on the tape if they are good now, or repaired.
 
-A record is judged here as the writer will judge it, so that none is sent to die again. What is sent
-is one more record of the tape: the fold takes its trade once, whatever was replayed how often. That
-a letter was replayed is written down, so a second replay can say so.
+A record is judged here by the writer's own path, so that none is sent that would be a dead letter
+again. A sent record is one more record of the tape: the fold takes its trade once, however often it
+is replayed. Replays are recorded, so a second replay can refuse.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _SENT, _REFUSED, _BEFORE, _OVERRULED = "SENT", "REFUSED", "REPLAYED_BEFORE", "OV
 
 @dataclass(frozen=True)
 class ReadRecord:
-    """What a record is by what is known now.
+    """The verdict on a record by what is known now.
 
     Attributes:
-        fault: what is wrong with it.
+        fault: of the record.
         trade: what was read; None when nothing could be.
         home: the partition of its symbol; None when it has none.
     """
@@ -48,13 +48,13 @@ class ReadRecord:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What became of a letter.
+    """The result of replaying a letter.
 
     Attributes:
         name: the letter's.
         state: SENT, REFUSED, REPLAYED_BEFORE or OVERRULED.
-        message: for a person.
-        fault: what it would be dead of again; NONE unless refused.
+        message: for the operator.
+        fault: what its record would be a dead letter of again; NONE unless refused.
         partition, offset: where it is now; None unless sent.
     """
 
@@ -75,7 +75,7 @@ class ReplayParts:
         decoder, placement: judge records.
         sender: of the trades topic.
         schema_id: the id that trades are written with; may ask the registry.
-        replays: what was replayed.
+        replays: records of replays.
     """
 
     letters: LetterReader
@@ -87,7 +87,7 @@ class ReplayParts:
 
 
 class Replayer:
-    """Reads and replays letters. Thread-safe: one call at a time."""
+    """Judges and replays letters. Thread-safe: one call at a time."""
 
     def __init__(self, parts: ReplayParts, clock: Clock) -> None:
         self._parts = parts
@@ -95,7 +95,7 @@ class Replayer:
         self._lock = threading.Lock()
 
     def read(self, value: bytes | None) -> ReadRecord:
-        """What a record would be if it came today, on the right partition.
+        """Judge a record as if it came today, on the right partition.
 
         Raises:
             Unavailable: REGISTRY_UNAVAILABLE, TAPE_UNAVAILABLE.
@@ -104,7 +104,7 @@ class Replayer:
             return self._read(value)
 
     def encode(self, trade: Trade) -> bytes:
-        """A trade as a message of the tape.
+        """Encode a trade as a message of the tape.
 
         Raises:
             Unavailable: REGISTRY_UNAVAILABLE.
@@ -112,11 +112,11 @@ class Replayer:
         return encode_trade(trade, self._parts.schema_id())
 
     def replayed(self) -> dict[str, int]:
-        """When each letter was last replayed, microseconds, by name."""
+        """Return when each letter was last replayed, microseconds, by name."""
         return {name: int(one["at_us"]) for name, one in self._parts.replays.read_all().items()}
 
     def replay(self, name: str, repaired: bytes | None, *, again: bool) -> Replayed:
-        """Put one letter's record back on the tape, unless the lake took it after all.
+        """Put one letter's record back on the tape, unless the lake took it meanwhile.
 
         Args:
             name: the letter's.
@@ -152,7 +152,7 @@ class Replayer:
             )
 
     def _is_of_another_life(self, letter: DeadLetter, instrument: Instrument) -> bool:
-        """Whether a record that used an id again would be put back under the same symbol."""
+        """Return whether a record that reused an id would be put back under the same symbol."""
         if letter.fault is not Fault.REUSED_ID:
             return False
         was = self._read(letter.value).trade
@@ -173,7 +173,7 @@ class Replayer:
         return ReadRecord(fault, trade, home)
 
     def _send(self, name: str, value: bytes, label: Label, partition: int) -> int:
-        """Send a record; the offset it got."""
+        """Send a record; returns its offset."""
         acknowledged: list[tuple[int | None, K2Error | None]] = []
 
         def on_ack(offset: int | None, error: K2Error | None) -> None:
@@ -197,7 +197,7 @@ class Replayer:
 
 
 def _trade_of(columns: TradeColumns) -> Trade:
-    """The first record."""
+    """Return the first record."""
     low, high = columns.quantity[0].tolist()
     vendor = columns.vendor_data
     return Trade(
@@ -213,7 +213,7 @@ def _trade_of(columns: TradeColumns) -> Trade:
 
 
 def _refusal(reading: ReadRecord) -> str:
-    """Why a record may not go back, for a person."""
+    """Explain why a record may not go back."""
     if reading.trade is not None and reading.home is None:
         return f"no feed has placed {reading.trade.label.instrument.key} on a partition"
     return f"it {meaning(reading.fault)}"

@@ -1,19 +1,19 @@
-"""Faults that depend on what was known when a record was judged, and who has the last word.
+"""Finds dead letters that a commit superseded: faults that depend on what was known when judging.
 
-Most faults show in the bytes alone: everybody finds them, whenever he looks. Two are *retriable*: a
-schema id that the registry does not know may be registered later, and a symbol that nobody has
-placed may be placed later. So two writers may judge one record differently: the first published its
-dead letter and was killed before its commit, or is a zombie that publishes the letter when the
-second has judged already.
+Most faults depend only on the record's bytes, so every reader reaches the same verdict. Others are
+*retriable*: a schema id that the registry does not know may be registered later, and a symbol
+without a partition may be placed later. So two writers may judge one record differently: the first
+published its dead letter and was killed before its commit, or is a zombie that publishes the letter
+when the second has judged already.
 
-**The commit decides.** A letter goes out before the commit that passes its record, so alone it only
-says what one writer was about to commit. Where the lake has a row at the letter's place on the
-tape, the letter is *overruled*: the record was taken. Whoever acts on a letter asks for that row.
-Letters that bind whoever judges later cannot be had instead: however late a writer looks for them,
-a slower one may publish its own after that look. A row, once committed, is there for all to see.
+**The commit decides.** A letter is published before the commit that passes its record, so alone it
+only shows what one writer was about to commit. Where the lake has a row at the letter's place on
+the tape, the letter is *superseded*: the record was taken. Every use of a letter looks up that row.
+Letters cannot bind later writers instead: however late a writer reads them, a slower one may
+publish its own after that. A committed row is visible to all.
 
 A record without a row is what its letter says, or was a duplicate to the writer that committed. No
-row tells these two apart, and nobody needs to: replayed, it is a duplicate in either case.
+row tells these two apart, and none has to: replayed, the record is a duplicate in either case.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class PartitionLetters:
         return self.of(RETRIABLE_FAULTS)
 
     def of(self, faults: Collection[Fault]) -> PartitionLetters:
-        """Those of these faults."""
+        """Select those of these faults."""
         return self._where(np.isin(self.faults, np.array(sorted(faults), dtype=np.uint8)))
 
     def without(self, offsets: Int64s) -> PartitionLetters:
-        """All but those at these offsets."""
+        """Select all but those at these offsets."""
         return self._where(~np.isin(self.offsets, offsets))
 
     def _where(self, chosen: Bools) -> PartitionLetters:
@@ -65,12 +65,12 @@ class PartitionLetters:
 def apply_recorded_faults(
     columns: TradeColumns, letters: PartitionLetters, beside: Collection[Fault] = ()
 ) -> tuple[TradeColumns, int]:
-    """Records with the faults that the writer found by what it knew then.
+    """Give records the faults that the writer found by what it knew then.
 
     Args:
         columns: checked by what is known today, at least one.
-        letters: of their partition, none of them overruled.
-        beside: faults that letters decide on as well as on the retriable ones.
+        letters: of their partition, none of them superseded.
+        beside: faults that letters decide as well as the retriable ones.
 
     Returns:
         The records, and how many of them are good today and dead by their letter alone.
@@ -91,7 +91,7 @@ def apply_recorded_faults(
 
 
 class SupersededLetters:
-    """Finds letters that the lake overruled. Thread-safe; every call looks anew.
+    """Finds letters that the lake superseded. Thread-safe; every call reads the table again.
 
     Args:
         catalog: of the lake.
@@ -101,7 +101,7 @@ class SupersededLetters:
         self._catalog = catalog
 
     def among(self, letters: Iterable[DeadLetter]) -> frozenset[str]:
-        """Names of those at whose place the newest snapshot has a row.
+        """Name those letters at whose place the newest snapshot has a row.
 
         Data files are read for retriable letters alone, and only those that may hold their places.
 

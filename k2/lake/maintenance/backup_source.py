@@ -1,9 +1,10 @@
-"""What a copy of the lake must hold: every file that a pinned catalog reaches (`reachability.py`).
+"""Lists what a copy of the lake must hold: every file that a pinned catalog reaches.
 
-A catalog names one metadata file a table, and from there everything is immutable. So a copy of the
-catalog, taken in one step, pins a consistent lake of all tables, however the writer goes on.
+A catalog names one metadata file a table, and everything that it reaches (`reachability.py`) is
+immutable. So a copy of the catalog, taken in one step, pins a consistent lake of all tables while
+the writer goes on.
 
-What maintenance removes meanwhile is missing when it is looked for (FileNotFoundError): then a
+A file that maintenance removes meanwhile is missing when it is read (FileNotFoundError): then a
 newer catalog no longer names it, and the caller pins again.
 """
 
@@ -34,7 +35,7 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class LocalLake:
-    """Where a lake on this machine is.
+    """The location of a lake on this machine.
 
     Attributes:
         catalog: the SQLite file.
@@ -45,7 +46,7 @@ class LocalLake:
     warehouse: Path
 
     def inside(self, location: str) -> str:
-        """A location as a path inside the warehouse.
+        """Return a location as a path inside the warehouse.
 
         Raises:
             Data: LAKE_CORRUPT when it is not inside.
@@ -59,12 +60,12 @@ class LocalLake:
 
 @dataclass(frozen=True)
 class Head:
-    """A table as a pinned catalog has it.
+    """A table as a pinned catalog names it.
 
     Attributes:
         name: with its namespace, `market.trades`.
         location: of its metadata file.
-        metadata: what is there.
+        metadata: of that file.
     """
 
     name: str
@@ -72,12 +73,12 @@ class Head:
     metadata: TableMetadata
 
     def snapshot(self) -> LakeSnapshot | None:
-        """Its newest snapshot; None while it is empty, or where none stands anywhere on a tape."""
+        """Return its newest snapshot; None while it is empty, or where no commit has positions."""
         return current_of(self.metadata) if "k2.positions" in self.metadata.properties else None
 
 
 def local_lake(settings: Settings) -> LocalLake:
-    """Where the settings have the lake.
+    """Return the lake's location on this machine.
 
     Raises:
         Invalid: BAD_SETTING when it is not on this machine alone.
@@ -102,7 +103,7 @@ def pin_catalog(lake: LocalLake, copy: Path) -> None:
     """Copy the catalog as it is at one moment; the copy is one file without a log beside it.
 
     Raises:
-        OSError, sqlite3.Error: it cannot be read, or the copy not be written.
+        OSError, sqlite3.Error: it cannot be read, or the copy cannot be written.
     """
     quoted = urllib.parse.quote(str(lake.catalog))
     source = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=_BUSY_S)
@@ -115,7 +116,7 @@ _BUSY_S = limits.CATALOG_BUSY_S
 
 
 def heads_of(catalog: Path) -> tuple[Head, ...]:
-    """The tables that a copy of a catalog names.
+    """Read the tables that a copy of a catalog names.
 
     Raises:
         FileNotFoundError: the metadata of one was superseded and removed.
@@ -128,16 +129,16 @@ def heads_of(catalog: Path) -> tuple[Head, ...]:
 
 
 def tables_of(catalog: Path) -> list[tuple[str, str]]:
-    """Names and metadata locations of the tables in a copy of a catalog."""
+    """Read names and metadata locations of the tables in a copy of a catalog."""
     with closing(sqlite3.connect(catalog)) as connection:
         return [(str(row[0]), str(row[1])) for row in connection.execute(_TABLES, (CATALOG_NAME,))]
 
 
 def files_of(head: Head) -> list[ReachableFile]:
-    """Every file that the kept snapshots of a table reach, each once; its metadata file first.
+    """List every file that the kept snapshots of a table reach, each once; its metadata file first.
 
     Raises:
-        FileNotFoundError: one that had to be read was removed.
+        FileNotFoundError: a file that had to be read was removed.
         Data: LAKE_CORRUPT when another engine wrote delete files, which K2 does not read.
     """
     reached = Reach().files(head.location, head.metadata, DurableFileIO())

@@ -1,13 +1,16 @@
 """Plans which data files are merged, and merges them: few reads per query, few rewrites per row.
 
 A commit every ten seconds leaves 8,640 files a day. Within an Iceberg partition (of trades, a day
-of one exchange), files are sorted into size classes, each eight times the one below; as soon as
-eight of a class are there, they become one of the next. So a row is rewritten once a class, and a
-partition has at most seven files a class besides the full ones, which are left alone.
+of one exchange), files are sorted into size classes, each eight times the one below; when eight of
+a class are there, they are merged into one of the next. So a row is rewritten once per class, and a
+partition has at most seven files per class besides the full ones, which are not merged.
 
-When a day is over and quiet, what is left of its classes is merged further: any run of smallest
-files of which the largest is at most eight times the others together. A late trade then does not
-cause a large file to be rewritten, and the files that stay grow eightfold from one to the next.
+When a day is over and quiet, the files left in its classes are merged further: any run of smallest
+files of which the largest is at most eight times the others together. So a late trade does not
+cause a large file to be rewritten, and the remaining files grow eightfold from one to the next.
+
+Merged rows stay Arrow columns throughout, so every column of every row is the same before and
+after, its place on the tape included.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from k2.market.events import DAY_US
 def plan_compaction(
     files: Iterable[LiveFile], now_us: int, target_bytes: int, rows_max: int
 ) -> list[tuple[LiveFile, ...]]:
-    """The groups of files to merge, each into one; a file is in one group at most.
+    """Group the files to merge, each group into one file; a file is in one group at most.
 
     Args:
         files: of one snapshot.
@@ -44,7 +47,7 @@ def plan_compaction(
 
     Returns:
         Groups of two files or more of one partition, within the bounds of a pass, those with the
-        most files first.
+            most files first.
     """
     partitions: dict[tuple[int | str, ...], list[LiveFile]] = {}
     for file in files:
@@ -62,7 +65,7 @@ def plan_compaction(
 
 
 def _crowded(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, ...]]:
-    """Of each class with enough files, as many as one pass takes."""
+    """Take, of each class with enough files, as many as one pass takes."""
     classes: dict[int, list[LiveFile]] = {}
     for file in files:
         classes.setdefault(size_class(file.rows, limits.COMPACT_FILES_TO_MERGE), []).append(file)
@@ -75,7 +78,7 @@ def _crowded(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, .
 
 
 def _remaining(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, ...]]:
-    """The smallest files, up to the last that is not much larger than those before it together."""
+    """Take the smallest files, up to the last that is not much larger than those before it."""
     rows, count = 0, 0
     group = _bounded(files, rows_max)
     for number, file in enumerate(group):
@@ -86,7 +89,7 @@ def _remaining(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile,
 
 
 def _bounded(files: Sequence[LiveFile], rows_max: int) -> tuple[LiveFile, ...]:
-    """The first files, as many as one pass takes."""
+    """Take the first files, as many as one pass takes."""
     rows, count = 0, 0
     for file in files[: limits.COMPACT_FILES_MAX]:
         rows += file.rows
@@ -107,12 +110,12 @@ def rewrite(
     Args:
         table: whose files they are.
         files: of one partition.
-        name: unlike any other commit's; the new file's.
+        name: the new file's, unique among commits.
         store: of the table.
 
     Returns:
-        The new file, and how many of the files, from the first on, it holds: where their rows take
-        more memory than a pass may, fewer than all. None when not even two fit.
+        The new file, and how many of the files, from the first on, it holds: fewer than all where
+            their rows take more memory than a pass may use. None when not even two fit.
 
     Raises:
         Data: LAKE_CORRUPT when a file is not as K2 writes it.
@@ -136,7 +139,7 @@ def rewrite(
 
 
 def _columns_of(icebergs: Schema, store: Store) -> pa.Schema:
-    """All columns of the table; also those that only a later K2 knows: a merge must keep them."""
+    """List all columns of the table: a merge keeps also those that only a later K2 knows."""
     known = store.columns(icebergs)
     later = [one for one in schema_to_pyarrow(icebergs) if one.name not in known.names]
     return pa.schema([*known, *later])
@@ -154,7 +157,7 @@ def _read(table: Table, location: str, target: pa.Schema) -> pa.Table:
 
 
 def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """A column of a file; null where it was written without an optional one."""
+    """Read a column of a file; null where it was written without an optional one."""
     if field.nullable and field.name not in rows.schema.names:
         return pa.chunked_array([pa.nulls(len(rows), field.type)])
     return rows.column(field.name).cast(field.type)

@@ -1,17 +1,17 @@
-"""Maintenance of the lake: merge small files, drop snapshots, remove what nothing names.
+"""Maintenance of the lake: merges small files, expires snapshots, removes orphan files.
 
-It is the same for every table: what differs is in its `Store` (columns, order, partitions, bounds).
-It runs in a thread of the lake process, and on request in a process of its own; both at once do no
-harm, since every change is one compare-and-set on the head (`maintenance_commit.py`).
+It is the same for every table: what differs is in the table's `Store` (columns, order, partitions,
+bounds). It runs in a thread of the lake process, and on request in a process of its own; both may
+run at once, since every change is one compare-and-swap on the head (`maintenance_commit.py`).
 
 1. Choose files to merge from the newest snapshot (`compaction.py`).
-2. Read them and write their rows as one sorted file (`compaction.rewrite`). It takes the most
-   time, and no writer waits for it.
-3. Commit: on the head of now, if it still names every file that was read and no fence lies between.
-   Else the new file is forgotten: another merged the same files, and rows would be doubled.
-4. Now and then sweep (`orphan_files.py`).
+2. Read them and write their rows as one sorted file (`compaction.rewrite`). It takes the most time,
+   and no writer waits for it.
+3. Commit on the current head, if it still names every file that was read and no fence lies between.
+   Else the new file is dropped: another process merged the same files, and rows would be doubled.
+4. From time to time remove orphan files (`orphan_files.py`).
 
-It may die at any step: what was not committed is a file that nothing names.
+It may stop at any step: a file that was not committed is an orphan.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MaintainStats:
-    """What a maintainer has done since it started; a value, replaced at each change.
+    """Counters of a maintainer since its start; a value, replaced at each change.
 
     Attributes:
-        compactions, files_merged, rows_rewritten: merges that were committed, what they read.
-        abandoned: merges whose files another had merged or dropped meanwhile.
-        snapshots_dropped: by request.
+        compactions, files_merged, rows_rewritten: of committed merges, and what they read.
+        abandoned: merges whose files another process had merged or removed meanwhile.
+        snapshots_dropped: expired by request.
         files_removed, bytes_removed: by sweeps.
-        files_waiting: dead at the last sweep, and not removed yet.
-        failures: of whatever kind; what failed is tried again.
+        files_waiting: orphans at the last sweep that are not removed yet.
+        failures: of any kind; the failed work is retried.
     """
 
     compactions: int = 0
@@ -66,7 +66,7 @@ class MaintainStats:
 
 @dataclass(frozen=True)
 class TableSize:
-    """What a table has.
+    """The size of a table.
 
     Attributes:
         files, bytes: of the newest snapshot.
@@ -84,8 +84,8 @@ class Maintainer:
     Args:
         replacer: commits to the table.
         clock: of ages and intervals.
-        settings: what is worth merging, and when.
-        paused: asked before each merge; a hot process makes none.
+        settings: which merges are worth their cost, and the intervals.
+        paused: called before each merge; an overloaded process makes none.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class Maintainer:
 
     @property
     def stats(self) -> MaintainStats:
-        """What was done so far."""
+        """The counters so far."""
         return self._stats
 
     def kept(self) -> TableSize:
-        """What the table has now.
+        """Measure the table.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
@@ -130,9 +130,9 @@ class Maintainer:
         return TableSize(head.files_total, head.bytes_total, len(metadata.snapshots))
 
     def run(self, stopping: threading.Event) -> None:
-        """Maintain until `stopping` is set; what fails is tried again at the next turn.
+        """Maintain until `stopping` is set; failed work is retried at the next turn.
 
-        A pause is for merging only: sweeping costs little and frees disk, whose want may be the
+        A pause stops merging only: sweeping costs little and frees disk, and a full disk may be the
         reason for the pause.
         """
         sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
@@ -160,11 +160,11 @@ class Maintainer:
         progress: Progress = lambda message, done, total: None,
         stopping: threading.Event | None = None,
     ) -> int:
-        """Merge until nothing is worth merging; how many merges were committed.
+        """Merge until no merge is worth its cost; returns how many merges were committed.
 
         Args:
-            progress: told how many merges are done, and of how many as far as is known.
-            stopping: when set, it ends after the merge that it is at.
+            progress: gets how many merges are done, and of how many as far as is known.
+            stopping: when set, it ends after the current merge.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
@@ -185,9 +185,10 @@ class Maintainer:
         return done
 
     def expire(self, older_than_us: int) -> int:
-        """Drop the snapshots committed before a time; how many.
+        """Expire the snapshots committed before a time; returns how many.
 
-        The head stays, and what a tag or a branch names. Files go when their grace is over.
+        The head stays, and the snapshots that a tag or a branch names. Their files are removed
+        after the grace.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
@@ -212,7 +213,7 @@ class Maintainer:
         return len(dropped)
 
     def sweep(self) -> SweepResult:
-        """Remove what nothing can name; see `orphan_files.py`."""
+        """Remove orphan files; see `orphan_files.py`."""
         swept = self._sweeper.sweep()
         self._stats = replace(
             self._stats,
@@ -225,7 +226,7 @@ class Maintainer:
     # --- one merge -------------------------------------------------------------------------------
 
     def _groups(self, table: Table) -> list[tuple[LiveFile, ...]]:
-        """Step 1."""
+        """Do step 1: plan merges."""
         with reaching_lake():
             live = self._live.of(table)
         small = [one for one in live.values() if one.location not in self._too_large]
@@ -235,7 +236,7 @@ class Maintainer:
         )
 
     def _merge(self, table: Table, group: Sequence[LiveFile]) -> bool:
-        """Steps 2 and 3; whether it was committed."""
+        """Do steps 2 and 3; returns whether the merge was committed."""
         since = table.metadata.current_snapshot_id or 0
         written = rewrite(table, group, self._replacer.name(), self._replacer.store)
         pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
@@ -267,14 +268,14 @@ class Maintainer:
 
 
 class _Live:
-    """The files of the newest snapshot; manifests are read once."""
+    """The files of the newest snapshot; each manifest is read once."""
 
     def __init__(self, day_of: str) -> None:
         self._day_of = day_of
         self._known: dict[str, tuple[LiveFile, ...]] = {}
 
     def of(self, table: Table) -> Mapping[str, LiveFile]:
-        """The files that may be merged, by location."""
+        """Read the files that may be merged, by location."""
         head = table.metadata.current_snapshot()
         spec = table.metadata.default_spec_id
         found: dict[str, tuple[LiveFile, ...]] = {}

@@ -1,11 +1,11 @@
-"""Commits of maintenance: they change no row, and say of the tape what their parent said.
+"""Commits of maintenance: they change no row, and keep the tape positions of their parent.
 
-Such a commit may be made beside the writer, in its process or another: the compare-and-set lets one
-of two win, and the other looks again. In the writer's own process it waits until the writer has
-committed, and tells it of the new head, so that neither loses work to the other.
+Such a commit may be made beside the writer, in its process or another: the compare-and-swap lets
+one of two win, and the other tries again on the new head. In the writer's own process it waits
+until the writer has committed, and hands it the new head, so that neither loses work to the other.
 
-A commit of this kind that changes no file is a *fence* (`orphan_files.py`): whatever was being
-prepared on a head before it can no longer be committed.
+A commit of this kind that changes no file is a *fence* (`orphan_files.py`): whatever was prepared
+on a head before it can no longer be committed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
 
 @contextmanager
 def no_exclusion() -> Iterator[Callable[[Table], None]]:
-    """Where no writer of this process is to be excluded."""
+    """Exclude no writer: there is none in this process."""
     yield lambda table: None
 
 
@@ -40,9 +40,9 @@ class MaintenanceCommitter:
     Args:
         catalog: of the lake.
         clock: of commit times.
-        maintainer_id: unlike any writer's or other maintainer's; leads the names of its files.
+        maintainer_id: unique among writers and maintainers; leads the names of its files.
         excluding: keeps the writer of this process from committing (`Committer.excluded`).
-        store: of the table; the trades' when none is named.
+        store: of the table; the trades' by default.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class MaintenanceCommitter:
         self._names = 0
 
     def name(self) -> str:
-        """A name that nobody has had."""
+        """Return an unused name."""
         self._names += 1
         return f"{self._id}-{self._names}"
 
     def load(self) -> Table:
-        """The table as it is now.
+        """Load the table as it is now.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Data: LAKE_CORRUPT.
@@ -75,10 +75,10 @@ class MaintenanceCommitter:
         return load_ours(self._catalog, self.store.layout)
 
     def commit(self, plan: Plan) -> Table | None:
-        """Commit what `plan` says of the head; it is asked again when another commit came first.
+        """Commit what `plan` makes of the head; it is called again when another commit came first.
 
         Args:
-            plan: gets the table and what a commit on it says of itself; None for no commit.
+            plan: gets the table and the summary of a commit on it; returns None for no commit.
 
         Returns:
             The table after the commit; None when there was none to make.
@@ -103,7 +103,7 @@ class MaintenanceCommitter:
 
 
 def is_fence(snapshot: Snapshot) -> bool:
-    """Whether it is a commit of maintenance that changed no file."""
+    """Return whether a snapshot is a commit of maintenance that changed no file."""
     summary = snapshot.summary
     return (
         summary is not None
@@ -113,7 +113,7 @@ def is_fence(snapshot: Snapshot) -> bool:
 
 
 def unfenced(metadata: TableMetadata, since_id: int) -> bool:
-    """Whether files that were made when the head was `since_id` may be committed on this head."""
+    """Return whether files made when the head was `since_id` may be committed on this head."""
     for one in ancestors_of(metadata, metadata.current_snapshot()):
         if one.snapshot_id == since_id:
             return True

@@ -1,29 +1,29 @@
-"""Removes files that nothing can name any more. This is the argument that it removes no other.
+"""Removes orphan files, and argues why it removes no other file.
 
-A file is *dead* when no snapshot that is kept names it and none ever will. It is removed when it
-has been known to be dead for the grace, which is longer than any query can go on reading.
+A file is an *orphan* when no kept snapshot names it and none ever will. It is removed when it has
+been known as an orphan for the grace, which is longer than any query can go on reading.
 
 *No snapshot names it.* The files are listed first; what is reachable is read from a head that was
-loaded after that. A file of the list that this head does not reach was either dropped, or belongs
-to a commit that has not landed.
+loaded after that. A file of the list that this head does not reach was either removed from the
+table, or belongs to a commit that has not landed.
 
-*None ever will.* A commit lands only on the very head it was prepared on. Whoever wrote a file of
-the list had loaded that head before the list was made. So after the list the sweeper commits a
-*fence*, a snapshot that changes nothing (`maintenance_commit.py`): all that was prepared before it
-is refused from then on, however long its writer sleeps (a laptop's lid, a stopped process). What
-the head of the fence does not reach is dead for good. Whoever may commit files on a later head than
-they were made for (compaction) asks whether a fence lies between, and lets them go if so. No clock
-is in this.
+*None ever will.* A commit lands only on the very head it was prepared on. The process that wrote a
+file of the list had loaded that head before the list was made. So after the list the remover
+commits a *fence*, a snapshot that changes nothing (`maintenance_commit.py`): every commit prepared
+before it is refused from then on, however long its writer sleeps (a laptop's lid, a stopped
+process). What the head of the fence does not reach is an orphan for good. A process that may commit
+files on a later head than they were made for (compaction) checks whether a fence lies between, and
+drops them if so. This part does not depend on clocks.
 
-*Nobody reads it.* A query reads files of a snapshot that was kept when it was planned, until its
-ticket and its stream end. When a file died is not in its age: a file of last week may have been
-merged away a minute ago. So the sweeper writes down what it found dead and when, in a list beside
-the metadata (`k2-dead-...json`), and removes it when that is the grace ago. A list is written
-once and never changed, and the dead stay dead: whoever reads it, whenever, may rely on it; a list
-that is lost costs time, nothing else. Here clocks count: the grace is longer than a query by more
-than they may differ (`limits.CLOCK_SKEW_MAX_S`).
+*No query reads it.* A query reads files of a snapshot that was kept when it was planned, until its
+ticket and its stream end. A file's age does not say when it became an orphan: a file of last week
+may have been merged away a minute ago. So each sweep records the orphans it found and the time, in
+a list beside the metadata (`k2-dead-...json`), and removes them once that time is the grace ago. A
+list is written once and never changed, and orphans stay orphans, so every later reader may rely on
+it; the loss of a list only delays removal. Here clocks count: the grace is longer than a query by
+more than they may differ (`limits.CLOCK_SKEW_MAX_S`).
 
-What cannot be read ends the sweep: with half of what is reachable, nothing is known to be dead.
+A read error ends the sweep: with half of what is reachable, no file is known to be an orphan.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SweepResult:
 
     Attributes:
         files: on disk when it began, its own lists not counted.
-        waiting, waiting_bytes: dead, and not for long enough yet.
+        waiting, waiting_bytes: orphans that are not removed yet.
         removed, removed_bytes: removed now.
     """
 
@@ -68,7 +68,7 @@ class SweepResult:
 
 @dataclass(frozen=True)
 class _OrphanList:
-    """What one sweep found dead."""
+    """The orphans that one sweep found."""
 
     path: str
     since_us: int
@@ -81,7 +81,7 @@ class OrphanFileRemover:
     Args:
         replacer: loads the table and commits fences.
         clock: of the grace.
-        grace_s: how long a file stays that nothing names.
+        grace_s: how long an orphan stays on disk.
     """
 
     def __init__(self, *, replacer: MaintenanceCommitter, clock: Clock, grace_s: float) -> None:
@@ -91,7 +91,7 @@ class OrphanFileRemover:
         self._reach = Reach()
 
     def sweep(self) -> SweepResult:
-        """Find what is dead, and remove what has been for the grace.
+        """Find orphan files, and remove those known for the grace.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
@@ -121,7 +121,7 @@ class OrphanFileRemover:
         lists: Iterable[_OrphanList],
         since: Mapping[str, int],
     ) -> SweepResult:
-        """Remove what is due, always in one order, and the lists that have nothing left to say."""
+        """Remove expired orphans, always in one order, and the lists that name no file on disk."""
         before_us = self._clock.now_us() - self._grace_us
         dead = sizes.keys() & since.keys()
         due = sorted(one for one in dead if since[one] <= before_us)
@@ -140,7 +140,7 @@ class OrphanFileRemover:
 
 
 def _earliest(lists: Iterable[_OrphanList]) -> dict[str, int]:
-    """Since when each file has been known to be dead."""
+    """Return since when each file has been known as an orphan."""
     since: dict[str, int] = {}
     for one in sorted(lists, key=lambda each: each.since_us, reverse=True):
         since |= dict.fromkeys(one.dead, one.since_us)
@@ -156,14 +156,14 @@ class _Folder:
         self._files: FileSystem = io.fs_by_scheme(scheme, "" if scheme == "file" else netloc)
 
     def sizes(self) -> dict[str, int]:
-        """Every file and its size, bytes."""
+        """Return every file and its size, bytes."""
         found = self._files.get_file_info(
             FileSelector(self._root, allow_not_found=True, recursive=True)
         )
         return {one.path: one.size for one in found if one.type is FileType.File}
 
     def lists(self, paths: Iterable[str]) -> list[_OrphanList]:
-        """The lists of sweeps before; one that cannot be read is a file like any other."""
+        """Read the lists of earlier sweeps; an unreadable one is treated like any other file."""
         found = []
         for path in paths:
             if path.rpartition("/")[2].startswith(_LIST):
@@ -176,7 +176,7 @@ class _Folder:
         return found
 
     def write(self, fenced: Table, dead: Iterable[str], now_us: int) -> _OrphanList:
-        """Write down what is dead from a fence on."""
+        """Write the list of orphans as of a fence."""
         found = sorted(dead)
         name = f"{_LIST}{fenced.metadata.current_snapshot_id}.json"
         output = new_metadata_output(fenced, name)
@@ -184,7 +184,7 @@ class _Folder:
         return _OrphanList(path_of(output.location), now_us, frozenset(found))
 
     def remove(self, path: str) -> bool:
-        """Remove a file; whether it is gone."""
+        """Remove a file; returns whether it is gone."""
         try:
             self._files.delete_file(path)
         except FileNotFoundError:

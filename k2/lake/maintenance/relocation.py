@@ -1,12 +1,12 @@
 """Moves a copied lake to another folder: Iceberg's files name each other by absolute locations.
 
 Manifests, manifest lists and metadata are written again with the new locations; nothing else in
-them changes: snapshot ids, sequence numbers, statistics and what commits carry stay. Data files
-and fold states name nobody and are left as they are. The metadata forgets its own earlier versions,
-which only readers of the moment need and a backup does not hold.
+them changes: snapshot ids, sequence numbers, statistics and summaries stay. Data files and fold
+states name no files and are left as they are. The metadata's log of its earlier versions is
+emptied, because a backup does not hold them.
 
-It works on a staged copy: the files lie under `stage`, name `old` locations, and are to name `new`
-ones.
+The lake is moved as a staged copy: the files lie under `stage`, name `old` locations, and are to
+name `new` ones.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _SWING = (
 
 @dataclass(frozen=True)
 class Move:
-    """From where to where.
+    """The old and the new location of a warehouse.
 
     Attributes:
         old: the warehouse's address that the files name.
-        new: the one they are to name.
+        new: the address they are to name.
         stage: the folder in which the warehouse's files lie now.
     """
 
@@ -58,7 +58,7 @@ class Move:
     stage: Path
 
     def renamed(self, location: str) -> str:
-        """An old location as a new one.
+        """Return an old location as a new one.
 
         Raises:
             Data: BACKUP_INVALID when it is not in the old warehouse.
@@ -66,11 +66,11 @@ class Move:
         return self.new + self._inside(location)
 
     def staged(self, location: str) -> str:
-        """Where the file of an old location lies now."""
+        """Return where the file of an old location lies now."""
         return f"file://{self.stage}{self._inside(location)}"
 
     def text(self, value: str) -> str:
-        """Any text: an old location, or what stays as it is."""
+        """Return an old location as a new one, and any other text as it is."""
         return self.renamed(value) if value.startswith(f"{self.old}/") else value
 
     def _inside(self, location: str) -> str:
@@ -82,7 +82,7 @@ class Move:
 
 @dataclass
 class _Moving:
-    """A move under way, and the length of each manifest written again."""
+    """A move in progress, and the length of each manifest written again."""
 
     move: Move
     io: DurableFileIO = field(default_factory=DurableFileIO)
@@ -90,7 +90,7 @@ class _Moving:
 
 
 def relocate(catalog: Path, move: Move) -> None:
-    """Make a staged lake name its new place.
+    """Make a staged lake name its new location.
 
     Args:
         catalog: a copy of the catalog, which is changed.
@@ -141,7 +141,7 @@ def _move_snapshot(moving: _Moving, metadata: TableMetadata, snapshot: Snapshot)
 
 
 def _move_manifest(moving: _Moving, metadata: TableMetadata, manifest: ManifestFile) -> int:
-    """Write a manifest again; its length in bytes."""
+    """Write a manifest again; returns its length in bytes."""
     staged = moving.move.staged(manifest.manifest_path)
     manifest[_PATH] = staged
     entries = manifest.fetch_manifest_entry(moving.io, discard_deleted=False)
@@ -158,7 +158,7 @@ def _move_manifest(moving: _Moving, metadata: TableMetadata, manifest: ManifestF
 
 
 def _move_namespaces(connection: sqlite3.Connection, move: Move) -> None:
-    """Some catalogs keep a location with a namespace."""
+    """Move the locations that some catalogs keep with a namespace."""
     columns = "namespace, property_key, property_value"
     query = f"SELECT {columns} FROM iceberg_namespace_properties WHERE catalog_name = ?"
     for namespace, key, value in connection.execute(query, (CATALOG_NAME,)).fetchall():
@@ -170,7 +170,7 @@ def _move_namespaces(connection: sqlite3.Connection, move: Move) -> None:
 
 
 def _texts(value: Any, move: Move) -> Any:  # noqa: ANN401 JSON
-    """The same JSON with every text that is an old location as a new one."""
+    """Return the same JSON with every text that is an old location as a new one."""
     if isinstance(value, Mapping):
         return {key: _texts(each, move) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,17 +1,17 @@
 """Retention of a table: by hours and by bytes, whole files, the oldest first.
 
-Nothing goes by default but what exceeds the disk budget. What goes is said by a *floor*, a time of
-the column by whose day the table is partitioned: from it on nothing is missing. Every later commit
-carries it, answers that reach below it say so, and verification compares from it on.
+By default, data is removed only when the disk budget is exceeded. `retained_from_us` is a time of
+the column by whose day the table is partitioned: from it on, all rows are kept. Every later commit
+carries it, answers about earlier times report it, and verification compares rows from it on.
 
-* By hours: the days that ended so long ago, whole Iceberg partitions.
+* By hours: the days that ended longer ago, whole Iceberg partitions.
 * By bytes: the files whose newest row is oldest, until a tenth of the budget is free again. The
   newest file stays, whatever its size.
 
 The files are removed in one commit like any other, which carries positions and state: their ids
-stay known, so a late duplicate of a removed row is a duplicate still. Snapshots of before still
-name the files; they are dropped by the next pass, which makes them unreachable (but for what a tag
-names), and a sweep removes them when nobody can read them any more.
+stay known, so a late duplicate of a removed row is a duplicate still. Earlier snapshots still name
+the files; the next pass expires them, which makes the files unreachable (but for what a tag names),
+and a sweep removes them when no query can read them any more.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetentionStats:
-    """What retention has done since it started.
+    """Counters of retention since its start.
 
     Attributes:
         files, rows, bytes: removed from the newest snapshot.
-        snapshots: dropped, because they named what was removed.
-        failures: passes that did not reach the lake; tried again.
+        snapshots: expired, because they named removed files.
+        failures: passes that did not reach the lake; retried.
     """
 
     files: int = 0
@@ -59,7 +59,7 @@ class RetentionStats:
 def expired_files(
     files: Sequence[LiveFile], now_us: int, hours: int | None, bytes_max: int
 ) -> list[LiveFile]:
-    """The files to remove, oldest first.
+    """Choose the files to remove, oldest first.
 
     Args:
         files: of the newest snapshot.
@@ -83,19 +83,19 @@ def expired_files(
 
 
 def _last_day_gone(now_us: int, hours: int | None) -> int | None:
-    """The newest day that ended longer ago than rows are kept; None where they always are."""
+    """Return the newest day that ended longer ago than rows are kept; None where all are kept."""
     if hours is None:
         return None
     return (now_us - hours * _HOUR_US) // DAY_US - 1
 
 
 class Retention:
-    """Holds a table to its retention. One thread; `stats` may be read by any.
+    """Applies retention to a table. One thread; `stats` may be read by any.
 
     Args:
         replacer: commits to the table.
         clock: of the age of rows.
-        settings: hours, and how often to look.
+        settings: hours, and the interval of passes.
         bytes_max: of the newest snapshot.
     """
 
@@ -117,16 +117,16 @@ class Retention:
 
     @property
     def table(self) -> str:
-        """What it is called."""
+        """The table's name."""
         return self._replacer.store.layout.name
 
     @property
     def stats(self) -> RetentionStats:
-        """What was done so far."""
+        """The counters so far."""
         return self._stats
 
     def run(self, stopping: threading.Event) -> None:
-        """A pass now and then until `stopping` is set; what fails is tried again."""
+        """Run passes at an interval until `stopping` is set; a failed pass is retried."""
         while not stopping.wait(self._interval_s):
             try:
                 self.step()
@@ -141,7 +141,7 @@ class Retention:
             self._stats = replace(self._stats, failures=self._stats.failures + 1)
 
     def step(self) -> bool:
-        """One pass; whether anything was removed or dropped.
+        """Run one pass; returns whether anything was removed or expired.
 
         Raises:
             Unavailable: LAKE_UNAVAILABLE. Overloaded: DISK_FULL. Data: LAKE_CORRUPT.
@@ -171,7 +171,7 @@ class Retention:
         return changed
 
     def _worth_a_look(self, table: Table, last_day: int | None) -> bool:
-        """Whether a pass may find anything, without reading manifests."""
+        """Return whether a pass may find anything, without reading manifests."""
         head = current_of(table.metadata)
         if head is None:
             return False
@@ -209,7 +209,7 @@ def _replacement(
 
 
 def _from_before(metadata: TableMetadata) -> frozenset[int]:
-    """Snapshots with a lower floor than the table's: they may name removed files."""
+    """List snapshots with a lower retained time than the table's: they may name removed files."""
     floor = metadata.properties.get(RETAINED_FROM)
     if floor is None:
         return frozenset()
