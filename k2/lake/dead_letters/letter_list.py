@@ -63,16 +63,16 @@ class LetterFilter:
 
     def conditions(self) -> list[Condition]:
         """Return the filter as conditions on the table."""
-        found: list[Condition] = []
+        conditions: list[Condition] = []
         if self.times.start_us is not None:
-            found.append(("judged", ">=", _time(self.times.start_us)))
+            conditions.append(("judged", ">=", _time(self.times.start_us)))
         if self.times.end_us is not None:
-            found.append(("judged", "<", _time(self.times.end_us)))
+            conditions.append(("judged", "<", _time(self.times.end_us)))
         if self.fault is not None:
-            found.append(("fault", "==", self.fault.name))
+            conditions.append(("fault", "==", self.fault.name))
         if self.origin is not None:
-            found.append(("origin", "==", self.origin))
-        return found
+            conditions.append(("origin", "==", self.origin))
+        return conditions
 
 
 class LetterReader:
@@ -106,9 +106,9 @@ class LetterReader:
             Data: LAKE_CORRUPT.
         """
         view = self._view()
-        for one in reversed(self._unstored(view)):
-            if wanted.takes(one.letter) and (below is None or one.place < below):
-                yield one
+        for unstored in reversed(self._unstored(view)):
+            if wanted.takes(unstored.letter) and (below is None or unstored.place < below):
+                yield unstored
         if view is not None:
             for row in view.newest(LETTER_COLUMNS_LISTED, wanted.conditions(), below):
                 yield _stored(row)
@@ -136,17 +136,17 @@ class LetterReader:
             metadata={"name": name},
         )
 
-    def superseded(self, found: Iterable[StoredLetter]) -> Collection[str]:
+    def superseded(self, letters: Iterable[StoredLetter]) -> Collection[str]:
         """Name those letters whose record is a row of the lake; see `superseded.py`.
 
         Raises:
             Unavailable, Data: see `newest`.
         """
-        return self._superseded(one.letter for one in found)
+        return self._superseded(stored.letter for stored in letters)
 
     def _unstored(self, view: OpsView | None) -> list[StoredLetter]:
         """List the letters that the table does not hold yet, oldest first, each once."""
-        found: deque[StoredLetter] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
+        unstored: deque[StoredLetter] = deque(maxlen=limits.LETTERS_UNSTORED_MAX)
         ranges: dict[Origin, tuple[int, int]] = {}
         seen: set[str] = set()
         epoch, position = (view.epoch, view.position) if view else (0, 0)
@@ -157,15 +157,15 @@ class LetterReader:
                 low, high = ranges.get(origin, (letter.offset, letter.offset))
                 ranges[origin] = min(low, letter.offset), max(high, letter.offset)
                 bare = replace(letter, value=None)
-                found.append(StoredLetter(bare, offset, stored=False, epoch=epoch))
+                unstored.append(StoredLetter(bare, offset, stored=False, epoch=epoch))
         if view is None:
-            return list(found)
+            return list(unstored)
         stored = {
             letter_of(row).name
             for origin, (low, high) in ranges.items()
             for row in view.newest(LETTER_COLUMNS_LISTED, _of(origin, low, high + 1))
         }
-        return [one for one in found if one.letter.name not in stored]
+        return [above for above in unstored if above.letter.name not in stored]
 
 
 def _stored(row: Row) -> StoredLetter:
@@ -185,7 +185,7 @@ def _of(origin: Origin, start: int, end: int) -> list[Condition]:
 def _parsed(name: str) -> tuple[Origin, int]:
     try:
         topic, *numbers = name.rsplit("/", 3)
-        epoch, partition, offset = (int(each) for each in numbers)
+        epoch, partition, offset = (int(number) for number in numbers)
     except ValueError:
         topic, epoch, partition, offset = "", 0, 0, 0
     small = 0 <= epoch < 2**31 and 0 <= partition < 2**31 and 0 <= offset < 2**63 - 1

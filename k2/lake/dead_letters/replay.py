@@ -113,7 +113,10 @@ class Replayer:
 
     def replayed(self) -> dict[str, int]:
         """Return when each letter was last replayed, microseconds, by name."""
-        return {name: int(one["at_us"]) for name, one in self._parts.replays.read_all().items()}
+        return {
+            name: int(document["at_us"])
+            for name, document in self._parts.replays.read_all().items()
+        }
 
     def replay(self, name: str, repaired: bytes | None, *, again: bool) -> Replayed:
         """Put one letter's record back on the tape, unless the lake took it meanwhile.
@@ -130,18 +133,18 @@ class Replayer:
             Overloaded: QUEUE_FULL.
         """
         with self._lock:
-            found = self._parts.letters.get(name)
-            if self._parts.letters.superseded([found]):
+            stored = self._parts.letters.get(name)
+            if self._parts.letters.superseded([stored]):
                 return Replayed(name, _OVERRULED, "its record is a row of the lake")
             before = self._parts.replays.read_all().get(name)
             if before is not None and not again:
                 place = f"partition {before['partition']}, offset {before['offset']}"
                 return Replayed(name, _BEFORE, f"it was replayed before: {place}")
-            value = found.letter.value if repaired is None else repaired
+            value = stored.letter.value if repaired is None else repaired
             reading = self._read(value)
             if value is None or reading.trade is None or reading.home is None or reading.fault:
                 return Replayed(name, _REFUSED, _refusal(reading), reading.fault)
-            if self._is_of_another_life(found.letter, reading.trade.label.instrument):
+            if self._is_of_another_life(stored.letter, reading.trade.label.instrument):
                 message = f"it {meaning(Fault.REUSED_ID)}, then replay it with that exchange"
                 return Replayed(name, _REFUSED, message, Fault.REUSED_ID)
             offset = self._send(name, value, reading.trade.label, reading.home)

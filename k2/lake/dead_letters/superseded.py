@@ -81,12 +81,12 @@ def apply_recorded_faults(
     here = PartitionLetters(letters.offsets[low:high], letters.faults[low:high]).of(
         {*RETRIABLE_FAULTS, *beside}
     )
-    _, rows, at = np.intersect1d(
+    _, rows, places = np.intersect1d(
         columns.offset, here.offsets, assume_unique=True, return_indices=True
     )
     doubtful = int((columns.fault[rows] == Fault.NONE).sum())
     fault = columns.fault.copy()
-    fault[rows] = here.faults[at]
+    fault[rows] = here.faults[places]
     return replace(columns, fault=fault), doubtful
 
 
@@ -109,7 +109,7 @@ class SupersededLetters:
             Unavailable: LAKE_UNAVAILABLE.
             Data: LAKE_CORRUPT.
         """
-        retriable = [one for one in letters if one.fault in RETRIABLE_FAULTS]
+        retriable = [letter for letter in letters if letter.fault in RETRIABLE_FAULTS]
         if not retriable:
             return frozenset()
         try:
@@ -121,9 +121,9 @@ class SupersededLetters:
         if snapshot is None:
             return frozenset()
         names: dict[tuple[int, int], dict[int, str]] = {}
-        for one in retriable:
-            if one.topic == snapshot.topic:
-                names.setdefault((one.epoch, one.partition), {})[one.offset] = one.name
+        for letter in retriable:
+            if letter.topic == snapshot.topic:
+                names.setdefault((letter.epoch, letter.partition), {})[letter.offset] = letter.name
         view = OpsView(snapshot.positions.epoch, 0, table, snapshot.snapshot_id)
         return frozenset(
             of[int(row["tape_offset"])]

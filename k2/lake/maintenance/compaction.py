@@ -54,12 +54,12 @@ def plan_compaction(
         if file.rows < rows_max // 2 and file.size_bytes < target_bytes // 2:
             partitions.setdefault(file.partition, []).append(file)
     groups = []
-    for found in partitions.values():
-        found.sort(key=lambda file: (file.rows, file.location))
-        crowded = _crowded(found, rows_max)
-        quiet_us = (found[0].day + 1) * DAY_US + limits.COMPACT_QUIET_S * 1_000_000
+    for small in partitions.values():
+        small.sort(key=lambda file: (file.rows, file.location))
+        crowded = _crowded(small, rows_max)
+        quiet_us = (small[0].day + 1) * DAY_US + limits.COMPACT_QUIET_S * 1_000_000
         if not crowded and quiet_us <= now_us:
-            crowded = _remaining(found, rows_max)
+            crowded = _remaining(small, rows_max)
         groups += crowded
     return sorted(groups, key=len, reverse=True)
 
@@ -70,9 +70,9 @@ def _crowded(files: Sequence[LiveFile], rows_max: int) -> list[tuple[LiveFile, .
     for file in files:
         classes.setdefault(size_class(file.rows, limits.COMPACT_FILES_TO_MERGE), []).append(file)
     chosen = [
-        _bounded(found, rows_max)
-        for found in classes.values()
-        if len(found) >= limits.COMPACT_FILES_TO_MERGE
+        _bounded(files_of, rows_max)
+        for files_of in classes.values()
+        if len(files_of) >= limits.COMPACT_FILES_TO_MERGE
     ]
     return [group for group in chosen if len(group) > 1]
 
@@ -141,7 +141,7 @@ def rewrite(
 def _columns_of(icebergs: Schema, store: Store) -> pa.Schema:
     """List all columns of the table: a merge keeps also those that only a later K2 knows."""
     known = store.columns(icebergs)
-    later = [one for one in schema_to_pyarrow(icebergs) if one.name not in known.names]
+    later = [field for field in schema_to_pyarrow(icebergs) if field.name not in known.names]
     return pa.schema([*known, *later])
 
 

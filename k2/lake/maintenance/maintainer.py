@@ -195,16 +195,16 @@ class Maintainer:
         """
         dropped: frozenset[int] = frozenset()
 
-        def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
+        def plan(table: Table, summary: CommitSummary) -> RewriteFiles | None:
             nonlocal dropped
             metadata = table.metadata
             stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
             dropped = frozenset(
-                one.snapshot_id
-                for one in metadata.snapshots
-                if one.timestamp_ms * 1000 < older_than_us and one.snapshot_id not in stay
+                snapshot.snapshot_id
+                for snapshot in metadata.snapshots
+                if snapshot.timestamp_ms * 1000 < older_than_us and snapshot.snapshot_id not in stay
             )
-            return RewriteFiles(facts, dropped=dropped) if dropped else None
+            return RewriteFiles(summary, dropped=dropped) if dropped else None
 
         self._replacer.commit(plan)
         self._stats = replace(
@@ -229,7 +229,7 @@ class Maintainer:
         """Do step 1: plan merges."""
         with reaching_lake():
             live = self._live.of(table)
-        small = [one for one in live.values() if one.location not in self._too_large]
+        small = [file for file in live.values() if file.location not in self._too_large]
         rows_max = self._replacer.store.layout.merged_rows_max
         return plan_compaction(
             small, self._clock.now_us(), self._settings.compact_target_bytes, rows_max
@@ -241,17 +241,17 @@ class Maintainer:
         written = rewrite(table, group, self._replacer.name(), self._replacer.store)
         pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
         if written is None:  # two of its files are more than a pass may hold
-            self._too_large |= {one.location for one in group[:2]}
+            self._too_large |= {file.location for file in group[:2]}
             return False
         file, count = written
-        removed = frozenset(one.location for one in group[:count])
+        removed = frozenset(file.location for file in group[:count])
 
-        def plan(head: Table, facts: CommitSummary) -> RewriteFiles | None:
+        def plan(head: Table, summary: CommitSummary) -> RewriteFiles | None:
             live = self._live.of(head)
             if not removed <= live.keys() or not unfenced(head.metadata, since):
                 return None
-            touched = frozenset(live[one].manifest for one in removed)
-            return RewriteFiles(facts, (file,), removed, touched)
+            touched = frozenset(live[location].manifest for location in removed)
+            return RewriteFiles(summary, (file,), removed, touched)
 
         stats = self._stats
         if self._replacer.commit(plan) is None:
@@ -278,13 +278,13 @@ class _Live:
         """Read the files that may be merged, by location."""
         head = table.metadata.current_snapshot()
         spec = table.metadata.default_spec_id
-        found: dict[str, tuple[LiveFile, ...]] = {}
-        for one in head.manifests(table.io) if head else []:
-            if one.content is ManifestContent.DATA and one.partition_spec_id == spec:
-                path = one.manifest_path
+        by_manifest: dict[str, tuple[LiveFile, ...]] = {}
+        for manifest in head.manifests(table.io) if head else []:
+            if manifest.content is ManifestContent.DATA and manifest.partition_spec_id == spec:
+                path = manifest.manifest_path
                 known = self._known.get(path)
-                found[path] = (
-                    known if known is not None else read_live_files(table, one, self._day_of)
+                by_manifest[path] = (
+                    known if known is not None else read_live_files(table, manifest, self._day_of)
                 )
-        self._known = found
-        return {file.location: file for files in found.values() for file in files}
+        self._known = by_manifest
+        return {file.location: file for files in by_manifest.values() for file in files}

@@ -114,9 +114,9 @@ def is_fence(snapshot: Snapshot) -> bool:
 
 def unfenced(metadata: TableMetadata, since_id: int) -> bool:
     """Return whether files made when the head was `since_id` may be committed on this head."""
-    for one in ancestors_of(metadata, metadata.current_snapshot()):
-        if one.snapshot_id == since_id:
+    for ancestor in ancestors_of(metadata, metadata.current_snapshot()):
+        if ancestor.snapshot_id == since_id:
             return True
-        if is_fence(one):
+        if is_fence(ancestor):
             return False
     return False

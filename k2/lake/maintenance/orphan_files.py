@@ -101,8 +101,8 @@ class OrphanFileRemover:
             sizes = folder.sizes()
             reachable = self._reach.of(self._replacer.load())
             lists = folder.lists(sizes)
-            for one in lists:
-                del sizes[one.path]
+            for listed in lists:
+                del sizes[listed.path]
             since = _earliest(lists)
             unknown = sizes.keys() - reachable - since.keys()
             if unknown and (fenced := self._fence()) is not None:
@@ -112,7 +112,7 @@ class OrphanFileRemover:
             return self._removed(folder, sizes, lists, since)
 
     def _fence(self) -> Table | None:
-        return self._replacer.commit(lambda _, facts: RewriteFiles(facts))
+        return self._replacer.commit(lambda _, summary: RewriteFiles(summary))
 
     def _removed(
         self,
@@ -124,26 +124,26 @@ class OrphanFileRemover:
         """Remove expired orphans, always in one order, and the lists that name no file on disk."""
         before_us = self._clock.now_us() - self._grace_us
         dead = sizes.keys() & since.keys()
-        due = sorted(one for one in dead if since[one] <= before_us)
-        removed = {one for one in due if folder.remove(one)}
+        due = sorted(path for path in dead if since[path] <= before_us)
+        removed = {path for path in due if folder.remove(path)}
         left = sizes.keys() - removed
-        for one in lists:
-            if not one.dead & left:
-                folder.remove(one.path)
+        for listed in lists:
+            if not listed.dead & left:
+                folder.remove(listed.path)
         return SweepResult(
             files=len(sizes),
             waiting=len(dead - removed),
-            waiting_bytes=sum(sizes[one] for one in dead - removed),
+            waiting_bytes=sum(sizes[path] for path in dead - removed),
             removed=len(removed),
-            removed_bytes=sum(sizes[one] for one in removed),
+            removed_bytes=sum(sizes[path] for path in removed),
         )
 
 
 def _earliest(lists: Iterable[_OrphanList]) -> dict[str, int]:
     """Return since when each file has been known as an orphan."""
     since: dict[str, int] = {}
-    for one in sorted(lists, key=lambda each: each.since_us, reverse=True):
-        since |= dict.fromkeys(one.dead, one.since_us)
+    for listed in sorted(lists, key=lambda listed: listed.since_us, reverse=True):
+        since |= dict.fromkeys(listed.dead, listed.since_us)
     return since
 
 
@@ -157,31 +157,33 @@ class _Folder:
 
     def sizes(self) -> dict[str, int]:
         """Return every file and its size, bytes."""
-        found = self._files.get_file_info(
+        infos = self._files.get_file_info(
             FileSelector(self._root, allow_not_found=True, recursive=True)
         )
-        return {one.path: one.size for one in found if one.type is FileType.File}
+        return {info.path: info.size for info in infos if info.type is FileType.File}
 
     def lists(self, paths: Iterable[str]) -> list[_OrphanList]:
         """Read the lists of earlier sweeps; an unreadable one is treated like any other file."""
-        found = []
+        lists = []
         for path in paths:
             if path.rpartition("/")[2].startswith(_LIST):
                 try:
                     with self._files.open_input_stream(path) as stream:
-                        said = json.loads(stream.read())
-                    found.append(_OrphanList(path, int(said["since_us"]), frozenset(said["dead"])))
+                        content = json.loads(stream.read())
+                    lists.append(
+                        _OrphanList(path, int(content["since_us"]), frozenset(content["dead"]))
+                    )
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     _log.warning("%s cannot be read: %r", path, error)
-        return found
+        return lists
 
     def write(self, fenced: Table, dead: Iterable[str], now_us: int) -> _OrphanList:
         """Write the list of orphans as of a fence."""
-        found = sorted(dead)
+        paths = sorted(dead)
         name = f"{_LIST}{fenced.metadata.current_snapshot_id}.json"
         output = new_metadata_output(fenced, name)
-        write_file(output, json.dumps({"since_us": now_us, "dead": found}).encode())
-        return _OrphanList(path_of(output.location), now_us, frozenset(found))
+        write_file(output, json.dumps({"since_us": now_us, "dead": paths}).encode())
+        return _OrphanList(path_of(output.location), now_us, frozenset(paths))
 
     def remove(self, path: str) -> bool:
         """Remove a file; returns whether it is gone."""

@@ -146,7 +146,7 @@ def _move_manifest(moving: _Moving, metadata: TableMetadata, manifest: ManifestF
     manifest[_PATH] = staged
     entries = manifest.fetch_manifest_entry(moving.io, discard_deleted=False)
     spec = next(
-        one for one in metadata.partition_specs if one.spec_id == manifest.partition_spec_id
+        known for known in metadata.partition_specs if known.spec_id == manifest.partition_spec_id
     )
     output = moving.io.new_output(staged)
     added_by = manifest.added_snapshot_id or 0
@@ -172,7 +172,7 @@ def _move_namespaces(connection: sqlite3.Connection, move: Move) -> None:
 def _texts(value: Any, move: Move) -> Any:  # noqa: ANN401 JSON
     """Return the same JSON with every text that is an old location as a new one."""
     if isinstance(value, Mapping):
-        return {key: _texts(each, move) for key, each in value.items()}
+        return {key: _texts(inner, move) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_texts(each, move) for each in value]
+        return [_texts(inner, move) for inner in value]
     return move.text(value) if isinstance(value, str) else value

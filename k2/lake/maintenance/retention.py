@@ -67,18 +67,18 @@ def expired_files(
         hours: how long rows are kept; None: while the budget lasts.
         bytes_max: the budget.
     """
-    oldest = sorted(files, key=lambda one: (one.time_max_us, one.location))
+    oldest = sorted(files, key=lambda file: (file.time_max_us, file.location))
     last_day = _last_day_gone(now_us, hours)
-    gone = [one for one in oldest[:-1] if last_day is not None and one.day <= last_day]
-    left = sum(one.size_bytes for one in files) - sum(one.size_bytes for one in gone)
+    gone = [file for file in oldest[:-1] if last_day is not None and file.day <= last_day]
+    left = sum(file.size_bytes for file in files) - sum(file.size_bytes for file in gone)
     if left > bytes_max:
-        known = {one.location for one in gone}
-        for one in oldest[:-1]:
+        known = {file.location for file in gone}
+        for file in oldest[:-1]:
             if left <= bytes_max * _FREED:
                 break
-            if one.location not in known:
-                gone.append(one)
-                left -= one.size_bytes
+            if file.location not in known:
+                gone.append(file)
+                left -= file.size_bytes
     return gone
 
 
@@ -151,18 +151,18 @@ class Retention:
             return False
         done = RetentionStats()
 
-        def plan(table: Table, facts: CommitSummary) -> RewriteFiles | None:
+        def plan(table: Table, summary: CommitSummary) -> RewriteFiles | None:
             nonlocal done
             files = _live_files(table, self._replacer.store.layout.day_of)
             gone = expired_files(files, self._clock.now_us(), self._hours, self._bytes_max)
             dropped = _from_before(table.metadata)
             done = RetentionStats(
                 len(gone),
-                sum(one.rows for one in gone),
-                sum(one.size_bytes for one in gone),
+                sum(file.rows for file in gone),
+                sum(file.size_bytes for file in gone),
                 len(dropped),
             )
-            return _replacement(table, facts, gone, dropped)
+            return _replacement(table, summary, gone, dropped)
 
         changed = self._replacer.commit(plan) is not None
         self._day_done = last_day
@@ -188,22 +188,22 @@ class Retention:
             snapshots=before.snapshots + done.snapshots,
         )
         if done.files:
-            told = {"files": done.files, "b": done.bytes}
-            log.warning("%s: retention removed %d rows", self.table, done.rows, extra=told)
+            removed = {"files": done.files, "b": done.bytes}
+            log.warning("%s: retention removed %d rows", self.table, done.rows, extra=removed)
 
 
 def _replacement(
-    table: Table, facts: CommitSummary, gone: Sequence[LiveFile], dropped: frozenset[int]
+    table: Table, summary: CommitSummary, gone: Sequence[LiveFile], dropped: frozenset[int]
 ) -> RewriteFiles | None:
     if not gone:
-        return RewriteFiles(facts, dropped=dropped) if dropped else None
-    floors = [one.time_max_us + 1 for one in gone]
+        return RewriteFiles(summary, dropped=dropped) if dropped else None
+    floors = [file.time_max_us + 1 for file in gone]
     if (known := table.properties.get(RETAINED_FROM)) is not None:
         floors.append(int(known))
     return RewriteFiles(
-        replace(facts, retained_from_us=max(floors)),
-        removed=frozenset(one.location for one in gone),
-        touched=frozenset(one.manifest for one in gone),
+        replace(summary, retained_from_us=max(floors)),
+        removed=frozenset(file.location for file in gone),
+        touched=frozenset(file.manifest for file in gone),
         dropped=dropped,
     )
 
@@ -215,11 +215,11 @@ def _from_before(metadata: TableMetadata) -> frozenset[int]:
         return frozenset()
     stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
     return frozenset(
-        one.snapshot_id
-        for one in metadata.snapshots
-        if one.snapshot_id not in stay
-        and one.summary
-        and int(one.summary.additional_properties.get(RETAINED_FROM, -1)) < int(floor)
+        snapshot.snapshot_id
+        for snapshot in metadata.snapshots
+        if snapshot.snapshot_id not in stay
+        and snapshot.summary
+        and int(snapshot.summary.additional_properties.get(RETAINED_FROM, -1)) < int(floor)
     )
 
 
