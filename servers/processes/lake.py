@@ -23,9 +23,9 @@ from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_e
 from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
-from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
 from k2.market.fold import FoldState
+from k2.market.ledger import fold_all
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
@@ -253,7 +253,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
         promises = read_coverage(clients.topic(topics.COVERAGE))
         promised = {one: hull(of.values()) for one, of in promises.items()}
-        told = folded_ledger(clients.gap_log.advance())
+        told = fold_all(clients.gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, told, now_us, who)
         if lost:

@@ -13,8 +13,8 @@ from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import TradeStore
 from k2.lake.ingest.epoch_transition import AvailableTape, end_epoch, lost_ids, newest
 from k2.lake.ingest.tape_check import assert_fits, identity_of
-from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.coverage import hull
+from k2.market.ledger import fold_all
 from k2.tape import topics
 from k2.tape.partition_map import PartitionMap
 from k2.tape.truncation_check import read_marks
@@ -61,7 +61,7 @@ def _marks(process):
 def _tell_lost(process, states):
     board = Board(process, process.world.tape, topics.COVERAGE)
     promised = {one: hull(of.values()) for one, of in read_coverage(board).items()}
-    told = folded_ledger(GapTeller(process).read_all())
+    told = fold_all(GapTeller(process).read_all())
     lost = lost_ids(states, promised, told, process.now_us(), process.identity)
     if lost:
         GapTeller(process).publish(lost)

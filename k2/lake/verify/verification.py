@@ -60,7 +60,7 @@ from k2.lake.verify.report import (
     standing,
 )
 from k2.lake.verify.row_checksums import Place, Rows, Tally, read_rows
-from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
+from k2.lake.verify.verify_gaps import compare_gaps
 from k2.lake.verify.verify_letters import (
     LetterWitnesses,
     compare_letters,
@@ -68,7 +68,7 @@ from k2.lake.verify.verify_letters import (
 )
 from k2.market.events import Fault, Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict, fold
-from k2.market.ledger import GapEvent
+from k2.market.ledger import GapEvent, fold_all
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
@@ -122,7 +122,7 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
             cannot be read.
         Unavailable: a part is away.
     """
-    ledger = folded_ledger(witnesses.gaps() if witnesses.gaps is not None else ())
+    ledger = fold_all(witnesses.gaps() if witnesses.gaps is not None else ())
     snapshot = witnesses.snapshots.current()
     facts = witnesses.facts()
     if snapshot is None:

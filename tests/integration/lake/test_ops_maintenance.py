@@ -9,9 +9,8 @@ from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterFilter
 from k2.lake.iceberg.reachability import Reach
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT
-from k2.lake.verify.verify_gaps import folded_ledger
 from k2.market.events import DAY_US, Fault
-from k2.market.ledger import GapState
+from k2.market.ledger import GapState, fold_all
 from k2.market.offsets import TimeRange
 from k2.tape.dead_letter_topic import DeadLetter
 from tests.support.letter_desk import Desk
@@ -121,4 +120,4 @@ def assert_same(site, names):
     stored = site.stored(GAPS_LAYOUT, *columns)
     assert [tuple(row[name] for name in columns) for row in stored] == told
     assert view_of(site.catalog, GAPS_LAYOUT).position == len(site.events)
-    assert len([*folded_ledger(site.events).gaps()]) == COMMITS + (COMMITS + 2) // 3
+    assert len([*fold_all(site.events).gaps()]) == COMMITS + (COMMITS + 2) // 3

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from k2.lake.verify.verify_gaps import compare_gaps, folded_ledger
+from k2.lake.verify.verify_gaps import compare_gaps
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
-from k2.market.ledger import Cause, GapEvent, GapState
+from k2.market.ledger import Cause, GapEvent, GapState, fold_all
 
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
 
@@ -25,12 +25,12 @@ def test_instruments_and_partitions_are_judged_apart():
         0: FoldState({BTC: state((1, 4), (8, 9))}),
         1: FoldState({ETH: state((1, 4), (8, 9))}),
     }
-    ledger = folded_ledger([filled(BTC, 6, 20), filled(ETH, 5, 5)])
+    ledger = fold_all([filled(BTC, 6, 20), filled(ETH, 5, 5)])
     compared = compare_gaps(ledger, states, {0})
     assert [(one.partition, one.count, one.offsets) for one in compared.problems] == [(0, 2, (6,))]
     assert compared.missing == {"OPEN": 0, "FILLED": 3, "UNFILLABLE": 0, "VOID": 0, "UNTOLD": 3}
 
 
 def test_without_holes_there_is_nothing_to_say():
-    compared = compare_gaps(folded_ledger([filled(BTC, 1, 9)]), {0: FoldState()}, {0})
+    compared = compare_gaps(fold_all([filled(BTC, 1, 9)]), {0: FoldState()}, {0})
     assert (compared.problems, sum(compared.missing.values())) == ([], 0)
