@@ -1,12 +1,12 @@
-"""Tallies of rows that do not depend on their order, so that tape and lake can be compared.
+"""Order-independent checksums of rows, so that tape and lake can be compared.
 
-Tens of millions of rows are compared by 65,536 offsets of a partition at a time: how many rows, and
-the sum of their fingerprints modulo 2^64. Equal tallies mean equal rows, each as often. Where two
-differ, the places that differ are looked at row by row (`kept`).
+Tens of millions of rows are compared in buckets of 65,536 offsets of a partition: the number of
+rows, and the sum of their fingerprints modulo 2^64. Equal checksums mean equal rows, each equally
+often. Where two differ, the differing buckets are compared row by row (`kept`).
 
-A fingerprint covers every column of a row, also its place on the tape; but not the optional ones. A
-record may say more than its row, when the K2 that stored it did not know the column yet, and that
-is no disagreement.
+A fingerprint covers every required column of a row, its place on the tape included; optional
+columns are left out, because a record may hold more than its row when the K2 that stored it did not
+know the column yet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from k2.market.events import Int32s, Int64s, Label, TradeColumns
 from k2.market.instrument import Instrument
 
 Hashes = npt.NDArray[np.uint64]
-Place = tuple[int, int]  # partition and bucket of offsets
+Place = tuple[int, int]  # partition and number of a bucket of offsets
 
 BUCKET_BITS = 16
 _READ_ROWS = 131_072
@@ -38,7 +38,7 @@ _SHIFT = np.uint64(29)
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one partition of the tape, from wherever.
+    """Rows of one partition of the tape, of the tape or the lake.
 
     Attributes:
         partition: of the tape.
@@ -53,11 +53,13 @@ class Rows:
 
 @dataclass
 class Tally:
-    """Counts and fingerprints of rows.
+    """Counts and fingerprints of rows, per bucket.
 
     Attributes:
         ends: offsets at or above these are not expected, per partition.
-        keep: places whose rows are kept one by one.
+        keep: buckets whose rows are kept one by one.
+        symbols: rows per partition and instrument.
+        kept: offsets and fingerprints of the kept buckets.
     """
 
     ends: Sequence[int]
@@ -73,15 +75,14 @@ class Tally:
         self._sums = [np.zeros(size, np.uint64) for size in sizes]
 
     def add(self, rows: Rows) -> None:
-        """Count rows in; their offsets lie below the partition's end."""
+        """Add rows; their offsets lie below the partition's end."""
         partition, columns = rows.partition, rows.columns
         if len(columns) == 0:
             return
         prints = fingerprints(columns)
         bucket = columns.offset >> BUCKET_BITS
         np.add.at(self._sums[partition], bucket, prints)
-        found = np.bincount(bucket, minlength=len(self._counts[partition]))
-        self._counts[partition] += found
+        self._counts[partition] += np.bincount(bucket, minlength=len(self._counts[partition]))
         for code, count in enumerate(np.bincount(columns.label).tolist()):
             if count:
                 key = partition, columns.labels[code].instrument
@@ -91,11 +92,11 @@ class Tally:
                 self.kept.setdefault(place, []).append((columns.offset[mine], prints[mine]))
 
     def rows(self, partition: int) -> int:
-        """Rows of a partition."""
+        """Count the rows of a partition."""
         return int(self._counts[partition].sum())
 
     def differing(self, other: Tally) -> list[Place]:
-        """Places where the two do not hold the same rows."""
+        """List the buckets where the two do not hold the same rows."""
         return [
             (partition, int(bucket))
             for partition in range(len(self.ends))
@@ -106,17 +107,17 @@ class Tally:
         ]
 
     def rows_at(self, place: Place) -> tuple[Int64s, Hashes]:
-        """Offsets and fingerprints of a kept place, in the order of offsets."""
+        """Return offsets and fingerprints of a kept bucket, in the order of offsets."""
         kept = self.kept.get(place)
         if not kept:
             return np.empty(0, np.int64), np.empty(0, np.uint64)
-        offsets = np.concatenate([one for one, _ in kept])
+        offsets = np.concatenate([of_batch for of_batch, _ in kept])
         order = np.argsort(offsets, kind="stable")
         return offsets[order], np.concatenate([prints for _, prints in kept])[order]
 
 
 def fingerprints(columns: TradeColumns) -> Hashes:
-    """A number for each row that depends on all its columns and its offset. uint64[n]."""
+    """Compute a number for each row from all its required columns and its offset. uint64[n]."""
     of_label = np.array([_text_hash("\0".join(label)) for label in columns.labels], np.uint64)
     prints = of_label[columns.label]
     for values in (
@@ -147,7 +148,7 @@ def _text_hash(text: str) -> int:
 
 
 def _vendor_hashes(maps: pa.MapArray) -> Hashes:
-    """A number for each map, whatever the order of its entries; 0 for an empty one."""
+    """Hash each map, whatever the order of its entries; 0 for an empty one."""
     sums = np.zeros(len(maps), dtype=np.uint64)
     bounds = maps.offsets.to_numpy().astype(np.int64)
     first, entries = int(bounds[0]), int(bounds[-1] - bounds[0])
@@ -160,7 +161,7 @@ def _vendor_hashes(maps: pa.MapArray) -> Hashes:
 
 
 def _column_hashes(texts: pa.StringArray) -> Hashes:
-    """A number for each text; each distinct one is hashed once."""
+    """Hash each text; each distinct text is hashed once."""
     coded = texts.dictionary_encode()
     distinct = np.array([_text_hash(text) for text in coded.dictionary.to_pylist()], np.uint64)
     hashes: Hashes = distinct[coded.indices.to_numpy(zero_copy_only=False)]
@@ -171,7 +172,7 @@ def _column_hashes(texts: pa.StringArray) -> Hashes:
 
 
 def read_rows(io: FileIO, location: str) -> Iterator[Rows]:
-    """The rows of a data file, by epoch and partition, some at a time.
+    """Read the rows of a data file, by epoch and partition, in batches.
 
     Raises:
         Data: LAKE_CORRUPT when the file is not K2's.
@@ -192,14 +193,14 @@ def _by_partition(batch: pa.RecordBatch) -> Iterator[Rows]:
     epoch = batch.column("tape_epoch").to_numpy().astype(np.int64)
     place = epoch << 32 | batch.column("tape_partition").to_numpy()
     columns = columns_of(batch)
-    for one in np.unique(place).tolist():
-        mine = place == one
+    for number in np.unique(place).tolist():
+        mine = place == number
         rows = columns if mine.all() else columns.take(mine)
-        yield Rows(one & 0xFFFFFFFF, rows, one >> 32)
+        yield Rows(number & 0xFFFFFFFF, rows, number >> 32)
 
 
 def columns_of(batch: pa.RecordBatch) -> TradeColumns:
-    """A record batch of lake rows as columns; the texts of labels come as dictionaries."""
+    """Convert a record batch of lake rows to columns; label texts come as dictionaries."""
     labels, label = _labels(batch)
     sides = _codes(batch.column("side"), schema.SIDES)
     return TradeColumns(
@@ -218,7 +219,7 @@ def columns_of(batch: pa.RecordBatch) -> TradeColumns:
 
 
 def _labels(batch: pa.RecordBatch) -> tuple[tuple[Label, ...], Int32s]:
-    """The distinct labels and each row's; rows are sorted by symbol, so labels come in runs."""
+    """Find the distinct labels and each row's; rows are sorted by symbol: labels come in runs."""
     columns = [batch.column(name) for name in schema.LABEL_COLUMNS]
     codes = np.stack([column.indices.to_numpy() for column in columns])
     starts = np.ones(codes.shape[1], dtype=np.bool_)
@@ -235,13 +236,13 @@ def _labels(batch: pa.RecordBatch) -> tuple[tuple[Label, ...], Int32s]:
 
 
 def _codes(column: pa.DictionaryArray, names: Sequence[str]) -> Int32s:
-    """Each text as its index in `names`."""
+    """Return each text as its index in `names`."""
     of_value = [names.index(text) for text in column.dictionary.to_pylist()]
     codes: Int32s = np.array(of_value, dtype=np.int32)[column.indices.to_numpy()]
     return codes
 
 
 def _words(column: pa.Array) -> Int64s:
-    """Decimals as little-endian words (low, high). int64[n, 2]."""
+    """Return decimals as little-endian words (low, high). int64[n, 2]."""
     words = np.frombuffer(column.buffers()[1], dtype=np.int64)
     return words[2 * column.offset : 2 * (column.offset + len(column))].reshape(-1, 2)

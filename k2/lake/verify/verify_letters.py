@@ -1,10 +1,10 @@
-"""Proof that the table of dead letters holds the letters of the tape, each once, as they are.
+"""Compares the table of dead letters with the letters of the tape: each once, unchanged.
 
-Compared at the table's own position. A letter may be on the tape twice, for a writer that was
-killed publishes again: then the table holds its first. What retention removed from the tape, and
-what is of earlier epochs, whose tapes can no longer be asked, is only checked for doubles. Of
-letters that were judged before the table's floor, below which lake retention removes rows, only the
-rows that are there are compared.
+The comparison is made at the table's own position. A letter may be on the tape twice, because a
+writer that was killed publishes again: then the table holds the first. Letters that retention
+removed from the tape, and those of earlier epochs, whose tapes are gone, are only checked for
+doubles. Of letters that were judged before the table's retained time, only the existing rows are
+compared.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from k2.tape.dead_letter_topic import DeadLetter, Posted
 
 @dataclass(frozen=True)
 class LetterWitnesses:
-    """What is asked.
+    """The sources of the comparison.
 
     Attributes:
-        view: the table's newest snapshot.
+        view: opens the table's newest snapshot.
         posted: reads all letters of the tape.
     """
 
@@ -36,13 +36,14 @@ class LetterWitnesses:
 
 @dataclass(frozen=True)
 class ComparedLetters:
-    """What was found.
+    """The result of the comparison.
 
     Attributes:
         problems: LETTER_ROW_MISSING, LETTER_ROW_DOUBLED, LETTER_ROW_UNDUE, LETTER_ROW_CHANGED;
             their offsets are those of the letters on their own topic.
         rows: in the table.
-        waiting: letters on the tape that the table is to take yet, as often as they were published.
+        waiting: letters on the tape that the table does not hold yet, as often as they were
+            published.
     """
 
     problems: tuple[Problem, ...]
@@ -59,7 +60,7 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     """
     view = witnesses.view()
     epoch, position = (view.epoch, view.position) if view else (0, 0)
-    floor_us = (view.retained_from_us if view else None) or 0
+    retained_from_us = (view.retained_from_us if view else None) or 0
     first_of: dict[str, tuple[int, int]] = {}
     prints: dict[int, bytes] = {}
     waiting = 0
@@ -88,7 +89,7 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     missing = [
         offset
         for name, (offset, at_us) in first_of.items()
-        if name not in held and at_us >= floor_us
+        if name not in held and at_us >= retained_from_us
     ]
     problems = (
         *_problem(
@@ -108,7 +109,7 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
 
 
 def stored_letters(witnesses: LetterWitnesses, topic: str, epoch: int) -> Iterator[DeadLetter]:
-    """The letters of a tape that the table holds, without their values.
+    """Read the letters of a tape that the table holds, without their values.
 
     Raises:
         Unavailable: LAKE_UNAVAILABLE.
@@ -121,14 +122,14 @@ def stored_letters(witnesses: LetterWitnesses, topic: str, epoch: int) -> Iterat
 
 
 def _is_posted(letter: DeadLetter, offset: int, prints: dict[int, bytes]) -> bool:
-    """Whether the tape has a letter there; a record of the topic that is none has a row too."""
+    """Return whether the tape has a letter there; a record that is no letter has a row too."""
     return offset in prints or letter.topic == topics.DEAD_LETTERS
 
 
 def _print(letter: DeadLetter) -> bytes:
-    facts = (letter.name, letter.schema_id, letter.fault.name, letter.error, letter.at_us)
-    told = repr(facts).encode() + (b"-" if letter.value is None else b"+" + letter.value)
-    return blake2b(told, digest_size=16).digest()
+    values = (letter.name, letter.schema_id, letter.fault.name, letter.error, letter.at_us)
+    content = repr(values).encode() + (b"-" if letter.value is None else b"+" + letter.value)
+    return blake2b(content, digest_size=16).digest()
 
 
 def _problem(kind: str, offsets: list[int], what: str) -> list[Problem]:
