@@ -10,7 +10,6 @@ last said.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import threading
@@ -28,13 +27,12 @@ from k2.degrade.signals import UNREADABLE, Scale, Signal, pressures, scales
 from k2.errors import K2Error
 from k2.market.instrument import Instrument
 from k2.tape.ports import DocumentTopic
-from servers.runtime import Runtime
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
 REFUSED = "REFUSED"  # it ended: what is stored contradicts itself, and a person must look
 LOST = "LOST"  # no fresh beat
-STARTING = "STARTING"  # no fresh beat yet, and the reader has only just begun to listen
+STARTING = "STARTING"  # not serving yet; or no fresh beat yet, and the reader is new itself
 
 _log = logging.getLogger(__name__)
 
@@ -73,30 +71,6 @@ def _disk_free_bytes(data_dir: Path) -> float | None:
         return float(shutil.disk_usage(data_dir).free)
     except OSError:
         return None
-
-
-def progress_told(
-    sample: Callable[[], Sample], counter: str, runtime: Runtime
-) -> Callable[[], Sample]:
-    """The same sampler, which also tells the supervisor when work gets done.
-
-    Args:
-        sample: asked before each beat.
-        counter: of it, what grows with the work that was brought to its end.
-        runtime: of this process; once it serves, `progressed` is printed while the counter grows.
-    """
-    told, due_s = 0, -math.inf
-
-    def telling() -> Sample:
-        nonlocal told, due_s
-        now = sample()
-        count, now_s = int(now.counters.get(counter, 0)), runtime.clock.monotonic_s()
-        if count > told and now_s >= due_s and runtime.serving.is_set():
-            told, due_s = count, now_s + limits.PROGRESS_TOLD_S
-            runtime.emit("progressed", **{counter: count})
-        return now
-
-    return telling
 
 
 class Heart:

@@ -38,6 +38,7 @@ class ProcessSpec:
 
     Attributes:
         module: what it runs.
+        progress: the counter that grows with the work that is done.
         ports: where it listens.
         peers: other processes whose heartbeats it expects; without one, the platform is under
             pressure.
@@ -47,9 +48,11 @@ class ProcessSpec:
         needs_tape: it starts only while the broker and the registry serve.
         drain: processes are stopped by this number, the lowest first.
         proves: its progress shows that broker and registry work too.
+        tells_refusal: its last heartbeat says why it refused what is stored.
     """
 
     module: str
+    progress: str
     ports: tuple[Port, ...] = ()
     peers: tuple[str, ...] = ()
     copies: Callable[[Settings], tuple[str, ...]] | None = None
@@ -57,24 +60,30 @@ class ProcessSpec:
     needs_tape: bool = True
     drain: int = 1
     proves: bool = False
+    tells_refusal: bool = False
 
 
 PROCESSES = {
     "venue": ProcessSpec(
         "servers.processes.venue",
+        progress="sent",
         ports=(Port("venue", "venue.listen", unset=8090),),
         practice=True,
         needs_tape=False,
     ),
     "feed": ProcessSpec(
         "servers.processes.feed",
+        progress="trades_acknowledged",
         copies=lambda settings: settings.feed.names,
         drain=0,
         proves=True,
     ),
-    "lake": ProcessSpec("servers.processes.lake", proves=True),
+    "lake": ProcessSpec(
+        "servers.processes.lake", progress="commits", proves=True, tells_refusal=True
+    ),
     "query": ProcessSpec(
         "servers.processes.query",
+        progress="queries_answered",
         ports=(
             Port("flight", "query.listen_flight"),
             Port("query", "query.listen_grpc", unset=50052),
@@ -83,6 +92,7 @@ PROCESSES = {
     ),
     "control": ProcessSpec(
         "servers.processes.control",
+        progress="answered",
         ports=(Port("control", "control.listen"),),
         peers=("feed", "lake", "query"),
     ),

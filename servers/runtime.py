@@ -42,7 +42,7 @@ class Runtime:
         clock: time.
         run_id: 32 hexadecimal digits, new for each life of a process.
         stopping: set when the process is asked to stop.
-        insisting: set when it is asked again.
+        second_signal: set when it is asked again.
         interrupting: set while a request to stop raises `Interrupted`.
         serving: set when the process has said that it serves.
         stuck: set when a library keeps threads that nothing can end; `end` does not wait for them.
@@ -52,7 +52,7 @@ class Runtime:
     clock: Clock
     run_id: str
     stopping: threading.Event = field(default_factory=threading.Event)
-    insisting: threading.Event = field(default_factory=threading.Event)
+    second_signal: threading.Event = field(default_factory=threading.Event)
     serving: threading.Event = field(default_factory=threading.Event)
     stuck: threading.Event = field(default_factory=threading.Event)
     interrupting: threading.Event = field(default_factory=threading.Event)
@@ -71,7 +71,7 @@ class Runtime:
         if event == "serving":
             self.serving.set()
 
-    def patiently(self, attempt: Callable[[], T]) -> T | None:
+    def retry_until_stopped(self, attempt: Callable[[], T]) -> T | None:
         """What `attempt` returns once it has what it needs; None when asked to stop before that."""
         while not self.stopping.is_set():
             try:
@@ -133,7 +133,7 @@ def start() -> Runtime:
 
     def ask(_signal: int, _frame: object) -> None:
         if runtime.stopping.is_set():
-            runtime.insisting.set()
+            runtime.second_signal.set()
         runtime.stopping.set()
         if runtime.interrupting.is_set():
             raise Interrupted

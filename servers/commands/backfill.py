@@ -94,7 +94,7 @@ def pausing(poll: Callable[[float], object], runtime: Runtime) -> Callable[[floa
         now_s = runtime.clock.monotonic_s()
         if runtime.stopping.is_set():
             until_s = min(until_s, now_s + limits.STOP_S)
-        return runtime.insisting.is_set() or now_s >= until_s
+        return runtime.second_signal.is_set() or now_s >= until_s
 
     return pause
 

@@ -321,10 +321,10 @@ class Supervisor:
         while any(watch.runs for watch in group):
             for watch in group:
                 watch.exit_code()
-            if clock.monotonic_s() > end_s or self._runtime.insisting.is_set():
+            if clock.monotonic_s() > end_s or self._runtime.second_signal.is_set():
                 for watch in group:
                     watch.kill()
-            self._runtime.insisting.wait(_TURN_S)
+            self._runtime.second_signal.wait(_TURN_S)
         for watch in group:
             if watch.record.state != "FAILED":
                 watch.record.state = "STOPPED"

@@ -8,7 +8,8 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,10 +19,10 @@ from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.settings import Settings
 from k2.tape import topics
-from k2.tape.tape_clients import TapeClients
-from servers.heartbeat import Heart, Heartbeats, Sample, process_signals, progress_told
+from k2.telemetry import Counter
+from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
-from servers.process_table import expected_by
+from servers.process import Process
 from servers.processes.dead_letter import dead_letter_service
 from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
@@ -35,7 +36,6 @@ from servers.services.platform_service import Facts, PlatformService, Probe, Too
 from servers.services.query_service import ForwardedQueryService
 from servers.services.snapshot_service import SnapshotService
 
-PROCESS: Final = "control"
 _DISTRIBUTION: Final = "k2-lakehouse"
 _PROBE_S: Final = 0.5
 _WAIT_S: Final = 0.5
@@ -47,61 +47,44 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Unavailable: PORT_IN_USE, or LAKE_UNAVAILABLE when the catalog cannot be opened.
     """
-    with ExitStack() as parts:
-        clients = parts.enter_context(
-            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
-        )
-        catalog = parts.enter_context(closing(open_catalog(settings, runtime.clock)))
-        board = clients.topic(topics.HEARTBEATS)
-        board.start()
-        heartbeats = Heartbeats(board, runtime.clock, expected_by(PROCESS, settings))
+    with Process.running("control", settings, runtime) as process:
+        clients, ending = process.clients, process.ending
+        catalog = ending.enter_context(closing(open_catalog(settings, runtime.clock)))
+        heartbeats = process.follow()
         forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
-        parts.enter_context(closing(forwarded))
+        ending.callback(forwarded.close)
         feeds = FeedService(
             heartbeats=heartbeats,
             gaps=GapView(clients.gap_log),
             desk=BackfillRequests(clients.topic(topics.BACKFILLS), runtime.clock),
             draining=runtime.stopping,
         )
-        snapshots = SnapshotReader(catalog)
         letters = dead_letter_service(settings, runtime.clock, catalog, clients)
         more = {
             dead_letter.NAME: letters.register,
             query_service.NAME: forwarded.register,
             feed_service.NAME: feeds.register,
         }
-        listener = _listener(settings, runtime, heartbeats, snapshots, more)
-        heart = Heart(
-            board=board,
-            clock=runtime.clock,
-            process=PROCESS,
-            run_id=runtime.run_id,
-            addresses={"grpc": listener.address},
-            sample=progress_told(sampler(settings, listener), "answered", runtime),
-        )
-        heartbeats.include(heart)
-        listener.start()
-        heart.start()
-        listener.ready()
-        runtime.emit("serving", addresses={"grpc": listener.address})
+        server = _server(settings, runtime, heartbeats, SnapshotReader(catalog), more)
+        ending.callback(server.drain)
+        process.counters.add(lambda: ControlCounters(answered=server.admission.answered))
+        server.start()
+        process.start({"grpc": server.address})
+        server.ready()
+        process.serve()
         while not runtime.stopping.wait(_WAIT_S):
-            listener.tell(well=not failing(settings.data_dir / "run"))
-        heart.close()
-        listener.drain()
+            server.tell(well=not failing(settings.data_dir / "run"))
     return 0
 
 
-def sampler(settings: Settings, listener: GrpcServer) -> Callable[[], Sample]:
-    """What the control plane's heart says: its memory, and what it answered."""
+@dataclass(frozen=True)
+class ControlCounters:
+    """What the control server counts: calls it answered."""
 
-    def sample() -> Sample:
-        counters = {"answered": listener.admission.answered}
-        return Sample(signals=process_signals(settings.data_dir), counters=counters)
-
-    return sample
+    answered: Counter
 
 
-def _listener(
+def _server(
     settings: Settings,
     runtime: Runtime,
     heartbeats: Heartbeats,

@@ -1,10 +1,11 @@
-"""The feed's process: venue → tape, one subscription, for ever."""
+"""The feed's process: publishes what one venue sends to the tape, and fills what is missing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,19 +26,18 @@ from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.feed.venues.source import Source
 from k2.market import schema
-from k2.settings import Settings
+from k2.settings import FeedSettings, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
-from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.partition_map import PartitionMap
 from k2.tape.producer import TapeProducer
 from k2.tape.schema_registry import SchemaStore, fingerprint
-from k2.tape.tape_clients import TapeClients
-from servers.heartbeat import SERVING, Heart, Sample, process_signals, progress_told
+from k2.telemetry import Counter, Gauge
+from servers.heartbeat import STARTING
+from servers.process import Process
 from servers.processes.filling import backfill_of, sender_of
 from servers.runtime import Runtime
 
-_STARTING = "STARTING"
 _GAPS_SHOWN = 10
 _UNKNOWN = "the venue does not know {}: nothing comes of it; mend feed.symbols"
 
@@ -57,40 +57,42 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         symbols=settings.feed.symbols,
         source=settings.feed.source,
     )
-    with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
+    with Process.running("feed", settings, runtime, settings.feed.name) as process:
+        clients = process.clients
         tape, requests = clients.producer, clients.topic(topics.BACKFILLS)
         coverage = CoverageTopic(clients.topic(topics.COVERAGE), settings.feed.name, runtime.run_id)
-        schema_id = runtime.patiently(lambda: _schema_id(settings, clients.schemas))
-        placement = runtime.patiently(clients.partition_map)
+        schema_id = runtime.retry_until_stopped(lambda: _schema_id(settings, clients.schemas))
+        placement = runtime.retry_until_stopped(clients.partition_map)
         if schema_id is None or placement is None:
             return 0
-        lines = runtime.patiently(lambda: _lines(source, placement, coverage))
-        if lines is None:
+        streams = runtime.retry_until_stopped(lambda: _streams(source, placement, coverage))
+        if streams is None:
             return 0
         encode = partial(encode_trade, schema_id=schema_id)
         letters = DeadLetterPublisher(clients.dead_letters, f"feed:{source.name}:{runtime.run_id}")
-        intake = TradePublisher(
+        publisher = TradePublisher(
             source=source,
             tape=tape,
-            streams=lines,
+            streams=streams,
             encode=encode,
             letters=letters,
             headers={"source": settings.feed.source.encode()},
         )
-        sender = sender_of(tape, lines, encode, runtime)
+        sender = sender_of(tape, streams, encode, runtime)
         backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests)
-        pump = FeedLoop(
-            publisher=intake,
+        loop = FeedLoop(
+            publisher=publisher,
             tape=tape,
             letters=letters,
             gaps=backfill,
             coverage=coverage,
             clock=runtime.clock,
         )
-        pump.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
-        gauges = Gauges(settings=settings, clock=runtime.clock, intake=intake, tape=tape, pump=pump)
-        heart = _heart(settings, runtime, gauges, clients.topic(topics.HEARTBEATS))
-        _feed(runtime, gauges, letters, backfill, heart)
+        loop.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
+        gauges = FeedGauges(settings.feed, runtime.clock, publisher, tape, loop)
+        process.counters.add(gauges.counters)
+        process.start({}, gauges.signals, STARTING)
+        _feed(process, loop, letters, backfill)
     return 0
 
 
@@ -110,14 +112,14 @@ def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
         raise
 
 
-def _lines(
+def _streams(
     source: Source, placement: PartitionMap, coverage: CoverageTopic
 ) -> list[InstrumentStream]:
-    """One line for each instrument, placed, and resumed after what an earlier run published."""
+    """Place each instrument, and resume its stream after what an earlier run published."""
     resumed = coverage.read(source.instruments)
     return [
-        InstrumentStream(each, placement.place(each), resumed.get(each))
-        for each in source.instruments
+        InstrumentStream(instrument, placement.place(instrument), resumed.get(instrument))
+        for instrument in source.instruments
     ]
 
 
@@ -127,104 +129,123 @@ def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     return lambda: Session(chance, SessionTimes(stale_s=settings.feed.stale_s))
 
 
-def _heart(
-    settings: Settings, runtime: Runtime, gauges: Gauges, heartbeats: CompactedTopic
-) -> Heart:
-    return Heart(
-        board=heartbeats,
-        clock=runtime.clock,
-        process=settings.feed.name,
-        run_id=runtime.run_id,
-        addresses={},
-        sample=progress_told(gauges.sample, "trades_acknowledged", runtime),
-    )
-
-
 def _feed(
-    runtime: Runtime, gauges: Gauges, letters: DeadLetterPublisher, backfill: Backfill, heart: Heart
+    process: Process, loop: FeedLoop, letters: DeadLetterPublisher, backfill: Backfill
 ) -> None:
-
-    def connected() -> None:
-        gauges.state = SERVING
-        heart.beat()
-        runtime.emit("serving", addresses={})
-
-    heart.start()
+    stopping = process.runtime.stopping
     try:
         letters.start()
         backfill.start()
-        asyncio.run(gauges.pump.run(runtime.stopping, connected))
+        asyncio.run(loop.run(stopping, process.serve))
     finally:
-        runtime.stopping.set()
+        stopping.set()
         backfill.close(limits.CHILD_DRAIN_S - limits.DRAIN_S)
-        heart.close()
 
 
-class Gauges:
-    """What the feed's heart says.
+@dataclass(frozen=True)
+class SymbolCounters:
+    """What a feed counts of one instrument."""
 
-    Attributes:
-        state: STARTING until everything is subscribed for the first time, then SERVING.
-        pump: as given.
+    last_trade_id: int | None
+    acknowledged_trade_id: int | None
+    resumed_after: int | None
+    first_trade_id: int | None
+    partition: int
+    gaps: Counter
+    ids_missing: Counter
+    duplicates: Counter
+    reordered: Counter
+    resets: Counter
+    gaps_open: list[list[int]]
+    listened: bool
+
+
+@dataclass(frozen=True)
+class FeedCounters:
+    """What a feed counts."""
+
+    exchange: str
+    source: str
+    venue_url: str
+    connected: bool
+    frames: Counter
+    trades: Counter
+    trades_acknowledged: Counter
+    trades_per_s: Gauge
+    frames_skipped: Counter
+    skipped: Mapping[str, Counter]
+    frames_malformed: Counter
+    ids_void: Counter
+    ids_reused: Counter
+    reconnects: Counter
+    renewals: Counter
+    backfill: Mapping[str, Any]
+    alerts: list[str]
+    symbols: Mapping[str, SymbolCounters]
+
+
+class FeedGauges:
+    """Reads what the feed's heartbeat says.
+
+    Args:
+        settings: of the feed.
+        clock: tells the time since the rate was read last.
+        publisher, tape, loop: of the feed.
     """
 
     def __init__(
         self,
-        *,
-        settings: Settings,
+        settings: FeedSettings,
         clock: Clock,
-        intake: TradePublisher,
+        publisher: TradePublisher,
         tape: TapeProducer,
-        pump: FeedLoop,
+        loop: FeedLoop,
     ) -> None:
-        self.state = _STARTING
         self._settings = settings
         self._clock = clock
-        self._intake = intake
+        self._publisher = publisher
         self._tape = tape
-        self.pump = pump
+        self._loop = loop
         self._last = (clock.monotonic_s(), 0)
 
-    def sample(self) -> Sample:
-        """Signals and counters now; the rate is since the sample before."""
-        waiting = self.pump.frames_waiting + self._intake.refused
-        signals = process_signals(self._settings.data_dir) | {
-            Signal.FEED_QUEUE: float(waiting),
+    def signals(self) -> dict[str, float | None]:
+        """What waits now."""
+        return {
+            Signal.FEED_QUEUE: float(self._loop.frames_waiting + self._publisher.refused),
             Signal.PRODUCER_QUEUE: float(self._tape.depth()),
         }
-        return Sample(signals=signals, counters=self._counters(), state=self.state)
 
-    def _counters(self) -> dict[str, Any]:
-        intake, sessions = self._intake, [each.session for each in self.pump.subscriptions]
-        lines, connected = self.pump.streams, self.pump.connected
-        backfill = self.pump.gaps.counters()
-        reused = sum(line.reused for line in lines)
-        trades = sum(line.sequence.counts.seen for line in lines) + reused - intake.void
-        hears = connected and not intake.blocked
-        return {
-            "exchange": self._settings.feed.exchange,
-            "source": self._settings.feed.source,
-            "venue_url": self._settings.feed.venue_url,
-            "connected": connected,
-            "frames": intake.frames,
-            "trades": trades,
-            "trades_acknowledged": sum(line.acknowledged for line in lines),
-            "trades_per_s": self._rate(trades),
-            "frames_skipped": intake.skipped.total(),
-            "skipped": dict(intake.skipped),
-            "frames_malformed": intake.malformed,
-            "ids_void": intake.void,
-            "ids_reused": reused,
-            "reconnects": sum(session.reconnects for session in sessions),
-            "renewals": sum(session.renewals for session in sessions),
-            "backfill": backfill,
-            "alerts": [_UNKNOWN.format(each) for each in backfill.get("unknown_symbols", ())],
-            "symbols": {
-                line.instrument.symbol: _line_counters(line)
-                | {"listened": line.keeps_up() and hears}
-                for line in lines
+    def counters(self) -> FeedCounters:
+        """All counters now; the rate is since the call before."""
+        publisher, loop = self._publisher, self._loop
+        sessions, streams = [each.session for each in loop.subscriptions], loop.streams
+        backfill = loop.gaps.counters()
+        reused = sum(stream.reused for stream in streams)
+        trades = sum(stream.sequence.counts.seen for stream in streams) + reused - publisher.void
+        hears = loop.connected and not publisher.blocked
+        return FeedCounters(
+            exchange=self._settings.exchange,
+            source=self._settings.source,
+            venue_url=self._settings.venue_url,
+            connected=loop.connected,
+            frames=publisher.frames,
+            trades=trades,
+            trades_acknowledged=sum(stream.acknowledged for stream in streams),
+            trades_per_s=self._rate(trades),
+            frames_skipped=publisher.skipped.total(),
+            skipped=dict(publisher.skipped),
+            frames_malformed=publisher.malformed,
+            ids_void=publisher.void,
+            ids_reused=reused,
+            reconnects=sum(session.reconnects for session in sessions),
+            renewals=sum(session.renewals for session in sessions),
+            backfill=backfill,
+            alerts=[_UNKNOWN.format(symbol) for symbol in backfill.get("unknown_symbols", ())],
+            symbols={
+                stream.instrument.symbol: _symbol_counters(stream, hears=hears)
+                for stream in streams
             },
-        }
+        )
 
     def _rate(self, trades: int) -> float:
         now_s = self._clock.monotonic_s()
@@ -233,19 +254,20 @@ class Gauges:
         return round((trades - before) / (now_s - then_s), 1) if now_s > then_s else 0.0
 
 
-def _line_counters(line: InstrumentStream) -> dict[str, Any]:
-    counts = line.sequence.counts
-    acknowledged_id = line.resumed_after if line.acknowledged_id is None else line.acknowledged_id
-    return {
-        "last_trade_id": line.sequence.last,
-        "acknowledged_trade_id": acknowledged_id,
-        "resumed_after": line.resumed_after,
-        "first_trade_id": line.sequence.first,
-        "partition": line.partition,
-        "gaps": counts.gaps,
-        "ids_missing": counts.missing,
-        "duplicates": counts.duplicates,
-        "reordered": counts.reordered,
-        "resets": counts.resets,
-        "gaps_open": [list(gap) for gap in line.sequence.gaps[-_GAPS_SHOWN:]],
-    }
+def _symbol_counters(stream: InstrumentStream, *, hears: bool) -> SymbolCounters:
+    counts = stream.sequence.counts
+    covered = stream.resumed_after if stream.covered_through is None else stream.covered_through
+    return SymbolCounters(
+        last_trade_id=stream.sequence.last,
+        acknowledged_trade_id=covered,
+        resumed_after=stream.resumed_after,
+        first_trade_id=stream.sequence.first,
+        partition=stream.partition,
+        gaps=counts.gaps,
+        ids_missing=counts.missing,
+        duplicates=counts.duplicates,
+        reordered=counts.reordered,
+        resets=counts.resets,
+        gaps_open=[list(gap) for gap in stream.sequence.gaps[-_GAPS_SHOWN:]],
+        listened=stream.keeps_up() and hears,
+    )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from k2.clock import Clock
 from k2.degrade.level import Level
-from k2.degrade.signals import Signal, scales
-from k2.errors import Data
+from k2.degrade.signals import Scale, Signal, scales
 from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
 from k2.lake.commit.snapshot_commit import TableCatalog
@@ -22,27 +20,26 @@ from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
 from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
-from k2.lake.maintenance.maintainer import Maintainer, MaintainStats
+from k2.lake.maintenance.maintainer import Maintainer
 from k2.market.coverage import hull
 from k2.market.fold import FoldState
 from k2.market.ledger import fold_all
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.partition_map import PartitionMap
 from k2.tape.ports import BatchReader
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
-from servers.heartbeat import REFUSED, Heart, Sample, process_signals, progress_told
+from k2.telemetry import Counter, Gauge
+from servers.process import Process
 from servers.processes.lake_maintenance import maintained, maintainer_of, stats_of
 from servers.processes.lake_retention import LakeRetention, retainers_of, tape_watch_of
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 
-PROCESS = "lake"
 GROUP = "k2-lake"  # and the topic: a static member is given what it had, of whatever topic
 INSTANCE = "k2-lake-0"  # one writer a stack; a restarted one takes the place of the one before
 
@@ -55,16 +52,12 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     Raises:
         Data: the tape does not fit the lake; the reason says how.
     """
-    with ExitStack() as parts:
-        clients = parts.enter_context(
-            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
-        )
-        heartbeats = clients.topic(topics.HEARTBEATS)
-        parts.enter_context(_refusal_told(runtime, heartbeats))
-        catalog = runtime.patiently(lambda: _opened(settings, runtime))
+    with Process.running("lake", settings, runtime) as process:
+        clients = process.clients
+        catalog = runtime.retry_until_stopped(lambda: _opened(settings, runtime))
         if catalog is None:
             return 0
-        parts.enter_context(closing(catalog))
+        process.ending.callback(catalog.close)
         tape = _tape(settings, runtime, catalog, clients)
         if tape is None:
             return 0
@@ -72,7 +65,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             catalog=catalog, clock=runtime.clock, tape=tape.identity, writer_id=runtime.run_id
         )
         ops = OpsTables(settings, runtime, catalog, clients)
-        pump = LakeWriter(
+        writer = LakeWriter(
             tape=tape,
             committer=committer,
             settings=settings.lake,
@@ -80,28 +73,27 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             stopping=runtime.stopping,
         )
         maintainers = _maintainers(
-            settings, runtime, catalog, committer, ops, lambda: heart.level >= Level.SOFT
+            settings, runtime, catalog, committer, ops, lambda: process.levels.own >= Level.SOFT
         )
         retention = LakeRetention(
             retainers_of(settings, runtime, catalog, committer, ops),
-            tape_watch_of(settings, runtime, clients.admin, pump),
+            tape_watch_of(settings, runtime, clients.admin, writer),
         )
-        sample = sampler(
-            settings,
-            runtime.clock,
-            lambda: pump.stats,
-            lambda: _counters(stats_of(maintainers), ops, clients.topic(topics.PARTITIONS)),
-        )
-        heart = _heart(runtime, heartbeats, retention.told(sample))
-        heart.start()
+        placements = clients.topic(topics.PARTITIONS)
+        process.counters.add(lambda: writer_counters(writer.stats, retention.alerts))
+        process.counters.add(lambda: stats_of(maintainers), "maintain_")
+        process.counters.add(lambda: PlacementCounters(placements.skipped))
+        ops.count(process.counters)
+        retention.count(process.counters)
+        process.scales = writer_scales(settings)
+        process.start({}, lambda: writer_signals(writer.stats, runtime.clock))
+        process.serve()
         try:
-            runtime.emit("serving", addresses={})
             ops.start()
             with maintained(maintainers, wanted=settings.lake.maintain), retention:
-                pump.run()
+                writer.run()
         finally:
             well = ops.stop()
-            heart.close()
     return 0 if well else 1
 
 
@@ -129,72 +121,60 @@ def _maintainers(
     return [trades, *ops.maintainers(settings, paused)]
 
 
-@contextmanager
-def _refusal_told(runtime: Runtime, heartbeats: CompactedTopic) -> Iterator[None]:
-    """Tell by a last beat why the lake refused what is stored."""
-    try:
-        yield
-    except Data as refusal:
-        told = {"reason": refusal.reason, "message": refusal.message}
-        _heart(runtime, heartbeats, lambda: Sample(counters=told, state=REFUSED)).beat()
-        raise
+@dataclass(frozen=True)
+class WriterCounters:
+    """What the writer of trades counts; see `WriterStats`."""
+
+    commits: Counter
+    rows: Counter
+    duplicates: Counter
+    dead: Counter
+    fenced: Counter
+    failures: Counter
+    pending_rows: Gauge
+    positions: str
+    snapshot_id: str
+    committed_at_us: int
+    alerts: list[str]
 
 
-def _heart(runtime: Runtime, heartbeats: CompactedTopic, sample: Callable[[], Sample]) -> Heart:
-    return Heart(
-        board=heartbeats,
-        clock=runtime.clock,
-        process=PROCESS,
-        run_id=runtime.run_id,
-        addresses={},
-        sample=progress_told(sample, "commits", runtime),
+@dataclass(frozen=True)
+class PlacementCounters:
+    """Records of the partition map that no reader can use."""
+
+    placements_skipped: Counter
+
+
+def writer_counters(stats: WriterStats, alerts: Sequence[str]) -> WriterCounters:
+    """Count what the writer has done; `alerts` of others follow its own."""
+    waits = [f"partition {number} waits: {why}" for number, why in sorted(stats.waiting.items())]
+    return WriterCounters(
+        commits=stats.commits,
+        rows=stats.rows,
+        duplicates=stats.duplicates,
+        dead=stats.dead,
+        fenced=stats.fenced,
+        failures=stats.failures,
+        pending_rows=stats.pending_rows,
+        positions=stats.positions.encode() if stats.positions else "",
+        snapshot_id=str(stats.snapshot_id or ""),
+        committed_at_us=stats.committed_at_us or 0,
+        alerts=[*waits, *alerts],
     )
 
 
-def sampler(
-    settings: Settings,
-    clock: Clock,
-    stats: Callable[[], WriterStats],
-    more: Callable[[], Mapping[str, Any]],
-) -> Callable[[], Sample]:
-    """What the writer's heart says: its lag, its last commit, and what was done."""
+def writer_signals(stats: WriterStats, clock: Clock) -> dict[str, float | None]:
+    """Read the writer's lag and the latency of its last commit."""
+    return {
+        Signal.WRITER_LAG_S: stats.lag_s(clock.monotonic_s()),
+        Signal.COMMIT_LATENCY_S: stats.commit_latency_s,
+    }
+
+
+def writer_scales(settings: Settings) -> dict[str, Scale]:
+    """Scale the signals by how often and how much this lake commits."""
     lake = settings.lake
-    ours = scales(commit_interval_s=lake.commit_interval_s, commit_bytes_max=lake.commit_bytes_max)
-
-    def sample() -> Sample:
-        now = stats()
-        signals = process_signals(settings.data_dir) | {
-            Signal.WRITER_LAG_S: now.lag_s(clock.monotonic_s()),
-            Signal.COMMIT_LATENCY_S: now.commit_latency_s,
-        }
-        counters = {
-            "commits": now.commits,
-            "rows": now.rows,
-            "duplicates": now.duplicates,
-            "dead": now.dead,
-            "fenced": now.fenced,
-            "failures": now.failures,
-            "pending_rows": now.pending_rows,
-            "positions": now.positions.encode() if now.positions else "",
-            "snapshot_id": str(now.snapshot_id or ""),
-            "committed_at_us": now.committed_at_us or 0,
-            "alerts": [f"partition {p} waits: {why}" for p, why in sorted(now.waiting.items())],
-            **more(),
-        }
-        return Sample(signals=signals, counters=counters, scales=ours)
-
-    return sample
-
-
-def _counters(stats: MaintainStats, ops: OpsTables, partitions: CompactedTopic) -> dict[str, Any]:
-    """What the heart says beside the pump's numbers."""
-    placements = {"placements_skipped": partitions.skipped}
-    return {**maintenance_counters(stats), **ops.counters(), **placements}
-
-
-def maintenance_counters(stats: MaintainStats) -> dict[str, Any]:
-    """What maintenance has done for all tables, as the heart tells it."""
-    return {f"maintain_{name}": count for name, count in asdict(stats).items()}
+    return scales(commit_interval_s=lake.commit_interval_s, commit_bytes_max=lake.commit_bytes_max)
 
 
 def _tape(
@@ -204,7 +184,7 @@ def _tape(
     clients: TapeClients,
 ) -> WriterTape | None:
     """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
-    facts = runtime.patiently(lambda: clients.admin.facts(settings.tape.topic))
+    facts = runtime.retry_until_stopped(lambda: clients.admin.facts(settings.tape.topic))
     if facts is None:
         return None
     placement = clients.partition_map(facts.topic_id)
@@ -239,7 +219,7 @@ def _begin(
         commit_id = f"{runtime.run_id}-epoch-{next(tries)}"
         return begin_epoch(catalog, runtime.clock, there, commit_id)
 
-    begun = runtime.patiently(begin)
+    begun = runtime.retry_until_stopped(begin)
     if begun is None:
         return None
     if begun.adopted:

@@ -7,10 +7,9 @@ small, and a gap that is OPEN may be as old as the lake.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Self
+from typing import Self
 
 from k2 import limits
 from k2.lake.commit.committer import Committer, Store, TradeStore
@@ -23,7 +22,7 @@ from k2.lake.maintenance.retention import Retention
 from k2.settings import Settings
 from k2.tape.retention_watch import TapeWatch
 from k2.tape.topics import TapeAdmin
-from servers.heartbeat import Sample
+from k2.telemetry import Counters
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 
@@ -46,20 +45,15 @@ class LakeRetention:
             for name, run in (runs | {"tape watch": watch.run}).items()
         ]
 
-    def told(self, sample: Callable[[], Sample]) -> Callable[[], Sample]:
-        """A sample with what there is to be said of retention."""
+    @property
+    def alerts(self) -> Sequence[str]:
+        """What the watch of the tape found."""
+        return self._watch.alerts
 
-        def more() -> Sample:
-            told = sample()
-            counters: dict[str, Any] = {
-                f"{lead}retain_{name}": count
-                for lead, one in self._retainers.items()
-                for name, count in asdict(one.stats).items()
-            }
-            counters["alerts"] = [*told.counters.get("alerts", ()), *self._watch.alerts]
-            return replace(told, counters={**told.counters, **counters})
-
-        return more
+    def count(self, counters: Counters) -> None:
+        """Add what was removed of each table to the counters."""
+        for lead, retention in self._retainers.items():
+            counters.add(lambda one=retention: one.stats, f"{lead}retain_")  # type: ignore[misc]
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from k2 import limits
 from k2.lake.commit.committer import Committer, TapeIdentity
@@ -24,8 +26,18 @@ from k2.tape.consumer import TapeReader
 from k2.tape.ports import BatchReader
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
+from k2.telemetry import Counter, Counters
 from servers.processes.lake_maintenance import maintainer_of
 from servers.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class OpsCounters:
+    """What the writer of an ops table counts; see `OpsStats`."""
+
+    rows: Counter
+    failures: Counter
+    halted: str | None
 
 
 class OpsTables:
@@ -87,15 +99,10 @@ class OpsTables:
         """Keeps the writer of a table from committing."""
         return self._writers[layout.name].excluded
 
-    def counters(self) -> dict[str, int | str]:
-        """What was done, for the heartbeat."""
-        counters: dict[str, int | str] = {}
+    def count(self, counters: Counters) -> None:
+        """Add what was done for each table to the counters."""
         for name, writer in self._writers.items():
-            stats = writer.stats
-            counters |= {f"{name}.rows": stats.rows, f"{name}.failures": stats.failures}
-            if stats.halted:
-                counters[f"{name}.halted"] = stats.halted
-        return counters
+            counters.add(partial(_counted, writer), f"{name}.")
 
     def _run(self) -> None:
         try:
@@ -103,6 +110,11 @@ class OpsTables:
             self._failed = False
         finally:  # a defect ends the process, as one of the trades' writer does
             self._runtime.stopping.set()
+
+
+def _counted(writer: OpsWriter) -> OpsCounters:
+    stats = writer.stats
+    return OpsCounters(stats.rows, stats.failures, stats.halted or None)
 
 
 def _ends(

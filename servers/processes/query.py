@@ -6,12 +6,12 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from k2 import limits
+from k2.degrade.level import Level
 from k2.degrade.signals import Signal, scales
 from k2.errors import Data, Unavailable
 from k2.lake.iceberg.catalog import open_catalog
@@ -27,22 +27,14 @@ from k2.settings import Settings
 from k2.tail.tail import Tail
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
-from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.consumer import TapeReader
 from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
-from k2.tape.tape_clients import TapeClients
 from k2.tape.truncation_check import read_marks
+from k2.telemetry import Counter, Gauge
 from servers.flight.flight_server import Parts, RowServer
-from servers.heartbeat import (
-    Heart,
-    Heartbeats,
-    Sample,
-    listened,
-    process_signals,
-    progress_told,
-)
-from servers.process_table import expected_by
+from servers.heartbeat import Heartbeats, listened
+from servers.process import Process
 from servers.processes.control import source_of
 from servers.runtime import Runtime
 from servers.services import query_service
@@ -50,7 +42,6 @@ from servers.services.grpc_server import GrpcServer
 from servers.services.query_service import Planner, QueryService
 from servers.services.ticket import KEY_BYTES, Signer, signing_key
 
-PROCESS: Final = "query"
 _WAIT_S: Final = 0.5
 _FOLLOW_S: Final = 2.0  # for what feeds say, at the start; without it answers read UNKNOWN
 
@@ -62,13 +53,11 @@ class Sides:
     """What a query server holds of the platform.
 
     Attributes:
-        board, heartbeats, lake, tail, view, executor, ends: see their classes, and `QueryView`.
+        lake, tail, view, executor, ends: see their classes, and `QueryView`.
         coverage: followed while there are answers.
         assert_fit: refuses a tape that does not fit the lake; asks both.
     """
 
-    board: CompactedTopic
-    heartbeats: Heartbeats
     coverage: ExpectedIds
     lake: LakeSide
     tail: Tail
@@ -86,71 +75,53 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         Data: the tape does not fit the lake; the reason says how. EPOCH_ENDED when the lake went
             on to another epoch of the tape.
     """
-    with ExitStack() as closing:
+    with Process.running("query", settings, runtime) as process:
         rows = RowServer(settings.query.listen_flight)
-        closing.callback(rows.drain)
-        clients = closing.enter_context(
-            TapeClients.open(settings, runtime.clock, runtime.stopping.wait)
-        )
-        sides = _sides(settings, runtime, clients, closing)
+        process.ending.callback(rows.drain)
+        sides = _sides(process)
         if sides is None:
             return 0
-        parts = _parts(settings, runtime, sides, rows.uri)
+        parts = _parts(process, sides, rows.uri)
         service = QueryService(planner=parts.planner)
         services = {query_service.NAME: service.register}
-        listener = GrpcServer(settings.query.listen_grpc, services, runtime.clock)
-        closing.callback(_drain, rows, listener, runtime)  # before what they read from is closed
-        listener.start()
+        server = GrpcServer(settings.query.listen_grpc, services, runtime.clock)
+        process.ending.callback(_drain, rows, server, runtime)  # before what they read from closes
+        server.start()
         if not _caught_up(sides, runtime):
             return 0
         rows.ready(parts)
-        listener.ready()
-        addresses = {"grpc": listener.address, "flight": rows.address}
-        heart = Heart(
-            board=sides.board,
-            clock=runtime.clock,
-            process=PROCESS,
-            run_id=runtime.run_id,
-            addresses=addresses,
-            sample=progress_told(
-                sampler(settings, sides, parts.admission, lambda: rows.waiting),
-                "queries_answered",
-                runtime,
-            ),
-        )
-        closing.callback(heart.close)
-        heart.start()
-        runtime.emit("serving", addresses=addresses)
+        server.ready()
+        gauges = QueryGauges(settings.query.tail_bytes_max, sides, parts.admission, rows)
+        process.counters.add(gauges.counters)
+        process.scales = scales(tail_bytes_max=settings.query.tail_bytes_max)
+        process.start({"grpc": server.address, "flight": rows.address}, gauges.signals)
+        process.serve()
         while not runtime.stopping.wait(_WAIT_S):
             if sides.lake.failure is not None:
                 raise sides.lake.failure  # all it knows is of another epoch: to be started again
     return 0
 
 
-def _drain(rows: RowServer, listener: GrpcServer, runtime: Runtime) -> None:
+def _drain(rows: RowServer, server: GrpcServer, runtime: Runtime) -> None:
     """Both at once, so that they have the time of one."""
-    plans = threading.Thread(target=listener.drain, name="draining", daemon=True)
+    plans = threading.Thread(target=server.drain, name="draining", daemon=True)
     plans.start()
     if not rows.drain():
         runtime.stuck.set()
     plans.join()
 
 
-def _sides(
-    settings: Settings, runtime: Runtime, clients: TapeClients, closing: ExitStack
-) -> Sides | None:
-    """Lake and tail, joined but not started; None when stopped before the tape answered."""
-    tape = settings.tape
-    admin = clients.admin
-    facts = runtime.patiently(lambda: admin.facts(tape.topic))
+def _sides(process: Process) -> Sides | None:
+    """Join lake and tail, not started; None when stopped before the tape answered."""
+    settings, runtime, ending = process.settings, process.runtime, process.ending
+    tape, clients, admin = settings.tape, process.clients, process.clients.admin
+    facts = runtime.retry_until_stopped(lambda: admin.facts(tape.topic))
     if facts is None:
         return None
     count = facts.partitions
-    board = clients.topic(topics.HEARTBEATS)
-    board.start()
-    heartbeats = Heartbeats(board, runtime.clock, expected_by(PROCESS, settings))
+    heartbeats = process.follow()
     catalog = open_catalog(settings, runtime.clock)
-    closing.callback(catalog.close)
+    ending.callback(catalog.close)
     placement = clients.partition_map(facts.topic_id)
     snapshots = SnapshotReader(catalog)
     lake = LakeSide(snapshots, count, facts.topic_id, settings.lake.commit_interval_s)
@@ -166,7 +137,7 @@ def _sides(
             marks = partial(read_marks, partial(TapeReader.assigned, tape))
             assert_fits(newest, admin.facts(tape.topic), epoch, marks)
 
-    coverage = _coverage(clients, runtime, heartbeats, ends, closing)
+    coverage = _coverage(process, heartbeats, ends)
     view = QueryView(
         lake=lake,
         tail=tail,
@@ -175,12 +146,12 @@ def _sides(
         clock=runtime.clock,
         source=source_of(settings),
     )
-    closing.callback(view.close)
+    ending.callback(view.close)
     executor = Executor(
         clock=runtime.clock, warehouse=settings.warehouse, temp_dir=settings.data_dir / "tmp"
     )
-    closing.callback(executor.close)
-    return Sides(board, heartbeats, coverage, lake, tail, view, executor, ends, assert_fit)
+    ending.callback(executor.close)
+    return Sides(coverage, lake, tail, view, executor, ends, assert_fit)
 
 
 def _tail(
@@ -198,41 +169,36 @@ def _tail(
 
 
 def _coverage(
-    clients: TapeClients,
-    runtime: Runtime,
-    heartbeats: Heartbeats,
-    ends: Callable[[], tuple[int, ...]],
-    closing: ExitStack,
+    process: Process, heartbeats: Heartbeats, ends: Callable[[], tuple[int, ...]]
 ) -> ExpectedIds:
-    """What feeds and ledger say of trade ids, followed from now on."""
+    """Follow what feeds and ledger say of trade ids from now on."""
     coverage = ExpectedIds(
-        promises=clients.topic(topics.COVERAGE),
-        gaps=clients.gap_log,
+        promises=process.clients.topic(topics.COVERAGE),
+        gaps=process.clients.gap_log,
         listened=lambda: listened(heartbeats.beats()),
         ends=ends,
-        clock=runtime.clock,
+        clock=process.runtime.clock,
     )
-    closing.callback(coverage.close)
+    process.ending.callback(coverage.close)
     coverage.start()
     return coverage
 
 
-def _parts(settings: Settings, runtime: Runtime, sides: Sides, uri: str) -> Parts:
-    """What plans and answers, joined."""
+def _parts(process: Process, sides: Sides, uri: str) -> Parts:
+    """Join what plans and answers."""
+    settings, clock = process.settings, process.runtime.clock
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
-    planner = Planner(
-        plans=sides.view,
-        signer=signer,
-        clock=runtime.clock,
-        level=sides.heartbeats.level,
-        location=uri,
-    )
+
+    def level() -> Level:
+        return process.levels.platform
+
+    planner = Planner(plans=sides.view, signer=signer, clock=clock, level=level, location=uri)
     return Parts(
         planner=planner,
         executor=sides.executor,
         admission=Admission(),
         plans=Admission(limits.PLANS_RUNNING_MAX, "plans are being made"),
-        clock=runtime.clock,
+        clock=clock,
         stream_idle_s=settings.query.stream_idle_s,
     )
 
@@ -263,41 +229,69 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
     return False
 
 
-def sampler(
-    settings: Settings, sides: Sides, admission: Admission, waiting: Callable[[], int]
-) -> Callable[[], Sample]:
-    """What the query server's heart says: its tail, its queries, its memory.
+@dataclass(frozen=True)
+class QueryCounters:
+    """What the query server counts: its tail and its queries."""
 
-    Queries that wait for their reader are counted, and are no pressure.
+    tail_rows: Gauge
+    tail_bytes: Gauge
+    tail_pending_bytes: Gauge
+    tail_records: Counter
+    tail_position: str
+    tail_released: list[int]
+    tail_failure: str
+    snapshot_id: str
+    queries_running: Gauge
+    queries_waiting: Gauge
+    queries_refused: Counter
+    queries_answered: Counter
+
+
+class QueryGauges:
+    """Reads what the query server's heartbeat says.
+
+    Args:
+        tail_bytes_max: of the settings.
+        sides: the tail, and what the lake covers of it.
+        admission: of queries.
+        rows: knows how many queries wait for their reader; those are counted, and are no pressure.
     """
-    ours = scales(tail_bytes_max=settings.query.tail_bytes_max)
 
-    def sample() -> Sample:
-        stats = sides.tail.stats()
-        pending = pending_bytes(sides)
-        running = admission.running
-        idle = min(waiting(), running)
-        signals = process_signals(settings.data_dir) | {
-            Signal.TAIL_BYTES: float(settings.query.tail_bytes_max) if stats.released else pending,
-            Signal.QUERIES_RUNNING: float(running - idle),
-        }
-        counters = {
-            "tail_rows": stats.rows,
-            "tail_bytes": stats.size_bytes,
-            "tail_pending_bytes": round(pending),
-            "tail_records": stats.records,
-            "tail_position": sides.tail.position().encode(),
-            "tail_released": sorted(stats.released),
-            "tail_failure": stats.failure.reason.value if stats.failure else "",
-            "snapshot_id": str(sides.lake.published().snapshot_id),
-            "queries_running": running,
-            "queries_waiting": idle,
-            "queries_refused": admission.refused,
-            "queries_answered": admission.answered,
-        }
-        return Sample(signals=signals, counters=counters, scales=ours)
+    def __init__(
+        self, tail_bytes_max: int, sides: Sides, admission: Admission, rows: RowServer
+    ) -> None:
+        self._tail_bytes_max = tail_bytes_max
+        self._sides = sides
+        self._admission = admission
+        self._rows = rows
 
-    return sample
+    def signals(self) -> dict[str, float | None]:
+        """Read the tail's bytes and the queries that run."""
+        full = bool(self._sides.tail.stats().released)
+        running = self._admission.running
+        return {
+            Signal.TAIL_BYTES: float(self._tail_bytes_max if full else pending_bytes(self._sides)),
+            Signal.QUERIES_RUNNING: float(running - min(self._rows.waiting, running)),
+        }
+
+    def counters(self) -> QueryCounters:
+        """Read all counters."""
+        tail, admission = self._sides.tail, self._admission
+        stats, running = tail.stats(), admission.running
+        return QueryCounters(
+            tail_rows=stats.rows,
+            tail_bytes=stats.size_bytes,
+            tail_pending_bytes=round(pending_bytes(self._sides)),
+            tail_records=stats.records,
+            tail_position=tail.position().encode(),
+            tail_released=sorted(stats.released),
+            tail_failure=stats.failure.reason.value if stats.failure else "",
+            snapshot_id=str(self._sides.lake.published().snapshot_id),
+            queries_running=running,
+            queries_waiting=min(self._rows.waiting, running),
+            queries_refused=admission.refused,
+            queries_answered=admission.answered,
+        )
 
 
 def pending_bytes(sides: Sides) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.feed import recording
 from k2.market.instrument import is_symbol
 from k2.settings import Settings
-from k2.tape import topics
-from k2.tape.compacted_topic import CompactedTopic
-from servers.heartbeat import Heart, Sample, process_signals, progress_told
+from k2.telemetry import Counter, DataclassInstance, Gauge
+from servers.process import Process
 from servers.runtime import Runtime
 from servers.services.grpc_server import split_address
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
@@ -28,12 +28,40 @@ from servers.venue.venue_server import MarketSource, Venue, VenueOptions
 _RECORDING = "recording:"
 
 
+@dataclass(frozen=True)
+class HubCounters:
+    """Connections now and ever, and frames sent."""
+
+    connections: Gauge
+    connections_total: Counter
+    sent: Counter
+
+
+@dataclass(frozen=True)
+class SyntheticCounters:
+    """How far the synthetic market is; `ids` has the last trade id of each symbol."""
+
+    rate: Gauge
+    until_us: int
+    ids: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RecordingCounters:
+    """How far a recording is played."""
+
+    speed: Gauge
+    position: Gauge
+    safe_position: Gauge
+    ended: bool
+
+
 class _Show(NamedTuple):
     """What is on: the source, its past, and what it says of itself in each heartbeat."""
 
     source: MarketSource
     archive: Archive
-    counters: Callable[[], dict[str, Any]]
+    counters: Callable[[], DataclassInstance]
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -48,48 +76,33 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     if argv:
         raise Invalid(Reason.BAD_REQUEST, "the venue takes no arguments, only settings")
     host, port = split_address(settings.venue.listen)
-    hub = Hub()
-    show = _show(settings, runtime, hub)
-    asyncio.run(_serve(settings, runtime, hub, show, (host, port)))
+    with Process.running("venue", settings, runtime) as process:
+        hub = Hub()
+        show = _show(settings, runtime, hub)
+        process.counters.add(lambda: HubCounters(**hub.counters()))
+        process.counters.add(show.counters)
+        asyncio.run(_serve(process, hub, show, (host, port)))
     return 0
 
 
-async def _serve(
-    settings: Settings, runtime: Runtime, hub: Hub, show: _Show, address: tuple[str, int]
-) -> None:
+async def _serve(process: Process, hub: Hub, show: _Show, address: tuple[str, int]) -> None:
+    runtime = process.runtime
     venue = Venue(
         source=show.source,
         archive=show.archive,
         hub=hub,
         clock=runtime.clock,
-        terms=VenueOptions(cut_s=settings.venue.cut_s),
+        terms=VenueOptions(cut_s=process.settings.venue.cut_s),
     )
     host = address[0]
     port = await venue.start(*address)
-    addresses = {"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"}
-    board = CompactedTopic(settings.tape.bootstrap, topics.HEARTBEATS)
-
-    def sample() -> Sample:
-        counters = hub.counters() | show.counters()
-        return Sample(signals=process_signals(settings.data_dir), counters=counters)
-
-    heart = Heart(
-        board=board,
-        clock=runtime.clock,
-        process="venue",
-        run_id=runtime.run_id,
-        addresses=addresses,
-        sample=progress_told(sample, "sent", runtime),
-    )
-    heart.start()
-    runtime.emit("serving", addresses=addresses)
+    process.start({"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"})
+    process.serve()
     try:
         await _until_stopped(runtime, venue)
     finally:
         runtime.stopping.set()
         await venue.close()
-        await asyncio.to_thread(heart.close)
-        await asyncio.to_thread(board.close)
 
 
 async def _until_stopped(runtime: Runtime, venue: Venue) -> None:
@@ -120,10 +133,10 @@ def _synthetic(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
     source = SyntheticSource(market=Market(seed, segments), hub=hub, clock=runtime.clock)
     shown = Market(seed, segments)
 
-    def counters() -> dict[str, Any]:
-        until = source.until_us
-        ids = {symbol: shown.emitted(symbol, until) for symbol in symbols}
-        return {"rate": settings.venue.rate, "until_us": until, "ids": ids}
+    def counters() -> SyntheticCounters:
+        until_us = source.until_us
+        ids = {symbol: shown.emitted(symbol, until_us) for symbol in symbols}
+        return SyntheticCounters(settings.venue.rate, until_us, ids)
 
     archive = SyntheticArchive(Market(seed, segments), runtime.clock)
     return _Show(source, archive, counters)
@@ -154,13 +167,13 @@ def _recorded(settings: Settings, runtime: Runtime, hub: Hub, path: Path) -> _Sh
     )
     archive = RecordingArchive(path, traded, lambda: source.position)
 
-    def counters() -> dict[str, Any]:
-        return {
-            "speed": settings.venue.speed,
-            "position": source.position,
-            "safe_position": source.safe_position,
-            "ended": source.ended,
-        }
+    def counters() -> RecordingCounters:
+        return RecordingCounters(
+            speed=settings.venue.speed,
+            position=source.position,
+            safe_position=source.safe_position,
+            ended=source.ended,
+        )
 
     return _Show(source, archive, counters)
 

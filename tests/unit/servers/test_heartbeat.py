@@ -1,7 +1,5 @@
 """A heart publishes what its process is; readers judge freshness for themselves."""
 
-import io
-import json
 import threading
 
 import pytest
@@ -22,10 +20,8 @@ from servers.heartbeat import (
     listened,
     platform_level,
     process_signals,
-    progress_told,
     read_beats,
 )
-from servers.runtime import Runtime
 from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat
 
@@ -178,24 +174,6 @@ def test_every_process_reads_its_memory_and_its_disk(tmp_path):
     assert signals[Signal.RSS_BYTES] > 0
     assert signals[Signal.DISK_FREE_BYTES] > 0
     assert process_signals(tmp_path / "absent")[Signal.DISK_FREE_BYTES] is None
-
-
-def test_progress_is_told_while_it_is_made_once_the_process_serves():
-    out, clock, commits = io.StringIO(), ManualClock(), [7]
-    runtime = Runtime(clock, "r", out=out)
-    sample = progress_told(lambda: Sample(counters={"commits": commits[0]}), "commits", runtime)
-    sample()
-    assert out.getvalue() == ""
-    runtime.emit("serving")
-    out.seek(0)
-    out.truncate()
-    told = []
-    for commits[0] in (0, 1, 2, 2, 2, 3):
-        assert sample().counters == {"commits": commits[0]}
-        told = [json.loads(line)["commits"] for line in out.getvalue().splitlines()]
-        clock.advance(limits.PROGRESS_TOLD_S * 0.6)
-    assert told == [1, 2, 3]
-    assert '"event": "progressed"' in out.getvalue()
 
 
 def test_only_a_feed_that_is_heard_from_listens():

@@ -19,8 +19,8 @@ from servers import runtime
 machine = runtime.start()
 machine.emit("serving", run_id=machine.run_id)
 machine.stopping.wait(20)
-machine.emit("asked", insisting=machine.insisting.is_set())
-machine.insisting.wait(20)
+machine.emit("asked", second_signal=machine.second_signal.is_set())
+machine.second_signal.wait(20)
 machine.emit("insisted")
 """
 
@@ -49,7 +49,7 @@ def test_signals_ask_and_then_insist():
     with run(WAITS) as process:
         assert len(json.loads(process.stdout.readline())["run_id"]) == 32
         process.send_signal(signal.SIGINT)
-        assert json.loads(process.stdout.readline())["insisting"] is False
+        assert json.loads(process.stdout.readline())["second_signal"] is False
         process.send_signal(signal.SIGTERM)
         assert json.loads(process.stdout.readline())["event"] == "insisted"
         assert process.wait(20) == 0
@@ -134,8 +134,8 @@ def test_what_is_away_or_full_is_waited_for_until_asked_to_stop():
         return "there"
 
     with pytest.raises(Data):
-        runtime.patiently(attempt)
+        runtime.retry_until_stopped(attempt)
     assert refusals == []
-    assert runtime.patiently(attempt) == "there"
+    assert runtime.retry_until_stopped(attempt) == "there"
     runtime.stopping.set()
-    assert runtime.patiently(attempt) is None
+    assert runtime.retry_until_stopped(attempt) is None

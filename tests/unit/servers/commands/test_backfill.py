@@ -152,5 +152,5 @@ def test_once_asked_to_stop_a_sender_waits_a_moment_and_no_longer():
     runtime.stopping.set()
     assert not pause(0.02)
     assert pause(limits.STOP_S)
-    runtime.insisting.set()
+    runtime.second_signal.set()
     assert pause(0)

@@ -306,7 +306,7 @@ def test_being_asked_twice_ends_at_once_those_that_do_not_listen(tmp_path):
         serving(stack)
         stack.runtime.stopping.set()
         eventually(lambda: stack.process("feed").state == "STOPPING")
-        stack.runtime.insisting.set()
+        stack.runtime.second_signal.set()
         stack.join()
     assert stack.process("feed").exit_code == -9
     assert stack.published()["state"] == "STOPPED"

@@ -7,11 +7,8 @@ import threading
 
 import pytest
 
-from k2.clock import SystemClock
 from k2.settings import load
-from servers.processes.control import answers_http, answers_tcp, sampler, source_of
-from servers.services.grpc_server import GrpcServer
-from servers.services.interceptors import Incoming
+from servers.processes.control import answers_http, answers_tcp, source_of
 
 
 def test_what_listens_answers():
@@ -60,14 +57,3 @@ def test_without_a_readable_stamp_the_setting_says_what_rows_are(tmp_path, conte
 def test_the_stamp_says_what_rows_are(tmp_path):
     (tmp_path / "stamp.json").write_text(json.dumps({"source": "recorded"}))
     assert source_of(load(data_dir=tmp_path)) == "recorded"
-
-
-def test_the_heart_tells_how_many_calls_were_answered(tmp_path):
-    listener = GrpcServer("127.0.0.1:0", {}, SystemClock())
-    listener.admission.open()
-    sample = sampler(load(data_dir=tmp_path), listener)
-    assert sample().counters == {"answered": 0}
-    with listener.admission.around(Incoming("/k2.v1.X/Y", False, None)):
-        pass
-    assert sample().counters == {"answered": 1}
-    listener.drain()

@@ -16,8 +16,9 @@ from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.settings import FeedSettings, Settings
+from k2.telemetry import Counters
 from servers.heartbeat import Beat, listened
-from servers.processes.feed import Gauges
+from servers.processes.feed import FeedGauges
 from servers.services.feed_service import feed_to
 from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import frame
@@ -56,13 +57,15 @@ class World:
             coverage=CoverageTopic(tape.board("h"), "feed", "r"),
             clock=self.clock,
         )
-        self.gauges = Gauges(
-            settings=self.settings,
-            clock=self.clock,
-            intake=self.intake,
-            tape=self.producer,
-            pump=self.pump,
+        self.gauges = FeedGauges(
+            self.settings.feed, self.clock, self.intake, self.producer, self.pump
         )
+        self._counters = Counters()
+        self._counters.add(self.gauges.counters)
+
+    def counters(self):
+        """As the heartbeat has them."""
+        return json.loads(json.dumps(self._counters.values()))
 
     def take(self, *frames):
         self.intake.take([each.encode() for each in frames], 0, NOW_US)
@@ -76,22 +79,14 @@ def world(tmp_path):
 def test_signals_are_what_waits(world):
     world.take(frame(100), frame(101))
     world.pump.frames_waiting = 7
-    signals = world.gauges.sample().signals
+    signals = world.gauges.signals()
     assert (signals[Signal.PRODUCER_QUEUE], signals[Signal.FEED_QUEUE]) == (2, 7)
-    assert signals[Signal.RSS_BYTES] > 0
-    assert signals[Signal.DISK_FREE_BYTES] > 0
-
-
-def test_it_is_starting_until_it_is_told_otherwise(world):
-    assert world.gauges.sample().state == "STARTING"
-    world.gauges.state = "SERVING"
-    assert world.gauges.sample().state == "SERVING"
 
 
 def test_it_says_what_it_hears_while_all_is_connected(world):
     def said():
-        counters = json.loads(json.dumps(world.gauges.sample().counters))
-        return listened([Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, counters, NOW_US)])
+        beat = Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, world.counters(), NOW_US)
+        return listened([beat])
 
     btc = Instrument("BINANCE", "BTCUSDT")
     assert said() == frozenset()
@@ -111,21 +106,21 @@ def test_it_says_what_it_hears_while_all_is_connected(world):
 
 
 def test_the_rate_is_since_the_sample_before(world):
-    world.gauges.sample()
+    world.counters()
     world.take(frame(100), frame(101), frame(102))
     world.clock.advance(2)
-    assert world.gauges.sample().counters["trades_per_s"] == 1.5
-    assert world.gauges.sample().counters["trades_per_s"] == 0.0
+    assert world.counters()["trades_per_s"] == 1.5
+    assert world.counters()["trades_per_s"] == 0.0
 
 
 def test_the_control_plane_reads_it(world):
     world.take(frame(100), frame(102), frame(102), "{", '{"e":"kline"}')
     world.take(frame(101, p="0", q="0", X="NA"))
-    before = world.gauges.sample().counters["symbols"]["BTCUSDT"]
+    before = world.counters()["symbols"]["BTCUSDT"]
     assert before["acknowledged_trade_id"] == 90, "of the run before, until this one has its own"
     world.producer.poll()
-    sample = world.gauges.sample()
-    feed = feed_to(Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, sample.counters, NOW_US))
+    beat = Beat("feed", 1, "r", "SERVING", 0, {}, {}, {}, world.counters(), NOW_US)
+    feed = feed_to(beat)
     assert (feed.exchange, feed.trades_acknowledged) == ("BINANCE", 2)
     assert (feed.frames_skipped, feed.frames_malformed, feed.reconnects) == (1, 1, 0)
     (symbol,) = feed.symbols
@@ -133,6 +128,6 @@ def test_the_control_plane_reads_it(world):
     assert (symbol.gaps, symbol.ids_missing, symbol.duplicates) == (2, 10, 1)
     assert feed.counters["alerts"] == "[]"
     world.pump.gaps.counts["unknown_symbols"] = ["NOSUCH"]
-    (alert,) = world.gauges.sample().counters["alerts"]
+    (alert,) = world.counters()["alerts"]
     assert alert == "the venue does not know NOSUCH: nothing comes of it; mend feed.symbols"
     assert (feed.counters["trades"], feed.counters["ids_void"]) == ("2", "1")

@@ -10,7 +10,7 @@ from k2.settings import LakeSettings, TapeSettings
 from k2.tape.retention_watch import TapeWatch
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TopicDescription
-from servers.heartbeat import Sample
+from k2.telemetry import Counters
 from servers.processes.lake_retention import LakeRetention, retainers_of
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
@@ -49,29 +49,26 @@ def retainer_of(lake, settings):
     )
 
 
-def test_both_run_and_the_heart_tells_of_them(lake):
+def test_both_run_and_are_counted(lake):
     lake.commit_each([0], times=[lake.clock.now_us() - 5 * 86_400_000_000])
     lake.commit_each([1])
     retainer = retainer_of(lake, LakeSettings(retention_hours=1, retain_interval_s=0.01))
     one = watch(lake, lambda: TopicDescription("c", "t", "id", 1, (0,), (10,)))
     one.look()
     retention = LakeRetention({"": retainer}, one)
-    told = retention.told(lambda: Sample(counters={"rows": 7}))
+    counters = Counters()
+    retention.count(counters)
     with retention:
-        eventually(lambda: told().counters["retain_rows"] == 1)
-    counters = told().counters
-    assert counters["rows"] == 7
-    assert counters["retain_files"] == 1
-    assert "partition 0: 7 records" in counters["alerts"][0]
+        eventually(lambda: counters.values()["retain_rows"] == 1)
+    assert counters.values()["retain_files"] == 1
+    assert "partition 0: 7 records" in retention.alerts[0]
 
 
 def test_it_ends_while_the_tape_is_away(lake):
     retention = LakeRetention({"": retainer_of(lake, LakeSettings())}, watch(lake))
     with retention:
         pass
-    assert retention.told(Sample)().counters["alerts"] == []
-    told = retention.told(lambda: Sample(counters={"alerts": ["of the writer"]}))
-    assert told().counters["alerts"] == ["of the writer"]
+    assert not retention.alerts
 
 
 def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
@@ -93,6 +90,8 @@ def test_trades_and_dead_letters_are_each_held_to_their_own_budget(tmp_path):
     assert [one.table for one in retainers.values()] == ["market.trades", "ops.dead_letters"]
     assert [one.step() for one in retainers.values()] == [False, True]
     assert (len(world.rows()), world.origins(), len(world.stored(GAPS_LAYOUT))) == (3, [2], 1)
-    told = LakeRetention(retainers, watch(world)).told(Sample)().counters
-    assert (told["retain_rows"], told["ops.dead_letters.retain_rows"]) == (0, 2)
+    counters = Counters()
+    LakeRetention(retainers, watch(world)).count(counters)
+    counted = counters.values()
+    assert (counted["retain_rows"], counted["ops.dead_letters.retain_rows"]) == (0, 2)
     world.close()

@@ -6,6 +6,7 @@ from k2.lake.iceberg.tables import ensure_lake
 from k2.lake.ingest.event_writer import OpsWriter
 from k2.settings import Settings, TapeSettings
 from k2.tape.tape_clients import TapeClients
+from k2.telemetry import Counters
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 from tests.support.eventually import eventually
@@ -19,10 +20,16 @@ def test_a_tape_that_is_away_is_waited_for(tmp_path):
     ensure_lake(catalog)
     with TapeClients.open(settings, SystemClock()) as clients:
         ops = OpsTables(settings, runtime, catalog, clients)
-        assert ops.counters()["ops.gaps.failures"] == 0
+        counters = Counters()
+        ops.count(counters)
+        assert counters.values()["ops.gaps.failures"] == 0
         ops.start()
-        eventually(lambda: ops.counters()["ops.gaps.failures"] == 1, 40)
-        assert "ops.gaps.halted" not in ops.counters()
+        eventually(lambda: counters.values()["ops.gaps.failures"] == 1, 40)
+        assert counters.values().keys() == {
+            f"ops.{table}.{name}"
+            for table in ("gaps", "dead_letters")
+            for name in ("rows", "failures")
+        }
         assert ops.stop()
     catalog.close()
 

@@ -1,12 +1,13 @@
 """What the query server's heart says; the whole process is in tests/integration/servers."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from k2.degrade.signals import Scale, Signal
+from k2.degrade.signals import Signal
 from k2.query.admission import Admission
 from k2.query.request import TradesRequest
-from k2.settings import load
-from servers.processes.query import Sides, pending_bytes, sampler
+from servers.processes.query import QueryGauges, Sides, pending_bytes
 from tests.support.query_stack import QueryStack
 
 
@@ -18,8 +19,6 @@ def stack(tmp_path):
 
 def sides(stack):
     return Sides(
-        board=None,
-        heartbeats=None,
         coverage=stack.coverage,
         lake=stack.lake,
         tail=stack.tail,
@@ -46,19 +45,18 @@ def test_only_what_the_lake_does_not_cover_presses(stack):
     assert stack.tail.stats().rows == 1000  # recent rows stay, and do not press
 
 
-def test_the_heart_tells_tail_and_queries(stack, tmp_path):
+def test_the_heartbeat_says_what_tail_and_queries_do(stack):
     stack.send("BTCUSDT", range(10))
     seen(stack)
     admission = Admission()
     admission.enter()
-    settings = load(data_dir=tmp_path, query={"tail_bytes_max": 2**21})
     admission.enter()
-    sample = sampler(settings, sides(stack), admission, lambda: 1)()
-    assert sample.signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
-    assert (sample.counters["queries_running"], sample.counters["queries_waiting"]) == (2, 1)
-    assert 0 < sample.signals[Signal.TAIL_BYTES] < 2**21
-    assert sample.scales[Signal.TAIL_BYTES] == Scale(2**19, 2**21)
-    assert sample.counters["queries_answered"] == 0
-    assert sample.counters["tail_rows"] == 10
-    assert sample.counters["snapshot_id"] == "0"
-    assert sample.counters["tail_failure"] == ""
+    gauges = QueryGauges(2**21, sides(stack), admission, SimpleNamespace(waiting=1))
+    signals, counters = gauges.signals(), gauges.counters()
+    assert signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
+    assert (counters.queries_running, counters.queries_waiting) == (2, 1)
+    assert 0 < signals[Signal.TAIL_BYTES] < 2**21
+    assert counters.queries_answered == 0
+    assert counters.tail_rows == 10
+    assert counters.snapshot_id == "0"
+    assert counters.tail_failure == ""

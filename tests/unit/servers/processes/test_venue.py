@@ -45,9 +45,9 @@ def test_the_synthetic_market_is_on(tmp_path, runtime):
     assert isinstance(show.source, SyntheticSource)
     assert set(show.archive.symbols()) == set(LISTED)
     counters = show.counters()
-    assert counters["rate"] == 50.0
-    assert counters["ids"].keys() == set(SYMBOLS)
-    assert counters["until_us"] == NOW
+    assert counters.rate == 50.0
+    assert counters.ids.keys() == set(SYMBOLS)
+    assert counters.until_us == NOW
 
 
 def test_symbols_of_any_script_and_with_a_date_are_traded(tmp_path, runtime):
@@ -55,7 +55,7 @@ def test_symbols_of_any_script_and_with_a_date_are_traded(tmp_path, runtime):
     show = venue._show(chosen(tmp_path, symbols=symbols), runtime, Hub())
     for symbol in symbols:
         (trade,) = show.archive.trades(symbol, None, 1)
-        assert trade.id == show.counters()["ids"][symbol]
+        assert trade.id == show.counters().ids[symbol]
 
 
 def test_a_recording_is_on(tmp_path, runtime):
@@ -63,7 +63,9 @@ def test_a_recording_is_on(tmp_path, runtime):
     show = venue._show(chosen(tmp_path, f"recording:{path}", speed=0), runtime, Hub())
     assert isinstance(show.source, RecordedSource)
     assert set(show.archive.symbols()) == {"BTCUSDT"}
-    assert show.counters() == {"speed": 0, "position": 0, "safe_position": 0, "ended": False}
+    assert show.counters() == venue.RecordingCounters(
+        speed=0, position=0, safe_position=0, ended=False
+    )
 
 
 def test_a_second_start_keeps_the_market_and_its_ids(tmp_path, runtime):

@@ -1,0 +1,181 @@
+"""The frame of every process of the stack: heartbeat, level, counters, and the order of its end.
+
+A process is declared in `process_table.py`. Its module opens a `Process`, adds what the heartbeat
+says, and registers what must end with it; `serve` says that it does its work. At the end everything
+registered ends in reverse order, then the connections to the tape close: what was registered before
+the heartbeat began ends after the last beat, which says DRAINING.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from k2 import limits
+from k2.degrade.level import Level
+from k2.degrade.signals import Scale, scales
+from k2.errors import Data
+from k2.settings import Settings
+from k2.tape import topics
+from k2.tape.tape_clients import TapeClients
+from k2.telemetry import Counters
+from servers.heartbeat import REFUSED, SERVING, STARTING, Heart, Heartbeats, Sample, process_signals
+from servers.process_table import PROCESSES, expected_by
+from servers.runtime import Runtime
+
+Signals = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The level of a process, and of the platform as far as the process follows it."""
+
+    own: Level = Level.NORMAL
+    platform: Level = Level.NORMAL
+
+
+class Process:
+    """A process from its start to its end; made by `running`.
+
+    Attributes:
+        name: in heartbeats.
+        settings, runtime: as given.
+        clients: of the tape.
+        counters: what the heartbeat counts.
+        scales: of the signals, as the settings make them; by default those of the default settings.
+        ending: what ends with the process, in reverse order.
+    """
+
+    def __init__(
+        self, process: str, name: str, settings: Settings, runtime: Runtime, clients: TapeClients
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.runtime = runtime
+        self.clients = clients
+        self.counters = Counters()
+        self.scales: Mapping[str, Scale] = scales()
+        self.ending = ExitStack()
+        self._process = process
+        self._spec = PROCESSES[process]
+        self._state = STARTING
+        self._signals: Callable[[], Signals] = dict
+        self._addresses: Mapping[str, str] = {}
+        self._heart: Heart | None = None
+        self._heartbeats: Heartbeats | None = None
+        self._subscribers: list[Callable[[Levels], None]] = []
+        self._levels = Levels()
+        self._progress, self._progress_due_s = 0, -math.inf
+
+    @classmethod
+    @contextmanager
+    def running(
+        cls, process: str, settings: Settings, runtime: Runtime, name: str = ""
+    ) -> Iterator[Self]:
+        """The process while the block lasts.
+
+        Args:
+            process: which of `PROCESSES`.
+            settings: of it.
+            runtime: of it.
+            name: of this copy, where there may be several.
+        """
+        with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
+            made = cls(process, name or process, settings, runtime, clients)
+            try:
+                with made.ending:
+                    yield made
+            except Data as refusal:
+                if made._spec.tells_refusal:
+                    made._tell_refusal(refusal)
+                raise
+
+    @property
+    def levels(self) -> Levels:
+        """The levels now."""
+        own = self._heart.level if self._heart else Level.NORMAL
+        return Levels(own, self._heartbeats.level() if self._heartbeats else own)
+
+    def subscribe(self, on_change: Callable[[Levels], None]) -> None:
+        """Have a function called with the levels when a heartbeat finds them changed.
+
+        Args:
+            on_change: called in the thread of the heartbeat; quick, raises nothing.
+        """
+        self._subscribers.append(on_change)
+
+    def follow(self) -> Heartbeats:
+        """Follow the heartbeats of this process and its peers from now on."""
+        heartbeats = self.clients.topic(topics.HEARTBEATS)
+        heartbeats.start()
+        expected = expected_by(self._process, self.settings)
+        self._heartbeats = Heartbeats(heartbeats, self.runtime.clock, expected)
+        return self._heartbeats
+
+    def start(
+        self,
+        addresses: Mapping[str, str],
+        signals: Callable[[], Signals] = dict,
+        state: str = SERVING,
+    ) -> None:
+        """Begin to beat.
+
+        Args:
+            addresses: where it listens, by protocol.
+            signals: read before each beat, beside those that every process has; quick.
+            state: SERVING, or STARTING while it does not do its work yet.
+        """
+        self._addresses, self._signals, self._state = addresses, signals, state
+        self._heart = self._make_heart(addresses, self._sample)
+        if self._heartbeats:
+            self._heartbeats.include(self._heart)
+        self.ending.callback(self._heart.close)
+        self._heart.start()
+
+    def serve(self) -> None:
+        """Say that it does its work, in the heartbeat and on stdout."""
+        assert self._heart is not None, "it beats before it serves"
+        if self._state != SERVING:
+            self._state = SERVING
+            self._heart.beat()
+        self.runtime.emit("serving", addresses=self._addresses)
+
+    def _make_heart(self, addresses: Mapping[str, str], sample: Callable[[], Sample]) -> Heart:
+        return Heart(
+            board=self.clients.topic(topics.HEARTBEATS),
+            clock=self.runtime.clock,
+            process=self.name,
+            run_id=self.runtime.run_id,
+            addresses=addresses,
+            sample=sample,
+        )
+
+    def _sample(self) -> Sample:
+        self._tell_levels()
+        counters = self.counters.values()
+        self._tell_progress(counters)
+        signals = process_signals(self.settings.data_dir) | dict(self._signals())
+        return Sample(signals, counters, self._state, self.scales)
+
+    def _tell_levels(self) -> None:
+        levels = self.levels if self._subscribers else self._levels
+        if levels != self._levels:
+            self._levels = levels
+            for on_change in self._subscribers:
+                on_change(levels)
+
+    def _tell_progress(self, counters: Mapping[str, Any]) -> None:
+        """Tell the supervisor that work gets done, while the counter for it grows."""
+        count, now_s = int(counters.get(self._spec.progress, 0)), self.runtime.clock.monotonic_s()
+        serves = self.runtime.serving.is_set()
+        if count > self._progress and now_s >= self._progress_due_s and serves:
+            self._progress, self._progress_due_s = count, now_s + limits.PROGRESS_TOLD_S
+            self.runtime.emit("progressed", **{self._spec.progress: count})
+
+    def _tell_refusal(self, refusal: Data) -> None:
+        """Publish why it refused what is stored, as its last beat."""
+        counters = {"reason": refusal.reason, "message": refusal.message}
+        self._make_heart({}, lambda: Sample(counters=counters, state=REFUSED)).beat()

@@ -1,0 +1,145 @@
+"""A process beats from its start to its end, and says what it does."""
+
+import io
+import json
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from k2 import limits
+from k2.clock import ManualClock
+from k2.degrade.level import Level
+from k2.degrade.signals import Signal
+from k2.errors import Data, Reason
+from k2.settings import Settings
+from k2.telemetry import Counter
+from servers.process import Levels, Process
+from servers.runtime import Runtime
+from tests.fakes.wire import MemoryBoard
+
+AWAY = {"bootstrap": "127.0.0.1:1"}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Of a lake."""
+
+    commits: Counter
+
+
+class Board(MemoryBoard):
+    """Heartbeats in memory, each kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.beats = []
+
+    def put(self, key, value, wait_s=None):
+        self.beats.append(value)
+        super().put(key, value, wait_s)
+
+    def start(self):
+        pass
+
+    def states(self):
+        return [beat["state"] for beat in self.beats]
+
+
+@pytest.fixture
+def board():
+    return Board()
+
+
+@pytest.fixture
+def runtime():
+    return Runtime(ManualClock(), "r", out=io.StringIO())
+
+
+def running(process, board, runtime, tmp_path, **named):
+    """A process whose heartbeats stay in memory."""
+    settings = Settings(data_dir=tmp_path, tape=AWAY)
+    made = Process(process, named.get("name", process), settings, runtime, None)
+    made.clients = SimpleNamespace(topic=lambda name: board)
+    return made
+
+
+def said(runtime):
+    return [json.loads(line) for line in runtime.out.getvalue().splitlines()]
+
+
+def test_it_beats_until_all_that_began_later_has_ended(board, runtime, tmp_path):
+    process = running("lake", board, runtime, tmp_path)
+    process.counters.add(lambda: Counters(3))
+    ended = []
+    with process.ending:
+        process.ending.callback(lambda: ended.append(("first", board.states())))
+        process.start({}, lambda: {Signal.COMMIT_LATENCY_S: 0.5})
+        process.serve()
+        process.ending.callback(lambda: ended.append(("last", board.states())))
+    assert ended == [("last", ["SERVING"]), ("first", ["SERVING", "DRAINING"])]
+    beat = board.beats[0]
+    assert (beat["process"], beat["run_id"], beat["counters"]) == ("lake", "r", {"commits": 3})
+    assert beat["signals"][Signal.COMMIT_LATENCY_S] == 0.5
+    assert beat["signals"][Signal.RSS_BYTES] > 0
+    assert said(runtime)[0] == {"event": "serving", "addresses": {}}
+
+
+def test_a_copy_that_starts_has_its_own_name_and_serves_later(board, runtime, tmp_path):
+    process = running("feed", board, runtime, tmp_path, name="feed-2")
+    with process.ending:
+        process.start({}, state="STARTING")
+        process.serve()
+    assert board.states() == ["STARTING", "SERVING", "DRAINING"]
+    assert {beat["process"] for beat in board.beats} == {"feed-2"}
+
+
+def test_progress_is_told_while_it_is_made_once_the_process_serves(board, runtime, tmp_path):
+    process, commits = running("lake", board, runtime, tmp_path), [7]
+    process.counters.add(lambda: Counters(commits[0]))
+    process._sample()
+    assert said(runtime) == []
+    runtime.serving.set()
+    for commits[0] in (0, 1, 2, 2, 2, 3):
+        process._sample()
+        runtime.clock.advance(limits.PROGRESS_TOLD_S * 0.6)
+    assert [line["commits"] for line in said(runtime)] == [1, 2, 3]
+    assert {line["event"] for line in said(runtime)} == {"progressed"}
+
+
+def test_levels_are_told_when_they_change(board, runtime, tmp_path):
+    process, told, pressing = running("control", board, runtime, tmp_path), [], [0.0]
+    process.subscribe(told.append)
+    process.follow()
+    with process.ending:
+        process.start({}, lambda: {Signal.COMMIT_LATENCY_S: pressing[0]})
+        process._heart.beat()
+        pressing[0] = 1e9
+        runtime.clock.advance(limits.HEARTBEAT_STALE_S)
+        for _ in range(20):
+            process._heart.beat()
+            runtime.clock.advance(1)
+    assert told[0].platform >= told[0].own
+    assert told[-1] == Levels(Level.CIRCUIT_BREAK, Level.CIRCUIT_BREAK)
+
+
+@pytest.mark.parametrize(("name", "states"), [("lake", ["REFUSED"]), ("query", [])])
+def test_a_refusal_is_the_last_heartbeat_of_a_process_that_tells_it(
+    name, states, board, runtime, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Process, "_make_heart", heart_on(board, runtime))
+    settings = Settings(data_dir=tmp_path, tape=AWAY)
+    with pytest.raises(Data), Process.running(name, settings, runtime):
+        raise Data(Reason.TAPE_TRUNCATED, "it is short")
+    assert board.states() == states
+    assert [beat["counters"]["reason"] for beat in board.beats] == ["TAPE_TRUNCATED"] * len(states)
+
+
+def heart_on(board, runtime):
+    made = Process._make_heart
+
+    def make(process, addresses, sample):
+        process.clients = SimpleNamespace(topic=lambda name: board)
+        return made(process, addresses, sample)
+
+    return make
