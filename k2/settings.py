@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,9 @@ from pydantic_settings import (
 
 from k2 import limits
 from k2.errors import Invalid, Reason
+
+_MASK = "********"
+_PASSWORD = re.compile(r"(://[^:/@\s\"]*:)[^@/\s\"]*@")  # in an address
 
 EXCHANGE_PATTERN = r"^[A-Z0-9_]{1,32}$"
 
@@ -268,3 +272,18 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 any field of Settings
 def environment() -> dict[str, str]:
     """Copy this process's environment, for the children it starts."""
     return dict(os.environ)  # noqa: TID251 the reader
+
+
+def masked(settings: BaseModel, prefix: str = "") -> dict[str, str]:
+    """Each setting by dotted name, as JSON; secrets masked."""
+    found: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            found |= masked(value, f"{prefix}{name}.")
+        elif isinstance(value, SecretStr):
+            found[prefix + name] = json.dumps(_MASK)
+        else:
+            text = json.dumps(value, default=str)
+            found[prefix + name] = _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from importlib.abc import MetaPathFinder
 from typing import TextIO, TypeVar
 
+from k2 import limits
 from k2.clock import Clock, SystemClock
 from k2.errors import Overloaded, Unavailable
 
@@ -94,6 +96,21 @@ class Runtime:
             yield
         finally:
             self.interrupting.clear()
+
+    def progress(self) -> Callable[[str, int, int], None]:
+        """A function that prints progress: message, done, total; a few times a second at most."""
+        last_s = -math.inf
+
+        def progress(message: str, done: int, total: int) -> None:
+            nonlocal last_s
+            if self.interrupting.is_set() and self.stopping.is_set():
+                raise Interrupted  # what is raised inside a finalizer is lost
+            now_s = self.clock.monotonic_s()
+            if now_s - last_s >= limits.VERIFY_PROGRESS_INTERVAL_S:
+                last_s = now_s
+                self.emit("progress", message=message, done=done, total=total)
+
+        return progress
 
     def end(self, code: int) -> int:
         """The exit code, for `sys.exit`; a process that is stuck ends here, with that code."""

@@ -7,17 +7,13 @@ result     what the backup is of, how much it is, and how much had to be copied
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
-from servers.commands.verify import paced
 from servers.local.backup import PRIVATE, Made, Meter, Stopped, back_up
 from servers.local.options import absolute
-from servers.runtime import Runtime
-
-INTERRUPTED = 128 + signal.SIGINT
+from servers.runtime import INTERRUPTED, Runtime
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -25,7 +21,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     if len(argv) != 1:
         raise Invalid(Reason.BAD_REQUEST, "backup takes one argument, the folder of the backup")
     folder = absolute(argv[0], "the folder of the backup")
-    meter = Meter(paced(runtime), runtime.stopping.is_set)
+    meter = Meter(runtime.progress(), runtime.stopping.is_set)
     try:
         made = back_up(settings, folder, runtime.clock, runtime.run_id[:12], meter)
     except Stopped:

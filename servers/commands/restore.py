@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
-from servers.commands.backup import INTERRUPTED
-from servers.commands.verify import paced
 from servers.local.backup import Meter, Stopped
 from servers.local.options import absolute
 from servers.local.restore import restore
-from servers.runtime import Runtime
+from servers.runtime import INTERRUPTED, Runtime
 
 _KEEP_TAPE = "--keep-tape"
 
@@ -25,7 +23,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     if len(folders) != 1:
         raise Invalid(Reason.BAD_REQUEST, f"restore takes a folder and {_KEEP_TAPE} if wanted")
     folder = absolute(folders[0], "the folder of the backup")
-    meter = Meter(paced(runtime), runtime.stopping.is_set)
+    meter = Meter(runtime.progress(), runtime.stopping.is_set)
     keep_tape = _KEEP_TAPE in argv
     try:
         restored = restore(settings, folder, runtime.clock, meter, keep_tape=keep_tape)

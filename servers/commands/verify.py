@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from k2 import limits
-from k2.clock import Clock
 from k2.lake.commit.event_files import view_of
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_tables
 from k2.lake.ingest.tape_check import identity_of
-from k2.lake.verify.verification import Progress, VerifySources, verify
+from k2.lake.verify.verification import VerifySources, verify
 from k2.lake.verify.verify_letters import LetterWitnesses
 from k2.settings import Settings
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
 from k2.tape.tape_clients import TapeClients
-from servers.runtime import Interrupted, Runtime
+from servers.runtime import Runtime
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -31,7 +29,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         runtime.interruptible(),
     ):
         sources = _sources(settings, catalog, clients)
-        document = verify(sources, runtime.clock, paced(runtime))
+        document = verify(sources, runtime.clock, runtime.progress())
     runtime.emit("result", **document)
     return 0 if document["ok"] else 1
 
@@ -55,19 +53,3 @@ def _sources(settings: Settings, catalog: Catalog, clients: TapeClients) -> Veri
         ),
         gaps=clients.gap_log.advance,
     )
-
-
-def paced(runtime: Runtime) -> Progress:
-    """Prints progress, a few times a second at most."""
-    clock: Clock = runtime.clock
-    last_s = -limits.VERIFY_PROGRESS_INTERVAL_S
-
-    def progress(message: str, done: int, total: int) -> None:
-        nonlocal last_s
-        if runtime.interrupting.is_set() and runtime.stopping.is_set():
-            raise Interrupted  # what is raised inside a finalizer is lost
-        if clock.monotonic_s() - last_s >= limits.VERIFY_PROGRESS_INTERVAL_S:
-            last_s = clock.monotonic_s()
-            runtime.emit("progress", message=message, done=done, total=total)
-
-    return progress

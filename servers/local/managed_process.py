@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -13,12 +15,49 @@ from typing import IO, Any
 from k2 import limits
 from k2.clock import Clock
 from servers.local.child_process import Child, Command
-from servers.local.restart_budget import RestartBudget
 from servers.local.stack_config import Part
 from servers.local.stack_file import ProcessRecord
 
+_LOG_END_BYTES = 8 * limits.KIB
+
 Post = Callable[[Callable[[], None]], None]
 """Has something done by the supervisor's loop, from another thread."""
+
+
+@dataclass(frozen=True)
+class RestartBudget:
+    """When a process died, of late.
+
+    Attributes:
+        at_s: monotonic seconds, oldest first; only those within `limits.RESTARTS_WINDOW_S`.
+        fruitless: the last so many, however long ago, had no progress between them.
+    """
+
+    at_s: tuple[float, ...] = ()
+    fruitless: int = 0
+
+    def add(self, now_s: float, *, progressed: bool) -> RestartBudget:
+        """One more, now, at the end of a life that made progress or not."""
+        recent = [at for at in self.at_s if now_s - at < limits.RESTARTS_WINDOW_S]
+        return RestartBudget((*recent, now_s), 1 if progressed else self.fruitless + 1)
+
+    @property
+    def too_many(self) -> bool:
+        """Whether starting it again makes no sense any more."""
+        return max(len(self.at_s), self.fruitless) >= limits.RESTARTS_MAX
+
+    @property
+    def summary(self) -> str:
+        """How often, in words."""
+        if len(self.at_s) >= limits.RESTARTS_MAX:
+            return f"{len(self.at_s)} times in {limits.RESTARTS_WINDOW_S:.0f} s"
+        return f"{self.fruitless} times and got nothing done in between"
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next start: longer each time it dies soon again."""
+        pause = limits.RESTART_PAUSE_MIN_S * 2 ** max(0, len(self.at_s) - 1)
+        return float(min(pause, limits.RESTART_PAUSE_MAX_S))
 
 
 class ManagedProcess:
@@ -155,3 +194,28 @@ def _events(stdout: IO[bytes]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(event, dict):
             yield event
+
+
+def bound_log(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> None:
+    """Keep a log within `bytes_max` and one older file of that size.
+
+    Its writer appends to the open file, so the content is copied away and the file emptied; what is
+    written in between is lost, and nothing else.
+    """
+    if path.exists() and path.stat().st_size > bytes_max:
+        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+        with path.open("r+b") as file:
+            file.truncate(0)
+
+
+def last_lines(path: Path, count: int = 5) -> str:
+    """The end of a log, for a message about why a process died."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _LOG_END_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-count:])

@@ -7,6 +7,7 @@ be written to, fits what was asked, and every port is free; so a refusal leaves 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 import shutil
@@ -14,14 +15,18 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
 from k2 import limits, settings
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
 from k2.feed import recording
+from k2.feed.connection.socket import NO_SOCKS, is_loopback
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
-from servers.local import layout, ports, stamp, venue_probe
+from servers.local import layout, ports, stamp
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.options import Options
 from servers.local.stack_config import StackConfig
@@ -31,6 +36,7 @@ from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 
 _PROGRESS_S = 0.2
+_log = logging.getLogger(__name__)
 
 
 def run_stack(options: Options, runtime: Runtime) -> None:
@@ -160,12 +166,32 @@ def _listening_to_all(config: Settings, venue: str) -> Settings:
 def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
     def ask() -> bool:
         _step(runtime, "venue", f"looking for the live venue at {config.feed.venue_url}")
-        refusal = venue_probe.refusal(config.feed.venue_url)
+        refusal = venue_refusal(config.feed.venue_url)
         if refusal is not None:
             _step(runtime, "venue", f"{refusal.reason}: {refusal.message}")
         return refusal is None
 
     return ask
+
+
+def venue_refusal(venue_url: str, timeout_s: float = limits.LIVE_PROBE_S) -> Unavailable | None:
+    """Say why a venue (wss://host:port) takes no subscription in time; None when it does."""
+    url = f"{venue_url.rstrip('/')}/stream?streams=btcusdt@trade"
+    try:
+        with connect(
+            url,
+            open_timeout=timeout_s,
+            close_timeout=1.0,
+            max_size=limits.MIB,
+            proxy=None if is_loopback(url) else True,
+        ):
+            return None
+    except ImportError:  # what the library lacks for the proxy that is set
+        why = NO_SOCKS
+    except (OSError, EOFError, ValueError, WebSocketException) as error:
+        why = str(error) or type(error).__name__
+    _log.info("the live venue cannot be reached", extra={"url": url, "error": why})
+    return Unavailable(Reason.VENUE_UNAVAILABLE, f"{venue_url} cannot be reached: {why}")
 
 
 def _supervise(site: StackConfig, runtime: Runtime) -> None:

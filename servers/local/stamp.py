@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from k2.errors import Data, Invalid, Reason
+from k2.settings import Settings
 from servers.local.options import absolute
 
 AUTO = "auto"
@@ -96,6 +97,14 @@ def source_of(venue: str) -> str:
     if venue.startswith(RECORDING):
         return "recorded"
     return "live" if venue == LIVE else "simulated"
+
+
+def source_in(settings: Settings) -> str:
+    """What the rows of a data directory are, by its stamp; without one, by the settings."""
+    try:
+        return str(json.loads((settings.data_dir / "stamp.json").read_text())["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return settings.feed.source
 
 
 def check(stamp: Stamp | None, venue: str, data_dir: Path) -> None:

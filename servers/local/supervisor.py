@@ -21,8 +21,7 @@ from pathlib import Path
 from k2 import limits
 from k2.errors import Internal, K2Error, Overloaded, Reason, Unavailable, error_of
 from k2.tape.topics import INCOMPATIBLE_TAPE
-from servers.local import logs
-from servers.local.managed_process import ManagedProcess
+from servers.local.managed_process import ManagedProcess, bound_log, last_lines
 from servers.local.stack_config import FOUNDATION, Part
 from servers.local.stack_file import Journal
 from servers.runtime import Runtime
@@ -220,7 +219,7 @@ class Supervisor:
         if reason in INCOMPATIBLE_TAPE:
             message = f"{name} refused the tape: {watch.last_words.get('message')}"
             return error_of(Reason(reason), message, metadata={"process": name})
-        said = watch.last_words.get("message") or logs.last_lines(Path(watch.record.log))
+        said = watch.last_words.get("message") or last_lines(Path(watch.record.log))
         when = watch.deaths.summary if watch.has_served else "while it started"
         return error_of(
             Reason(reason) if reason in _TELLING else Reason.PROCESS_DIED,
@@ -279,7 +278,7 @@ class Supervisor:
         self._checked_s = now_s
         self._check_disk()
         for watch in self._watches.values():
-            logs.bound(Path(watch.record.log))
+            bound_log(Path(watch.record.log))
 
     def _check_disk(self) -> None:
         left = self._disk_free()

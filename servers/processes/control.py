@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.metadata
-import json
-import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
-from urllib.parse import urlsplit
 
 import grpc
 
-from k2.lake.iceberg.catalog import open_catalog
+from k2.clock import Clock
+from k2.lake.commit.event_files import view_of
+from k2.lake.dead_letters.letter_list import LetterReader
+from k2.lake.dead_letters.replay import Replayer, ReplayParts
+from k2.lake.dead_letters.superseded import SupersededLetters
+from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
+from k2.market import schema
+from k2.market.instrument import Instrument
 from k2.settings import Settings
 from k2.tape import topics
+from k2.tape.avro.trade_codec import Decoder
+from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counter
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
+from servers.local.stamp import source_in
+from servers.probes import answers_http, answers_tcp
 from servers.process import Process
-from servers.processes.dead_letter import dead_letter_service
 from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
 from servers.services import degradation_service, feed_service, query_service, snapshot_service
 from servers.services import platform_service as platform
+from servers.services.dead_letter_service import DeadLetterService
 from servers.services.degradation_service import DegradationService
 from servers.services.feed_service import FeedService
 from servers.services.gap_queries import BackfillRequests, GapView
@@ -37,7 +46,6 @@ from servers.services.query_service import ForwardedQueryService
 from servers.services.snapshot_service import SnapshotService
 
 _DISTRIBUTION: Final = "k2-lakehouse"
-_PROBE_S: Final = 0.5
 _WAIT_S: Final = 0.5
 
 
@@ -96,7 +104,7 @@ def _server(
         heartbeats=heartbeats,
         probes=_probes(settings),
         settings=settings,
-        facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_of(settings)),
+        facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_in(settings)),
         clock=runtime.clock,
         tools=Tools(
             verify=(sys.executable, "-m", "servers", "verify"),
@@ -114,13 +122,40 @@ def _server(
     return GrpcServer(settings.control.listen, services, runtime.clock)
 
 
-def source_of(settings: Settings) -> str:
-    """What the rows of this data directory are, by its stamp; else what the feed is set to."""
-    try:
-        stamp = json.loads((settings.data_dir / "stamp.json").read_text())
-        return str(stamp["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return settings.feed.source
+class _AskedPartitionMap:
+    """The partition map of the trades topic, which is asked for its id at the first use."""
+
+    def __init__(self, clients: TapeClients) -> None:
+        self._map = cache(clients.partition_map)
+
+    def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
+        """See `PartitionMap`; also raises what asking the tape raises."""
+        return self._map().refresh_for(instruments)
+
+
+def dead_letter_service(
+    settings: Settings, clock: Clock, catalog: Catalog, clients: TapeClients
+) -> DeadLetterService:
+    """Make the service; nothing is asked of tape or registry before a call is."""
+    letters = LetterReader(
+        view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT),
+        posted=clients.dead_letters.read_posted,
+        superseded=SupersededLetters(catalog).among,
+    )
+    replayer = Replayer(
+        ReplayParts(
+            letters=letters,
+            decoder=Decoder(clients.schemas),
+            placement=_AskedPartitionMap(clients),
+            sender=clients.producer,
+            schema_id=lambda: clients.schemas.register(
+                topics.subject(settings.tape.topic), schema.avro_schema(schema.TRADE)
+            ),
+            replays=clients.topic(topics.REPLAYS),
+        ),
+        clock,
+    )
+    return DeadLetterService(letters=letters, replayer=replayer)
 
 
 def _query_address(settings: Settings, heartbeats: Heartbeats) -> str:
@@ -138,28 +173,3 @@ def _probes(settings: Settings) -> list[Probe]:
         Probe("broker", {"kafka": bootstrap}, lambda: answers_tcp(bootstrap)),
         Probe("registry", {"http": registry}, lambda: answers_http(registry)),
     ]
-
-
-def answers_tcp(addresses: str) -> bool:
-    """Whether something listens at the first of `host:port,...`."""
-    host, _, port = addresses.split(",", maxsplit=1)[0].rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_PROBE_S):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-def answers_http(url: str) -> bool:
-    """Whether the schema registry at `url` answers that it is well."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    try:
-        connection = kind(parts.hostname or "", parts.port, timeout=_PROBE_S)
-        try:
-            connection.request("GET", f"{parts.path}/subjects")
-            return connection.getresponse().status < 500
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
-        return False

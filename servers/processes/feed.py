@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,24 +18,31 @@ from k2.errors import Reason, Unavailable
 from k2.feed.connection.session import Session, SessionTimes
 from k2.feed.connection.socket import open_socket
 from k2.feed.gaps.backfill_thread import Backfill
+from k2.feed.gaps.filler import Filler
+from k2.feed.gaps.recorder import GapRecorder
+from k2.feed.gaps.sender import Place, Sender
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.loop import FeedLoop
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
+from k2.feed.venues.binance_history import BinanceHistory, rest_url
+from k2.feed.venues.history import HttpFetch
+from k2.feed.venues.rate_limit import WeightBudget
 from k2.feed.venues.source import Source
 from k2.market import schema
+from k2.market.events import Trade
 from k2.settings import FeedSettings, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
 from k2.tape.partition_map import PartitionMap
+from k2.tape.ports import DocumentTopic, GapEventLog, RecordSender
 from k2.tape.producer import TapeProducer
 from k2.tape.schema_registry import SchemaStore, fingerprint
 from k2.telemetry import Counter, Gauge
 from servers.heartbeat import STARTING
 from servers.process import Process
-from servers.processes.filling import backfill_of, sender_of
 from servers.runtime import Runtime
 
 _GAPS_SHOWN = 10
@@ -127,6 +134,45 @@ def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     """Makes sessions that share one generator, seeded by the run."""
     chance = np.random.default_rng(int(runtime.run_id, 16))
     return lambda: Session(chance, SessionTimes(stale_s=settings.feed.stale_s))
+
+
+def sender_of(
+    tape: RecordSender,
+    lines: Iterable[InstrumentStream],
+    encode: Callable[[Trade], bytes],
+    runtime: Runtime,
+) -> Sender:
+    """Sends trades of the past beside the lines of a feed, whose loop polls the producer."""
+    return Sender(
+        tape=tape,
+        places={line.instrument: Place(line.key, line.partition) for line in lines},
+        encode=encode,
+        clock=runtime.clock,
+        pause=runtime.stopping.wait,
+    )
+
+
+def backfill_of(
+    settings: Settings, runtime: Runtime, sender: Sender, log: GapEventLog, requests: DocumentTopic
+) -> Backfill:
+    """The keeper and filler of a feed, not started.
+
+    Raises:
+        Invalid: BAD_SETTING when the venue's address is none.
+    """
+    keeper = GapRecorder(log=log, requests=requests, feed=settings.feed.name, clock=runtime.clock)
+    budget = WeightBudget(settings.feed.rest_weight_per_minute)
+    url = settings.feed.rest_url or rest_url(settings.feed.venue_url)
+    filler = Filler(
+        recorder=keeper,
+        history=BinanceHistory(url, HttpFetch(runtime.clock), budget, runtime.clock),
+        budget=budget,
+        sender=sender,
+        clock=runtime.clock,
+    )
+    return Backfill(
+        recorder=keeper, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
+    )
 
 
 def _feed(

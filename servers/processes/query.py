@@ -34,8 +34,8 @@ from k2.tape.truncation_check import read_marks
 from k2.telemetry import Counter, Gauge
 from servers.flight.flight_server import Parts, RowServer
 from servers.heartbeat import Heartbeats, listened
+from servers.local.stamp import source_in
 from servers.process import Process
-from servers.processes.control import source_of
 from servers.runtime import Runtime
 from servers.services import query_service
 from servers.services.grpc_server import GrpcServer
@@ -144,7 +144,7 @@ def _sides(process: Process) -> Sides | None:
         coverage=coverage,
         placement=placement,
         clock=runtime.clock,
-        source=source_of(settings),
+        source=source_in(settings),
     )
     ending.callback(view.close)
     executor = Executor(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +12,11 @@ from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from pydantic import BaseModel, SecretStr
 
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Overloaded, Reason, error_of
-from k2.settings import Settings
+from k2.settings import Settings, masked
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers.heartbeat import Beat, Heartbeats, platform_level
@@ -35,8 +33,6 @@ from servers.services.wire_values import (
 M = TypeVar("M", bound=Message)
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["PlatformService"].full_name
-_MASK: Final = "********"
-_PASSWORD: Final = re.compile(r"(://[^:/@\s\"]*:)[^@/\s\"]*@")  # in an address
 _WORST_LAST: Final = (
     pb.COMPONENT_STATE_SERVING,
     pb.COMPONENT_STATE_STARTING,
@@ -274,21 +270,6 @@ def _probed(probe: Probe) -> pb.Component:
         state=pb.COMPONENT_STATE_SERVING if alive else pb.COMPONENT_STATE_LOST,
         addresses=probe.addresses,
     )
-
-
-def masked(settings: BaseModel, prefix: str = "") -> dict[str, str]:
-    """Return each setting by dotted name, as JSON; secrets masked."""
-    values: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, BaseModel):
-            values |= masked(value, f"{prefix}{name}.")
-        elif isinstance(value, SecretStr):
-            values[prefix + name] = json.dumps(_MASK)
-        else:
-            text = json.dumps(value, default=str)
-            values[prefix + name] = _PASSWORD.sub(rf"\g<1>{_MASK}@", text)
-    return values
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -146,3 +146,13 @@ def test_a_folder_that_java_and_sqlite_cannot_name_is_refused(tmp_path, monkeypa
 def test_where_they_say():
     loaded = settings.load(lake={"catalog_uri": "postgresql://c", "warehouse": "s3://w"})
     assert (loaded.catalog_uri, loaded.warehouse) == ("postgresql://c", "s3://w")
+
+
+def test_a_password_in_an_address_is_masked():
+    loaded = settings.load(lake={"catalog_uri": "postgresql://k2:hush@db:5432/k2"})
+    assert settings.masked(loaded)["lake.catalog_uri"] == '"postgresql://k2:********@db:5432/k2"'
+
+
+def test_an_unset_secret_is_null():
+    values = settings.masked(settings.load())
+    assert values["ticket_key"] == "null"

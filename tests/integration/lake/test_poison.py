@@ -17,7 +17,7 @@ from k2.market.schema import TRADE, avro_schema
 from k2.tape.avro.trade_codec import encode_trade
 from k2.tape.tape_clients import TapeClients
 from k2.v1 import dead_letter_service_pb2 as pb
-from servers.processes.dead_letter import dead_letter_service
+from servers.processes.control import dead_letter_service
 from tests.integration.lake.test_writer_process import Site
 from tests.support.eventually import eventually
 from tests.support.gate import Gate

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from k2.clock import SystemClock
+from k2.clock import ManualClock, SystemClock
 from k2.errors import Data, Overloaded, Reason, Unavailable
 from servers.runtime import Interrupted, Runtime
 
@@ -139,3 +139,31 @@ def test_what_is_away_or_full_is_waited_for_until_asked_to_stop():
     assert runtime.retry_until_stopped(attempt) == "there"
     runtime.stopping.set()
     assert runtime.retry_until_stopped(attempt) is None
+
+
+def test_progress_is_told_a_few_times_a_second_at_most():
+    out, clock = io.StringIO(), ManualClock()
+    progress = Runtime(clock, "r", out=out).progress()
+    for done in range(10):
+        progress("folding the tape", done, 10)
+        clock.advance(0.2)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["done"] for line in lines] == [0, 3, 6, 9]
+    assert lines[0] == {
+        "event": "progress",
+        "message": "folding the tape",
+        "done": 0,
+        "total": 10,
+    }
+
+
+def test_progress_ends_what_was_asked_to_stop():
+    runtime = Runtime(ManualClock(), "r", out=io.StringIO())
+    progress = runtime.progress()
+    runtime.interrupting.set()
+    progress("folding the tape", 1, 2)
+    runtime.stopping.set()
+    with pytest.raises(Interrupted):
+        progress("folding the tape", 1, 2)
+    runtime.interrupting.clear()
+    progress("copying", 1, 2)  # work that ends in its own way

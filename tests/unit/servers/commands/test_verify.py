@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import signal
@@ -6,39 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
-from k2.clock import ManualClock
-from servers.commands.verify import paced
-from servers.runtime import Interrupted, Runtime
-
-
-def test_progress_is_told_a_few_times_a_second_at_most():
-    out, clock = io.StringIO(), ManualClock()
-    progress = paced(Runtime(clock, "r", out=out))
-    for done in range(10):
-        progress("folding the tape", done, 10)
-        clock.advance(0.2)
-    lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [line["done"] for line in lines] == [0, 3, 6, 9]
-    assert lines[0] == {
-        "event": "progress",
-        "message": "folding the tape",
-        "done": 0,
-        "total": 10,
-    }
-
-
-def test_progress_ends_what_was_asked_to_stop():
-    runtime = Runtime(ManualClock(), "r", out=io.StringIO())
-    progress = paced(runtime)
-    runtime.interrupting.set()
-    progress("folding the tape", 1, 2)
-    runtime.stopping.set()
-    with pytest.raises(Interrupted):
-        progress("folding the tape", 1, 2)
-    runtime.interrupting.clear()
-    progress("copying", 1, 2)  # work that ends in its own way
-
 
 STANDS_STILL = """
 import threading

@@ -6,8 +6,10 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
+from websockets.sync.server import serve
 
 from k2 import limits, settings
 from k2.clock import SystemClock
@@ -20,9 +22,11 @@ from servers.local.stack import (
     disk_error,
     forget_others,
     run_stack,
+    venue_refusal,
 )
 from servers.local.stack_file import holding
 from servers.runtime import Runtime
+from tests.support.proxies import set_proxies
 
 
 def options(tmp_path, ports="free", **changes):
@@ -166,3 +170,38 @@ def test_open_files_are_raised_as_far_as_the_system_lets(soft, hard, said):
     command = [sys.executable, "-c", LIMITED, str(soft), str(hard)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(said)
+
+
+def test_a_venue_that_accepts_a_subscription_answers(monkeypatch):
+    set_proxies(monkeypatch)  # none stands before a venue on this machine
+    asked = []
+
+    def handler(connection):
+        asked.append(connection.request.path)
+
+    with serve(handler, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert None is venue_refusal(f"ws://127.0.0.1:{server.socket.getsockname()[1]}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == ["/stream?streams=btcusdt@trade"]
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:9", "nonsense", "http://127.0.0.1:9", ""])
+def test_what_is_not_there_does_not_answer(url):
+    assert venue_refusal(url) is not None
+
+
+def test_what_keeps_silent_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert venue_refusal(f"ws://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)
+
+
+def test_a_proxy_that_is_not_spoken_is_named(monkeypatch):
+    set_proxies(monkeypatch, "socks5h://127.0.0.1:9")
+    found = venue_refusal("wss://venue.invalid:9443")
+    assert found.reason is Reason.VENUE_UNAVAILABLE
+    assert "wss://venue.invalid:9443 cannot be reached: the proxy" in found.message

@@ -1,9 +1,20 @@
 """What a data directory holds is decided once and never mixed."""
 
+import json
+
 import pytest
 
 from k2.errors import Data, Invalid, Reason
-from servers.local.stamp import Stamp, check, choose_venue, read_stamp, source_of, write_stamp
+from k2.settings import load
+from servers.local.stamp import (
+    Stamp,
+    check,
+    choose_venue,
+    read_stamp,
+    source_in,
+    source_of,
+    write_stamp,
+)
 
 
 def never():
@@ -70,3 +81,15 @@ def test_mixing_is_refused_by_name(tmp_path):
     assert refused.value.reason is Reason.STAMP_MISMATCH
     with pytest.raises(Data, match="gives recorded data"):
         check(stamp, "recording:/some/where", tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", "no json"])
+def test_without_a_readable_stamp_the_setting_says_what_rows_are(tmp_path, content):
+    if content is not None:
+        (tmp_path / "stamp.json").write_text(content)
+    assert source_in(load(data_dir=tmp_path, feed={"source": "simulated"})) == "simulated"
+
+
+def test_the_stamp_says_what_rows_are(tmp_path):
+    (tmp_path / "stamp.json").write_text(json.dumps({"source": "recorded"}))
+    assert source_in(load(data_dir=tmp_path)) == "recorded"

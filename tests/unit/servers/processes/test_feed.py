@@ -1,11 +1,12 @@
 """What the feed's heart says, by the names that the control plane reads."""
 
+import io
 import json
 from types import SimpleNamespace
 
 import pytest
 
-from k2.clock import ManualClock
+from k2.clock import ManualClock, SystemClock
 from k2.degrade.signals import Signal
 from k2.feed.connection.session import Session
 from k2.feed.publish.coverage_topic import CoverageTopic
@@ -16,13 +17,16 @@ from k2.feed.publish.publisher import TradePublisher
 from k2.feed.venues.binance import BinanceSource
 from k2.market.instrument import Instrument
 from k2.settings import FeedSettings, Settings
+from k2.tape import topics
 from k2.telemetry import Counters
 from servers.heartbeat import Beat, listened
-from servers.processes.feed import FeedGauges
+from servers.processes.feed import FeedGauges, backfill_of, sender_of
+from servers.runtime import Runtime
 from servers.services.feed_service import feed_to
 from tests.fakes.gaps import FakeGaps
 from tests.fakes.scripted_venue import frame
 from tests.fakes.tape import FakeTape
+from tests.support.fill_world import BTC
 
 NOW_US = 1_760_000_000_000_000
 
@@ -131,3 +135,19 @@ def test_the_control_plane_reads_it(world):
     (alert,) = world.counters()["alerts"]
     assert alert == "the venue does not know NOSUCH: nothing comes of it; mend feed.symbols"
     assert (feed.counters["trades"], feed.counters["ids_void"]) == ("2", "1")
+
+
+def test_a_feed_fills_what_it_listens_to_within_the_budget_that_was_set(tmp_path):
+    feed = FeedSettings(venue_url="ws://127.0.0.1:1", rest_weight_per_minute=77)
+    settings = Settings(data_dir=tmp_path, feed=feed)
+    tape, runtime = FakeTape(), Runtime(SystemClock(), "1", out=io.StringIO())
+    producer = tape.producer()
+    sender = sender_of(producer, [InstrumentStream(BTC, 3, None)], lambda trade: b"", runtime)
+    assert sender.instruments == {BTC}
+    requests = tape.board(topics.BACKFILLS)
+    backfill = backfill_of(settings, runtime, sender, tape.gap_log(), requests)
+    assert backfill.counters()["weight_per_minute"] == 77
+    runtime.stopping.set()
+    backfill.start()
+    backfill.close(5)
+    assert backfill.failure is None

@@ -92,19 +92,6 @@ def test_settings_are_listed_and_secrets_masked(tmp_path):
     assert "hush" not in str(found)
 
 
-def test_a_password_in_an_address_is_masked():
-    settings = load(lake={"catalog_uri": "postgresql://k2:hush@db:5432/k2"})
-    assert (
-        platform_service.masked(settings)["lake.catalog_uri"]
-        == '"postgresql://k2:********@db:5432/k2"'
-    )
-
-
-def test_an_unset_secret_is_null():
-    values = platform_service.masked(load())
-    assert values["ticket_key"] == "null"
-
-
 def test_verification_streams_progress_then_the_result():
     first, last = verified(child(PROGRESS, RESULT))
     assert (first.progress.message, first.progress.done, first.progress.total) == ("folding", 5, 9)
