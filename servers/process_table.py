@@ -49,6 +49,9 @@ class ProcessSpec:
         drain: processes are stopped by this number, the lowest first.
         proves: its progress shows that broker and registry work too.
         tells_refusal: its last heartbeat says why it refused what is stored.
+        essential: the stack ends when it cannot be kept running.
+        check: a function of the settings that `k2 doctor` calls, as `module:name`; it returns what
+            it found, or raises what is wrong.
     """
 
     module: str
@@ -61,6 +64,8 @@ class ProcessSpec:
     drain: int = 1
     proves: bool = False
     tells_refusal: bool = False
+    essential: bool = True
+    check: str = ""
 
 
 PROCESSES = {
@@ -70,6 +75,7 @@ PROCESSES = {
         ports=(Port("venue", "venue.listen", unset=8090),),
         practice=True,
         needs_tape=False,
+        check="servers.local.stack:check_venue",
     ),
     "feed": ProcessSpec(
         "servers.processes.feed",

@@ -8,11 +8,13 @@ done       ok                   whether all checks passed; the exit code is 0 th
 from __future__ import annotations
 
 import json
+import pkgutil
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -26,7 +28,8 @@ from k2.tape.topics import partition_count
 from servers.local import layout, ports, stack_file, stamp
 from servers.local.artifacts import Artifacts
 from servers.local.options import Options, read_options
-from servers.local.stack import check_files, check_room, check_writable, choose_ports, venue_refusal
+from servers.local.stack import check_files, check_room, check_writable, choose_ports
+from servers.process_table import PROCESSES
 from servers.runtime import Runtime
 
 _PYTHON_MIN = (3, 11)
@@ -72,7 +75,9 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     yield "tape on disk", lambda: _tape(config)
     yield "lake on disk", lambda: _lake(config)
     yield "other on disk", lambda: _other(config)
-    yield "venue", lambda: _venue(config)
+    for process, spec in PROCESSES.items():
+        if spec.check:
+            yield process, partial(pkgutil.resolve_name(spec.check), config)
 
 
 def _python() -> str:
@@ -181,10 +186,3 @@ def size_of(folder: Path) -> int:
 
 def _mib(size: int) -> str:
     return f"{size // limits.MIB:,}"
-
-
-def _venue(settings: Settings) -> str:
-    refusal = venue_refusal(settings.feed.venue_url)
-    if refusal is None:
-        return f"{settings.feed.venue_url} answers"
-    return f"{refusal.reason}: {refusal.message}; a new stack takes the practice venue"

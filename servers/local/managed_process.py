@@ -103,6 +103,11 @@ class ManagedProcess:
         return self.record.state == "SERVING"
 
     @property
+    def given_up(self) -> bool:
+        """Whether it is not started again, and the stack goes on without it."""
+        return self.record.state == "FAILED" and not self.part.essential
+
+    @property
     def age_s(self) -> float:
         """How long ago its process was started."""
         return self._clock.monotonic_s() - self.started_s

@@ -174,6 +174,14 @@ def _reach(config: Settings, runtime: Runtime) -> Callable[[], bool]:
     return ask
 
 
+def check_venue(config: Settings) -> str:
+    """Say whether the live venue can be reached, for `k2 doctor`."""
+    refusal = venue_refusal(config.feed.venue_url)
+    if refusal is None:
+        return f"{config.feed.venue_url} answers"
+    return f"{refusal.reason}: {refusal.message}; a new stack takes the practice venue"
+
+
 def venue_refusal(venue_url: str, timeout_s: float = limits.LIVE_PROBE_S) -> Unavailable | None:
     """Say why a venue (wss://host:port) takes no subscription in time; None when it does."""
     url = f"{venue_url.rstrip('/')}/stream?streams=btcusdt@trade"

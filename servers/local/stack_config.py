@@ -35,6 +35,7 @@ class Part:
         needs_tape: start it only while the broker and the registry serve.
         drain: parts are stopped by this number, the lowest first.
         proves: its progress shows that broker and registry do their work too.
+        essential: the stack ends when it cannot be kept running.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     needs_tape: bool = True
     drain: int = 1
     proves: bool = False
+    essential: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class StackConfig:
             needs_tape=spec.needs_tape,
             drain=spec.drain,
             proves=spec.proves,
+            essential=spec.essential,
         )
 
     def _broker(self) -> Part:

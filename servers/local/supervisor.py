@@ -5,8 +5,9 @@ registry start together; when both serve, topics and schema are deployed; then t
 together. A part that dies before it ever served ends the stack. One that dies later is started
 again after a pause, on the same ports, unless it refused a tape that does not fit the lake, or died
 too often: of late, or without progress in between. The latter is FAILING for a moment, which
-`k2 status` and health show, and then ends the stack. Parts that need the tape wait for the broker
-and the registry, so that one death does not count for many.
+`k2 status` and health show, and then ends the stack. A part that is not essential is FAILED in all
+these cases, and the stack goes on without it. Parts that need the tape wait for the broker and the
+registry, so that one death does not count for many.
 """
 
 from __future__ import annotations
@@ -169,11 +170,9 @@ class Supervisor:
         now_s = self._runtime.clock.monotonic_s()
         watch.deaths = watch.deaths.add(now_s, progressed=self._has_progressed(watch))
         refused = watch.last_words.get("reason") in INCOMPATIBLE_TAPE
-        if refused or not watch.has_served:
-            watch.record.state = "FAILED"
-            raise self._end_of(watch, code)
-        if watch.deaths.too_many:
-            self._fails(watch, self._end_of(watch, code))
+        at_once = refused or not watch.has_served
+        if at_once or watch.deaths.too_many:
+            self._give_up(watch, code, at_once=at_once)
             return
         watch.due_s = now_s + watch.deaths.pause_s
         watch.record.state = "RESTARTING"
@@ -185,6 +184,19 @@ class Supervisor:
             restarts=watch.record.restarts,
             in_s=watch.deaths.pause_s,
         )
+
+    def _give_up(self, watch: ManagedProcess, code: int, *, at_once: bool) -> None:
+        """Start it no more: the stack ends at once or soon, unless it can do without it."""
+        essential = watch.part.essential
+        if at_once or not essential:
+            watch.record.state = "FAILED"
+        error = self._end_of(watch, code)
+        if not essential:
+            self._runtime.emit("failing", name=watch.part.name, message=error.message)
+        elif at_once:
+            raise error
+        else:
+            self._fails(watch, error)
 
     def _has_progressed(self, watch: ManagedProcess) -> bool:
         """Whether its last life got anything done, or was long enough to be a sound one."""
@@ -291,7 +303,9 @@ class Supervisor:
 
     def _publish(self) -> None:
         record = self._journal.record
-        if record.state == "STARTING" and all(one.serves for one in self._watches.values()):
+        if record.state == "STARTING" and all(
+            watch.serves or watch.given_up for watch in self._watches.values()
+        ):
             record.state = "SERVING"
             self._journal.write()
             took_s = self._runtime.clock.monotonic_s() - self._started_s

@@ -68,6 +68,18 @@ def test_all_parts_serve_and_stop_in_order(tmp_path):
     assert stack.deployed == 1
 
 
+def test_the_stack_goes_on_without_a_part_that_is_not_essential(tmp_path):
+    edge = part("edge", FAILS % ("PORT_IN_USE", "port 80 is in use"), essential=False)
+    with Stack(tmp_path, part("feed"), edge) as stack:
+        serving(stack)
+        assert stack.process("edge").state == "FAILED"
+    assert stack.error is None
+    assert stack.published()["state"] == "STOPPED"
+    (failing,) = stack.events("failing")
+    assert failing["name"] == "edge"
+    assert "port 80 is in use" in failing["message"]
+
+
 def test_parts_stop_one_after_the_other(tmp_path):
     program = SERVES + f"open({str(tmp_path / 'ends')!r}, 'a').write(sys.argv[1])\n"
 
