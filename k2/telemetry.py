@@ -18,7 +18,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias, get_type_hints
 
 
-class Kind(StrEnum):
+class CounterKind(StrEnum):
     """What a field of a dataclass of counters is."""
 
     COUNTER = "counter"  # grows, from 0 at the start of the process
@@ -26,8 +26,8 @@ class Kind(StrEnum):
     INFO = "info"  # no number, or a mapping of counters by what they are of
 
 
-Counter: TypeAlias = Annotated[int, Kind.COUNTER]
-Gauge: TypeAlias = Annotated[float, Kind.GAUGE]
+Counter: TypeAlias = Annotated[int, CounterKind.COUNTER]
+Gauge: TypeAlias = Annotated[float, CounterKind.GAUGE]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -72,11 +72,11 @@ class DataclassInstance(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-class Reading(NamedTuple):
+class CounterReading(NamedTuple):
     """One counter at one moment."""
 
     name: str
-    kind: Kind
+    kind: CounterKind
     value: object
 
 
@@ -95,7 +95,7 @@ class Counters:
         """
         self._groups.append((prefix, read))
 
-    def read(self) -> Iterator[Reading]:
+    def read(self) -> Iterator[CounterReading]:
         """Every counter now; one that is None is left out."""
         for prefix, read in self._groups:
             group = read()
@@ -103,7 +103,9 @@ class Counters:
             for field in fields(group):
                 value = getattr(group, field.name)
                 if value is not None:
-                    yield Reading(prefix + field.name, kinds.get(field.name, Kind.INFO), value)
+                    yield CounterReading(
+                        prefix + field.name, kinds.get(field.name, CounterKind.INFO), value
+                    )
 
     def values(self) -> dict[str, Any]:
         """Every counter now by name, as JSON can hold it."""
@@ -111,13 +113,13 @@ class Counters:
 
 
 @cache
-def _kinds(group: type) -> Mapping[str, Kind]:
+def _kinds(group: type) -> Mapping[str, CounterKind]:
     hints = get_type_hints(group, include_extras=True)
     return {name: hint.__metadata__[0] for name, hint in hints.items() if _is_counter(hint)}
 
 
 def _is_counter(hint: object) -> bool:
-    return any(isinstance(kind, Kind) for kind in getattr(hint, "__metadata__", ()))
+    return any(isinstance(kind, CounterKind) for kind in getattr(hint, "__metadata__", ()))
 
 
 def _plain(value: object) -> object:

@@ -75,7 +75,7 @@ PROCESSES = {
         ports=(Port("venue", "venue.listen", unset=8090),),
         practice=True,
         needs_tape=False,
-        check="servers.local.stack:check_venue",
+        check="servers.local.embedded_stack:check_venue",
     ),
     "feed": ProcessSpec(
         "servers.processes.feed",

@@ -12,7 +12,7 @@ from pathlib import Path
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
 from servers.local.backup import PRIVATE, Made, Meter, Stopped, back_up
-from servers.local.options import absolute
+from servers.local.stack_options import absolute
 from servers.runtime import INTERRUPTED, Runtime
 
 

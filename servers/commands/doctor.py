@@ -25,10 +25,10 @@ from k2.degrade.signals import held_beyond
 from k2.errors import K2Error
 from k2.settings import Settings, masked
 from k2.tape.topics import partition_count
-from servers.local import layout, ports, stack_file, stamp
+from servers.local import layout, stack_file, stack_ports, stamp
 from servers.local.artifacts import Artifacts
-from servers.local.options import Options, read_options
-from servers.local.stack import check_files, check_room, check_writable, choose_ports
+from servers.local.embedded_stack import check_files, check_room, check_writable, choose_ports
+from servers.local.stack_options import Options, read_options
 from servers.process_table import PROCESSES
 from servers.runtime import Runtime
 
@@ -128,7 +128,7 @@ def _stack(data_dir: Path) -> str:
 
 def _ports(options: Options, runtime: Runtime) -> str:
     chosen = choose_ports(options, runtime.run_id)
-    ports.check(chosen.items())
+    stack_ports.check(chosen.items())
     return ", ".join(f"{name} {port}" for name, port in chosen.items())
 
 

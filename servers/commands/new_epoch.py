@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Finding:
+class TapeFinding:
     """What is known of the tape.
 
     Attributes:
@@ -97,7 +97,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     return 0
 
 
-def finding(settings: Settings, head: LakeSnapshot) -> Finding:
+def finding(settings: Settings, head: LakeSnapshot) -> TapeFinding:
     """What is wrong with the tape, asked itself where it answers, else as the last start found.
 
     Args:
@@ -111,11 +111,11 @@ def finding(settings: Settings, head: LakeSnapshot) -> Finding:
         marks = partial(read_marks, partial(TapeReader.assigned, settings.tape))
         assert_fits(head, facts, head.positions.epoch, marks)
     except Data as error:
-        return Finding(error.reason, error.message, _overtaken(head, facts, error.reason))
-    return Finding(None, "the tape answers, and fits the lake")
+        return TapeFinding(error.reason, error.message, _overtaken(head, facts, error.reason))
+    return TapeFinding(None, "the tape answers, and fits the lake")
 
 
-def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: Finding) -> dict[Store, str]:
+def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: TapeFinding) -> dict[Store, str]:
     """The ops tables whose topics do not fit; where those cannot be asked, by their cluster."""
     wrong: dict[Store, str] = {}
     for topic, layout in OPS_LAYOUTS.items():
@@ -151,15 +151,15 @@ def _overtaken(head: LakeSnapshot, facts: TopicDescription, reason: Reason) -> i
     return sum(max(0, start - at) for start, at in pairs)
 
 
-def _last_failure(data_dir: Path) -> Finding:
+def _last_failure(data_dir: Path) -> TapeFinding:
     """Why the stack of a data directory ended, if it refused the tape."""
     try:
         failure = json.loads((data_dir / "run" / "stack.json").read_text()).get("failure") or {}
     except (OSError, ValueError):
         failure = {}
     if failure.get("reason") in INCOMPATIBLE_TAPE:
-        return Finding(Reason(failure["reason"]), str(failure.get("message", "")))
-    return Finding(
+        return TapeFinding(Reason(failure["reason"]), str(failure.get("message", "")))
+    return TapeFinding(
         None, "nothing is known to be wrong with the tape: start K2, and it says what does not fit"
     )
 
@@ -170,11 +170,11 @@ def _nothing_to_do(head: LakeSnapshot | None) -> dict[str, Any]:
         return {"ended": False, "awaiting": False, "epoch": None, "message": message}
     epoch = head.positions.epoch
     message = f"epoch {epoch} has ended already; the next start begins epoch {epoch + 1}"
-    known = _document(head, Finding(None, message), ended=False)
+    known = _document(head, TapeFinding(None, message), ended=False)
     return known | {"awaiting": True, "reason": head.epochs.ended, "message": message}
 
 
-def _document(head: LakeSnapshot, found: Finding, *, ended: bool) -> dict[str, Any]:
+def _document(head: LakeSnapshot, found: TapeFinding, *, ended: bool) -> dict[str, Any]:
     epoch = head.positions.epoch
     lost = "what the tape had above them" if found.lost is None else f"{found.lost} records"
     done = (

@@ -10,8 +10,8 @@ from __future__ import annotations
 from k2.errors import Invalid, Reason
 from k2.settings import Settings
 from servers.local.backup import Meter, Stopped
-from servers.local.options import absolute
 from servers.local.restore import restore
+from servers.local.stack_options import absolute
 from servers.runtime import INTERRUPTED, Runtime
 
 _KEEP_TAPE = "--keep-tape"

@@ -13,8 +13,8 @@ failed       reason, message              why it ended by itself
 from __future__ import annotations
 
 from k2.settings import Settings
-from servers.local.options import read_options
-from servers.local.stack import run_stack
+from servers.local.embedded_stack import run_stack
+from servers.local.stack_options import read_options
 from servers.runtime import Runtime
 
 

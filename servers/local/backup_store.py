@@ -25,7 +25,7 @@ from typing import Any
 from k2 import limits
 from k2.errors import Data, Invalid, K2Error, Overloaded, Reason
 from k2.lake.iceberg.catalog import sync_directory
-from servers.local.stack import disk_error
+from servers.local.embedded_stack import disk_error
 
 VERSION = 1
 DATA = "data"

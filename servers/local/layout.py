@@ -24,7 +24,7 @@ _LAKE = "lake"
 
 
 @dataclass(frozen=True)
-class Step:
+class LayoutStep:
     """From one version to the next.
 
     Attributes:
@@ -40,7 +40,7 @@ def _nothing(_data_dir: Path) -> None:
     """The number alone, which is written after every step."""
 
 
-STEPS = (Step("number the data directory", _nothing),)  # the n-th leads from version n
+STEPS = (LayoutStep("number the data directory", _nothing),)  # the n-th leads from version n
 
 
 def check(data_dir: Path) -> Stamp | None:
@@ -75,7 +75,9 @@ def check_version(version: int, where: str) -> None:
         )
 
 
-def upgrade(data_dir: Path, say: Callable[[str], None], steps: Sequence[Step] = STEPS) -> None:
+def upgrade(
+    data_dir: Path, say: Callable[[str], None], steps: Sequence[LayoutStep] = STEPS
+) -> None:
     """Bring a data directory to the newest version; call it while holding the directory.
 
     Args:

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from k2 import limits
 from k2.clock import Clock
-from servers.local.child_process import Child, Command
-from servers.local.stack_config import Part
+from servers.local.child_process import Child, ChildCommand
+from servers.local.stack_config import StackPart
 from servers.local.stack_file import ProcessRecord
 
 _LOG_END_BYTES = 8 * limits.KIB
@@ -76,10 +76,10 @@ class ManagedProcess:
         last_words: the reason and message of a failure that it printed in its last life.
     """
 
-    def __init__(self, part: Part, log: Path, post: Post, clock: Clock) -> None:
+    def __init__(self, part: StackPart, log: Path, post: Post, clock: Clock) -> None:
         self.part = part
         self.record = ProcessRecord(part.name, str(log))
-        self.command: Command | None = None
+        self.command: ChildCommand | None = None
         self.deaths = RestartBudget()
         self.due_s: float | None = 0.0
         self.has_served = False

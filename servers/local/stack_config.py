@@ -12,7 +12,7 @@ from k2.settings import Settings
 from servers.local import broker, registry
 from servers.local.artifacts import Artifacts
 from servers.local.broker import BrokerPorts
-from servers.local.child_process import Command
+from servers.local.child_process import ChildCommand
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
 from servers.local.stamp import LIVE, source_of
@@ -24,7 +24,7 @@ _ARENAS = "2"  # of glibc's allocator: each holds on to freed memory
 
 
 @dataclass(frozen=True)
-class Part:
+class StackPart:
     """One process.
 
     Attributes:
@@ -39,7 +39,7 @@ class Part:
     """
 
     name: str
-    prepare: Callable[[], Command]
+    prepare: Callable[[], ChildCommand]
     addresses: Mapping[str, str]
     answers: Callable[[], bool] | None = None
     needs_tape: bool = True
@@ -103,7 +103,7 @@ class StackConfig:
         unused = () if self.practises else _PRACTICE_PORTS
         return {name: port for name, port in self.ports.items() if name not in unused}
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[StackPart]:
         """All of them, those that others need first."""
         return [
             self._broker(),
@@ -116,10 +116,10 @@ class StackConfig:
             ),
         ]
 
-    def _process(self, process: str, name: str) -> Part:
+    def _process(self, process: str, name: str) -> StackPart:
         spec = PROCESSES[process]
         named = {f"K2_{process.upper()}__NAME": name} if spec.copies else {}
-        return Part(
+        return StackPart(
             name,
             self._python(process, named),
             {port.name: self._address(port.name) for port in spec.ports},
@@ -129,15 +129,15 @@ class StackConfig:
             essential=spec.essential,
         )
 
-    def _broker(self) -> Part:
+    def _broker(self) -> StackPart:
         ports = self._broker_ports
 
-        def prepare() -> Command:
+        def prepare() -> ChildCommand:
             jars = self.artifacts.jars("kafka")
             folder = self.data_dir / "kafka"
             return self._marked(broker.prepare(folder, ports, jars, self.run_id))
 
-        return Part(
+        return StackPart(
             "broker",
             prepare,
             {"broker": self.bootstrap},
@@ -146,15 +146,15 @@ class StackConfig:
             drain=3,
         )
 
-    def _registry(self) -> Part:
+    def _registry(self) -> StackPart:
         ports = self._registry_ports
 
-        def prepare() -> Command:
+        def prepare() -> ChildCommand:
             application = self.artifacts.unpacked("registry")
             folder = self.data_dir / "registry"
             return self._marked(registry.prepare(folder, ports, application))
 
-        return Part(
+        return StackPart(
             "registry",
             prepare,
             {"registry": self.registry_url},
@@ -163,15 +163,15 @@ class StackConfig:
             drain=2,
         )
 
-    def _python(self, process: str, named: Mapping[str, str]) -> Callable[[], Command]:
+    def _python(self, process: str, named: Mapping[str, str]) -> Callable[[], ChildCommand]:
         argv = (sys.executable, "-P", "-m", "servers", process)
         return lambda: self._marked(
-            Command(argv, {**self.environment, **self.child_environment(), **named})
+            ChildCommand(argv, {**self.environment, **self.child_environment(), **named})
         )
 
-    def _marked(self, command: Command) -> Command:
+    def _marked(self, command: ChildCommand) -> ChildCommand:
         """With the mark by which a later stack knows a process that this one left behind."""
-        return Command(
+        return ChildCommand(
             command.argv,
             {"MALLOC_ARENA_MAX": _ARENAS, **command.env, RUN_ID: self.run_id},
             command.cwd,

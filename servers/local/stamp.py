@@ -10,7 +10,7 @@ from pathlib import Path
 
 from k2.errors import Data, Invalid, Reason
 from k2.settings import Settings
-from servers.local.options import absolute
+from servers.local.stack_options import absolute
 
 AUTO = "auto"
 LIVE = "live"

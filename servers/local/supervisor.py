@@ -23,7 +23,7 @@ from k2 import limits
 from k2.errors import Internal, K2Error, Overloaded, Reason, Unavailable, error_of
 from k2.tape.topics import INCOMPATIBLE_TAPE
 from servers.local.managed_process import ManagedProcess, bound_log, last_lines
-from servers.local.stack_config import FOUNDATION, Part
+from servers.local.stack_config import FOUNDATION, StackPart
 from servers.local.stack_file import Journal
 from servers.runtime import Runtime
 
@@ -47,7 +47,7 @@ class Supervisor:
 
     def __init__(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[StackPart],
         deploy: Callable[[], None],
         journal: Journal,
         runtime: Runtime,

@@ -86,11 +86,7 @@ SAME_NAME = {
 }
 # The same, but still to be renamed or merged.
 SAME_NAME_LATER = {
-    "options",
-    "stack",
     "Admission",
-    "Finding",
-    "Part",
     "Plan",
     "Rows",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from k2 import telemetry
-from k2.telemetry import Counter, Counters, Gauge, Kind
+from k2.telemetry import Counter, CounterKind, Counters, Gauge
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,9 @@ def test_counters_are_read_by_name_and_kind():
         "ops.gaps": 3,
     }
     assert {reading.name: reading.kind for reading in counters.read()} == {
-        "frames": Kind.COUNTER,
-        "rate": Kind.GAUGE,
-        "venue": Kind.INFO,
-        "symbols": Kind.INFO,
-        "ops.gaps": Kind.COUNTER,
+        "frames": CounterKind.COUNTER,
+        "rate": CounterKind.GAUGE,
+        "venue": CounterKind.INFO,
+        "symbols": CounterKind.INFO,
+        "ops.gaps": CounterKind.COUNTER,
     }

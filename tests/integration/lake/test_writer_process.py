@@ -23,7 +23,7 @@ from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
-from servers.local.child_process import Child, Command
+from servers.local.child_process import Child, ChildCommand
 from tests.support.eventually import eventually
 from tests.support.trades import NOW_US
 
@@ -99,7 +99,7 @@ class Site:
 
     def start(self):
         """The writer's process, serving."""
-        command = Command((sys.executable, "-m", "servers", "lake"), self.env)
+        command = ChildCommand((sys.executable, "-m", "servers", "lake"), self.env)
         child = Child(command, self.folder / "logs" / "lake.log", piped=True)
         with child.stdout as lines:
             assert json.loads(lines.readline())["event"] == "serving"

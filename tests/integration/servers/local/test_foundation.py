@@ -7,7 +7,7 @@ from k2.settings import TapeSettings
 from k2.tape import topics
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
-from servers.local import broker, ports, registry
+from servers.local import broker, registry, stack_ports
 from servers.local.child_process import Child
 from tests.support.eventually import eventually
 
@@ -30,7 +30,7 @@ def started(command, log, answers):
 
 def test_what_the_tape_acknowledged_outlives_a_kill_and_other_ports(tmp_path, artifacts):
     def start(run_id):
-        chosen = ports.free(run_id)
+        chosen = stack_ports.free(run_id)
         listens = broker.BrokerPorts(chosen["broker"], chosen["broker_controller"])
         command = broker.prepare(tmp_path / "kafka", listens, artifacts.jars("kafka"), run_id)
         child = started(command, tmp_path / "broker.log", lambda: broker.answers(listens))
@@ -55,7 +55,7 @@ def test_what_the_tape_acknowledged_outlives_a_kill_and_other_ports(tmp_path, ar
 
 def test_the_registry_outlives_a_kill(tmp_path, artifacts):
     def start(run_id):
-        chosen = ports.free(run_id)
+        chosen = stack_ports.free(run_id)
         listens = registry.RegistryPorts(chosen["registry"], chosen["registry_management"])
         program = artifacts.unpacked("registry")
         command = registry.prepare(tmp_path / "registry", listens, program)

@@ -6,7 +6,7 @@ import json
 from k2 import limits, settings
 from k2.clock import SystemClock
 from servers.commands import doctor
-from servers.local.stack import check_writable
+from servers.local.embedded_stack import check_writable
 from servers.local.stack_file import holding
 from servers.local.stamp import Stamp, write_stamp
 from servers.runtime import Runtime

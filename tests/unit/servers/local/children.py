@@ -6,8 +6,8 @@ import sys
 import threading
 
 from k2.clock import SystemClock
-from servers.local.child_process import Command
-from servers.local.stack_config import Part
+from servers.local.child_process import ChildCommand
+from servers.local.stack_config import StackPart
 from servers.local.stack_file import Journal, StackRecord
 from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
@@ -49,9 +49,9 @@ time.sleep(600)
 
 
 def part(name, program=SERVES, **changes):
-    command = Command((sys.executable, "-u", "-c", program))
+    command = ChildCommand((sys.executable, "-u", "-c", program))
     fields = {"prepare": lambda: command, "addresses": {name: "here"}, "needs_tape": False}
-    return Part(name, **fields | changes)
+    return StackPart(name, **fields | changes)
 
 
 class JumpingClock(SystemClock):

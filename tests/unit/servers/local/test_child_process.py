@@ -8,21 +8,22 @@ import sys
 import psutil
 import pytest
 
-from servers.local.child_process import Child, Command
+from servers.local.child_process import Child, ChildCommand
 from tests.support.eventually import eventually
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from servers.local.child_process import Child, Command
-child = Child(Command((sys.executable, "-c", "import time; time.sleep(60)")), Path(sys.argv[1]))
+from servers.local.child_process import Child, ChildCommand
+command = ChildCommand((sys.executable, "-c", "import time; time.sleep(60)"))
+child = Child(command, Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(60)
 """
 
 
 def python(program, **env):
-    return Command((sys.executable, "-u", "-c", program), env)
+    return ChildCommand((sys.executable, "-u", "-c", program), env)
 
 
 def gone(pid):
@@ -55,7 +56,7 @@ def test_what_a_child_prints_can_be_read_and_messages_are_kept(tmp_path):
 
 
 def test_a_program_that_is_not_there_ends_with_a_message(tmp_path):
-    child = Child(Command(("/no/such/program",)), tmp_path / "a.log")
+    child = Child(ChildCommand(("/no/such/program",)), tmp_path / "a.log")
     assert child.wait(20) == 1
     assert "/no/such/program cannot be started" in (tmp_path / "a.log").read_text()
 

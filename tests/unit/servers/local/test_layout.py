@@ -5,7 +5,7 @@ import json
 import pytest
 
 from k2.errors import Data, Reason
-from servers.local.layout import RESTORING, STEPS, Step, check, check_version, upgrade
+from servers.local.layout import RESTORING, STEPS, LayoutStep, check, check_version, upgrade
 from servers.local.stamp import LAYOUT_VERSION, Stamp, read_stamp, write_stamp
 
 OLD = {"source": "live", "venue": "live", "exchange": "BINANCE"}
@@ -32,7 +32,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(unnumbered):
         raise OSError(28, "No space left on device")
 
     done = []
-    steps = (*STEPS, Step("second", done.append), Step("third", fail))
+    steps = (*STEPS, LayoutStep("second", done.append), LayoutStep("third", fail))
     with pytest.raises(OSError, match="No space"):
         upgrade(unnumbered, lambda _: None, steps)
     assert done == [unnumbered]

@@ -5,7 +5,7 @@ import sys
 
 from k2 import limits
 from k2.clock import SystemClock
-from servers.local.child_process import Command
+from servers.local.child_process import ChildCommand
 from servers.local.managed_process import ManagedProcess, RestartBudget, bound_log, last_lines
 from tests.support.eventually import eventually
 from tests.unit.servers.local.children import FAILS, SERVES, part
@@ -16,7 +16,7 @@ def watch(tmp_path, program=SERVES, **changes):
     made = ManagedProcess(
         part("feed", program, **changes), tmp_path / "feed.log", posted.put, SystemClock()
     )
-    made.command = Command((sys.executable, "-u", "-c", program))
+    made.command = ChildCommand((sys.executable, "-u", "-c", program))
     return made, posted
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from k2 import limits
 from k2.errors import Data, Internal, Overloaded, Reason, Unavailable
-from servers.local.child_process import Command
+from servers.local.child_process import ChildCommand
 from tests.support.eventually import eventually
 from tests.unit.servers.local.children import (
     DIES_AFTER_A_SECOND,
@@ -84,7 +84,7 @@ def test_parts_stop_one_after_the_other(tmp_path):
     program = SERVES + f"open({str(tmp_path / 'ends')!r}, 'a').write(sys.argv[1])\n"
 
     def named(name, drain):
-        command = Command((sys.executable, "-c", program, name))
+        command = ChildCommand((sys.executable, "-c", program, name))
         return part(name, prepare=lambda: command, drain=drain)
 
     with Stack(tmp_path, named("c", 2), named("a", 0), named("b", 1)) as stack:
@@ -168,7 +168,7 @@ def test_one_that_dies_again_and_again_ends_the_stack(tmp_path):
 
 
 def dying(name, *events, **more):
-    command = Command((sys.executable, "-u", "-c", DIES_AFTER_A_SECOND, *events))
+    command = ChildCommand((sys.executable, "-u", "-c", DIES_AFTER_A_SECOND, *events))
     return part(name, prepare=lambda: command, **more)
 
 

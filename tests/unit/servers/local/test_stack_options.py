@@ -4,7 +4,7 @@ import pytest
 
 from k2 import settings
 from k2.errors import Invalid, Reason
-from servers.local.options import read_options
+from servers.local.stack_options import read_options
 
 
 def read(*argv, **loaded):

@@ -7,11 +7,11 @@ import pytest
 
 from k2 import settings
 from k2.errors import Invalid, Reason, Unavailable
-from servers.local import ports
+from servers.local import stack_ports
 
 
 def test_fixed_ports_are_the_known_ones():
-    found = ports.fixed(settings.load())
+    found = stack_ports.fixed(settings.load())
     assert [found[name] for name in ("control", "flight", "broker", "registry")] == [
         50051,
         8815,
@@ -23,21 +23,21 @@ def test_fixed_ports_are_the_known_ones():
 
 def test_settings_move_a_fixed_port():
     moved = settings.load(control={"listen": "127.0.0.1:6000"}, venue={"listen": "127.0.0.1:6001"})
-    found = ports.fixed(moved)
+    found = stack_ports.fixed(moved)
     assert (found["control"], found["venue"]) == (6000, 6001)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:50051", "nonsense", "127.0.0.1:99999", "db:1"])
 def test_only_loopback_is_listened_on(listen):
     with pytest.raises(Invalid) as refused:
-        ports.fixed(settings.load(control={"listen": listen}))
+        stack_ports.fixed(settings.load(control={"listen": listen}))
     assert refused.value.reason is Reason.NOT_LOCAL
 
 
 def test_free_ports_are_distinct_and_avoid_what_is_taken():
-    first = ports.free("0" * 32)
+    first = stack_ports.free("0" * 32)
     with socket.create_server(("127.0.0.1", first["control"])):
-        second = ports.free("0" * 32)
+        second = stack_ports.free("0" * 32)
     assert len(set(first.values())) == 8
     assert first["control"] not in second.values()
     assert all(20000 <= port < 32000 for port in second.values())
@@ -47,13 +47,13 @@ def test_a_port_in_use_is_refused_by_name_and_owner():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(Unavailable, match=f"port {port} \\(broker\\) is in use") as refused:
-            ports.check([("broker", port), ("free", ports.free("1" * 32)["control"])])
+            stack_ports.check([("broker", port), ("free", stack_ports.free("1" * 32)["control"])])
     assert refused.value.reason is Reason.PORT_IN_USE
     assert refused.value.metadata == {"broker": str(port)}
     assert f"pid {os.getpid()}" in refused.value.message
-    ports.check([("broker", port)])
+    stack_ports.check([("broker", port)])
 
 
 def test_a_port_taken_on_every_interface_is_in_use():
     with socket.create_server(("0.0.0.0", 0)) as taken:
-        assert not ports.is_free(taken.getsockname()[1])
+        assert not stack_ports.is_free(taken.getsockname()[1])

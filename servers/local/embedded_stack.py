@@ -26,11 +26,11 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
-from servers.local import layout, ports, stamp
+from servers.local import layout, stack_ports, stamp
 from servers.local.artifacts import Artifacts, Progress
-from servers.local.options import Options
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, StackRecord, end_leftovers, holding
+from servers.local.stack_options import Options
 from servers.local.stamp import Stamp
 from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
@@ -126,7 +126,9 @@ def check_files() -> int:
 
 def choose_ports(options: Options, run_id: str) -> dict[str, int]:
     """Those of the settings, or any that are free."""
-    return ports.free(run_id) if options.ports == "free" else ports.fixed(options.settings)
+    return (
+        stack_ports.free(run_id) if options.ports == "free" else stack_ports.fixed(options.settings)
+    )
 
 
 def _choose(options: Options, runtime: Runtime) -> StackConfig:
@@ -148,7 +150,7 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
         artifacts=Artifacts(config.cache_dir, runtime.clock),
         environment=settings.environment(),
     )
-    ports.check(site.used_ports().items())
+    stack_ports.check(site.used_ports().items())
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return site
 
@@ -204,7 +206,7 @@ def venue_refusal(venue_url: str, timeout_s: float = limits.LIVE_PROBE_S) -> Una
 
 def _supervise(site: StackConfig, runtime: Runtime) -> None:
     config, data_dir = site.settings, site.data_dir
-    ports.check(site.used_ports().items())  # again: fetching may have taken minutes
+    stack_ports.check(site.used_ports().items())  # again: fetching may have taken minutes
     with _disk_errors(data_dir):
         layout.upgrade(data_dir, lambda said: _step(runtime, "upgrade", said))
         if stamp.read_stamp(data_dir / layout.STAMP) is None:

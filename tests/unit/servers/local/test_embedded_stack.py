@@ -14,8 +14,7 @@ from websockets.sync.server import serve
 from k2 import limits, settings
 from k2.clock import SystemClock
 from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
-from servers.local.options import Options
-from servers.local.stack import (
+from servers.local.embedded_stack import (
     check_room,
     check_writable,
     clear_scratch,
@@ -25,6 +24,7 @@ from servers.local.stack import (
     venue_refusal,
 )
 from servers.local.stack_file import holding
+from servers.local.stack_options import Options
 from servers.runtime import Runtime
 from tests.support.proxies import set_proxies
 
@@ -146,7 +146,7 @@ def test_what_the_file_system_refuses_has_a_name(tmp_path, number, reason):
 LIMITED = """
 import resource, sys
 from k2.errors import Invalid
-from servers.local.stack import check_files
+from servers.local.embedded_stack import check_files
 soft, hard = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 try:
