@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import Counter
 
 import hypothesis
 import pytest
@@ -21,6 +22,57 @@ hypothesis.settings.register_profile("k2", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("k2")
 
 START_S = 50
+FOLDER_PARTS = 3  # tests/unit/lake is a folder of its own, tests/unit/lake/commit is part of it
+
+
+@pytest.hookimpl(trylast=True)  # after the terminal reporter is there
+def pytest_configure(config):
+    """Report folders instead of tests where several workers run them."""
+    if getattr(config.option, "numprocesses", None):
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        config.pluginmanager.register(FolderProgress(reporter), "folder-progress")
+
+
+class FolderProgress:
+    """Prints a line when the first and when the last test of a folder has run, and each failure."""
+
+    def __init__(self, reporter):
+        self._reporter = reporter
+        self._total, self._left, self._seconds = Counter(), Counter(), Counter()
+
+    def pytest_xdist_node_collection_finished(self, ids):
+        self._total = Counter(map(folder_of, ids))
+
+    def pytest_runtest_logstart(self, nodeid):
+        folder = folder_of(nodeid)
+        if folder not in self._left:
+            self._left[folder] = self._total[folder]
+            self._reporter.write_line(f"{folder}: {self._total[folder]} tests")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report):
+        if report.failed:
+            return "failed" if report.when == "call" else "error", "", ""
+        if report.skipped:
+            return "skipped", "", ""
+        return "passed" if report.when == "call" else "", "", ""
+
+    def pytest_runtest_logreport(self, report):
+        self._seconds[folder_of(report.nodeid)] += report.duration
+        if report.failed:
+            self._reporter.write_line(f"FAILED {report.nodeid} ({report.when})", red=True)
+
+    def pytest_runtest_logfinish(self, nodeid):
+        folder = folder_of(nodeid)
+        self._left[folder] -= 1
+        if not self._left[folder]:
+            self._reporter.write_line(f"{folder}: done in {self._seconds[folder]:.0f} test-seconds")
+
+
+def folder_of(nodeid):
+    """The folder that a test is reported with."""
+    return "/".join(nodeid.split("::")[0].split("/")[:-1][:FOLDER_PARTS])
+
 
 # Brokers of tests live for seconds: code that is compiled once, not twice, is theirs for half the
 # processor time.

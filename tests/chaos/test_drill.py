@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos import drill
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 def test_a_lost_lake_comes_back_and_goes_on(tmp_path):

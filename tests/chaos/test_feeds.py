@@ -6,7 +6,7 @@ from tests.chaos.account import SYMBOLS, committed_ids, settle, wrong_ids
 from tests.chaos.kills import kill_and_wait
 from tests.chaos.stack import ENVIRONMENT, Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 def test_the_death_of_either_feed_leaves_no_hole(tmp_path):

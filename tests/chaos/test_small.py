@@ -10,7 +10,7 @@ from tests.chaos.stack import BRISK, CLOCK, Stack, until
 
 STOOD_STILL_S = 30.0  # so long that the broker is fenced, and says so when it goes on
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import k2client
 from tests.chaos.stack import Stack
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 
 

@@ -324,6 +324,7 @@ class DropsOpsRows(OpsWriter):
             self._slice = one
 
 
+pytestmark = pytest.mark.slow
 NO_ROWS = np.empty(0, np.intp)
 BUSY = {"chances": {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}}
 OFTEN = {"seconds": 8, "symbols": 5, "commit_interval_s": 0.3, "latency_s": 0.03}  # writers meet

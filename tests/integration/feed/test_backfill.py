@@ -166,6 +166,7 @@ def world(tmp_path, broker, registry):
     made.end()
 
 
+@pytest.mark.slow
 def test_whatever_the_venue_and_the_feed_suffer_every_id_is_there(world):
     world.venue(300)
     first = world.feed()
@@ -194,6 +195,7 @@ def test_whatever_the_venue_and_the_feed_suffer_every_id_is_there(world):
     assert len(trades) == len({row[:2] for row in trades}), "the same, whichever way it came"
 
 
+@pytest.mark.slow
 def test_a_killed_feed_goes_on_with_its_backfill(world):
     world.venue(50)
     feed = world.feed()

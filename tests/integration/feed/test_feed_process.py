@@ -205,6 +205,7 @@ def test_a_killed_feed_knows_after_restart_what_it_may_have_missed(world):
     assert world.end() == 0
 
 
+@pytest.mark.slow
 def test_it_starts_without_a_registry_once_it_knows_the_schema(world):
     world.start().send(frame(1))
     eventually(lambda: world.ids() == [1], 15, 0.2)

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.k2cli.test_stack import Command
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

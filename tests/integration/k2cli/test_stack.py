@@ -18,7 +18,7 @@ from k2 import settings
 from k2client import stack
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 START_S = 300
 
 

@@ -24,6 +24,7 @@ from tests.integration.servers.wire import environment
 from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+SLOW = pytest.mark.slow
 
 
 def remake(site):
@@ -73,7 +74,10 @@ def truncated(site):
     return "TAPE_TRUNCATED"
 
 
-@pytest.mark.parametrize("misfortune", [recreated, repartitioned, overtaken, truncated])
+@pytest.mark.parametrize(
+    "misfortune",
+    [recreated, *(pytest.param(one, marks=SLOW) for one in (repartitioned, overtaken, truncated))],
+)
 def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
     tmp_path, broker, registry, misfortune
 ):
@@ -127,6 +131,7 @@ def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
     assert lost == {(60 if survived else 55, 69)}
 
 
+@SLOW
 def test_a_restored_older_lake_goes_on_where_it_stands(tmp_path, broker, registry):
     site = Site(tmp_path, broker, registry)
     site.put(range(10))
@@ -170,6 +175,7 @@ class OwnBroker:
         self.child.stop(grace_s=5)
 
 
+@SLOW
 def test_a_broker_that_lost_records_and_got_others_is_known(tmp_path, registry, artifacts):
     with closing(OwnBroker(tmp_path / "kafka", artifacts)) as broker:
         site = Site(tmp_path / "k2", broker.address, registry)
@@ -196,6 +202,7 @@ def test_a_broker_that_lost_records_and_got_others_is_known(tmp_path, registry, 
         assert (code, report["problems"]) == (0, [])
 
 
+@SLOW
 def test_a_query_server_does_not_follow_the_lake_into_another_epoch(tmp_path, broker, registry):
     site = Site(tmp_path, broker, registry)
     site.put(range(5))
@@ -220,6 +227,7 @@ def test_a_query_server_does_not_follow_the_lake_into_another_epoch(tmp_path, br
     assert (code, report["problems"], report["epoch"]) == (0, [], 1)
 
 
+@SLOW
 def test_a_topic_that_is_made_again_under_a_running_writer_ends_it(tmp_path, broker, registry):
     site = Site(tmp_path, broker, registry)
     site.put(range(10))

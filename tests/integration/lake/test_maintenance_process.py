@@ -77,7 +77,7 @@ def ids(world):
     return [row[3] for row in world.rows()]
 
 
-@pytest.mark.parametrize("task", ["compact", "expire"])
+@pytest.mark.parametrize("task", ["compact", pytest.param("expire", marks=pytest.mark.slow)])
 def test_a_maintainer_killed_at_any_step_leaves_a_whole_lake(tmp_path, task):
     world = LakeWorld(tmp_path)
     world.commit_each(range(9))
@@ -105,6 +105,7 @@ def test_a_maintainer_killed_at_any_step_leaves_a_whole_lake(tmp_path, task):
     world.close()
 
 
+@pytest.mark.slow
 def test_a_writer_and_two_maintainers_race_and_no_row_is_lost_or_doubled(tmp_path):
     world = LakeWorld(tmp_path)
     writer = start(WRITER, tmp_path)

@@ -14,9 +14,10 @@ from tests.integration.servers.wire import running
 from tests.support.eventually import eventually
 from tests.support.gate import Gate
 
-SECONDS = float(environment().get("K2_TEST_PARTITION_S", 6))  # 60 for the long form
+SHORT_S = 2.0  # several commit intervals
+LONG_S = float(environment().get("K2_TEST_PARTITION_S", 6))  # 60 for the longest form
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240 + 2 * SECONDS)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240 + 2 * LONG_S)]
 
 
 @pytest.fixture
@@ -37,8 +38,9 @@ def gate(tmp_path, artifacts):
         child.stop(grace_s=5)
 
 
-def test_a_broker_behind_a_broken_network_costs_nothing_but_time(tmp_path, gate, registry):
-    apart(Site(tmp_path / "k2", f"127.0.0.1:{gate.port}", registry), gate, SECONDS)
+@pytest.mark.parametrize("seconds", [SHORT_S, pytest.param(LONG_S, marks=pytest.mark.slow)])
+def test_a_broker_behind_a_broken_network_costs_nothing_but_time(tmp_path, gate, registry, seconds):
+    apart(Site(tmp_path / "k2", f"127.0.0.1:{gate.port}", registry), gate, seconds)
 
 
 def await_rows(site, rows):

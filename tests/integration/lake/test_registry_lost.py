@@ -115,6 +115,7 @@ def test_without_a_registry_everything_waits_once_and_never_again(site, gate):
     assert (code, report["problems"]) == (0, [])
 
 
+@pytest.mark.slow
 def test_a_registry_that_gives_ids_another_meaning_is_refused_and_what_is_known_stays(
     site, gate, rebuilt, tmp_path
 ):

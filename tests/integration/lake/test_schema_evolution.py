@@ -131,6 +131,7 @@ def test_a_schema_that_running_readers_cannot_read_is_refused_at_registration(si
     assert subject in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_number_that_would_be_wrong_by_a_factor_is_a_dead_letter(site, tail):
     producer = SchemaStore(
         site.settings.tape.registry_url, site.folder / "producer-schemas", ManualClock()

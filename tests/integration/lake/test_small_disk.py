@@ -145,7 +145,7 @@ def in_namespace():
     return run
 
 
-@pytest.mark.parametrize("place", ["lake", "catalog"])
+@pytest.mark.parametrize("place", ["lake", pytest.param("catalog", marks=pytest.mark.slow)])
 def test_a_full_and_a_read_only_disk_are_named_and_outlived(tmp_path, in_namespace, place):
     folder = tmp_path / "k2"
     mounted = folder if place == "lake" else folder / "lake"
@@ -157,6 +157,7 @@ def test_a_full_and_a_read_only_disk_are_named_and_outlived(tmp_path, in_namespa
     assert (report["read_only"], report["ok"]) == ("LAKE_UNAVAILABLE", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["nothing", "tables"])
 def test_a_first_start_on_a_full_disk_waits_for_room(
     tmp_path, in_namespace, broker, registry, made

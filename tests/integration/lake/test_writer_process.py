@@ -162,6 +162,7 @@ def site(tmp_path, broker, registry):
     site.close()
 
 
+@pytest.mark.slow
 def test_every_trade_is_in_the_lake_once_whatever_kills_the_writer(site):
     for kill in range(KILLS):
         writer = site.start()

@@ -125,6 +125,7 @@ def test_a_market_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, broker)
     assert len(json.loads((tmp_path / "venue/segments.json").read_text())["segments"]) == 2
 
 
+@pytest.mark.slow
 def test_a_recording_whose_venue_is_killed_arrives_whole(tmp_path, broker):
     path = tmp_path / "recorded.jsonl"
     with path.open("w") as file:

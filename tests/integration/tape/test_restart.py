@@ -25,7 +25,7 @@ PATIENCE_S = 90  # a broker starts in three seconds, or in twenty on a busy mach
 
 
 class OwnBroker:
-    """A broker of this test alone, to be killed."""
+    """A broker of these tests alone, to be killed; each test leaves it running."""
 
     def __init__(self, folder, artifacts):
         self._folder = folder
@@ -43,9 +43,9 @@ class OwnBroker:
         self._child.kill()
 
 
-@pytest.fixture
-def own_broker(tmp_path, artifacts):
-    made = OwnBroker(tmp_path, artifacts)
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory, artifacts):
+    made = OwnBroker(tmp_path_factory.mktemp("own"), artifacts)
     made.start()
     yield made
     made.kill()
@@ -132,6 +132,7 @@ def test_records_survive_kills_of_the_broker(own_broker):
     admin.close()
 
 
+@pytest.mark.slow
 def test_a_static_member_goes_on_after_a_kill_of_the_broker(own_broker):
     tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="member")
     topics.deploy(tape, NoRegistry())
@@ -163,6 +164,7 @@ def test_a_static_member_goes_on_after_a_kill_of_the_broker(own_broker):
     reader.close()
 
 
+@pytest.mark.slow
 def test_boards_and_letters_wait_for_the_broker(own_broker):
     tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="boards")
     topics.deploy(tape, NoRegistry())

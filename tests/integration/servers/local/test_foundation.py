@@ -11,7 +11,7 @@ from servers.local import broker, registry, stack_ports
 from servers.local.child_process import Child
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 START_S = 120
 SCHEMA = {"type": "record", "name": "T", "fields": [{"name": "a", "type": "long"}]}
 

@@ -13,7 +13,7 @@ import pytest
 from k2 import limits
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 START_S = 400  # on a machine that is busy with other things
 PARTS = ["broker", "registry", "venue", "feed", "lake", "query", "control"]
 
