@@ -173,6 +173,7 @@ LETTER_SHOWN_BYTES_MAX = 1 * MIB
 
 # Verification
 VERIFY_PATIENCE_S = 30.0  # with a tape that gives nothing
+VERIFY_DISORDER_S = 60  # between times of trades whose ids are in another order
 VERIFY_PLACES_MAX = 16  # runs of 65,536 offsets that are looked at row by row
 VERIFY_OFFSETS_LISTED = 20  # of each problem
 VERIFY_HOLES_LISTED = 10_000

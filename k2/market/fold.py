@@ -156,7 +156,7 @@ def fold(
     good = np.flatnonzero(columns.fault == Fault.NONE)
     seen, late = dict(state.seen), {}
     for instrument, rows in _by_instrument(columns, good):
-        before = seen.get(instrument, _NOTHING_SEEN)
+        before = seen.get(instrument, NOTHING_SEEN)
         intervals, judged, last_late = _judge_ids(before.intervals, columns.trade_id[rows], most)
         faults[rows[judged == Verdict.DEAD]] = Fault.TOO_MANY_HOLES
         if last_late is not None:
@@ -199,7 +199,7 @@ def _reused(times: Int64s, verdicts: Bytes, newest_us: int) -> Bools:
 REUSED_ID_AFTER_US = limits.REUSED_ID_AFTER_S * 1_000_000
 _NO_TIME = -(2**62)
 _NONE_SEEN: Int64s = np.empty((0, 2), dtype=np.int64)
-_NOTHING_SEEN = Seen(_NONE_SEEN, _NO_TIME)
+NOTHING_SEEN = Seen(_NONE_SEEN, _NO_TIME)
 
 
 def _by_instrument(
@@ -287,11 +287,18 @@ def _insert(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.bool
     _, first = np.unique(ids, return_index=True)
     new = np.zeros(len(ids), dtype=np.bool_)
     new[first] = True
-    if len(intervals):
-        at = np.searchsorted(intervals[:, 0], ids, side="right") - 1
-        new &= (at < 0) | (ids > intervals[np.maximum(at, 0), 1])
+    new &= ~contains(intervals, ids)
     fresh = np.sort(ids[new])
     return (_merge(intervals, _runs(fresh)) if len(fresh) else intervals), new
+
+
+def contains(intervals: Int64s, ids: Int64s) -> Bools:
+    """Tell which of `ids` lie in one of the intervals."""
+    if not len(intervals):
+        return np.zeros(len(ids), dtype=np.bool_)
+    at = np.searchsorted(intervals[:, 0], ids, side="right") - 1
+    inside: Bools = (at >= 0) & (ids <= intervals[np.maximum(at, 0), 1])
+    return inside
 
 
 def _runs(ascending: Int64s) -> Int64s:

@@ -109,7 +109,8 @@ class Acceptance:
         Args:
             batch: of one partition.
             state: what the fold remembers of the records before it.
-            recorded: puts faults that were recorded in the place of those found now; None: none.
+            recorded: gives the records as they were judged before: with the faults recorded then,
+                without duplicates of rows that are gone; None: the records as they are found now.
 
         Raises:
             Unavailable: REGISTRY_UNAVAILABLE or TAPE_UNAVAILABLE when the first record cannot be

@@ -215,6 +215,37 @@ class Reference:
         judged = self.partitions[partition]
         return judged.rows[offset - judged.first]
 
+    def shadows(self, partition, start, gone):
+        """Duplicates of rows that are gone, where nothing that is left tells that there were any.
+
+        So of a symbol that a venue began again, when records from `start` on repeat each id that
+        neither tape nor lake has, and none of its records was REUSED_ID.
+
+        Args:
+            partition: of this epoch.
+            start: where the tape begins.
+            gone: places of rows that the lake does not have any more.
+
+        Returns:
+            Their offsets.
+        """
+        judged, hidden, copies = self.partitions[partition], {}, {}
+        for row in judged.between(judged.first, start):
+            if row.place in gone:
+                instrument, one = identity_of(row)
+                hidden.setdefault(instrument, set()).add(one)
+        for offset in range(start, judged.end):
+            if judged.rows[offset - judged.first] is None and offset not in judged.dead:
+                trade = self._meaning[judged.records[offset - judged.first][0]]
+                copies.setdefault(trade.label.instrument, {})[offset] = trade.trade_id
+        reused = {instrument for _, instrument, _ in judged.reused}
+        return {
+            offset
+            for instrument in hidden.keys() - reused
+            if hidden[instrument] <= set((of := copies.get(instrument, {})).values())
+            for offset in of
+        }
+
     @property
     def doubtful_trades(self):
         """Identities of all trades of doubtful records."""

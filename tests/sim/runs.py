@@ -18,10 +18,12 @@ LOG = logging.getLogger("k2")
 IDS = "uuid4"
 
 # So small that a short history meets them: snapshots leave the metadata, files and manifests are
-# merged, file lists and manifests are forgotten, a writer stops reading while its commits fail.
+# merged, file lists and manifests are forgotten, a writer stops reading while its commits fail. Of
+# what verification finds, all is listed.
 SMALL = {
     "COMMIT_ROWS_MAX": 100,
     "SNAPSHOTS_KEPT_MAX": 7,
+    "VERIFY_OFFSETS_LISTED": 1_000,
     "SNAPSHOTS_NEWEST_KEPT": 3,
     "COMPACT_FILES_TO_MERGE": 3,
     "COMPACT_QUIET_S": 5.0,

@@ -17,7 +17,7 @@ from k2 import limits
 from k2.lake.dead_letters.superseded import PartitionLetters
 from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.lake.verify.row_checksums import Tally
-from k2.market.events import Int64s
+from k2.market.events import Int64s, TradeColumns
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.tape.topics import TopicDescription
@@ -58,12 +58,16 @@ class Folded:
         dead: offsets of dead records, per partition.
         doubtful: records per partition that a letter alone calls dead: they are good by what is
             known today, and the lake has no row at their place.
+        backwards: instruments with an accepted id below an earlier one's, and a far later time.
+        again: instruments whose ids were begun again, of which only rows that are there count.
     """
 
     states: dict[int, FoldState]
     rows: Tally
     dead: dict[int, list[Int64s]] = field(default_factory=dict)
     doubtful: dict[int, int] = field(default_factory=dict)
+    backwards: set[Instrument] = field(default_factory=set)
+    again: frozenset[Instrument] = frozenset()
 
 
 @dataclass
@@ -77,6 +81,9 @@ class StoredRows:
         stray: rows at or above the snapshot's positions, or of partitions the tape does not have.
         earlier: the fold's state from the rows of earlier epochs, all partitions together.
         overruled: offsets of timely letters at whose place there is a row, per partition.
+        lowest: trade id of the rows from the floor on, per instrument, where some rows are gone
+            from tape and lake.
+        places: offsets of rows of instruments whose ids were begun again, per partition.
     """
 
     rows: Tally
@@ -84,6 +91,19 @@ class StoredRows:
     stray: int = 0
     earlier: FoldState = field(default_factory=FoldState)
     overruled: dict[int, Int64s] = field(default_factory=dict)
+    lowest: dict[Instrument, int] = field(default_factory=dict)
+    places: dict[int, Int64s] = field(default_factory=dict)
+
+    def note(self, rows: TradeColumns) -> None:
+        """Note the lowest id of each instrument among rows from the floor on."""
+        for code in np.unique(rows.label).tolist():
+            instrument = rows.labels[code].instrument
+            lowest = int(rows.trade_id[rows.label == code].min())
+            self.lowest[instrument] = min(lowest, self.lowest.get(instrument, lowest))
+
+    def place(self, partition: int, offsets: Int64s) -> None:
+        """Note places of rows."""
+        self.places[partition] = np.union1d(self.places.get(partition, offsets), offsets)
 
     def overrule(self, partition: int, offsets: Int64s) -> None:
         """Note places of letters that are rows."""
@@ -158,8 +178,7 @@ def report(case: VerifyInput, problems: Sequence[Problem]) -> dict[str, Any]:
     earlier = case.stored.earlier.accepted
     return {
         "ok": not found,
-        "message": _sentence(found, rows, earlier, len(holes))
-        + _floor(case.snapshot.retained_from_us),
+        "message": _sentence(found, rows, earlier, len(holes)) + _not_compared(case),
         "snapshot_id": str(case.snapshot.snapshot_id),
         "committed_at_us": case.snapshot.committed_at_us,
         "positions": case.snapshot.positions.encode(),
@@ -279,7 +298,7 @@ def _state_problems(case: VerifyInput, partition: int) -> list[Problem]:
     want = folded.accepted, folded.duplicate, folded.dead
     doubtful = case.folded.doubtful.get(partition, 0)
     same = _agree(have, want, doubtful) if whole else have[0] == want[0] and have[1:] >= want[1:]
-    if not (same if exact else have[0] >= want[0]):
+    if not (same if exact else have[0] >= want[0] and have[1] >= want[1]):
         message = f"accepted, duplicate, dead: the tape gives {want}, the snapshot says {have}"
         problems.append(Problem("COUNTERS", partition, 1, (), message))
     return problems
@@ -375,8 +394,12 @@ def _sentence(problems: Sequence[Problem], rows: int, earlier: int, holes: int) 
     return f"tape and lake disagree: {kinds}"
 
 
-def _floor(floor_us: int | None) -> str:
-    if floor_us is None:
+def _not_compared(case: VerifyInput) -> str:
+    if case.snapshot.retained_from_us is None:
         return ""
-    since = datetime.fromtimestamp(floor_us / 1e6, UTC).isoformat()
-    return f"; lake retention has removed rows of before {since}"
+    since = datetime.fromtimestamp(case.snapshot.retained_from_us / 1e6, UTC).isoformat()
+    message = f"; lake retention has removed rows of before {since}"
+    if case.folded.again:
+        names = ", ".join(sorted(instrument.key for instrument in case.folded.again))
+        message += f"; ids were used again, and a lost row may look like a duplicate, of {names}"
+    return message

@@ -15,7 +15,10 @@ of it; that part of the lake is then only checked for doubles.
 Where lake retention has removed rows, those from its floor on are compared, and the tape's alone
 count below it. What was removed may also have had ids that the fold of a shortened tape cannot know
 any more; there the published state may know more than it, and the beginning of an epoch more than
-the rows of those before it.
+the rows of those before it. A copy of such a row repeats its time and lies below the floor; but a
+venue that begins the ids of an instrument again uses them with later times. Where the instrument
+shows that (`_begun_again`), the commit decides: a record of a published id without a letter and
+without a row is a duplicate of a row that is gone.
 
 The fold starts where the tape's epoch began, with the ids that were carried into it. Those must be
 the ids of the rows of earlier epochs, each once; the tapes of those can no longer be asked.
@@ -66,8 +69,9 @@ from k2.lake.verify.verify_letters import (
     compare_letters,
     stored_letters,
 )
-from k2.market.events import Fault, Int64s, TradeColumns
-from k2.market.fold import FoldState, Verdict, fold
+from k2.market.events import Bools, Fault, Int64s, TradeColumns
+from k2.market.fold import NOTHING_SEEN, FoldState, Seen, Verdict, contains, fold
+from k2.market.instrument import Instrument
 from k2.market.ledger import GapEvent, fold_all
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder
@@ -78,6 +82,7 @@ from k2.tape.topics import TopicDescription
 
 _OF_THE_PAST = (Fault.REUSED_ID, Fault.TOO_MANY_HOLES)  # found by earlier rows
 _ANY_NUMBER = 2**62  # of intervals, while rows of the lake come in any order
+_DISORDER_US = limits.VERIFY_DISORDER_S * 1_000_000
 Progress = Callable[[str, int, int], None]
 
 
@@ -133,10 +138,14 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
     left = map(min, facts.log_start, snapshot.positions.offsets)
     start = tuple(map(max, snapshot.first_positions.offsets, left))
     first = read_first_states(witnesses.io, snapshot)
+    published = witnesses.snapshots.states(snapshot)
     acceptance = Acceptance(witnesses.decoder, witnesses.placement, clock, sys.maxsize)
-    work = _Work(witnesses, snapshot, start, first, clock, progress, acceptance)
+    work = _Work(witnesses, snapshot, start, first, published, clock, progress, acceptance)
     told = work.letters()
     stored, folded = work.both(told, frozenset())
+    if again := work.begun_again(stored, folded):  # once more, with what the commits say of these
+        work = replace(work, again=again)
+        stored, folded = work.both(told, frozenset())
     places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
     if places:  # once more, keeping what differs
         stored, folded = work.both(told, frozenset(places))
@@ -156,10 +165,9 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
         counts = {"letter_rows": compared.rows, "letters_waiting": compared.waiting}
     ends = zip(snapshot.positions.offsets, facts.log_end, strict=True)
     whole = {partition for partition, (end, log_end) in enumerate(ends) if end == log_end}
-    gaps = compare_gaps(ledger, folded.states, whole)
-    problems += gaps.problems
-    published = witnesses.snapshots.states(snapshot)
     case = VerifyInput(snapshot, facts, start, published, folded, stored, standing(told, stored))
+    gaps = compare_gaps(ledger, {p: case.known(p) for p in folded.states}, whole)
+    problems += gaps.problems
     counts["letters_overruled"] = sum(len(one) for one in stored.overruled.values())
     return report(case, problems) | counts | {"missing": gaps.missing}
 
@@ -172,9 +180,11 @@ class _Work:
     snapshot: LakeSnapshot
     start: tuple[int, ...]
     first: Mapping[int, FoldState]
+    published: Mapping[int, FoldState]
     clock: Clock
     progress: Progress
     acceptance: Acceptance
+    again: frozenset[Instrument] = frozenset()  # whose ids were begun again
 
     def letters(self) -> dict[int, PartitionLetters]:
         """The dead letters of this tape, per partition; the table may keep them longer."""
@@ -198,7 +208,28 @@ class _Work:
     ) -> tuple[StoredRows, Folded]:
         """Read the lake and fold the tape."""
         stored = self.stored(letters, keep)
-        return stored, self.folded(stored.before, standing(letters, stored), keep)
+        return stored, self.folded(stored, standing(letters, stored), keep)
+
+    def begun_again(self, stored: StoredRows, folded: Folded) -> frozenset[Instrument]:
+        """Find instruments whose venue began ids again, where rows are gone from tape and lake."""
+        return frozenset(
+            instrument
+            for partition, state in folded.states.items()
+            if self._partly_known(partition)
+            for instrument, seen in state.seen.items()
+            if instrument in folded.backwards
+            or _begun_again(
+                seen, self._published(partition, instrument), stored.lowest.get(instrument)
+            )
+        )
+
+    def _published(self, partition: int, instrument: Instrument) -> Seen:
+        return self.published.get(partition, FoldState()).seen.get(instrument, NOTHING_SEEN)
+
+    def _partly_known(self, partition: int) -> bool:
+        """Whether rows that both retentions removed are known to the state and letters alone."""
+        whole = self.start[partition] == self.snapshot.first_positions[partition]
+        return self.snapshot.retained_from_us is not None and not whole
 
     def stored(self, letters: Mapping[int, PartitionLetters], keep: frozenset[Place]) -> StoredRows:
         """Read the lake, and which timely letters its rows overrule."""
@@ -224,6 +255,9 @@ class _Work:
         if rows.epoch < self.snapshot.positions.epoch:
             stored.earlier = _known(stored.earlier, columns)
             return
+        if self._partly_known(partition):
+            stored.note(self._compared(columns))
+            stored.place(partition, columns.offset[self._is_again(columns)])
         gone = columns.offset < self.start[partition]
         if gone.any():
             before = stored.before[partition]
@@ -241,14 +275,14 @@ class _Work:
 
     def folded(
         self,
-        before: Mapping[int, FoldState],
+        stored: StoredRows,
         letters: Mapping[int, PartitionLetters],
         keep: frozenset[Place],
     ) -> Folded:
         """Fold the tape from its start, or what retention left, up to the snapshot's positions."""
         ends = self.snapshot.positions.offsets
-        states = {p: replace(state, duplicate=0, dead=0) for p, state in before.items()}
-        folded = Folded(states, Tally(ends, keep))
+        states = {p: replace(state, duplicate=0, dead=0) for p, state in stored.before.items()}
+        folded = Folded(states, Tally(ends, keep), again=self.again)
         todo = {p: at for p, at in enumerate(self.start) if at < ends[p]}
         total = sum(ends[p] - at for p, at in todo.items())
         if not todo:
@@ -258,7 +292,7 @@ class _Work:
             while todo:
                 for batch in self._read(replay):
                     if batch.partition in todo:
-                        self._fold(folded, batch, letters[batch.partition])
+                        self._fold(folded, batch, letters[batch.partition], stored)
                         todo[batch.partition] = batch.next_offset
                 if over := [p for p, at in todo.items() if at >= ends[p]]:
                     replay.pause(over)
@@ -277,37 +311,96 @@ class _Work:
                 return batches
         raise Unavailable(Reason.TAPE_UNAVAILABLE, "the tape does not answer")
 
-    def _fold(self, folded: Folded, batch: RawBatch, letters: PartitionLetters) -> None:
+    def _fold(
+        self, folded: Folded, batch: RawBatch, letters: PartitionLetters, stored: StoredRows
+    ) -> None:
         """Fold the records below the snapshot's positions."""
         rest, partition = _below(batch, self.snapshot.positions[batch.partition]), batch.partition
-        # Rows that both retentions removed are known to the published state and to letters alone.
-        whole = self.start[partition] == self.snapshot.first_positions[partition]
-        beside = () if whole or self.snapshot.retained_from_us is None else _OF_THE_PAST
+        partly = self._partly_known(partition)
+        beside = _OF_THE_PAST if partly else ()
+        duplicate = 0
 
         def recorded(columns: TradeColumns) -> TradeColumns:
+            nonlocal duplicate
             columns, doubtful = apply_recorded_faults(columns, letters, beside)
             folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
+            if self.again and partly:
+                copy = self._copies(columns, partition, stored)
+                duplicate = int(self._stay(columns)[copy].sum())  # below the floor, perhaps a row
+                columns = columns.take(~copy)
             return columns
 
         while rest is not None:
-            judged = self.acceptance.judge(rest, folded.states[partition], recorded)
-            folded.states[partition], rest = judged.state, judged.rest
+            before = folded.states[partition]
+            judged = self.acceptance.judge(rest, before, recorded)
+            state, rest = judged.state, judged.rest
+            folded.states[partition] = replace(state, duplicate=state.duplicate + duplicate)
+            if partly:
+                folded.backwards |= _backwards(before, judged.accepted())
             dead = judged.columns.offset[judged.verdicts == Verdict.DEAD]
             if len(dead):
                 folded.dead.setdefault(partition, []).append(dead)
             folded.rows.add(Rows(partition, self._compared(judged.accepted())))
 
+    def _copies(self, columns: TradeColumns, partition: int, stored: StoredRows) -> Bools:
+        """Find good records that have a published id and no row in the lake."""
+        places = stored.places.get(partition, np.empty(0, np.int64))
+        low, high = (np.searchsorted(places, columns.offset, side) for side in ("left", "right"))
+        copy: Bools = (low == high) & (columns.fault == Fault.NONE) & self._is_again(columns)
+        for code in np.unique(columns.label[copy]).tolist():
+            ids = self._published(partition, columns.labels[code].instrument).intervals
+            copy &= (columns.label != code) | contains(ids, columns.trade_id)
+        return copy
+
+    def _is_again(self, columns: TradeColumns) -> Bools:
+        of_label = np.array([one.instrument in self.again for one in columns.labels] + [False])
+        again: Bools = of_label[columns.label]
+        return again
+
     def _compared(self, columns: TradeColumns) -> TradeColumns:
         """The rows that lake retention leaves alone."""
-        floor_us = self.snapshot.retained_from_us
-        if floor_us is None:
+        if self.snapshot.retained_from_us is None:
             return columns
-        return columns.take(columns.event_time >= floor_us)
+        return columns.take(self._stay(columns))
+
+    def _stay(self, columns: TradeColumns) -> Bools:
+        stay: Bools = columns.event_time >= (self.snapshot.retained_from_us or 0)
+        return stay
 
 
 def _known(state: FoldState, rows: TradeColumns) -> FoldState:
     """The state with the ids of rows of the lake, which come in any order."""
     return fold(state, rows, _ANY_NUMBER, in_order=False).state
+
+
+def _begun_again(folded: Seen, published: Seen, lowest: int | None) -> bool:
+    """Tell whether the published state shows that ids were used again with later times.
+
+    Args:
+        folded: what is known of an instrument by its records and rows that are left.
+        published: what the writer knew.
+        lowest: id of its rows from the floor on; ids that are gone lie below all of them.
+    """
+    if published.reused_us is not None or folded.time_max_us > published.time_max_us:
+        return True
+    ends = np.concatenate((published.intervals[:, 1], folded.intervals[:, 0] - 1))
+    gone = contains(published.intervals, ends) & ~contains(folded.intervals, ends)
+    return lowest is not None and bool((ends[gone] > lowest).any())
+
+
+def _backwards(before: FoldState, rows: TradeColumns) -> set[Instrument]:
+    """Find instruments with an accepted id below an earlier one's, and a far later time."""
+    found = set()
+    for code in np.unique(rows.label).tolist():
+        instrument, mine = rows.labels[code].instrument, rows.label == code
+        seen = before.seen.get(instrument, NOTHING_SEEN)
+        ids = np.concatenate((seen.intervals[-1:, 1], rows.trade_id[mine]))
+        times = np.concatenate(([seen.time_max_us][: len(seen.intervals)], rows.event_time[mine]))
+        below = ids[1:] < np.maximum.accumulate(ids)[:-1]
+        later = times[1:] - _DISORDER_US > np.maximum.accumulate(times)[:-1]
+        if (below & later).any():
+            found.add(instrument)
+    return found
 
 
 def _below(batch: RawBatch, end: int) -> RawBatch | None:

@@ -8,9 +8,11 @@ from k2.lake.commit.committer import PartitionBatch
 from k2.lake.maintenance.retention import Retention
 from k2.market.events import DAY_US, Fault
 from k2.market.fold import FoldState, fold
+from k2.market.ledger import GapState
 from k2.settings import LakeSettings
 from k2.tape.consumer import RawBatch
 from tests.support.writer_world import judged_alone, kinds, pumped
+from tests.unit.lake.verify.test_verification import told
 
 
 def retained(world, hours=24):
@@ -123,3 +125,74 @@ def test_ids_used_again_whose_first_use_both_retentions_removed_are_no_rows(worl
         report = world.verified()
         assert report["ok"], report["problems"]
         assert report["rows"] == 2
+
+
+def test_ids_used_again_within_the_hour_of_a_new_row_are_duplicates_of_rows_that_are_gone(world):
+    """The venue begins again at 1; ids that were never seen move the newest time to today."""
+    partition = days_of(world, [4, 5, 6], [7], [1, 2, 4, 5])
+    assert not world.tape.letters
+    retained(world, hours=1)
+    assert world.ids() == [1, 2, 7]
+    for start in range(9):
+        world.tape.remove_before(partition, start)
+        report = world.verified()
+        assert report["ok"], report["problems"]
+        assert ("a lost row may look like" in report["message"]) == (start > 0)
+
+
+def test_a_duplicate_later_than_all_published_rows_was_no_row(world):
+    partition = days_of(world, [4, 5], [], [1, 2])
+    world.put(4, 5, at=world.clock.now_us() // DAY_US * DAY_US + 8)
+    pumped(world, "again")
+    retained(world, hours=1)
+    assert world.ids() == [1, 2]
+    world.tape.remove_before(partition, 2)
+    report = world.verified()
+    assert report["ok"], report["problems"]
+
+
+def test_a_state_that_knows_of_ids_used_again_explains_duplicates_of_rows_that_are_gone(world):
+    partition = days_of(world, [4, 5], [], [1, 2, 4, 5, 6])
+    world.put(4, at=world.clock.now_us() // DAY_US * DAY_US + 2 * 3_600_000_000)
+    pumped(world, "again")
+    assert [one.fault for one in world.tape.letters] == [Fault.REUSED_ID]
+    retained(world, hours=1)
+    assert world.ids() == [1, 2, 6]
+    world.tape.remove_before(partition, 2)
+    report = world.verified()
+    assert report["ok"], report["problems"]
+
+
+def test_a_row_that_is_lost_is_no_duplicate_that_the_state_has_not_counted(world):
+    partition = days_of(world, [4, 5, 6], [7], [1, 2])
+    world.put(8, at=world.clock.now_us() // DAY_US * DAY_US + 8)
+    log = world.tape.logs[partition]
+    raw = RawBatch(partition, np.arange(log.end, dtype=np.int64), log.values, log.end)
+    after = fold(FoldState(), judged_alone(world, raw)).state
+    writer = world.committer("bad", tape=world.identity)
+    writer.commit([PartitionBatch(partition, 6, 7, (), after)])
+    retained(world, hours=1)
+    world.tape.remove_before(partition, 3)
+    assert {one[0] for one in kinds(world.verified())} == {"COUNTERS"}
+
+
+def test_a_duplicate_below_the_floor_and_later_than_all_published_rows_was_no_row(world):
+    partition = days_of(world, [4, 5], [1, 2], [], [])
+    day_us = world.clock.now_us() // DAY_US * DAY_US - 2 * DAY_US
+    world.put(4, 5, at=day_us + 9)
+    world.put(1, symbol="ETHUSDT", at=day_us + 20)
+    world.put(2, symbol="ETHUSDT", at=world.clock.now_us())
+    pumped(world, "again")
+    retained(world, hours=1)
+    world.tape.remove_before(partition, 4)
+    report = world.verified()
+    assert report["ok"], report["problems"]
+
+
+def test_an_id_that_was_filled_and_is_gone_from_tape_and_lake_is_known_to_the_state(world):
+    partition = days_of(world, [2, 1], [], [3])
+    told(world, 2, 2, GapState.FILLED)
+    retained(world, hours=1)
+    world.tape.remove_before(partition, 1)
+    report = world.verified(gaps=lambda: world.tape.gaps)
+    assert report["ok"], report["problems"]

@@ -2,7 +2,7 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Fault
-from k2.market.fold import FoldState, Verdict, fold, from_table, to_table
+from k2.market.fold import NOTHING_SEEN, FoldState, Verdict, contains, fold, from_table, to_table
 from k2.market.instrument import Instrument
 from tests.support.trades import NOW_US, columns
 
@@ -144,3 +144,10 @@ def test_only_an_accepted_id_below_an_earlier_one_is_late():
     batch = columns([10, 12, 9, 11, 13, 5, 1], symbols=["BTCUSDT"] * 6 + ["ETHUSDT"])
     assert fold(before, batch).late == {BTC: 5}  # 11 and 5; 9 is a duplicate
     assert fold(before, columns([10, 11, 15])).late == {}
+
+
+def test_intervals_contain_the_ids_from_their_first_to_their_last():
+    intervals = fold(FoldState(), columns([2, 3, 7])).state.seen[BTC].intervals
+    ids = np.arange(1, 9)
+    assert ids[contains(intervals, ids)].tolist() == [2, 3, 7]
+    assert not contains(NOTHING_SEEN.intervals, ids).any()
