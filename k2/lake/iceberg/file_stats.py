@@ -51,7 +51,7 @@ def read_live_files(table: Table, manifest: ManifestFile, day_of: str) -> tuple[
     Args:
         table: whose manifest it is.
         manifest: what to read.
-        day_of: the time column by whose day the table is partitioned.
+        day_of: the time column that the table is partitioned by, per day.
     """
     time = table.schema().find_field(day_of).field_id
     entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)

@@ -72,7 +72,7 @@ class TableLayout:
     Attributes:
         identifier: its name.
         event: the event whose columns it has.
-        day_of: the time column by whose day it is partitioned.
+        day_of: the time column that it is partitioned by, per day.
         split_by: further columns by whose values it is partitioned.
         sorted_by: the order of rows in a file.
         bounded: columns whose bounds the manifests keep; other columns have none, which keeps

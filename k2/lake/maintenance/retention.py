@@ -1,7 +1,7 @@
 """Retention of a table: by hours and by bytes, whole files, the oldest first.
 
 By default, data is removed only when the disk budget is exceeded. `retained_from_us` is a time of
-the column by whose day the table is partitioned: from it on, all rows are kept. Every later commit
+the column that the table is partitioned by: from it on, all rows are kept. Every later commit
 carries it, answers about earlier times report it, and verification compares rows from it on.
 
 * By hours: the days that ended longer ago, whole Iceberg partitions.
