@@ -1,4 +1,4 @@
-"""What is told as lost when an epoch ends: never less than was promised or filled and not seen."""
+"""Ids reported as lost when an epoch ends: all that were covered or filled and not seen."""
 
 import numpy as np
 import pytest

@@ -137,7 +137,7 @@ def test_losing_a_race_for_the_same_records_drops_them(lake):
     assert [row[3] for row in lake.rows()] == [1, 2, 3]
 
 
-def test_commits_that_are_overtaken_for_ever_give_up_and_say_so(lake):
+def test_a_commit_that_is_always_overtaken_is_unavailable(lake):
     catalog = FaultyCatalog(lake.catalog, *["refused"] * limits.COMMIT_ATTEMPTS_MAX)
     writer = lake.committer(catalog=catalog)
     with pytest.raises(Unavailable) as caught:

@@ -1,4 +1,4 @@
-"""A record is a row or a dead letter: where both were told, the row that was committed stands."""
+"""A record is a row or a dead letter: where both exist, the committed row stands."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def letter(partition, offset, fault, *, topic="trades", epoch=0):
 
 
 class Unplaced:
-    """A record whose symbol nobody has placed."""
+    """A record whose symbol has no partition."""
 
     def __init__(self, world):
         self.world = world
@@ -43,7 +43,7 @@ class Unplaced:
 
 
 class Unregistered:
-    """A record whose schema nobody has registered."""
+    """A record whose schema is not registered."""
 
     def __init__(self, world):
         self.world = world

@@ -112,7 +112,7 @@ def test_a_reply_that_was_lost_is_named_and_the_next_start_finds_it_done(lake):
     evolve(lake.table, WANT)
 
 
-def test_it_does_not_try_for_ever(lake, monkeypatch):
+def test_evolution_that_is_always_overtaken_is_unavailable(lake, monkeypatch):
     monkeypatch.setattr(limits, "COMMIT_ATTEMPTS_MAX", 2)
     with pytest.raises(Unavailable) as caught:
         evolve(table_on(lake, "refused", "refused"), WANT)

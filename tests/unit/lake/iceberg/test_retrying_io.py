@@ -177,7 +177,7 @@ def test_the_tries_and_the_wait_are_bounded(store, faults, clock, place):
 
 @pytest.mark.parametrize("error", FINAL, ids=repr)
 @pytest.mark.parametrize("where", ["create", "half written"])
-def test_what_does_not_pass_is_told_at_once(store, faults, clock, place, where, error):
+def test_a_permanent_error_is_raised_at_once(store, faults, clock, place, where, error):
     assert not is_transient(error)
     faults.due[where] = [error]
     began_s = clock.monotonic_s()

@@ -217,7 +217,7 @@ def test_it_goes_on_where_snapshots_were_dropped(lake, five, dropped):
     assert lineage(lake) == [one for one in five[::-1] if one not in gone]
 
 
-def test_it_starts_where_it_is_told_to(lake, five):
+def test_ancestors_start_at_the_given_snapshot(lake, five):
     lake.table.maintenance.expire_snapshots().by_ids([five[2]]).commit()
     metadata = lake.table.metadata
     start = metadata.snapshot_by_id(five[3])

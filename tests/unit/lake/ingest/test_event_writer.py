@@ -79,7 +79,7 @@ def test_older_letters_than_are_remembered_are_looked_up(world, monkeypatch):
     assert world.origins() == [*range(0, 30, 2), 1, 1, 1, 1, 3, 2]
 
 
-def test_gap_events_are_rows_each_as_it_was_told(world):
+def test_each_gap_event_is_a_row_as_published(world):
     writer = world.gap_writer()
     world.tell(gap(5, 9), gap(5, 9), gap(1, 1, "ETHUSDT"))
     world.commit(writer)

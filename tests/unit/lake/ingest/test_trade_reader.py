@@ -26,7 +26,7 @@ def away(world):
     world.schemas.remembers, world.schemas.schema = remembers, schema
 
 
-def test_a_partition_whose_record_nobody_can_be_asked_about_waits_alone(world):
+def test_a_partition_whose_schema_cannot_be_looked_up_waits_alone(world):
     away(world)
     world.tape.append(world.home[BTC], unknown())
     world.put(1)

@@ -119,7 +119,7 @@ def test_dead_letters_are_acknowledged_before_a_commit_passes_them(world):
     assert order == ["letters", "commit"]
 
 
-def test_the_group_is_told_only_after_the_commit(world):
+def test_the_group_gets_positions_only_after_the_commit(world):
     partition = world.put(1, 2)
     pump = world.pump()
     pump.step()

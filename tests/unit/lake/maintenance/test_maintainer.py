@@ -123,7 +123,7 @@ def test_a_commit_that_comes_first_is_kept(eight):
     assert eight.snapshots.current().positions[0] == 9
 
 
-def test_the_writer_goes_on_whoever_merged(eight):
+def test_the_writer_goes_on_after_any_merge(eight):
     writer = eight.committer("other")
     writer.base()
     eight.maintainer().compact()

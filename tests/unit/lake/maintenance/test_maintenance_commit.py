@@ -45,7 +45,7 @@ def test_the_plan_is_asked_again_on_another_head(lake):
     assert lake.snapshots.current().positions[0] == 2
 
 
-def test_overtaken_for_ever_it_gives_up_and_says_so(lake):
+def test_maintenance_that_is_always_overtaken_is_unavailable(lake):
     lake.commit_each([1])
     with pytest.raises(Unavailable):
         fence(lake, catalog=FaultyCatalog(lake.catalog, *["refused"] * limits.COMMIT_ATTEMPTS_MAX))
