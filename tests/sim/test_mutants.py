@@ -77,7 +77,7 @@ class DoesNotSeek(LakeWriter):
     """Reads on from where it was, after another writer took over."""
 
     def _settle(self, *given):
-        reader = self._reading._reader
+        reader = self._reading.reader
         seek, reader.seek = reader.seek, lambda positions: None
         super()._settle(*given)
         reader.seek = seek

@@ -31,8 +31,6 @@ import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record
 
 from k2.clock import Clock
@@ -266,7 +264,8 @@ class Committer:
         def attempt(number: int) -> Outcome:
             base = self._base or self._read_base()
             if number > 1 and (landed := find_commit(base.table.metadata, commit_id)):
-                return _outcome(batch, base, _rows_added(base.table.metadata, landed))
+                rows = snapshot_of(base.table.metadata, landed).rows_added
+                return _outcome(batch, base, rows)
             due = [piece for piece in batch if base.positions[piece.partition] == piece.start]
             if not due:
                 return _outcome(batch, base, 0)
@@ -432,10 +431,6 @@ def _outcome(batch: Sequence[PartitionBatch], base: _Base, rows: int) -> Outcome
     )
     fenced = frozenset(piece.partition for piece in batch) - ours
     return Outcome(base.snapshot, base.states, ours, fenced, rows)
-
-
-def _rows_added(metadata: TableMetadata, snapshot: Snapshot) -> int:
-    return snapshot_of(metadata, snapshot).rows_added
 
 
 def write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:

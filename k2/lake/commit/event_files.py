@@ -80,7 +80,7 @@ class OpsStore:
     def write_sorted(self, table: Table, rows: pa.Table, name: str, partition: Record) -> DataFile:
         """Write rows in the layout's order."""
         ordered = rows.sort_by([(name, "ascending") for name in self.layout.sorted_by])
-        return stored(table, partition, name, *_parquet(ordered))
+        return stored(table, partition, *_parquet(ordered), name)
 
 
 def _parquet(rows: pa.Table) -> tuple[memoryview, pq.FileMetaData]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ _DICTIONARY = (
 )  # fmt: skip
 _FIELD_ID = b"PARQUET:field_id"
 
+EncodedFile: TypeAlias = tuple[Record, memoryview, pq.FileMetaData]  # of a partition
+
 
 @dataclass(frozen=True)
 class Part:
@@ -79,23 +81,23 @@ def write_files(parts: Sequence[Part], epoch: int, table: Table, name: str) -> l
     Returns:
         The files, ready to be appended; none when there are no rows.
     """
-    rows = _merge(parts)
-    if len(rows) == 0:
-        return []
-    layout = _Layout.of(table)
-    return [
-        layout.write(rows, chosen, epoch, name, (day, exchange))
-        for day, exchange, chosen in _files(rows)
-    ]
+    return [stored(table, *file, name) for file in _encoded(parts, epoch, table)]
 
 
 def assert_writable(parts: Sequence[Part], epoch: int, table: Table) -> None:
     """Do all of `write_files` but the writing; raises what that raises."""
-    rows = _merge(parts)
-    layout = _Layout.of(table)
-    for day, exchange, chosen in _files(rows) if len(rows) else ():
-        content, metadata = _parquet(_arrow(rows, chosen, epoch, layout.parquet))
-        _described(table, Record(day, exchange), "", content, metadata)
+    for file in _encoded(parts, epoch, table):
+        _described(table, *file, "")
+
+
+def _encoded(parts: Sequence[Part], epoch: int, table: Table) -> Iterator[EncodedFile]:
+    """Encode the rows of a commit, one file for each day and exchange."""
+    parts = [part for part in parts if len(part.columns)]
+    if not parts:
+        return
+    rows, target = _merge(parts), parquet_schema(table.schema())
+    for day, exchange, chosen in _files(rows):
+        yield Record(day, exchange), *_parquet(_arrow(rows, chosen, epoch, target))
 
 
 def rows_within_days(rows: TradeColumns, days_max: int) -> int:
@@ -111,14 +113,8 @@ class _Rows:
     partition: Int32s
     columns: TradeColumns
 
-    def __len__(self) -> int:
-        return len(self.partition)
-
 
 def _merge(parts: Sequence[Part]) -> _Rows:
-    parts = [part for part in parts if len(part.columns)]
-    if not parts:
-        return _Rows(np.empty(0, np.int32), _EMPTY)
     if len(parts) == 1:
         count = len(parts[0].columns)
         return _Rows(np.full(count, parts[0].partition, np.int32), parts[0].columns)
@@ -127,10 +123,8 @@ def _merge(parts: Sequence[Part]) -> _Rows:
     for part in parts:
         of_part = [codes.setdefault(label, len(codes)) for label in part.columns.labels]
         label_codes.append(np.array(of_part, dtype=np.int32)[part.columns.label])
-    partition = np.repeat(
-        np.array([part.partition for part in parts], dtype=np.int32),
-        [len(part.columns) for part in parts],
-    )
+    sizes = [len(part.columns) for part in parts]
+    partition = np.repeat(np.array([part.partition for part in parts], dtype=np.int32), sizes)
 
     def joined(field: str) -> npt.NDArray[Any]:
         return np.concatenate([getattr(part.columns, field) for part in parts])
@@ -145,27 +139,23 @@ def _merge(parts: Sequence[Part]) -> _Rows:
         price=joined("price"),
         quantity=joined("quantity"),
         side=joined("side"),
-        vendor_data=_join_vendor([part.columns for part in parts]),
+        vendor_data=_joined_arrays(
+            [part.columns.vendor_data for part in parts], [*map(no_vendor, sizes)]
+        ),
         fault=joined("fault"),
-        optional=_join_optional([part.columns for part in parts]),
+        optional=_joined_arrays(
+            [part.columns.optional for part in parts], [*map(no_optional, sizes)]
+        ),
     )
     return _Rows(partition, columns)
 
 
-def _join_vendor(columns: Sequence[TradeColumns]) -> pa.MapArray | None:
-    if all(part.vendor_data is None for part in columns):
+def _joined_arrays(arrays: Sequence[pa.Array | None], absent: Sequence[pa.Array]) -> pa.Array:
+    """Concatenate the arrays of parts, `absent` where a part has none; None where none has."""
+    if all(array is None for array in arrays):
         return None
-    return pa.concat_arrays(
-        [no_vendor(len(part)) if part.vendor_data is None else part.vendor_data for part in columns]
-    )
-
-
-def _join_optional(columns: Sequence[TradeColumns]) -> pa.StructArray | None:
-    if all(part.optional is None for part in columns):
-        return None
-    return pa.concat_arrays(
-        [no_optional(len(part)) if part.optional is None else part.optional for part in columns]
-    )
+    pairs = zip(arrays, absent, strict=True)
+    return pa.concat_arrays([lacking if array is None else array for array, lacking in pairs])
 
 
 def _files(rows: _Rows) -> Iterator[tuple[int, str, Int64s]]:
@@ -229,8 +219,7 @@ def write_sorted(table: Table, rows: pa.Table, name: str, partition: Record) -> 
         name: unlike any other commit's; the file's.
         partition: day and exchange of all rows.
     """
-    content, metadata = _parquet(rows.take(pa.array(_order(rows))))
-    return stored(table, partition, name, content, metadata)
+    return stored(table, partition, *_parquet(rows.take(pa.array(_order(rows)))), name)
 
 
 def _order(rows: pa.Table) -> Int64s:
@@ -243,52 +232,25 @@ def _order(rows: pa.Table) -> Int64s:
     return row_order(rank[symbol.indices.to_numpy()], time, rows["trade_id"].chunk(0).to_numpy())
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The Parquet layout of a table's rows."""
-
-    table: Table
-    parquet: pa.Schema
-
-    @classmethod
-    def of(cls, table: Table) -> _Layout:
-        return cls(table, parquet_schema(table.schema()))
-
-    def write(
-        self, rows: _Rows, chosen: Int64s, epoch: int, name: str, place: tuple[int, str]
-    ) -> DataFile:
-        """Write the chosen rows as one file.
-
-        Args:
-            rows: of the commit.
-            chosen: which of them, sorted.
-            epoch: tape epoch.
-            name: of the commit.
-            place: day and exchange, the Iceberg partition.
-        """
-        content, metadata = _parquet(_arrow(rows, chosen, epoch, self.parquet))
-        return stored(self.table, Record(*place), name, content, metadata)
-
-
 def stored(
-    table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
+    table: Table, partition: Record, content: memoryview, metadata: pq.FileMetaData, name: str
 ) -> DataFile:
     """Write a Parquet file into a table's folder, durable; returns it ready to be committed.
 
     Args:
         table: where it will be committed.
         partition: its values of the table's partition fields.
-        name: unique among files of the partition.
         content: of the file.
         metadata: of the content.
+        name: unique among files of the partition.
     """
-    file = _described(table, partition, name, content, metadata)
+    file = _described(table, partition, content, metadata, name)
     write_file(table.io.new_output(file.file_path), content)
     return file
 
 
 def _described(
-    table: Table, partition: Record, name: str, content: memoryview, metadata: pq.FileMetaData
+    table: Table, partition: Record, content: memoryview, metadata: pq.FileMetaData, name: str
 ) -> DataFile:
     """Describe a file of `stored` that is not written yet."""
     icebergs, spec = table.schema(), table.spec()
@@ -382,18 +344,3 @@ def _parquet(rows: pa.Table) -> tuple[memoryview, pq.FileMetaData]:
         writer.write_table(rows, row_group_size=limits.ROW_GROUP_ROWS)
     content = sink.getvalue()
     return memoryview(content), writer.writer.metadata
-
-
-_EMPTY = TradeColumns(
-    offset=np.empty(0, np.int64),
-    labels=(),
-    label=np.empty(0, np.int32),
-    trade_id=np.empty(0, np.int64),
-    event_time=np.empty(0, np.int64),
-    receive_time=np.empty(0, np.int64),
-    price=np.empty(0, np.int64),
-    quantity=np.empty((0, 2), np.int64),
-    side=np.empty(0, np.uint8),
-    vendor_data=None,
-    fault=np.empty(0, np.uint8),
-)

@@ -199,9 +199,6 @@ def sync_directory(path: str) -> None:
 class DurableFileIO(PyArrowFileIO):
     """pyiceberg's file access; a write to a local file is durable when its stream is closed."""
 
-    def __init__(self, properties: Properties = EMPTY_DICT) -> None:
-        super().__init__(properties)
-
     @staticmethod
     def parse_location(location: str, properties: Properties = EMPTY_DICT) -> tuple[str, str, str]:
         """Split a location; after `file://` comes a path as it is, with `#`, `?` and `%`."""

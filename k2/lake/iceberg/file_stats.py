@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
-from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import MapType, NestedField
 
@@ -86,7 +85,12 @@ def read_manifest(
     """
     if manifest.content is not ManifestContent.DATA:
         raise Data(Reason.LAKE_CORRUPT, "another engine wrote delete files; K2 cannot read them")
-    ids = _FieldIds.of(table.schema(), optional)
+    fields = {field.name: field for field in table.schema().fields}
+    ids = _FieldIds(
+        fields["symbol"].field_id,
+        fields["event_time"].field_id,
+        tuple((name, _known_as(fields.get(name))) for name in optional),
+    )
     return tuple(
         _stat(entry.data_file, ids)
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
@@ -106,15 +110,6 @@ class _FieldIds:
     symbol: int
     time: int
     optional: tuple[tuple[str, int | None], ...]
-
-    @classmethod
-    def of(cls, schema: Schema, optional: Sequence[str]) -> _FieldIds:
-        fields = {field.name: field for field in schema.fields}
-        return cls(
-            fields["symbol"].field_id,
-            fields["event_time"].field_id,
-            tuple((name, _known_as(fields.get(name))) for name in optional),
-        )
 
 
 def _known_as(field: NestedField | None) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -117,6 +117,7 @@ class TradeReader:
         on_revoke: gets the revoked partitions and calls `drop`.
 
     Attributes:
+        reader: takes part in the writers' group.
         slices: what is held of each assigned partition.
         pending_since_s: monotonic second when the oldest uncommitted record was judged; None while
             there is none.
@@ -140,7 +141,7 @@ class TradeReader:
         self.pending_since_s: float | None = None
         self.acceptance = Acceptance(tape.decoder, tape.placement, clock)
         self._paused: dict[int, set[PauseReason]] = {}
-        self._reader = tape.join(on_assign, on_revoke)
+        self.reader = tape.join(on_assign, on_revoke)
 
     def start(self, partition: int, position: int, state: FoldState) -> None:
         """Begin a newly assigned partition at the lake's position."""
@@ -156,15 +157,7 @@ class TradeReader:
     def rewind(self, partition: int, position: int, state: FoldState) -> None:
         """Read a partition again from the lake's position."""
         self.slices[partition] = PartitionSlice(position, state)
-        self._reader.seek({partition: position})
-
-    def report(self, positions: Mapping[int, int]) -> None:
-        """Tell the consumer group how far the lake is."""
-        self._reader.report(positions)
-
-    def close(self) -> None:
-        """Leave the consumer group."""
-        self._reader.close()
+        self.reader.seek({partition: position})
 
     def poll(self) -> int:
         """Read once; returns how many records were read.
@@ -175,7 +168,7 @@ class TradeReader:
         self._bound_memory()
         timeout_s = 0.0 if self.may_judge() else limits.WRITER_READ_TIMEOUT_S
         count = 0
-        for batch in self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
+        for batch in self.reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
             count += len(batch.values)
             held = self.slices.get(batch.partition)
             if held is not None and batch.next_offset > held.read_to:  # not read before a seek
@@ -271,7 +264,7 @@ class TradeReader:
         for partition in partitions:
             self._paused.setdefault(partition, set()).add(reason)
         if stopping:
-            self._reader.pause(stopping)
+            self.reader.pause(stopping)
 
     def _resume(self, reason: PauseReason, partitions: Collection[int]) -> None:
         """Drop a reason; read those partitions again that are left without one."""
@@ -283,7 +276,7 @@ class TradeReader:
                 if not reasons:
                     resuming.append(partition)
         if resuming:
-            self._reader.resume(resuming)
+            self.reader.resume(resuming)
 
 
 def _size(columns: TradeColumns) -> int:

@@ -133,7 +133,7 @@ class LakeWriter:
                     self._stopping.wait(limits.WRITER_PACE_S)
         finally:
             self._drain()
-            self._reading.close()
+            self._reading.reader.close()
 
     def step(self) -> int:
         """Read and judge once, and commit when it is due; returns how many records were read."""
@@ -330,7 +330,7 @@ class LakeWriter:
             reading.pending_since_s = None
         if fenced:
             _log.warning("another writer was here", extra={"positions": positions.encode()})
-        reading.report({partition: positions[partition] for partition in reading.slices})
+        reading.reader.report({partition: positions[partition] for partition in reading.slices})
         self._stats = replace(
             before,
             commits=before.commits + bool(outcome.landed),

@@ -106,13 +106,10 @@ def pin_catalog(lake: LocalLake, copy: Path) -> None:
         OSError, sqlite3.Error: it cannot be read, or the copy cannot be written.
     """
     quoted = urllib.parse.quote(str(lake.catalog))
-    source = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=_BUSY_S)
+    source = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=limits.CATALOG_BUSY_S)
     with closing(source), closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode=DELETE")
-
-
-_BUSY_S = limits.CATALOG_BUSY_S
 
 
 def heads_of(catalog: Path) -> tuple[Head, ...]:

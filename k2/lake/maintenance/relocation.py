@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pyiceberg.manifest import (
     ManifestFile,
@@ -30,11 +30,10 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from k2.errors import Data, Reason
-from k2.lake.iceberg.catalog import CATALOG_NAME, DurableFileIO, write_file
+from k2.lake.iceberg.catalog import CATALOG_NAME, DurableFileIO, local_path, write_file
+from k2.lake.iceberg.manifests import CODEC, FORMAT
 from k2.lake.maintenance.backup_source import tables_of
 
-_FORMAT: Literal[2] = 2
-_CODEC: Literal["deflate"] = "deflate"
 _PATH, _LENGTH = 0, 1  # positions in a record of a manifest list
 _FILE_PATH = 1  # position in a data file's record
 _SWING = (
@@ -112,7 +111,7 @@ def _move_table(moving: _Moving, location: str) -> None:
     metadata = FromInputFile.table_metadata(moving.io.new_input(staged))
     for snapshot in metadata.snapshots:
         _move_snapshot(moving, metadata, snapshot)
-    path = Path(staged.removeprefix("file://"))
+    path = Path(local_path(staged))
     content = _texts(json.loads(path.read_text()), moving.move)
     content["metadata-log"] = []
     path.unlink()
@@ -130,12 +129,12 @@ def _move_snapshot(moving: _Moving, metadata: TableMetadata, snapshot: Snapshot)
         manifest[_PATH] = moving.move.renamed(location)
         manifest[_LENGTH] = moving.lengths[location]
     with write_manifest_list(
-        _FORMAT,
+        FORMAT,
         moving.io.new_output(staged),
         snapshot.snapshot_id,
         snapshot.parent_snapshot_id,
         snapshot.sequence_number,
-        _CODEC,
+        CODEC,
     ) as writer:
         writer.add_manifests(manifests)
 
@@ -150,11 +149,11 @@ def _move_manifest(moving: _Moving, metadata: TableMetadata, manifest: ManifestF
     )
     output = moving.io.new_output(staged)
     added_by = manifest.added_snapshot_id or 0
-    with write_manifest(_FORMAT, spec, metadata.schema(), output, added_by, _CODEC) as writer:
+    with write_manifest(FORMAT, spec, metadata.schema(), output, added_by, CODEC) as writer:
         for entry in entries:
             entry.data_file[_FILE_PATH] = moving.move.renamed(entry.data_file.file_path)
             writer.add_entry(entry)
-    return Path(staged.removeprefix("file://")).stat().st_size
+    return Path(local_path(staged)).stat().st_size
 
 
 def _move_namespaces(connection: sqlite3.Connection, move: Move) -> None:

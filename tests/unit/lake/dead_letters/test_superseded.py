@@ -94,7 +94,7 @@ def test_a_letter_that_a_zombie_publishes_late_is_overruled(world, record):
     zombie = world.pump("zombie", instance="z", letters=Slow())
     zombie.step()
     record.becomes_good()
-    zombie._reading.close()
+    zombie._reading.reader.close()
     pumped(world, "next")
     world.tape.office().publish(held, 1.0)
     zombie.commit()

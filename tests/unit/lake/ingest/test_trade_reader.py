@@ -68,7 +68,7 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
     pump = world.pump()
     pump.step()
     assert len(asked) <= limits.SCHEMA_LOOKUPS_PER_BATCH + 1
-    assert partition in pump._reading._reader._paused, "what is held of it stays bounded"
+    assert partition in pump._reading.reader._paused, "what is held of it stays bounded"
     world.put(2, symbol="ETHUSDT")
     pump.step()
     assert pump.commit()
@@ -77,7 +77,7 @@ def test_a_flood_of_schema_ids_holds_up_no_other_partition(world):
         pump.step()
     assert pump.commit()
     assert (world.ids(), len(world.tape.letters)) == ([1, 2], flood)
-    assert partition not in pump._reading._reader._paused
+    assert partition not in pump._reading.reader._paused
     assert world.verified()["ok"]
 
 
@@ -124,5 +124,5 @@ def test_reasons_of_a_pause_are_independent(world, monkeypatch):
     pump.step()
     waits = pump._reading._paused[world.home[BTC]]
     assert waits == {PauseReason.WAITING}, "memory is free again, and that alone resumes nothing"
-    assert world.home[BTC] in pump._reading._reader._paused
-    assert world.home[ETH] not in pump._reading._reader._paused
+    assert world.home[BTC] in pump._reading.reader._paused
+    assert world.home[ETH] not in pump._reading.reader._paused
