@@ -40,7 +40,7 @@ class GapView:
             return list(self._ledger.gaps())
 
 
-class BackfillPlan(NamedTuple):
+class BackfillEstimate(NamedTuple):
     """The cost of a backfill request: calls to the venue, and the least time until it is done."""
 
     request: FillRequest
@@ -62,7 +62,7 @@ class BackfillRequests:
 
     def ask(
         self, feeds: Iterable[Beat], exchange: str, symbol: str, ids: tuple[int, int]
-    ) -> BackfillPlan:
+    ) -> BackfillEstimate:
         """Record a request for a feed to take up.
 
         Args:
@@ -123,11 +123,11 @@ def _feed_of(feeds: Iterable[Beat], exchange: str, symbol: str) -> Beat:
     return next(iter(listening.values()))
 
 
-def _plan(request: FillRequest, counters: Mapping[str, Any]) -> BackfillPlan:
+def _plan(request: FillRequest, counters: Mapping[str, Any]) -> BackfillEstimate:
     """Estimate the cost of a request from the counters of its feed."""
     page = max(1, int(counters.get("ids_per_request", limits.HISTORICAL_TRADES_MAX)))
     requests = -(-request.ids // page)
     weight = int(counters.get("weight_per_request", 0))
     a_minute = max(1, int(counters.get("weight_per_minute", 1)))
     before_s = float(counters.get("eta_s", 0.0))
-    return BackfillPlan(request, requests, before_s + 60.0 * requests * weight / a_minute)
+    return BackfillEstimate(request, requests, before_s + 60.0 * requests * weight / a_minute)

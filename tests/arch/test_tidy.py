@@ -44,14 +44,10 @@ WORDS_LATER = {
     "k2/lake/ingest",
     "k2/lake/maintenance",
     "k2/lake/verify",
-    "k2/query",
-    "k2/tail",
     "servers",
     "servers/commands",
-    "servers/flight",
     "servers/local",
     "servers/processes",
-    "servers/services",
 }
 
 # Modules and public classes of one name, and why they are not renamed.
@@ -65,7 +61,6 @@ SAME_NAME = {
     **dict.fromkeys(
         (
             "errors",
-            "convert",
             "K2Error",
             "Invalid",
             "NotFound",
@@ -85,11 +80,7 @@ SAME_NAME = {
     ),
 }
 # The same, but still to be renamed or merged.
-SAME_NAME_LATER = {
-    "Admission",
-    "Plan",
-    "Rows",
-}
+SAME_NAME_LATER: set[str] = set()
 
 
 def tracked(*patterns: str) -> list[Path]:
