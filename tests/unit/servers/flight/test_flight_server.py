@@ -90,7 +90,7 @@ def packed(name, message=b""):
 def send_wide(stack):
     """Rows that take long to judge where the machine is busy, all visible when this returns."""
     stack.send(SYMBOL, range(8000), vendor_data=WIDE)
-    eventually(lambda: sum(stack.tail.position().offsets) == 8000)
+    eventually(lambda: sum(stack.tail.position().offsets) == 8000, timeout_s=40)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from k2 import limits
-from k2.errors import Invalid, Reason, Unavailable
+from k2.errors import Invalid, Reason
 from k2.query.request import Principal
 from k2.settings import load
 from k2.v1 import market_pb2, query_service_pb2
@@ -126,6 +126,6 @@ def test_a_key_file_that_is_too_short_is_refused(tmp_path):
 
 def test_a_directory_that_takes_no_key(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(Invalid) as caught:
         signing_key(load(data_dir=tmp_path / "file"), b"a" * 32)
     assert caught.value.reason is Reason.NOT_WRITABLE
