@@ -20,7 +20,8 @@ from confluent_kafka.admin import AdminClient
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT")
 _VARIES = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32,}|\d{4}-\d\d-\d\d|(?<![A-Za-z])\d+|" + "|".join(SYMBOLS)
+    r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{12,}|\d{4}-\d\d-\d\d|(?<![A-Za-z0-9])\d+|"
+    + "|".join(SYMBOLS)
 )
 _FOREIGN = ("kafka/", "registry/", "cluster", "__")  # folders whose contents are not K2's
 
@@ -42,6 +43,19 @@ def paths(value, prefix=""):
             {prefix} if any(isinstance(inner, dict) for inner in value) else set()
         )
     return {prefix}
+
+
+def lacking(names, among):
+    """Those of the names that are not among others, in order; an empty list or map hides nothing.
+
+    What was empty may be filled now, and what was a filled list may be empty.
+    """
+
+    def is_there(name):
+        filled = (f"{name}[", f"{name}.")
+        return any(one.startswith(filled) or name.startswith(f"{one}[") for one in among)
+
+    return sorted(name for name in names - among if not is_there(name))
 
 
 class Command:
@@ -70,8 +84,8 @@ def of_answers(k2, *commands):
     return found
 
 
-def of_kafka(bootstrap):
-    """Topics, consumer groups and their members, and what records are made of."""
+def of_kafka(bootstrap, since_ms=0):
+    """Topics, consumer groups and their members, and what records appended since are made of."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
     found = {f"group {group}" for group in groups}
@@ -81,7 +95,7 @@ def of_kafka(bootstrap):
     for topic, about in admin.list_topics(timeout=20).topics.items():
         if not topic.startswith("__"):
             found.add(f"topic {topic}")
-            for record in records(bootstrap, topic, about.partitions):
+            for record in records(bootstrap, topic, about.partitions, since_ms):
                 found |= _of_record(topic, *record)
     return found
 
@@ -99,9 +113,11 @@ def _of_record(topic, key, value, headers):
     return found
 
 
-def records(bootstrap, topic, partitions):
-    """Key, value and headers of every record of a topic."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "outside"})
+def records(bootstrap, topic, partitions, since_ms=0):
+    """Key, value and headers of the records of a topic that were appended since then."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "outside", "enable.auto.commit": False}
+    )
     try:
         ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p)) for p in partitions}
         full = {p: span for p, span in ends.items() if span[1] > span[0]}
@@ -109,7 +125,7 @@ def records(bootstrap, topic, partitions):
         left = {p: end for p, (_, end) in full.items()}
         while left:
             for message in consumer.consume(500, 2.0):
-                if message.error() is None:
+                if message.error() is None and message.timestamp()[1] >= since_ms:
                     yield message.key() or b"", message.value(), message.headers()
             for position in consumer.position([TopicPartition(topic, p) for p in left]):
                 if position.offset >= left[position.partition]:
