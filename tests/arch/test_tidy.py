@@ -55,7 +55,7 @@ COMMAND_TWIN = "named after the command: its process, and the part that does the
 CLIENT_TWIN = "the client has its own, made of what the wire says: it imports nothing of the server"
 SAME_NAME = {
     **dict.fromkeys(
-        ("backfill", "backup", "doctor", "record", "restore", "up", "verify", "gaps", "trades"),
+        ("backfill", "backup", "doctor", "record", "restore", "up", "verify", "trades"),
         COMMAND_TWIN,
     ),
     **dict.fromkeys(
@@ -75,12 +75,11 @@ SAME_NAME = {
             "OffsetVector",
             "Provenance",
             "TimeRange",
+            "BackfillPlan",
         ),
         CLIENT_TWIN,
     ),
 }
-# The same, but still to be renamed or merged.
-SAME_NAME_LATER: set[str] = set()
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -188,7 +187,7 @@ def test_a_name_is_one_thing():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 where[node.name].append(name_of(path))
     twice = {name: places for name, places in where.items() if len(places) > 1}
-    assert {n: p for n, p in twice.items() if n not in {*SAME_NAME, *SAME_NAME_LATER}} == {}
+    assert {name: places for name, places in twice.items() if name not in SAME_NAME} == {}
     assert set(SAME_NAME) - set(twice) == set(), "names that are one thing again"
 
 
