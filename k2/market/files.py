@@ -19,13 +19,13 @@ class FileIndex:
 
     def __init__(self, stats: Iterable[FileStat]) -> None:
         self.stats = tuple(stats)
-        self.time_min: Int64s = np.array([one.time_min_us for one in self.stats], dtype=np.int64)
-        self.time_max: Int64s = np.array([one.time_max_us for one in self.stats], dtype=np.int64)
-        self.rows: Int64s = np.array([one.rows for one in self.stats], dtype=np.int64)
-        self._all_whole = not any(one.lacks for one in self.stats)
-        self._exchange = np.array([one.exchange for one in self.stats], dtype=np.str_)
-        self._symbol_min = np.array([one.symbol_min for one in self.stats], dtype=np.str_)
-        self._symbol_max = np.array([one.symbol_max for one in self.stats], dtype=np.str_)
+        self.time_min: Int64s = np.array([stat.time_min_us for stat in self.stats], dtype=np.int64)
+        self.time_max: Int64s = np.array([stat.time_max_us for stat in self.stats], dtype=np.int64)
+        self.rows: Int64s = np.array([stat.rows for stat in self.stats], dtype=np.int64)
+        self._all_whole = not any(stat.lacks for stat in self.stats)
+        self._exchange = np.array([stat.exchange for stat in self.stats], dtype=np.str_)
+        self._symbol_min = np.array([stat.symbol_min for stat in self.stats], dtype=np.str_)
+        self._symbol_max = np.array([stat.symbol_max for stat in self.stats], dtype=np.str_)
 
     def __len__(self) -> int:
         return len(self.stats)
@@ -33,7 +33,7 @@ class FileIndex:
     @property
     def size_bytes(self) -> int:
         """Of all files together."""
-        return sum(one.size_bytes for one in self.stats)
+        return sum(stat.size_bytes for stat in self.stats)
 
     @property
     def paths(self) -> list[str]:
@@ -48,12 +48,12 @@ class FileIndex:
         """
         if self._all_whole:
             return {(): self.paths}
-        found: dict[tuple[str, ...], list[str]] = {}
+        by_lack: dict[tuple[str, ...], list[str]] = {}
         for at in np.argsort(self.time_min, kind="stable").tolist():
-            one = self.stats[at]
-            lack = tuple(name for name in one.lacks if name in columns)
-            found.setdefault(lack, []).append(one.path)
-        return found
+            stat = self.stats[at]
+            lack = tuple(name for name in stat.lacks if name in columns)
+            by_lack.setdefault(lack, []).append(stat.path)
+        return by_lack
 
     def within(self, times: TimeRange) -> FileIndex:
         """Select the files that may hold rows of these times."""
@@ -70,7 +70,7 @@ class FileIndex:
         if exchanges:
             keep &= np.isin(self._exchange, exchanges)
         if symbols:
-            hit = [(self._symbol_min <= one) & (self._symbol_max >= one) for one in symbols]
+            hit = [(self._symbol_min <= name) & (self._symbol_max >= name) for name in symbols]
             keep &= np.logical_or.reduce(hit)
         return self._where(keep)
 

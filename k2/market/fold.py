@@ -238,23 +238,24 @@ def _judge_one_by_one(intervals: Int64s, ids: Int64s, most: int) -> tuple[Int64s
     """Do the same by the definition, where the number of intervals may reach its bound."""
     first, last = intervals[:, 0].tolist(), intervals[:, 1].tolist()
     verdicts = np.empty(len(ids), dtype=np.uint8)
-    for row, one in enumerate(ids.tolist()):
-        at = bisect_right(first, one)  # the first interval that begins above
-        if at and one <= last[at - 1]:
+    for row, trade_id in enumerate(ids.tolist()):
+        at = bisect_right(first, trade_id)  # the first interval that begins above
+        if at and trade_id <= last[at - 1]:
             verdicts[row] = Verdict.DUPLICATE
             continue
-        below, above = at > 0 and last[at - 1] == one - 1, at < len(first) and first[at] == one + 1
+        below = at > 0 and last[at - 1] == trade_id - 1
+        above = at < len(first) and first[at] == trade_id + 1
         verdicts[row] = Verdict.ACCEPTED
         if below and above:
             last[at - 1] = last.pop(at)
             first.pop(at)
         elif below:
-            last[at - 1] = one
+            last[at - 1] = trade_id
         elif above:
-            first[at] = one
+            first[at] = trade_id
         elif len(first) < most:
-            first.insert(at, one)
-            last.insert(at, one)
+            first.insert(at, trade_id)
+            last.insert(at, trade_id)
         else:
             verdicts[row] = Verdict.DEAD
     return np.array([first, last], dtype=np.int64).T.copy(), verdicts

@@ -225,8 +225,8 @@ class _Intervals:
         return False
 
     def join_oldest(self) -> None:
-        one, other = self.gaps[:2]
-        self._swap(0, 2, [replace(one, last_id=other.last_id)])
+        lower, upper = self.gaps[:2]
+        self._swap(0, 2, [replace(lower, last_id=upper.last_id)])
 
     def _touched(self, first_id: int, last_id: int) -> tuple[int, int]:
         """Find the indices, half-open, of the intervals that share ids with a range."""
@@ -305,18 +305,18 @@ def _merged(gaps: list[GapEvent]) -> list[GapEvent]:
     return merged
 
 
-def _alike(one: GapEvent, other: GapEvent) -> bool:
-    if one.state is GapState.OPEN and one.detected_us != other.detected_us:
+def _alike(lower: GapEvent, upper: GapEvent) -> bool:
+    if lower.state is GapState.OPEN and lower.detected_us != upper.detected_us:
         return False
-    return (one.state, one.cause, one.reason) == (other.state, other.cause, other.reason)
+    return (lower.state, lower.cause, lower.reason) == (upper.state, upper.cause, upper.reason)
 
 
-def _join(one: GapEvent, other: GapEvent) -> GapEvent:
-    times = [at for at in (one.filled_at_us, other.filled_at_us) if at is not None]
+def _join(lower: GapEvent, upper: GapEvent) -> GapEvent:
+    times = [time_us for time_us in (lower.filled_at_us, upper.filled_at_us) if time_us is not None]
     return replace(
-        one,
-        last_id=other.last_id,
-        detected_us=min(one.detected_us, other.detected_us),
-        recorded_us=max(one.recorded_us, other.recorded_us),
+        lower,
+        last_id=upper.last_id,
+        detected_us=min(lower.detected_us, upper.detected_us),
+        recorded_us=max(lower.recorded_us, upper.recorded_us),
         filled_at_us=max(times, default=None),
     )

@@ -88,12 +88,12 @@ class TapeWatch:
         self._positions = positions
         self._clock = clock
         self._settings = settings
-        self._found: tuple[Danger, ...] = ()
+        self._dangers: tuple[Danger, ...] = ()
 
     @property
     def alerts(self) -> list[str]:
         """The present dangers in words, one for each partition."""
-        return [self._words(one) for one in self._found]
+        return [self._words(danger) for danger in self._dangers]
 
     def run(self, stopping: threading.Event) -> None:
         """Look until `stopping` is set."""
@@ -108,19 +108,20 @@ class TapeWatch:
         age_us = int(ALARM * self._settings.retention_hours * _HOUR_US)
         try:
             young = self._offsets_since(self._clock.now_us() - age_us)
-            self._found = dangers(self._facts(), positions, young)
+            self._dangers = dangers(self._facts(), positions, young)
         except Unavailable as error:
             log.info("the tape's retention is not watched: %s", error.message)
             return
         for words in self.alerts:
             log.warning(words)
 
-    def _words(self, one: Danger) -> str:
-        gone = f", {one.overtaken:,} were removed already" if one.overtaken else ""
+    def _words(self, danger: Danger) -> str:
+        gone = f", {danger.overtaken:,} were removed already" if danger.overtaken else ""
         mib = self._settings.retention_bytes_per_partition // limits.MIB
         return (
-            f"partition {one.partition}: {one.records:,} records are not in the lake and near the "
-            f"end of the tape's retention ({self._settings.retention_hours} h, {mib:,} MiB){gone}: "
+            f"partition {danger.partition}: {danger.records:,} records are not in the lake and"
+            f" near the end of the tape's retention ({self._settings.retention_hours} h,"
+            f" {mib:,} MiB){gone}: "
             "let the writer catch up, or raise tape.retention_hours and "
             "tape.retention_bytes_per_partition"
         )

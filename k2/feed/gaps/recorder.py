@@ -120,7 +120,7 @@ class GapRecorder:
                 self._recorded.append(self._found.popleft())
         self._take_requests(frozenset(instruments))
         self.advance()
-        self.publish([gap for one in late for gap in self._healed(*one)])
+        self.publish([gap for arrival in late for gap in self._healed(*arrival)])
         with self._lock:
             for _ in late:
                 self._late.popleft()

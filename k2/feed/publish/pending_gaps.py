@@ -109,12 +109,12 @@ class PendingGaps:
 
     def _join_closest(self) -> None:
         runs = sorted(self._resting, key=lambda run: run.first_id)
-        between = [other.first_id - one.last_id for one, other in pairwise(runs)]
+        between = [upper.first_id - lower.last_id for lower, upper in pairwise(runs)]
         at = between.index(min(between))
-        one, other = runs[at : at + 2]
-        missing = [run for run in (one, other) if run.state is GapState.OPEN] or [one]
+        lower, upper = runs[at : at + 2]
+        missing = [run for run in (lower, upper) if run.state is GapState.OPEN] or [lower]
         earlier = min(missing, key=lambda run: run.detected_us)
-        last_id = max(one.last_id, other.last_id)
-        joined = replace(earlier, first_id=one.first_id, last_id=last_id, state=GapState.OPEN)
+        last_id = max(lower.last_id, upper.last_id)
+        joined = replace(earlier, first_id=lower.first_id, last_id=last_id, state=GapState.OPEN)
         runs[at : at + 2] = [joined]
         self._resting = runs

@@ -103,7 +103,7 @@ class BinanceSource:
         self.name = exchange
         self.instruments = tuple(Instrument(exchange, symbol) for symbol in distinct)
         self._url = url.rstrip("/")
-        self._symbols = {symbol: _label(exchange, symbol, source) for symbol in distinct}
+        self._symbols = {each.symbol: label_for(each, source) for each in self.instruments}
         self._streams = {symbol.lower() + _STREAM: label for symbol, label in self._symbols.items()}
 
     def addresses(self) -> tuple[str, ...]:
@@ -167,11 +167,6 @@ class BinanceSource:
         return trade_of(label, data, receive_time_us, vendor_data)
 
 
-def _label(exchange: str, symbol: str, source: str) -> Label:
-    base, quoted = split_symbol(symbol)
-    return Label(exchange, symbol, base, quoted, "crypto", source)
-
-
 def _check(url: str, symbols: tuple[str, ...]) -> None:
     if not _is_websocket(url):
         raise Invalid(Reason.BAD_SETTING, f"feed.venue_url {url!r} is not ws:// or wss:// and host")
@@ -233,6 +228,12 @@ def _vendor_data(event: _Fields) -> dict[str, str]:
 
 
 # --- values ---------------------------------------------------------------------------------------
+
+
+def label_for(instrument: Instrument, source: str) -> Label:
+    """Make the label of an instrument's trades from a source."""
+    base, quoted = split_symbol(instrument.symbol)
+    return Label(*instrument, base, quoted, "crypto", source)
 
 
 def trade_of(

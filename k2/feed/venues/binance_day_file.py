@@ -20,10 +20,10 @@ from typing import IO, NamedTuple
 
 from k2 import limits
 from k2.errors import Data, Invalid, NotFound, Reason
-from k2.feed.venues.binance import Printed, trade_of
+from k2.feed.venues.binance import Printed, label_for, trade_of
 from k2.feed.venues.source import Malformed, Void
-from k2.market.events import DAY_US, Fault, Label, Trade
-from k2.market.instrument import is_symbol, split_symbol
+from k2.market.events import DAY_US, Fault, Trade
+from k2.market.instrument import Instrument, is_symbol
 
 _NAME = re.compile(r"(.+)-trades-(\d{4})-(\d{2})(?:-(\d{2}))?\.(zip|csv)")
 _COLUMNS = (6, 7)  # of futures, of the spot market
@@ -68,8 +68,8 @@ def named(path: Path) -> DayFile:
             raise ValueError
         symbol, year, month, day, _ = found.groups()
         start = dt.date(int(year), int(month), int(day or 1))
-        one = dt.timedelta(days=1)
-        end = start + one if day else (start.replace(day=28) + 4 * one).replace(day=1)
+        one_day = dt.timedelta(days=1)
+        end = start + one_day if day else (start.replace(day=28) + 4 * one_day).replace(day=1)
     except ValueError:
         raise Invalid(
             Reason.BAD_REQUEST,
@@ -96,11 +96,10 @@ class DayReader:
     """
 
     def __init__(self, file: DayFile, exchange: str, receive_time_us: int) -> None:
-        base, quote = split_symbol(file.symbol)
         self.bytes_total = 0
         self.bytes_read = 0
         self._file = file
-        self._label = Label(exchange, file.symbol, base, quote, "crypto", "backfill")
+        self._label = label_for(Instrument(exchange, file.symbol), "backfill")
         self._receive_time_us = receive_time_us
         self._archive: zipfile.ZipFile | None = None
         self._csv = self._open()

@@ -16,12 +16,12 @@ import msgspec
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, NotFound, Reason, Unavailable
-from k2.feed.venues.binance import Printed, trade_of
+from k2.feed.venues.binance import Printed, label_for, trade_of
 from k2.feed.venues.history import Fetch, HistoryPage, RateLimited, Reply
 from k2.feed.venues.rate_limit import WeightBudget
 from k2.feed.venues.source import Malformed, Void
-from k2.market.events import Label, Trade
-from k2.market.instrument import Instrument, split_symbol
+from k2.market.events import Trade
+from k2.market.instrument import Instrument
 
 WEIGHT = 25
 _PATH = "/api/v3/historicalTrades"
@@ -109,8 +109,7 @@ class BinanceHistory:
         return _rows(reply.body)
 
     def _answer(self, instrument: Instrument, rows: list[_Row], end_id: int) -> HistoryPage:
-        base, quoted = split_symbol(instrument.symbol)
-        label = Label(instrument.exchange, instrument.symbol, base, quoted, "crypto", "backfill")
+        label = label_for(instrument, "backfill")
         now_us = self._clock.now_us()
         trades: list[Trade] = []
         malformed: dict[int, Malformed] = {}
