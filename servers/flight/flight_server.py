@@ -33,7 +33,7 @@ from servers.flight.flight_stream import (
     flight_error,
     provenance_json,
 )
-from servers.services.grpc_server import port_in_use, split_address
+from servers.network import flight_uri, port_in_use, split_address
 from servers.services.interceptors import caller_from, is_local
 from servers.services.query_service import Planner
 from servers.services.rpc_status import as_k2
@@ -129,11 +129,11 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         self._closing = threading.Thread(target=self.shutdown, name="closing", daemon=True)
         self._streams: Streams | None = None
         try:
-            super().__init__(f"grpc://{host}:{port}", middleware={_HEADERS: _HeaderReader()})
+            super().__init__(flight_uri(host, port), middleware={_HEADERS: _HeaderReader()})
         except (OSError, pa.ArrowException):
             raise port_in_use(host, port) from None
         self.address = f"{host}:{self.port}"
-        self.uri = f"grpc://{self.address}"
+        self.uri = flight_uri(host, self.port)
 
     def ready(self, parts: Parts) -> None:
         """Answer from now on."""

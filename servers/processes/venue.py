@@ -14,9 +14,9 @@ from k2.feed import recording
 from k2.market.instrument import is_symbol
 from k2.settings import Settings
 from k2.telemetry import Counter, DataclassInstance, Gauge
+from servers.network import split_address
 from servers.process import Process
 from servers.runtime import Runtime
-from servers.services.grpc_server import split_address
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, Segment, continued, opened

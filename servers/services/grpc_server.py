@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,8 @@ from grpc_reflection.v1alpha import reflection
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.errors import Overloaded, Reason
+from servers.network import bind_grpc, split_address
 from servers.services.interceptors import METHOD_PREFIX, CallAdmission, chain
 from servers.services.rpc_status import to_grpc
 
@@ -137,7 +137,7 @@ class GrpcServer:
         reflection.enable_server_reflection(
             (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self.address = f"{host}:{self._bind(host, port)}"
+        self.address = f"{host}:{bind_grpc(self._server, host, port)}"
 
     def start(self) -> None:
         """Listen; calls are answered STARTING until `ready`."""
@@ -161,37 +161,3 @@ class GrpcServer:
         self._server.stop(_GOODBYE_S).wait()  # watchers of health stay until the end
         self._pool.shutdown()
         self._health_pool.shutdown()
-
-    def _bind(self, host: str, port: int) -> int:
-        try:
-            return self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            raise port_in_use(host, port) from None
-
-
-def port_in_use(host: str, port: int) -> Unavailable:
-    """Make the error of an address that cannot be listened on."""
-    return Unavailable(
-        Reason.PORT_IN_USE,
-        f"cannot listen on {host}:{port}: something else does; stop it or choose another port",
-        metadata={"port": str(port)},
-    )
-
-
-def split_address(listen: str) -> tuple[str, int]:
-    """Split a `host:port` that is on this machine.
-
-    Raises:
-        Invalid: BAD_SETTING when it is not.
-    """
-    host, _, port = listen.rpartition(":")
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
-        number = int(port)
-    except ValueError:
-        raise Invalid(Reason.BAD_SETTING, f"{listen!r} is not host:port") from None
-    if not address.is_loopback or not 0 <= number <= 65_535:
-        raise Invalid(
-            Reason.BAD_SETTING, f"{listen!r}: access without keys is for loopback addresses only"
-        )
-    return host, number

@@ -16,6 +16,7 @@ from k2.query.view import OpenQuery, QueryView
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
+from servers.network import open_channel
 from servers.services.interceptors import CLASS_HEADER, caller_of, remaining_s
 from servers.services.query_messages import provenance_to, request_from, request_to
 from servers.services.rpc_status import DETAILS_KEY, PeerError
@@ -25,13 +26,6 @@ from servers.services.wire_values import time_to, vector_from, vector_to
 NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
 _PASSED_ON: Final = frozenset(
     {"traceparent", "tracestate", "authorization", "x-api-key", CLASS_HEADER}
-)
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),
 )
 
 
@@ -166,7 +160,7 @@ class ForwardedQueryService(rpc.QueryServiceServicer):
 
     def _stub(self, address: str) -> rpc.QueryServiceStub:
         if address not in self._channels:
-            channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            channel = open_channel(address)
             if self._channels.setdefault(address, channel) is not channel:
                 channel.close()
         return rpc.QueryServiceStub(self._channels[address])

@@ -22,7 +22,7 @@ from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from servers.flight.flight_server import PLAN_QUERY, Parts, RowServer, dispatched
 from servers.flight.flight_stream import PROVENANCE_KEY
-from servers.services.grpc_server import split_address
+from servers.network import split_address
 from servers.services.query_service import Planner
 from servers.services.read_token import to_text
 from servers.services.ticket import Signer

@@ -14,14 +14,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 import k2client
 from k2 import limits
 from k2.clock import SystemClock
-from k2.errors import Invalid, Reason, Unavailable
+from k2.errors import Reason, Unavailable
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from k2client.error_mapping import from_rpc
 from servers.heartbeat import Heartbeats
 from servers.services import degradation_service
 from servers.services.degradation_service import DegradationService
-from servers.services.grpc_server import GrpcServer, split_address
+from servers.services.grpc_server import GrpcServer
 from servers.services.rpc_status import RETRY_AFTER_S
 from tests.fakes.wire import MemoryBoard, reason_of, served
 from tests.support.eventually import eventually
@@ -154,18 +154,3 @@ def test_a_port_in_use_is_named():
     with served(service()) as (listener, _), pytest.raises(Unavailable) as caught:
         GrpcServer(listener.address, dict([service()]), SystemClock())
     assert caught.value.reason is Reason.PORT_IN_USE
-
-
-@pytest.mark.parametrize(
-    "listen", ["0.0.0.0:1", "10.0.0.1:1", "nowhere", "127.0.0.1:x", "[::1]:-1"]
-)
-def test_only_addresses_of_this_machine_are_listened_on(listen):
-    with pytest.raises(Invalid) as caught:
-        split_address(listen)
-    assert caught.value.reason is Reason.BAD_SETTING
-
-
-def test_loopback_addresses():
-    assert split_address("127.0.0.1:0") == ("127.0.0.1", 0)
-    assert split_address("localhost:50051") == ("localhost", 50051)
-    assert split_address("[::1]:7") == ("[::1]", 7)
