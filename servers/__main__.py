@@ -1,9 +1,9 @@
-"""`python -m servers NAME`: one process of K2, told by settings, speaking JSON lines on stdout.
+"""Runs one process or command: `python -m servers NAME`, with JSON lines on stdout.
 
-Exit codes: 0 it stopped as it was asked to; 1 it failed; 2 the request or a setting is wrong; 3 a
-port is in use; 4 the disk is full; 5 a folder cannot be written to; 6 stored data contradicts
-itself or its stamp; 7 the data directory is in use by another stack; 8 a process of the stack died;
-130 it was stopped before its end.
+Exit codes: 0 it stopped as asked; 1 it failed; 2 the request or a setting is wrong; 3 a port is in
+use; 4 the disk is full; 5 a folder cannot be written to; 6 stored data contradicts itself or its
+stamp; 7 the data directory is in use by another stack; 8 a process of the stack died; 130 it was
+stopped before its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def exit_code(error: K2Error) -> int:
-    """The exit code that says what happened."""
+    """Return the exit code of an error."""
     if error.reason in _EXIT_CODES:
         return _EXIT_CODES[error.reason]
     if isinstance(error, Invalid):

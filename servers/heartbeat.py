@@ -1,10 +1,10 @@
-"""Heartbeats: what each process tells the others about itself, about once a second.
+"""Heartbeats: each process publishes its state, level and counters about once a second.
 
-A heart samples its process, computes pressures and level (`k2/degrade`) and puts one JSON document
-on the board under the process's name. Readers get `Beat` records and judge freshness themselves, by
-how long ago the beat came to them: clocks of two machines may differ, and when a process says it
-beat is only shown. A beat that came too long ago means a process that does not serve, whatever it
-last said.
+A `Heart` samples its process, computes pressures and level (`k2/degrade`) and publishes one JSON
+document under the process's name on the compacted topic of heartbeats. Readers get `Beat` records
+and judge freshness by how long ago a beat arrived: clocks of two machines may differ, so the time
+that a process states is only shown. A stale beat means a process that does not serve, whatever its
+last beat said.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from k2.tape.ports import DocumentTopic
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
-REFUSED = "REFUSED"  # it ended: what is stored contradicts itself, and a person must look
+REFUSED = "REFUSED"  # it ended: what is stored contradicts itself, and an operator must look
 LOST = "LOST"  # no fresh beat
 STARTING = "STARTING"  # not serving yet; or no fresh beat yet, and the reader is new itself
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """What a process says of itself at one moment.
+    """The state of a process at one moment, as its heartbeat publishes it.
 
     Attributes:
         signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
@@ -55,7 +55,7 @@ class Sample:
 
 
 def process_signals(data_dir: Path) -> dict[str, float | None]:
-    """The signals every process has: its resident memory and the free disk of its data."""
+    """Read the signals of every process: its resident memory and the free disk of its data."""
     return {Signal.RSS_BYTES: _rss_bytes(), Signal.DISK_FREE_BYTES: _disk_free_bytes(data_dir)}
 
 
@@ -77,12 +77,12 @@ class Heart:
     """Beats in a thread of its own, from `start` to `close`.
 
     Args:
-        board: where beats go; usually `CompactedTopic(bootstrap, topics.HEARTBEATS)`.
+        board: the topic of heartbeats.
         clock: wall time for the beat, monotonic time for the level.
-        process: its name, the key on the board: feed, lake, query, control, venue.
+        process: its name, the key on the topic.
         run_id: of this run of the process (`Runtime.run_id`).
         addresses: where it listens, by protocol.
-        sample: asked before each beat, in the heart's thread; must be quick.
+        sample: called before each beat, in the heart's thread; must be quick.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Heart:
 
     @property
     def beaten_s(self) -> dict[str, float]:
-        """When that was, monotonic seconds, by process."""
+        """The time of that beat, monotonic seconds, by process."""
         return {self._process: self._beaten_s} if self._last else {}
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class Heart:
         """Sample, compute and publish once; returns what was published.
 
         A sample that raises is published as a process in an unknown state under high pressure; a
-        board that cannot be reached is logged, and the next beat tries again.
+        topic that cannot be reached is logged, and the next beat tries again.
         """
         sample = self._sampled()
         pressed = pressures(sample.signals, sample.scales)
@@ -205,12 +205,12 @@ class Beat:
 def read_beats(
     notices: Mapping[str, Mapping[str, Any]], heard_s: Mapping[str, float], now_s: float
 ) -> list[Beat]:
-    """The last heartbeat of each process, by name; a stale or unreadable one as LOST.
+    """List the last heartbeat of each process, by name; a stale or unreadable one is LOST.
 
     Args:
-        notices: what the board holds.
-        heard_s: when each came to this reader, monotonic seconds; one that is not in it came
-            before the reader listened, and counts as stale.
+        notices: the newest document of each process.
+        heard_s: when each arrived at this reader, monotonic seconds; one that is not in it arrived
+            before the reader followed the topic, and counts as stale.
         now_s: monotonic seconds now.
     """
     fresh = {key for key, at_s in heard_s.items() if now_s - at_s <= limits.HEARTBEAT_STALE_S}
@@ -238,7 +238,7 @@ def _read_beat(process: str, notice: Mapping[str, Any]) -> Beat:
 
 
 def _lost(beat: Beat) -> Beat:
-    """A process that is not heard of: not serving, and every signal of it counts as high."""
+    """Mark a process as LOST: it does not serve, and each of its signals counts as high."""
     unread = dict.fromkeys(beat.signals or {"heartbeat": None}, UNREADABLE)
     return replace(
         beat,
@@ -250,18 +250,18 @@ def _lost(beat: Beat) -> Beat:
 
 
 def _awaited(beat: Beat) -> Beat:
-    """A process that may yet be heard of: it does not serve, and presses on nothing."""
+    """Mark a process as STARTING: it does not serve, and exerts no pressure."""
     return replace(beat, state=STARTING, level=Level.NORMAL, signals={}, pressures={})
 
 
 class Heartbeats:
-    """All processes as a reader of the board sees them, at any time.
+    """The current state of all processes, as a reader of heartbeats sees them.
 
     Args:
-        board: followed; usually `CompactedTopic(bootstrap, topics.HEARTBEATS)`.
+        board: the topic of heartbeats, followed.
         clock: to judge freshness; only its monotonic time counts.
         expected: processes that are LOST while they have never been heard of.
-        patience_s: so long after its own start nobody is LOST yet, only STARTING.
+        patience_s: so long after its own start a silent process is STARTING, not LOST.
     """
 
     def __init__(
@@ -283,14 +283,14 @@ class Heartbeats:
         self._heard_s[process] = self._clock.monotonic_s()
 
     def include(self, own: Heart) -> None:
-        """Know this process by its own heart, also while the board is away."""
+        """Read this process's state from its own heart, also while the broker is away."""
         self._own = own
 
     def beats(self) -> list[Beat]:
-        """The last heartbeat of each process, by name.
+        """List the last heartbeat of each process, by name.
 
-        Who is not heard of while this reader is itself new is STARTING, not LOST: parts of a stack
-        start together, and each deserves the time in which a beat would have come.
+        A process without a beat is STARTING, not LOST, while this reader is new itself: parts of a
+        stack start together, and a first beat takes its time.
         """
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
         heard_s = dict(self._heard_s)
@@ -304,7 +304,7 @@ class Heartbeats:
         return [_awaited(beat) if beat.state == LOST else beat for beat in beats]
 
     def level(self) -> Level:
-        """The platform's level: the highest of any process."""
+        """Compute the platform's level: the highest of any process."""
         return platform_level(self.beats())
 
     def wait(self, version: int, timeout_s: float) -> int:
@@ -313,12 +313,12 @@ class Heartbeats:
 
 
 def platform_level(beats: Iterable[Beat]) -> Level:
-    """The highest level of any process; NORMAL when there is none."""
+    """Return the highest level of any process; NORMAL when there is none."""
     return max((beat.level for beat in beats), default=Level.NORMAL)
 
 
 def listened(beats: Iterable[Beat]) -> frozenset[Instrument]:
-    """What feeds hear now: each has said so in a fresh heartbeat, of the instrument itself."""
+    """List the instruments that feeds receive now, by what each fresh heartbeat says of them."""
     found = set()
     for beat in beats:
         exchange, symbols = beat.counters.get("exchange"), beat.counters.get("symbols")

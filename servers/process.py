@@ -1,4 +1,4 @@
-"""The frame of every process of the stack: heartbeat, level, counters, and the order of its end.
+"""Frames every process of the stack: heartbeat, level, counters, and the order of its end.
 
 A process is declared in `process_table.py`. Its module opens a `Process`, adds what the heartbeat
 says, and registers what must end with it; `serve` says that it does its work. At the end everything
@@ -75,7 +75,7 @@ class Process:
     def running(
         cls, process: str, settings: Settings, runtime: Runtime, name: str = ""
     ) -> Iterator[Self]:
-        """The process while the block lasts.
+        """Run a process while the block lasts.
 
         Args:
             process: which of `PROCESSES`.

@@ -1,4 +1,4 @@
-"""The processes and commands of `python -m servers`: each is one entry here, and one module.
+"""Declares the processes and commands of `python -m servers`, one entry and one module each.
 
 A module has `run(settings, runtime, argv)`, which returns the exit code. It is named as text, so
 that it is imported only in its own process.
@@ -121,19 +121,19 @@ MODULES = {name: spec.module for name, spec in PROCESSES.items()} | COMMANDS
 
 
 def names_of(process: str, settings: Settings) -> tuple[str, ...]:
-    """The names of a process's copies in the stack of these settings, as heartbeats have them."""
+    """List the names of a process's copies in the stack of these settings, as in heartbeats."""
     copies = PROCESSES[process].copies
     return copies(settings) if copies else (process,)
 
 
 def expected_by(process: str, settings: Settings) -> tuple[str, ...]:
-    """The names of a process and of its peers: those whose heartbeats it expects."""
+    """List the names of a process and of its peers: those whose heartbeats it expects."""
     kinds = (process, *PROCESSES[process].peers)
     return tuple(name for kind in kinds for name in names_of(kind, settings))
 
 
 def process_of(name: str) -> str:
-    """The process that a name in heartbeats belongs to; the name itself where it is none.
+    """Find the process that a name in heartbeats belongs to; the name itself where it is none.
 
     The names of copies begin with their process's.
     """

@@ -1,4 +1,4 @@
-"""What a process has from the machine: a clock, an identity, signals, a stdout for programs.
+"""The machine as a process sees it: a clock, an identity, signals, a stdout for programs.
 
 A process says what it does in JSON lines on stdout; its logs go to stderr.
 """
@@ -74,7 +74,7 @@ class Runtime:
             self.serving.set()
 
     def retry_until_stopped(self, attempt: Callable[[], T]) -> T | None:
-        """What `attempt` returns once it has what it needs; None when asked to stop before that."""
+        """Retry `attempt` while what it needs is unavailable; None when asked to stop."""
         while not self.stopping.is_set():
             try:
                 return attempt()
@@ -98,7 +98,7 @@ class Runtime:
             self.interrupting.clear()
 
     def progress(self) -> Callable[[str, int, int], None]:
-        """A function that prints progress: message, done, total; a few times a second at most."""
+        """Make a function that prints message, done and total a few times a second at most."""
         last_s = -math.inf
 
         def progress(message: str, done: int, total: int) -> None:
@@ -113,7 +113,7 @@ class Runtime:
         return progress
 
     def end(self, code: int) -> int:
-        """The exit code, for `sys.exit`; a process that is stuck ends here, with that code."""
+        """Return the exit code, for `sys.exit`; a stuck process ends here, with that code."""
         if self.stuck.is_set():
             _log.warning("calls are left that do not end: the process ends without them")
             logging.shutdown()
@@ -143,7 +143,7 @@ class _NoPandas(MetaPathFinder):
 
 
 def start() -> Runtime:
-    """The runtime of this process; SIGTERM, SIGINT and SIGHUP ask it to stop from now on."""
+    """Make the runtime of this process; SIGTERM, SIGINT and SIGHUP ask it to stop from now on."""
     sys.meta_path.insert(0, _NoPandas())
     run_id = uuid.uuid4().hex  # noqa: TID251 identities are made here
     runtime = Runtime(SystemClock(), run_id)

@@ -1,1 +1,1 @@
-"""One module a command that runs to its end: python -m servers NAME."""
+"""One module per command that runs to its end."""

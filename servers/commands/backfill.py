@@ -1,4 +1,4 @@
-"""Loads a venue's own file of trades onto the tape, beside what the feed listens to.
+"""Publishes a venue's daily file of trades to the tape, beside a running feed.
 
     python -m servers backfill FILE [--symbol BTCUSDT] [--exchange BINANCE]
 
@@ -85,7 +85,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 
 def pausing(poll: Callable[[float], object], runtime: Runtime) -> Callable[[float], bool]:
-    """The `pause` of a sender: once asked to stop, it waits a moment for what is on its way."""
+    """Make the `pause` of a sender: once asked to stop, it waits a moment for pending records."""
     until_s = float("inf")
 
     def pause(seconds: float) -> bool:
@@ -106,7 +106,7 @@ class Loader:
         reader: of the file.
         sender: for its instrument.
         log: the ledger.
-        runtime: is told what is refused; ends the loading when it is stopping.
+        runtime: prints what is refused; ends the loading when it is stopping.
 
     Attributes:
         loaded: rows that the tape has acknowledged.

@@ -1,4 +1,4 @@
-"""`python -m servers backup DIR`: copies catalog, warehouse and registry, whatever runs.
+"""`python -m servers backup DIR`: copies catalog, warehouse and registry, with or without a stack.
 
 progress   message, done, total     bytes; total 0: not known
 stopped    message                  it was asked to; DIR holds what it held before

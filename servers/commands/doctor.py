@@ -1,4 +1,4 @@
-"""`python -m servers doctor`: is this machine fit for K2, and which settings would it run with?
+"""`python -m servers doctor`: checks whether K2 can run on this machine, and shows its settings.
 
 check      name, ok, message    one for each thing looked at
 settings   settings             the effective ones, secrets masked

@@ -1,4 +1,4 @@
-"""`python -m servers new-epoch [--yes] [--force]`: the way out of a tape that no longer fits.
+"""`python -m servers new-epoch [--yes] [--force]`: recovers from a tape that does not fit the lake.
 
 Ends the epoch of the tape that the lake is in, and those of the ops tables whose topics do not fit
 them either; the next start of the lake's writer begins the next ones with the tape that it finds.
@@ -44,11 +44,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TapeFinding:
-    """What is known of the tape.
+    """The verdict on a tape.
 
     Attributes:
         reason: why it does not fit the lake; None where nothing is known to be wrong.
-        message: the same for a person.
+        message: the same in words.
         lost: records that were never committed and are gone; None where that cannot be counted.
     """
 
@@ -98,7 +98,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 
 def finding(settings: Settings, head: LakeSnapshot) -> TapeFinding:
-    """What is wrong with the tape, asked itself where it answers, else as the last start found.
+    """Say what is wrong with the tape: ask it where it answers, else read the last start's failure.
 
     Args:
         settings: where the tape is, if the caller says so.
@@ -116,7 +116,7 @@ def finding(settings: Settings, head: LakeSnapshot) -> TapeFinding:
 
 
 def _wrong_of_ops(settings: Settings, catalog: Catalog, trades: TapeFinding) -> dict[Store, str]:
-    """The ops tables whose topics do not fit; where those cannot be asked, by their cluster."""
+    """List the ops tables whose topics do not fit; a cluster decides for one that is silent."""
     wrong: dict[Store, str] = {}
     for topic, layout in OPS_LAYOUTS.items():
         store: Store = OpsStore(layout)
@@ -144,7 +144,7 @@ def _tape_facts(settings: Settings, topic: str) -> TopicDescription | None:
 
 
 def _overtaken(head: LakeSnapshot, facts: TopicDescription, reason: Reason) -> int | None:
-    """Records that retention removed before they were committed."""
+    """Count the records that retention removed before they were committed."""
     if reason is not Reason.RETENTION_OVERTOOK:
         return None
     pairs = zip(facts.log_start, head.positions.offsets, strict=True)
@@ -152,7 +152,7 @@ def _overtaken(head: LakeSnapshot, facts: TopicDescription, reason: Reason) -> i
 
 
 def _last_failure(data_dir: Path) -> TapeFinding:
-    """Why the stack of a data directory ended, if it refused the tape."""
+    """Read why the stack of a data directory ended, if it refused the tape."""
     try:
         failure = json.loads((data_dir / "run" / "stack.json").read_text()).get("failure") or {}
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Keeps what a venue sends, frame by frame, in a file that the practice venue plays.
+"""Records the frames that a venue sends to a file, which the practice venue can play.
 
     python -m servers record FILE [--venue auto|live|URL] [--symbols A,B]
                              [--duration 90s|15m|2h | --seconds N] [--frames N]
@@ -130,17 +130,17 @@ class RecordedSocket:
         self._conn = conn
 
     async def read(self) -> Sequence[bytes]:
-        """See `VenueSocket`."""
+        """Read frames as `VenueSocket` does, and record them."""
         frames = await self._socket.read()
         self._recorder.received(self._conn, frames)
         return frames
 
     async def ping(self) -> None:
-        """See `VenueSocket`."""
+        """Ping the venue as `VenueSocket` does."""
         await self._socket.ping()
 
     async def close(self) -> None:
-        """See `VenueSocket`."""
+        """Close the connection as `VenueSocket` does."""
         await self._socket.close()
 
 

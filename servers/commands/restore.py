@@ -1,4 +1,4 @@
-"""`python -m servers restore DIR [--keep-tape]`: puts a backup into the data directory.
+"""`python -m servers restore DIR [--keep-tape]`: restores a backup into the data directory.
 
 progress   message, done, total     bytes
 stopped    message                  it was asked to; nothing is in place

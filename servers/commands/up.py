@@ -1,4 +1,4 @@
-"""`python -m servers up`: the embedded stack in the foreground; what it prints is in JSON lines.
+"""`python -m servers up`: runs the embedded stack in the foreground and prints JSON lines.
 
 step         name, message                what it is doing
 progress     name, what, done, total      bytes of artefacts; total 0: not known

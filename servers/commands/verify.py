@@ -1,4 +1,4 @@
-"""`k2 verify`: tells whether tape, lake, dead letters and published state agree."""
+"""`python -m servers verify`: checks that tape, lake, dead letters and published state agree."""
 
 from __future__ import annotations
 

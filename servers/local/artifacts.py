@@ -1,4 +1,4 @@
-"""The artefacts of the embedded stack: Kafka's jars and the registry, pinned by `artifacts.lock`.
+"""Fetches the artefacts of the embedded stack: Kafka's jars and the registry, as pinned.
 
 Each file is named by its coordinate, checked against its SHA-256 and kept once per user, outside
 every data directory, under the name of its checksum. A file appears there whole and checked or not
@@ -62,12 +62,12 @@ class Fetch(Protocol):
     """Downloads one coordinate into a folder; see `servers.local.maven.fetch`."""
 
     def __call__(self, coordinate: str, folder: Path, report: Callable[[int], None]) -> Path:
-        """The path of the file that was downloaded."""
+        """Download one file; returns its path."""
         ...
 
 
 def read_lock(path: Path = LOCK_FILE) -> list[Artifact]:
-    """The artefacts that `artifacts.lock` pins.
+    """Read the artefacts that `artifacts.lock` pins.
 
     Raises:
         Invalid: BAD_SETTING, naming the line that is not understood.
@@ -110,16 +110,16 @@ class Artifacts:
         self._fetch = fetch
 
     def jars(self, group: str) -> list[Path]:
-        """Where the files of a group are; call `ensure` first."""
+        """List the files of a group; call `ensure` first."""
         return [self._path(artifact) for artifact in self._of(group)]
 
     def unpacked(self, group: str) -> Path:
-        """The folder that a group's archive was unpacked to; call `ensure` first."""
+        """Return the folder of a group's unpacked archive; call `ensure` first."""
         (archive,) = self._of(group)
         return self._folder(archive)
 
     def missing(self) -> list[Artifact]:
-        """What would have to be fetched; looks at sizes, not at contents."""
+        """List the artefacts to fetch; compares sizes, not contents."""
         return [one for one in self._lock if not self._is_here(one)]
 
     def ensure(self, progress: Progress) -> None:
@@ -278,7 +278,7 @@ class _Count:
         self._done: dict[str, int] = {}
 
     def of(self, artifact: Artifact) -> Callable[[int], None]:
-        """What to call with the bytes of one file as they arrive."""
+        """Make the function that counts the bytes of one file as they arrive."""
 
         def add(arrived: int) -> None:
             self._done[artifact.sha256] = self._done.get(artifact.sha256, 0) + arrived
@@ -287,12 +287,12 @@ class _Count:
         return add
 
     def again(self, artifact: Artifact) -> None:
-        """A file starts from its beginning."""
+        """Start a file from its beginning."""
         self._done[artifact.sha256] = 0
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -317,7 +317,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _shape_of(folder: Path) -> str:
-    """How many files and bytes are under a folder."""
+    """Count the files and bytes under a folder."""
     sizes = [
         path.stat().st_size
         for path in folder.rglob("*")

@@ -11,7 +11,7 @@
 4. The description is written last, durably: only then is it a backup (`backup_store.py`).
 
 The tape is not backed up. It is the buffer in front of the lake: what a restored lake does not hold
-is read from it again from O on, or, where it is lost too, fetched anew by trade ids.
+is read from it again from O on, or, where it is lost too, fetched again by trade ids.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ Progress = Callable[[str, int, int], None]
 
 
 class Stopped(Exception):
-    """It was asked to stop; what was copied is kept for the next time."""
+    """The process was asked to stop; files that were copied stay for the next backup."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a backup took.
+    """The result of a backup.
 
     Attributes:
         backup: its description.
@@ -74,7 +74,7 @@ class Meter:
     """Counts bytes, tells progress, and ends the work when asked to.
 
     Args:
-        progress: told what is being done, bytes done, and bytes in all (0: not known).
+        progress: called with the step, bytes done, and bytes in all (0: not known).
         stopping: asks whether to stop.
     """
 
@@ -88,7 +88,7 @@ class Meter:
         self.tick(0)
 
     def tick(self, size: int) -> None:
-        """So many bytes more.
+        """Count bytes that were moved.
 
         Raises:
             Stopped: when asked to.
@@ -107,7 +107,7 @@ def back_up(settings: Settings, folder: Path, clock: Clock, name: str, meter: Me
         folder: of the backup; made, or one with an earlier backup of the same directory.
         clock: for the time of the pin, and pauses.
         name: unlike any other backup's.
-        meter: told of progress.
+        meter: counts progress.
 
     Raises:
         Invalid: BAD_REQUEST, BAD_SETTING, NOT_EMPTY, NOT_WRITABLE or ALREADY_RUNNING.
@@ -155,7 +155,7 @@ class _Work:
     made_at_us: int = 0
 
     def run(self, stamp: Stamp) -> Made:
-        """All steps."""
+        """Run all steps."""
         files = [*self._whole(), *self._registry()]
         heads: tuple[Head, ...] = ()
         pins = 0
@@ -185,7 +185,7 @@ class _Work:
             yield self._steady(path)
 
     def _steady(self, path: Path) -> Entry:
-        """A copy of a file during which the file did not change."""
+        """Copy a file until it did not change during the copy."""
         self.meter.begin("registry", 0)
         for _ in range(limits.STEADY_COPIES_MAX):
             before = path.stat().st_mtime_ns
@@ -200,7 +200,7 @@ class _Work:
         )
 
     def _lake(self) -> tuple[tuple[Head, ...], list[Entry], int]:
-        """The pinned tables, their files, and how many pins it took."""
+        """Pin the tables and list their files; returns how many pins it took, too."""
         last: list[tuple[str, str]] = []
         for pin in range(1, limits.BACKUP_PINS_MAX + 1):
             catalog = self._pinned()
@@ -279,7 +279,7 @@ class _Work:
 
 
 def _described(head: Head) -> dict[str, Any]:
-    """A table, as the description shows it; ids are text, a JSON number would lose digits."""
+    """Describe a table; ids are text, because a JSON number would lose digits."""
     snapshot = head.snapshot()
     found: dict[str, Any] = {"name": head.name, "uuid": str(head.metadata.table_uuid)}
     if snapshot is None:

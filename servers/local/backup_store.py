@@ -1,7 +1,7 @@
-"""A backup on disk: what is in its folder, and when it counts.
+"""The on-disk layout of a backup, and the marker that makes it valid.
 
     backup.json          what it is of, and every file with its size and SHA-256; written last
-    backup.lock          held by whoever writes here
+    backup.lock          held by the process that writes here
     data/...             data files of the lake; immutable, so the next backup keeps them
     state-ID/...         all else, as it was at one moment
 
@@ -32,7 +32,7 @@ DATA = "data"
 _MANIFEST, _LOCK = "backup.json", "backup.lock"
 _STATE = "state-"
 
-Tick = Callable[[int], None]  # told how many bytes were moved; may raise to stop
+Tick = Callable[[int], None]  # gets the bytes that were moved; may raise to stop
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Backup:
-    """What a backup says of itself.
+    """The description of a backup, `backup.json`.
 
     Attributes:
         made_at_us: when its catalog was pinned.
@@ -82,7 +82,7 @@ class Backup:
 
 
 def read_backup(folder: Path) -> Backup:
-    """What the backup in a folder says of itself.
+    """Read the description of the backup in a folder.
 
     Raises:
         Data: BACKUP_INVALID when there is none, or not one that this K2 understands.
@@ -109,7 +109,7 @@ class Vault:
     Args:
         folder: the backup's.
         state: unlike any other backup's: names the folder of what is not shared.
-        tick: told of progress.
+        tick: counts progress.
 
     Attributes:
         before: the backup that is there; None where there is none.
@@ -127,7 +127,7 @@ class Vault:
         self._known = {one.path: one for one in self.before.files} if self.before else {}
 
     def room(self, name: str) -> Path:
-        """A place for a file of this backup alone, its folder made."""
+        """Make the folder for a file of this backup alone; returns the file's path."""
         path = self.folder / self.state / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -142,7 +142,7 @@ class Vault:
         return self._copied(source, f"{self.state}/{to}", to)
 
     def kept(self, to: str) -> Entry:
-        """A file that was written to `room(to)` itself."""
+        """Describe a file that was written to `room(to)`."""
         path = self.folder / self.state / to
         self._touched.add(path.parent)
         return Entry(f"{self.state}/{to}", to, *measure(path, self._tick))
@@ -282,7 +282,7 @@ def target_errors(folder: Path) -> Iterator[None]:
 
 
 def target_error(error: OSError, folder: Path) -> K2Error:
-    """A refusal of the file system, by name."""
+    """Convert an error of the file system."""
     known = disk_error(error, folder)
     if isinstance(known, Overloaded):
         return Overloaded(

@@ -1,4 +1,4 @@
-"""A real Apache Kafka for one machine: one KRaft node, broker and controller in one process."""
+"""Prepares Apache Kafka for one machine: a KRaft node, broker and controller in one process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBE_S = 1.0
 
 @dataclass(frozen=True)
 class BrokerPorts:
-    """Where it listens, on loopback.
+    """The ports of the broker, on loopback.
 
     Attributes:
         clients: Kafka's own protocol.
@@ -35,7 +35,7 @@ class BrokerPorts:
 
 
 def bootstrap(ports: BrokerPorts) -> str:
-    """What a client is configured with."""
+    """Return the address that clients are configured with."""
     return f"127.0.0.1:{ports.clients}"
 
 
@@ -128,7 +128,7 @@ def _java(folder: Path, jars: list[Path], *arguments: str) -> ChildCommand:
 
 
 def java_environment() -> Mapping[str, str]:
-    """The environment of a Java process: nothing of ours but what a person tells `java` itself."""
+    """Build the environment of a Java process: only the variables that `java` itself reads."""
     ours = settings.environment()
     return {"LANG": "C.UTF-8"} | {name: ours[name] for name in (_JAVA_OPTIONS,) if name in ours}
 

@@ -1,4 +1,4 @@
-"""One child process: started in a session of its own, watched, ended with all it started.
+"""Starts a child process in a session of its own, and ends it with all that it started.
 
 A child dies with its parent: on Linux the kernel kills it when the *thread* that started it ends,
 so children are started from the main thread only. Killing is safe for every part of K2; each is
@@ -39,7 +39,7 @@ except OSError as error:
 
 @dataclass(frozen=True)
 class ChildCommand:
-    """What to start.
+    """A program to start.
 
     Attributes:
         argv: program, as an absolute path, and arguments.
@@ -81,7 +81,7 @@ class Child:
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """What it prints, if it was started with `piped`."""
+        """The child's stdout, if it was started with `piped`."""
         return self._process.stdout
 
     def exit_code(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The embedded stack: everything that is checked before it starts, in the order people expect.
+"""Checks everything that the embedded stack needs, then runs it.
 
 Nothing is started and nothing is decided for good before the data directory is held, has room, may
 be written to, fits what was asked, and every port is free; so a refusal leaves no trace.
@@ -125,7 +125,7 @@ def check_files() -> int:
 
 
 def choose_ports(options: Options, run_id: str) -> dict[str, int]:
-    """Those of the settings, or any that are free."""
+    """Take the ports of the settings, or any that are free."""
     return (
         stack_ports.free(run_id) if options.ports == "free" else stack_ports.fixed(options.settings)
     )
@@ -156,7 +156,7 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
 
 
 def _listening_to_all(config: Settings, venue: str) -> Settings:
-    """The settings with the symbols of a recording, unless symbols were chosen."""
+    """Take the symbols of a recording into the settings, unless symbols were chosen."""
     recorded = venue.startswith(stamp.RECORDING) and "symbols" not in config.feed.model_fields_set
     symbols = recording.symbols(venue.removeprefix(stamp.RECORDING)) if recorded else ()
     if not symbols:
@@ -258,7 +258,7 @@ def _step(runtime: Runtime, name: str, message: str) -> None:
 
 
 def _progress_of(runtime: Runtime) -> Progress:
-    """Reports the fetch, not more often than a person can see; ends it when asked to stop."""
+    """Report the fetch a few times a second at most; end it when asked to stop."""
     last: list[tuple[float, str]] = [(float("-inf"), "")]
 
     def report(what: str, done: int, total: int) -> None:
@@ -282,7 +282,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 
 
 def disk_error(error: OSError, path: Path) -> K2Error:
-    """What a refusal of the file system means."""
+    """Convert an error of the file system."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Overloaded(Reason.DISK_FULL, f"no space left in {path}: make room")
     return Invalid(

@@ -1,6 +1,6 @@
-"""The layout of a data directory has a version, in its stamp; it is checked before anything starts.
+"""Checks and upgrades the version of a data directory's layout, before anything starts.
 
-A newer one than this K2 knows is refused by name: what it would do to it nobody can say. An older
+A newer one than this K2 knows is refused by name: this K2 might damage it. An older
 one is upgraded in place, step by step, each step durable before the next. A step can be repeated:
 the version is written after it.
 
@@ -28,7 +28,7 @@ class LayoutStep:
     """From one version to the next.
 
     Attributes:
-        name: what it does, for a person.
+        name: what it does, in words.
         apply: does it to a data directory; may be repeated.
     """
 
@@ -37,14 +37,14 @@ class LayoutStep:
 
 
 def _nothing(_data_dir: Path) -> None:
-    """The number alone, which is written after every step."""
+    """Do nothing: the version number is written after every step."""
 
 
 STEPS = (LayoutStep("number the data directory", _nothing),)  # the n-th leads from version n
 
 
 def check(data_dir: Path) -> Stamp | None:
-    """The stamp of a data directory that this K2 may use; None where there is none yet.
+    """Read the stamp of a data directory that this K2 may use; None where there is none yet.
 
     Raises:
         Data: DATA_DIR_NEWER, RESTORE_UNFINISHED or STAMP_MISMATCH.
@@ -82,7 +82,7 @@ def upgrade(
 
     Args:
         data_dir: one that `check` accepts.
-        say: told each step.
+        say: called with the name of each step.
         steps: all there are.
 
     Raises:

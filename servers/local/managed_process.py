@@ -1,4 +1,4 @@
-"""One part of a running stack: its process, what it says, and where it stands between two lives."""
+"""Follows one part of a running stack: its process, its output, and its restarts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Post = Callable[[Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class RestartBudget:
-    """When a process died, of late.
+    """The recent deaths of a process, which decide when it starts again.
 
     Attributes:
         at_s: monotonic seconds, oldest first; only those within `limits.RESTARTS_WINDOW_S`.
@@ -48,20 +48,20 @@ class RestartBudget:
 
     @property
     def summary(self) -> str:
-        """How often, in words."""
+        """The number of deaths, in words."""
         if len(self.at_s) >= limits.RESTARTS_MAX:
             return f"{len(self.at_s)} times in {limits.RESTARTS_WINDOW_S:.0f} s"
         return f"{self.fruitless} times and got nothing done in between"
 
     @property
     def pause_s(self) -> float:
-        """How long to wait before the next start: longer each time it dies soon again."""
+        """The wait before the next start: longer each time it dies soon again."""
         pause = limits.RESTART_PAUSE_MIN_S * 2 ** max(0, len(self.at_s) - 1)
         return float(min(pause, limits.RESTART_PAUSE_MAX_S))
 
 
 class ManagedProcess:
-    """A part under the supervisor's eyes; used by its thread, but where a method says otherwise.
+    """A part that the supervisor runs; used by its thread unless a method says otherwise.
 
     Attributes:
         part: what it is.
@@ -109,7 +109,7 @@ class ManagedProcess:
 
     @property
     def age_s(self) -> float:
-        """How long ago its process was started."""
+        """The time since its process was started."""
         return self._clock.monotonic_s() - self.started_s
 
     def start(self) -> None:
@@ -128,7 +128,7 @@ class ManagedProcess:
         self._reader.start()
 
     def exit_code(self) -> int | None:
-        """The exit code of a process that has just ended, once; its last words are known then."""
+        """Return the exit code of a process that has ended, once; its last words are known then."""
         code = self._child.exit_code() if self._child else None
         if code is not None:
             self._forget(code)
@@ -191,7 +191,7 @@ class ManagedProcess:
 
 
 def _events(stdout: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON objects that a process prints, one a line; anything else is passed over."""
+    """Read the JSON objects that a process prints, one a line; other lines are skipped."""
     while line := stdout.readline(limits.CHILD_LINE_BYTES_MAX):
         try:
             event = json.loads(line)
@@ -214,7 +214,7 @@ def bound_log(path: Path, bytes_max: int = limits.LOG_BYTES_MAX) -> None:
 
 
 def last_lines(path: Path, count: int = 5) -> str:
-    """The end of a log, for a message about why a process died."""
+    """Read the end of a log, for a message about why a process died."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Fetching one artefact by its Maven coordinate: no Java and no Maven needed.
+"""Fetches one artefact by its Maven coordinate, without Java and Maven.
 
 The library behind it is slow to import; `artifacts.py` loads this module when something is missing.
 """

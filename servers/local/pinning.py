@@ -1,4 +1,4 @@
-"""Writes `artifacts.lock`: what Kafka and the registry are made of, each file by its SHA-256.
+"""Writes `artifacts.lock`: the files of Kafka and the registry, each with its SHA-256.
 
 Run by `scripts/lock_artifacts` when a version changes here; never by a running K2.
 """
@@ -24,7 +24,7 @@ _HEADER = """\
 
 
 def text_of(artifacts: list[Artifact]) -> str:
-    """The content of `artifacts.lock`."""
+    """Build the content of `artifacts.lock`."""
     lines = sorted(f"{one.group} {one.coordinate} {one.sha256} {one.size}\n" for one in artifacts)
     return _HEADER + "".join(lines)
 

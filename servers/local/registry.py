@@ -1,4 +1,4 @@
-"""A real schema registry for one machine: Apicurio on a file database, speaking Confluent's API."""
+"""Prepares a schema registry for one machine: Apicurio on a file database, with Confluent's API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COMPATIBILITY = "FULL_TRANSITIVE"
 
 @dataclass(frozen=True)
 class RegistryPorts:
-    """Where it listens, on loopback.
+    """The ports of the registry, on loopback.
 
     Attributes:
         clients: the registry's HTTP interface.
@@ -36,7 +36,7 @@ class RegistryPorts:
 
 
 def url(ports: RegistryPorts) -> str:
-    """Base of Confluent's API."""
+    """Return the base address of Confluent's API."""
     return f"http://127.0.0.1:{ports.clients}/apis/ccompat/v7"
 
 

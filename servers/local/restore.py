@@ -1,4 +1,4 @@
-"""Puts a backup back: into a new data directory, or a lost lake beside the tape that still lives.
+"""Restores a backup: into a new data directory, or a lost lake beside a tape that still exists.
 
 1. Everything is copied into a staging folder of the data directory, each file held against its
    SHA-256. Nothing else is touched before all of them fit.
@@ -39,7 +39,7 @@ _TAPE = "kafka"
 
 @dataclass(frozen=True)
 class Restored:
-    """What came back.
+    """The result of a restore.
 
     Attributes:
         backup: what it was made of.
@@ -60,7 +60,7 @@ def restore(
         settings: where to.
         folder: of the backup.
         clock: for the patience with the directory's lock.
-        meter: told of progress.
+        meter: counts progress.
         keep_tape: only what is missing beside the tape, the lake above all; else the data directory
             must be empty.
 
@@ -174,7 +174,7 @@ def _put_in_place(stage: Path, data_dir: Path) -> None:
 
 
 def _movable(stage: Path, data_dir: Path) -> Iterator[Path]:
-    """What can be renamed at once: a folder that is not there yet, else what is in it."""
+    """List what can be renamed at once: a folder that is not there yet, else its content."""
     for path in stage.iterdir():
         if path.is_dir() and (data_dir / path.name).is_dir():
             yield from path.iterdir()

@@ -1,4 +1,4 @@
-"""The processes of an embedded stack: what each is started with, and where it listens."""
+"""Configures the processes of an embedded stack: commands, environments and addresses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StackPart:
 
 @dataclass(frozen=True)
 class StackConfig:
-    """What all parts of one stack share.
+    """The configuration that all parts of one stack share.
 
     Attributes:
         settings: with an absolute data directory.
@@ -72,7 +72,7 @@ class StackConfig:
 
     @property
     def data_dir(self) -> Path:
-        """Where everything is kept."""
+        """The data directory of the stack."""
         return self.settings.data_dir
 
     @property
@@ -99,12 +99,12 @@ class StackConfig:
         return RegistryPorts(self.ports["registry"], self.ports["registry_management"])
 
     def used_ports(self) -> dict[str, int]:
-        """The ports that this stack will listen on, by name."""
+        """Select the ports that this stack listens on, by name."""
         unused = () if self.practises else _PRACTICE_PORTS
         return {name: port for name, port in self.ports.items() if name not in unused}
 
     def parts(self) -> list[StackPart]:
-        """All of them, those that others need first."""
+        """List all parts, those that others need first."""
         return [
             self._broker(),
             self._registry(),
@@ -178,7 +178,7 @@ class StackConfig:
         )
 
     def child_environment(self) -> dict[str, str]:
-        """The settings of every Python part, as environment variables."""
+        """Build the settings of every Python part, as environment variables."""
         settings = self.settings
         practice = f"ws://{self._address('venue')}"
         listens = {

@@ -1,4 +1,4 @@
-"""How a running stack describes itself: `DIR/run/stack.json`, and a lock while it runs.
+"""Publishes the state of a running stack in `DIR/run/stack.json`, and holds a lock while it runs.
 
 `stack.json` is replaced whole whenever something changes:
 
@@ -131,7 +131,7 @@ def is_held(folder: Path) -> bool:
 
 
 def failing(folder: Path) -> frozenset[str]:
-    """The processes that the supervisor of this data directory has given up, by name."""
+    """List the processes that the supervisor of this data directory has given up, by name."""
     listed = _read(folder).get("processes") or ()
     names = frozenset(str(one["name"]) for one in listed if one.get("state") == "FAILING")
     return names if names and is_held(folder) else frozenset()
@@ -181,7 +181,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _run_of(process: psutil.Process) -> str | None:
-    """The stack that a process belongs to, as far as this user may know."""
+    """Return the run id of the stack that a process belongs to, as far as this user may know."""
     try:
         return process.environ().get(RUN_ID) if process.pid != os.getpid() else None
     except (psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""What `k2 up` and `k2 doctor` were asked for: arguments on top of the settings."""
+"""Reads the arguments of `k2 up` and `k2 doctor` on top of the settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from k2.settings import Settings
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for.
+    """The arguments of `k2 up`, in the settings.
 
     Attributes:
         settings: with the arguments in them; the data directory is absolute.
@@ -62,7 +62,7 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
 
 
 def absolute(path: str | Path, where: str) -> Path:
-    """The path without `~` and relative parts.
+    """Resolve `~` and relative parts of a path.
 
     Args:
         path: as it was given.

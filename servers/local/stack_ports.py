@@ -1,4 +1,4 @@
-"""The ports of a stack, all on loopback: fixed ones that people know, or any that are free."""
+"""Chooses the ports of a stack by name, all on loopback: those of the settings, or free ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOUNDATION = ("broker", "broker_controller", "registry", "registry_management")
 
 
 def fixed(settings: Settings) -> dict[str, int]:
-    """The ports of the settings by name: control 50051, Flight 8815, Kafka 9092, registry 8081.
+    """Read the ports of the settings: control 50051, Flight 8815, Kafka 9092, registry 8081.
 
     Raises:
         Invalid: NOT_LOCAL when a setting names another host than this one.
@@ -36,7 +36,7 @@ def fixed(settings: Settings) -> dict[str, int]:
 
 
 def free(run_id: str) -> dict[str, int]:
-    """Ports by name that nothing listens on now; `run_id` decides where the search begins."""
+    """Find ports that nothing listens on now; `run_id` decides where the search begins."""
     names = [*(port.name for port in _process_ports()), *_FOUNDATION]
     span = _FREE_LAST - _FREE_FIRST + 1
     start = int(run_id, 16) % span
@@ -89,7 +89,7 @@ def _port(setting: str, address: str) -> int:
 
 
 def _owner(port: int) -> str:
-    """Who listens there, as far as this user may know."""
+    """Name the process that listens there, as far as this user may know."""
     with suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN

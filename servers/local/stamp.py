@@ -1,4 +1,4 @@
-"""What a data directory holds: live, recorded or simulated rows, decided once and never mixed."""
+"""Stamps a data directory with what it holds: live, recorded or simulated rows, never mixed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYOUT_VERSION = 1  # of data directories made now: `layout.py`
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a data directory was made for.
+    """The purpose of a data directory.
 
     Attributes:
         source: live, recorded or simulated.
@@ -37,7 +37,7 @@ class Stamp:
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """The stamp in a file; None where there is none.
+    """Read the stamp in a file; None where there is none.
 
     Raises:
         Data: STAMP_MISMATCH when it cannot be understood.
@@ -67,7 +67,7 @@ def write_stamp(path: Path, stamp: Stamp) -> None:
 
 
 def choose_venue(wanted: str, stamp: Stamp | None, live_answers: Callable[[], bool]) -> str:
-    """The venue to listen to: live, synthetic or recording:PATH with an absolute path.
+    """Choose the venue to listen to: live, synthetic or recording:PATH with an absolute path.
 
     `auto` is what the data directory was made for; for a new one, live if it answers, else the
     practice venue.
@@ -93,14 +93,14 @@ def choose_venue(wanted: str, stamp: Stamp | None, live_answers: Callable[[], bo
 
 
 def source_of(venue: str) -> str:
-    """What the rows of a venue are."""
+    """Return what the rows of a venue are: live, recorded or simulated."""
     if venue.startswith(RECORDING):
         return "recorded"
     return "live" if venue == LIVE else "simulated"
 
 
 def source_in(settings: Settings) -> str:
-    """What the rows of a data directory are, by its stamp; without one, by the settings."""
+    """Return what the rows of a data directory are, by its stamp, else by the settings."""
     try:
         return str(json.loads((settings.data_dir / "stamp.json").read_text())["source"])
     except (OSError, ValueError, KeyError, TypeError):

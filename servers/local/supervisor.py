@@ -1,4 +1,4 @@
-"""Starts the parts of a stack, keeps them running, and stops them in the order that loses nothing.
+"""Starts the parts of a stack, restarts them, and stops them in the order that loses nothing.
 
 One loop on the main thread decides everything; other threads only post what they saw. Broker and
 registry start together; when both serve, topics and schema are deployed; then the rest starts
@@ -54,7 +54,7 @@ class Supervisor:
         data_dir: Path,
         disk_free: Callable[[], int] | None = None,
     ) -> None:
-        # Not SimpleQueue: a signal whose handler outlasts its timeout would make it wait for ever.
+        # Not SimpleQueue: a signal handler that outlasts its timeout would block it without end.
         self._posted: queue.Queue[Callable[[], None]] = queue.Queue()
         self._watches = {
             part.name: ManagedProcess(

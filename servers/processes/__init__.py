@@ -1,1 +1,1 @@
-"""One module a process: it chooses the parts and joins them."""
+"""One module per process, which joins its parts."""

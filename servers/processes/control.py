@@ -1,4 +1,4 @@
-"""The control process: one address that answers every service of `k2.v1`."""
+"""Runs the control process: one address that serves every service of `k2.v1`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 @dataclass(frozen=True)
 class ControlCounters:
-    """What the control server counts: calls it answered."""
+    """The control server's counters."""
 
     answered: Counter
 
@@ -129,7 +129,7 @@ class _AskedPartitionMap:
         self._map = cache(clients.partition_map)
 
     def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
-        """See `PartitionMap`; also raises what asking the tape raises."""
+        """Map instruments as `PartitionMap` does; also raises what asking the tape raises."""
         return self._map().refresh_for(instruments)
 
 
@@ -159,7 +159,7 @@ def dead_letter_service(
 
 
 def _query_address(settings: Settings, heartbeats: Heartbeats) -> str:
-    """Where the query server is: as set, else as its heartbeat says; empty while not known."""
+    """Find the query server's address: as set, else by its heartbeat; empty while not known."""
     if settings.control.query_address:
         return settings.control.query_address
     beats = {beat.process: beat for beat in heartbeats.beats()}

@@ -1,4 +1,4 @@
-"""The feed's process: publishes what one venue sends to the tape, and fills what is missing."""
+"""Runs a feed: publishes a venue's trades to the tape, and backfills missing ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 
 def _schema_id(settings: Settings, schemas: SchemaStore) -> int:
-    """The id of today's schema: from the registry, or while it is away from what was cached."""
+    """Deploy the schema; returns its id, from the cache while the registry is away."""
     cache = settings.data_dir / "schemas"
     try:
         return topics.deploy(settings.tape, schemas)
@@ -131,7 +131,7 @@ def _streams(
 
 
 def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
-    """Makes sessions that share one generator, seeded by the run."""
+    """Make sessions that share one random generator, seeded by the run."""
     chance = np.random.default_rng(int(runtime.run_id, 16))
     return lambda: Session(chance, SessionTimes(stale_s=settings.feed.stale_s))
 
@@ -142,7 +142,7 @@ def sender_of(
     encode: Callable[[Trade], bytes],
     runtime: Runtime,
 ) -> Sender:
-    """Sends trades of the past beside the lines of a feed, whose loop polls the producer."""
+    """Make the sender of backfilled trades; the feed's loop polls the producer."""
     return Sender(
         tape=tape,
         places={line.instrument: Place(line.key, line.partition) for line in lines},
@@ -155,7 +155,7 @@ def sender_of(
 def backfill_of(
     settings: Settings, runtime: Runtime, sender: Sender, log: GapEventLog, requests: DocumentTopic
 ) -> Backfill:
-    """The keeper and filler of a feed, not started.
+    """Make the gap recorder and filler of a feed, not started.
 
     Raises:
         Invalid: BAD_SETTING when the venue's address is none.
@@ -190,7 +190,7 @@ def _feed(
 
 @dataclass(frozen=True)
 class SymbolCounters:
-    """What a feed counts of one instrument."""
+    """A feed's counters of one instrument."""
 
     last_trade_id: int | None
     acknowledged_trade_id: int | None
@@ -208,7 +208,7 @@ class SymbolCounters:
 
 @dataclass(frozen=True)
 class FeedCounters:
-    """What a feed counts."""
+    """A feed's counters."""
 
     exchange: str
     source: str
@@ -255,14 +255,14 @@ class FeedGauges:
         self._last = (clock.monotonic_s(), 0)
 
     def signals(self) -> dict[str, float | None]:
-        """What waits now."""
+        """Read the queues."""
         return {
             Signal.FEED_QUEUE: float(self._loop.frames_waiting + self._publisher.refused),
             Signal.PRODUCER_QUEUE: float(self._tape.depth()),
         }
 
     def counters(self) -> FeedCounters:
-        """All counters now; the rate is since the call before."""
+        """Read all counters; the rate is since the call before."""
         publisher, loop = self._publisher, self._loop
         sessions, streams = [each.session for each in loop.subscriptions], loop.streams
         backfill = loop.gaps.counters()

@@ -1,4 +1,4 @@
-"""The lake writer's process: tape → Iceberg, one writer per group member."""
+"""Runs the lake writer: tape → Iceberg, with maintenance and retention beside it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 
 def _opened(settings: Settings, runtime: Runtime) -> Catalog:
-    """The catalog, with all tables of the lake."""
+    """Open the catalog, and create the lake's tables that do not exist."""
     with ExitStack() as failing:
         catalog = failing.enter_context(closing(open_catalog(settings, runtime.clock)))
         ensure_lake(catalog)
@@ -123,7 +123,7 @@ def _maintainers(
 
 @dataclass(frozen=True)
 class WriterCounters:
-    """What the writer of trades counts; see `WriterStats`."""
+    """The writer's counters, as `WriterStats` explains them."""
 
     commits: Counter
     rows: Counter
@@ -183,7 +183,7 @@ def _tape(
     catalog: TableCatalog,
     clients: TapeClients,
 ) -> WriterTape | None:
-    """The tape as a writer reads it; None when stopped before it answered. See `_begin`."""
+    """Open the tape for the writer; None when stopped before it answered."""
     facts = runtime.retry_until_stopped(lambda: clients.admin.facts(settings.tape.topic))
     if facts is None:
         return None
@@ -202,7 +202,7 @@ def _begin(
     facts: TopicDescription,
     placement: PartitionMap,
 ) -> TapeIdentity | None:
-    """The tape, in the epoch that goes on or begins with it; None when stopped before that.
+    """Continue the lake's epoch of the tape or begin one; None when stopped before that.
 
     Raises:
         Data: the tape does not fit the lake; the reason says how.
@@ -233,9 +233,9 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
         promises = read_coverage(clients.topic(topics.COVERAGE))
         promised = {one: hull(of.values()) for one, of in promises.items()}
-        told = fold_all(clients.gap_log.advance())
+        ledger = fold_all(clients.gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
-        lost = lost_ids(states, promised, told, now_us, who)
+        lost = lost_ids(states, promised, ledger, now_us, who)
         if lost:
             clients.gap_log.publish(lost)
             _log.warning("%d stretches of trades were lost with the epoch", len(lost))

@@ -1,4 +1,4 @@
-"""Maintenance: in a thread of the lake process, and on request as a process that ends.
+"""Maintains the lake's tables: in threads of the lake process, and as a command.
 
 `python -m servers maintain compact` and `... maintain expire [OLDER_THAN_US]` print progress and
 one result as JSON lines: what was done, of all tables together and of each.
@@ -90,7 +90,7 @@ def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[N
 
 
 def stats_of(maintainers: Sequence[Maintainer]) -> MaintainStats:
-    """What was done for all tables together."""
+    """Sum the statistics of all tables."""
     return MaintainStats(**_total([asdict(one.stats) for one in maintainers]))
 
 
@@ -147,19 +147,19 @@ def _expired(maintainer: Maintainer, older_than_us: int | None) -> dict[str, int
 
 
 def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
-    """Of each count, the sum over all tables."""
+    """Sum each count over all tables."""
     return {name: sum(each[name] for each in counts) for name in counts[0]}
 
 
 def _progress(runtime: Runtime) -> Progress:
-    """Prints each step; one takes long enough."""
+    """Make a function that prints each step; a step takes long enough."""
     return lambda message, done, total: runtime.emit(
         "progress", message=message, done=done, total=total
     )
 
 
 def _asked(argv: Sequence[str]) -> tuple[str, int | None]:
-    """The task, and the time that snapshots to drop are older than."""
+    """Read the task, and the time before which snapshots are dropped."""
     match argv:
         case ["compact"]:
             return "compact", None

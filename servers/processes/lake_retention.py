@@ -1,4 +1,4 @@
-"""What the lake process does about retention: it holds the lake to it, and watches the tape's.
+"""Applies the lake's retention and watches the tape's, in threads of the lake process.
 
 Trades and dead letters are held to it, each to a budget of its own. Gap events are not: they are
 small, and a gap that is OPEN may be as old as the lake.
@@ -28,7 +28,7 @@ from servers.runtime import Runtime
 
 
 class LakeRetention:
-    """All of it, in threads of their own while the `with` block runs.
+    """Runs retention and the watch over the tape, in threads, while the `with` block runs.
 
     Args:
         retainers: by what leads the names of their counters.
@@ -47,7 +47,7 @@ class LakeRetention:
 
     @property
     def alerts(self) -> Sequence[str]:
-        """What the watch of the tape found."""
+        """The findings of the watch over the tape."""
         return self._watch.alerts
 
     def count(self, counters: Counters) -> None:
@@ -73,7 +73,7 @@ def retainers_of(
     committer: Committer,
     ops: OpsTables,
 ) -> dict[str, Retention]:
-    """Those of trades and dead letters; each waits while its table's writer commits."""
+    """Make the retention of trades and dead letters, which waits while the writer commits."""
 
     def retainer(store: Store, excluding: Excluding, bytes_max: int) -> Retention:
         replacer = MaintenanceCommitter(
@@ -99,7 +99,7 @@ def retainers_of(
 def tape_watch_of(
     settings: Settings, runtime: Runtime, admin: TapeAdmin, pump: LakeWriter
 ) -> TapeWatch:
-    """The watch of the tape that `pump` reads; `admin` is asked of it."""
+    """Make the watch over the retention of the tape that `writer` reads."""
     topic = settings.tape.topic
     facts = cache(lambda: admin.facts(topic))  # what changes of them is asked for each time
 

@@ -1,4 +1,4 @@
-"""The ops tables' writers, in a thread of the lake's process."""
+"""Writes the ops tables, in a thread of the lake process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from servers.runtime import Runtime
 
 @dataclass(frozen=True)
 class OpsCounters:
-    """What the writer of an ops table counts; see `OpsStats`."""
+    """The counters of an ops table's writer, as `OpsStats` explains them."""
 
     rows: Counter
     failures: Counter
@@ -82,7 +82,7 @@ class OpsTables:
         return self._thread.is_alive() or not self._failed
 
     def maintainers(self, settings: Settings, paused: Callable[[], bool]) -> list[Maintainer]:
-        """A maintainer of each table, which waits while the table's writer commits."""
+        """Make a maintainer of each table, which waits while the table's writer commits."""
         return [
             maintainer_of(
                 settings,
@@ -96,7 +96,7 @@ class OpsTables:
         ]
 
     def excluding(self, layout: TableLayout) -> Excluding:
-        """Keeps the writer of a table from committing."""
+        """Return the lock that keeps the writer of a table from committing."""
         return self._writers[layout.name].excluded
 
     def count(self, counters: Counters) -> None:

@@ -1,4 +1,4 @@
-"""The query process: the tail, QueryService and Flight, together because they share the rows."""
+"""Runs the query process: tail, QueryService and Flight in one process, because they share rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sides:
-    """What a query server holds of the platform.
+    """The parts of a query server that hold state.
 
     Attributes:
         lake, tail, view, executor, ends: see their classes, and `QueryView`.
@@ -231,7 +231,7 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
 
 @dataclass(frozen=True)
 class QueryCounters:
-    """What the query server counts: its tail and its queries."""
+    """The query server's counters, of its tail and its queries."""
 
     tail_rows: Gauge
     tail_bytes: Gauge

@@ -1,4 +1,4 @@
-"""The practice venue as a process: a synthetic market or a recording, on one loopback port."""
+"""Runs the practice venue: a synthetic market or a recording, on one loopback port."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HubCounters:
 
 @dataclass(frozen=True)
 class SyntheticCounters:
-    """How far the synthetic market is; `ids` has the last trade id of each symbol."""
+    """Progress of the synthetic market; `ids` has the last trade id of each symbol."""
 
     rate: Gauge
     until_us: int
@@ -48,7 +48,7 @@ class SyntheticCounters:
 
 @dataclass(frozen=True)
 class RecordingCounters:
-    """How far a recording is played."""
+    """Progress of a recording."""
 
     speed: Gauge
     position: Gauge
@@ -57,7 +57,7 @@ class RecordingCounters:
 
 
 class _Show(NamedTuple):
-    """What is on: the source, its past, and what it says of itself in each heartbeat."""
+    """The market that is played, its past, and its counters."""
 
     source: MarketSource
     archive: Archive
@@ -143,7 +143,7 @@ def _synthetic(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
 
 
 def _segments(settings: Settings, symbols: tuple[str, ...], now_us: int) -> tuple[Segment, ...]:
-    """The segments of the market from now on, kept in the data directory."""
+    """Load or extend the segments of the market, which the data directory keeps."""
     kept = settings.data_dir / "venue" / "segments.json"
     seed, rate = settings.venue.seed, settings.venue.rate
     known = read_segments(kept, seed)
@@ -185,7 +185,7 @@ def _is_playable(symbol: str) -> bool:
 
 
 def _checked(settings: Settings) -> tuple[str, ...]:
-    """The symbols to trade; each setting within its limit."""
+    """Check the settings of the market; returns the symbols to trade."""
     symbols = tuple(dict.fromkeys(symbol.upper() for symbol in settings.feed.symbols))
     wrong = [symbol for symbol in symbols if not _is_playable(symbol)]
     if wrong or not 1 <= len(symbols) <= limits.VENUE_SYMBOLS_MAX:

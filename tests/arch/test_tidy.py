@@ -44,10 +44,6 @@ WORDS_LATER = {
     "k2/lake/ingest",
     "k2/lake/maintenance",
     "k2/lake/verify",
-    "servers",
-    "servers/commands",
-    "servers/local",
-    "servers/processes",
 }
 
 # Modules and public classes of one name, and why they are not renamed.

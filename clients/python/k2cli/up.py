@@ -143,7 +143,7 @@ def _watch(events: Iterator[Event]) -> Event | None:
 
 
 def _words(event: Event) -> str:
-    """An event as a person reads it."""
+    """Describe an event in one line."""
     name, kind = event.get("name"), event["event"]
     if event.get("message"):
         return str(event["message"])
