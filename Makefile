@@ -4,6 +4,8 @@ SHELL := /bin/bash
 UV := .uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+# Where no bytecode may be kept, each process that a test starts compiles K2 and its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 LOCK := requirements/dev.lock
 # Coverage is measured only where its floor is proved: tracing makes other tests a third slower.
 COVERED := tests/property tests/unit/degrade tests/unit/market tests/unit/query
