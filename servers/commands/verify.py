@@ -10,7 +10,7 @@ from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_tables
 from k2.lake.ingest.tape_check import identity_of
 from k2.lake.verify.verification import VerifySources, verify
-from k2.lake.verify.verify_letters import LetterWitnesses
+from k2.lake.verify.verify_letters import LetterSources
 from k2.settings import Settings
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import TapeReader
@@ -48,7 +48,7 @@ def _sources(settings: Settings, catalog: Catalog, clients: TapeClients) -> Veri
         decoder=Decoder(clients.schemas),
         placement=clients.partition_map(facts.topic_id),
         letters=letters.read_all,
-        table=LetterWitnesses(
+        table=LetterSources(
             view=lambda: view_of(catalog, DEAD_LETTERS_LAYOUT), posted=letters.read_posted
         ),
         gaps=clients.gap_log.advance,

@@ -1,4 +1,4 @@
-"""What a verification found: the comparison of tape, lake, dead letters and published state.
+"""The report of a verification: the comparison of tape, lake, dead letters and published state.
 
 `ok` is false only for loss, doubling or disagreement. In the document, snapshot ids are text (a
 JSON number would lose their last digits); trade ids and offsets are numbers.
@@ -16,7 +16,7 @@ import numpy as np
 from k2 import limits
 from k2.lake.dead_letters.superseded import PartitionLetters
 from k2.lake.iceberg.snapshot import LakeSnapshot
-from k2.lake.verify.row_checksums import Tally
+from k2.lake.verify.row_checksums import RowChecksums
 from k2.market.events import Int64s, TradeColumns
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
@@ -31,14 +31,13 @@ class Problem:
 
     Attributes:
         kind: LOST, DOUBLED, UNDUE, CHANGED, STRAY (rows); LETTER_MISSING, LETTER_UNDUE (dead
-            letters); LETTER_ROW_... (their table, see `verify_letters.py`); GAP_UNTRUE (the
-            ledger, see `verify_gaps.py`; its offsets are trade ids); STATE, COUNTERS (what
-            the snapshot published); OVERTAKEN (retention removed records that were never
-            committed).
+            letters); LETTER_ROW_... (their table, see `verify_letters.py`); GAP_UNTRUE (the ledger,
+            see `verify_gaps.py`; its offsets are trade ids); STATE, COUNTERS (what the snapshot
+            published); OVERTAKEN (retention removed records that were never committed).
         partition: of the tape; None when it is of no one partition.
         count: how many.
         offsets: the first of them.
-        message: for a person.
+        message: for the operator.
     """
 
     kind: str
@@ -50,11 +49,11 @@ class Problem:
 
 @dataclass
 class Folded:
-    """What folding the tape again gave.
+    """The result of folding the tape again.
 
     Attributes:
         states: of each partition at the snapshot's positions.
-        rows: the accepted ones.
+        rows: checksums of the accepted records.
         dead: offsets of dead records, per partition.
         doubtful: records per partition that a letter alone calls dead: they are good by what is
             known today, and the lake has no row at their place.
@@ -63,7 +62,7 @@ class Folded:
     """
 
     states: dict[int, FoldState]
-    rows: Tally
+    rows: RowChecksums
     dead: dict[int, list[Int64s]] = field(default_factory=dict)
     doubtful: dict[int, int] = field(default_factory=dict)
     backwards: set[Instrument] = field(default_factory=set)
@@ -72,63 +71,63 @@ class Folded:
 
 @dataclass
 class StoredRows:
-    """What the lake holds.
+    """The rows of the lake.
 
     Attributes:
-        rows: those that the tape still has.
+        rows: checksums of those that the tape still has.
         before: the fold's state from what the epoch began with and the rows that retention removed
             from the tape.
         stray: rows at or above the snapshot's positions, or of partitions the tape does not have.
         earlier: the fold's state from the rows of earlier epochs, all partitions together.
-        overruled: offsets of timely letters at whose place there is a row, per partition.
-        lowest: trade id of the rows from the floor on, per instrument, where some rows are gone
-            from tape and lake.
+        superseded: offsets of retriable letters at whose place there is a row, per partition.
+        lowest: trade id of the rows from the retained time on, per instrument, where some rows are
+            gone from tape and lake.
         places: offsets of rows of instruments whose ids were begun again, per partition.
     """
 
-    rows: Tally
+    rows: RowChecksums
     before: dict[int, FoldState]
     stray: int = 0
     earlier: FoldState = field(default_factory=FoldState)
-    overruled: dict[int, Int64s] = field(default_factory=dict)
+    superseded: dict[int, Int64s] = field(default_factory=dict)
     lowest: dict[Instrument, int] = field(default_factory=dict)
     places: dict[int, Int64s] = field(default_factory=dict)
 
     def note(self, rows: TradeColumns) -> None:
-        """Note the lowest id of each instrument among rows from the floor on."""
+        """Record the lowest id of each instrument among rows from the retained time on."""
         for code in np.unique(rows.label).tolist():
             instrument = rows.labels[code].instrument
             lowest = int(rows.trade_id[rows.label == code].min())
             self.lowest[instrument] = min(lowest, self.lowest.get(instrument, lowest))
 
     def place(self, partition: int, offsets: Int64s) -> None:
-        """Note places of rows."""
+        """Record the places of rows."""
         self.places[partition] = np.union1d(self.places.get(partition, offsets), offsets)
 
-    def overrule(self, partition: int, offsets: Int64s) -> None:
-        """Note places of letters that are rows."""
-        known = self.overruled.get(partition, offsets)
-        self.overruled[partition] = np.union1d(known, offsets)
+    def supersede(self, partition: int, offsets: Int64s) -> None:
+        """Record the places of letters that are rows."""
+        known = self.superseded.get(partition, offsets)
+        self.superseded[partition] = np.union1d(known, offsets)
 
 
 def standing(
     letters: Mapping[int, PartitionLetters], stored: StoredRows
 ) -> dict[int, PartitionLetters]:
-    """The letters that no row overrules."""
+    """Select the letters that no row supersedes."""
     none = np.empty(0, np.int64)
-    return {p: one.without(stored.overruled.get(p, none)) for p, one in letters.items()}
+    return {p: of.without(stored.superseded.get(p, none)) for p, of in letters.items()}
 
 
 @dataclass(frozen=True)
 class VerifyInput:
-    """All that is compared.
+    """All inputs of the report.
 
     Attributes:
-        snapshot: the one that was pinned.
+        snapshot: the pinned one.
         facts: of the tape.
         start: where each partition's replay began.
         published: the states of the snapshot.
-        folded, stored, letters: what was found; the letters that stand, per partition.
+        folded, stored, letters: the results of reading; the letters that stand, per partition.
     """
 
     snapshot: LakeSnapshot
@@ -140,10 +139,10 @@ class VerifyInput:
     letters: Mapping[int, PartitionLetters]
 
     def exact(self, partition: int) -> bool:
-        """Whether the fold again must know just what was published.
+        """Return whether the fold of the tape must give exactly the published state.
 
-        Not where lake retention has removed rows, and the beginning of the tape is gone as well,
-        or a row may be gone that overruled a letter: their ids are known to the published state
+        It need not where lake retention has removed rows, and the beginning of the tape is gone as
+        well, or the row of a superseded letter may be gone: their ids are in the published state
         alone.
         """
         whole = self.start[partition] == self.snapshot.first_positions[partition]
@@ -151,16 +150,16 @@ class VerifyInput:
         return sure or self.snapshot.retained_from_us is None
 
     def known(self, partition: int) -> FoldState:
-        """The most complete state there is of a partition."""
+        """Return the most complete state there is of a partition."""
         states = self.folded.states if self.exact(partition) else self.published
         return states.get(partition, FoldState())
 
 
 def report(case: VerifyInput, problems: Sequence[Problem]) -> dict[str, Any]:
-    """The document.
+    """Build the document.
 
     Args:
-        case: what was found.
+        case: what is compared.
         problems: those of rows; others are added here.
     """
     found = [*problems]
@@ -192,14 +191,14 @@ def report(case: VerifyInput, problems: Sequence[Problem]) -> dict[str, Any]:
         "uncommitted": uncommitted,
         "problems": [asdict(problem) for problem in found],
         "partitions": [_partition(case, p) for p in range(case.facts.partitions)],
-        "symbols": [one for p in sorted(case.folded.states) for one in _symbols(case, p)],
+        "symbols": [symbol for p in sorted(case.folded.states) for symbol in _symbols(case, p)],
         "holes": holes[: limits.VERIFY_HOLES_LISTED],
         "holes_total": len(holes),
     }
 
 
 def empty_report(facts: TopicDescription) -> dict[str, Any]:
-    """The document for a lake without a snapshot: nothing was promised yet."""
+    """Build the document of a lake without a snapshot, where nothing is promised yet."""
     waiting = sum(end - start for start, end in zip(facts.log_start, facts.log_end, strict=True))
     names = ("rows", "accepted", "duplicate", "dead", "holes_total", "letters_overruled")
     counts = dict.fromkeys((*names, "letter_rows", "letters_waiting"), 0)
@@ -218,8 +217,10 @@ def empty_report(facts: TopicDescription) -> dict[str, Any]:
     )
 
 
-def differences(places: Sequence[tuple[int, int]], tape: Tally, lake: Tally) -> list[Problem]:
-    """Each place where tape and lake differ, row by row; both kept its rows."""
+def differences(
+    places: Sequence[tuple[int, int]], tape: RowChecksums, lake: RowChecksums
+) -> list[Problem]:
+    """Compare row by row the buckets where tape and lake differ; both kept their rows."""
     problems = []
     for place in places:
         want, want_prints = tape.rows_at(place)
@@ -238,14 +239,14 @@ def differences(places: Sequence[tuple[int, int]], tape: Tally, lake: Tally) -> 
 
 
 def earlier_problems(
-    first: Mapping[int, FoldState], stored: StoredRows, floor_us: int | None
+    first: Mapping[int, FoldState], stored: StoredRows, retained_from_us: int | None
 ) -> list[Problem]:
-    """Whether the rows of earlier epochs are, each once, what this epoch began with.
+    """Check that the rows of earlier epochs are, each once, what this epoch began with.
 
     Args:
         first: the states that it began with.
         stored: what the lake holds.
-        floor_us: where there is one, lake retention has removed rows; their ids are still known.
+        retained_from_us: None unless lake retention has removed rows, whose ids are still known.
     """
     problems = []
     if doubled := stored.earlier.duplicate:
@@ -253,7 +254,7 @@ def earlier_problems(
         problems.append(Problem("DOUBLED", None, doubled, (), message))
     carried = {name: seen for state in first.values() for name, seen in state.seen.items()}
     have = stored.earlier.seen
-    names, fits = ({*carried, *have}, _same_ids) if floor_us is None else ({*have}, _within)
+    names, fits = ({*carried, *have}, _same_ids) if retained_from_us is None else ({*have}, _within)
     differing = sorted(n.key for n in names if not fits(have.get(n), carried.get(n)))
     if differing:
         named = ", ".join(differing[: limits.VERIFY_OFFSETS_LISTED])
@@ -305,7 +306,7 @@ def _state_problems(case: VerifyInput, partition: int) -> list[Problem]:
 
 
 def _agree(have: Counts, want: Counts, doubtful: int) -> bool:
-    """Whether two counts are the same, but for doubtful records that were duplicates."""
+    """Return whether two counts are equal, but for doubtful records that were duplicates."""
     duplicates = have[1] - want[1]
     return 0 <= duplicates <= doubtful and have == (want[0], have[1], want[2] - duplicates)
 
@@ -315,14 +316,14 @@ def _equal(folded: Seen | None, published: Seen | None) -> bool:
 
 
 def _same_ids(folded: Seen | None, published: Seen | None) -> bool:
-    """Whether two know the same, where a record that used an id again may be gone from the tape."""
+    """Return whether two agree, where a record that reused an id may be gone from the tape."""
     if folded is not None and published is not None and published.reused_us is not None:
         published = replace(published, reused_us=folded.reused_us)
     return folded == published
 
 
 def _within(folded: Seen | None, published: Seen | None) -> bool:
-    """Whether all that one knows is known to the other."""
+    """Return whether the published state has all ids of the folded one."""
     if folded is None or published is None:
         return folded is None
     starts, ends = published.intervals[:, 0], published.intervals[:, 1]
@@ -379,8 +380,8 @@ def _holes(case: VerifyInput, partition: int) -> list[dict[str, Any]]:
             "last_id": last,
             "count": last - first + 1,
         }
-        for instrument, one in seen
-        for first, last in one.holes()
+        for instrument, ids in seen
+        for first, last in ids.holes()
     ]
 
 

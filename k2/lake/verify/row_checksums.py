@@ -28,7 +28,7 @@ from k2.market.events import Int32s, Int64s, Label, TradeColumns
 from k2.market.instrument import Instrument
 
 Hashes = npt.NDArray[np.uint64]
-Place = tuple[int, int]  # partition and number of a bucket of offsets
+Bucket = tuple[int, int]  # partition and number of a bucket of offsets
 
 BUCKET_BITS = 16
 _READ_ROWS = 131_072
@@ -37,8 +37,8 @@ _SHIFT = np.uint64(29)
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows of one partition of the tape, of the tape or the lake.
+class PartitionRows:
+    """PartitionRows of one partition of the tape, of the tape or the lake.
 
     Attributes:
         partition: of the tape.
@@ -52,7 +52,7 @@ class Rows:
 
 
 @dataclass
-class Tally:
+class RowChecksums:
     """Counts and fingerprints of rows, per bucket.
 
     Attributes:
@@ -63,9 +63,9 @@ class Tally:
     """
 
     ends: Sequence[int]
-    keep: frozenset[Place] = frozenset()
+    keep: frozenset[Bucket] = frozenset()
     symbols: dict[tuple[int, Instrument], int] = field(default_factory=dict)
-    kept: dict[Place, list[tuple[Int64s, Hashes]]] = field(default_factory=dict)
+    kept: dict[Bucket, list[tuple[Int64s, Hashes]]] = field(default_factory=dict)
     _counts: list[Int64s] = field(default_factory=list)
     _sums: list[Hashes] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ class Tally:
         self._counts = [np.zeros(size, np.int64) for size in sizes]
         self._sums = [np.zeros(size, np.uint64) for size in sizes]
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: PartitionRows) -> None:
         """Add rows; their offsets lie below the partition's end."""
         partition, columns = rows.partition, rows.columns
         if len(columns) == 0:
@@ -95,7 +95,7 @@ class Tally:
         """Count the rows of a partition."""
         return int(self._counts[partition].sum())
 
-    def differing(self, other: Tally) -> list[Place]:
+    def differing(self, other: RowChecksums) -> list[Bucket]:
         """List the buckets where the two do not hold the same rows."""
         return [
             (partition, int(bucket))
@@ -106,7 +106,7 @@ class Tally:
             )
         ]
 
-    def rows_at(self, place: Place) -> tuple[Int64s, Hashes]:
+    def rows_at(self, place: Bucket) -> tuple[Int64s, Hashes]:
         """Return offsets and fingerprints of a kept bucket, in the order of offsets."""
         kept = self.kept.get(place)
         if not kept:
@@ -171,7 +171,7 @@ def _column_hashes(texts: pa.StringArray) -> Hashes:
 # --- reading the lake ----------------------------------------------------------------------------
 
 
-def read_rows(io: FileIO, location: str) -> Iterator[Rows]:
+def read_rows(io: FileIO, location: str) -> Iterator[PartitionRows]:
     """Read the rows of a data file, by epoch and partition, in batches.
 
     Raises:
@@ -189,14 +189,14 @@ def read_rows(io: FileIO, location: str) -> Iterator[Rows]:
         raise Data(Reason.LAKE_CORRUPT, f"{location} cannot be read: {error}") from error
 
 
-def _by_partition(batch: pa.RecordBatch) -> Iterator[Rows]:
+def _by_partition(batch: pa.RecordBatch) -> Iterator[PartitionRows]:
     epoch = batch.column("tape_epoch").to_numpy().astype(np.int64)
     place = epoch << 32 | batch.column("tape_partition").to_numpy()
     columns = columns_of(batch)
     for number in np.unique(place).tolist():
         mine = place == number
         rows = columns if mine.all() else columns.take(mine)
-        yield Rows(number & 0xFFFFFFFF, rows, number >> 32)
+        yield PartitionRows(number & 0xFFFFFFFF, rows, number >> 32)
 
 
 def columns_of(batch: pa.RecordBatch) -> TradeColumns:

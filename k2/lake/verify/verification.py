@@ -1,36 +1,36 @@
-"""Proof that nothing was lost, doubled or changed: the tape is folded again and compared (G2).
+"""Verifies that nothing was lost, doubled or changed: folds the tape again and compares (G2).
 
 Everything is compared at the positions of one pinned snapshot:
 
-* the rows that the fold accepts  with  the rows in the lake, column by column, by place on the tape
+* the rows that the fold accepts with the rows in the lake, column by column, by place on the tape
   (but for optional columns, which the K2 that stored a row may not have known)
-* the records it finds dead       with  the dead letters
-* the dead letters                with  the table that holds them (`verify_letters.py`)
-* its state and counters          with  those that the snapshot published
-* the holes that it leaves        with  what the ledger says of them (`verify_gaps.py`)
+* the records it finds dead with the dead letters
+* the dead letters with the table that holds them (`verify_letters.py`)
+* its state and counters with those that the snapshot published
+* the holes that it leaves with what the ledger says of them (`verify_gaps.py`)
 
 Where retention has removed the beginning of a partition, the fold starts from what the lake holds
 of it; that part of the lake is then only checked for doubles.
 
-Where lake retention has removed rows, those from its floor on are compared, and the tape's alone
-count below it. What was removed may also have had ids that the fold of a shortened tape cannot know
-any more; there the published state may know more than it, and the beginning of an epoch more than
-the rows of those before it. A copy of such a row repeats its time and lies below the floor; but a
-venue that begins the ids of an instrument again uses them with later times. Where the instrument
-shows that (`_begun_again`), the commit decides: a record of a published id without a letter and
-without a row is a duplicate of a row that is gone.
+Where lake retention has removed rows, rows from its retained time on are compared, and only the
+tape's count below it. Removed rows may also have had ids that the fold of a shortened tape cannot
+know any more; there the published state may know more than the fold, and the beginning of an epoch
+more than the rows of earlier epochs. A copy of such a row repeats its time and lies below the
+retained time; but a venue that begins the ids of an instrument again uses them with later times.
+Where the instrument shows that (`_begun_again`), the commit decides: a record of a published id
+without a letter and without a row is a duplicate of a row that is gone.
 
 The fold starts where the tape's epoch began, with the ids that were carried into it. Those must be
-the ids of the rows of earlier epochs, each once; the tapes of those can no longer be asked.
+the ids of the rows of earlier epochs, each once; the tapes of those epochs are gone.
 
-Two faults depend on what was known at the time (`superseded.py`): there the commit decides. Where
-the lake has a row at the letter's place, the letter was overruled and is counted as such; where it
-has none, the letter is taken at its word, though the record may be good by what is known today.
-Such a record may also have been a duplicate to the writer that committed: no row tells the two
-apart, and the counters may have it as either.
+Some faults depend on what was known at the time (`superseded.py`): there the commit decides. Where
+the lake has a row at the letter's place, the letter was superseded and is counted as such; where it
+has none, the letter's verdict holds, though the record may be good by what is known today. Such a
+record may also have been a duplicate to the writer that committed: no row tells the two apart, and
+the counters may have it as either.
 
-Holes in trade ids are what K2 was not told: they are listed, and are no failure, unless the ledger
-calls them filled.
+Holes in trade ids are trades that K2 never received: they are listed, and are no failure, unless
+the ledger calls them filled.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ from k2.lake.verify.report import (
     report,
     standing,
 )
-from k2.lake.verify.row_checksums import Place, Rows, Tally, read_rows
+from k2.lake.verify.row_checksums import Bucket, PartitionRows, RowChecksums, read_rows
 from k2.lake.verify.verify_gaps import compare_gaps
 from k2.lake.verify.verify_letters import (
-    LetterWitnesses,
+    LetterSources,
     compare_letters,
     stored_letters,
 )
@@ -88,14 +88,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class VerifySources:
-    """What is asked.
+    """The sources of a verification.
 
     Attributes:
         snapshots: the lake's.
         io: reads data files.
-        identity: which tape it is.
-        facts: what the cluster says of it now.
-        replay: makes a reader from these offsets on, in no group.
+        identity: of the tape.
+        facts: describes the topic now.
+        replay: opens a reader at these offsets, in no group.
         decoder, placement: see their classes.
         letters: reads all dead letters that their topic still has.
         table: of the dead letters; None where there is none to compare.
@@ -110,45 +110,45 @@ class VerifySources:
     decoder: Decoder
     placement: Placement
     letters: Callable[[], Iterable[DeadLetter]]
-    table: LetterWitnesses | None = None
+    table: LetterSources | None = None
     gaps: Callable[[], Iterable[GapEvent]] | None = None
 
 
-def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[str, Any]:
-    """Fold the tape again and compare; the report as a JSON document.
+def verify(sources: VerifySources, clock: Clock, progress: Progress) -> dict[str, Any]:
+    """Fold the tape again and compare; returns the report as a JSON document.
 
     Args:
-        witnesses: what is asked.
-        clock: for patience with the broker.
-        progress: told what is being done, how much of it is done, and how much there is.
+        sources: of the comparison.
+        clock: bounds the wait for the broker.
+        progress: gets the current step, how much of it is done, and how much there is.
 
     Raises:
         Data: the tape does not fit the lake at all (`check_tape`, `assert_same_tape`), or something
             cannot be read.
         Unavailable: a part is away.
     """
-    ledger = fold_all(witnesses.gaps() if witnesses.gaps is not None else ())
-    snapshot = witnesses.snapshots.current()
-    facts = witnesses.facts()
+    ledger = fold_all(sources.gaps() if sources.gaps is not None else ())
+    snapshot = sources.snapshots.current()
+    facts = sources.facts()
     if snapshot is None:
         return empty_report(facts)
-    assert_same_tape(snapshot, witnesses.identity)
+    assert_same_tape(snapshot, sources.identity)
     unremoved = replace(facts, log_start=(0,) * facts.partitions)  # what is gone is reported
-    check_tape(unremoved, witnesses.identity, snapshot.positions, range(facts.partitions))
+    check_tape(unremoved, sources.identity, snapshot.positions, range(facts.partitions))
     left = map(min, facts.log_start, snapshot.positions.offsets)
     start = tuple(map(max, snapshot.first_positions.offsets, left))
-    first = read_first_states(witnesses.io, snapshot)
-    published = witnesses.snapshots.states(snapshot)
-    acceptance = Acceptance(witnesses.decoder, witnesses.placement, clock, sys.maxsize)
-    work = _Work(witnesses, snapshot, start, first, published, clock, progress, acceptance)
-    told = work.letters()
-    stored, folded = work.both(told, frozenset())
+    first = read_first_states(sources.io, snapshot)
+    published = sources.snapshots.states(snapshot)
+    acceptance = Acceptance(sources.decoder, sources.placement, clock, sys.maxsize)
+    work = _Work(sources, snapshot, start, first, published, clock, progress, acceptance)
+    letters = work.letters()
+    stored, folded = work.both(letters, frozenset())
     if again := work.begun_again(stored, folded):  # once more, with what the commits say of these
         work = replace(work, again=again)
-        stored, folded = work.both(told, frozenset())
+        stored, folded = work.both(letters, frozenset())
     places = folded.rows.differing(stored.rows)[: limits.VERIFY_PLACES_MAX]
     if places:  # once more, keeping what differs
-        stored, folded = work.both(told, frozenset(places))
+        stored, folded = work.both(letters, frozenset(places))
     problems = differences(places, folded.rows, stored.rows)
     if stored.stray:
         message = "rows at or above the snapshot's positions, or of no partition or epoch of it"
@@ -159,16 +159,16 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
         problems.append(Problem("DOUBLED", None, doubled, (), message))
     problems += earlier_problems(first, stored, snapshot.retained_from_us)
     counts = {"letter_rows": 0, "letters_waiting": 0}
-    if witnesses.table is not None:
-        compared = compare_letters(witnesses.table)
+    if sources.table is not None:
+        compared = compare_letters(sources.table)
         problems += compared.problems
         counts = {"letter_rows": compared.rows, "letters_waiting": compared.waiting}
     ends = zip(snapshot.positions.offsets, facts.log_end, strict=True)
     whole = {partition for partition, (end, log_end) in enumerate(ends) if end == log_end}
-    case = VerifyInput(snapshot, facts, start, published, folded, stored, standing(told, stored))
+    case = VerifyInput(snapshot, facts, start, published, folded, stored, standing(letters, stored))
     gaps = compare_gaps(ledger, {p: case.known(p) for p in folded.states}, whole)
     problems += gaps.problems
-    counts["letters_overruled"] = sum(len(one) for one in stored.overruled.values())
+    counts["letters_overruled"] = sum(len(offsets) for offsets in stored.superseded.values())
     return report(case, problems) | counts | {"missing": gaps.missing}
 
 
@@ -176,7 +176,7 @@ def verify(witnesses: VerifySources, clock: Clock, progress: Progress) -> dict[s
 class _Work:
     """One verification of one snapshot."""
 
-    witnesses: VerifySources
+    sources: VerifySources
     snapshot: LakeSnapshot
     start: tuple[int, ...]
     first: Mapping[int, FoldState]
@@ -187,24 +187,24 @@ class _Work:
     again: frozenset[Instrument] = frozenset()  # whose ids were begun again
 
     def letters(self) -> dict[int, PartitionLetters]:
-        """The dead letters of this tape, per partition; the table may keep them longer."""
+        """Read the dead letters of this tape, per partition; the table may keep them longer."""
         self.progress("reading dead letters", 0, 0)
-        identity, table = self.witnesses.identity, self.witnesses.table
+        identity, table = self.sources.identity, self.sources.table
         kept = stored_letters(table, identity.topic, identity.epoch) if table is not None else ()
-        found: dict[int, dict[int, Fault]] = {p: {} for p in range(identity.partitions)}
-        for letter in chain(self.witnesses.letters(), kept):
+        faults: dict[int, dict[int, Fault]] = {p: {} for p in range(identity.partitions)}
+        for letter in chain(self.sources.letters(), kept):
             if (letter.topic, letter.epoch) == (identity.topic, identity.epoch):
-                found[letter.partition].setdefault(letter.offset, letter.fault)
+                faults[letter.partition].setdefault(letter.offset, letter.fault)
         return {
             partition: PartitionLetters(
                 np.array(sorted(of), dtype=np.int64),
                 np.array([of[offset] for offset in sorted(of)], dtype=np.uint8),
             )
-            for partition, of in found.items()
+            for partition, of in faults.items()
         }
 
     def both(
-        self, letters: Mapping[int, PartitionLetters], keep: frozenset[Place]
+        self, letters: Mapping[int, PartitionLetters], keep: frozenset[Bucket]
     ) -> tuple[StoredRows, Folded]:
         """Read the lake and fold the tape."""
         stored = self.stored(letters, keep)
@@ -227,24 +227,28 @@ class _Work:
         return self.published.get(partition, FoldState()).seen.get(instrument, NOTHING_SEEN)
 
     def _partly_known(self, partition: int) -> bool:
-        """Whether rows that both retentions removed are known to the state and letters alone."""
+        """Return whether rows that both retentions removed are known to state and letters alone."""
         whole = self.start[partition] == self.snapshot.first_positions[partition]
         return self.snapshot.retained_from_us is not None and not whole
 
-    def stored(self, letters: Mapping[int, PartitionLetters], keep: frozenset[Place]) -> StoredRows:
-        """Read the lake, and which timely letters its rows overrule."""
+    def stored(
+        self, letters: Mapping[int, PartitionLetters], keep: frozenset[Bucket]
+    ) -> StoredRows:
+        """Read the lake, and which retriable letters its rows supersede."""
         ends = self.snapshot.positions.offsets
-        stored = StoredRows(Tally(ends, keep), dict(self.first))
-        timely = {partition: one.retriable.offsets for partition, one in letters.items()}
+        stored = StoredRows(RowChecksums(ends, keep), dict(self.first))
+        retriable = {partition: of.retriable.offsets for partition, of in letters.items()}
         done = 0
-        for file in self.witnesses.snapshots.files(self.snapshot.snapshot_id):
+        for file in self.sources.snapshots.files(self.snapshot.snapshot_id):
             self.progress("reading the lake", done, self.snapshot.rows_total)
-            for rows in read_rows(self.witnesses.io, file.path):
-                self._store(stored, rows, timely)
+            for rows in read_rows(self.sources.io, file.path):
+                self._store(stored, rows, retriable)
             done += file.rows
         return stored
 
-    def _store(self, stored: StoredRows, rows: Rows, timely: Mapping[int, Int64s]) -> None:
+    def _store(
+        self, stored: StoredRows, rows: PartitionRows, retriable: Mapping[int, Int64s]
+    ) -> None:
         partition, columns = rows.partition, rows.columns
         inside = columns.offset < self._end(rows.epoch, partition)
         if not inside.all():
@@ -263,12 +267,12 @@ class _Work:
             before = stored.before[partition]
             stored.before[partition] = _known(before, columns.take(gone))
             columns = columns.take(~gone)
-        if len(timely[partition]):
-            stored.overrule(partition, np.intersect1d(timely[partition], columns.offset))
-        stored.rows.add(Rows(partition, self._compared(columns)))
+        if len(retriable[partition]):
+            stored.supersede(partition, np.intersect1d(retriable[partition], columns.offset))
+        stored.rows.add(PartitionRows(partition, self._compared(columns)))
 
     def _end(self, epoch: int, partition: int) -> int:
-        """Where the lake's rows of a partition end; 0 for one that never was."""
+        """Return where the lake's rows of a partition end; 0 for one that never was."""
         known = [*self.snapshot.epochs.past, self.snapshot.positions]
         ends = known[epoch].offsets if 0 <= epoch < len(known) else ()
         return ends[partition] if partition < len(ends) else 0
@@ -277,17 +281,17 @@ class _Work:
         self,
         stored: StoredRows,
         letters: Mapping[int, PartitionLetters],
-        keep: frozenset[Place],
+        keep: frozenset[Bucket],
     ) -> Folded:
         """Fold the tape from its start, or what retention left, up to the snapshot's positions."""
         ends = self.snapshot.positions.offsets
         states = {p: replace(state, duplicate=0, dead=0) for p, state in stored.before.items()}
-        folded = Folded(states, Tally(ends, keep), again=self.again)
+        folded = Folded(states, RowChecksums(ends, keep), again=self.again)
         todo = {p: at for p, at in enumerate(self.start) if at < ends[p]}
         total = sum(ends[p] - at for p, at in todo.items())
         if not todo:
             return folded
-        replay = self.witnesses.replay(todo)
+        replay = self.sources.replay(todo)
         try:
             while todo:
                 for batch in self._read(replay):
@@ -304,7 +308,7 @@ class _Work:
         return folded
 
     def _read(self, replay: BatchReader) -> list[RawBatch]:
-        """The next records; waits for them, but not for ever."""
+        """Read the next records; waits for them up to `limits.VERIFY_PATIENCE_S`."""
         until_s = self.clock.monotonic_s() + limits.VERIFY_PATIENCE_S
         while self.clock.monotonic_s() < until_s:
             if batches := replay.read(limits.CONSUME_BATCH_RECORDS, limits.WRITER_READ_TIMEOUT_S):
@@ -326,7 +330,9 @@ class _Work:
             folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
             if self.again and partly:
                 copy = self._copies(columns, partition, stored)
-                duplicate = int(self._stay(columns)[copy].sum())  # below the floor, perhaps a row
+                duplicate = int(
+                    self._stay(columns)[copy].sum()
+                )  # below the retained time it may be a row
                 columns = columns.take(~copy)
             return columns
 
@@ -340,7 +346,7 @@ class _Work:
             dead = judged.columns.offset[judged.verdicts == Verdict.DEAD]
             if len(dead):
                 folded.dead.setdefault(partition, []).append(dead)
-            folded.rows.add(Rows(partition, self._compared(judged.accepted())))
+            folded.rows.add(PartitionRows(partition, self._compared(judged.accepted())))
 
     def _copies(self, columns: TradeColumns, partition: int, stored: StoredRows) -> Bools:
         """Find good records that have a published id and no row in the lake."""
@@ -353,12 +359,12 @@ class _Work:
         return copy
 
     def _is_again(self, columns: TradeColumns) -> Bools:
-        of_label = np.array([one.instrument in self.again for one in columns.labels] + [False])
+        of_label = np.array([label.instrument in self.again for label in columns.labels] + [False])
         again: Bools = of_label[columns.label]
         return again
 
     def _compared(self, columns: TradeColumns) -> TradeColumns:
-        """The rows that lake retention leaves alone."""
+        """Select the rows that lake retention keeps."""
         if self.snapshot.retained_from_us is None:
             return columns
         return columns.take(self._stay(columns))
@@ -369,17 +375,17 @@ class _Work:
 
 
 def _known(state: FoldState, rows: TradeColumns) -> FoldState:
-    """The state with the ids of rows of the lake, which come in any order."""
+    """Add the ids of rows of the lake, which come in any order, to the state."""
     return fold(state, rows, _ANY_NUMBER, in_order=False).state
 
 
 def _begun_again(folded: Seen, published: Seen, lowest: int | None) -> bool:
-    """Tell whether the published state shows that ids were used again with later times.
+    """Return whether the published state shows that ids were used again with later times.
 
     Args:
-        folded: what is known of an instrument by its records and rows that are left.
-        published: what the writer knew.
-        lowest: id of its rows from the floor on; ids that are gone lie below all of them.
+        folded: state of an instrument by its remaining records and rows.
+        published: state of the writer.
+        lowest: id of its rows from the retained time on; ids that are gone lie below all of them.
     """
     if published.reused_us is not None or folded.time_max_us > published.time_max_us:
         return True
@@ -404,6 +410,6 @@ def _backwards(before: FoldState, rows: TradeColumns) -> set[Instrument]:
 
 
 def _below(batch: RawBatch, end: int) -> RawBatch | None:
-    """The records below an offset; None where there are none."""
+    """Select the records below an offset; None where there are none."""
     count = int(np.searchsorted(batch.offset, end))
     return batch.between(0, count) if count else None

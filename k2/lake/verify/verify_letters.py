@@ -22,7 +22,7 @@ from k2.tape.dead_letter_topic import DeadLetter, Posted
 
 
 @dataclass(frozen=True)
-class LetterWitnesses:
+class LetterSources:
     """The sources of the comparison.
 
     Attributes:
@@ -51,20 +51,20 @@ class ComparedLetters:
     waiting: int
 
 
-def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
+def compare_letters(sources: LetterSources) -> ComparedLetters:
     """Compare the table with the tape.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE.
         Data: LAKE_CORRUPT.
     """
-    view = witnesses.view()
+    view = sources.view()
     epoch, position = (view.epoch, view.position) if view else (0, 0)
     retained_from_us = (view.retained_from_us if view else None) or 0
     first_of: dict[str, tuple[int, int]] = {}
     prints: dict[int, bytes] = {}
     waiting = 0
-    for offset, letter in witnesses.posted():
+    for offset, letter in sources.posted():
         if offset < position:
             first_of.setdefault(letter.name, (offset, letter.at_us))
             prints[offset] = _print(letter)
@@ -108,14 +108,14 @@ def compare_letters(witnesses: LetterWitnesses) -> ComparedLetters:
     return ComparedLetters(problems, rows, waiting)
 
 
-def stored_letters(witnesses: LetterWitnesses, topic: str, epoch: int) -> Iterator[DeadLetter]:
+def stored_letters(sources: LetterSources, topic: str, epoch: int) -> Iterator[DeadLetter]:
     """Read the letters of a tape that the table holds, without their values.
 
     Raises:
         Unavailable: LAKE_UNAVAILABLE.
         Data: LAKE_CORRUPT.
     """
-    view = witnesses.view()
+    view = sources.view()
     conditions = [("origin", "==", topic), ("origin_epoch", "==", epoch)]
     for row in view.newest(LETTER_COLUMNS_LISTED, conditions) if view else ():
         yield letter_of(row)

@@ -8,7 +8,7 @@ import pytest
 
 from k2.errors import Invalid
 from k2.lake.iceberg.tables import ensure_tables
-from k2.lake.verify.row_checksums import Rows, Tally, read_rows
+from k2.lake.verify.row_checksums import PartitionRows, RowChecksums, read_rows
 from k2.market import schema
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, TimeRange
@@ -120,7 +120,7 @@ def check_later(after, mixed, first, token, old_rows):
 def differing(stack):
     """Places where the lake does not hold the rows as the tape has them, column by column."""
     ends = stack.committed.offsets
-    lake, tape = Tally(ends), Tally(ends)
+    lake, tape = RowChecksums(ends), RowChecksums(ends)
     for stat in stack.snapshots.files(stack.snapshots.current().snapshot_id):
         for rows in read_rows(stack.world.table.io, stat.path):
             lake.add(rows)
@@ -128,7 +128,7 @@ def differing(stack):
         other.committed = OffsetVector.zero(0, len(ends))
         other.states = dict.fromkeys(other.states, FoldState())
         for piece in other.judged():
-            tape.add(Rows(piece.partition, piece.accepted[0]))
+            tape.add(PartitionRows(piece.partition, piece.accepted[0]))
     assert [lake.rows(p) for p in range(len(ends))] == [tape.rows(p) for p in range(len(ends))]
     return lake.differing(tape)
 

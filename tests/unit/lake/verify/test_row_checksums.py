@@ -9,8 +9,8 @@ from k2.lake.commit.trade_files import Part, write_files
 from k2.lake.iceberg.catalog import write_file
 from k2.lake.verify.row_checksums import (
     BUCKET_BITS,
-    Rows,
-    Tally,
+    PartitionRows,
+    RowChecksums,
     fingerprints,
     read_rows,
 )
@@ -26,9 +26,9 @@ def batch(ids=(1, 2, 3, 4), **given):
 
 
 def tally(*rows, keep=(), ends=(1 << 20, 1 << 20)):
-    made = Tally(ends, frozenset(keep))
+    made = RowChecksums(ends, frozenset(keep))
     for partition, one in rows:
-        made.add(Rows(partition, one))
+        made.add(PartitionRows(partition, one))
     return made
 
 

@@ -10,7 +10,7 @@ from k2.lake.commit.committer import PartitionBatch, TapeIdentity
 from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_table, ensure_tables
 from k2.lake.ingest.event_rows import row_of
-from k2.lake.verify.verify_letters import LetterWitnesses
+from k2.lake.verify.verify_letters import LetterSources
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
@@ -176,7 +176,7 @@ def test_the_table_of_letters_is_part_of_the_report(world):
     world.tape.append(partition, b"garbage")
     pumped(world)
     office = world.tape.office()
-    report = world.verified(table=LetterWitnesses(lambda: None, office.read_posted))
+    report = world.verified(table=LetterSources(lambda: None, office.read_posted))
     assert (report["ok"], report["letter_rows"], report["letters_waiting"]) == (True, 0, 1)
 
 
@@ -195,7 +195,7 @@ def test_a_letter_that_left_its_topic_is_known_from_the_table(world):
     writer.commit([PartitionBatch(0, 0, len(rows), (table,), FoldState())])
     world.tape.letters.clear()
     office = world.tape.office()
-    held = LetterWitnesses(lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT), office.read_posted)
+    held = LetterSources(lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT), office.read_posted)
     assert world.verified(table=held)["ok"]
 
 

@@ -10,7 +10,7 @@ from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.lake.ingest.epoch_transition import end_epoch
 from k2.lake.ingest.event_rows import row_of
-from k2.lake.verify.verify_letters import LetterWitnesses, compare_letters
+from k2.lake.verify.verify_letters import LetterSources, compare_letters
 from k2.market.events import DAY_US
 from k2.market.fold import FoldState
 from k2.tape.dead_letter_topic import Posted, read_letter
@@ -34,7 +34,7 @@ def posted(world):
 
 def compared(world):
     return compare_letters(
-        LetterWitnesses(
+        LetterSources(
             view=lambda: view_of(world.catalog, DEAD_LETTERS_LAYOUT), posted=lambda: posted(world)
         )
     )
