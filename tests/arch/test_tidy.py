@@ -38,12 +38,6 @@ BANNED_WORDS = re.compile(
 WORDS_LATER = {
     "clients/python/k2cli",
     "clients/python/k2client",
-    "k2/lake/commit",
-    "k2/lake/dead_letters",
-    "k2/lake/iceberg",
-    "k2/lake/ingest",
-    "k2/lake/maintenance",
-    "k2/lake/verify",
 }
 
 # Modules and public classes of one name, and why they are not renamed.

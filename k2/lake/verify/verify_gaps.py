@@ -27,7 +27,7 @@ class ComparedGaps:
     Attributes:
         problems: GAP_UNTRUE, one a partition; its offsets are trade ids.
         missing: ids in holes by their state in the ledger: OPEN, FILLED, UNFILLABLE, VOID (printed
-            without a trade), UNTOLD (no entry).
+            without a trade), `UNTOLD` (no entry).
     """
 
     problems: list[Problem] = field(default_factory=list)
