@@ -26,13 +26,12 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from k2.clock import Clock
-from k2.errors import K2Error
 from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import CommitSummary, current_of
 from k2.lake.maintenance.compaction import plan_compaction, rewrite
-from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, unfenced
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds, unfenced
 from k2.lake.maintenance.orphan_files import OrphanFileRemover, SweepResult
 from k2.settings import LakeSettings
 
@@ -137,23 +136,14 @@ class Maintainer:
         """
         sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
         while not stopping.wait(self._settings.maintain_interval_s):
-            self._tried(lambda: self.compact(stopping=stopping))
+            self._run_step(lambda: self.compact(stopping=stopping))
             if self._clock.monotonic_s() >= sweep_at_s:
                 sweep_at_s = self._clock.monotonic_s() + self._settings.sweep_interval_s
-                self._tried(self.sweep)
+                self._run_step(self.sweep)
 
-    def _tried(self, work: Callable[[], object]) -> None:
-        failures = self._stats.failures + 1
-        try:
-            work()
-            return
-        except K2Error as error:
-            log.warning(
-                "%s: not maintained: %s", self.table, error.message, extra={"reason": error.reason}
-            )
-        except Exception:
-            log.exception("%s could not be maintained", self.table)
-        self._stats = replace(self._stats, failures=failures)
+    def _run_step(self, work: Callable[[], object]) -> None:
+        if not succeeds(f"maintenance of {self.table}", work):
+            self._stats = replace(self._stats, failures=self._stats.failures + 1)
 
     def compact(
         self,

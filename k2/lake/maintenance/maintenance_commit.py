@@ -10,6 +10,7 @@ on a head before it can no longer be committed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -19,6 +20,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from k2 import limits
 from k2.clock import Clock
+from k2.errors import K2Error
 from k2.lake.commit.committer import Store, TradeStore
 from k2.lake.commit.snapshot_commit import RewriteFiles, TableCatalog, load_ours, replace
 from k2.lake.iceberg.catalog import reaching_lake, retry_conflicts
@@ -26,6 +28,8 @@ from k2.lake.iceberg.snapshot import CommitSummary, ancestors_of, current_of
 
 Plan = Callable[[Table, CommitSummary], RewriteFiles | None]
 Excluding = Callable[[], AbstractContextManager[Callable[[Table], None]]]
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -119,4 +123,17 @@ def unfenced(metadata: TableMetadata, since_id: int) -> bool:
             return True
         if is_fence(ancestor):
             return False
+    return False
+
+
+def succeeds(task: str, work: Callable[[], object]) -> bool:
+    """Run a step of a maintenance loop; logs its error, and returns whether there was none."""
+    try:
+        work()
+    except K2Error as error:
+        log.warning("%s: %s", task, error.message, extra={"reason": error.reason})
+    except Exception:
+        log.exception("%s failed", task)
+    else:
+        return True
     return False

@@ -25,12 +25,11 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
 from k2.clock import Clock
-from k2.errors import K2Error
 from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, current_of
-from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter
+from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
 
@@ -128,17 +127,8 @@ class Retention:
     def run(self, stopping: threading.Event) -> None:
         """Run passes at an interval until `stopping` is set; a failed pass is retried."""
         while not stopping.wait(self._interval_s):
-            try:
-                self.step()
-            except K2Error as error:
-                log.warning(
-                    "%s: retention: %s", self.table, error.message, extra={"reason": error.reason}
-                )
-            except Exception:
-                log.exception("%s: retention could not be applied", self.table)
-            else:
-                continue
-            self._stats = replace(self._stats, failures=self._stats.failures + 1)
+            if not succeeds(f"retention of {self.table}", self.step):
+                self._stats = replace(self._stats, failures=self._stats.failures + 1)
 
     def step(self) -> bool:
         """Run one pass; returns whether anything was removed or expired.
