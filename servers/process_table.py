@@ -32,8 +32,25 @@ class Port:
         return f"K2_{self.setting.upper().replace('.', '__')}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lifecycle:
+    """How the supervisor treats a process.
+
+    Attributes:
+        needs_tape: it starts only while the broker and the registry serve.
+        drain: processes are stopped by this number, the lowest first.
+        proves: its progress shows that broker and registry work too.
+        essential: the stack ends when it cannot be kept running.
+    """
+
+    needs_tape: bool = True
+    drain: int = 1
+    proves: bool = False
+    essential: bool = True
+
+
 @dataclass(frozen=True)
-class ProcessSpec:
+class ProcessSpec(Lifecycle):
     """A process of the stack.
 
     Attributes:
@@ -45,11 +62,7 @@ class ProcessSpec:
         copies: the names under which the settings want it to run, where it may run more than once;
             each copy is given its name as the setting `name` of the process's group.
         practice: it runs only in stacks that use the practice venue.
-        needs_tape: it starts only while the broker and the registry serve.
-        drain: processes are stopped by this number, the lowest first.
-        proves: its progress shows that broker and registry work too.
         tells_refusal: its last heartbeat says why it refused what is stored.
-        essential: the stack ends when it cannot be kept running.
         check: a function of the settings that `k2 doctor` calls, as `module:name`; it returns what
             it found, or raises what is wrong.
     """
@@ -60,11 +73,7 @@ class ProcessSpec:
     peers: tuple[str, ...] = ()
     copies: Callable[[Settings], tuple[str, ...]] | None = None
     practice: bool = False
-    needs_tape: bool = True
-    drain: int = 1
-    proves: bool = False
     tells_refusal: bool = False
-    essential: bool = True
     check: str = ""
 
 

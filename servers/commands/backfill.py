@@ -17,7 +17,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from k2 import limits
 from k2.errors import Data, Invalid, Reason, Unavailable
@@ -40,6 +39,7 @@ from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
 from k2.tape.gap_topic import GapLog
 from k2.tape.tape_clients import TapeClients
+from servers.local.stack_options import Arguments
 from servers.local.stamp import read_stamp
 from servers.runtime import Runtime
 
@@ -257,11 +257,6 @@ def _check_stamp(settings: Settings, instrument: Instrument) -> None:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid(Reason.BAD_REQUEST, f"backfill: {message}")
-
-
 class _Asked(argparse.Namespace):
     file: Path
     symbol: str | None
@@ -271,7 +266,7 @@ class _Asked(argparse.Namespace):
 def _asked(settings: Settings, argv: list[str]) -> _Asked:
     stamp = read_stamp(settings.data_dir / "stamp.json")
     exchange = settings.feed.exchange if stamp is None else stamp.exchange
-    parser = _Arguments(prog="backfill", add_help=False, allow_abbrev=False)
+    parser = Arguments("backfill")
     parser.add_argument("file", type=Path)
     parser.add_argument("--symbol")
     parser.add_argument("--exchange", type=_exchange, default=exchange)

@@ -11,14 +11,13 @@ result     ended (now), awaiting (the next epoch), epoch, positions, snapshot_id
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from k2.errors import Data, Invalid, Reason
 from k2.lake.commit.committer import Store, TradeStore
@@ -33,6 +32,7 @@ from k2.tape.consumer import TapeReader
 from k2.tape.topics import INCOMPATIBLE_TAPE, TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
 from servers.local.stack_file import holding
+from servers.local.stack_options import Arguments
 from servers.probes import answers_tcp
 from servers.runtime import Runtime
 
@@ -57,12 +57,6 @@ class TapeFinding:
     lost: int | None = None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Refuse by an error of ours instead of ending the process."""
-        raise Invalid(Reason.BAD_REQUEST, message)
-
-
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """End the epoch, or show what that would do.
 
@@ -71,7 +65,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         Unavailable: LAKE_UNAVAILABLE.
         Overloaded: DISK_FULL.
     """
-    parser = _Parser(prog="new-epoch", add_help=False, allow_abbrev=False)
+    parser = Arguments("new-epoch")
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--force", action="store_true")
     asked = parser.parse_args(argv)

@@ -14,11 +14,9 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Invalid, Reason
 from k2.feed.connection.session import Session
 from k2.feed.connection.socket import VenueSocket, open_socket
 from k2.feed.connection.subscription import Subscription
@@ -26,6 +24,7 @@ from k2.feed.recording import RecordingWriter
 from k2.feed.venues.binance import BinanceSource
 from k2.feed.venues.source import ShutdownAnnounced, Source
 from k2.settings import FeedSettings, Settings
+from servers.local.stack_options import Arguments
 from servers.processes.feed import sessions_of
 from servers.runtime import Runtime
 
@@ -187,11 +186,6 @@ async def _record(
 # --- arguments ------------------------------------------------------------------------------------
 
 
-class _Arguments(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Invalid(Reason.BAD_REQUEST, f"record: {message}")
-
-
 class _Asked(argparse.Namespace):
     file: Path
     venue: str
@@ -201,7 +195,7 @@ class _Asked(argparse.Namespace):
 
 
 def _asked(settings: Settings, argv: list[str]) -> _Asked:
-    parser = _Arguments(prog="record", add_help=False, allow_abbrev=False)
+    parser = Arguments("record")
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--out", dest="out", type=Path)
     parser.add_argument("--venue", "--url", dest="venue", default="auto")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from k2.settings import Settings
@@ -16,7 +16,7 @@ from servers.local.child_process import ChildCommand
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
 from servers.local.stamp import LIVE, source_of
-from servers.process_table import PROCESSES, names_of
+from servers.process_table import PROCESSES, Lifecycle, names_of
 
 FOUNDATION = ("broker", "registry")
 _PRACTICE_PORTS = {port.name for spec in PROCESSES.values() if spec.practice for port in spec.ports}
@@ -24,7 +24,7 @@ _ARENAS = "2"  # of glibc's allocator: each holds on to freed memory
 
 
 @dataclass(frozen=True)
-class StackPart:
+class StackPart(Lifecycle):
     """One process.
 
     Attributes:
@@ -32,20 +32,12 @@ class StackPart:
         prepare: makes what to start; called once, off the main thread.
         addresses: where it listens, by what the stack calls the address.
         answers: asks whether it serves; None when it says so itself on stdout.
-        needs_tape: start it only while the broker and the registry serve.
-        drain: parts are stopped by this number, the lowest first.
-        proves: its progress shows that broker and registry do their work too.
-        essential: the stack ends when it cannot be kept running.
     """
 
     name: str
     prepare: Callable[[], ChildCommand]
     addresses: Mapping[str, str]
     answers: Callable[[], bool] | None = None
-    needs_tape: bool = True
-    drain: int = 1
-    proves: bool = False
-    essential: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,10 +115,7 @@ class StackConfig:
             name,
             self._python(process, named),
             {port.name: self._address(port.name) for port in spec.ports},
-            needs_tape=spec.needs_tape,
-            drain=spec.drain,
-            proves=spec.proves,
-            essential=spec.essential,
+            **{one.name: getattr(spec, one.name) for one in fields(Lifecycle)},
         )
 
     def _broker(self) -> StackPart:

@@ -28,10 +28,15 @@ class Options:
     exchange_asked: bool
 
 
-class _Parser(argparse.ArgumentParser):
+class Arguments(argparse.ArgumentParser):
+    """Parses the arguments of a command; raises Invalid where argparse ends the process."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(prog=command, add_help=False, allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
-        """Refuse by an error of ours instead of ending the process."""
-        raise Invalid(Reason.BAD_REQUEST, message)
+        """Refuse the arguments."""
+        raise Invalid(Reason.BAD_REQUEST, f"{self.prog}: {message}")
 
 
 def read_options(loaded: Settings, argv: list[str]) -> Options:
@@ -80,8 +85,8 @@ def absolute(path: str | Path, where: str) -> Path:
         ) from error
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="up", add_help=False, allow_abbrev=False)
+def _parser() -> Arguments:
+    parser = Arguments("up")
     parser.add_argument("--data-dir")
     parser.add_argument("--venue")
     parser.add_argument("--rate", type=float)

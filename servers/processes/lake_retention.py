@@ -97,7 +97,7 @@ def retainers_of(
 
 
 def tape_watch_of(
-    settings: Settings, runtime: Runtime, admin: TapeAdmin, pump: LakeWriter
+    settings: Settings, runtime: Runtime, admin: TapeAdmin, writer: LakeWriter
 ) -> TapeWatch:
     """Make the watch over the retention of the tape that `writer` reads."""
     topic = settings.tape.topic
@@ -109,7 +109,7 @@ def tape_watch_of(
     return TapeWatch(
         facts=lambda: admin.bounds(facts()),
         offsets_since=offsets_since,
-        positions=lambda: pump.stats.positions,
+        positions=lambda: writer.stats.positions,
         clock=runtime.clock,
         settings=settings.tape,
     )
