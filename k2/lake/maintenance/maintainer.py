@@ -34,6 +34,7 @@ from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds, unfenced
 from k2.lake.maintenance.orphan_files import OrphanFileRemover, SweepResult
 from k2.settings import LakeSettings
+from k2.telemetry import Counter, Gauge
 
 Progress = Callable[[str, int, int], None]
 log = logging.getLogger(__name__)
@@ -52,15 +53,15 @@ class MaintainStats:
         failures: of any kind; the failed work is retried.
     """
 
-    compactions: int = 0
-    files_merged: int = 0
-    rows_rewritten: int = 0
-    abandoned: int = 0
-    snapshots_dropped: int = 0
-    files_removed: int = 0
-    bytes_removed: int = 0
-    files_waiting: int = 0
-    failures: int = 0
+    compactions: Counter = 0
+    files_merged: Counter = 0
+    rows_rewritten: Counter = 0
+    abandoned: Counter = 0
+    snapshots_dropped: Counter = 0
+    files_removed: Counter = 0
+    bytes_removed: Counter = 0
+    files_waiting: Gauge = 0
+    failures: Counter = 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, current_of
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds
 from k2.market.events import DAY_US
 from k2.settings import LakeSettings
+from k2.telemetry import Counter
 
 _HOUR_US = 3_600_000_000
 _FREED = 0.9  # of the budget, after a removal by bytes
@@ -48,11 +49,11 @@ class RetentionStats:
         failures: passes that did not reach the lake; retried.
     """
 
-    files: int = 0
-    rows: int = 0
-    bytes: int = 0
-    snapshots: int = 0
-    failures: int = 0
+    files: Counter = 0
+    rows: Counter = 0
+    bytes: Counter = 0
+    snapshots: Counter = 0
+    failures: Counter = 0
 
 
 def expired_files(
