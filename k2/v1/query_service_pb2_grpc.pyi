@@ -55,9 +55,13 @@ class QueryServiceStub:
     gives the same rows until it expires.
 
     To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
-    the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-    or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
-    time: after commits, compaction and the expiry of snapshots too.
+    the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`, bare or in a
+    `google.protobuf.Any`. After TICKET_EXPIRED or a broken stream, plan again; AS_OF
+    `provenance.token` repeats the answer exactly, at any time: after commits, compaction and the
+    expiry of snapshots too.
+
+    The header `k2-class`, of this call, `GetFlightInfo` and `DoGet`, says how urgent a request is:
+    `critical`, `interactive` (the default) or `batch`. Another value is BAD_REQUEST.
 
     Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
     for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
@@ -93,9 +97,13 @@ class QueryServiceAsyncStub(QueryServiceStub):
     gives the same rows until it expires.
 
     To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
-    the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-    or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
-    time: after commits, compaction and the expiry of snapshots too.
+    the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`, bare or in a
+    `google.protobuf.Any`. After TICKET_EXPIRED or a broken stream, plan again; AS_OF
+    `provenance.token` repeats the answer exactly, at any time: after commits, compaction and the
+    expiry of snapshots too.
+
+    The header `k2-class`, of this call, `GetFlightInfo` and `DoGet`, says how urgent a request is:
+    `critical`, `interactive` (the default) or `batch`. Another value is BAD_REQUEST.
 
     Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
     for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
@@ -134,9 +142,13 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         gives the same rows until it expires.
 
         To read: `DoGet(ticket)` at one of an endpoint's Flight addresses. A Flight-only client sends
-        the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`. After TICKET_EXPIRED
-        or a broken stream, plan again; AS_OF `provenance.token` repeats the answer exactly, at any
-        time: after commits, compaction and the expiry of snapshots too.
+        the same PlanQueryRequest, serialized, as the command of `GetFlightInfo`, bare or in a
+        `google.protobuf.Any`. After TICKET_EXPIRED or a broken stream, plan again; AS_OF
+        `provenance.token` repeats the answer exactly, at any time: after commits, compaction and the
+        expiry of snapshots too.
+
+        The header `k2-class`, of this call, `GetFlightInfo` and `DoGet`, says how urgent a request is:
+        `critical`, `interactive` (the default) or `batch`. Another value is BAD_REQUEST.
 
         Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
         for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.

@@ -6,7 +6,6 @@ gRPC) in its `extra_info`; pyarrow would send any other error with its traceback
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 from collections.abc import Callable, Mapping
@@ -249,9 +248,10 @@ def dispatched(commands: Mapping[str, Command], content: bytes) -> tuple[Command
         Invalid: BAD_REQUEST when no handler has the name.
     """
     name, message = PLAN_QUERY, content
-    packed = any_pb2.Any()
-    with contextlib.suppress(DecodeError):
-        packed.ParseFromString(content)
+    try:
+        packed = any_pb2.Any.FromString(content)
+    except DecodeError:
+        packed = any_pb2.Any()
     if packed.type_url.startswith(_TYPE_URL_PREFIX):
         name, message = packed.type_url.removeprefix(_TYPE_URL_PREFIX), packed.value
     if name not in commands:
