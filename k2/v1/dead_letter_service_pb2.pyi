@@ -28,7 +28,7 @@ class _ReplayState:
 class _ReplayStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     REPLAY_STATE_UNSPECIFIED: _ReplayState.ValueType  # 0
-    """Not told."""
+    """Never sent."""
     REPLAY_STATE_SENT: _ReplayState.ValueType  # 1
     """It is on the tape again, acknowledged."""
     REPLAY_STATE_REFUSED: _ReplayState.ValueType  # 2
@@ -42,7 +42,7 @@ class ReplayState(_ReplayState, metaclass=_ReplayStateEnumTypeWrapper):
     """What became of a letter that was to be replayed."""
 
 REPLAY_STATE_UNSPECIFIED: ReplayState.ValueType  # 0
-"""Not told."""
+"""Never sent."""
 REPLAY_STATE_SENT: ReplayState.ValueType  # 1
 """It is on the tape again, acknowledged."""
 REPLAY_STATE_REFUSED: ReplayState.ValueType  # 2
@@ -89,7 +89,7 @@ class DeadLetter(_message.Message):
     WRONG_PARTITION, OVERSIZE, NULL_VALUE or TOO_MANY_HOLES.
     """
     error: _builtins.str
-    """The same for a person."""
+    """The fault in a sentence."""
     letter_offset: _builtins.int
     """Offset of the letter on the topic of dead letters."""
     stored: _builtins.bool
@@ -446,7 +446,7 @@ class ReplayOutcome(_message.Message):
     fault: _builtins.str
     """The fault it would be dead of again. Empty unless REFUSED."""
     message: _builtins.str
-    """For a person."""
+    """The outcome in a sentence."""
     partition: _builtins.int
     """Partition of the trades topic that it was put on. Unset unless SENT."""
     offset: _builtins.int

@@ -151,7 +151,7 @@ class Degradation(_message.Message):
     level: Global___DegradationLevel.ValueType
     """The highest level of any process."""
     summary: _builtins.str
-    """What that level prescribes, for a person."""
+    """What that level prescribes, in a sentence."""
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessDegradation]:
         """Where it comes from, by process name."""

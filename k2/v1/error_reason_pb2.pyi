@@ -57,8 +57,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STACK_NOT_RUNNING: _ErrorReason.ValueType  # 12
     """NotFound. `k2 status` for a data directory without a running stack."""
     ERROR_REASON_UNKNOWN_TOKEN: _ErrorReason.ValueType  # 44
-    """NotFound. A read token of another tape: of another stack, or of before the topic was made
-    again.
+    """NotFound. A read token of another tape: of another stack, or made before the topic was
+    recreated.
     """
     ERROR_REASON_OUT_OF_RANGE: _ErrorReason.ValueType  # 45
     """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or
@@ -182,7 +182,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     * NotFound (NOT_FOUND): what it names does not exist, or no longer.
     * Unavailable (UNAVAILABLE): try again after `google.rpc.RetryInfo`.
     * Overloaded (RESOURCE_EXHAUSTED, or DEADLINE_EXCEEDED for that reason): later, or less.
-    * Data (DATA_LOSS): what is stored contradicts itself; a person must look.
+    * Data (DATA_LOSS): what is stored contradicts itself; an operator must look.
     * Operation: a stack on one machine cannot be started; from commands, never from a call.
     * Internal (INTERNAL): a defect in K2.
     """
@@ -222,8 +222,8 @@ first one.
 ERROR_REASON_STACK_NOT_RUNNING: ErrorReason.ValueType  # 12
 """NotFound. `k2 status` for a data directory without a running stack."""
 ERROR_REASON_UNKNOWN_TOKEN: ErrorReason.ValueType  # 44
-"""NotFound. A read token of another tape: of another stack, or of before the topic was made
-again.
+"""NotFound. A read token of another tape: of another stack, or made before the topic was
+recreated.
 """
 ERROR_REASON_OUT_OF_RANGE: ErrorReason.ValueType  # 45
 """NotFound. A read token that reaches beyond the end of the tape: the broker lost records, or

@@ -75,7 +75,7 @@ class _GapCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapCause.Val
     GAP_CAUSE_EPOCH: _GapCause.ValueType  # 6
     """They were lost with an epoch of the tape."""
     GAP_CAUSE_REQUESTED: _GapCause.ValueType  # 7
-    """Nobody missed them: `Backfill` asked to fetch them."""
+    """They were not known to be missing: `Backfill` requested them."""
 
 class GapCause(_GapCause, metaclass=_GapCauseEnumTypeWrapper):
     """Why trade ids were missed."""
@@ -95,7 +95,7 @@ GAP_CAUSE_REFUSED: GapCause.ValueType  # 5
 GAP_CAUSE_EPOCH: GapCause.ValueType  # 6
 """They were lost with an epoch of the tape."""
 GAP_CAUSE_REQUESTED: GapCause.ValueType  # 7
-"""Nobody missed them: `Backfill` asked to fetch them."""
+"""They were not known to be missing: `Backfill` requested them."""
 Global___GapCause: _TypeAlias = GapCause  # noqa: Y015
 
 @_typing.final
@@ -128,7 +128,7 @@ class GapRecord(_message.Message):
     cause: Global___GapCause.ValueType
     """Why they were missed."""
     reason: _builtins.str
-    """Why they will not come, for a person. Empty unless UNFILLABLE."""
+    """Why they will not come, in a sentence. Empty unless UNFILLABLE."""
     feed: _builtins.str
     """Who recorded it."""
     @_builtins.property
@@ -438,7 +438,7 @@ class SymbolFeed(_message.Message):
     reordered: _builtins.int
     """Trades heard after a later one."""
     resets: _builtins.int
-    """Times the venue's ids began anew."""
+    """How often the venue's ids started again."""
     def __init__(
         self,
         *,

@@ -76,7 +76,7 @@ class _CompletenessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Complete
     token's end is at no snapshot that is still kept: what was missing then may have come since; or
     because a record, not committed yet, has a schema or a symbol that may become known until then;
     or because the range ends above `covered_until_time` and no feed is heard that listens to the
-    instrument; or because K2 could not read just now what its feeds have promised.
+    instrument; or because K2 could not read what its feeds have promised.
     """
 
 class Completeness(_Completeness, metaclass=_CompletenessEnumTypeWrapper):
@@ -100,7 +100,7 @@ COMPLETENESS_UNKNOWN: Completeness.ValueType  # 4
 token's end is at no snapshot that is still kept: what was missing then may have come since; or
 because a record, not committed yet, has a schema or a symbol that may become known until then;
 or because the range ends above `covered_until_time` and no feed is heard that listens to the
-instrument; or because K2 could not read just now what its feeds have promised.
+instrument; or because K2 could not read what its feeds have promised.
 """
 Global___Completeness: _TypeAlias = Completeness  # noqa: Y015
 
@@ -240,7 +240,7 @@ class MissingPart(_message.Message):
     reason: _error_reason_pb2.ErrorReason.ValueType
     """Why it is missing: the reason the query would have failed with."""
     message: _builtins.str
-    """The same for a person."""
+    """The same in a sentence."""
     def __init__(
         self,
         *,
@@ -258,9 +258,9 @@ Global___MissingPart: _TypeAlias = MissingPart  # noqa: Y015
 
 @_typing.final
 class ReadToken(_message.Message):
-    """What a read token says: which rows an answer was made from, for ever. They are those at tape
-    positions below `end_positions`; when they were committed, in which files and in which snapshot
-    they are, does not matter.
+    """What a read token says: which rows an answer was made from; it never changes. They are those at
+    tape positions below `end_positions`; when they were committed, in which files and in which
+    snapshot they are, does not matter.
 
     As text, the only form in which it is passed on, a token is `k2t1.` and, in base64url without
     padding, a serialized ReadToken followed by the CRC-32 of those bytes, most significant byte

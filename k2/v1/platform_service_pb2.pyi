@@ -132,7 +132,7 @@ class Component(_message.Message):
 
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp:
-        """When it published this. Unset: never, or it was asked just now."""
+        """When it published this. Unset: never, or it was probed instead."""
 
     def __init__(
         self,
@@ -343,7 +343,7 @@ class VerifyProgress(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What it is doing, for a person."""
+    """What it is doing, in a sentence."""
     done: _builtins.int
     """Records folded so far."""
     total: _builtins.int
@@ -378,7 +378,7 @@ class VerifyResult(_message.Message):
     exit_code: _builtins.int
     """What `k2 verify` exits with: 0, or 1 for loss, doubling or disagreement."""
     message: _builtins.str
-    """The outcome in a sentence, for a person."""
+    """The outcome in a sentence."""
     report_json: _builtins.str
     """The whole report, the JSON document that `k2 verify --json` prints; ids are strings in it."""
     def __init__(
@@ -456,7 +456,7 @@ class MaintenanceProgress(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What it is doing, for a person."""
+    """What it is doing, in a sentence."""
     done: _builtins.int
     """Merges made so far."""
     total: _builtins.int
@@ -502,7 +502,7 @@ class CompactResult(_message.Message):
     bytes_total: _builtins.int
     """Their size, bytes."""
     message: _builtins.str
-    """The outcome in a sentence, for a person."""
+    """The outcome in a sentence."""
     def __init__(
         self,
         *,
@@ -604,7 +604,7 @@ class ExpireSnapshotsResult(_message.Message):
     bytes_waiting: _builtins.int
     """Their size, bytes."""
     message: _builtins.str
-    """The outcome in a sentence, for a person."""
+    """The outcome in a sentence."""
     def __init__(
         self,
         *,
