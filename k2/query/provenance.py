@@ -316,11 +316,13 @@ def part_of(missing: MissingSide, failure: K2Error) -> MissingPart:
     return MissingPart(part, failure.reason, failure.message)
 
 
-def below_floor(floor_us: int | None, times: TimeRange) -> tuple[MissingPart, ...]:
+def below_retention(retained_from_us: int | None, times: TimeRange) -> tuple[MissingPart, ...]:
     """Name what an answer lacks that reaches below the time up to which retention removed rows."""
-    if floor_us is None or (times.start_us is not None and times.start_us >= floor_us):
+    if retained_from_us is None or (
+        times.start_us is not None and times.start_us >= retained_from_us
+    ):
         return ()
-    since = datetime.fromtimestamp(floor_us / 1e6, UTC).isoformat()
+    since = datetime.fromtimestamp(retained_from_us / 1e6, UTC).isoformat()
     message = f"retention has removed trades of before {since}; from then on none is missing"
     return (MissingPart("retention", Reason.OUT_OF_RANGE, message),)
 

@@ -39,7 +39,7 @@ from k2.query.provenance import (
     Holes,
     MissingPart,
     Provenance,
-    below_floor,
+    below_retention,
     completeness,
     failure_of,
     holes_of,
@@ -270,7 +270,7 @@ class QueryView:
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
         holes = self._pinned_holes(request, self._scope(request), states)
-        parts += below_floor(lake.retained_from_us, plan.times)
+        parts += below_retention(lake.retained_from_us, plan.times)
         provenance = replace(
             self._provenance(request, lake, end, holes),
             completeness=completeness(holes, parts),
@@ -290,7 +290,7 @@ class QueryView:
         scope = self._scope(request)
         view, plan, lake = self._best_plan(request, scope, lake, end)
         parts = [*missing, *self._accepted(request, plan, waited=waited)]
-        parts += () if plan.skips_lake else below_floor(lake.retained_from_us, plan.times)
+        parts += () if plan.skips_lake else below_retention(lake.retained_from_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         if to_now:
             holes: Holes | None = self._holes_to_now(request, scope, end)

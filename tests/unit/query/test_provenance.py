@@ -13,7 +13,7 @@ from k2.query.provenance import (
     Gap,
     Holes,
     MissingPart,
-    below_floor,
+    below_retention,
     completeness,
     failure_of,
     holes_of,
@@ -82,10 +82,10 @@ def test_an_instrument_never_seen_makes_it_unknown():
 
 
 def test_only_what_reaches_below_the_floor_lacks_rows():
-    assert below_floor(None, ALL) == ()
-    assert below_floor(100, TimeRange(100, None)) == ()
+    assert below_retention(None, ALL) == ()
+    assert below_retention(100, TimeRange(100, None)) == ()
     for times in (ALL, TimeRange(99, None), TimeRange(None, 50)):
-        (part,) = below_floor(100, times)
+        (part,) = below_retention(100, times)
         assert part.reason is Reason.OUT_OF_RANGE
         assert "1970-01-01T00:00:00.000100+00:00" in part.message
 
