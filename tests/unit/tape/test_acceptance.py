@@ -227,8 +227,8 @@ def test_a_partition_with_many_of_them_stands_still_for_an_hour_and_no_other_doe
     bad = [b"\x00bad%d!" % at for at in range(limits.INTERNAL_FAULTS_MAX + 1)]
     judge = acceptance(Failing(*bad))
     assert set(all_of(judge, batch(*bad[:-1]))) == {"INTERNAL"}
-    assert waiting(judge, *[message(1)] * 20, bad[-1]) is Reason.INTERNAL
-    assert waiting(judge, message(1)) is Reason.INTERNAL, "it waits as a whole"
+    assert waiting(judge, *[message(1)] * 20, bad[-1]) is Reason.PARTITION_STOPPED
+    assert waiting(judge, message(1)) is Reason.PARTITION_STOPPED, "it waits as a whole"
     other = replace(batch(message(1)), partition=0)
     assert judge.judge(other, FoldState()).faults.tolist() == [Fault.WRONG_PARTITION]
     judge.clock.advance(limits.INTERNAL_FAULTS_S)

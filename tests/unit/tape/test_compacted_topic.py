@@ -194,7 +194,7 @@ def test_questions_that_waited_share_one_answer_though_it_is_a_failure():
 
     topic, found = Held({}, end=3), []
     end = TopicEnd("127.0.0.1:1", "t")
-    end._consumer, end._asking = topic, Queue()
+    end._consumer, end._answer.asking = topic, Queue()
 
     def ask():
         try:
@@ -204,10 +204,10 @@ def test_questions_that_waited_share_one_answer_though_it_is_a_failure():
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     threads[0].start()
-    eventually(lambda: end._asked == 1)
+    eventually(lambda: end._answer._asked == 1)
     for thread in threads[1:]:
         thread.start()
-    eventually(lambda: end._asking.came == 4)
+    eventually(lambda: end._answer.asking.came == 4)
     topic.may.set()
     for thread in threads:
         thread.join(10)

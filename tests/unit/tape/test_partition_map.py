@@ -208,7 +208,7 @@ class Held(Watched):
 def test_callers_that_waited_share_a_reading_that_began_after_they_asked(board):
     log, found = Held(board), []
     placed = placement(log)
-    placed._reading = Queue()
+    placed._reading.asking = Queue()
 
     def ask():
         try:
@@ -218,10 +218,10 @@ def test_callers_that_waited_share_a_reading_that_began_after_they_asked(board):
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     threads[0].start()
-    eventually(lambda: placed._begun == 1)
+    eventually(lambda: placed._reading._asked == 1)
     for thread in threads[1:]:
         thread.start()
-    eventually(lambda: placed._reading.came == 4)
+    eventually(lambda: placed._reading.asking.came == 4)
     log.may.set()
     for thread in threads:
         thread.join(10)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from k2.errors import Data, Overloaded, Reason, Unavailable
+from k2.errors import Data, Invalid, Reason, Unavailable
 from servers.venue.market.synthetic_market import Segment, opened
 from servers.venue.state_files import read_document, read_segments, write_document, write_segments
 
@@ -51,7 +51,7 @@ def test_segments_without_ids_are_refused(tmp_path):
 
 def test_what_cannot_be_written_or_read_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Overloaded) as raised:
+    with pytest.raises(Invalid) as raised:
         write_document(tmp_path / "file" / "a.json", {}, durable=True)
     assert raised.value.reason is Reason.NOT_WRITABLE
     with pytest.raises(Unavailable):
