@@ -33,16 +33,16 @@ class PartitionMap:
     """The partition map of one topic. Thread-safe: its map is replaced, never changed.
 
     Args:
-        board: `CompactedTopic(bootstrap, topics.PARTITIONS)`.
+        topic: `CompactedTopic(bootstrap, topics.PARTITIONS)`.
         topic_id: of the trades topic; a topic of the same name made again has another.
         partitions_per_tier: each of the four tiers owns so many.
     """
 
-    def __init__(self, board: DocumentTopic, topic_id: str, partitions_per_tier: int) -> None:
-        self._board = board
+    def __init__(self, topic: DocumentTopic, topic_id: str, partitions_per_tier: int) -> None:
+        self._topic = topic
         self._prefix = f"{topic_id}/"
         self._partitions_per_tier = partitions_per_tier
-        self._log = board.log_reader()
+        self._log = topic.log_reader()
         self._reading = SharedAnswer(self._read)
         self._known: Mapping[Instrument, int] = {}
         self._first: dict[str, int] = {}  # key → partition of its first record
@@ -111,7 +111,7 @@ class PartitionMap:
         return known
 
     def _write(self, key: str, partition: int) -> None:
-        self._board.put(key, {"partition": partition}, wait_s=limits.BOARD_WAIT_S)
+        self._topic.put(key, {"partition": partition}, wait_s=limits.BOARD_WAIT_S)
 
     def _partition(self, key: str, value: Mapping[str, Any] | None) -> int | None:
         """Return the partition of a record; None when it is not of this tape."""
@@ -122,9 +122,9 @@ class PartitionMap:
         try:
             parse_key(key.removeprefix(self._prefix))
         except Invalid as error:
-            self._board.skip(key, error.message)
+            self._topic.skip(key, error.message)
             return None
         if type(partition) is not int or not 0 <= partition < count:
-            self._board.skip(key, f"{partition!r} is none of {count} partitions")
+            self._topic.skip(key, f"{partition!r} is none of {count} partitions")
             return None
         return partition

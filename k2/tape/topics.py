@@ -56,7 +56,7 @@ RECOVERY_HINT = (
     " it is: k2 tape new-epoch"
 )
 
-_BOARDS = (PARTITIONS, HEARTBEATS, COVERAGE, BACKFILLS, REPLAYS)
+_COMPACTED = (PARTITIONS, HEARTBEATS, COVERAGE, BACKFILLS, REPLAYS)
 _HOUR_MS = 3_600_000
 _OFFSET_END = -1  # librdkafka's logical offsets
 _OFFSET_BEGINNING = -2
@@ -158,7 +158,7 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
     aged = {"message.timestamp.type": "LogAppendTime"}
     return [
         NewTopic(tape.topic, partition_count(tape), config=trades | aged),
-        *(NewTopic(name, 1, config=compacted | aged) for name in _BOARDS),
+        *(NewTopic(name, 1, config=compacted | aged) for name in _COMPACTED),
         NewTopic(DEAD_LETTERS, 1, config=dead | aged),
         NewTopic(GAPS, 1, config=gaps | aged),
     ]
@@ -226,7 +226,7 @@ def _await_leaders(tape: TapeSettings) -> None:
     asker = TapeAdmin(tape.bootstrap)
     try:
         retry_transient(lambda: asker.log_ends(tape.topic, partition_count(tape)))
-        for topic in (*_BOARDS, DEAD_LETTERS, GAPS):
+        for topic in (*_COMPACTED, DEAD_LETTERS, GAPS):
             retry_transient(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
     finally:
         asker.close()

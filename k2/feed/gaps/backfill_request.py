@@ -1,7 +1,7 @@
-"""A request to fetch ids again, as it waits on a board until a feed has it in the ledger.
+"""A request to fetch ids again, which waits on a compacted topic until a feed takes it.
 
-From then on the ledger is the state: the request is an open gap like any other, survives restarts
-as such, and is taken from the board.
+The feed writes the request to the ledger, as an open gap like any other that survives restarts, and
+removes it from the topic.
 """
 
 from __future__ import annotations

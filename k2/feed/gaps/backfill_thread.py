@@ -69,7 +69,7 @@ class Backfill:
         try:
             while not self._stopping.is_set():
                 self._stopping.wait(self._step())
-        except Exception as error:  # noqa: BLE001 it is the pump's to raise
+        except Exception as error:  # noqa: BLE001 the feed's loop raises it
             if not self._stopping.is_set():  # at the end the producer may be gone before us
                 _log.exception("backfill ended")
                 self.failure = error

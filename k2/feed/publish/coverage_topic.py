@@ -30,13 +30,13 @@ class CoverageTopic:
     """Publishes and reads coverage.
 
     Args:
-        board: `CompactedTopic(bootstrap, topics.COVERAGE)`.
+        topic: `CompactedTopic(bootstrap, topics.COVERAGE)`.
         feed: whose documents are published.
         run_id: of this run of the feed.
     """
 
-    def __init__(self, board: DocumentTopic, feed: str, run_id: str) -> None:
-        self._board = board
+    def __init__(self, topic: DocumentTopic, feed: str, run_id: str) -> None:
+        self._topic = topic
         self._feed = feed
         self._run_id = run_id
         self._published: dict[Instrument, Coverage] = {}
@@ -48,14 +48,14 @@ class CoverageTopic:
         Raises:
             Unavailable: TAPE_UNAVAILABLE.
         """
-        promises = read_coverage(self._board)
-        found: dict[Instrument, int] = {}
+        by_instrument = read_coverage(self._topic)
+        resumed: dict[Instrument, int] = {}
         for instrument in instruments:
-            if of := promises.get(instrument):
-                promise = carried(of.get(self._feed), of.values())
-                self._began_after[instrument] = promise.began_after
-                found[instrument] = promise.trade_id
-        return found
+            if by_feed := by_instrument.get(instrument):
+                coverage = carried(by_feed.get(self._feed), by_feed.values())
+                self._began_after[instrument] = coverage.began_after
+                resumed[instrument] = coverage.trade_id
+        return resumed
 
     def begin(self, streams: Iterable[InstrumentStream], at_us: int, wait_s: float) -> bool:
         """Publish where streams begin, and release their trades; the tape's absence is logged.
@@ -70,7 +70,7 @@ class CoverageTopic:
         """
         for stream in streams:
             assert stream.beginning is not None, "the stream has heard nothing"
-            if not self._put(stream, self._promise(stream, stream.beginning - 1), at_us, wait_s):
+            if not self._put(stream, self._extended(stream, stream.beginning - 1), at_us, wait_s):
                 return False
             stream.begun = True
         return True
@@ -88,20 +88,20 @@ class CoverageTopic:
         for stream in streams:
             if stream.covered_through is None:
                 continue
-            promise = self._promise(stream, stream.covered_through)
-            if self._published.get(stream.instrument) == promise:
+            coverage = self._extended(stream, stream.covered_through)
+            if self._published.get(stream.instrument) == coverage:
                 continue
-            if not self._put(stream, promise, at_us, wait_s):
+            if not self._put(stream, coverage, at_us, wait_s):
                 return
 
-    def _promise(self, stream: InstrumentStream, trade_id: int) -> Coverage:
+    def _extended(self, stream: InstrumentStream, trade_id: int) -> Coverage:
         return Coverage(min(self._began_after.get(stream.instrument, trade_id), trade_id), trade_id)
 
     def _put(
-        self, stream: InstrumentStream, promise: Coverage, at_us: int, wait_s: float | None
+        self, stream: InstrumentStream, coverage: Coverage, at_us: int, wait_s: float | None
     ) -> bool:
         document = {
-            **promise.values(),
+            **coverage.values(),
             "feed": self._feed,
             "first_id": stream.sequence.first,
             "resumed_after": stream.resumed_after,
@@ -109,33 +109,33 @@ class CoverageTopic:
             "at_us": at_us,
         }
         try:
-            self._board.put(f"{stream.instrument.key}@{self._feed}", document, wait_s)
+            self._topic.put(f"{stream.instrument.key}@{self._feed}", document, wait_s)
         except K2Error as error:
-            _log.warning("high water not published: %s", error.message)
+            _log.warning("coverage not published: %s", error.message)
             return False
-        self._published[stream.instrument] = promise
-        self._began_after[stream.instrument] = promise.began_after
+        self._published[stream.instrument] = coverage
+        self._began_after[stream.instrument] = coverage.began_after
         return True
 
 
-def read_coverage(board: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
+def read_coverage(topic: DocumentTopic) -> dict[Instrument, dict[str, Coverage]]:
     """Read the coverage of each instrument, by feed, as `coverage_in` does.
 
     Raises:
         Unavailable: TAPE_UNAVAILABLE.
     """
-    return coverage_in(board.read_all())
+    return coverage_in(topic.read_all())
 
 
 def coverage_in(
     documents: Mapping[str, Mapping[str, Any]],
 ) -> dict[Instrument, dict[str, Coverage]]:
     """Return the coverage of each instrument, by feed; unreadable documents are skipped."""
-    found: dict[Instrument, dict[str, Coverage]] = {}
+    covered: dict[Instrument, dict[str, Coverage]] = {}
     for key, document in documents.items():
         feed = str(document.get("feed", ""))
         with contextlib.suppress(Invalid):
-            instrument, promise = parse_key(key.removesuffix(f"@{feed}")), coverage_of(document)
-            if promise is not None:
-                found.setdefault(instrument, {})[feed] = promise
-    return found
+            instrument, coverage = parse_key(key.removesuffix(f"@{feed}")), coverage_of(document)
+            if coverage is not None:
+                covered.setdefault(instrument, {})[feed] = coverage
+    return covered

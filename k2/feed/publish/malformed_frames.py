@@ -24,7 +24,7 @@ class DeadLetterPublisher:
     """Takes letters at once and publishes them in order, from `start` to `close`.
 
     Args:
-        office: where they go.
+        sink: where they go.
         feed_id: names this run of the feed; with a sequence number, where a letter came from.
 
     Attributes:
@@ -32,10 +32,10 @@ class DeadLetterPublisher:
         failure: why none will be published any more.
     """
 
-    def __init__(self, office: LetterSink, feed_id: str) -> None:
+    def __init__(self, sink: LetterSink, feed_id: str) -> None:
         self.published = 0
         self.failure: K2Error | None = None
-        self._office = office
+        self._sink = sink
         self._feed_id = feed_id
         self._waiting: deque[DeadLetter] = deque()
         self._bytes = 0
@@ -91,7 +91,7 @@ class DeadLetterPublisher:
     def _run(self) -> None:
         while letters := self._next():
             try:
-                self._office.publish(letters, limits.BOARD_WAIT_S)
+                self._sink.publish(letters, limits.BOARD_WAIT_S)
             except Unavailable as error:
                 _log.warning("dead letters wait: %s", error.message)
                 continue
