@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeAlias
 from k2 import limits
 from k2.market.events import TIME_MAX_US, Fault
 from k2.tape import topics
-from k2.tape.compacted_topic import read_topic
 from k2.tape.producer import Delivery, Record
+from k2.tape.topic_reader import read_topic
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 

@@ -21,10 +21,10 @@ from k2.market.events import Fault
 from k2.market.ledger import GapEvent, check_gap, gap_of
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
-from k2.tape.compacted_topic import log_end, read_to, reader_of
 from k2.tape.kafka_client import retry_transient
 from k2.tape.ports import Schemas
 from k2.tape.producer import Delivery, Record
+from k2.tape.topic_reader import log_end, read_to, reader_of
 
 _READ_RECORDS = 1000
 

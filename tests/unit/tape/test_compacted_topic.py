@@ -1,14 +1,10 @@
 """Documents on a board, without a broker. Reading and following are in the contract."""
 
-import threading
-
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from k2.errors import Unavailable
-from k2.tape.compacted_topic import CompactedTopic, News, TopicEnd, apply, parse
-from tests.support.eventually import eventually
-from tests.support.queue_lock import Queue
+from k2.tape.compacted_topic import CompactedTopic, News, apply, parse
 
 
 def record(key, value):
@@ -140,7 +136,7 @@ def test_what_is_no_document_is_skipped_and_counted():
 
 
 def test_what_was_read_before_the_broker_fell_silent_is_not_lost(monkeypatch):
-    monkeypatch.setattr("k2.tape.compacted_topic._SILENT_MAX", 2)
+    monkeypatch.setattr("k2.tape.topic_reader._SILENT_MAX", 2)
     topic = Topic({0: (b"a", b"{}"), 1: (b"b", b"{}")}, end=2)
     _, reader = reading(topic)
     consume = topic.consume
@@ -163,53 +159,3 @@ def test_a_closed_log_is_not_read():
     board.close()
     with pytest.raises(Unavailable):
         reader.advance()
-
-
-def test_an_end_is_asked_for_again_by_each_call_and_an_absent_broker_is_said():
-    topic = Topic({}, end=3)
-    end = TopicEnd("127.0.0.1:1", "t")
-    end._consumer = topic
-    assert end.ask() == 3
-    topic.end = 4
-    assert end.ask() == 4
-    topic.away = True
-    with pytest.raises(Unavailable):
-        end.ask()
-    topic.away = False
-    assert end.ask() == 4
-    end.close()
-    with pytest.raises(Unavailable):
-        end.ask()
-
-
-def test_questions_that_waited_share_one_answer_though_it_is_a_failure():
-    class Held(Topic):
-        may, asked = threading.Event(), 0
-
-        def get_watermark_offsets(self, partition, timeout):
-            assert self.may.wait(10)
-            self.asked += 1
-            self.away = self.asked > 1
-            return super().get_watermark_offsets(partition, timeout)
-
-    topic, found = Held({}, end=3), []
-    end = TopicEnd("127.0.0.1:1", "t")
-    end._consumer, end._answer.asking = topic, Queue()
-
-    def ask():
-        try:
-            found.append(end.ask())
-        except Unavailable:
-            found.append("away")
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    threads[0].start()
-    eventually(lambda: end._answer._asked == 1)
-    for thread in threads[1:]:
-        thread.start()
-    eventually(lambda: end._answer.asking.came == 4)
-    topic.may.set()
-    for thread in threads:
-        thread.join(10)
-    assert found == [3, "away", "away", "away"]
-    assert topic.asked == 2
