@@ -129,7 +129,7 @@ class LakeSettings(_Group):
 
 
 class FeedSettings(_Group):
-    """What is listened to."""
+    """The venue and the symbols of a feed."""
 
     venue: str = Field(default="auto", description="auto, live, synthetic or recording:PATH")
     venue_url: str = Field(

@@ -1,1 +1,1 @@
-"""How much the platform can bear: signals, level, policy. Pure."""
+"""Degradation: signals of load, the level they mean, and its policy. Pure."""

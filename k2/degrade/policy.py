@@ -1,4 +1,4 @@
-"""What each level prescribes, as a table.
+"""The table of what each level prescribes.
 
 K2 measures and publishes levels; no component acts on them yet, and the wire says so
 (`GetDegradation`).

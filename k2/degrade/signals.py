@@ -1,4 +1,4 @@
-"""What is measured, and how much pressure a value means.
+"""Signals of load, and the pressure that each value means.
 
 A signal's pressure is 0 at its `calm` value, 1 at its `full` value, and linear between them; a
 signal that gets worse as it shrinks (free disk) has `full` below `calm`. A signal that cannot be
@@ -19,7 +19,7 @@ UNREADABLE = 0.9  # AGGRESSIVE by the default tuning
 
 
 class Signal(StrEnum):
-    """What a process may measure; each publishes those it knows."""
+    """A measured quantity; each process publishes those it knows."""
 
     WRITER_LAG_S = "writer_lag_s"  # age of the oldest record not yet committed
     PRODUCER_QUEUE = "producer_queue"  # records produced and not yet acknowledged
@@ -81,7 +81,7 @@ def _from(share: float, full: float) -> Scale:
 
 
 def pressure(value: float | None, scale: Scale | None) -> float:
-    """How pressing a value is, 0..1.
+    """Compute how pressing a value is, 0..1.
 
     Args:
         value: the reading; None or not a number when it could not be read.

@@ -1,1 +1,1 @@
-"""What a trade is: its schema, its identity, its place on the tape. Pure."""
+"""Trades: their schema, identity, place on the tape and gaps. Pure."""

@@ -207,7 +207,7 @@ def _in_range(columns: TradeColumns, append_time: Int64s | None) -> Bools:
 
 @lru_cache(maxsize=limits.LABELS_KNOWN_MAX)
 def _is_plain(label: Label) -> bool:
-    """Whether a label's source is known and its other texts are short, without control codes."""
+    """Return whether a label's source is known and its texts are short, without control codes."""
     texts = (label.base, label.quote, label.asset_class)
     return label.source in schema.SOURCES and all(
         len(text) <= limits.LABEL_CHARACTERS_MAX

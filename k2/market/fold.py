@@ -56,7 +56,7 @@ RULES = 1  # what `fold` and `events.check` accept; another number judges the sa
 
 
 class Verdict(IntEnum):
-    """What became of a record."""
+    """The outcome of a record."""
 
     ACCEPTED = 0
     DUPLICATE = 1
@@ -115,7 +115,7 @@ class FoldState:
 
 
 class Judgement(NamedTuple):
-    """What the fold makes of a batch.
+    """The outcome of a batch.
 
     Attributes:
         state: what is remembered after it.
@@ -278,7 +278,7 @@ def accept_ids(intervals: Int64s, ids: Int64s) -> tuple[Int64s, npt.NDArray[np.b
 
 
 def _go_on(intervals: Int64s, ids: Int64s) -> bool:
-    """Whether the ids ascend from above all that was seen."""
+    """Return whether the ids ascend from above all that was seen."""
     above = len(intervals) == 0 or ids[0] > intervals[-1, 1]
     return bool(above) and (len(ids) == 1 or bool((np.diff(ids) > 0).all()))
 
@@ -392,7 +392,7 @@ def from_table(
 
 
 def _starts(keys: pa.Table) -> npt.NDArray[np.int64]:
-    """Where another key begins."""
+    """Mark where another key begins."""
     if keys.num_rows == 0:
         return np.empty(0, dtype=np.int64)
     new = np.zeros(keys.num_rows, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""What is traded where: names, base and quote, priority tiers and the partition of a symbol.
+"""Instruments: names, base and quote, priority tiers and the first partition of a symbol.
 
 Partitions are tier-pure: each tier owns as many partitions of a topic, in the order of `Tier`, so
 that deferring a tier is pausing its partitions. A symbol's *first* placement is this module's pure
@@ -76,7 +76,7 @@ def parse_key(key: str) -> Instrument:
 
 
 def is_symbol(text: str) -> bool:
-    """Whether a venue may name an instrument so: upper case, in any script."""
+    """Return whether a venue may name an instrument so: upper case, in any script."""
     return (
         bool(text)
         and text.isprintable()

@@ -41,7 +41,7 @@ class Cause(StrEnum):
 
 
 class GapState(StrEnum):
-    """What became of missing ids."""
+    """The state of missing ids."""
 
     OPEN = "OPEN"
     FILLED = "FILLED"

@@ -28,7 +28,7 @@ class OffsetVector:
         return self.offsets[partition]
 
     def covers(self, other: OffsetVector) -> bool:
-        """Whether every record below `other` is below this vector too."""
+        """Return whether every record below `other` is below this vector too."""
         if self.epoch != other.epoch:
             return self.epoch > other.epoch
         return all(mine >= theirs for mine, theirs in zip(self.offsets, other.offsets, strict=True))
@@ -79,7 +79,7 @@ class TimeRange:
     end_us: int | None = None
 
     def overlaps(self, low_us: int, high_us: int) -> bool:
-        """Whether any time in the closed range [low, high] lies in this one."""
+        """Return whether any time in the closed range [low, high] lies in this one."""
         return (self.start_us is None or high_us >= self.start_us) and (
             self.end_us is None or low_us < self.end_us
         )
@@ -87,7 +87,7 @@ class TimeRange:
 
 @dataclass(frozen=True)
 class FileStat:
-    """What a snapshot's metadata says of one data file.
+    """The metadata of one data file of a snapshot.
 
     Attributes:
         path: where it is (a local path or a URI).
@@ -112,7 +112,7 @@ class FileStat:
 
 @dataclass(frozen=True)
 class ChunkRange:
-    """What the tail says of one chunk: rows of one instrument from one partition.
+    """The metadata of one chunk of the tail: rows of one instrument from one partition.
 
     Attributes:
         chunk_id: names the chunk in its view.

@@ -18,7 +18,7 @@ from k2 import limits
 
 
 class Finding(IntEnum):
-    """What an id is, given those before it."""
+    """The place of an id among those before it."""
 
     FIRST = 0  # nothing was known of the instrument
     NEXT = 1  # the one expected
@@ -31,7 +31,7 @@ class Finding(IntEnum):
 
 @dataclass
 class Counts:
-    """How often each thing was found, and how many ids were missing when a gap opened."""
+    """Counts of each finding, and of the ids missing when a gap opened."""
 
     seen: int = 0
     gaps: int = 0

@@ -202,7 +202,7 @@ class Acceptance:
         return _prefix(batch, columns, _undecided(columns, known))
 
     def _unasked(self, batch: RawBatch) -> bool:
-        """Whether the first record is judged though its schema id cannot be asked for."""
+        """Return whether the first record is judged though its schema id cannot be asked for."""
         now_s = self._clock.monotonic_s()
         outage = self._outages.get(batch.partition)
         if outage is None or now_s - outage.last_s > limits.UNASKED_OVER_S:

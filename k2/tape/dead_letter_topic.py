@@ -48,7 +48,7 @@ class DeadLetter:
 
     @property
     def name(self) -> str:
-        """What names it everywhere: `topic/epoch/partition/offset`."""
+        """Its name everywhere: `topic/epoch/partition/offset`."""
         return f"{self.topic}/{self.epoch}/{self.partition}/{self.offset}"
 
 

@@ -1,4 +1,4 @@
-"""What every Kafka client of K2 has in common: its settings, its logs and the names of its errors.
+"""The common part of K2's Kafka clients: settings, logs, errors, retries and shared answers.
 
 librdkafka reconnects by itself without end. So an error is one of three: it passes (`Unavailable`,
 try again), the tape contradicts what we remember of it (`Data`), or the request is wrong.

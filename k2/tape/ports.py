@@ -1,4 +1,4 @@
-"""What the other packages need of the tape: one Protocol for each class that tests replace.
+"""The ports of the tape: one Protocol for each class that tests replace.
 
 Each Protocol has two implementations: the class that its docstring names, and a fake of the tests.
 """

@@ -156,7 +156,7 @@ def _delivery(on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
 
 
 class Record(NamedTuple):
-    """What is sent to partition 0 of a topic."""
+    """A record for partition 0 of a topic."""
 
     key: str
     value: bytes | None
@@ -225,7 +225,7 @@ class Delivery:
 
 
 class Receipt:
-    """Whether a topic took some records.
+    """The broker's answers to some records.
 
     Attributes:
         error: of the first that was refused.

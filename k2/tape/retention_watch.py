@@ -1,4 +1,4 @@
-"""How near the tape's retention is to records that the lake does not hold yet.
+"""Warns when the tape's retention nears records that the lake does not hold yet.
 
 The broker removes by itself what is older than its hours or beyond its bytes, whether it was
 committed or not. Where a writer lags or a partition is paused for long, that would be a loss, so it

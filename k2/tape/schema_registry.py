@@ -113,7 +113,7 @@ class SchemaStore:
         return schema_id
 
     def remembers(self, schema_id: int) -> bool:
-        """Whether `schema` answers for an id without asking the registry."""
+        """Return whether `schema` answers for an id without asking the registry."""
         return (
             schema_id in self._known or self._is_missed(schema_id) or self._path(schema_id).exists()
         )
@@ -279,7 +279,7 @@ def _essence(schema: object) -> object:
 
 
 def _is_deep(schema: object) -> bool:
-    """Whether JSON is nested more deeply than K2 reads."""
+    """Return whether JSON is nested more deeply than K2 reads."""
     level = [schema]
     for _ in range(limits.SCHEMA_JSON_DEPTH_MAX):
         level = [

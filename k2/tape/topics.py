@@ -1,4 +1,4 @@
-"""The topics of the tape: their names, their deployment, and what a cluster says of them."""
+"""The topics of the tape: their names, their deployment, and their description by a cluster."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _OFFSET_BEGINNING = -2
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """What a cluster says of a topic, to compare with what a snapshot remembers.
+    """A cluster's description of a topic, to compare with the one in a snapshot.
 
     Attributes:
         cluster_id: of the Kafka cluster.

@@ -38,7 +38,7 @@ _GARBAGE = (
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong, as asked for; nothing by default.
+    """The faults asked for; none by default.
 
     Attributes:
         drop, duplicate, reorder, delay, garbage, disconnect: a chance below 1, or a count.
@@ -91,7 +91,7 @@ def _value(name: str, text: str) -> float | int:
 
 @dataclass
 class FaultLine:
-    """What happens to the frames of one connection.
+    """The faults of one connection's frames.
 
     Attributes:
         faults: what was asked for.

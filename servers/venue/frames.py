@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Form:
-    """What the frames of a connection look like.
+    """The form of a connection's frames.
 
     Attributes:
         combined: wrapped with the name of their stream.

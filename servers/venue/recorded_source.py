@@ -178,13 +178,13 @@ class RecordedSource:
         return min(max(due_s, _TICK_MIN_S), _IDLE_S)
 
     def _deserted(self) -> bool:
-        """Whether all who heard the last frames are gone; some may not have taken them."""
+        """Return whether all who heard the last frames are gone; some may not have taken them."""
         return bool(self._marks) and not any(
             listener.open for listener, _ in self._marks[-1].written
         )
 
     def _settle(self) -> None:
-        """Move the safe position to what all who are still there have acknowledged."""
+        """Move the safe position to what all open connections have acknowledged."""
         reached: dict[int, int] = {}
         while self._marks and not self._deserted() and _taken(self._marks[0], reached):
             self._safe = self._marks.popleft().position
@@ -224,7 +224,7 @@ class RecordedSource:
 
 
 def _taken(mark: _Mark, reached: dict[int, int]) -> bool:
-    """Whether all who are still there have acknowledged a mark; `reached` remembers the asking."""
+    """Return whether all open connections have acknowledged a mark; `reached` caches answers."""
     for listener, written in mark.written:
         if listener.open:
             if listener.number not in reached:

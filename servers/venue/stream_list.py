@@ -1,4 +1,4 @@
-"""What a connection listens to: read from its path, changed by its messages. Sans-IO.
+"""The streams of a connection: read from its path, changed by its messages. Sans-IO.
 
 Binance's rules: `/stream?streams=a/b` wraps each event with the name of its stream, `/ws/a/b` does
 not; a name is lower case; a stream that does not exist is accepted and stays silent.
@@ -91,7 +91,7 @@ class StreamList:
 
 
 def is_stream_path(path: str) -> bool:
-    """Whether a request's path is that of a WebSocket of market data."""
+    """Return whether a request's path is that of a WebSocket of market data."""
     where, _, _ = path.partition("?")
     return where in ("/stream", "/ws") or where.startswith("/ws/")
 

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class MarketSource(Protocol):
-    """What is sent: a synthetic market or a recording."""
+    """Sends trades: a synthetic market or a recording."""
 
     def tick(self) -> float:
         """Send what is due; return the seconds until the next tick is due."""

@@ -41,7 +41,7 @@ class Chance(Protocol):
 
 
 class State(Enum):
-    """What a session as a whole is doing."""
+    """The state of a session as a whole."""
 
     IDLE = "IDLE"  # not started
     WAITING = "WAITING"  # for the backoff to pass
@@ -52,7 +52,7 @@ class State(Enum):
 
 
 class Action(Enum):
-    """What a session asks for."""
+    """The kinds of command."""
 
     CONNECT = "CONNECT"  # open a connection and subscribe; answer `opened` or `lost`
     PING = "PING"  # ask the peer for a sign of life; answer `alive` when it comes
@@ -141,7 +141,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """What the session as a whole is doing."""
+        """The state of the session as a whole."""
         if self._phase is not None:
             return self._phase
         if self._current is None:

@@ -36,7 +36,7 @@ NO_SOCKS = (
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is on this machine, where no proxy may stand in between."""
+    """Return whether an address is on this machine, where no proxy may stand in between."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -287,7 +287,7 @@ class _VenueFailed(Exception):
 
 
 def _requests_for(gaps: tuple[GapEvent, ...], page_max: int) -> int:
-    """How many pages gaps take; an upper bound, as small ones share a page."""
+    """Count the pages that gaps take; an upper bound, as small ones share a page."""
     requests, reached = 0, -1
     for gap in gaps:
         first = max(gap.first_id, reached + 1)

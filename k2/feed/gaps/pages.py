@@ -24,7 +24,7 @@ IdRun = tuple[int, int]  # first and last id, both inclusive
 
 
 class FillPage(NamedTuple):
-    """What one request asks for.
+    """The ids of one request.
 
     Attributes:
         instrument: whose ids.
@@ -45,7 +45,7 @@ class FillPage(NamedTuple):
 
 
 class PageVerdict(NamedTuple):
-    """What an answer says of the ids of a page that cannot be put on the tape.
+    """What becomes of the ids of a page that the answer does not give as trades.
 
     Attributes:
         settled: events that settle them, UNFILLABLE or VOID.
@@ -61,7 +61,7 @@ class PageVerdict(NamedTuple):
 
 
 class IdReach(NamedTuple):
-    """How far the ids of an instrument go.
+    """The highest ids of an instrument, by REST and on the tape.
 
     Attributes:
         newest_id: the highest id that REST is known to have; None: it has none.
@@ -72,7 +72,7 @@ class IdReach(NamedTuple):
     tape_id: int | None
 
     def proves(self, trade_id: int) -> bool:
-        """Whether the venue must have printed an id, because a higher one is on the tape.
+        """Return whether the venue must have printed an id, because a higher one is on the tape.
 
         One that lies absurdly high proves nothing.
         """

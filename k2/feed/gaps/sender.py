@@ -23,7 +23,7 @@ HEADERS: Mapping[str, bytes] = {"source": b"backfill"}
 
 
 class Place(NamedTuple):
-    """Where the trades of an instrument go."""
+    """Key and partition of an instrument's trades."""
 
     key: bytes
     partition: int

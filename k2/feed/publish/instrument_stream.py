@@ -92,7 +92,7 @@ class InstrumentStream:
         return None if self.begun else self.sequence.first
 
     def keeps_up(self) -> bool:
-        """Whether it hears all, and what it had heard at the last call is acknowledged by now.
+        """Return whether it hears all, and what it had heard at the last call is acknowledged.
 
         Not where the connection was lost and nothing was heard since in this run: ids may be
         missing above the newest one, and only the next will show it. For one thread, at intervals.

@@ -1,1 +1,1 @@
-"""Venues: one module a venue, and what a feed asks of each."""
+"""Venues: one module a venue, and the Protocols that each implements."""

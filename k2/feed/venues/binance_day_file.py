@@ -35,7 +35,7 @@ _NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class DayFile:
-    """What the name of a file says.
+    """A file, as its name describes it.
 
     Attributes:
         path: where it is.
@@ -171,7 +171,7 @@ class DayReader:
 
 
 def _is_csv(member: zipfile.ZipInfo) -> bool:
-    """Whether a member is data; folders and what macOS adds are none."""
+    """Return whether a member is data; folders and what macOS adds are none."""
     path = PurePosixPath(member.filename)
     foreign = member.is_dir() or "__MACOSX" in path.parts or path.name.startswith(".")
     return path.suffix.lower() == ".csv" and not foreign

@@ -23,7 +23,7 @@ from k2.market.instrument import Instrument
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """What a venue answered.
+    """One answer of a venue.
 
     Attributes:
         trades: by id, ascending, each once.
@@ -48,7 +48,7 @@ class History(Protocol):
 
     @property
     def weight(self) -> int:
-        """What one request costs of the venue's budget."""
+        """Weight of one request in the venue's budget."""
         ...
 
     def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:

@@ -1,4 +1,4 @@
-"""A venue as a feed sees it: where to connect, and what a frame means. One file a venue.
+"""A venue as a feed sees it: its addresses and the decoding of its frames. One file a venue.
 
 A frame is untrusted input. `decode` gives the trades in it, says that it is something K2 does not
 take (counted, skipped), that an id was printed without a trade, that the venue announces its own
@@ -71,7 +71,7 @@ class Source(Protocol):
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
-        """What is listened to; `decode` gives trades of no others."""
+        """The instruments subscribed to; `decode` gives trades of no others."""
         ...
 
     def addresses(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Events of low rate to bytes and back: Confluent wire format, one record at a time.
+"""Encodes and decodes events of low rate: Confluent wire format, one record at a time.
 
 Trades have a codec of their own (`trade_codec.py`), which decodes a whole batch in columns; an
 event that comes a few times a minute needs no speed but must be as safe. Whatever the bytes are,
@@ -125,7 +125,7 @@ def _resolved(written: Mapping[str, Any], own: Mapping[str, Any]) -> Any:  # noq
 
 
 def _is_flat(kind: Any) -> bool:  # noqa: ANN401 JSON
-    """Whether a type holds no others: reading one takes bounded time, whatever the bytes."""
+    """Return whether a type holds no others: reading one takes bounded time, whatever the bytes."""
     if isinstance(kind, list):
         return all(_is_flat(branch) for branch in kind)
     if isinstance(kind, Mapping):

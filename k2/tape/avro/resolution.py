@@ -1,4 +1,4 @@
-"""How to read a trade from what some schema wrote: Avro's resolution, worked out once per schema.
+"""Avro schema resolution: plans, once per schema, how to read a trade of a writer's schema.
 
 A plan is a list of steps in the writer's order. Each reads one column of ours, or passes over a
 field that is not ours. A column that is optional may be missing: its rows are null. Resolution is

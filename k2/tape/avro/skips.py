@@ -1,4 +1,4 @@
-"""How to pass over the values of a schema that no column of a trade takes.
+"""Skips the values of a writer's schema that no column of a trade takes.
 
 Everything but arrays and maps is passed over for all messages at once. Items are passed over
 message by message: how many a message has says nothing of its neighbours, so moving all messages
@@ -122,7 +122,7 @@ class Skips:
         self._types = 0
 
     def skip(self, written: Any) -> Skip:  # noqa: ANN401 any JSON
-        """How to pass over a value of a type.
+        """Make what skips a value of a type.
 
         Raises:
             Unreadable: the type is recursive, unknown or beyond the bounds.

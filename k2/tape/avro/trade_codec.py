@@ -192,7 +192,7 @@ class Decoder:
     def _plans_of(
         self, groups: list[tuple[int, npt.NDArray[np.intp]]], count: int
     ) -> tuple[dict[int, Plan], int]:
-        """How to read each schema, in the order of their first records, and how far that reaches.
+        """Resolve each schema in the order of their first records, as far as that is possible now.
 
         Args:
             groups: schema ids and their records.

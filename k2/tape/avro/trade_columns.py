@@ -67,7 +67,7 @@ NO_ENTRIES = Entries(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
 
 @dataclass
 class Cells:
-    """What was read of n messages; meaningless where there is a fault.
+    """The values read of n messages; meaningless where there is a fault.
 
     Attributes:
         label: codes of a `LabelTable`. int32[n]
