@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from k2.errors import Invalid, NotFound, Reason
+from k2.errors import Internal, Invalid, Reason
 from servers.local.broker import BrokerPorts, answers, bootstrap, prepare
 
 PORTS = BrokerPorts(29092, 29093)
@@ -67,7 +67,7 @@ def test_storage_that_is_there_is_not_formatted_again(tmp_path):
 
 def test_missing_files_are_named(tmp_path):
     (tmp_path / "kafka" / "data").mkdir(parents=True)
-    with pytest.raises(NotFound, match=r"nothing\.jar"):
+    with pytest.raises(Internal, match=r"nothing\.jar"):
         prepare(tmp_path / "kafka", PORTS, [tmp_path / "nothing.jar"], "5" * 32)
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from k2.errors import NotFound
+from k2.errors import Internal
 from servers.local.registry import RegistryPorts, answers, prepare, url
 from tests.support.proxies import set_proxies
 
@@ -72,7 +72,7 @@ def test_both_its_ports_are_on_loopback(tmp_path):
 
 
 def test_a_folder_without_a_registry_is_named(tmp_path):
-    with pytest.raises(NotFound, match="no registry"):
+    with pytest.raises(Internal, match="no registry"):
         prepare(tmp_path / "registry", RegistryPorts(1, 2), tmp_path)
 
 
