@@ -147,77 +147,34 @@ class Internal(K2Error):
     """A defect in K2."""
 
 
-_REASONS: Final[dict[type[K2Error], tuple[Reason, ...]]] = {
+_REASONS: Final[dict[type[K2Error], str]] = {
     Invalid: (
-        Reason.BAD_REQUEST,
-        Reason.RANGE_REVERSED,
-        Reason.LIMIT_OUT_OF_BOUNDS,
-        Reason.UNKNOWN_COLUMN,
-        Reason.BAD_PAGE_TOKEN,
-        Reason.BAD_TICKET,
-        Reason.TICKET_EXPIRED,
-        Reason.BAD_SETTING,
-        Reason.NOT_LOCAL,
-        Reason.BAD_TOKEN,
-        Reason.OTHER_PROCESS,
-        Reason.NOT_WRITABLE,
-        Reason.ALREADY_RUNNING,
-        Reason.NOT_EMPTY,
+        "BAD_REQUEST RANGE_REVERSED LIMIT_OUT_OF_BOUNDS UNKNOWN_COLUMN BAD_PAGE_TOKEN BAD_TICKET "
+        "TICKET_EXPIRED BAD_SETTING NOT_LOCAL BAD_TOKEN OTHER_PROCESS NOT_WRITABLE "
+        "ALREADY_RUNNING NOT_EMPTY"
     ),
     NotFound: (
-        Reason.UNKNOWN_SYMBOL,
-        Reason.UNKNOWN_SNAPSHOT,
-        Reason.STACK_NOT_RUNNING,
-        Reason.UNKNOWN_TOKEN,
-        Reason.OUT_OF_RANGE,
-        Reason.UNKNOWN_DEAD_LETTER,
-        Reason.UNKNOWN_TOPIC,
-        Reason.FILE_NOT_FOUND,
+        "UNKNOWN_SYMBOL UNKNOWN_SNAPSHOT STACK_NOT_RUNNING UNKNOWN_TOKEN OUT_OF_RANGE "
+        "UNKNOWN_DEAD_LETTER UNKNOWN_TOPIC FILE_NOT_FOUND"
     ),
     Unavailable: (
-        Reason.STARTING,
-        Reason.DRAINING,
-        Reason.TAPE_UNAVAILABLE,
-        Reason.TAIL_BEHIND,
-        Reason.LAKE_UNAVAILABLE,
-        Reason.REGISTRY_UNAVAILABLE,
-        Reason.VENUE_UNAVAILABLE,
-        Reason.PEER_UNAVAILABLE,
-        Reason.ANSWER_CHANGED,
-        Reason.PARTITION_STOPPED,
-        Reason.PORT_IN_USE,
-        Reason.PROCESS_DIED,
+        "STARTING DRAINING TAPE_UNAVAILABLE TAIL_BEHIND LAKE_UNAVAILABLE REGISTRY_UNAVAILABLE "
+        "VENUE_UNAVAILABLE PEER_UNAVAILABLE ANSWER_CHANGED PARTITION_STOPPED PORT_IN_USE "
+        "PROCESS_DIED"
     ),
     Overloaded: (
-        Reason.TOO_MANY_QUERIES,
-        Reason.TOO_MANY_CALLS,
-        Reason.TAIL_FULL,
-        Reason.QUEUE_FULL,
-        Reason.STREAM_IDLE,
-        Reason.DEADLINE_EXCEEDED,
-        Reason.DISK_FULL,
+        "TOO_MANY_QUERIES TOO_MANY_CALLS TAIL_FULL QUEUE_FULL STREAM_IDLE DEADLINE_EXCEEDED "
+        "DISK_FULL"
     ),
     Data: (
-        Reason.STAMP_MISMATCH,
-        Reason.TOPIC_RECREATED,
-        Reason.CLUSTER_CHANGED,
-        Reason.PARTITIONS_CHANGED,
-        Reason.TAPE_TRUNCATED,
-        Reason.RETENTION_OVERTOOK,
-        Reason.SCHEMA_CONFLICT,
-        Reason.CHECKSUM_MISMATCH,
-        Reason.WRITER_FENCED,
-        Reason.LAKE_CORRUPT,
-        Reason.BACKUP_INVALID,
-        Reason.RESTORE_UNFINISHED,
-        Reason.DATA_DIR_NEWER,
-        Reason.EPOCH_ENDED,
-        Reason.RULES_CHANGED,
+        "STAMP_MISMATCH TOPIC_RECREATED CLUSTER_CHANGED PARTITIONS_CHANGED TAPE_TRUNCATED "
+        "RETENTION_OVERTOOK SCHEMA_CONFLICT CHECKSUM_MISMATCH WRITER_FENCED LAKE_CORRUPT "
+        "BACKUP_INVALID RESTORE_UNFINISHED DATA_DIR_NEWER EPOCH_ENDED RULES_CHANGED"
     ),
-    Internal: (Reason.INTERNAL,),
+    Internal: "INTERNAL",
 }
 # Reason: its kind.
-KIND_OF: Final = {reason: kind for kind, reasons in _REASONS.items() for reason in reasons}
+KIND_OF: Final = {Reason(name): kind for kind, names in _REASONS.items() for name in names.split()}
 
 
 def error_of(
