@@ -65,7 +65,6 @@ SAME_NAME = {
             "OffsetVector",
             "Provenance",
             "TimeRange",
-            "BackfillPlan",
         ),
         CLIENT_TWIN,
     ),
