@@ -22,7 +22,7 @@ k2 = k2client.connect()
 
 # %%
 def last_15_minutes() -> pl.DataFrame:
-    """The trades of the last 15 minutes in polars; where they come from is printed."""
+    """Return the trades of the last 15 minutes in polars, and print their origin."""
     answer = k2.trades(SYMBOL, last="15m")
     frame: pl.DataFrame = answer.to_polars()
     origin = answer.provenance

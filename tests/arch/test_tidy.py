@@ -37,7 +37,6 @@ BANNED_WORDS = re.compile(
 # Packages and documents whose words are still to be rewritten; an entry goes with its last fault.
 WORDS_LATER = {
     "clients/python/k2cli",
-    "clients/python/k2client",
 }
 
 # Modules and public classes of one name, and why they are not renamed.

@@ -1,4 +1,4 @@
-"""What a user holds: a connection to K2 that answers in Arrow, polars and pandas.
+"""Provides the Python client: a connection to K2 that answers in Arrow, polars and pandas.
 
 import k2client
 

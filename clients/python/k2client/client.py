@@ -1,9 +1,9 @@
-"""A connection to K2: one control address to ask, Flight connections to carry the rows."""
+"""Connects to K2: one control address for requests, Flight connections for rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -49,6 +49,7 @@ SERVICES = (
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
+R = TypeVar("R")
 
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -67,9 +68,9 @@ class Client(DeadLetterCalls):
 
     Args:
         address: `host:port` of the control server.
-        api_key: sent with every call; None where none is needed.
-        deadline_s: how long any one call may take, its retries included.
-        retry: how often to try.
+        api_key: sent with every call; None when none is needed.
+        deadline_s: the longest time of any one call, its retries included.
+        retry: when to retry a call.
     """
 
     def __init__(self, address: str, api_key: str | None, deadline_s: float, retry: Retry) -> None:
@@ -102,15 +103,15 @@ class Client(DeadLetterCalls):
         self.close()
 
     def close(self) -> None:
-        """Close all connections; rows still being read end with an error.
+        """Close all connections; reading rows then fails.
 
-        In a forked child this does nothing: the connections are its parent's.
+        A forked child closes nothing: the connections belong to its parent.
         """
         if not self._flights.inherited:
             self._flights.close()
             self._channel.close()
 
-    def trades(  # noqa: PLR0913 what may be asked of trades, by name
+    def trades(  # noqa: PLR0913 one parameter per part of the question, by name
         self,
         symbols: Names | None,
         *,
@@ -126,26 +127,27 @@ class Client(DeadLetterCalls):
         allow_partial: bool = False,
         deadline_s: float | None = None,
     ) -> Trades:
-        """Trades of symbols in a half-open range of event times, from lake and tail as one.
+        """Query trades of symbols in a half-open range of event times, from lake and tail as one.
 
-        The answer is planned and pinned by this call; rows are read when it is asked for them.
+        This call plans and pins the answer; the answer reads its rows on demand.
 
         Args:
             symbols: one or several: `"BTCUSDT"`, `["BTCUSDT", "ETHUSDT"]`, a column of a frame;
                 None: all.
-            exchanges: where to look; unset: every exchange that knows the symbol.
-            start: first time inside: a datetime (also of numpy or pandas), ISO 8601 text or
+            exchanges: the exchanges to read; unset: every exchange that knows the symbol.
+            start: the first time inside: a datetime (also of numpy or pandas), ISO 8601 text or
                 microseconds since 1970.
-            end: first time outside.
-            last: so long before now instead, such as `"15m"`. Without any range: all.
-            limit: at most so many rows, the first in `order`.
+            end: the first time outside.
+            last: the length of a range that ends now, such as `"15m"`, instead of `start` and
+                `end`. Without any range: all.
+            limit: the largest number of rows, the first in `order`.
             order: `asc`, oldest first, or `desc`.
-            columns: which, in this order; unset: all.
+            columns: the columns to return, in this order; unset: all.
             consistency: `union` (default; lake and tail) or `committed` (lake only).
-            as_of: a snapshot's id; a time: the newest snapshot committed until then; or the read
-                token of an answer, `provenance.token`: the rows that one was made from.
+            as_of: a snapshot's id; a time: the newest snapshot committed by then; or the read
+                token of an answer, `provenance.token`: the same rows as that answer.
             allow_partial: answer although a side is missing; `provenance` says which.
-            deadline_s: how long planning and then reading may take; unset: the connection's
+            deadline_s: the longest time of planning, and of reading; unset: the connection's
                 deadline to plan, an hour to read.
         """
         return self.ask(
@@ -166,24 +168,18 @@ class Client(DeadLetterCalls):
         )
 
     def ask(self, question: TradesQuestion, *, deadline_s: float | None = None) -> Trades:
-        """The same for a question made elsewhere."""
+        """Query trades by a prepared question."""
         plan = self._call(self._query.PlanQuery, question.request(), deadline_s)
         return Trades(plan, self._flights, self._retry, deadline_s or ROWS_DEADLINE_S)
 
     def snapshots(self, limit: int | None = None) -> list[records.Snapshot]:
-        """The retained snapshots of the lake, newest first; at most `limit`."""
-        request = snapshot_service_pb2.ListSnapshotsRequest(
-            page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
-        )
-        found: list[records.Snapshot] = []
-        for page in self._pages(self._snapshot.ListSnapshots, request):
-            found += [record(records.Snapshot, each) for each in page.snapshots]
-            if limit is not None and len(found) >= limit:
-                return found[:limit]
-        return found
+        """List the retained snapshots of the lake, newest first; at most `limit`."""
+        request = snapshot_service_pb2.ListSnapshotsRequest()
+        method = self._snapshot.ListSnapshots
+        return self._list(records.Snapshot, method, request, "snapshots", limit)
 
     def snapshot(self, as_of: Time | None = None) -> records.Snapshot:
-        """One snapshot: by its id, as of a time, or the current one."""
+        """Return a snapshot: by its id, as of a time, or the current one."""
         request = snapshot_service_pb2.GetSnapshotRequest()
         if as_of is not None:
             if (snapshot_id := snapshot_id_of(as_of)) is not None:
@@ -194,16 +190,15 @@ class Client(DeadLetterCalls):
         return record(records.Snapshot, answer.snapshot)
 
     def degradation(self) -> records.Degradation:
-        """How much the platform can bear, and what that comes from."""
+        """Return the degradation level of the platform and the pressures behind it."""
         request = degradation_service_pb2.GetDegradationRequest()
         answer = self._call(self._degradation.GetDegradation, request)
         return record(records.Degradation, answer.degradation)
 
     def feeds(self) -> list[records.Feed]:
-        """What K2 listens to, and how well it hears."""
-        request = feed_service_pb2.ListFeedsRequest(page_size=PAGE_SIZE)
-        pages = self._pages(self._feed.ListFeeds, request)
-        return [record(records.Feed, each) for page in pages for each in page.feeds]
+        """List the feeds: their venues, symbols, states and counters."""
+        request = feed_service_pb2.ListFeedsRequest()
+        return self._list(records.Feed, self._feed.ListFeeds, request, "feeds")
 
     def gaps(
         self,
@@ -213,37 +208,31 @@ class Client(DeadLetterCalls):
         state: str | None = None,
         limit: int | None = None,
     ) -> list[records.GapRecord]:
-        """Runs of trade ids that were missed, and what became of them, by symbol and id.
+        """List the runs of trade ids that were missed, with their states, by symbol and id.
 
         Args:
-            symbol: only of this one.
-            exchange: only of this one.
-            state: only `open`, `filled`, `unfillable` or `void` ones.
-            limit: at most so many.
+            symbol: only gaps of this symbol.
+            exchange: only gaps of this exchange.
+            state: only gaps in this state: `open`, `filled`, `unfillable` or `void`.
+            limit: the largest number of gaps.
         """
         request = feed_service_pb2.ListGapsRequest(
             exchange=name_of("exchange", exchange),
             symbol=name_of("symbol", symbol),
             state=gap_state(state),
-            page_size=PAGE_SIZE if limit is None else min(limit, PAGE_SIZE),
         )
-        found: list[records.GapRecord] = []
-        for page in self._pages(self._feed.ListGaps, request):
-            found += [record(records.GapRecord, each) for each in page.gaps]
-            if limit is not None and len(found) >= limit:
-                return found[:limit]
-        return found
+        return self._list(records.GapRecord, self._feed.ListGaps, request, "gaps", limit)
 
     def backfill(
         self, symbol: str, first_trade_id: int, last_trade_id: int, exchange: str | None = None
     ) -> records.BackfillPlan:
-        """Ask the feed to fetch trade ids from its venue; `gaps` tells what becomes of it.
+        """Ask the feed to fetch trade ids from its venue; `gaps` shows the progress.
 
         Args:
-            symbol: whose.
+            symbol: the symbol of the ids.
             first_trade_id: the first id to fetch.
             last_trade_id: the last id to fetch, inclusive.
-            exchange: of the symbol; unset: of the one feed that listens to it.
+            exchange: the symbol's exchange; unset: that of the one feed that reads the symbol.
         """
         request = feed_service_pb2.BackfillRequest(
             exchange=name_of("exchange", exchange),
@@ -254,7 +243,7 @@ class Client(DeadLetterCalls):
         return backfill_plan(self._call(self._feed.Backfill, request))
 
     def health(self) -> dict[str, str]:
-        """Each service and whether it is SERVING; the empty name is the server as a whole."""
+        """Return the health of each service by name; the empty name is the whole server."""
         check = health_pb2.HealthCheckRequest
         status = health_pb2.HealthCheckResponse.ServingStatus
         answers = {
@@ -263,29 +252,29 @@ class Client(DeadLetterCalls):
         return {name: status.Name(answer.status) for name, answer in answers.items()}
 
     def status(self) -> records.Status:
-        """Every part of the platform: state, process, addresses, counters."""
+        """Return every component of the platform: state, process, addresses, counters."""
         request = platform_service_pb2.GetStatusRequest()
         return record(records.Status, self._call(self._platform.GetStatus, request))
 
     def settings(self) -> dict[str, object]:
-        """The settings that the control process runs with, by name; secrets are masked."""
+        """Return the settings of the control process by name; secrets are masked."""
         request = platform_service_pb2.GetSettingsRequest()
         answer = self._call(self._platform.GetSettings, request)
-        return {each.name: json.loads(each.value) for each in answer.settings}
+        return {setting.name: json.loads(setting.value) for setting in answer.settings}
 
     def verify(
         self,
         progress: Callable[[str, int, int], None] | None = None,
         deadline_s: float = VERIFY_DEADLINE_S,
     ) -> records.Verification:
-        """Fold the tape again and compare: is everything stored once, and nothing lost?
+        """Fold the tape again and check that the lake holds everything exactly once.
 
         Args:
-            progress: is told what is being done, how much is done, and of how much (0: unknown).
-            deadline_s: how long it may take. It is not tried again.
+            progress: takes the present step, the amount done and the total (0: unknown).
+            deadline_s: the longest time it may take; it is not retried.
         """
         request = platform_service_pb2.VerifyIntegrityRequest()
-        result = self._worked(self._platform.VerifyIntegrity, request, progress, deadline_s)
+        result = self._follow(self._platform.VerifyIntegrity, request, progress, deadline_s)
         return _verification(result)
 
     def compact(
@@ -296,36 +285,36 @@ class Client(DeadLetterCalls):
         """Merge small files of the lake until nothing is worth merging; no row changes.
 
         Args:
-            progress: is told what is being done, how many merges are done, and of how many.
-            deadline_s: how long it may take. It is not tried again; what was merged stays.
+            progress: takes the present step, the number of merges done and the total.
+            deadline_s: the longest time it may take; it is not retried, and finished merges stay.
         """
         request = platform_service_pb2.CompactRequest()
-        result = self._worked(self._platform.Compact, request, progress, deadline_s)
+        result = self._follow(self._platform.Compact, request, progress, deadline_s)
         return record(records.Compaction, result)
 
     def expire(
         self, older_than: Time | None = None, deadline_s: float = VERIFY_DEADLINE_S
     ) -> records.Expiry:
-        """Drop snapshots, and remove files that nothing has named for the grace.
+        """Expire snapshots, and remove files unreferenced for the whole grace period.
 
         Args:
-            older_than: snapshots committed before this time are dropped; unset: none.
-            deadline_s: how long it may take. It is not tried again.
+            older_than: expire snapshots committed before this time; unset: none.
+            deadline_s: the longest time it may take; it is not retried.
         """
         request = platform_service_pb2.ExpireSnapshotsRequest()
         if older_than is not None:
             request.older_than_time.CopyFrom(moment(older_than))
-        result = self._worked(self._platform.ExpireSnapshots, request, None, deadline_s)
+        result = self._follow(self._platform.ExpireSnapshots, request, None, deadline_s)
         return record(records.Expiry, result)
 
-    def _worked(
+    def _follow(
         self,
         method: grpc.UnaryStreamMultiCallable[Any, Any],
         request: Message,
         progress: Callable[[str, int, int], None] | None,
         deadline_s: float,
-    ) -> Any:  # noqa: ANN401 the result of any long work
-        """What long work ends with."""
+    ) -> Any:  # noqa: ANN401 the result of any streamed call
+        """Follow a long call to its end and return its result."""
         self._flights.check_process()
         try:
             for event in method(request, timeout=deadline_s, metadata=self._metadata):
@@ -338,13 +327,22 @@ class Client(DeadLetterCalls):
             raise from_rpc(error, self.address) from error
         raise Internal("INTERNAL", "the work ended without a result")
 
-    def _pages(self, method: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any) -> Iterator[Any]:  # noqa: ANN401 of any list call
+    def _list(
+        self,
+        kind: type[R],
+        method: grpc.UnaryUnaryMultiCallable[Any, Any],
+        request: Any,  # noqa: ANN401 any list call
+        field: str,
+        limit: int | None = None,
+    ) -> list[R]:
+        request.page_size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
+        listed: list[R] = []
         while True:
             page = self._call(method, request)
-            yield page
+            listed += [record(kind, message) for message in getattr(page, field)]
             request.page_token = page.next_page_token
-            if not request.page_token:
-                return
+            if not request.page_token or (limit is not None and len(listed) >= limit):
+                return listed[:limit]
 
     def _call(
         self,
@@ -378,18 +376,18 @@ def connect(
     deadline_s: float = DEADLINE_S,
     retry: Retry | None = None,
 ) -> Client:
-    """Connect to K2. Nothing is sent before the first question.
+    """Connect to K2; nothing is sent before the first call.
 
     Args:
         address: `host:port` of the control server; unset: `K2_ADDRESS`, else the stack of the data
             directory.
         api_key: unset: `K2_API_KEY`, else none (a stack on one machine needs none).
-        data_dir: the stack to find; unset: `K2_DATA_DIR`, else `./.k2`.
-        deadline_s: how long any one call may take, its retries included.
-        retry: how often to try; `Retry(attempts_max=1)` is once.
+        data_dir: the data directory of the stack; unset: `K2_DATA_DIR`, else `./.k2`.
+        deadline_s: the longest time of any one call, its retries included.
+        retry: when to retry; `Retry(attempts_max=1)` never does.
 
     Raises:
-        NotFound: STACK_NOT_RUNNING when nothing says where K2 is.
+        NotFound: STACK_NOT_RUNNING when no address is given or found.
     """
     return Client(
         stack.control_address(address, data_dir),

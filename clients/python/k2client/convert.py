@@ -1,6 +1,6 @@
-"""Messages of `k2.v1` as records, field by field of the same name.
+"""Converts messages of `k2.v1` to records, field by field of the same name.
 
-A record's declared type says how a message's field becomes its value, so a field is added in two
+The declared type of a record's field says how to convert its value, so a new field is added in two
 places only: the proto and the record.
 """
 
@@ -25,18 +25,18 @@ R = TypeVar("R")
 
 _hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
-# Enumerations whose values carry the enumeration's name as a prefix, as buf wants it.
+# The first value of each enumeration; all its values have the same prefix.
 _ABSENT = "UNSPECIFIED"
 
 
 def record(kind: type[R], message: Message) -> R:
-    """A message as a record of that kind."""
+    """Convert a message to a record of that kind."""
     values = {name: _value(message, name, hint) for name, hint in _hints(kind).items()}
     return kind(**values)
 
 
 def gap(message: Message) -> records.Gap:
-    """A gap; its instrument is two fields here."""
+    """Convert a gap; the record has its instrument as two fields."""
     flat: Any = message
     return records.Gap(
         flat.instrument.exchange,
@@ -47,10 +47,10 @@ def gap(message: Message) -> records.Gap:
 
 
 def gap_state(name: str | None) -> feed_service_pb2.GapState.ValueType:
-    """A gap's state by its name in any case; None is any.
+    """Return a gap's state by its name in any case; None is any state.
 
     Raises:
-        Invalid: BAD_REQUEST for a name that is none.
+        Invalid: BAD_REQUEST for an unknown name.
     """
     if name is None:
         return feed_service_pb2.GAP_STATE_UNSPECIFIED
@@ -62,7 +62,7 @@ def gap_state(name: str | None) -> feed_service_pb2.GapState.ValueType:
 
 
 def backfill_plan(message: feed_service_pb2.BackfillResponse) -> records.BackfillPlan:
-    """What a request to fetch will take."""
+    """Convert the answer to a backfill request."""
     return records.BackfillPlan(
         message.exchange,
         message.symbol,
@@ -74,12 +74,12 @@ def backfill_plan(message: feed_service_pb2.BackfillResponse) -> records.Backfil
 
 
 def timestamp(micros: int) -> Timestamp:
-    """Microseconds since 1970 as a Timestamp, exactly."""
+    """Convert microseconds since 1970 to a Timestamp, exactly."""
     return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
 def trade_message(fields: Mapping[str, Any]) -> dead_letter_service_pb2.TradeRecord:
-    """A trade from its fields, as JSON gives them: times are ISO 8601, ids may be texts.
+    """Make a trade from JSON values: times are ISO 8601 texts, ids may be texts.
 
     Raises:
         Invalid: BAD_REQUEST when a field is unknown or has another type.
@@ -91,7 +91,7 @@ def trade_message(fields: Mapping[str, Any]) -> dead_letter_service_pb2.TradeRec
 
 
 def micros(stamp: Timestamp) -> int:
-    """A Timestamp in microseconds since 1970; finer digits are cut off."""
+    """Convert a Timestamp to microseconds since 1970; finer digits are cut off."""
     return stamp.seconds * 1_000_000 + stamp.nanos // 1000
 
 
@@ -103,11 +103,11 @@ def _value(message: Message, name: str, hint: Any) -> Any:  # noqa: ANN401 a fie
     if optional:
         if _unset(message, field):
             return None
-        (hint,) = (each for each in hint.__args__ if each is not type(None))
+        (hint,) = (arg for arg in hint.__args__ if arg is not type(None))
     value = getattr(message, name)
     element = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
     if element is not None:
-        return tuple(_single(each, field, element) for each in value)
+        return tuple(_single(item, field, element) for item in value)
     if isinstance(value, Message):
         return _single(value, field, hint)
     if field.enum_type is not None:
@@ -116,7 +116,7 @@ def _value(message: Message, name: str, hint: Any) -> Any:  # noqa: ANN401 a fie
 
 
 def _unset(message: Message, field: FieldDescriptor) -> bool:
-    """Whether an optional field says nothing: it is not there, or has no presence and is zero."""
+    """Return whether an optional field is absent, or has no presence and is zero."""
     if field.has_presence:
         return not message.HasField(field.name)
     return not getattr(message, field.name)
@@ -133,7 +133,7 @@ def _single(value: Any, field: FieldDescriptor, hint: Any) -> Any:  # noqa: ANN4
 
 
 def _name(enum: EnumDescriptor, number: int) -> str:
-    """The name of an enumeration's value without its prefix; a later one as its number."""
+    """Return an enumeration's value as its name without prefix; an unknown one as its number."""
     known = enum.values_by_number.get(number)
     if known is None:
         return str(number)

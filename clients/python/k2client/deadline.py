@@ -1,7 +1,7 @@
-"""How long a call may take, and when it is tried again.
+"""Limits the time of a call and decides when it is retried.
 
-A retry obeys the `retry_after_s` of the answer and never outlives the deadline: when there is not
-enough time left to wait as told, the error is raised at once.
+A retry waits for the `retry_after_s` of the answer and stays within the deadline: when less time is
+left than it must wait, the error is raised at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _DOUBLINGS_MAX = 30
 
 
 class Deadline:
-    """A moment by which the caller wants an answer.
+    """The time by which the caller wants an answer.
 
     Args:
         seconds: from now.
-        monotonic: seconds that never go back.
+        monotonic: a clock in seconds that never goes back.
     """
 
     def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -32,21 +32,22 @@ class Deadline:
         self._end = monotonic() + seconds
 
     def left_s(self) -> float:
-        """Seconds left, never negative."""
+        """Return the seconds left, never negative."""
         return max(0.0, self._end - self._monotonic())
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How often to try.
+    """When to retry a call.
 
     Attributes:
-        attempts_max: tries in all; 1 is no retry. None: until the deadline.
-        silent_attempts_max: tries in all of a call that nothing answers, or that is not said when
-            to come back. Rows of a planned answer do not end with it: there the deadline decides.
-        backoff_min_s, backoff_max_s: waits where the answer names none, doubling, with jitter.
-        sleep: waits so many seconds.
-        jitter: a number from 0 to 1, anew each time.
+        attempts_max: all attempts; 1 is no retry. None: until the deadline.
+        silent_attempts_max: all attempts of a call that gets no answer, or an error without
+            `retry_after_s`. It does not bound reading the rows of a plan: their deadline does.
+        backoff_min_s, backoff_max_s: bounds of the wait when the answer names none; it doubles
+            with each attempt and has jitter.
+        sleep: waits a number of seconds.
+        jitter: returns a new random number from 0 to 1.
     """
 
     attempts_max: int | None = None
@@ -57,17 +58,19 @@ class Retry:
     jitter: Callable[[], float] = random.random
 
     def wait_s(self, error: K2Error, attempt: int, deadline: Deadline) -> float | None:
-        """Seconds to wait before trying again; None: give up.
+        """Return the seconds to wait before the next attempt; None to give up.
 
         Args:
-            error: what the last try ended with.
-            attempt: how many tries there were.
-            deadline: what must not be outlived.
+            error: the error of the last attempt.
+            attempt: the number of attempts so far.
+            deadline: the time that no retry may exceed.
         """
         bounds = [self.attempts_max]
         if error.retry_after_s is None:
             bounds.append(self.silent_attempts_max)
-        if any(most is not None and attempt >= most for most in bounds) or not _passes(error):
+        if any(bound is not None and attempt >= bound for bound in bounds) or not _is_transient(
+            error
+        ):
             return None
         doubled = self.backoff_min_s * 2 ** min(attempt - 1, _DOUBLINGS_MAX)
         backoff = min(self.backoff_max_s, doubled)
@@ -78,7 +81,7 @@ class Retry:
         """Call until it succeeds, fails for good, or there is no time left.
 
         Raises:
-            K2Error: what the last try ended with.
+            K2Error: the error of the last attempt.
         """
         attempt = 0
         while True:
@@ -92,8 +95,8 @@ class Retry:
             self.sleep(wait)
 
 
-def _passes(error: K2Error) -> bool:
-    """Whether time alone may mend it: a missing part, or a limit that says when to come back."""
+def _is_transient(error: K2Error) -> bool:
+    """Return whether a retry can help: a part is missing, or a limit says when to retry."""
     if error.reason in {"DEADLINE_EXCEEDED", "ANSWER_CHANGED"}:
         return False
     return isinstance(error, Unavailable) or (

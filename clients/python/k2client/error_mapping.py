@@ -1,8 +1,8 @@
-"""What the wire says of a failure, as an exception of `k2client.errors`.
+"""Converts failures of gRPC and Flight calls to exceptions of `k2client.errors`.
 
 Both planes carry a `google.rpc.Status` with ErrorInfo (the reason), RetryInfo and BadRequest: gRPC
-in its trailing metadata, Flight in the error's `extra_info`. Where neither K2 server spoke (no one
-listens, a deadline passed on this side) the code alone decides.
+in its trailing metadata, Flight in the error's `extra_info`. Where no K2 server answered (nothing
+listens, a deadline passed on this side), the code alone decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from k2client.errors import (
     Unavailable,
 )
 
-# Code: the kind, and the reason when the answer names none.
+# The kind of each code, and its reason when the answer names none.
 _KINDS: Final[dict[int, tuple[type[K2Error], str]]] = {
     code_pb2.CANCELLED: (Unavailable, "CANCELLED"),
     code_pb2.INVALID_ARGUMENT: (Invalid, "BAD_REQUEST"),
@@ -57,37 +57,37 @@ _FLIGHT_CODES: Final[tuple[tuple[type[Exception], int], ...]] = (
 )
 
 
-# What gRPC itself says, in words alone, of more calls than a server takes even to refuse them.
+# gRPC says only by this text that there are more calls than the server can even refuse.
 _CALLS_EXCEEDED: Final = "Concurrent RPC limit exceeded"
 
 
 def from_rpc(error: grpc.RpcError, address: str) -> K2Error:
-    """The failure of a gRPC call.
+    """Convert the failure of a gRPC call.
 
     Args:
         error: what the call raised.
-        address: whom it called, for the message.
+        address: the address called, for the message.
     """
     assert isinstance(error, grpc.Call), "a failed call is a call"
     try:
         status = rpc_status.from_call(error)
-    except ValueError:  # its details contradict its code: the code stands
+    except ValueError:  # its details contradict its code: the code decides
         status = None
     if status is not None:
         return from_status(status)
     code = error.code().value[0]
-    said = status_pb2.Status(code=code, message=_silent(code, error.details(), address))
+    message = _transport_message(code, error.details(), address)
     if _CALLS_EXCEEDED in (error.details() or ""):
-        return Overloaded("TOO_MANY_CALLS", said.message, retry_after_s=1.0)
-    return from_status(said)
+        return Overloaded("TOO_MANY_CALLS", message, retry_after_s=1.0)
+    return from_status(status_pb2.Status(code=code, message=message))
 
 
 def from_flight(error: Exception, address: str) -> K2Error:
-    """The failure of a Flight call.
+    """Convert the failure of a Flight call.
 
     Args:
         error: what pyarrow raised.
-        address: whom it called, for the message.
+        address: the address called, for the message.
     """
     carried = getattr(error, "extra_info", b"")
     status = status_pb2.Status()
@@ -100,11 +100,12 @@ def from_flight(error: Exception, address: str) -> K2Error:
         return from_status(status)
     codes = (code for kind, code in _FLIGHT_CODES if isinstance(error, kind))
     code = next(codes, code_pb2.UNKNOWN)
-    return from_status(status_pb2.Status(code=code, message=_silent(code, str(error), address)))
+    message = _transport_message(code, str(error), address)
+    return from_status(status_pb2.Status(code=code, message=message))
 
 
 def from_status(status: status_pb2.Status) -> K2Error:
-    """A `google.rpc.Status` as an exception."""
+    """Convert a `google.rpc.Status`."""
     kind, reason = _KINDS.get(status.code, (Internal, "INTERNAL"))
     metadata: dict[str, str] = {}
     retry_after_s = None
@@ -117,14 +118,14 @@ def from_status(status: status_pb2.Status) -> K2Error:
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
         elif detail.Unpack(request):
-            fields = [each.field for each in request.field_violations if each.field]
+            fields = [violation.field for violation in request.field_violations if violation.field]
             metadata.update({"field": fields[0]} if fields else {})
     message = status.message or reason
     return kind(reason, message, metadata=metadata, retry_after_s=retry_after_s)
 
 
-def _silent(code: int, details: str | None, address: str) -> str:
-    """A message for a failure that no K2 server described."""
+def _transport_message(code: int, details: str | None, address: str) -> str:
+    """Describe a failure that no K2 server described."""
     if code == code_pb2.UNAVAILABLE:
         return f"nothing answers at {address}: is K2 running there? ({_first_words(details)})"
     if code == code_pb2.DEADLINE_EXCEEDED:
@@ -133,7 +134,7 @@ def _silent(code: int, details: str | None, address: str) -> str:
 
 
 def _first_words(details: str | None) -> str:
-    """The first sentence: what follows are the transport's own addresses and file names."""
+    """Return the first sentence; the transport's own addresses and file names follow it."""
     text = re.split(r"\. Detail: |\. gRPC client debug| last error: |\n", details or "no details")[
         0
     ]

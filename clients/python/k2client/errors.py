@@ -1,14 +1,14 @@
-"""What K2 answers when it cannot answer: one class a kind, the same six as the platform's.
+"""Defines K2's errors: one class per kind, the same six as the platform's.
 
     K2Error
-    ├── Invalid      the request is wrong: mend it, do not retry
-    ├── NotFound     what it names does not exist (any more)
-    ├── Unavailable  a part is missing just now: retry after `retry_after_s`
+    ├── Invalid      the request is wrong: correct it, do not retry
+    ├── NotFound     what it names does not exist, or no longer does
+    ├── Unavailable  a part is missing for now: retry after `retry_after_s`
     ├── Overloaded   a limit is reached: retry later, or ask for less
-    ├── Data         what is stored or recorded contradicts itself: a person must look
+    ├── Data         what is stored or recorded contradicts itself: an operator must look
     └── Internal     a defect in K2
 
-Compare `reason` in programs (the names of `error_reason.proto`); show `message` to people.
+Programs compare `reason`, a name of `error_reason.proto`; `message` is text for people.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class K2Error(Exception):
 
     Attributes:
         reason: what happened, a name of `k2.v1.ErrorReason` without its prefix.
-        message: what happened and what to do about it, for a person.
+        message: what happened and what to do about it, as text for people.
         metadata: details by name.
-        retry_after_s: seconds after which another try makes sense; None where none does.
+        retry_after_s: seconds after which a retry makes sense; None when none does.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Invalid(K2Error):
 
 
 class NotFound(K2Error):
-    """What the request names does not exist, or no longer."""
+    """What the request names does not exist, or no longer does."""
 
 
 class Unavailable(K2Error):
-    """A part that the answer needs is missing just now; try again."""
+    """A part that the answer needs is missing for now; try again."""
 
 
 class Overloaded(K2Error):
@@ -58,7 +58,7 @@ class Overloaded(K2Error):
 
 
 class Data(K2Error):
-    """What is stored contradicts itself or its source; no retry mends it."""
+    """What is stored contradicts itself or its source; a retry does not help."""
 
 
 class Internal(K2Error):

@@ -1,15 +1,15 @@
-"""Rows of a planned query over Arrow Flight: streamed, retried, resumed where a stream broke.
+"""Reads the rows of a planned query over Arrow Flight, and resumes broken streams.
 
 A ticket pins its answer in a total order, so a stream that broke after n rows is opened again and
-its first n rows dropped: the caller sees each row once. Each batch comes with the canonical key of
-its last row. The server ends a batch of the second stream with row n; where its key is not that of
-the last row handed out, the answer is another (a commit judged a record otherwise than the tail
-had), and the stream fails with ANSWER_CHANGED. An answer with a missing side is not pinned (the
-side may be back), so it is never resumed once rows were handed out.
+its first n rows are dropped: the caller sees each row once. Each batch carries the canonical key of
+its last row. The server ends a batch of the second stream with row n; if its key is not that of the
+last row returned, the answer has changed (a commit judged a record differently from the tail), and
+the stream fails with ANSWER_CHANGED. An answer with a missing side is not pinned (the side may come
+back), so it is not resumed once rows were returned.
 
-A forked child shares its parent's sockets and has none of the threads that serve them, so nothing
-made before the fork is used in it: a call raises OTHER_PROCESS. Where the parent had a Flight
-connection, its child can make none: Arrow's gRPC aborts or blocks there, sooner or later.
+A forked child shares its parent's sockets but has none of the threads that serve them, so it cannot
+use connections made before the fork: a call raises OTHER_PROCESS. If the parent had opened a Flight
+connection, the child cannot open one: Arrow's gRPC sooner or later aborts or blocks there.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 from google.protobuf.message import DecodeError
@@ -30,11 +30,11 @@ from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_flight
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
 
-RESTARTS_MAX = 3  # of an answer gathered whole, of which nothing was handed out
+RESTARTS_MAX = 3  # of an answer that is gathered whole before any row is returned
 RESUME_HEADER = b"k2-resume-after"
 
 _CHANNEL_OPTIONS = [
-    ("grpc.enable_http_proxy", 0),  # a proxy is the way to the venue, not to K2
+    ("grpc.enable_http_proxy", 0),  # a proxy leads to the venue, not to K2
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -42,17 +42,9 @@ _CHANNEL_OPTIONS = [
 _FAILURES = (flight.FlightError, pa.ArrowException, OSError)
 
 
-class Heard(Protocol):
-    """Is told of each provenance that comes with the rows."""
-
-    def __call__(self, provenance: market_pb2.Provenance) -> None:
-        """Take the newest."""
-        ...
-
-
 @dataclass(frozen=True)
-class _Place:
-    """How far an answer was handed out: how many rows, and the key of the last one."""
+class _Position:
+    """The number of rows returned so far, and the key of the last one."""
 
     rows: int = 0
     key: market_pb2.RowKey | None = None
@@ -62,14 +54,14 @@ _Keyed = tuple[pa.RecordBatch, market_pb2.RowKey | None]
 
 
 class FlightPool:
-    """One Flight connection a location, opened when first needed; safe for several threads.
+    """One Flight connection per location, opened when first needed; safe for several threads.
 
     Args:
-        api_key: sent with every call; None where none is needed.
+        api_key: sent with every call; None when none is needed.
 
     Attributes:
         reading: the streams that are open or being opened.
-        kept: what a forked child must not free, beside this.
+        kept: another object that a forked child must not free.
     """
 
     def __init__(self, api_key: str | None) -> None:
@@ -82,14 +74,14 @@ class FlightPool:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that made it."""
+        """Whether this process was forked from the one that made the pool."""
         return self._pid != os.getpid()
 
     def check_process(self) -> None:
-        """See that the connection was made in this process.
+        """Check that the connection was made in this process.
 
         Raises:
-            Invalid: OTHER_PROCESS where it was not.
+            Invalid: OTHER_PROCESS when it was not.
         """
         if self.inherited:
             forked = _forked_from_reader()
@@ -100,16 +92,16 @@ class FlightPool:
     def open(
         self, ticket: bytes, location: str, timeout_s: float, resume_after: int = 0
     ) -> flight.FlightStreamReader:
-        """Start a stream.
+        """Open a stream.
 
         Args:
-            ticket: of the plan.
+            ticket: the ticket of the plan.
             location: a Flight URI.
             timeout_s: how long the stream may take.
-            resume_after: a batch ends with the row of this number; 0 is none.
+            resume_after: the number of the row that must end a batch; 0 is none.
 
         Raises:
-            K2Error: as the server says.
+            K2Error: the error of the server or of the transport.
         """
         self.check_process()
         resumed = [(RESUME_HEADER, b"%d" % resume_after)] if resume_after else []
@@ -125,8 +117,8 @@ class FlightPool:
             if forked := _forked_from_reader():
                 raise forked
             _readers.add(os.getpid())
-            made = flight.FlightClient(location, generic_options=_CHANNEL_OPTIONS)
-            client = self._clients.setdefault(location, made)
+            client = flight.FlightClient(location, generic_options=_CHANNEL_OPTIONS)
+            client = self._clients.setdefault(location, client)
         return client
 
     def close(self) -> None:
@@ -140,33 +132,33 @@ class FlightPool:
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows are read: over which connections, for how long, tried how often.
+    """Reads rows: over which connections, until when, and with which retries.
 
     Attributes:
         pool: the connections.
-        deadline: when the last row must be here.
-        retry: how often to open a stream again.
-        resumable: whether the answer is pinned, so that a broken stream can go on.
-        heard: is told of the provenance that comes with the rows.
+        deadline: the time by which the last row must arrive.
+        retry: when to open a stream again.
+        resumable: whether the answer is pinned, so that a broken stream can be resumed.
+        on_provenance: takes each provenance that comes with the rows.
     """
 
     pool: FlightPool
     deadline: Deadline
     retry: Retry
     resumable: bool
-    heard: Heard
+    on_provenance: Callable[[market_pb2.Provenance], None]
 
     def batches(
         self, endpoints: Sequence[query_service_pb2.QueryEndpoint]
     ) -> Iterator[pa.RecordBatch]:
-        """All rows of all endpoints, in order."""
+        """Yield all rows of all endpoints, in order."""
         for endpoint in endpoints:
             yield from self._endpoint(endpoint)
 
     def gathered(
         self, endpoints: Sequence[query_service_pb2.QueryEndpoint]
     ) -> list[pa.RecordBatch]:
-        """All rows at once; read from the start again where a broken stream cannot go on."""
+        """Return all rows; read them from the start again when the answer changed."""
         for _ in range(RESTARTS_MAX):
             try:
                 return list(self.batches(endpoints))
@@ -176,38 +168,42 @@ class Reading:
         return list(self.batches(endpoints))
 
     def _endpoint(self, endpoint: query_service_pb2.QueryEndpoint) -> Iterator[pa.RecordBatch]:
-        place = _Place()
+        position = _Position()
         attempt = tries = 0
         while True:
             try:
-                for batch, key in self._behind(place, endpoint, tries):
-                    place = _Place(place.rows + batch.num_rows, key)
+                for batch, key in self._batches_after(position, endpoint, tries):
+                    position = _Position(position.rows + batch.num_rows, key)
                     attempt = 0
                     yield batch
                 return
             except K2Error as error:
                 attempt, tries = attempt + 1, tries + 1
                 wait = self.retry.wait_s(error, attempt, self.deadline)
-                if wait is None or (place.rows and not self.resumable):
+                if wait is None or (position.rows and not self.resumable):
                     raise
             self.retry.sleep(wait)
 
-    def _behind(
-        self, place: _Place, endpoint: query_service_pb2.QueryEndpoint, tries: int
+    def _batches_after(
+        self, position: _Position, endpoint: query_service_pb2.QueryEndpoint, tries: int
     ) -> Iterator[_Keyed]:
-        """The batches behind a place, when the rows up to it are those that were handed out."""
-        seen = 0
-        for batch, key in self._once(endpoint, tries, place.rows):
-            begin, seen = seen, seen + batch.num_rows
-            same = key is not None and (seen, key) == (place.rows, place.key)
-            if begin < place.rows <= seen and not same:
-                raise _changed(place.rows)
-            if seen > max(begin, place.rows):
-                yield batch, key
-        if seen < place.rows:
-            raise _changed(place.rows)
+        """Yield the batches after a position, if the rows up to it are those returned before.
 
-    def _once(
+        Raises:
+            Unavailable: ANSWER_CHANGED when they are not.
+        """
+        seen = 0
+        for batch, key in self._stream(endpoint, tries, position.rows):
+            begin, seen = seen, seen + batch.num_rows
+            same = key is not None and (seen, key) == (position.rows, position.key)
+            if begin < position.rows <= seen and not same:
+                raise _changed(position.rows)
+            if seen > max(begin, position.rows):
+                yield batch, key
+        if seen < position.rows:
+            raise _changed(position.rows)
+
+    def _stream(
         self, endpoint: query_service_pb2.QueryEndpoint, tries: int, resume_after: int
     ) -> Iterator[_Keyed]:
         if not endpoint.locations:
@@ -220,8 +216,8 @@ class Reading:
             reader = self.pool.open(endpoint.ticket, location, timeout_s, resume_after)
             self.pool.reading[stream] = reader
             while (chunk := self._chunk(reader, location)) is not None:
-                said = chunk.app_metadata
-                key = None if said is None else self._hear(said.to_pybytes())
+                metadata = chunk.app_metadata
+                key = None if metadata is None else self._take_metadata(metadata.to_pybytes())
                 if chunk.data is not None:
                     yield chunk.data, key
             ended = True
@@ -240,23 +236,23 @@ class Reading:
         except _FAILURES as error:
             raise from_flight(error, location) from error
 
-    def _hear(self, metadata: bytes) -> market_pb2.RowKey | None:
-        """Pass the provenance on; the key of the batch's last row."""
+    def _take_metadata(self, metadata: bytes) -> market_pb2.RowKey | None:
+        """Pass the provenance on and return the key of the batch's last row."""
         provenance = market_pb2.Provenance()
         try:
             provenance.ParseFromString(metadata)
         except DecodeError:
-            return None  # of a later version: the rows are right without it
-        key = provenance.last_row if provenance.HasField("last_row") else None
-        said = market_pb2.Provenance()
-        said.CopyFrom(provenance)
-        said.ClearField("last_row")
-        self.heard(said)
-        return key
+            return None  # of a later version: the rows are correct without it
+        key = market_pb2.RowKey()
+        key.CopyFrom(provenance.last_row)
+        has_key = provenance.HasField("last_row")
+        provenance.ClearField("last_row")
+        self.on_provenance(provenance)
+        return key if has_key else None
 
 
 def _forked_from_reader() -> Invalid | None:
-    """The error of a process where Arrow's gRPC cannot work: its threads stayed in the parent."""
+    """Make the error of a fork where Arrow's gRPC lacks its threads; None in any other process."""
     if not _readers - {os.getpid()}:
         return None
     return Invalid(
@@ -280,9 +276,9 @@ _readers: set[int] = set()  # processes that opened a Flight connection: this on
 
 
 def _keep_inherited() -> None:
-    """In a forked child: never free what the parent made, for that waits for the parent's threads.
+    """Keep the parent's pools alive in a forked child: freeing them waits for the parent's threads.
 
-    An object with one reference more than there are outlives the end of the interpreter, too.
+    The additional reference keeps them alive at the end of the interpreter, too.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(list(_pools)))
 

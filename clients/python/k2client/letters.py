@@ -1,10 +1,10 @@
-"""What a connection can ask about dead letters."""
+"""Provides the calls of the connection that list, read and replay dead letters."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from k2.v1 import dead_letter_service_pb2, dead_letter_service_pb2_grpc
 from k2client import records
@@ -12,21 +12,28 @@ from k2client.convert import record, trade_message
 from k2client.times import Time
 from k2client.trades_request import Names, moment, name_of, names_of
 
-_PAGE_SIZE = 1000
+R = TypeVar("R")
 
 
 class DeadLetterCalls(ABC):
-    """The part of `Client` that is about dead letters."""
+    """The calls of `Client` about dead letters."""
 
     _letters: dead_letter_service_pb2_grpc.DeadLetterServiceStub
 
     @abstractmethod
     def _call(self, method: Any, request: Any, deadline_s: float | None = None) -> Any:  # noqa: ANN401 of any call
-        """The answer to a call, tried again where that makes sense."""
+        """Send a call, with retries, and return its answer."""
 
     @abstractmethod
-    def _pages(self, method: Any, request: Any) -> Iterator[Any]:  # noqa: ANN401 of any list call
-        """The pages of a list."""
+    def _list(
+        self,
+        kind: type[R],
+        method: Any,  # noqa: ANN401 any list call
+        request: Any,  # noqa: ANN401 any list call
+        field: str,
+        limit: int | None = None,
+    ) -> list[R]:
+        """Read the pages of a list, up to `limit` records of that field of each page."""
 
     def dead_letters(
         self,
@@ -37,17 +44,16 @@ class DeadLetterCalls(ABC):
         origin: str = "",
         limit: int | None = None,
     ) -> list[records.DeadLetter]:
-        """Records that K2 could not take, newest first, without their bytes.
+        """List records that K2 could not store as rows, newest first, without their bytes.
 
         Args:
-            start: only those judged from then on.
-            end: only those judged before.
-            fault: only those with it, such as `TRUNCATED`.
-            origin: only those of this topic or run of a feed.
-            limit: at most so many.
+            start: only letters judged at this time or later.
+            end: only letters judged before this time.
+            fault: only letters with this fault, such as `TRUNCATED`.
+            origin: only letters of this topic or run of a feed.
+            limit: the largest number of letters.
         """
         request = dead_letter_service_pb2.ListDeadLettersRequest(
-            page_size=_PAGE_SIZE if limit is None else min(limit, _PAGE_SIZE),
             fault=name_of("fault", fault),
             origin=name_of("origin", origin),
         )
@@ -55,15 +61,11 @@ class DeadLetterCalls(ABC):
             request.range.start_time.CopyFrom(moment(start))
         if end is not None:
             request.range.end_time.CopyFrom(moment(end))
-        found: list[records.DeadLetter] = []
-        for page in self._pages(self._letters.ListDeadLetters, request):
-            found += [record(records.DeadLetter, each) for each in page.letters]
-            if limit is not None and len(found) >= limit:
-                return found[:limit]
-        return found
+        method = self._letters.ListDeadLetters
+        return self._list(records.DeadLetter, method, request, "letters", limit)
 
     def dead_letter(self, name: str) -> records.DeadLetterContent:
-        """One dead letter by its name, with its bytes and what they would be today."""
+        """Return a dead letter by its name, with its bytes and the result of decoding them now."""
         request = dead_letter_service_pb2.GetDeadLetterRequest(name=name_of("name", name))
         answer = self._call(self._letters.GetDeadLetter, request)
         return record(records.DeadLetterContent, answer)
@@ -76,13 +78,13 @@ class DeadLetterCalls(ABC):
         trade: Mapping[str, Any] | None = None,
         again: bool = False,
     ) -> list[records.ReplayOutcome]:
-        """Put dead letters back on the tape, as they are or repaired.
+        """Send dead letters to the tape again, as they are or repaired.
 
         Args:
-            names: of the letters, at most 100; one with a repair.
-            value: a whole message in the place of the letter's bytes.
+            names: names of the letters, at most 100; exactly one with a repair.
+            value: a whole message that replaces the letter's bytes.
             trade: the fields of `records.TradeRecord` instead, times as ISO 8601 texts.
-            again: also those that were replayed before.
+            again: whether to replay letters that were replayed before.
         """
         request = dead_letter_service_pb2.ReplayDeadLettersRequest(
             names=names_of("names", names), again=again
@@ -92,4 +94,4 @@ class DeadLetterCalls(ABC):
         if trade is not None:
             request.trade.CopyFrom(trade_message(trade))
         answer = self._call(self._letters.ReplayDeadLetters, request)
-        return [record(records.ReplayOutcome, each) for each in answer.outcomes]
+        return [record(records.ReplayOutcome, outcome) for outcome in answer.outcomes]

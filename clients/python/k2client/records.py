@@ -1,7 +1,7 @@
-"""What K2 answers about itself, as plain frozen records: times are datetimes in UTC, ids integers.
+"""Defines K2's answers as frozen records: times are datetimes in UTC, ids are integers.
 
-Their fields are those of the messages in `protos/k2/v1`, where each is documented; enumerations are
-their names without prefix (`NORMAL`, `SERVING`, `COMPLETE`), and what is unset is None.
+The fields are those of the messages in `protos/k2/v1`, which document them. The value of an
+enumeration is its name without prefix (`NORMAL`, `SERVING`, `COMPLETE`); an unset field is None.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class OffsetVector:
 
 @dataclass(frozen=True)
 class TimeRange:
-    """Event times, half-open; None is unbounded."""
+    """A half-open range of event times; None is unbounded."""
 
     start_time: datetime | None
     end_time: datetime | None
@@ -29,7 +29,7 @@ class TimeRange:
 
 @dataclass(frozen=True)
 class Gap:
-    """Trade ids that K2 has not seen, between two that it has; both ends inclusive."""
+    """A run of trade ids that K2 has not seen, between two that it has; both ends inclusive."""
 
     exchange: str
     symbol: str
@@ -48,7 +48,7 @@ class MissingPart:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an answer comes from; `token` asks for the same rows again, at any time."""
+    """The origin of an answer; its `token` requests the same rows again at any later time."""
 
     snapshot_id: int | None
     snapshot_commit_time: datetime | None
@@ -73,7 +73,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What reading a planned query costs; `rows` is an upper bound of the answer's."""
+    """The cost of reading a planned query; `rows` is an upper bound."""
 
     files: int
     chunks: int
@@ -83,7 +83,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PartitionCounters:
-    """What became of the records of one partition since the epoch began."""
+    """The records of one partition since the epoch began, counted by outcome."""
 
     partition: int
     accepted: int
@@ -113,7 +113,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Pressure:
-    """One signal of one process; `reading` None could not be read and counts as high."""
+    """One signal of one process; a `reading` of None is a failed reading and counts as high."""
 
     signal: str
     reading: float | None
@@ -122,7 +122,7 @@ class Pressure:
 
 @dataclass(frozen=True)
 class ProcessDegradation:
-    """The level of one process and what it comes from, highest pressure first."""
+    """The level of one process and its pressures, highest first."""
 
     process: str
     state: str
@@ -133,7 +133,7 @@ class ProcessDegradation:
 
 @dataclass(frozen=True)
 class Degradation:
-    """The level of the platform: the highest of its processes'."""
+    """The level of the platform, which is the highest level of its processes."""
 
     level: str
     summary: str
@@ -143,7 +143,7 @@ class Degradation:
 
 @dataclass(frozen=True)
 class SymbolFeed:
-    """One symbol of a feed, counted since the process started."""
+    """The counters of one symbol of a feed since its process started."""
 
     symbol: str
     acknowledged_trade_id: int | None
@@ -156,7 +156,7 @@ class SymbolFeed:
 
 @dataclass(frozen=True)
 class Feed:
-    """A process that listens to one venue."""
+    """A process that reads the stream of one venue."""
 
     name: str
     state: str
@@ -175,7 +175,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class GapRecord:
-    """A run of missed trade ids, both ends inclusive, and what became of them."""
+    """A run of missed trade ids, both ends inclusive, and its state in the ledger."""
 
     exchange: str
     symbol: str
@@ -192,7 +192,7 @@ class GapRecord:
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """What was asked to be fetched, and what that takes; `eta_s` at the earliest."""
+    """An accepted request to fetch trade ids, and its cost; `eta_s` is a lower bound."""
 
     exchange: str
     symbol: str
@@ -204,7 +204,7 @@ class BackfillPlan:
 
 @dataclass(frozen=True)
 class Component:
-    """One part of the platform."""
+    """One part of the platform, such as the broker or a feed."""
 
     name: str
     state: str
@@ -218,7 +218,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Status:
-    """The platform as a whole, and every part of it."""
+    """The state of the platform and of each of its components."""
 
     state: str
     level: str
@@ -230,7 +230,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification found; `report` is the document that `k2 verify --json` prints."""
+    """The result of a verification; `report` is the document that `k2 verify --json` prints."""
 
     ok: bool
     exit_code: int
@@ -240,7 +240,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Compaction:
-    """What merging small files did."""
+    """The result of merging small files."""
 
     merges: int
     files_merged: int
@@ -253,7 +253,7 @@ class Compaction:
 
 @dataclass(frozen=True)
 class Expiry:
-    """What dropping snapshots and removing files did."""
+    """The result of expiring snapshots and removing files."""
 
     snapshots_dropped: int
     snapshots_kept: int
@@ -266,9 +266,10 @@ class Expiry:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One record that is not a row; `stored` says whether the table holds it already.
+    """One record that K2 cannot store as a row.
 
-    `overruled`: it is a row of the lake after all, for it was judged again before its commit.
+    `stored` says whether the table of dead letters holds it already. `overruled` says that it is a
+    row of the lake after all, because it was judged again before its commit.
     """
 
     name: str
@@ -288,7 +289,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class TradeRecord:
-    """One trade as it is written to the tape; price and quantity are decimal texts."""
+    """One trade as the tape holds it; price and quantity are decimal texts."""
 
     exchange: str
     symbol: str
@@ -307,7 +308,7 @@ class TradeRecord:
 
 @dataclass(frozen=True)
 class DeadLetterContent:
-    """A dead letter and its bytes; `fault_now` and `trade` are what they would be today."""
+    """A dead letter and its bytes; `fault_now` and `trade` are the result of decoding them now."""
 
     letter: DeadLetter
     value: bytes | None
@@ -318,7 +319,7 @@ class DeadLetterContent:
 
 @dataclass(frozen=True)
 class ReplayOutcome:
-    """What became of a letter that was replayed: SENT, REFUSED, REPLAYED_BEFORE or OVERRULED."""
+    """The result of replaying a letter: SENT, REFUSED, REPLAYED_BEFORE or OVERRULED."""
 
     name: str
     state: str

@@ -1,8 +1,8 @@
-"""Where K2 is: an address that was given, `K2_ADDRESS`, or the stack of a data directory.
+"""Finds K2: by a given address, by `K2_ADDRESS`, or by the stack of a data directory.
 
-A stack describes itself in `DIR/run/stack.json` and holds a lock on `DIR/run/lock` while it runs:
-the file may outlive it, and its ports may belong to another stack by then, the lock never does.
-This is the one reader of the environment and of those files among the clients.
+A stack describes itself in `DIR/run/stack.json` and holds a lock on `DIR/run/lock` while it runs.
+The lock decides: the file may outlive the stack, and its ports may then belong to another one. Of
+the clients, only this module reads the environment and those files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from k2client.errors import Data, Invalid, NotFound
 
 try:
     import fcntl
-except ImportError:  # no stack runs on such a machine; remote ones can still be asked
+except ImportError:  # no stack runs on such a machine, but remote ones can be queried
     fcntl = None  # type: ignore[assignment]
 
 DATA_DIR_DEFAULT = ".k2"
@@ -26,7 +26,7 @@ CONTROL_PORT = 50051
 
 @dataclass(frozen=True)
 class Stack:
-    """What a stack says of itself, or said before it ended.
+    """The description that a stack wrote of itself.
 
     Attributes:
         directory: its data directory, absolute.
@@ -45,7 +45,7 @@ class Stack:
 
     @property
     def supervisor_pid(self) -> int | None:
-        """The process that runs all others; None when it does not run."""
+        """The process that runs all others; None when the stack does not run."""
         pid = self.content.get("supervisor_pid")
         return pid if self.running and isinstance(pid, int) else None
 
@@ -53,35 +53,41 @@ class Stack:
     def processes(self) -> list[dict[str, Any]]:
         """Its processes: name, pid, state, restarts, addresses."""
         listed = self.content.get("processes")
-        return [each for each in listed or () if isinstance(each, dict)] if self.running else []
+        if not self.running:
+            return []
+        return [process for process in listed or () if isinstance(process, dict)]
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where its parts listen: control, flight, broker, registry, venue."""
-        found = self.content.get("addresses")
-        return dict(found) if self.running and isinstance(found, dict) else {}
+        """The addresses of its parts: control, flight, broker, registry, venue."""
+        addresses = self.content.get("addresses")
+        return dict(addresses) if self.running and isinstance(addresses, dict) else {}
 
 
 def data_dir(given: str | Path | None = None) -> Path:
-    """The data directory given, else `K2_DATA_DIR`, else `./.k2`; always absolute."""
+    """Return the data directory given, else `K2_DATA_DIR`, else `./.k2`; always absolute.
+
+    Raises:
+        Invalid: BAD_SETTING when it names a home directory that does not exist.
+    """
     named = given or os.environ.get("K2_DATA_DIR") or DATA_DIR_DEFAULT
     try:
         return Path(named).expanduser().resolve()
     except RuntimeError as error:
-        said = f"{named}: there is no such home directory; write an absolute path"
-        raise Invalid("BAD_SETTING", said) from error
+        message = f"{named}: there is no such home directory; write an absolute path"
+        raise Invalid("BAD_SETTING", message) from error
 
 
 def api_key(given: str | None = None) -> str | None:
-    """The key given, else `K2_API_KEY`, else None."""
+    """Return the key given, else `K2_API_KEY`, else None."""
     return given or os.environ.get("K2_API_KEY") or None
 
 
 def read_stack(directory: Path) -> Stack:
-    """What the stack of a data directory says of itself.
+    """Read the description of the stack of a data directory.
 
     Raises:
-        Data: UNREADABLE_STACK_FILE when it runs and its file cannot be read.
+        Data: UNREADABLE_STACK_FILE when its file exists and cannot be read.
     """
     running = is_locked(directory / "run" / "lock")
     path = directory / "run" / "stack.json"
@@ -97,7 +103,7 @@ def read_stack(directory: Path) -> Stack:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds the lock; the kernel lets go of it when that process ends."""
+    """Return whether another process holds the lock; the kernel releases it with that process."""
     if fcntl is None:
         return False
     try:
@@ -111,12 +117,12 @@ def is_locked(path: Path) -> bool:
 
 
 def control_address(given: str | None = None, directory: str | Path | None = None) -> str:
-    """`host:port` of the control server.
+    """Return `host:port` of the control server.
 
-    A data directory that was given goes before `K2_ADDRESS`: whoever names one means its stack.
+    A given data directory takes precedence over `K2_ADDRESS`.
 
     Raises:
-        NotFound: STACK_NOT_RUNNING when nothing says where it is.
+        NotFound: STACK_NOT_RUNNING when no address is given or found.
     """
     named = given or (None if directory else os.environ.get("K2_ADDRESS"))
     if named:
@@ -133,7 +139,7 @@ def control_address(given: str | None = None, directory: str | Path | None = Non
 
 
 def not_running(directory: Path) -> NotFound:
-    """The error that says so, and what to do."""
+    """Make the error that says that no stack runs, and what to do."""
     return NotFound(
         "STACK_NOT_RUNNING",
         f"no K2 runs in {directory}: start one with `k2 up`, or set K2_ADDRESS to host:port",

@@ -1,10 +1,10 @@
-"""Times and durations as people write them, to the integer microseconds of the wire; never a float.
+"""Parses times and durations to the integer microseconds of the wire, without floats.
 
 A time is a `datetime` or `date` (without a zone: UTC), an ISO 8601 text (the same; eight digits are
-a date) or whole microseconds since 1970. A bare number outside 2009 to tomorrow is refused: it is
-seconds, milliseconds or nanoseconds more likely than a time of trades. A duration is a `timedelta`
-or a text such as `90s`, `15m`, `1h30m`, `1.5d`. What numpy, pandas, polars and pyarrow have for
-either is taken too, known by its attributes: none of them is imported here.
+a date) or whole microseconds since 1970. A bare number outside 2009 to tomorrow is refused, since
+it is more likely seconds, milliseconds or nanoseconds than a time of trades. A duration is a
+`timedelta` or a text such as `90s`, `15m`, `1h30m`, `1.5d`. The types of numpy, pandas, polars and
+pyarrow are accepted too; they are recognized by their attributes, so none of them is imported.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _INT64_MAX = 2**63 - 1
 
 
 def to_us(value: Time, now_ns: Callable[[], int] = clock.time_ns) -> int:
-    """A time in microseconds since 1970-01-01 UTC.
+    """Convert a time to microseconds since 1970-01-01 UTC.
 
     Args:
-        value: in any form.
-        now_ns: nanoseconds since 1970, to judge bare numbers by.
+        value: a time in any form of this module.
+        now_ns: nanoseconds since 1970, the upper bound of bare numbers.
 
     Raises:
         Invalid: BAD_REQUEST when it is not a time, or finer than a microsecond.
@@ -70,18 +70,18 @@ def to_us(value: Time, now_ns: Callable[[], int] = clock.time_ns) -> int:
 
 
 def whole(value: object) -> int | None:
-    """The whole number that a value is, numpy's among them; None for anything else."""
+    """Return a whole number, also numpy's, as an int; None for anything else."""
     kind = getattr(getattr(value, "dtype", None), "kind", "i")
     if isinstance(value, bool) or kind not in "iu":
         return None
     try:
-        return operator.index(value)  # type: ignore[arg-type]  # that is the question
+        return operator.index(value)  # type: ignore[arg-type]  # the call decides
     except TypeError:
         return None
 
 
 def plain_of(value: Any) -> Any:  # noqa: ANN401 anything
-    """The Python object of a scalar of Arrow; any other value as it is."""
+    """Return the Python object of an Arrow scalar; any other value as it is."""
     if not hasattr(value, "as_py"):
         return value
     try:
@@ -91,10 +91,10 @@ def plain_of(value: Any) -> Any:  # noqa: ANN401 anything
 
 
 def _plain(value: Any, kind: str) -> Any:  # noqa: ANN401 anything
-    """A time or duration as Python has it; what is none comes back as it is, or as None.
+    """Convert a time or duration to Python's type; return anything else as it is, or None.
 
     Args:
-        value: in any form.
+        value: a value in any form.
         kind: numpy's letter for times (M) or durations (m).
     """
     value = plain_of(value)
@@ -111,7 +111,7 @@ def _plain(value: Any, kind: str) -> Any:  # noqa: ANN401 anything
 
 
 def _of_numpy(value: Any) -> Any:  # noqa: ANN401 anything
-    """Numpy's time or duration; a single one in an array or a column of pandas is one too."""
+    """Convert numpy's time or duration, also the only item of an array or of a pandas column."""
     try:
         plain = value.item()
     except (AttributeError, TypeError, ValueError):
@@ -128,7 +128,7 @@ def _of_numpy(value: Any) -> Any:  # noqa: ANN401 anything
 
 
 def _checked(number: int, now_ns: Callable[[], int]) -> int:
-    """A bare number, when it can be microseconds of a time that has trades."""
+    """Return a bare number that can be microseconds of a time with trades; refuse any other."""
     latest = now_ns() // 1000 + _DAY_US
     if _NUMBER_US_MIN <= number <= latest:
         return number
@@ -168,7 +168,7 @@ def _too_fine(value: object) -> Invalid:
 
 
 def duration_us(value: Duration) -> int:
-    """A duration in microseconds.
+    """Convert a duration to microseconds.
 
     Raises:
         Invalid: BAD_REQUEST when it is not a positive duration, or finer than a microsecond.
@@ -188,10 +188,10 @@ def duration_us(value: Duration) -> int:
 
 
 def from_us(micros: int) -> datetime:
-    """Microseconds since 1970 as a datetime in UTC."""
+    """Convert microseconds since 1970 to a datetime in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
 def iso(micros: int) -> str:
-    """Microseconds since 1970 as ISO 8601 with microseconds and Z."""
+    """Format microseconds since 1970 as ISO 8601 with microseconds and Z."""
     return from_us(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,4 +1,4 @@
-"""The answer to a question about trades: planned and pinned, its rows read only when asked for."""
+"""Holds the answer to a question about trades: a pinned plan, whose rows are read on demand."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PROVENANCE_KEY = b"k2.provenance"
 
 
 class Trades:
-    """Rows in canonical order, pinned: read twice within the ticket's life, they are the same.
+    """Rows in canonical order, pinned: every read within the ticket's life yields the same rows.
 
-    Anything that takes Arrow (polars, DuckDB, pandas, pyarrow) also takes this object itself.
+    Libraries that take Arrow streams (polars, DuckDB, pandas, pyarrow) take this object itself.
 
     Attributes:
-        estimate: what reading costs.
+        estimate: the cost of reading the rows.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class Trades:
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema of the rows; its metadata `k2.provenance` says in JSON whence they come.
+        """The Arrow schema of the rows; its metadata `k2.provenance` is the provenance as JSON.
 
-        Files written with it keep that.
+        Files written with this schema keep the metadata.
         """
         origin = json_format.MessageToJson(
             self._provenance, preserving_proto_field_name=True, indent=None
@@ -57,33 +57,33 @@ class Trades:
 
     @property
     def provenance(self) -> records.Provenance:
-        """Where the answer comes from; its row counts are known when the rows were read."""
+        """The origin of the answer; its row counts are known once the rows are read."""
         return record(records.Provenance, self._provenance)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows as they arrive, at most 4 MiB at a time.
+        """Read the rows as they arrive, at most 4 MiB at a time.
 
         Raises:
-            K2Error: why there are no (more) rows; ANSWER_CHANGED when the stream broke and the
-                rows before are no longer those that the answer begins with: read it again.
+            K2Error: the rows cannot be read (further); ANSWER_CHANGED when the stream broke and
+                the answer no longer begins with the rows read so far: read it from the start.
         """
         return self._reading().batches(self._plan.endpoints)
 
     def reader(self) -> pa.RecordBatchReader:
-        """The same as a `pyarrow.RecordBatchReader`."""
+        """Read the rows as a `pyarrow.RecordBatchReader`."""
         return pa.RecordBatchReader.from_batches(self.schema, self.batches())
 
     def to_arrow(self) -> pa.Table:
-        """All rows as a pyarrow table; prices and quantities are decimals."""
+        """Read all rows as a pyarrow table; prices and quantities are decimals."""
         rows = self._reading().gathered(self._plan.endpoints)
         return pa.Table.from_batches(rows, self.schema)
 
     def to_polars(self) -> Any:  # noqa: ANN401 polars is not among the client's dependencies
-        """All rows as a `polars.DataFrame`; prices and quantities are decimals."""
+        """Read all rows as a `polars.DataFrame`; prices and quantities are decimals."""
         return _optional("polars").from_arrow(self.to_arrow())
 
     def to_pandas(self) -> Any:  # noqa: ANN401 pandas is not among the client's dependencies
-        """All rows as a `pandas.DataFrame`; prices and quantities are `decimal.Decimal`."""
+        """Read all rows as a `pandas.DataFrame`; prices and quantities are `decimal.Decimal`."""
         _optional("pandas")
         return self.to_arrow().to_pandas()
 
@@ -100,10 +100,10 @@ class Trades:
             deadline=Deadline(self._deadline_s),
             retry=replace(self._retry, silent_attempts_max=None),
             resumable=not self._plan.provenance.missing,
-            heard=self._hear,
+            on_provenance=self._set_provenance,
         )
 
-    def _hear(self, provenance: market_pb2.Provenance) -> None:
+    def _set_provenance(self, provenance: market_pb2.Provenance) -> None:
         self._provenance = provenance
 
 

@@ -1,7 +1,7 @@
-"""The question `trades` asks, in the words of a caller, and as the message that travels.
+"""Converts a request for trades from the caller's types to the message of the wire.
 
-What only the platform can judge (whether a symbol is known, a range reversed, a limit too high) is
-left to it; here only what has no form on the wire is refused.
+It refuses only what has no form on the wire. The platform judges the rest: whether a symbol is
+known, a range is reversed or a limit is too high.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class TradesQuestion:
 
     Attributes:
         symbols: one or several, as the venue prints them, in any iterable; None: all.
-        exchanges: where to look; None: every exchange that knows the symbol.
-        start, end: from, and up to but without; None: unbounded.
-        last: so long before now instead, such as `15m`.
-        limit: at most so many rows, the first in `order`.
+        exchanges: the exchanges to read; None: every exchange that knows the symbol.
+        start, end: the first time inside and the first outside; None: unbounded.
+        last: the length of a range that ends now, such as `15m`, instead of both.
+        limit: the largest number of rows, the first in `order`.
         order: `asc` (oldest first) or `desc`.
-        columns: which, in this order; None: all.
+        columns: the columns to return, in this order; None: all.
         consistency: `union` (lake and tail), `committed` (lake only); None: by `as_of`.
         as_of: a snapshot's id (an int, or only digits), a time, or the read token of an answer.
-        allow_partial: answer although a side is missing.
+        allow_partial: whether to answer although a side is missing.
     """
 
     symbols: Names | None
@@ -66,14 +66,14 @@ class TradesQuestion:
     def __post_init__(self) -> None:
         for field in ("symbols", "exchanges", "columns"):
             given = getattr(self, field)
-            if given is not None:  # an iterator gives its names once, a question may be asked twice
+            if given is not None:  # an iterator yields once, a question may be asked twice
                 object.__setattr__(self, field, names_of(field, given))
 
     def request(self) -> query_service_pb2.PlanQueryRequest:
-        """The message that asks it.
+        """Convert the question to its message.
 
         Raises:
-            Invalid: what is asked has no form on the wire.
+            Invalid: the question has no form on the wire.
         """
         trades = query_service_pb2.TradesRequest(
             symbols=self.symbols or (),
@@ -115,14 +115,17 @@ class TradesQuestion:
 
 
 def is_token(as_of: Time) -> bool:
-    """Whether `as_of` is a read token, of this or a later form: `k2t1.` and more."""
+    """Return whether `as_of` is a read token of any version: `k2t1.` or later."""
     return isinstance(as_of, str) and _TOKEN.match(as_of.strip()) is not None
 
 
 def snapshot_id_of(as_of: Time) -> int | None:
-    """The snapshot's id that `as_of` is, if it is one: an int, or a text of digits alone.
+    """Return the snapshot id in `as_of`, an int or a text of digits alone; None for anything else.
 
-    Eight digits in a text are a date.
+    A text of eight digits is a date.
+
+    Raises:
+        NotFound: UNKNOWN_SNAPSHOT for a number that no snapshot can have.
     """
     text = as_of.strip() if isinstance(as_of, str) else ""
     number = int(text) if _SNAPSHOT.fullmatch(text) else whole(plain_of(as_of))
@@ -134,10 +137,10 @@ def snapshot_id_of(as_of: Time) -> int | None:
 
 
 def moment(value: Time) -> Timestamp:
-    """A time as it travels.
+    """Convert a time to a Timestamp.
 
     Raises:
-        Invalid: BAD_REQUEST when it is none, or lies beyond what the wire has.
+        Invalid: BAD_REQUEST when it is not a time, or lies outside the years 1 to 9999.
     """
     micros = to_us(value)
     if not _SECONDS_MIN <= micros // 1_000_000 <= _SECONDS_MAX:
@@ -146,10 +149,10 @@ def moment(value: Time) -> Timestamp:
 
 
 def names_of(what: str, given: Names) -> tuple[str, ...]:
-    """The names in any iterable of texts, or in one text, each once.
+    """Return the distinct names of any iterable of texts, or of one text, in order.
 
     Raises:
-        Invalid: BAD_REQUEST when something in it is no name, or nothing is: that would ask for all.
+        Invalid: BAD_REQUEST when an item is not a name, or there is none: that would mean all.
     """
     try:
         items = [given] if isinstance(given, str) else [plain_of(item) for item in given]
@@ -164,10 +167,10 @@ def names_of(what: str, given: Names) -> tuple[str, ...]:
 
 
 def name_of(what: str, given: str | None) -> str:
-    """One name; none for None.
+    """Return one name; the empty text for None.
 
     Raises:
-        Invalid: BAD_REQUEST when it is something else, such as several.
+        Invalid: BAD_REQUEST when the value is anything else, such as several names.
     """
     if given is None or given == "":
         return ""

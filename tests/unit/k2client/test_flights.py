@@ -67,9 +67,9 @@ def endpoint(*locations, ticket=b"t"):
     return query_service_pb2.QueryEndpoint(ticket=ticket, locations=locations or ("grpc://a:1",))
 
 
-def reading(pool, heard=lambda _: None, *, resumable=True):
+def reading(pool, on_provenance=lambda _: None, *, resumable=True):
     retry = Retry(attempts_max=3, backoff_min_s=0, sleep=lambda _: None)
-    return Reading(pool, Deadline(60), retry, resumable, heard)
+    return Reading(pool, Deadline(60), retry, resumable, on_provenance)
 
 
 def ids(batches):
@@ -178,13 +178,13 @@ def test_a_refusal_is_final():
     assert len(pool.opened) == 1
 
 
-def test_the_newest_provenance_is_heard_and_a_strange_one_is_not():
-    heard = []
+def test_the_newest_provenance_is_taken_and_a_strange_one_is_not():
+    provenances = []
     last = market_pb2.Provenance(rows_lake=1, rows_tail=2).SerializeToString()
     pool = Pool(Reader(Chunk([1]), Chunk([], b"\xff\xff"), Chunk([], last)))
-    assert ids(reading(pool, heard.append).batches([endpoint()])) == [1]
-    assert [each.rows_tail for each in heard] == [0, 2]
-    assert not any(each.HasField("last_row") for each in heard)
+    assert ids(reading(pool, provenances.append).batches([endpoint()])) == [1]
+    assert [provenance.rows_tail for provenance in provenances] == [0, 2]
+    assert not any(provenance.HasField("last_row") for provenance in provenances)
 
 
 def test_a_stream_given_up_is_cancelled_and_one_read_is_not():
