@@ -63,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
-# Buckets that ended so long ago (seconds) are so wide (seconds).
+# (age of a bucket's end, its width), seconds.
 TIERS = (
     (0, _MINUTE),
     (5 * _MINUTE, 5 * _MINUTE),
@@ -152,21 +152,6 @@ def append(
         Conflict: another commit came first.
         Exception: of the catalog or the warehouse; the commit did not land, as far as the history
             shows.
-
-    Args:
-        catalog: where the head is swung.
-        table: what the commit is made on; its head must still be the head.
-        files: durable data files; none makes a commit of summary alone.
-        summary: what the commit says of itself, in the summary and the table's properties.
-        now_us: the time; the commit's is that, or just after its parent's.
-
-    Returns:
-        The table as it is after the commit, or after later ones if the reply was lost.
-
-    Raises:
-        Conflict: another commit came first.
-        Exception: whatever the catalog or the warehouse raised; the commit did not land, as far as
-            the history says now.
     """
     snapshot_id = table.metadata.new_snapshot_id()
     summary = _inherited(summary, table)

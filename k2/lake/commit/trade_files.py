@@ -72,12 +72,6 @@ def write_files(parts: Sequence[Part], epoch: int, table: Table, name: str) -> l
         table: where they will be committed.
         name: unique among commits; leads the file names.
 
-    Args:
-        parts: accepted rows; a partition may come in several parts.
-        epoch: tape epoch of all of them.
-        table: where they will be committed.
-        name: unlike any other commit's; leads the file names.
-
     Returns:
         The files, ready to be appended; none when there are no rows.
     """
@@ -211,12 +205,6 @@ def write_sorted(table: Table, rows: pa.Table, name: str, partition: Record) -> 
         table: where it will be committed.
         rows: of `parquet_schema`, perhaps with columns that a later K2 added; in one chunk.
         name: the file's, unique among commits.
-        partition: day and exchange of all rows.
-
-    Args:
-        table: where it will be committed.
-        rows: of `parquet_schema`, perhaps with columns that a later K2 added; in one chunk.
-        name: unlike any other commit's; the file's.
         partition: day and exchange of all rows.
     """
     return stored(table, partition, *_parquet(rows.take(pa.array(_order(rows)))), name)

@@ -133,7 +133,7 @@ class SupersededLetters:
                 [
                     ("tape_epoch", "==", epoch),
                     ("tape_partition", "==", partition),
-                    ("tape_offset", ">=", min(of)),  # files are left out by these two
+                    ("tape_offset", ">=", min(of)),  # these two exclude files
                     ("tape_offset", "<", max(of) + 1),
                     ("tape_offset", "in", sorted(of)),
                 ],

@@ -88,7 +88,7 @@ def replace_files(
         assert not added, "files without rows of others would double rows"
         return NewManifests(kept)
     rewritten = [one for one in kept if one.manifest_path in touched]
-    entries = [*_entries(table, rewritten)]  # a writer hides what is raised before its first entry
+    entries = [*_entries(table, rewritten)]  # a writer hides errors raised before its first entry
     gone = []
     with _writer(table, snapshot_id, "replace_files") as writer:
         _add(writer, added, snapshot_id)

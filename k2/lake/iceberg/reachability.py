@@ -25,7 +25,7 @@ class FileKind(Enum):
     """What a file is for."""
 
     ROWS = "rows"
-    DELETES = "deletes"  # of another engine: which rows are none, and what names such files
+    DELETES = "deletes"  # of another engine, and the manifests that name such files
     METADATA = "metadata"
 
 

@@ -190,7 +190,7 @@ def _nearest_summary(metadata: TableMetadata, snapshot: Snapshot) -> CommitSumma
     for ancestor in ancestors_of(metadata, snapshot):
         if ancestor.summary and (found := summary_of(ancestor.summary.additional_properties)):
             return found
-    if found := summary_of(metadata.properties):  # the ancestor that summary_of them was expired
+    if found := summary_of(metadata.properties):  # the ancestor that had one was expired
         return found
     raise Data(
         Reason.LAKE_CORRUPT,

@@ -131,7 +131,7 @@ class OpsWriter:
             count = self._read(pending)
             if self._due(pending):
                 self._commit(pending)
-        except (Unavailable, Overloaded, NotFound) as error:  # a topic may be made yet
+        except (Unavailable, Overloaded, NotFound) as error:  # the topic may be made later
             self._drop_and_retry(error)
             return 0
         except Data as error:

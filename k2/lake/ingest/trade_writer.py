@@ -357,7 +357,7 @@ class LakeWriter:
         try:
             facts = self._tape.facts()
         except (Unavailable, NotFound):
-            return  # while it cannot be asked, nothing is read
+            return  # while the topic cannot be described, nothing is read
         check_tape(facts, self._tape.identity, self._stats.positions or _NOWHERE, ())
 
     def _drain(self) -> None:

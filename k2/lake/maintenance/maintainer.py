@@ -230,7 +230,7 @@ class Maintainer:
         """Do steps 2 and 3; returns whether the merge was committed."""
         since = table.metadata.current_snapshot_id or 0
         written = rewrite(table, group, self._replacer.name(), self._replacer.store)
-        pa.default_memory_pool().release_unused()  # else what the largest merge took stays for good
+        pa.default_memory_pool().release_unused()  # else the pool keeps what the largest merge took
         if written is None:  # two of its files are more than a pass may hold
             self._too_large |= {file.location for file in group[:2]}
             return False
