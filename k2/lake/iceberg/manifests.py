@@ -87,7 +87,7 @@ def replace_files(
     if not removed:
         assert not added, "files without rows of others would double rows"
         return NewManifests(kept)
-    rewritten = [one for one in kept if one.manifest_path in touched]
+    rewritten = [manifest for manifest in kept if manifest.manifest_path in touched]
     entries = [*_entries(table, rewritten)]  # a writer hides errors raised before its first entry
     gone = []
     with _writer(table, snapshot_id, "replace_files") as writer:
@@ -110,7 +110,8 @@ def new_metadata_output(table: Table, name: str) -> OutputFile:
 def _living(table: Table) -> list[ManifestFile]:
     """Read the head's manifests that name any live file."""
     head = table.metadata.current_snapshot()
-    return [one for one in (head.manifests(table.io) if head else []) if _size(one) != 0]
+    manifests = head.manifests(table.io) if head else []
+    return [manifest for manifest in manifests if _size(manifest) != 0]
 
 
 def _size(manifest: ManifestFile) -> int:

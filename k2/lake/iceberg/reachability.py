@@ -66,7 +66,7 @@ class Reach:
             OSError: something could not be read.
         """
         found = {
-            one.location for one in self.files(table.metadata_location, table.metadata, table.io)
+            file.location for file in self.files(table.metadata_location, table.metadata, table.io)
         }
         found |= {entry.metadata_file for entry in table.metadata.metadata_log}
         return {path_of(location) for location in found}
@@ -82,17 +82,17 @@ class Reach:
         Raises:
             OSError: something could not be read.
         """
-        lists = {one.snapshot_id: self._manifests(one, io) for one in metadata.snapshots}
-        manifests = {one.manifest_path: one for of_one in lists.values() for one in of_one}
-        entries = {path: self._named_by(one, io) for path, one in manifests.items()}
+        lists = {kept.snapshot_id: self._manifests(kept, io) for kept in metadata.snapshots}
+        manifests = {listed.manifest_path: listed for of in lists.values() for listed in of}
+        entries = {path: self._named_by(listed, io) for path, listed in manifests.items()}
         self._lists, self._entries = lists, entries
         named = [location, *sorted(_named(metadata))]
-        named += [one.manifest_list for one in metadata.snapshots]
-        found = [ReachableFile(one, None, FileKind.METADATA) for one in named]
-        for path, one in manifests.items():
-            kind = FileKind.METADATA if _of_rows(one) else FileKind.DELETES
-            found += [ReachableFile(path, one.manifest_length, kind), *entries[path]]
-        return [*{one.location: one for one in found}.values()]
+        named += [kept.manifest_list for kept in metadata.snapshots]
+        files = [ReachableFile(path, None, FileKind.METADATA) for path in named]
+        for path, listed in manifests.items():
+            kind = FileKind.METADATA if _of_rows(listed) else FileKind.DELETES
+            files += [ReachableFile(path, listed.manifest_length, kind), *entries[path]]
+        return [*{file.location: file for file in files}.values()]
 
     def _manifests(self, snapshot: Snapshot, io: FileIO) -> tuple[ManifestFile, ...]:
         known = self._lists.get(snapshot.snapshot_id)
@@ -119,9 +119,9 @@ def _named(metadata: TableMetadata) -> set[str]:
     """Collect statistics, and the files that K2's commits carry."""
     statistics = [*metadata.statistics, *metadata.partition_statistics]
     carried = [metadata.properties]
-    carried += [one.summary.additional_properties for one in metadata.snapshots if one.summary]
+    carried += [kept.summary.additional_properties for kept in metadata.snapshots if kept.summary]
     inside = f"{metadata.location}/"
-    return {one.statistics_path for one in statistics} | {
+    return {file.statistics_path for file in statistics} | {
         value
         for properties in carried
         for name, value in properties.items()

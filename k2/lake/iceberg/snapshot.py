@@ -69,7 +69,7 @@ class CommitSummary:
         return floor | {
             "k2.epoch": str(self.positions.epoch),
             "k2.positions": self.positions.encode(),
-            "k2.counters": ",".join("/".join(map(str, one)) for one in counters),
+            "k2.counters": ",".join("/".join(map(str, counts)) for counts in counters),
             "k2.state": self.state_path,
             "k2.topic": self.topic,
             "k2.topic-id": self.topic_id,
@@ -104,8 +104,8 @@ def summary_of(properties: Mapping[str, Any]) -> CommitSummary | None:
         return None
     try:
         counters: Counters = {}
-        for partition, one in enumerate(properties["k2.counters"].split(",")):
-            accepted, duplicate, dead = (int(count) for count in one.split("/"))
+        for partition, counts in enumerate(properties["k2.counters"].split(",")):
+            accepted, duplicate, dead = (int(count) for count in counts.split("/"))
             counters[partition] = accepted, duplicate, dead
         positions = OffsetVector.decode(properties["k2.positions"])
         state, epochs = properties["k2.state"], epochs_of(properties)
@@ -217,16 +217,16 @@ def ancestors_of(metadata: TableMetadata, snapshot: Snapshot | None) -> Iterator
     if snapshot is None:
         return
     yield snapshot
-    by_id = {one.snapshot_id: one for one in metadata.snapshots}
+    by_id = {kept.snapshot_id: kept for kept in metadata.snapshots}
     heads = sorted(
-        (by_id[one] for one in {entry.snapshot_id for entry in metadata.snapshot_log} & {*by_id}),
+        (by_id[head] for head in {entry.snapshot_id for entry in metadata.snapshot_log} & {*by_id}),
         key=_sequence,
         reverse=True,
     )
     while snapshot is not None:
         before = _sequence(snapshot)
         parent = by_id.get(snapshot.parent_snapshot_id or 0)
-        snapshot = parent or next((one for one in heads if _sequence(one) < before), None)
+        snapshot = parent or next((head for head in heads if _sequence(head) < before), None)
         if snapshot is not None:
             yield snapshot
 
