@@ -302,10 +302,10 @@ class FeedGauges:
 
 def _symbol_counters(stream: InstrumentStream, *, hears: bool) -> SymbolCounters:
     counts = stream.sequence.counts
-    covered = stream.resumed_after if stream.covered_through is None else stream.covered_through
+    acknowledged = stream.acknowledged_id
     return SymbolCounters(
         last_trade_id=stream.sequence.last,
-        acknowledged_trade_id=covered,
+        acknowledged_trade_id=stream.resumed_after if acknowledged is None else acknowledged,
         resumed_after=stream.resumed_after,
         first_trade_id=stream.sequence.first,
         partition=stream.partition,
