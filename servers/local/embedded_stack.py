@@ -55,14 +55,14 @@ def run_stack(options: Options, runtime: Runtime) -> None:
     with holding(data_dir / "run", runtime.clock):
         end_leftovers(data_dir / "run", lambda said: _step(runtime, "leftovers", said))
         clear_scratch(data_dir)
-        site = _choose(options, runtime)
+        stack = _choose(options, runtime)
         try:
-            site.artifacts.ensure(_progress_of(runtime))
+            stack.artifacts.ensure(_progress_of(runtime))
         except Unavailable as error:
             if error.reason is not Reason.DRAINING:
                 raise
         if not runtime.stopping.is_set():
-            _supervise(site, runtime)
+            _supervise(stack, runtime)
 
 
 def clear_scratch(data_dir: Path) -> None:
@@ -141,7 +141,7 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
     exchange = config.feed.exchange
     if stamped is not None and not options.exchange_asked:
         exchange = stamped.exchange
-    site = StackConfig(
+    stack = StackConfig(
         settings=config,
         ports=choose_ports(options, runtime.run_id),
         venue=venue,
@@ -150,9 +150,9 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
         artifacts=Artifacts(config.cache_dir, runtime.clock),
         environment=settings.environment(),
     )
-    stack_ports.check(site.used_ports().items())
+    stack_ports.check(stack.used_ports().items())
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
-    return site
+    return stack
 
 
 def _listening_to_all(config: Settings, venue: str) -> Settings:
@@ -204,29 +204,29 @@ def venue_refusal(venue_url: str, timeout_s: float = limits.LIVE_PROBE_S) -> Una
     return Unavailable(Reason.VENUE_UNAVAILABLE, f"{venue_url} cannot be reached: {why}")
 
 
-def _supervise(site: StackConfig, runtime: Runtime) -> None:
-    config, data_dir = site.settings, site.data_dir
-    stack_ports.check(site.used_ports().items())  # again: fetching may have taken minutes
+def _supervise(stack: StackConfig, runtime: Runtime) -> None:
+    config, data_dir = stack.settings, stack.data_dir
+    stack_ports.check(stack.used_ports().items())  # again: fetching may have taken minutes
     with _disk_errors(data_dir):
         layout.upgrade(data_dir, lambda said: _step(runtime, "upgrade", said))
         if stamp.read_stamp(data_dir / layout.STAMP) is None:
-            made = Stamp(stamp.source_of(site.venue), site.venue, site.exchange)
+            made = Stamp(stamp.source_of(stack.venue), stack.venue, stack.exchange)
             stamp.write_stamp(data_dir / layout.STAMP, made)
     record = StackRecord(
-        run_id=site.run_id,
+        run_id=stack.run_id,
         supervisor_pid=os.getpid(),
         data_dir=str(data_dir),
-        source=stamp.source_of(site.venue),
-        venue=site.venue,
-        exchange=site.exchange,
+        source=stamp.source_of(stack.venue),
+        venue=stack.venue,
+        exchange=stack.exchange,
         symbols=list(config.feed.symbols),
         started_at_us=runtime.clock.now_us(),
     )
     tape = config.tape.model_copy(
-        update={"bootstrap": site.bootstrap, "registry_url": site.registry_url}
+        update={"bootstrap": stack.bootstrap, "registry_url": stack.registry_url}
     )
 
-    parts = site.parts()
+    parts = stack.parts()
 
     schemas = SchemaStore(
         tape.registry_url, data_dir / "schemas", runtime.clock, runtime.stopping.wait
