@@ -12,15 +12,12 @@ class Clock(Protocol):
 
     def now_us(self) -> int:
         """Return wall time in microseconds since 1970-01-01 UTC; may jump."""
-        ...
 
     def monotonic_s(self) -> float:
         """Return seconds that never go back, from an arbitrary start."""
-        ...
 
     def sleep(self, seconds: float) -> None:
         """Block the calling thread for `seconds`."""
-        ...
 
 
 class SystemClock:

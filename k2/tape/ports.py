@@ -22,27 +22,21 @@ class BatchReader(Protocol):
 
     def read(self, max_records: int, timeout_s: float) -> list[RawBatch]:
         """Read the next records, one batch per partition."""
-        ...
 
     def seek(self, positions: Mapping[int, int]) -> None:
         """Read these partitions from these offsets next."""
-        ...
 
     def pause(self, partitions: Collection[int]) -> None:
         """Stop reading partitions."""
-        ...
 
     def resume(self, partitions: Collection[int]) -> None:
         """Read paused partitions again."""
-        ...
 
     def report(self, positions: Mapping[int, int]) -> None:
         """Commit this reader's positions to its group, for lag monitors."""
-        ...
 
     def close(self) -> None:
         """Close the connection and release the partitions."""
-        ...
 
 
 class RecordSender(Protocol):
@@ -51,7 +45,6 @@ class RecordSender(Protocol):
     @property
     def failure(self) -> K2Error | None:
         """The error that ended the sender; None while it can send."""
-        ...
 
     def send(
         self,
@@ -62,19 +55,15 @@ class RecordSender(Protocol):
         on_ack: OnAck | None = None,
     ) -> None:
         """Queue a record; raises QUEUE_FULL when the queue has no room."""
-        ...
 
     def poll(self, timeout_s: float = 0.0) -> int:
         """Deliver acknowledgements."""
-        ...
 
     def depth(self) -> int:
         """Count the records that are queued and not yet acknowledged."""
-        ...
 
     def flush(self, timeout_s: float) -> int:
         """Wait for acknowledgements; returns how many are missing."""
-        ...
 
 
 class DocumentLogReader(Protocol):
@@ -82,7 +71,6 @@ class DocumentLogReader(Protocol):
 
     def advance(self) -> News:
         """Read the records not returned yet, oldest first, up to the topic's end."""
-        ...
 
 
 class DocumentTopic(Protocol):
@@ -90,40 +78,31 @@ class DocumentTopic(Protocol):
 
     def put(self, key: str, value: Mapping[str, Any] | None, wait_s: float | None = None) -> None:
         """Replace the document of a key; None removes it. `wait_s` waits for acknowledgement."""
-        ...
 
     def read_all(self) -> Mapping[str, Mapping[str, Any]]:
         """Read the newest document of each key, up to the topic's end at the call."""
-        ...
 
     def log_reader(self) -> DocumentLogReader:
         """Open a reader of every record retained and of those that follow."""
-        ...
 
     def skip(self, key: str, why: str) -> None:
         """Count and log a record that cannot be used."""
-        ...
 
     def current(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the newest document of each key as far as followed."""
-        ...
 
     def current_to_end(self) -> Mapping[str, Mapping[str, Any]]:
         """Return the newest document of each key, followed to the topic's end at the call."""
-        ...
 
     @property
     def version(self) -> int:
         """A number that grows with each change."""
-        ...
 
     def wait_change(self, version: int, timeout_s: float) -> int:
         """Wait until the version is above `version`; returns the version."""
-        ...
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the key of each document that arrives from now on."""
-        ...
 
 
 class GapEventLog(Protocol):
@@ -131,11 +110,9 @@ class GapEventLog(Protocol):
 
     def publish(self, events: Sequence[GapEvent], wait_s: float) -> None:
         """Append events; returns when every one is acknowledged."""
-        ...
 
     def advance(self) -> Iterable[GapEvent]:
         """Read the events not returned yet, up to the topic's end at the call."""
-        ...
 
 
 class LetterSink(Protocol):
@@ -143,7 +120,6 @@ class LetterSink(Protocol):
 
     def publish(self, letters: Sequence[DeadLetter], wait_s: float) -> None:
         """Publish letters; returns when every one is acknowledged."""
-        ...
 
 
 class Placement(Protocol):
@@ -151,7 +127,6 @@ class Placement(Protocol):
 
     def refresh_for(self, instruments: Iterable[Instrument]) -> Mapping[Instrument, int]:
         """Return the map, read again when it lacks any of these."""
-        ...
 
 
 class Schemas(Protocol):
@@ -159,12 +134,9 @@ class Schemas(Protocol):
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
         """Register a schema under a subject; returns its id."""
-        ...
 
     def schema(self, schema_id: int) -> dict[str, Any]:
         """Return the schema of an id; KeyError when the registry does not know it."""
-        ...
 
     def remembers(self, schema_id: int) -> bool:
         """Return whether `schema` answers without asking the registry."""
-        ...

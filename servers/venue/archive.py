@@ -48,7 +48,6 @@ class Archive(Protocol):
 
     def symbols(self) -> dict[str, PriceSteps]:
         """List all symbols with their steps."""
-        ...
 
     def trades(self, symbol: str, from_id: int | None, limit: int) -> list[PastTrade]:
         """Return trades from an id on, or the newest ones, ids ascending, at most `limit`.
@@ -56,7 +55,6 @@ class Archive(Protocol):
         Raises:
             NotFound: UNKNOWN_SYMBOL.
         """
-        ...
 
 
 class SyntheticArchive:

@@ -43,11 +43,9 @@ class MarketSource(Protocol):
 
     def tick(self) -> float:
         """Send what is due; return the seconds until the next tick is due."""
-        ...
 
     def finish(self) -> None:
         """Keep what the next run needs."""
-        ...
 
 
 @dataclass(frozen=True)

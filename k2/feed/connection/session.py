@@ -37,7 +37,6 @@ class Chance(Protocol):
 
     def uniform(self, low: float, high: float, /) -> float:
         """Draw a number between the two."""
-        ...
 
 
 class State(Enum):

@@ -24,15 +24,12 @@ class Socket(Protocol):
 
     async def read(self) -> Sequence[bytes]:
         """Return the messages that have come, at least one."""
-        ...
 
     async def ping(self) -> None:
         """Ask for a sign of life; returns when it came."""
-        ...
 
     async def close(self) -> None:
         """End the connection."""
-        ...
 
 
 Open = Callable[[str], Awaitable[Socket]]

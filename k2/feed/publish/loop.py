@@ -39,15 +39,12 @@ class Gaps(Protocol):
     @property
     def failure(self) -> BaseException | None:
         """The error that ended it, if any."""
-        ...
 
     def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
         """Take missing ids from streams, and mark those recorded; returns at once."""
-        ...
 
     def counters(self) -> dict[str, Any]:
         """Return its counters; from any thread."""
-        ...
 
 
 class FeedLoop:

@@ -44,12 +44,10 @@ class History(Protocol):
     @property
     def page_max(self) -> int:
         """Trades of one answer, at most."""
-        ...
 
     @property
     def weight(self) -> int:
         """Weight of one request in the venue's budget."""
-        ...
 
     def trades(self, instrument: Instrument, from_id: int, count: int) -> HistoryPage:
         """Ask for trades from an id on.
@@ -64,11 +62,9 @@ class History(Protocol):
             Unavailable: VENUE_UNAVAILABLE: no answer, or none that can be believed; `RateLimited`
                 when the venue says to ask later.
         """
-        ...
 
     def newest(self, instrument: Instrument) -> HistoryPage:
         """Ask for the newest trade; raises as `trades` does."""
-        ...
 
 
 class RateLimited(Unavailable):

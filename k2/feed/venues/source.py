@@ -67,16 +67,13 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Names the feed: its dead letters, its heartbeat, its connections."""
-        ...
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
         """The instruments subscribed to; `decode` gives trades of no others."""
-        ...
 
     def addresses(self) -> tuple[str, ...]:
         """WebSocket addresses that together subscribe to everything, one connection each."""
-        ...
 
     def decode(self, frame: bytes, receive_time_us: int) -> Decoded:
         """Decode a frame.
@@ -85,4 +82,3 @@ class Source(Protocol):
             frame: one message as the venue sent it.
             receive_time_us: when it came, wall microseconds.
         """
-        ...
