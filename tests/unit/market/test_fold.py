@@ -2,7 +2,16 @@ import numpy as np
 
 from k2 import limits
 from k2.market.events import Fault
-from k2.market.fold import NOTHING_SEEN, FoldState, Verdict, contains, fold, from_table, to_table
+from k2.market.fold import (
+    NOTHING_SEEN,
+    FoldState,
+    Verdict,
+    accept_ids,
+    contains,
+    fold,
+    from_table,
+    to_table,
+)
 from k2.market.instrument import Instrument
 from tests.support.trades import NOW_US, columns
 
@@ -151,3 +160,11 @@ def test_intervals_contain_the_ids_from_their_first_to_their_last():
     ids = np.arange(1, 9)
     assert ids[contains(intervals, ids)].tolist() == [2, 3, 7]
     assert not contains(NOTHING_SEEN.intervals, ids).any()
+
+
+def test_ids_go_into_intervals_in_order_or_out_of_it():
+    none = np.empty((0, 2), np.int64)
+    ascending, new = accept_ids(none, np.array([1, 2, 5]))
+    assert (ascending.tolist(), new.tolist()) == ([[1, 2], [5, 5]], [True] * 3)
+    intervals, new = accept_ids(ascending, np.array([4, 3, 5]))
+    assert (intervals.tolist(), new.tolist()) == ([[1, 5]], [True, True, False])

@@ -16,6 +16,8 @@ from k2.market.ledger import (
     check_gap,
     fold_all,
     gap_of,
+    reopened,
+    unfillable,
     void,
 )
 
@@ -26,6 +28,11 @@ OPEN = GapEvent(
 FILLED = dataclasses.replace(OPEN, state=GapState.FILLED, filled_at_us=TIME_US)
 UNFILLABLE = dataclasses.replace(OPEN, state=GapState.UNFILLABLE, reason="gone")
 VOID = dataclasses.replace(OPEN, state=GapState.VOID)
+
+
+def test_a_gap_that_cannot_be_filled_says_why_until_it_is_open_again():
+    assert unfillable(OPEN, "gone") == UNFILLABLE
+    assert reopened(UNFILLABLE) == reopened(FILLED) == OPEN
 
 
 @pytest.mark.parametrize("event", [OPEN, FILLED, UNFILLABLE, VOID])
