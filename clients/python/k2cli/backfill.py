@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import Event, run_tool
 from k2cli.verify import tape_of
 
 
@@ -56,7 +55,7 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     with options.connect(data_dir) as k2:
         plan = k2.backfill(symbol, from_id, to_id, exchange)
     if as_json:
-        console.echo(documents.text(plan))
+        console.echo_json(plan)
         return
     console.echo(
         f"{plan.exchange}:{plan.symbol} {plan.first_trade_id} to {plan.last_trade_id}:"
@@ -78,7 +77,7 @@ def _load(arguments: list[str], as_json: bool, data_dir: Path | None) -> int:
 
     code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
     if found and as_json:
-        console.echo(documents.text(found))
+        console.echo_json(found)
     elif found:
         console.echo(str(found.get("message")))
     return code

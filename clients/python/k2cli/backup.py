@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import tool_answer
 
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 
@@ -51,24 +50,19 @@ def restore(
 def _run(
     name: str, arguments: list[str], folder: Path, data_dir: Path | None, *, as_json: bool
 ) -> int:
-    found: dict[str, Any] = {}
-
-    def take(event: Event) -> None:
-        found.update({key: value for key, value in event.items() if key != "event"})
-
     directory = options.directory_of(data_dir)
-    code = run_tool(name, [str(folder.resolve()), *arguments], directory, take)
-    if found and as_json:
-        console.echo(documents.text(found))
-    elif found:
-        _show(found)
+    code, answer = tool_answer(name, [str(folder.resolve()), *arguments], directory)
+    if answer and as_json:
+        console.echo_json(answer)
+    elif answer:
+        _show(answer)
     return code
 
 
-def _show(found: dict[str, Any]) -> None:
-    console.echo(str(found.get("message")))
+def _show(answer: dict[str, Any]) -> None:
+    console.echo(str(answer.get("message")))
     tables = [
-        (each.get("name"), each.get("snapshot_id"), each.get("rows"), each.get("positions"))
-        for each in found.get("tables") or ()
+        (table.get("name"), table.get("snapshot_id"), table.get("rows"), table.get("positions"))
+        for table in answer.get("tables") or ()
     ]
     console.table(("table", "snapshot", "rows", "positions"), tables)

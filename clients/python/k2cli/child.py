@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self
+
+from k2cli import console
 
 Event = dict[str, Any]
 
@@ -31,6 +33,7 @@ _POLL_S = 0.05
 _LAST_WORDS_BYTES = 4096
 _LOG_BYTES_MAX = 8 << 20  # of the starts before this one
 INTERRUPTED = 130
+_PROGRESS = ("step", "progress", "serving")
 
 
 class Spawned:
@@ -157,6 +160,75 @@ class Spawned:
                 return
             if not new:
                 time.sleep(_POLL_S)
+
+
+def run_tool(
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    take: Callable[[Event], None],
+    settings: Mapping[str, str] | None = None,
+) -> int:
+    """Run it to its end.
+
+    Args:
+        name: which process.
+        arguments: its arguments.
+        directory: the data directory it works on.
+        take: is given every event but progress, failures and an early end.
+        settings: more of its settings, as environment variables.
+
+    Returns:
+        Its exit code; never 0 when it failed.
+    """
+    failure: Event | None = None
+    answered = False
+    with Spawned(name, arguments, directory, settings=settings) as tool, tool.forwarding():
+        with console.steps() as steps:
+            for event in tool.events():
+                if event["event"] == "failed":
+                    failure = event
+                elif event["event"] in _PROGRESS:
+                    part, words = _part(event, name)
+                    steps.step(part, words, event.get("done"), event.get("total"))
+                elif event["event"] == "stopped":
+                    answered = True
+                    console.say(str(event.get("message")))
+                else:
+                    answered = True
+                    take(event)
+        code = tool.wait()
+        if failure is not None:
+            console.say(f"k2: {failure.get('reason')}: {failure.get('message')}")
+            return code or 1
+        if tool.interrupted:
+            return code or INTERRUPTED
+        if code and not answered and (words := tool.last_words()):
+            console.say(f"k2: {name} ended with {code}: {words}")
+        return code
+
+
+def tool_answer(
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    settings: Mapping[str, str] | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Run a tool to its end; return its exit code and the fields of its events.
+
+    The arguments are those of `run_tool`.
+    """
+    answer: dict[str, Any] = {}
+
+    def take(event: Event) -> None:
+        answer.update({field: value for field, value in event.items() if field != "event"})
+
+    return run_tool(name, arguments, directory, take, settings), answer
+
+
+def _part(event: Event, name: str) -> tuple[str, str]:
+    part = str(event.get("name") or name)
+    return part, str(event.get("message") or event.get("what") or event["event"])
 
 
 def _message(line: str) -> str:

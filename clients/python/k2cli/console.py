@@ -6,10 +6,12 @@ value. A character that the terminal's encoding lacks is shown escaped.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -105,6 +107,44 @@ def echo(message: str, *, err: bool = False) -> None:
 def say(message: str) -> None:
     """A line for a person, on stderr."""
     echo(message, err=True)
+
+
+def json_value(value: object) -> Any:  # noqa: ANN401 JSON
+    """A record, or anything made of records, as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _field(field.name, getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, Mapping):
+        return {str(key): _field(str(key), each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(each) for each in value]
+    return value
+
+
+def echo_json(value: object) -> None:
+    """Write one JSON document to stdout, laid out for reading."""
+    echo(json.dumps(json_value(value), indent=2, ensure_ascii=_is_escaped()))
+
+
+def json_line(value: object) -> str:
+    """One JSON document on one line, for whoever reads a running command line by line."""
+    return json.dumps(json_value(value), ensure_ascii=_is_escaped())
+
+
+def _is_escaped() -> bool:
+    """Whether stdout lacks characters, or would write them in no encoding of JSON."""
+    return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+
+
+def _field(name: str, value: object) -> Any:  # noqa: ANN401 JSON
+    # 64-bit ids lose digits as JSON numbers.
+    if name.endswith("_id") and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return json_value(value)
 
 
 def table(

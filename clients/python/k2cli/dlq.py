@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options, output
+from k2cli import console, options, output
 from k2client import records
 from k2client.errors import Invalid
 
@@ -49,7 +49,7 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
             start=start, end=end, fault=fault.upper(), origin=origin, limit=limit
         )
     if as_json:
-        console.echo(documents.text({"letters": found}))
+        console.echo_json({"letters": found})
         return
     rows = [
         (
@@ -79,7 +79,7 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
             to.write(found.value or b"")
     if as_json:
         value = None if found.value is None else base64.b64encode(found.value).decode()
-        console.echo(documents.text(vars(found) | {"value": value}))
+        console.echo_json(vars(found) | {"value": value})
         return
     for field in dataclasses.fields(found.letter):
         value = getattr(found.letter, field.name)
@@ -88,7 +88,7 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
         console.echo(f"{field.name:<17}{told}")
     console.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
     if found.trade is not None:
-        console.echo(f"{'trade':<17}{documents.line(found.trade)}")
+        console.echo(f"{'trade':<17}{console.json_line(found.trade)}")
     _show_bytes(found)
 
 
@@ -121,7 +121,7 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
     with options.connect(data_dir) as k2:
         outcomes = k2.replay_dead_letters(names, value=value, trade=trade, again=again)
     if as_json:
-        console.echo(documents.text({"outcomes": outcomes}))
+        console.echo_json({"outcomes": outcomes})
     else:
         columns = ("letter", "state", "partition", "offset", "message")
         rows = [(one.name, one.state, one.partition, one.offset, one.message) for one in outcomes]

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import Event, run_tool
 
 
 @click.command()
@@ -31,7 +30,7 @@ def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     code = run_tool("doctor", [], options.directory_of(data_dir), take)
     if as_json:
         ok = code == 0 and all(check.get("ok") for check in checks)
-        console.echo(documents.text({"ok": ok, "checks": checks, "settings": settings}))
+        console.echo_json({"ok": ok, "checks": checks, "settings": settings})
     else:
         _show(checks, settings)
     context.exit(code)

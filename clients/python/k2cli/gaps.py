@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from k2cli import console, documents, options
+from k2cli import console, options
 from k2client import records
 
 _STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=False)
@@ -35,7 +35,7 @@ def gaps(
     with options.connect(data_dir) as k2:
         found = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
     if as_json:
-        console.echo(documents.text({"gaps": [_document(each) for each in found]}))
+        console.echo_json({"gaps": [_document(each) for each in found]})
         return
     rows = [
         (

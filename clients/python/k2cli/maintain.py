@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import tool_answer
 from k2client import times
 from k2client.errors import Invalid
 
@@ -64,17 +63,12 @@ def before_us(text: str) -> int:
 
 def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
     """Have it done and show what was; the exit code."""
-    found: dict[str, Any] = {}
-
-    def take(event: Event) -> None:
-        found.update({name: value for name, value in event.items() if name != "event"})
-
-    code = run_tool("maintain", task, options.directory_of(data_dir), take)
-    if found and as_json:
-        console.echo(documents.text(found))
-    elif found:
-        console.echo(f"ok: {found.get('message', '')}")
-        _show(found.get("tables", {}))
+    code, answer = tool_answer("maintain", task, options.directory_of(data_dir))
+    if answer and as_json:
+        console.echo_json(answer)
+    elif answer:
+        console.echo(f"ok: {answer.get('message', '')}")
+        _show(answer.get("tables", {}))
     return code
 
 

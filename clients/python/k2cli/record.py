@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from k2cli import console, documents, options, output
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options, output
+from k2cli.child import tool_answer
 from k2client import stack
 
 
@@ -46,25 +44,20 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
     arguments = [str(output.for_another_process(path))]
     arguments += [part for name, value in given.items() if value for part in (name, value)]
     directory = options.directory_of(data_dir)
-    found: dict[str, Any] = {}
-
-    def take(event: Event) -> None:
-        found.update({name: value for name, value in event.items() if name != "event"})
-
-    code = run_tool("record", arguments, directory, take, settings=venue_of(directory))
+    code, answer = tool_answer("record", arguments, directory, venue_of(directory))
     if as_json:
-        console.echo(documents.text(found))
-    elif found.get("message"):
-        console.say(str(found["message"]))
+        console.echo_json(answer)
+    elif answer.get("message"):
+        console.say(str(answer["message"]))
     context.exit(code)
 
 
 def venue_of(directory: Path) -> dict[str, str]:
     """Settings that name the practice venue of a running stack; none where it has none."""
-    found = stack.read_stack(directory)
-    if "venue" not in found.addresses:
+    described = stack.read_stack(directory)
+    if "venue" not in described.addresses:
         return {}
     return {
-        "K2_FEED__VENUE_URL": f"ws://{found.addresses['venue']}",
-        "K2_FEED__SYMBOLS": json.dumps(found.content.get("symbols", [])),
+        "K2_FEED__VENUE_URL": f"ws://{described.addresses['venue']}",
+        "K2_FEED__SYMBOLS": json.dumps(described.content.get("symbols", [])),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from k2cli import console, documents, options
+from k2cli import console, options
 
 
 @click.command()
@@ -19,7 +19,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
     with options.connect(data_dir) as k2:
         found = k2.snapshots(limit) if as_of is None else [k2.snapshot(as_of)]
     if as_json:
-        console.echo(documents.text({"snapshots": found}))
+        console.echo_json({"snapshots": found})
         return
     rows = [
         (
@@ -46,7 +46,7 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         now = k2.degradation()
     if as_json:
-        console.echo(documents.text(now))
+        console.echo_json(now)
         return
     console.echo(f"level {now.level}: {now.summary}")
     rows: list[tuple[object, ...]] = []
@@ -65,7 +65,7 @@ def feeds(as_json: bool, data_dir: Path | None) -> None:
     with options.connect(data_dir) as k2:
         found = k2.feeds()
     if as_json:
-        console.echo(documents.text({"feeds": found}))
+        console.echo_json({"feeds": found})
         return
     for feed in found:
         connected = "connected" if feed.connected else "not connected"

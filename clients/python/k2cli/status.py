@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
+from k2cli import console, options
 from k2client import records, stack
 from k2client.errors import K2Error
 
@@ -23,7 +23,7 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
     found = stack.read_stack(options.directory_of(data_dir))
     view = View(found, _live(found))
     if as_json:
-        console.echo(documents.text(view.document()))
+        console.echo_json(view.document())
     if not found.running:
         error = stack.not_running(found.directory)
         console.say(f"k2: {error.reason}: {error.message}")

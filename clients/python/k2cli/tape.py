@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import tool_answer
 
 
 @click.group()
@@ -33,15 +31,10 @@ def new_epoch(
     the next `k2 up` goes on with the tape that is there, and what was lost shows as gaps.
     """
     arguments = [name for name, given in (("--yes", yes), ("--force", force)) if given]
-    found: dict[str, Any] = {}
-
-    def take(event: Event) -> None:
-        found.update({name: value for name, value in event.items() if name != "event"})
-
-    code = run_tool("new-epoch", arguments, options.directory_of(data_dir), take)
-    if found and as_json:
-        console.echo(documents.text(found))
-    elif found:
-        reason = f"{found['reason']}: " if found.get("reason") else ""
-        console.echo(f"{reason}{found.get('message')}")
+    code, answer = tool_answer("new-epoch", arguments, options.directory_of(data_dir))
+    if answer and as_json:
+        console.echo_json(answer)
+    elif answer:
+        reason = f"{answer['reason']}: " if answer.get("reason") else ""
+        console.echo(f"{reason}{answer.get('message')}")
     context.exit(code)

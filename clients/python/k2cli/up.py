@@ -6,15 +6,27 @@ first question when all is SERVING, and hands it the signals that would end this
 
 from __future__ import annotations
 
+import io
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+import pyarrow as pa
 
-from k2cli import console, documents, options
+import k2client
+from k2cli import arrow_text, console, options, output
 from k2cli.child import INTERRUPTED, Event, Spawned
-from k2cli.first_answer import first_answer
 from k2cli.trades import summary
+from k2client import records
+from k2client.errors import K2Error
+
+_WAIT_S = 6.0
+_POLL_S = 0.25
+_ROWS = 3
+_COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "source")
 
 
 @click.command()
@@ -163,7 +175,7 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     answer = first_answer(str(control), symbols[0], interrupted) if symbols and control else None
     if as_json:
         found = answer.document() if answer else None
-        console.echo(documents.line(content | {"first_answer": found}))
+        console.echo(console.json_line(content | {"first_answer": found}))
         return
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
     console.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
@@ -177,3 +189,68 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     console.echo(f"the newest trades of {answer.symbol}, asked in {answer.took_ms:.0f} ms:")
     console.echo(answer.text(console.page()))
     console.echo(summary(answer.rows.num_rows, answer.provenance))
+
+
+@dataclass(frozen=True)
+class FirstAnswer:
+    """The newest trades of a symbol.
+
+    Attributes:
+        symbol: which.
+        rows: the trades, newest first.
+        provenance: where they come from.
+        took_ms: how long the question took, rows included.
+    """
+
+    symbol: str
+    rows: pa.Table
+    provenance: records.Provenance
+    took_ms: float
+
+    def text(self, page: console.Page = console.FILE) -> str:
+        """The rows as a table."""
+        written = io.BytesIO()
+        output.write("table", self.rows.schema, self.rows.to_batches(), written, page)
+        return written.getvalue().decode(page.encoding).rstrip("\n")
+
+    def document(self) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "symbol": self.symbol,
+            "rows": [
+                dict(zip(self.rows.schema.names, row, strict=True))
+                for batch in self.rows.to_batches()
+                for row in zip(*(arrow_text.json_values(column) for column in batch), strict=True)
+            ],
+            "provenance": console.json_value(self.provenance),
+            "took_ms": round(self.took_ms, 3),
+        }
+
+
+def first_answer(address: str, symbol: str, stopped: Callable[[], bool]) -> FirstAnswer | None:
+    """Ask until the first trades are there; None when none came in time.
+
+    Args:
+        address: of the control server.
+        symbol: what to ask for.
+        stopped: whether nobody waits for the answer any more.
+    """
+    end = time.monotonic() + _WAIT_S
+    with options.connect_at(address, deadline_s=_WAIT_S) as k2:
+        while time.monotonic() < end and not stopped():
+            answer = _ask(k2, symbol)
+            if answer is not None:
+                return answer
+            time.sleep(_POLL_S)
+    return None
+
+
+def _ask(k2: k2client.Client, symbol: str) -> FirstAnswer | None:
+    began = time.monotonic()
+    try:
+        answer = k2.trades(symbol, limit=_ROWS, order="desc", columns=_COLUMNS)
+        rows = answer.to_arrow()
+    except K2Error:
+        return None  # a symbol is not known before its first trade
+    took_ms = (time.monotonic() - began) * 1000
+    return FirstAnswer(symbol, rows, answer.provenance, took_ms) if rows.num_rows else None

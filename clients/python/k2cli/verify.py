@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from k2cli import console, documents, options
-from k2cli.child import Event
-from k2cli.tools import run_tool
+from k2cli import console, options
+from k2cli.child import tool_answer
 from k2client import stack
 
 _HOLES_SHOWN_MAX = 20
@@ -25,18 +24,13 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
 
     Holes in trade ids are listed, not failures. Exit code 1: loss, doubling or disagreement.
     """
-    found: dict[str, Any] = {}
-
-    def take(event: Event) -> None:
-        found.update({name: value for name, value in event.items() if name != "event"})
-
     directory = options.directory_of(data_dir)
-    code = run_tool("verify", [], directory, take, settings=tape_of(directory))
-    report = found.get("report", found)
-    if found and as_json:
-        console.echo(documents.text(report))
-    elif found:
-        _show(found, report)
+    code, answer = tool_answer("verify", [], directory, tape_of(directory))
+    report = answer.get("report", answer)
+    if answer and as_json:
+        console.echo_json(report)
+    elif answer:
+        _show(answer, report)
     context.exit(code)
 
 
@@ -46,22 +40,22 @@ def tape_of(directory: Path) -> dict[str, str]:
     Raises:
         NotFound: STACK_NOT_RUNNING, and nothing else says where the tape is.
     """
-    found = stack.read_stack(directory)
-    if found.running:
+    described = stack.read_stack(directory)
+    if described.running:
         names = {"K2_TAPE__BOOTSTRAP": "broker", "K2_TAPE__REGISTRY_URL": "registry"}
-        return {name: found.addresses[part] for name, part in names.items()}
+        return {name: described.addresses[part] for name, part in names.items()}
     if "K2_TAPE__BOOTSTRAP" not in os.environ:
         raise stack.not_running(directory)
     return {}
 
 
-def _show(found: dict[str, Any], report: dict[str, Any]) -> None:
-    report = documents.document(report)
-    verdict = "ok" if found.get("ok") else "FAILED"
-    console.echo(f"{verdict}: {found.get('message', '')}".rstrip(": "))
+def _show(answer: dict[str, Any], report: dict[str, Any]) -> None:
+    report = console.json_value(report)
+    verdict = "ok" if answer.get("ok") else "FAILED"
+    console.echo(f"{verdict}: {answer.get('message', '')}".rstrip(": "))
     for name, listed in report.items():
         if isinstance(listed, list) and listed and isinstance(listed[0], dict):
-            rows = [list(each.values()) for each in listed[:_HOLES_SHOWN_MAX]]
+            rows = [list(entry.values()) for entry in listed[:_HOLES_SHOWN_MAX]]
             console.table([str(column) for column in listed[0]], rows, title=name)
             if len(listed) > _HOLES_SHOWN_MAX:
                 more = len(listed) - _HOLES_SHOWN_MAX

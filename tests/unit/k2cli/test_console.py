@@ -1,5 +1,6 @@
 import datetime as dt
 import io
+import json
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from k2cli import console
+from k2client.records import Gap, OffsetVector
 
 
 @pytest.mark.parametrize(
@@ -88,3 +90,24 @@ def test_progress_without_a_terminal_is_a_line_a_change(capfd):
     with console.steps(quiet=True) as steps:
         steps.step("broker", "SERVING", None, None)
     assert capfd.readouterr().err == ""
+
+
+def test_ids_are_text_and_times_iso():
+    assert console.json_value(Gap("BINANCE", "BTCUSDT", 2**60, 3)) == {
+        "exchange": "BINANCE",
+        "symbol": "BTCUSDT",
+        "first_trade_id": "1152921504606846976",
+        "last_trade_id": "3",
+    }
+    noon = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+    assert console.json_value({"at": noon}) == {"at": "2026-01-31T10:00:00.000000Z"}
+    assert console.json_value((OffsetVector(0, (1, 2)), None)) == [
+        {"epoch": 0, "offsets": [1, 2]},
+        None,
+    ]
+
+
+def test_a_json_line_is_one_line_and_a_document_is_laid_out(capsys):
+    assert "\n" not in console.json_line({"a": [1, 2], "b": "x\ny"})
+    console.echo_json({"a": "é"})
+    assert json.loads(capsys.readouterr().out) == {"a": "é"}

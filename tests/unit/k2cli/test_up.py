@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from k2cli.up import first_answer
 from k2client import stack
 
 STACK = {
@@ -116,3 +117,23 @@ def test_the_child_does_not_import_what_lies_about(k2, script, tmp_path, monkeyp
     (tmp_path / "json.py").write_text("raise SystemExit(77)")
     assert os.getcwd() == str(tmp_path)
     assert k2("up", "--data-dir", directory).code == 4
+
+
+def test_the_newest_trades_with_their_provenance(server):
+    found = first_answer(server.address, "BTCUSDT", lambda: False)
+    document = found.document()
+    assert [row["trade_id"] for row in document["rows"]] == ["10", "9", "8"]
+    assert document["rows"][0]["price"] == "39441.28000000"
+    assert document["provenance"]["snapshot_id"] == "9007199254740993"
+    assert found.text().splitlines()[0].startswith("event_time")
+
+
+def test_a_symbol_without_a_trade_yet_is_asked_again(server):
+    server.fail_calls = [server.gone()]
+    assert first_answer(server.address, "BTCUSDT", lambda: False).symbol == "BTCUSDT"
+    assert len(server.calls) == 2
+
+
+def test_the_first_answer_is_not_awaited_after_an_interrupt(server):
+    assert first_answer(server.address, "NOSUCH", lambda: bool(server.calls)) is None
+    assert len(server.calls) == 1
