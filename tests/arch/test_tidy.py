@@ -34,10 +34,6 @@ BANNED_WORDS = re.compile(
     r"|just now|a person|for ever)\b",
     re.IGNORECASE,
 )
-# Packages and documents whose words are still to be rewritten; an entry goes with its last fault.
-WORDS_LATER = {
-    "clients/python/k2cli",
-}
 
 # Modules and public classes of one name, and why they are not renamed.
 COMMAND_TWIN = "named after the command: its process, and the part that does the work"
@@ -181,9 +177,7 @@ def test_a_name_is_one_thing():
 
 @each_package
 def test_a_package_is_written_in_plain_words(package):
-    faults = [fault for path in packages()[package] for fault in faults_of_words(path)]
-    if package not in WORDS_LATER:
-        assert faults == []
+    assert [fault for path in packages()[package] for fault in faults_of_words(path)] == []
 
 
 @pytest.mark.parametrize("name", documents())
@@ -191,12 +185,7 @@ def test_a_document_is_written_in_plain_words(name):
     text = (ROOT / name).read_text()
     if name == "CHANGELOG.md":
         text = re.split(r"^## (?!\[Unreleased)", text, flags=re.MULTILINE)[0]
-    if name not in WORDS_LATER:
-        assert banned(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) == []
-
-
-def test_what_is_to_be_rewritten_exists():
-    assert set(packages()).union(documents()) >= WORDS_LATER
+    assert banned(re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)) == []
 
 
 def banned(text: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The `k2` command."""
+"""Provides the `k2` command."""

@@ -1,7 +1,7 @@
-"""The entry point of `k2`, also as `python -m k2cli`.
+"""Starts `k2`, also as `python -m k2cli`.
 
-The command takes most of a second to import. A Ctrl-C in that time ends it at once: nothing has
-begun, and an exception inside the imports of a library would be a traceback.
+The command takes most of a second to import. Ctrl-C during that time ends the process at once:
+nothing has begun, and an exception inside the imports of a library would print a traceback.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point of the `k2` script."""
+    """Run the `k2` script."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as in a job in the background
+    if before is not signal.SIG_IGN:  # a job in the background ignores it
         signal.signal(signal.SIGINT, _end)
     command = importlib.import_module("k2cli.main")
     signal.signal(signal.SIGINT, before)
     try:
         code = command.run(sys.argv[1:])
-    except KeyboardInterrupt:  # while a failure was being said
+    except KeyboardInterrupt:  # while a failure was being reported
         code = _INTERRUPTED
     sys.exit(code)
 

@@ -1,6 +1,6 @@
-"""Arrow columns as exact text: plain decimals, ISO 8601 times, ids as digits; never a float.
+"""Formats Arrow columns as exact text: plain decimals, ISO 8601 times, ids as digits, no floats.
 
-Whole columns at once, for a wide export is millions of rows.
+It converts whole columns at once, because a wide export has millions of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 
 def texts(column: pa.Array) -> pa.Array:
-    """A column as strings, null where it was null."""
+    """Convert a column to strings; nulls stay null."""
     kind = column.type
     if pa.types.is_decimal(kind):
         return _decimals(column)
@@ -28,7 +28,7 @@ def texts(column: pa.Array) -> pa.Array:
 
 
 def json_values(column: pa.Array) -> list[object]:
-    """A column as JSON values: 64-bit integers, decimals and times are strings."""
+    """Convert a column to JSON values: 64-bit integers, decimals and times are strings."""
     kind = column.type
     if pa.types.is_map(kind):
         return [_plain(value) for value in column.to_pylist()]
@@ -39,12 +39,12 @@ def json_values(column: pa.Array) -> list[object]:
 
 
 def text_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch with every column as text."""
+    """Convert every column of a batch to text."""
     return pa.RecordBatch.from_arrays([texts(column) for column in batch], batch.schema.names)
 
 
 def json_rows(batch: pa.RecordBatch) -> list[str]:
-    """Each row of a batch as one JSON object on one line."""
+    """Format each row of a batch as a JSON object on one line."""
     names = batch.schema.names
     dump: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False).encode
     columns = [json_values(column) for column in batch]
@@ -52,7 +52,7 @@ def json_rows(batch: pa.RecordBatch) -> list[str]:
 
 
 def csv_lines(batch: pa.RecordBatch, separator: str = ",") -> list[str]:
-    """Each row of a batch as one CSV record (RFC 4180), quoted where it must be."""
+    """Format each row of a batch as a CSV record (RFC 4180), quoted where necessary."""
     columns = [_quoted(texts(column), separator) for column in batch]
     if not columns:
         return []
@@ -72,7 +72,7 @@ def _quoted(column: pa.Array, separator: str) -> pa.Array:
 
 
 def _decimals(column: pa.Array) -> pa.Array:
-    # Arrow writes small values as 1E-8: exact, but no venue and few spreadsheets write them so.
+    # Arrow writes small values as 1E-8: exact, but not the form of venues and spreadsheets.
     written = column.cast(pa.string())
     scientific = pc.fill_null(pc.match_substring(written, "E"), False)
     if not pc.any(scientific).as_py():
@@ -82,7 +82,7 @@ def _decimals(column: pa.Array) -> pa.Array:
 
 
 def _times(column: pa.Array) -> pa.Array:
-    # By way of integers: a cast that knows the zone would need the machine's zone database.
+    # Through integers, because a cast with a zone needs the machine's zone database.
     naive = column.cast(pa.timestamp("us", column.type.tz)).view(pa.int64())
     spaced = naive.view(pa.timestamp("us")).cast(pa.string())
     return pc.binary_join_element_wise(pc.replace_substring(spaced, " ", "T"), "Z", "")

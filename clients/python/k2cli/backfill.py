@@ -1,4 +1,4 @@
-"""`k2 backfill`: fetch trade ids from the venue again, or load a day from the venue's own file."""
+"""Implements `k2 backfill`: fetches trade ids from the venue, or loads the venue's daily file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from k2cli.verify import tape_of
 @click.option("--to-id", type=click.IntRange(min=0), help="The last one, inclusive.")
 @click.option(
     "--exchange",
-    help="Id space.  [default: of the feed that listens to SYMBOL; of a file: the stack's]",
+    help="Id space.  [default: that of the feed of SYMBOL; with --file: the stack's]",
 )
 @click.option(
     "--file",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A daily file of Binance instead: SYMBOL-trades-YYYY-MM-DD.zip or .csv.",
+    help="Load a daily file of Binance instead: SYMBOL-trades-YYYY-MM-DD.zip or .csv.",
 )
 @options.as_json
 @options.data_dir
@@ -41,8 +41,8 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
 ) -> None:
     """Fetch trade ids FROM..TO of SYMBOL from the venue, or load them from a FILE.
 
-    What the lake has already is dropped there, so asking for too much is harmless. `k2 gaps`
-    shows what becomes of a request.
+    The lake drops ids that it already has, so a range may be too large. `k2 gaps` shows the
+    progress of a request.
     """
     if file is not None:
         if from_id is not None or to_id is not None:
@@ -65,19 +65,19 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
 
 
 def _load(arguments: list[str], as_json: bool, data_dir: Path | None) -> int:
-    """Load a file in a process of its own; its exit code."""
+    """Load a file in a process of its own and return its exit code."""
     directory = options.directory_of(data_dir)
-    found: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
 
     def take(event: Event) -> None:
         if event["event"] == "refused":
             console.say(f"{event.get('place')}: {event.get('error')}")
         else:
-            found.update({name: value for name, value in event.items() if name != "event"})
+            answer.update({name: value for name, value in event.items() if name != "event"})
 
     code = run_tool("backfill", arguments, directory, take, settings=tape_of(directory))
-    if found and as_json:
-        console.echo_json(found)
-    elif found:
-        console.echo(str(found.get("message")))
+    if answer and as_json:
+        console.echo_json(answer)
+    elif answer:
+        console.echo(str(answer.get("message")))
     return code

@@ -1,4 +1,4 @@
-"""`k2 backup` and `k2 restore`: keep what cannot be fetched again, and put it back."""
+"""Implements `k2 backup` and `k2 restore`: copies what cannot be fetched again, and restores it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Pa
 def backup(context: click.Context, folder: Path, as_json: bool, data_dir: Path | None) -> None:
     """Copy catalog, warehouse and registry to DIR, consistently, whether the stack runs or not.
 
-    A DIR with an earlier backup is brought up to date; only new data files are copied.
+    An earlier backup in DIR is updated; only new data files are copied.
     """
     context.exit(_run("backup", [], folder, data_dir, as_json=as_json))
 
@@ -31,7 +31,7 @@ def backup(context: click.Context, folder: Path, as_json: bool, data_dir: Path |
 @click.option(
     "--keep-tape",
     is_flag=True,
-    help="Restore a lost lake beside the tape that is still in the data directory.",
+    help="Restore a lost lake beside the tape in the data directory.",
 )
 @options.as_json
 @options.data_dir
@@ -39,9 +39,9 @@ def backup(context: click.Context, folder: Path, as_json: bool, data_dir: Path |
 def restore(
     context: click.Context, folder: Path, keep_tape: bool, as_json: bool, data_dir: Path | None
 ) -> None:
-    """Put the backup in DIR into an empty data directory, every file held against its checksum.
+    """Restore the backup in DIR to an empty data directory; every file's checksum is verified.
 
-    Without its tape the lake goes on only after `k2 tape new-epoch`.
+    Without its tape the lake continues only after `k2 tape new-epoch`.
     """
     arguments = ["--keep-tape"] if keep_tape else []
     context.exit(_run("restore", arguments, folder, data_dir, as_json=as_json))

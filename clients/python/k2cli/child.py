@@ -1,8 +1,8 @@
-"""A process of `servers` that the command starts, and the JSON lines it prints.
+"""Starts processes of `servers` and reads the JSON lines that they print.
 
-The command imports nothing of the servers: `python -m servers NAME` is all it knows. The child has
-a session of its own, so a Ctrl-C in the terminal reaches it once, forwarded from here, and it can
-drain in its order.
+The command imports nothing from `servers`; it only runs `python -m servers NAME`. The child has a
+session of its own, so Ctrl-C in the terminal reaches it once, forwarded by the command, and it
+drains in its own order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORWARDED = {
 }
 _POLL_S = 0.05
 _LAST_WORDS_BYTES = 4096
-_LOG_BYTES_MAX = 8 << 20  # of the starts before this one
+_LOG_BYTES_MAX = 8 << 20  # of earlier starts
 INTERRUPTED = 130
 _PROGRESS = ("step", "progress", "serving")
 
@@ -40,11 +40,11 @@ class Spawned:
     """A running `python -m servers NAME`.
 
     Args:
-        name: which process.
+        name: the process to run.
         arguments: its arguments.
-        directory: the data directory, handed on as K2_DATA_DIR.
-        settings: more of its settings, as environment variables.
-        detached: leave it running when this process ends; its lines then go to a file.
+        directory: the data directory, passed on as K2_DATA_DIR.
+        settings: additional settings, as environment variables.
+        detached: write its lines to a file, so that it can outlive this process.
 
     Attributes:
         interrupted: whether a signal was forwarded to it.
@@ -70,7 +70,7 @@ class Spawned:
             stdin=subprocess.DEVNULL,
             stdout=self._events or subprocess.PIPE,
             stderr=self._errors,
-            # A folder `servers`, or any module's name, where the user stands must not be imported.
+            # Modules in the user's working directory must not be imported.
             env=os.environ
             | {"K2_DATA_DIR": str(directory), "PYTHONSAFEPATH": "1"}
             | dict(settings or {}),
@@ -83,23 +83,23 @@ class Spawned:
         return self._process.pid
 
     def events(self) -> Iterator[Event]:
-        """What it prints, line by line, until it ends."""
+        """Yield the events that it prints, until it ends."""
         lines = self._follow(self._events) if self._events else self._process.stdout
         for line in lines or ():
             if event := _event(line):
                 yield event
 
     def wait(self) -> int:
-        """Wait for its end; its exit code, or 128 + the signal that ended it."""
+        """Wait for its end; return its exit code, or 128 + the signal that ended it."""
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
-    def let_go(self) -> None:
-        """Leave it running: nobody will wait for it."""
+    def detach(self) -> None:
+        """Leave it running; this process no longer waits for it."""
         self._process.returncode = 0
 
     def last_words(self) -> str:
-        """The last line of what it wrote to its log: why it died without saying so."""
+        """Return the last line of its log, which explains an end without a `failed` event."""
         self._errors.flush()
         self._errors.seek(0, os.SEEK_END)
         start = max(self._errors_start, self._errors.tell() - _LAST_WORDS_BYTES)
@@ -109,7 +109,7 @@ class Spawned:
 
     @contextlib.contextmanager
     def forwarding(self) -> Iterator[None]:
-        """Send what would end this process to the child instead, for the length of the block."""
+        """Forward signals that would end this process to the child while the block runs."""
 
         def forward(number: int, _frame: FrameType | None) -> None:
             self.interrupted = True
@@ -127,7 +127,7 @@ class Spawned:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave no process behind that was not let go, whatever went wrong here."""
+        """End the child, unless `detach` was called, after any outcome of the block."""
         if self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
@@ -136,7 +136,7 @@ class Spawned:
                 file.close()
 
     def _open(self, name: str) -> IO[bytes]:
-        """A log to append to; where that cannot be, the child will say why, so any file will do."""
+        """Open a log to append to, or a temporary file where the child will report the reason."""
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             file: IO[bytes] = (self._logs / name).open("a+b")
@@ -148,7 +148,7 @@ class Spawned:
         return file
 
     def _follow(self, file: IO[bytes]) -> Iterator[bytes]:
-        """Lines of a file that the child appends to, until the child ends."""
+        """Yield the lines that the child appends to a file, until it ends."""
         position, unfinished = self._events_start, b""
         while True:
             ended = self._process.poll() is not None
@@ -169,14 +169,14 @@ def run_tool(
     take: Callable[[Event], None],
     settings: Mapping[str, str] | None = None,
 ) -> int:
-    """Run it to its end.
+    """Run a process that works and then ends (doctor, record, verify), and show its progress.
 
     Args:
-        name: which process.
+        name: the process to run.
         arguments: its arguments.
         directory: the data directory it works on.
-        take: is given every event but progress, failures and an early end.
-        settings: more of its settings, as environment variables.
+        take: takes every event but progress, failures and an early end.
+        settings: additional settings, as environment variables.
 
     Returns:
         Its exit code; never 0 when it failed.
@@ -189,8 +189,9 @@ def run_tool(
                 if event["event"] == "failed":
                     failure = event
                 elif event["event"] in _PROGRESS:
-                    part, words = _part(event, name)
-                    steps.step(part, words, event.get("done"), event.get("total"))
+                    part = str(event.get("name") or name)
+                    words = event.get("message") or event.get("what") or event["event"]
+                    steps.step(part, str(words), event.get("done"), event.get("total"))
                 elif event["event"] == "stopped":
                     answered = True
                     console.say(str(event.get("message")))
@@ -214,10 +215,7 @@ def tool_answer(
     directory: Path,
     settings: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, Any]]:
-    """Run a tool to its end; return its exit code and the fields of its events.
-
-    The arguments are those of `run_tool`.
-    """
+    """Run a process as `run_tool` does; return its exit code and the fields of its events."""
     answer: dict[str, Any] = {}
 
     def take(event: Event) -> None:
@@ -226,13 +224,8 @@ def tool_answer(
     return run_tool(name, arguments, directory, take, settings), answer
 
 
-def _part(event: Event, name: str) -> tuple[str, str]:
-    part = str(event.get("name") or name)
-    return part, str(event.get("message") or event.get("what") or event["event"])
-
-
 def _message(line: str) -> str:
-    """What a line of a log says: its message, where it is a JSON object."""
+    """Return the message of a log line that is a JSON object, else the line."""
     try:
         logged = json.loads(line)
     except ValueError:

@@ -1,7 +1,8 @@
-"""What people see: progress on stderr while something works, tables on stdout when it is done.
+"""Prints progress to stderr, and tables or JSON documents to stdout.
 
-No number and no name is ever cut: a table that is too wide for the terminal is stacked, a line a
-value. A character that the terminal's encoding lacks is shown escaped.
+Numbers and names are never cut: a table that is too wide for the terminal is stacked, with one line
+per value. A character that the terminal's encoding lacks is escaped. In JSON, ids are strings and
+times are ISO 8601 with microseconds and Z.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 _PIPE_WIDTH = 10_000
-_LAST_WIDTH_MIN = 24  # the last column is folded down to so many, the others never
-_EDGES, _BETWEEN = 2, 3  # what box.SIMPLE_HEAD adds
+_LAST_WIDTH_MIN = 24  # the last column is folded to this width, the others never
+_EDGES, _BETWEEN = 2, 3  # the columns that box.SIMPLE_HEAD adds
 _PLAIN = {"·": "-", "…": "...", "✓": "*"}  # for encodings that lack them
 _STYLES = {
     "SERVING": "green",
@@ -44,7 +45,7 @@ _STYLES = {
 
 
 class Steps(Protocol):
-    """Shows how far something is."""
+    """Shows the progress of several parts."""
 
     def __enter__(self) -> Self: ...
 
@@ -56,22 +57,22 @@ class Steps(Protocol):
     ) -> None: ...
 
     def step(self, part: str, message: str, done: float | None, total: float | None) -> None:
-        """What a part is at; `done` of `total` where that is known."""
+        """Show the present step of a part; `done` of `total` where they are known."""
         ...
 
 
 def steps(*, quiet: bool = False) -> Steps:
-    """A display that moves on a terminal; elsewhere a line for each change; quiet: none."""
+    """Make a live display on a terminal, else one that prints a line per change, or nothing."""
     console = Console(stderr=True)
-    return _Moving(console) if console.is_terminal and not quiet else _Lines(quiet)
+    return _LiveSteps(console) if console.is_terminal and not quiet else _LineSteps(quiet)
 
 
 class Page(NamedTuple):
-    """What text is written on.
+    """The place that text is written to.
 
     Attributes:
-        width: columns of the terminal; None where there is none, and nothing is folded.
-        encoding: of its characters.
+        width: columns of the terminal; None without a terminal, when nothing is folded.
+        encoding: the encoding of its characters.
     """
 
     width: int | None
@@ -82,35 +83,35 @@ FILE = Page(None, "utf-8")
 
 
 def page() -> Page:
-    """What stdout is."""
+    """Return the page of stdout."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return Page(width, sys.stdout.encoding or "utf-8")
 
 
 def legible(text: str, encoding: str) -> str:
-    """A text in characters that an encoding has; others are escaped."""
+    """Escape the characters of a text that an encoding lacks."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        plain = "".join(_PLAIN.get(each, each) for each in text)
+        plain = "".join(_PLAIN.get(character, character) for character in text)
         return plain.encode(encoding, "backslashreplace").decode(encoding)
     return text
 
 
 def echo(message: str, *, err: bool = False) -> None:
-    """A line on stdout, or on stderr."""
+    """Print a line to stdout, or to stderr."""
     stream = sys.stderr if err else sys.stdout
     stream.write(legible(message, stream.encoding or "utf-8") + "\n")
     stream.flush()
 
 
 def say(message: str) -> None:
-    """A line for a person, on stderr."""
+    """Print a message to stderr."""
     echo(message, err=True)
 
 
 def json_value(value: object) -> Any:  # noqa: ANN401 JSON
-    """A record, or anything made of records, as JSON values."""
+    """Convert a record, or anything made of records, to JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _field(field.name, getattr(value, field.name))
@@ -119,9 +120,9 @@ def json_value(value: object) -> Any:  # noqa: ANN401 JSON
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     if isinstance(value, Mapping):
-        return {str(key): _field(str(key), each) for key, each in value.items()}
+        return {str(key): _field(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
+        return [json_value(item) for item in value]
     return value
 
 
@@ -131,12 +132,12 @@ def echo_json(value: object) -> None:
 
 
 def json_line(value: object) -> str:
-    """One JSON document on one line, for whoever reads a running command line by line."""
+    """Format one JSON document on one line, for programs that read a running command."""
     return json.dumps(json_value(value), ensure_ascii=_is_escaped())
 
 
 def _is_escaped() -> bool:
-    """Whether stdout lacks characters, or would write them in no encoding of JSON."""
+    """Return whether stdout has an encoding that JSON does not, so characters are escaped."""
     return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
 
 
@@ -153,30 +154,30 @@ def table(
     title: str = "",
     console: Console | None = None,
 ) -> None:
-    """A table on stdout; numbers to the right, states in their colour.
+    """Print a table to stdout; numbers are right-aligned, states have their colour.
 
-    Where the terminal is too narrow for it, each row is a block of lines, a value in each.
+    If the terminal is too narrow, each row becomes a block with one line per value.
     """
-    # A pipe has no width: nothing is folded there.
+    # A pipe has no width, so nothing is folded.
     console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     rows = [list(row) for row in rows]
     cells = [[_encoded(cell(value), console.encoding) for value in row] for row in rows]
     if _width(columns, cells) > console.width:
         _stack(console, columns, cells, title)
         return
-    made = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    printed = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
         last = position == len(columns) - 1
         side: JustifyMethod = "right" if numeric else "left"
-        made.add_column(name, justify=side, overflow="fold", no_wrap=not last)
-    for each in cells:
-        made.add_row(*each)
-    console.print(made)
+        printed.add_column(name, justify=side, overflow="fold", no_wrap=not last)
+    for row_cells in cells:
+        printed.add_row(*row_cells)
+    console.print(printed)
 
 
 def _width(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> int:
-    """The fewest columns of a terminal that show a table whole."""
+    """Return the narrowest terminal width that shows the whole table."""
     widths = [
         max(cell_len(name), *(row[position].cell_len for row in cells), 0)
         for position, name in enumerate(columns)
@@ -203,7 +204,7 @@ def _encoded(text: Text, encoding: str) -> Text:
 
 
 def cell(value: object) -> Text:
-    """A value as people read it."""
+    """Format a value for a table."""
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, bool):
@@ -218,7 +219,7 @@ def cell(value: object) -> Text:
     return Text(words, style=_STYLES.get(words, ""))
 
 
-class _Moving:
+class _LiveSteps:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(
@@ -253,8 +254,8 @@ class _Moving:
         self._progress.update(task, **changes)
 
 
-class _Lines:
-    """One line a change of words: a percentage alone would fill a log."""
+class _LineSteps:
+    """Prints a line when the step changes; a line per percentage would fill a log."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet

@@ -1,4 +1,4 @@
-"""`k2 dlq`: records that K2 could not take; look at them, and put repaired ones back."""
+"""Implements `k2 dlq`: lists and shows dead letters, and replays them as they are or repaired."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def dlq() -> None:
-    """Dead letters: records that K2 could not take, with their bytes."""
+    """List, show and replay dead letters: records that K2 cannot store as rows."""
 
 
 @dlq.command("list")
-@click.option("--from", "start", help="Only those judged from this time on.")
-@click.option("--to", "end", help="Only those judged before this time.")
-@click.option("--fault", default="", help="Only those with this fault, such as TRUNCATED.")
-@click.option("--origin", default="", help="Only those of this topic or run of a feed.")
+@click.option("--from", "start", help="Only letters judged at this time or later.")
+@click.option("--to", "end", help="Only letters judged before this time.")
+@click.option("--fault", default="", help="Only letters with this fault, such as TRUNCATED.")
+@click.option("--origin", default="", help="Only letters of this topic or run of a feed.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @options.as_json
 @options.data_dir
-def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
+def list_letters(  # noqa: PLR0913 one parameter per option, by name
     *,
     start: str | None,
     end: str | None,
@@ -43,20 +43,20 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """The newest dead letters, newest first."""
+    """List dead letters, newest first."""
     with options.connect(data_dir) as k2:
-        found = k2.dead_letters(
+        letters = k2.dead_letters(
             start=start, end=end, fault=fault.upper(), origin=origin, limit=limit
         )
     if as_json:
-        console.echo_json({"letters": found})
+        console.echo_json({"letters": letters})
         return
     rows = [
         (
-            *(each.name, each.fault, each.judged_time, each.stored, each.replay_time),
-            *(each.overruled, each.error),
+            *(letter.name, letter.fault, letter.judged_time, letter.stored, letter.replay_time),
+            *(letter.overruled, letter.error),
         )
-        for each in found
+        for letter in letters
     ]
     columns = ("letter", "fault", "judged", "in the table", "replayed", "overruled")
     console.table((*columns, "what is wrong"), rows)
@@ -64,43 +64,47 @@ def list_letters(  # noqa: PLR0913 what may be asked of dead letters, by name
 
 @dlq.command()
 @click.argument("name")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the bytes.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the bytes to this file."
+)
 @options.as_json
 @options.data_dir
 def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> None:
-    """One dead letter: where it was, its bytes, and what they would be today.
+    """Show a dead letter: its origin, its bytes, and the result of decoding them now.
 
     With --json the bytes are base64.
     """
     with options.connect(data_dir) as k2:
-        found = k2.dead_letter(name)
+        content = k2.dead_letter(name)
     if out is not None:
         with output.target(out) as to:
-            to.write(found.value or b"")
+            to.write(content.value or b"")
     if as_json:
-        value = None if found.value is None else base64.b64encode(found.value).decode()
-        console.echo_json(vars(found) | {"value": value})
+        value = None if content.value is None else base64.b64encode(content.value).decode()
+        console.echo_json(vars(content) | {"value": value})
         return
-    for field in dataclasses.fields(found.letter):
-        value = getattr(found.letter, field.name)
-        plain = type(value) is int  # a number that names something is not grouped
-        told = str(value) if plain else console.cell(value).plain
-        console.echo(f"{field.name:<17}{told}")
-    console.echo(f"{'today':<17}{found.fault_now or 'good: it can be replayed as it is'}")
-    if found.trade is not None:
-        console.echo(f"{'trade':<17}{console.json_line(found.trade)}")
-    _show_bytes(found)
+    for field in dataclasses.fields(content.letter):
+        value = getattr(content.letter, field.name)
+        plain = type(value) is int  # identifiers have no thousands separators
+        shown = str(value) if plain else console.cell(value).plain
+        console.echo(f"{field.name:<17}{shown}")
+    console.echo(f"{'today':<17}{content.fault_now or 'good: it can be replayed as it is'}")
+    if content.trade is not None:
+        console.echo(f"{'trade':<17}{console.json_line(content.trade)}")
+    _show_bytes(content)
 
 
 @dlq.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--value-file", type=_FILE, help="A whole message in the place of the bytes.")
-@click.option("--trade-file", type=_FILE, help="A trade as JSON instead, as `show` prints it.")
-@click.option("--again", is_flag=True, help="Also what was replayed before.")
+@click.option("--value-file", type=_FILE, help="A whole message that replaces the bytes.")
+@click.option(
+    "--trade-file", type=_FILE, help="A trade as JSON instead, in the form that `show` prints."
+)
+@click.option("--again", is_flag=True, help="Also replay letters that were replayed before.")
 @options.as_json
 @options.data_dir
 @click.pass_context
-def replay(  # noqa: PLR0913 what may be said of a replay, by name
+def replay(  # noqa: PLR0913 one parameter per option, by name
     context: click.Context,
     *,
     names: tuple[str, ...],
@@ -110,9 +114,9 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """Put dead letters back on the tape, as they are or repaired.
+    """Send dead letters to the tape again, as they are or repaired.
 
-    What would be dead again is refused; exit code 1 then.
+    A letter that would be dead again is refused; the exit code is then 1.
     """
     if value_file and trade_file:
         raise click.UsageError("give --value-file or --trade-file, not both")
@@ -124,35 +128,38 @@ def replay(  # noqa: PLR0913 what may be said of a replay, by name
         console.echo_json({"outcomes": outcomes})
     else:
         columns = ("letter", "state", "partition", "offset", "message")
-        rows = [(one.name, one.state, one.partition, one.offset, one.message) for one in outcomes]
+        rows = [
+            (outcome.name, outcome.state, outcome.partition, outcome.offset, outcome.message)
+            for outcome in outcomes
+        ]
         console.table(columns, rows)
-    context.exit(0 if all(one.state != "REFUSED" for one in outcomes) else 1)
+    context.exit(1 if any(outcome.state == "REFUSED" for outcome in outcomes) else 0)
 
 
 def _trade(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        trade = json.loads(path.read_text())
     except ValueError as error:
         raise Invalid("BAD_REQUEST", f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(trade, dict):
         raise Invalid("BAD_REQUEST", f"{path} is not the JSON object of a trade")
-    return found
+    return trade
 
 
-def _show_bytes(found: records.DeadLetterContent) -> None:
-    if found.value is None:
+def _show_bytes(content: records.DeadLetterContent) -> None:
+    if content.value is None:
         console.echo("no bytes")
         return
-    console.echo(f"{found.value_bytes:,} bytes")
-    for line in hexdump(found.value[:_SHOWN_BYTES_MAX]):
+    console.echo(f"{content.value_bytes:,} bytes")
+    for line in hexdump(content.value[:_SHOWN_BYTES_MAX]):
         console.echo(line)
-    if found.value_bytes > _SHOWN_BYTES_MAX:
+    if content.value_bytes > _SHOWN_BYTES_MAX:
         console.say(f"the first {_SHOWN_BYTES_MAX:,} bytes; --out FILE writes up to 1 MiB")
 
 
 def hexdump(content: bytes) -> Iterator[str]:
-    """Lines of offset, bytes in hexadecimal, and what of them can be read."""
+    """Yield lines of offset, bytes in hexadecimal, and their printable characters."""
     for start in range(0, len(content), _LINE_BYTES):
         line = content[start : start + _LINE_BYTES]
-        text = "".join(chr(each) if 32 <= each < 127 else "." for each in line)
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in line)
         yield f"{start:06x}  {line.hex(' '):<{3 * _LINE_BYTES - 1}}  {text}"

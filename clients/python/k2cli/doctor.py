@@ -1,4 +1,4 @@
-"""`k2 doctor`: is this machine fit for K2, and which settings would it run with?"""
+"""Implements `k2 doctor`: checks the machine and shows the settings K2 would run with."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def _show(checks: list[Event], settings: dict[str, Any]) -> None:
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Settings by their names in k2.toml, with dots."""
-    found: list[tuple[str, Any]] = []
+    """Flatten settings to their dotted names in k2.toml."""
+    flat: list[tuple[str, Any]] = []
     for name, value in settings.items():
         nested = isinstance(value, dict)
-        found += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
-    return found
+        flat += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, value)]
+    return flat

@@ -1,4 +1,4 @@
-"""`k2 down`: ask the supervisor to drain and stop everything, and wait until it has."""
+"""Implements `k2 down`: asks the supervisor to drain and stop the stack, and waits for its end."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _POLL_S = 0.05
 )
 @options.data_dir
 def down(timeout_s: float, data_dir: Path | None) -> None:
-    """Stop the stack of a data directory. What is stored stays; `k2 up` goes on from there."""
-    found = stack.read_stack(options.directory_of(data_dir))
-    if found.supervisor_pid is None:
-        console.say(f"no K2 runs in {found.directory}: nothing to stop")
+    """Stop the stack of a data directory. Stored data stays; `k2 up` continues from it."""
+    target = stack.read_stack(options.directory_of(data_dir))
+    if target.supervisor_pid is None:
+        console.say(f"no K2 runs in {target.directory}: nothing to stop")
         return
-    console.say(f"stopping the K2 of {found.directory} (process {found.supervisor_pid})")
+    console.say(f"stopping the K2 of {target.directory} (process {target.supervisor_pid})")
     began = time.monotonic()
-    _stop(found, timeout_s)
+    _stop(target, timeout_s)
     console.say(f"stopped in {time.monotonic() - began:.1f} s")
 
 
-def _stop(found: stack.Stack, timeout_s: float) -> None:
-    """Signal the supervisor and wait until it lets go of its lock.
+def _stop(target: stack.Stack, timeout_s: float) -> None:
+    """Signal the supervisor and wait until it releases its lock.
 
     Raises:
-        Overloaded: DEADLINE_EXCEEDED when it has not in time.
+        Overloaded: DEADLINE_EXCEEDED when it still holds the lock after `timeout_s`.
     """
-    assert found.supervisor_pid is not None, "only what runs is stopped"
+    assert target.supervisor_pid is not None, "the stack runs"
     try:
-        os.kill(found.supervisor_pid, signal.SIGTERM)
+        os.kill(target.supervisor_pid, signal.SIGTERM)
     except ProcessLookupError:
         return
     end = time.monotonic() + timeout_s
-    while stack.is_locked(found.directory / "run" / "lock"):
+    while stack.is_locked(target.directory / "run" / "lock"):
         if time.monotonic() > end:
             raise Overloaded(
                 "DEADLINE_EXCEEDED",
-                f"process {found.supervisor_pid} still drains after {timeout_s:g} s:"
+                f"process {target.supervisor_pid} still drains after {timeout_s:g} s:"
                 " run `k2 down` again to stop it at once",
             )
         time.sleep(_POLL_S)

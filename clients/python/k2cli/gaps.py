@@ -1,4 +1,4 @@
-"""`k2 gaps`: which trade ids were missed, and what became of them."""
+"""Implements `k2 gaps`: lists the trade ids that were missed, and their states."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 import click
 
 from k2cli import console, options
-from k2client import records
 
 _STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=False)
 
 
 @click.command()
 @click.argument("symbol", required=False)
-@click.option("--exchange", help="Only of this one.")
-@click.option("--state", type=_STATES, help="Only in this state.  [default: any]")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--exchange", help="Only gaps of this exchange.")
+@click.option("--state", type=_STATES, help="Only gaps in this state.  [default: any]")
+@click.option("--limit", type=click.IntRange(min=1), help="The largest number of gaps.")
 @options.as_json
 @options.data_dir
 def gaps(
@@ -27,33 +26,29 @@ def gaps(
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """The ledger of gaps, of all symbols or of SYMBOL: runs of trade ids that were missed.
+    """List gaps of all symbols or of SYMBOL: runs of trade ids that were missed.
 
-    OPEN ones are being fetched, FILLED ones are on the tape, UNFILLABLE ones the venue does not
-    have, VOID ones it printed without a trade.
+    K2 fetches OPEN gaps, FILLED gaps are on the tape, the venue does not have UNFILLABLE gaps, and
+    it printed the ids of VOID gaps without a trade.
     """
     with options.connect(data_dir) as k2:
-        found = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
+        listed = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
     if as_json:
-        console.echo_json({"gaps": [_document(each) for each in found]})
+        console.echo_json({"gaps": listed})
         return
     rows = [
         (
-            each.symbol,
-            str(each.first_trade_id),
-            str(each.last_trade_id),
-            each.last_trade_id - each.first_trade_id + 1,
-            each.state,
-            each.cause,
-            each.detect_time,
-            each.fill_time,
-            each.reason or None,
+            gap.symbol,
+            str(gap.first_trade_id),
+            str(gap.last_trade_id),
+            gap.last_trade_id - gap.first_trade_id + 1,
+            gap.state,
+            gap.cause,
+            gap.detect_time,
+            gap.fill_time,
+            gap.reason or None,
         )
-        for each in found
+        for gap in listed
     ]
     columns = ("symbol", "first id", "last id", "ids", "state", "cause", "detected", "filled")
     console.table((*columns, "reason"), rows)
-
-
-def _document(gap: records.GapRecord) -> dict[str, object]:
-    return {name: getattr(gap, name) for name in gap.__dataclass_fields__}

@@ -1,7 +1,7 @@
-"""The `k2` command: its subcommands, and what a failure looks like.
+"""Defines the `k2` command: its subcommands, and the form of a failure.
 
 A failure is one line on stderr, `k2: REASON: message`, and an exit code: 2 when the request is
-wrong, 130 after Ctrl-C, 1 otherwise (`up` hands on its supervisor's). Never a traceback.
+wrong, 130 after Ctrl-C, 1 otherwise (`up` returns its supervisor's). It never prints a traceback.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _REASONS_OF_ERRNO = {
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 what a command returns
-        """Run a command; whoever reads its output may stop early (click itself would fail)."""
+        """Run a command; its reader may close the pipe early (click itself would fail)."""
         try:
             answer = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python would flush once more at exit, and complain.
+            # Python would flush again at exit and report the closed pipe.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return answer
@@ -70,7 +70,7 @@ class _Commands(click.Group):
 @click.version_option(package_name="k2-lakehouse", message="k2 %(version)s")
 @click.pass_context
 def k2(context: click.Context) -> None:
-    """A market-data lakehouse you can query as one table, exactly once, as of any moment."""
+    """Run and query a market-data lakehouse: one table, exactly once, as of any moment."""
     if context.invoked_subcommand is None:
         console.echo(context.get_help())
 
@@ -99,12 +99,12 @@ for command in (
 
 
 def main() -> None:
-    """The command, where it has been imported already."""
+    """Run the command and exit."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; its exit code. Failures are said on stderr."""
+    """Run a command and return its exit code; failures are printed to stderr."""
     try:
         code = k2.main(args=list(arguments), prog_name="k2", standalone_mode=False)
     except click.UsageError as error:

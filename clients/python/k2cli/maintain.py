@@ -1,4 +1,4 @@
-"""`k2 compact` and `k2 expire`: maintenance of the lake, which it also does by itself."""
+"""Implements `k2 compact` and `k2 expire`: maintenance that the lake also does by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from k2client.errors import Invalid
 def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Merge small files of the lake's tables, until nothing is worth merging.
 
-    No row comes, goes or changes, and queries read on. The lake does the same by itself.
+    No row changes, and queries continue. The lake does the same by itself.
     """
     context.exit(_done(["compact"], as_json, data_dir))
 
@@ -31,7 +31,8 @@ def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> Non
 @click.option(
     "--older-than",
     metavar="AGE|TIME",
-    help="Drop snapshots committed longer ago (`7d`) or before (`2026-01-31`).  [default: none]",
+    help="Expire snapshots committed longer ago (`7d`) or before a time (`2026-01-31`)."
+    "  [default: none]",
 )
 @options.as_json
 @options.data_dir
@@ -39,20 +40,20 @@ def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> Non
 def expire(
     context: click.Context, older_than: str | None, as_json: bool, data_dir: Path | None
 ) -> None:
-    """Drop old snapshots, and remove files that nothing has named for the grace.
+    """Expire old snapshots, and remove files unreferenced for the whole grace period.
 
-    Of each table the newest snapshot stays, and those that are tagged. Files that only dropped
-    snapshots named wait until no query can be reading them.
+    Each table keeps its newest snapshot and those that are tagged. Files that only expired
+    snapshots referenced wait until no query can still read them.
     """
     task = ["expire"] if older_than is None else ["expire", str(before_us(older_than))]
     context.exit(_done(task, as_json, data_dir))
 
 
 def before_us(text: str) -> int:
-    """An age or a time as a time in microseconds since 1970.
+    """Convert an age or a time to a time in microseconds since 1970.
 
     Raises:
-        Invalid: BAD_REQUEST when it is neither.
+        Invalid: BAD_REQUEST when the text is neither.
     """
     try:
         age_us = times.duration_us(text)
@@ -62,7 +63,7 @@ def before_us(text: str) -> int:
 
 
 def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
-    """Have it done and show what was; the exit code."""
+    """Run a maintenance task, show its result and return the exit code."""
     code, answer = tool_answer("maintain", task, options.directory_of(data_dir))
     if answer and as_json:
         console.echo_json(answer)
@@ -73,7 +74,7 @@ def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
 
 
 def _show(tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """A line for each table."""
+    """Print the counts of each table."""
     names = [*dict.fromkeys(name for counts in tables.values() for name in counts)]
     console.table(
         ["table", *(name.replace("_", " ") for name in names)],

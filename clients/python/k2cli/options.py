@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Defines the options and connections that several commands share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from k2client import stack
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A person waits: give up sooner than a program would when nothing answers.
+# Interactive use: give up sooner than a program would when nothing answers.
 RETRY = k2client.Retry(silent_attempts_max=4)
 DEADLINE_S = 30.0
 
 data_dir: Callable[[F], F] = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The stack to speak to, by its data directory.  [default: K2_DATA_DIR, else ./.k2]",
+    help="Data directory of the stack.  [default: K2_DATA_DIR, else ./.k2]",
 )
 
 as_json: Callable[[F], F] = click.option(
@@ -29,17 +29,17 @@ as_json: Callable[[F], F] = click.option(
 
 
 def directory_of(data_dir: Path | None) -> Path:
-    """The data directory that was given, or the default one; absolute."""
+    """Return the given data directory, or the default one; absolute."""
     return stack.data_dir(data_dir)
 
 
 def connect(data_dir: Path | None) -> k2client.Client:
-    """A connection to the stack that was given, or to where K2_ADDRESS says."""
+    """Connect to the stack of the given data directory, or to K2_ADDRESS."""
     return k2client.connect(
         data_dir=str(data_dir) if data_dir else None, deadline_s=DEADLINE_S, retry=RETRY
     )
 
 
 def connect_at(address: str, *, deadline_s: float) -> k2client.Client:
-    """A connection that is tried once."""
+    """Connect to an address; calls are not retried."""
     return k2client.connect(address, deadline_s=deadline_s, retry=k2client.Retry(attempts_max=1))

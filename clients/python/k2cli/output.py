@@ -1,8 +1,8 @@
-"""Rows to a stream in the format that was asked for, batch by batch: memory stays at one batch.
+"""Writes rows to a stream in the requested format, one batch in memory at a time.
 
-csv, tsv, json and ndjson carry exact texts (see `exact`), arrow and parquet the columns as they
-came, with the answer's provenance in their schema's metadata. A regular file appears whole or not
-at all; a device, a FIFO or a descriptor is written into.
+csv, tsv, json and ndjson hold exact texts (`arrow_text`); arrow and parquet hold the columns as
+received, with the answer's provenance in the metadata of their schema. A regular file appears whole
+or not at all; a device, a FIFO or a descriptor is written in place.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def write(
     to: BinaryIO,
     page: console.Page = console.FILE,
 ) -> int:
-    """Write all batches in the format of that name; returns the number of rows.
+    """Write all batches in a format and return the number of rows.
 
     Args:
-        name: of the format.
-        schema: of the batches.
+        name: the name of the format.
+        schema: the schema of the batches.
         batches: the rows.
-        to: where they go.
-        page: what `to` is; only a table asks.
+        to: the stream to write to.
+        page: width and encoding of `to`; only a table uses it.
     """
     if name == "table":
         return _table(schema, batches, to, page)
@@ -69,51 +69,51 @@ def write(
 
 
 def format_of(asked: str | None, path: Path | None) -> str:
-    """The format asked for, else the one that the file's name says, else a table.
+    """Return the requested format, else that of the file's suffix, else `table`.
 
-    `arrow` is the file form in a file whose name says so, and the stream (`arrows`) elsewhere.
+    `arrow` is the file form in a file with such a suffix, and the stream (`arrows`) elsewhere.
 
     Raises:
-        click.UsageError: the name says a format that cannot be written.
+        click.UsageError: the suffix names a format that K2 does not write.
     """
-    said = _format_said(path) if path else "table"
-    if said is None and asked is None:
+    by_suffix = _format_by_suffix(path) if path else "table"
+    if by_suffix is None and asked is None:
         known = ", ".join(filter(None, _BY_SUFFIX))
         raise click.UsageError(
             f"{path} says a format that K2 does not write: say --format, or end the name in one"
             f" of {known} (texts also with {_COMPRESSED})"
         )
-    found = asked or said or "table"
-    if found == "arrow" and (path is None or said != "arrow" or _written_into(path)):
+    name = asked or by_suffix or "table"
+    if name == "arrow" and (path is None or by_suffix != "arrow" or _written_in_place(path)):
         return "arrows"
-    return found
+    return name
 
 
 def is_compressed(path: Path | None) -> bool:
-    """Whether a file's name says that it is compressed."""
+    """Return whether a file's suffix says that it is compressed."""
     return path is not None and path.suffix.lower() == _COMPRESSED
 
 
-def _format_said(path: Path) -> str | None:
+def _format_by_suffix(path: Path) -> str | None:
     if not is_compressed(path):
         return _BY_SUFFIX.get(path.suffix.lower())
-    said = _BY_SUFFIX.get(Path(path.stem).suffix.lower())
-    return None if said in (*BINARY, "table") else said
+    name = _BY_SUFFIX.get(Path(path.stem).suffix.lower())
+    return None if name in (*BINARY, "table") else name
 
 
 @contextlib.contextmanager
 def target(path: Path | None, *, compressed: bool = False) -> Iterator[BinaryIO]:
-    """Standard output, or a file.
+    """Open standard output or a file.
 
-    A regular file is replaced when everything was written, and keeps its mode; a link stays, and
-    the file that it names is replaced. A device, a FIFO and a descriptor are written into.
+    A regular file is replaced once everything is written, and keeps its mode; a link stays, and
+    the file that it names is replaced. A device, a FIFO and a descriptor are written in place.
     """
     if path is None:
         stream = sys.stdout.buffer
         yield stream
         stream.flush()
         return
-    with path.open("wb") if _written_into(path) else _replacing(path) as file:
+    with path.open("wb") if _written_in_place(path) else _replacing(path) as file:
         if compressed:
             with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
                 yield cast(BinaryIO, packed)
@@ -135,8 +135,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
-def _written_into(path: Path) -> bool:
-    """Whether a name is of a device, a FIFO or a descriptor, which no file may replace."""
+def _written_in_place(path: Path) -> bool:
+    """Return whether a path is a device, a FIFO or a descriptor, which no file may replace."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
@@ -145,7 +145,7 @@ def _written_into(path: Path) -> bool:
 
 
 def for_another_process(path: Path) -> Path:
-    """A path as a process may open it that stands elsewhere and has other descriptors."""
+    """Resolve a path for a process with another working directory and other descriptors."""
     path = path.absolute()
     if path.is_symlink() and path.readlink().is_relative_to("/proc/self"):
         path = path.readlink()  # /dev/stdout
@@ -245,7 +245,7 @@ def _widths(names: Iterable[str], columns: Iterable[list[str]]) -> list[int]:
 
 
 class _Layout:
-    """Columns of these widths; a row takes as many lines as a page needs to hold each value."""
+    """Columns of fixed widths; a row takes as many lines as the page needs for its values."""
 
     def __init__(self, names: list[str], widths: list[int], page: console.Page) -> None:
         self._names = names
@@ -253,22 +253,22 @@ class _Layout:
         self._encoding = page.encoding
         self._breaks: set[int] = set()  # columns that begin a line
         used = 0
-        for at, width in enumerate(widths):
+        for column, width in enumerate(widths):
             used += width + (_GAP if used else 0)
-            if page.width is not None and at and used > page.width:
-                self._breaks.add(at)
+            if page.width is not None and column and used > page.width:
+                self._breaks.add(column)
                 used = _GAP + width
 
     def lines(self, values: Iterable[str]) -> bytes:
-        """A row, or the header."""
+        """Format a row, or the header."""
         line, lines = "", []
-        for at, value in enumerate(values):
-            if at in self._breaks:
+        for column, value in enumerate(values):
+            if column in self._breaks:
                 lines.append(line.rstrip())
                 line = ""
-            padding = " " * (self._widths[at] - cell_len(value))
-            left = self._names[at] in _LEFT_ALIGNED
-            gap = " " * _GAP if at else ""
+            padding = " " * (self._widths[column] - cell_len(value))
+            left = self._names[column] in _LEFT_ALIGNED
+            gap = " " * _GAP if column else ""
             line += gap + (value + padding if left else padding + value)
         return ("\n".join([*lines, line.rstrip()]) + "\n").encode(self._encoding)
 

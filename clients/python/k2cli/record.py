@@ -1,4 +1,4 @@
-"""`k2 record`: keep what a venue sends, frame by frame, to play it again."""
+"""Implements `k2 record`: stores a venue's frames in a file that can be replayed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from k2client import stack
 
 @click.command()
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
-@click.option("--venue", metavar="auto|live|URL", help="Whom to listen to.  [default: auto]")
-@click.option("--symbols", metavar="A,B", help="What to listen to.")
-@click.option("--duration", metavar="DURATION", help="So long: 90s, 15m.  [default: until Ctrl-C]")
-@click.option("--frames", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--venue", metavar="auto|live|URL", help="The venue to record.  [default: auto]")
+@click.option("--symbols", metavar="A,B", help="Symbols to record.")
+@click.option(
+    "--duration", metavar="DURATION", help="Time to record: 90s, 15m.  [default: until Ctrl-C]"
+)
+@click.option("--frames", type=click.IntRange(min=1), help="The largest number of frames.")
 @options.as_json
 @options.data_dir
 @click.pass_context
@@ -31,7 +33,7 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
-    """Write a venue's frames to FILE (or FILE.zst); `k2 up --venue recording:FILE` plays it.
+    """Write a venue's frames to FILE (or FILE.zst); `k2 up --venue recording:FILE` replays it.
 
     `auto` is the practice venue of the stack, if it runs with one, else live Binance.
     """
@@ -53,7 +55,7 @@ def record(  # noqa: PLR0913, PLR0917 one parameter an option
 
 
 def venue_of(directory: Path) -> dict[str, str]:
-    """Settings that name the practice venue of a running stack; none where it has none."""
+    """Return settings that name the practice venue of a running stack; none if it has none."""
     described = stack.read_stack(directory)
     if "venue" not in described.addresses:
         return {}

@@ -1,4 +1,4 @@
-"""`k2 snapshots`, `degradation` and `feeds`: what the control plane says, as tables or JSON."""
+"""Implements `k2 snapshots`, `degradation` and `feeds`: control-plane answers as tables or JSON."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from k2cli import console, options
 
 @click.command()
 @click.argument("as_of", required=False, metavar="[ID|TIME]")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the newest so many.")
+@click.option("--limit", type=click.IntRange(min=1), help="The number of snapshots, newest first.")
 @options.as_json
 @options.data_dir
 def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Path | None) -> None:
-    """The retained snapshots of the lake, newest first; or one, by its id or a time."""
+    """List the retained snapshots of the lake, newest first; or show one, by its id or a time."""
     with options.connect(data_dir) as k2:
-        found = k2.snapshots(limit) if as_of is None else [k2.snapshot(as_of)]
+        listed = k2.snapshots(limit) if as_of is None else [k2.snapshot(as_of)]
     if as_json:
-        console.echo_json({"snapshots": found})
+        console.echo_json({"snapshots": listed})
         return
     rows = [
         (
-            str(each.snapshot_id),
-            each.commit_time,
-            each.rows_added,
-            each.rows_total,
-            each.files_total,
-            each.bytes_total,
-            sum(counter.duplicate for counter in each.counters),
-            sum(counter.dead for counter in each.counters),
+            str(snapshot.snapshot_id),
+            snapshot.commit_time,
+            snapshot.rows_added,
+            snapshot.rows_total,
+            snapshot.files_total,
+            snapshot.bytes_total,
+            sum(counter.duplicate for counter in snapshot.counters),
+            sum(counter.dead for counter in snapshot.counters),
         )
-        for each in found
+        for snapshot in listed
     ]
     columns = ("snapshot", "committed", "rows added", "rows", "files", "bytes")
     console.table((*columns, "duplicates", "dead letters"), rows)
@@ -42,7 +42,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
 @options.as_json
 @options.data_dir
 def degradation(as_json: bool, data_dir: Path | None) -> None:
-    """How much the platform can bear now, and which pressures that comes from."""
+    """Show the degradation level of the platform and the pressures behind it."""
     with options.connect(data_dir) as k2:
         now = k2.degradation()
     if as_json:
@@ -50,10 +50,12 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
         return
     console.echo(f"level {now.level}: {now.summary}")
     rows: list[tuple[object, ...]] = []
-    for each in now.processes:
-        known = (each.process, each.state, each.level)
-        rows += [(*known, one.signal, one.reading, one.pressure) for one in each.pressures]
-        rows += [] if each.pressures else [(*known, None, None, None)]
+    for process in now.processes:
+        state = (process.process, process.state, process.level)
+        for pressure in process.pressures:
+            rows.append((*state, pressure.signal, pressure.reading, pressure.pressure))
+        if not process.pressures:
+            rows.append((*state, None, None, None))
     console.table(("process", "state", "level", "signal", "reading", "pressure"), rows)
 
 
@@ -61,13 +63,13 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
 @options.as_json
 @options.data_dir
 def feeds(as_json: bool, data_dir: Path | None) -> None:
-    """What K2 listens to, and how well it hears."""
+    """List the feeds: their venues, symbols, states and counters."""
     with options.connect(data_dir) as k2:
-        found = k2.feeds()
+        listed = k2.feeds()
     if as_json:
-        console.echo_json({"feeds": found})
+        console.echo_json({"feeds": listed})
         return
-    for feed in found:
+    for feed in listed:
         connected = "connected" if feed.connected else "not connected"
         console.echo(
             f"{feed.name}: {feed.state}, {feed.exchange}, {feed.source.lower()},"
@@ -77,15 +79,15 @@ def feeds(as_json: bool, data_dir: Path | None) -> None:
         )
         rows = [
             (
-                each.symbol,
-                None if each.acknowledged_trade_id is None else str(each.acknowledged_trade_id),
-                each.gaps,
-                each.ids_missing,
-                each.duplicates,
-                each.reordered,
-                each.resets,
+                symbol.symbol,
+                None if symbol.acknowledged_trade_id is None else str(symbol.acknowledged_trade_id),
+                symbol.gaps,
+                symbol.ids_missing,
+                symbol.duplicates,
+                symbol.reordered,
+                symbol.resets,
             )
-            for each in feed.symbols
+            for symbol in feed.symbols
         ]
         columns = ("symbol", "last id acknowledged", "gaps", "ids missing", "duplicates")
         console.table((*columns, "reordered", "resets"), rows)

@@ -1,4 +1,4 @@
-"""`k2 status`: every process of the stack, as its supervisor and as the control plane see it."""
+"""Implements `k2 status`: the supervisor's and the control plane's view of every process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from k2client.errors import K2Error
 @options.data_dir
 @click.pass_context
 def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
-    """What runs, since when, where, and how often it was restarted. Exit code 1: nothing runs."""
-    found = stack.read_stack(options.directory_of(data_dir))
-    view = View(found, _live(found))
+    """Show the processes, their addresses and their restarts; exit code 1 when nothing runs."""
+    described = stack.read_stack(options.directory_of(data_dir))
+    view = View(described, _live(described))
     if as_json:
         console.echo_json(view.document())
-    if not found.running:
-        error = stack.not_running(found.directory)
+    if not described.running:
+        error = stack.not_running(described.directory)
         console.say(f"k2: {error.reason}: {error.message}")
         if failure := view.document()["failure"]:
             console.say(f"it failed: {failure.get('reason')}: {failure.get('message')}")
@@ -34,9 +34,9 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
         _show(view)
 
 
-def _live(found: stack.Stack) -> records.Status | None:
-    """What the control plane says; None when it does not answer just now."""
-    address = found.addresses.get("control")
+def _live(described: stack.Stack) -> records.Status | None:
+    """Return the status of the control plane; None when it does not answer."""
+    address = described.addresses.get("control")
     if address is None:
         return None
     try:
@@ -48,18 +48,18 @@ def _live(found: stack.Stack) -> records.Status | None:
 
 @dataclass(frozen=True)
 class View:
-    """Both views of a stack as one.
+    """Combines both views of a stack.
 
     Attributes:
-        stack: what its supervisor wrote.
-        live: what the control plane says; None when it does not answer.
+        stack: the description that its supervisor wrote.
+        live: the status of the control plane; None when it does not answer.
     """
 
     stack: stack.Stack
     live: records.Status | None
 
     def document(self) -> dict[str, Any]:
-        """The JSON document of `k2 status --json`."""
+        """Return the JSON document of `k2 status --json`."""
         content = self.stack.content if self.stack.running else {}
         return {
             "state": self.stack.state,
@@ -73,48 +73,51 @@ class View:
             "version": self.live.version if self.live else None,
             "started_at_us": content.get("started_at_us"),
             "addresses": self.stack.addresses,
-            "processes": [self.process(each) for each in self.stack.processes],
+            "processes": [self.process(process) for process in self.stack.processes],
             "failure": self.stack.content.get("failure"),
         }
 
     def process(self, supervised: dict[str, Any]) -> dict[str, Any]:
-        """One process: the supervisor's record, with what the control plane adds."""
-        heard = self._component(supervised)
+        """Add the control plane's fields to the supervisor's record of a process."""
+        component = self._component(supervised)
         return supervised | {
-            "state": _state(str(supervised.get("state")), heard),
-            "level": heard.level if heard else None,
-            "counters": dict(heard.counters) if heard else {},
+            "state": _state(str(supervised.get("state")), component),
+            "level": component.level if component else None,
+            "counters": dict(component.counters) if component else {},
         }
 
     def _component(self, supervised: dict[str, Any]) -> records.Component | None:
         components = self.live.components if self.live else ()
         same_run = [
-            each
-            for each in components
-            if each.name == supervised.get("name") and each.pid in (None, supervised.get("pid"))
+            component
+            for component in components
+            if component.name == supervised.get("name")
+            and component.pid in (None, supervised.get("pid"))
         ]
         return same_run[0] if same_run else None
 
 
-def _state(supervised: str, heard: records.Component | None) -> str:
-    """The supervisor knows whether a process lives; whether it also works, only the process.
+def _state(supervised: str, component: records.Component | None) -> str:
+    """Combine the supervisor's state of a process with that of its heartbeat.
 
-    One that lives and was heard of once but is silent now hangs: that is what the control plane
-    adds. One that never published anything (the broker, the registry) is judged by its supervisor.
+    The supervisor knows whether a process lives, and the heartbeat whether it works: a process that
+    lives but no longer publishes heartbeats hangs. The supervisor alone decides for a process that
+    has never published one (the broker, the registry).
     """
-    if supervised != "SERVING" or heard is None:
+    if supervised != "SERVING" or component is None:
         return supervised
-    published = heard.report_time is not None
-    return heard.state if published and heard.state in ("LOST", "DRAINING") else supervised
+    published = component.report_time is not None
+    overriding = published and component.state in ("LOST", "DRAINING")
+    return component.state if overriding else supervised
 
 
 def _alerts(processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What processes say needs a person; with the name of each."""
-    found = []
+    """Return the alerts of all processes, which need an operator, with the process names."""
+    named_alerts = []
     for process in processes:
         alerts = json.loads(process["counters"].get("alerts") or "[]")
-        found += [(str(process.get("name")), str(alert)) for alert in alerts]
-    return found
+        named_alerts += [(str(process.get("name")), str(alert)) for alert in alerts]
+    return named_alerts
 
 
 def _show(view: View) -> None:
@@ -126,14 +129,14 @@ def _show(view: View) -> None:
     )
     rows = [
         (
-            each.get("name"),
-            str(each.get("pid") or "-"),
-            each["state"],
-            each.get("restarts"),
-            each["level"],
-            "  ".join(dict.fromkeys(map(str, (each.get("addresses") or {}).values()))),
+            process.get("name"),
+            str(process.get("pid") or "-"),
+            process["state"],
+            process.get("restarts"),
+            process["level"],
+            "  ".join(dict.fromkeys(map(str, (process.get("addresses") or {}).values()))),
         )
-        for each in content["processes"]
+        for process in content["processes"]
     ]
     console.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
     for name, alert in _alerts(content["processes"]):

@@ -1,4 +1,4 @@
-"""`k2 tape`: what a person decides about the tape."""
+"""Implements `k2 tape`: decisions about the tape that need an operator."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from k2cli.child import tool_answer
 
 @click.group()
 def tape() -> None:
-    """What a person decides about the tape (Kafka) that the lake is written from."""
+    """Decide about the tape (Kafka) that the lake is written from."""
 
 
 @tape.command("new-epoch")
-@click.option("--yes", is_flag=True, help="Do it; without, only show what would happen.")
-@click.option("--force", is_flag=True, help="Do it though nothing is known to be wrong.")
+@click.option("--yes", is_flag=True, help="Do it; the default only shows what would happen.")
+@click.option("--force", is_flag=True, help="Do it although no fault of the tape is known.")
 @options.as_json
 @options.data_dir
 @click.pass_context
 def new_epoch(
     context: click.Context, yes: bool, force: bool, as_json: bool, data_dir: Path | None
 ) -> None:
-    """Go on with a tape that no longer fits the lake.
+    """Continue with a tape that no longer matches the lake.
 
-    For when `k2 up` refused it: made again, truncated, of another cluster, with other partitions,
-    or overtaken by retention. The stack must be down. Every trade in the lake stays, each once;
-    the next `k2 up` goes on with the tape that is there, and what was lost shows as gaps.
+    Use it when `k2 up` refuses the tape: recreated, truncated, of another cluster, with other
+    partitions, or overtaken by retention. The stack must be down. The lake keeps every trade
+    exactly once; the next `k2 up` continues with the present tape, and lost trades show as gaps.
     """
     arguments = [name for name, given in (("--yes", yes), ("--force", force)) if given]
     code, answer = tool_answer("new-epoch", arguments, options.directory_of(data_dir))

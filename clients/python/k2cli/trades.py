@@ -1,4 +1,4 @@
-"""`k2 trades`: rows of the one table, for people, spreadsheets and programs."""
+"""Implements `k2 trades`: queries trades and writes them as a table, text, Arrow or Parquet."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import k2client
 from k2cli import console, options, output
 from k2client import records
 
-# Sixteen columns fit no screen; --columns shows the others.
+# All sixteen columns do not fit a screen; --columns shows the others.
 _TABLE_COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "side", "price", "quantity")
 _TERMINAL_ROWS_MAX = 1000
 
 
 @click.command(epilog="Example: k2 trades BTCUSDT --last 15m --format csv -o btc.csv")
 @click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
-@click.option("--exchange", "exchanges", multiple=True, help="Only there; may be repeated.")
-@click.option("--last", metavar="DURATION", help="So long before now: 90s, 15m, 2h, 1d.")
+@click.option("--exchange", "exchanges", multiple=True, help="Only this exchange; may be repeated.")
+@click.option("--last", metavar="DURATION", help="A range that ends now: 90s, 15m, 2h, 1d.")
 @click.option(
     "--from", "start", metavar="TIME", help="First time inside: ISO 8601, or us since 1970."
 )
 @click.option("--to", "end", metavar="TIME", help="First time outside.")
-@click.option("--limit", type=int, help="At most so many rows, the first in the order.")
+@click.option("--limit", type=int, help="The largest number of rows, the first in the order.")
 @click.option(
     "--order",
     type=click.Choice(["asc", "desc"]),
@@ -34,7 +34,7 @@ _TERMINAL_ROWS_MAX = 1000
     show_default=True,
     help="Oldest or newest first.",
 )
-@click.option("--columns", metavar="A,B", help="Which, in this order.")
+@click.option("--columns", metavar="A,B", help="The columns to write, in this order.")
 @click.option(
     "--consistency",
     type=click.Choice(["union", "committed"]),
@@ -55,8 +55,8 @@ _TERMINAL_ROWS_MAX = 1000
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write there; its suffix says the format: .csv, .tsv, .json, .ndjson, .jsonl (each also"
-    " .gz), .arrow, .feather, .arrows, .parquet.",
+    help="Write to this file; its suffix says the format: .csv, .tsv, .json, .ndjson, .jsonl"
+    " (each also .gz), .arrow, .feather, .arrows, .parquet.",
 )
 @options.data_dir
 def trades(  # noqa: PLR0913, PLR0917 one parameter an option
@@ -76,10 +76,10 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
     path: Path | None,
     data_dir: Path | None,
 ) -> None:
-    """Trades of one or several symbols, exactly once, from lake and tail as one table.
+    """Query trades of one or several symbols, exactly once, from lake and tail as one table.
 
-    Without a range: all there are. Where the rows come from is said on stderr, with the read token
-    that asks for the same rows again at any later time.
+    Without a range, all trades are returned. The origin of the rows is printed to stderr, with the
+    read token that requests the same rows again at any later time.
     """
     form = output.format_of("json" if as_json else form, path)
     if form in output.BINARY and path is None and sys.stdout.isatty():
@@ -127,16 +127,16 @@ def _first(batches: Iterator[pa.RecordBatch], rows_max: int) -> Iterator[pa.Reco
 
 
 def _split(*names: str) -> tuple[str, ...]:
-    """`BTCUSDT,ETHUSDT` and `BTCUSDT ETHUSDT` alike."""
+    """Split names at commas: `BTCUSDT,ETHUSDT` is the same as `BTCUSDT ETHUSDT`."""
     return tuple(part for name in names for part in name.split(","))
 
 
 def how_again(origin: records.Provenance, *, resolved: bool) -> str | None:
-    """How to ask for the same rows later; None where that cannot be promised.
+    """Describe how to request the same rows later; None when the answer is not repeatable.
 
     Args:
-        origin: of the answer.
-        resolved: whether its range was `--last`, which a token does not go with.
+        origin: the provenance of the answer.
+        resolved: whether its range was `--last`, which cannot be used with a token.
     """
     if not origin.token or origin.missing:
         return None
@@ -146,7 +146,7 @@ def how_again(origin: records.Provenance, *, resolved: bool) -> str | None:
 
 
 def summary(rows: int, origin: records.Provenance) -> str:
-    """One line on where an answer comes from."""
+    """Describe the origin of an answer in one line."""
     parts = [f"{rows:,} rows"]
     if origin.rows_lake is not None and origin.rows_tail is not None:
         parts[0] += f" ({origin.rows_lake:,} lake, {origin.rows_tail:,} tail)"

@@ -1,7 +1,8 @@
-"""`k2 up`: start everything, show how it comes up, and keep it running in the foreground.
+"""Implements `k2 up`: starts the stack, shows its progress and keeps it in the foreground.
 
-The supervisor (`python -m servers up`) does the work; this shows its JSON lines to people, asks a
-first question when all is SERVING, and hands it the signals that would end this command.
+The supervisor (`python -m servers up`) does the work. The command shows the supervisor's JSON lines
+as text, sends a first query when all is SERVING, which proves that all parts work together, and
+forwards the signals that would end the command.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ _COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "so
     help="Where trades come from.  [default: auto: live if it can be reached, else synthetic]",
 )
 @click.option("--rate", type=float, help="Synthetic trades a second, over all symbols.")
-@click.option("--speed", type=float, help="Of a recording; 0 = as fast as it is taken.")
-@click.option("--symbols", metavar="A,B", help="What to listen to.")
+@click.option("--speed", type=float, help="Speed of a recording; 0: as fast as the feed takes it.")
+@click.option("--symbols", metavar="A,B", help="Symbols to read.")
 @click.option("--exchange", help="Id space of the trades, such as BINANCE_UM.")
-@click.option("--feeds", type=int, help="Processes that listen to the same.  [default: 1]")
+@click.option("--feeds", type=int, help="Feed processes that read the same streams.  [default: 1]")
 @click.option(
     "--ports",
     type=click.Choice(["free", "fixed"]),
-    help="Free ones let several stacks live side by side.  [default: fixed]",
+    help="Free ports let several stacks run side by side.  [default: fixed]",
 )
 @options.as_json
 @options.data_dir
@@ -64,8 +65,8 @@ def up(  # noqa: PLR0913, PLR0917 one parameter an option
 ) -> None:
     """Run K2 on this machine: broker, registry, feed, lake, query and control server.
 
-    Stays in the foreground; Ctrl-C drains and stops everything. Exit code 0 only when all parts
-    were SERVING.
+    The command stays in the foreground; Ctrl-C drains and stops everything. The exit code is 0
+    only when all parts were SERVING.
     """
     arguments = _arguments(
         {
@@ -86,7 +87,7 @@ def up(  # noqa: PLR0913, PLR0917 one parameter an option
 
 
 def _arguments(given: Mapping[str, object]) -> list[str]:
-    """Only what was asked for: everything else the supervisor takes from its settings."""
+    """Return only the given options; the supervisor takes the others from its settings."""
     return [
         part for name, value in given.items() if value is not None for part in (name, str(value))
     ]
@@ -100,7 +101,7 @@ def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
         return _failed(supervisor, started or {})
     _announce(started, as_json=as_json, interrupted=lambda: supervisor.interrupted)
     if detach and not supervisor.interrupted:
-        supervisor.let_go()
+        supervisor.detach()
         return 0
     if not as_json and not supervisor.interrupted:
         console.say("Ctrl-C stops it")
@@ -113,7 +114,7 @@ def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
 
 
 def _start(events: Iterator[Event]) -> Event | None:
-    """Show progress until the event `ready` or `failed`; None when it ended before either."""
+    """Show progress until the event `ready` or `failed`; None when it ends before either."""
     with console.steps() as steps:
         for event in events:
             kind, name = event["event"], str(event.get("name", ""))
@@ -130,7 +131,7 @@ def _start(events: Iterator[Event]) -> Event | None:
 
 
 def _failed(supervisor: Spawned, failure: Event) -> int:
-    """Say why it did not start, once it has ended."""
+    """Wait for the end of a supervisor that did not start, and print the reason."""
     code = supervisor.wait()
     if supervisor.interrupted:
         console.say("k2: stopped before all was SERVING")
@@ -144,7 +145,7 @@ def _failed(supervisor: Spawned, failure: Event) -> int:
 
 
 def _watch(events: Iterator[Event]) -> Event | None:
-    """Say what happens while it runs, until it ends; the failure it ended with, if it did."""
+    """Print events until the supervisor ends; return the failure that ended it, if any."""
     failure = None
     for event in events:
         if event["event"] == "failed":
@@ -168,14 +169,14 @@ def _words(event: Event) -> str:
 
 
 def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -> None:
-    """Addresses, source and a first answer: on stdout, the one thing this command is for."""
+    """Print addresses, source and a first answer to stdout."""
     content = {name: value for name, value in ready.items() if name != "event"}
     symbols = [str(symbol) for symbol in content.get("symbols") or ()]
     control = content.get("control")
     answer = first_answer(str(control), symbols[0], interrupted) if symbols and control else None
     if as_json:
-        found = answer.document() if answer else None
-        console.echo(console.json_line(content | {"first_answer": found}))
+        document = answer.document() if answer else None
+        console.echo(console.json_line(content | {"first_answer": document}))
         return
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
     console.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
@@ -196,10 +197,10 @@ class FirstAnswer:
     """The newest trades of a symbol.
 
     Attributes:
-        symbol: which.
+        symbol: their symbol.
         rows: the trades, newest first.
-        provenance: where they come from.
-        took_ms: how long the question took, rows included.
+        provenance: their origin.
+        took_ms: the time of the query, rows included.
     """
 
     symbol: str
@@ -208,13 +209,13 @@ class FirstAnswer:
     took_ms: float
 
     def text(self, page: console.Page = console.FILE) -> str:
-        """The rows as a table."""
+        """Format the rows as a table."""
         written = io.BytesIO()
         output.write("table", self.rows.schema, self.rows.to_batches(), written, page)
         return written.getvalue().decode(page.encoding).rstrip("\n")
 
     def document(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return the answer as JSON values."""
         return {
             "symbol": self.symbol,
             "rows": [
@@ -228,12 +229,12 @@ class FirstAnswer:
 
 
 def first_answer(address: str, symbol: str, stopped: Callable[[], bool]) -> FirstAnswer | None:
-    """Ask until the first trades are there; None when none came in time.
+    """Query until the first trades are there; None when none come in time.
 
     Args:
-        address: of the control server.
-        symbol: what to ask for.
-        stopped: whether nobody waits for the answer any more.
+        address: the address of the control server.
+        symbol: the symbol to query.
+        stopped: returns whether to give up.
     """
     end = time.monotonic() + _WAIT_S
     with options.connect_at(address, deadline_s=_WAIT_S) as k2:

@@ -1,4 +1,4 @@
-"""`k2 verify`: fold the tape again and compare; is everything stored once, and nothing lost?"""
+"""Implements `k2 verify`: folds the tape again and compares the result with the lake."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _HOLES_SHOWN_MAX = 20
 @options.data_dir
 @click.pass_context
 def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
-    """Prove what is stored: tape against lake, dead letters and state, by partition and symbol.
+    """Compare tape, lake, dead letters and state by partition and symbol.
 
-    Holes in trade ids are listed, not failures. Exit code 1: loss, doubling or disagreement.
+    It proves that every record is stored exactly once. Holes in trade ids are listed, but are no
+    failures. Exit code 1: loss, duplication or disagreement.
     """
     directory = options.directory_of(data_dir)
     code, answer = tool_answer("verify", [], directory, tape_of(directory))
@@ -35,10 +36,10 @@ def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None
 
 
 def tape_of(directory: Path) -> dict[str, str]:
-    """Settings that name the tape of a running stack; none where the environment names one.
+    """Return settings that name the tape of a running stack; none if the environment names one.
 
     Raises:
-        NotFound: STACK_NOT_RUNNING, and nothing else says where the tape is.
+        NotFound: STACK_NOT_RUNNING, and the environment names no tape.
     """
     described = stack.read_stack(directory)
     if described.running:

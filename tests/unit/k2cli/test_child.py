@@ -28,7 +28,7 @@ def test_the_end_by_a_signal_is_128_and_its_number(script):
         assert child.wait() == 128 + 9
 
 
-def test_what_is_not_let_go_is_ended(script):
+def test_a_child_that_is_not_detached_is_ended(script):
     directory = script("up", [{"event": "a"}], stay=True)
     with Spawned("up", [], directory) as child:
         next(child.events())
