@@ -319,16 +319,16 @@ def platform_level(beats: Iterable[Beat]) -> Level:
 
 def listened(beats: Iterable[Beat]) -> frozenset[Instrument]:
     """List the instruments that feeds receive now, by what each fresh heartbeat says of them."""
-    found = set()
+    instruments = set()
     for beat in beats:
         exchange, symbols = beat.counters.get("exchange"), beat.counters.get("symbols")
         if beat.state == SERVING and isinstance(exchange, str) and isinstance(symbols, Mapping):
-            found |= {
+            instruments |= {
                 Instrument(exchange, symbol)
                 for symbol, said in symbols.items()
                 if isinstance(said, Mapping) and said.get("listened") is True
             }
-    return frozenset(found)
+    return frozenset(instruments)
 
 
 _NEVER: Mapping[str, Any] = {

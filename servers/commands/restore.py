@@ -19,7 +19,7 @@ _KEEP_TAPE = "--keep-tape"
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """Restore from the folder that is the one argument."""
-    folders = [each for each in argv if each != _KEEP_TAPE]
+    folders = [word for word in argv if word != _KEEP_TAPE]
     if len(folders) != 1:
         raise Invalid(Reason.BAD_REQUEST, f"restore takes a folder and {_KEEP_TAPE} if wanted")
     folder = absolute(folders[0], "the folder of the backup")

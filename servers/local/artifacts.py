@@ -120,7 +120,7 @@ class Artifacts:
 
     def missing(self) -> list[Artifact]:
         """List the artefacts to fetch; compares sizes, not contents."""
-        return [one for one in self._lock if not self._is_here(one)]
+        return [artifact for artifact in self._lock if not self._is_here(artifact)]
 
     def ensure(self, progress: Progress) -> None:
         """Have every artefact, checked and unpacked; a cache that lacks nothing is not written to.
@@ -164,7 +164,7 @@ class Artifacts:
             Invalid: NOT_WRITABLE, naming what is missing.
             Overloaded: DISK_FULL.
         """
-        lacking = [one.filename for one in self._lock if not self._is_sound(one)]
+        lacking = [artifact.filename for artifact in self._lock if not self._is_sound(artifact)]
         if lacking:
             raise _refused_by_disk(
                 error,

@@ -124,7 +124,7 @@ class Vault:
         self._tick = tick
         self._touched: set[Path] = {folder}
         self.before = read_backup(folder) if (folder / _MANIFEST).exists() else None
-        self._known = {one.path: one for one in self.before.files} if self.before else {}
+        self._known = {entry.path: entry for entry in self.before.files} if self.before else {}
 
     def room(self, name: str) -> Path:
         """Make the folder for a file of this backup alone; returns the file's path."""
@@ -170,7 +170,7 @@ class Vault:
 
     def finish(self, backup: Backup) -> None:
         """Make it a backup, then remove what the one before it needed and this one does not."""
-        for folder in self._touched | {each for one in self._touched for each in one.parents}:
+        for folder in self._touched | {parent for path in self._touched for parent in path.parents}:
             if folder == self.folder or self.folder in folder.parents:
                 sync_directory(str(folder))
         scratch = self.folder / f"{_MANIFEST}.new"
@@ -211,7 +211,7 @@ def writing(folder: Path) -> Iterator[None]:
     """
     with target_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(one.name for one in folder.iterdir() if not _ours(one.name))
+        foreign = sorted(path.name for path in folder.iterdir() if not _ours(path.name))
         if foreign:
             raise Invalid(
                 Reason.NOT_EMPTY,

@@ -82,7 +82,7 @@ def restore(
     check_writable(data_dir)
     with holding(data_dir / "run", clock), backup_store.target_errors(data_dir):
         (_check_beside_tape if keep_tape else _check_empty)(data_dir, backup)
-        entries = [one for one in backup.files if _is_wanted(one, data_dir)]
+        entries = [entry for entry in backup.files if _is_wanted(entry, data_dir)]
         stage = data_dir / layout.RESTORING
         try:
             _stage(entries, folder, stage, meter)
@@ -97,7 +97,7 @@ def restore(
 
 
 def _check_empty(data_dir: Path, _backup: Backup) -> None:
-    there = {one.name for one in data_dir.iterdir()} - set(_OWN)
+    there = {path.name for path in data_dir.iterdir()} - set(_OWN)
     if (data_dir / layout.RESTORING).exists():  # what an unfinished restore had put in place
         there -= {"schemas", "registry", layout.STAMP, PRIVATE}
     if there:
@@ -161,9 +161,9 @@ def _stage(entries: list[Entry], folder: Path, stage: Path, meter: Meter) -> Non
 
 def _put_in_place(stage: Path, data_dir: Path) -> None:
     """Rename what was staged, the lake last, and make that durable."""
-    for folder in (stage, *(one for one in stage.rglob("*") if one.is_dir())):
+    for folder in (stage, *(path for path in stage.rglob("*") if path.is_dir())):
         sync_directory(str(folder))
-    for path in sorted(_movable(stage, data_dir), key=lambda one: one.name == _LAKE):
+    for path in sorted(_movable(stage, data_dir), key=lambda path: path.name == _LAKE):
         target = data_dir / path.relative_to(stage)
         target.parent.mkdir(exist_ok=True)
         path.rename(target)

@@ -115,7 +115,7 @@ class StackConfig:
             name,
             self._python(process, named),
             {port.name: self._address(port.name) for port in spec.ports},
-            **{one.name: getattr(spec, one.name) for one in fields(Lifecycle)},
+            **{trait.name: getattr(spec, trait.name) for trait in fields(Lifecycle)},
         )
 
     def _broker(self) -> StackPart:

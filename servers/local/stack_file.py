@@ -133,7 +133,9 @@ def is_held(folder: Path) -> bool:
 def failing(folder: Path) -> frozenset[str]:
     """List the processes that the supervisor of this data directory has given up, by name."""
     listed = _read(folder).get("processes") or ()
-    names = frozenset(str(one["name"]) for one in listed if one.get("state") == "FAILING")
+    names = frozenset(
+        str(process["name"]) for process in listed if process.get("state") == "FAILING"
+    )
     return names if names and is_held(folder) else frozenset()
 
 
@@ -147,12 +149,12 @@ def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
     run_id = _read(folder).get("run_id")
     if not run_id:
         return
-    found = [process for process in psutil.process_iter() if _run_of(process) == run_id]
-    for process in found:
+    leftovers = [process for process in psutil.process_iter() if _run_of(process) == run_id]
+    for process in leftovers:
         say(f"ending process {process.pid}, left over from an earlier run")
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(found, timeout=limits.CHILD_DRAIN_S)
+    psutil.wait_procs(leftovers, timeout=limits.CHILD_DRAIN_S)
 
 
 def _locked(descriptor: int) -> bool:

@@ -203,8 +203,8 @@ class Supervisor:
         if watch.age_s >= limits.LIFE_SOUND_S:
             return True
         foundation = watch.part.name in FOUNDATION
-        provers = [one for one in self._watches.values() if foundation and one.part.proves]
-        return any(one.progressed_s >= watch.started_s for one in (watch, *provers))
+        provers = [other for other in self._watches.values() if foundation and other.part.proves]
+        return any(other.progressed_s >= watch.started_s for other in (watch, *provers))
 
     def _fails(self, watch: ManagedProcess, error: K2Error) -> None:
         """Show that it is not started again; the stack ends soon."""
@@ -319,7 +319,7 @@ class Supervisor:
         """Stop all, those that write first, the broker last; each within a bounded time."""
         self._runtime.emit("step", name="drain", message="stopping: feed first, broker last")
         for turn in sorted({watch.part.drain for watch in self._watches.values()}):
-            group = [one for one in self._watches.values() if one.part.drain == turn]
+            group = [watch for watch in self._watches.values() if watch.part.drain == turn]
             self._stop(group)
             self._journal.write()
         for thread in self._threads:

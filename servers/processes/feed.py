@@ -264,7 +264,10 @@ class FeedGauges:
     def counters(self) -> FeedCounters:
         """Read all counters; the rate is since the call before."""
         publisher, loop = self._publisher, self._loop
-        sessions, streams = [each.session for each in loop.subscriptions], loop.streams
+        sessions, streams = (
+            [subscription.session for subscription in loop.subscriptions],
+            loop.streams,
+        )
         backfill = loop.gaps.counters()
         reused = sum(stream.reused for stream in streams)
         trades = sum(stream.sequence.counts.seen for stream in streams) + reused - publisher.void

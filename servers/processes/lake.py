@@ -232,7 +232,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
     """Put what an ended epoch lost, as far as it was said to be there, into the ledger."""
     with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
         promises = read_coverage(clients.topic(topics.COVERAGE))
-        promised = {one: hull(of.values()) for one, of in promises.items()}
+        promised = {instrument: hull(by_feed.values()) for instrument, by_feed in promises.items()}
         ledger = fold_all(clients.gap_log.advance())
         who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, ledger, now_us, who)

@@ -76,8 +76,10 @@ def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[N
     """Maintain each table in a thread meanwhile, where that is wanted."""
     ending = threading.Event()
     threads = [
-        threading.Thread(target=one.run, args=(ending,), name=f"maintain {one.table}", daemon=True)
-        for one in (maintainers if wanted else ())
+        threading.Thread(
+            target=maintainer.run, args=(ending,), name=f"maintain {maintainer.table}", daemon=True
+        )
+        for maintainer in (maintainers if wanted else ())
     ]
     for thread in threads:
         thread.start()
@@ -91,14 +93,16 @@ def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[N
 
 def stats_of(maintainers: Sequence[Maintainer]) -> MaintainStats:
     """Sum the statistics of all tables."""
-    return MaintainStats(**_total([asdict(one.stats) for one in maintainers]))
+    return MaintainStats(**_total([asdict(maintainer.stats) for maintainer in maintainers]))
 
 
 def compacted(
     maintainers: Sequence[Maintainer], progress: Progress, stopping: threading.Event
 ) -> dict[str, Any]:
     """Merge until nothing is worth it; what was done, as a document."""
-    tables = {one.table: _compacted(one, progress, stopping) for one in maintainers}
+    tables = {
+        maintainer.table: _compacted(maintainer, progress, stopping) for maintainer in maintainers
+    }
     done = _total(list(tables.values()))
     message = (
         f"{done['files_merged']} files became {done['merges']}; there are {done['files_total']} now"
@@ -123,7 +127,7 @@ def _compacted(
 
 def expired(maintainers: Sequence[Maintainer], older_than_us: int | None) -> dict[str, Any]:
     """Drop the snapshots older than a time, and sweep; what was done, as a document."""
-    tables = {one.table: _expired(one, older_than_us) for one in maintainers}
+    tables = {maintainer.table: _expired(maintainer, older_than_us) for maintainer in maintainers}
     done = _total(list(tables.values()))
     message = (
         f"{done['snapshots_dropped']} snapshots dropped, {done['snapshots_kept']} kept;"
@@ -148,7 +152,7 @@ def _expired(maintainer: Maintainer, older_than_us: int | None) -> dict[str, int
 
 def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     """Sum each count over all tables."""
-    return {name: sum(each[name] for each in counts) for name in counts[0]}
+    return {name: sum(table[name] for table in counts) for name in counts[0]}
 
 
 def _progress(runtime: Runtime) -> Progress:

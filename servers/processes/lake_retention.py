@@ -39,7 +39,7 @@ class LakeRetention:
         self._retainers = retainers
         self._watch = watch
         self._stopping = threading.Event()
-        runs = {f"retention {one.table}": one.run for one in retainers.values()}
+        runs = {f"retention {retention.table}": retention.run for retention in retainers.values()}
         self._threads = [
             threading.Thread(target=run, args=(self._stopping,), name=name, daemon=True)
             for name, run in (runs | {"tape watch": watch.run}).items()
