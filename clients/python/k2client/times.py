@@ -190,8 +190,3 @@ def duration_us(value: Duration) -> int:
 def from_us(micros: int) -> datetime:
     """Convert microseconds since 1970 to a datetime in UTC."""
     return _EPOCH + timedelta(microseconds=micros)
-
-
-def iso(micros: int) -> str:
-    """Format microseconds since 1970 as ISO 8601 with microseconds and Z."""
-    return from_us(micros).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -67,7 +67,7 @@ def run(script, events, **more):
     return run_tool("verify", [], directory, taken.append), taken
 
 
-def test_what_is_not_progress_is_handed_on(script, capfd):
+def test_events_other_than_progress_are_passed_on(script, capfd):
     step = {"event": "step", "name": "lake", "message": "reading"}
     result = {"event": "result", "ok": True}
     assert run(script, [step, result]) == (0, [result])
@@ -80,7 +80,7 @@ def test_the_answer_of_a_tool_is_the_fields_of_its_events(script):
     assert tool_answer("verify", [], directory) == (1, {"rows": 3, "ok": True})
 
 
-def test_what_was_stopped_says_so_and_is_no_result(script, capfd):
+def test_a_stopped_tool_says_so_and_has_no_result(script, capfd):
     stopped = {"event": "stopped", "message": "verify: stopped before its end"}
     assert run(script, [stopped], exit=130) == (130, [])
     assert capfd.readouterr().err == "verify: stopped before its end\n"
@@ -92,6 +92,6 @@ def test_a_failure_is_never_exit_code_0(script, capfd):
     assert capfd.readouterr().err == "k2: LAKE_CORRUPT: a file is gone\n"
 
 
-def test_one_that_ends_without_a_word_is_explained_by_its_log(script, capfd):
+def test_a_tool_that_ends_without_an_event_is_explained_by_its_log(script, capfd):
     assert run(script, [], exit=7, stderr="out of memory\n") == (7, [])
     assert capfd.readouterr().err == "k2: verify ended with 7: out of memory\n"

@@ -87,7 +87,7 @@ def test_a_failure_is_one_line_and_the_supervisors_exit_code(k2, script):
     assert done.stdout == ""
 
 
-def test_one_that_dies_without_a_word_is_explained_by_its_log(k2, script):
+def test_a_supervisor_that_dies_without_an_event_is_explained_by_its_log(k2, script):
     directory = script("up", [], exit=9, stderr="boom\nImportError: no broker\n")
     done = k2("up", "-d", "--data-dir", directory)
     assert done.code == 9
@@ -95,7 +95,7 @@ def test_one_that_dies_without_a_word_is_explained_by_its_log(k2, script):
     assert "ImportError: no broker" in done.stderr
 
 
-def test_an_end_after_serving_is_told_with_its_reason(k2, script, server):
+def test_an_end_after_serving_is_reported_with_its_reason(k2, script, server):
     failed = {"event": "failed", "reason": "PROCESS_DIED", "message": "feed died five times"}
     restarting = {"event": "restarting", "name": "feed", "exit_code": -9, "restarts": 1, "in_s": 1}
     directory = script("up", [*ready(server), restarting, failed], exit=8, stack=STACK)
@@ -120,12 +120,12 @@ def test_the_child_does_not_import_what_lies_about(k2, script, tmp_path, monkeyp
 
 
 def test_the_newest_trades_with_their_provenance(server):
-    found = first_answer(server.address, "BTCUSDT", lambda: False)
-    document = found.document()
+    answer = first_answer(server.address, "BTCUSDT", lambda: False)
+    document = answer.document()
     assert [row["trade_id"] for row in document["rows"]] == ["10", "9", "8"]
     assert document["rows"][0]["price"] == "39441.28000000"
     assert document["provenance"]["snapshot_id"] == "9007199254740993"
-    assert found.text().splitlines()[0].startswith("event_time")
+    assert answer.text().splitlines()[0].startswith("event_time")
 
 
 def test_a_symbol_without_a_trade_yet_is_asked_again(server):
