@@ -136,7 +136,7 @@ class Spawned:
                 file.close()
 
     def _open(self, name: str) -> IO[bytes]:
-        """Open a log to append to, or a temporary file where the child will report the reason."""
+        """Open a log to append to, else a temporary file: the child itself reports the reason."""
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             file: IO[bytes] = (self._logs / name).open("a+b")
