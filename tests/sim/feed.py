@@ -139,7 +139,7 @@ class Box(DeadLetterPublisher):
         letters = list(self._waiting)
         if letters:
             try:
-                self._office.publish(letters, 1.0)
+                self._sink.publish(letters, 1.0)
             except Unavailable:
                 return
             self._done(letters)
