@@ -22,6 +22,10 @@ class Admission:
     Args:
         running_max: how many may run at once.
         what: names what is counted, for the error message.
+
+    Attributes:
+        running: queries that run now.
+        refused, answered: queries refused, and queries that ran and ended, since the start.
     """
 
     def __init__(
@@ -30,24 +34,9 @@ class Admission:
         self._running_max = running_max
         self._what = what
         self._lock = threading.Lock()
-        self._running = 0
-        self._refused = self._answered = 0
+        self.running = 0
+        self.refused = self.answered = 0
         self._mean_s = _RETRY_MIN_S
-
-    @property
-    def running(self) -> int:
-        """Number of queries that run now."""
-        return self._running
-
-    @property
-    def refused(self) -> int:
-        """Number of queries refused since the start."""
-        return self._refused
-
-    @property
-    def answered(self) -> int:
-        """Number of queries that ran and ended since the start."""
-        return self._answered
 
     def enter(self) -> None:
         """Count one more running query; `leave` must follow.
@@ -56,15 +45,15 @@ class Admission:
             Overloaded: TOO_MANY_QUERIES, with the time after which a query has likely ended.
         """
         with self._lock:
-            if self._running >= self._running_max:
-                self._refused += 1
+            if self.running >= self._running_max:
+                self.refused += 1
                 raise Overloaded(
                     Reason.TOO_MANY_QUERIES,
-                    f"{self._running} {self._what}, the most this server takes at once",
+                    f"{self.running} {self._what}, the most this server takes at once",
                     metadata={"running_max": str(self._running_max)},
                     retry_after_s=min(max(self._mean_s, _RETRY_MIN_S), _RETRY_MAX_S),
                 )
-            self._running += 1
+            self.running += 1
 
     def leave(self, took_s: float) -> None:
         """Count one query less.
@@ -73,9 +62,9 @@ class Admission:
             took_s: how long it ran.
         """
         with self._lock:
-            assert self._running > 0, "more queries left than entered"
-            self._running -= 1
-            self._answered += 1
+            assert self.running > 0, "more queries left than entered"
+            self.running -= 1
+            self.answered += 1
             self._mean_s += _WEIGHT * (took_s - self._mean_s)
 
 
@@ -84,28 +73,26 @@ class MemoryBudget:
 
     Args:
         bytes_max: bound on all of them together.
+
+    Attributes:
+        held: bytes held now.
     """
 
     def __init__(self, bytes_max: int = limits.QUERY_PARTS_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._held = 0
-
-    @property
-    def held(self) -> int:
-        """Bytes held now."""
-        return self._held
+        self.held = 0
 
     def take(self, size: int) -> bool:
         """Add `size` bytes; return whether all are within the bound."""
         with self._lock:
-            self._held += size
-            return self._held <= self._bytes_max
+            self.held += size
+            return self.held <= self._bytes_max
 
     def give(self, size: int) -> None:
         """Subtract `size` bytes."""
         with self._lock:
-            self._held -= size
+            self.held -= size
 
 
 class MemoryShare:

@@ -73,6 +73,9 @@ class Tail:
         clock: for the age of rows.
         bytes_max: bound on the memory of its rows.
         recent_s: how long rows that the lake holds are kept after they arrived.
+
+    Attributes:
+        failure: why it stopped reading; None while it reads.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Tail:
         self._unjudged: dict[int, deque[RawBatch]] = {}
         self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
         self._held: set[int] = set()  # not read while records are left to be judged
-        self._failure: K2Error | None = None
+        self.failure: K2Error | None = None
         self._records = 0
         self._restoring: dict[int, tuple[int, FoldState]] = {}
         self._begin(OffsetVector(0, ()), {})
@@ -134,11 +137,6 @@ class Tail:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-    @property
-    def failure(self) -> K2Error | None:
-        """Why it stopped reading; None while it reads."""
-        return self._failure
 
     def waiting_for(self, partitions: Collection[int]) -> Unavailable | None:
         """Return what the first blocked one of these partitions waits for; None when none waits."""
@@ -205,7 +203,7 @@ class Tail:
         """Return what the tail holds."""
         window = self._window
         return TailStats(
-            window.rows, window.size_bytes, self._records, window.released, self._failure
+            window.rows, window.size_bytes, self._records, window.released, self.failure
         )
 
     def view(
@@ -234,7 +232,7 @@ class Tail:
 
         def as_far_as_possible() -> bool:
             position, waiting = self._window.position, self._waiting_for
-            return self._failure is not None or all(
+            return self.failure is not None or all(
                 position[p] >= end[p] or p in waiting for p in wanted
             )
 
@@ -285,7 +283,7 @@ class Tail:
         self._held = set()
         self._restoring = {}
         self._records = 0
-        self._failure = None
+        self.failure = None
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -414,7 +412,7 @@ class Tail:
     def _fail(self, error: K2Error) -> None:
         log.error("the tail stopped: %s", error.message, extra={"reason": error.reason})
         with self._moved:
-            self._failure = error
+            self.failure = error
             self._moved.notify_all()
 
 

@@ -74,6 +74,9 @@ class Window:
     Args:
         positions: where each partition starts.
         states: what the fold remembers of the rows below `positions`.
+
+    Attributes:
+        size_bytes: memory of all chunks.
     """
 
     def __init__(self, positions: OffsetVector, states: Mapping[int, FoldState]) -> None:
@@ -81,16 +84,11 @@ class Window:
         self._lock = threading.Lock()
         self._open: dict[tuple[int, Label], Chunk] = {}
         self._chunks_made = 0
-        self._size_bytes = 0
+        self.size_bytes = 0
         self._partitions = [
             _fresh(offset, states.get(partition))
             for partition, offset in enumerate(positions.offsets)
         ]
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory of all chunks."""
-        return self._size_bytes
 
     @property
     def rows(self) -> int:
@@ -183,7 +181,7 @@ class Window:
                 key=lambda chunk: chunk.arrived_s,
             )
             lows: dict[int, int] = {}
-            excess = self._size_bytes - bytes_max
+            excess = self.size_bytes - bytes_max
             for chunk in going:
                 backfilled = chunk.label.source == "backfill"
                 if not backfilled and chunk.arrived_s >= arrived_before_s and excess <= 0:
@@ -229,7 +227,7 @@ class Window:
             before = chunk.size_bytes
             taken, rows = rows[: chunk.free], rows[chunk.free :]
             chunk.append(columns, taken, arrived_s)
-            self._size_bytes += chunk.size_bytes - before
+            self.size_bytes += chunk.size_bytes - before
         return made
 
     def _next_chunk(self, key: tuple[int, Label], full: Chunk | None, rows: int) -> Chunk:
@@ -241,7 +239,7 @@ class Window:
         chunk = Chunk(
             self._chunks_made, label, self._epoch, partition, min(capacity, limits.TAIL_CHUNK_ROWS)
         )
-        self._size_bytes += chunk.size_bytes
+        self.size_bytes += chunk.size_bytes
         self._open[key] = chunk
         return chunk
 
@@ -268,7 +266,7 @@ class Window:
     def _forget(self, chunks: Collection[Chunk] | chain[Chunk]) -> None:
         for chunk in chunks:
             chunk.seal()
-            self._size_bytes -= chunk.size_bytes
+            self.size_bytes -= chunk.size_bytes
             key = (chunk.partition, chunk.label)
             if self._open.get(key) is chunk:
                 del self._open[key]

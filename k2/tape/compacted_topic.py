@@ -298,7 +298,7 @@ class _Follower:
         self._listeners = listeners
         self._changed = threading.Condition()
         self._documents: dict[str, Document] = {}
-        self._version = 0
+        self.version = 0
         self._reached = 0
         self._topic = topic
         self._ends = TopicEnd(bootstrap, topic)
@@ -308,10 +308,6 @@ class _Follower:
 
     def start(self) -> None:
         self._thread.start()
-
-    @property
-    def version(self) -> int:
-        return self._version
 
     def current(self) -> dict[str, Document]:
         self._caught_up.wait(limits.BOARD_WAIT_S)
@@ -331,8 +327,8 @@ class _Follower:
 
     def wait_change(self, version: int, timeout_s: float) -> int:
         with self._changed:
-            self._changed.wait_for(lambda: self._version > version, timeout_s)
-            return self._version
+            self._changed.wait_for(lambda: self.version > version, timeout_s)
+            return self.version
 
     def close(self) -> None:
         self._stop.set()
@@ -360,7 +356,7 @@ class _Follower:
         if record is not None:
             with self._changed:
                 apply(self._documents, *record)
-                self._version += 1
+                self.version += 1
         self._reach((message.offset() or 0) + 1)
         if record is not None and self._caught_up.is_set():
             for listener in self._listeners:

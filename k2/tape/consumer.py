@@ -97,13 +97,16 @@ class TapeReader:
     """Reads partitions of the trades topic; make one by `assigned` or `joined`.
 
     One thread uses a reader; `connected` and `positions` may be read by any.
+
+    Attributes:
+        connected: whether a broker was reachable at the last look, at most about a second ago.
     """
 
     def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
         self._topic = tape.topic
         self._batches = by_partition
         self._positions: dict[int, int] = {}
-        self._connected = False
+        self.connected = False
         self._failure: K2Error | None = None  # raised once
         self._fenced: K2Error | None = None  # raised by every later call
         self._consumer = Consumer(
@@ -233,11 +236,6 @@ class TapeReader:
         """The next offset of each partition read."""
         return dict(self._positions)
 
-    @property
-    def connected(self) -> bool:
-        """Whether a broker was reachable at the last look, at most about a second ago."""
-        return self._connected
-
     def close(self) -> None:
         """Close the connection; a static member keeps its claim for `limits.READER_SESSION_S`."""
         self._consumer.close()
@@ -317,7 +315,7 @@ class TapeReader:
 
     def _note(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._connected = False
+            self.connected = False
 
     def _on_error(self, error: KafkaError) -> None:
         self._note(error)
@@ -326,7 +324,7 @@ class TapeReader:
 
     def _on_statistics(self, text: str) -> None:
         brokers = json.loads(text).get("brokers", {}).values()
-        self._connected = any(broker.get("state") == "UP" for broker in brokers)
+        self.connected = any(broker.get("state") == "UP" for broker in brokers)
 
 
 def _fenced(error: KafkaError) -> Data:

@@ -33,11 +33,14 @@ class TapeProducer:
     Args:
         tape: where the tape is.
         queue_max: records taken and not yet acknowledged, at most.
+
+    Attributes:
+        failure: why this producer can send no more, if so: it must be replaced by a new one.
     """
 
     def __init__(self, tape: TapeSettings, queue_max: int = limits.FEED_QUEUE_RECORDS_MAX) -> None:
         self._topic = tape.topic
-        self._failure: K2Error | None = None
+        self.failure: K2Error | None = None
         self._closed = threading.Event()
         self._producer = Producer(
             producer_configuration(
@@ -47,11 +50,6 @@ class TapeProducer:
                 error_cb=self.note,
             )
         )
-
-    @property
-    def failure(self) -> K2Error | None:
-        """Why this producer can send no more, if so: it must be replaced by a new one."""
-        return self._failure
 
     def send(
         self,
@@ -75,8 +73,8 @@ class TapeProducer:
             Invalid: LIMIT_OUT_OF_BOUNDS when it is larger than a record may be.
             Unavailable, Data: the `failure` that ended this producer.
         """
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         if len(value) > limits.RECORD_BYTES_MAX:
             raise Invalid(
                 Reason.LIMIT_OUT_OF_BOUNDS,
@@ -125,7 +123,7 @@ class TapeProducer:
     def note(self, error: KafkaError) -> None:
         """Remember a fatal error; librdkafka calls this, other errors pass by themselves."""
         if error.fatal():
-            self._failure = translate(error, f"the producer of {self._topic} has failed for good")
+            self.failure = translate(error, f"the producer of {self._topic} has failed for good")
 
 
 def producer_configuration(bootstrap: str, **more: object) -> dict[str, object]:

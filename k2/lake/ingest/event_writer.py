@@ -92,7 +92,7 @@ class _Slice:
 
 
 class OpsWriter:
-    """Writes one ops table. One thread; `stats` may be read by any."""
+    """Writes one ops table. One thread; `stats`, replaced at each change, may be read by any."""
 
     def __init__(self, ends: EventOffsets, interval_s: float, clock: Clock) -> None:
         self._ends = ends
@@ -103,17 +103,12 @@ class OpsWriter:
         self._slice: _Slice | None = None
         self._retry_at_s = 0.0
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
-        self._stats = OpsStats()
+        self.stats = OpsStats()
 
     @property
     def layout(self) -> TableLayout:
         """The table's layout."""
         return self._ends.decoder.layout
-
-    @property
-    def stats(self) -> OpsStats:
-        """The counters so far."""
-        return self._stats
 
     @contextmanager
     def excluded(self) -> Iterator[Callable[[Table], None]]:
@@ -124,7 +119,7 @@ class OpsWriter:
 
     def step(self) -> int:
         """Read once, and commit when it is due; returns how many records were read."""
-        if self._stats.halted or self._clock.monotonic_s() < self._retry_at_s:
+        if self.stats.halted or self._clock.monotonic_s() < self._retry_at_s:
             return 0
         try:
             pending = self._slice = self._slice or self._open()
@@ -193,8 +188,8 @@ class OpsWriter:
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         if outcome.fenced:
             raise _overtaken()
-        stats = self._stats
-        self._stats = replace(stats, rows=stats.rows + outcome.rows, commits=stats.commits + 1)
+        stats = self.stats
+        self.stats = replace(stats, rows=stats.rows + outcome.rows, commits=stats.commits + 1)
         epoch = outcome.snapshot.positions.epoch
         state = self._ends.decoder.start(outcome.states[0], self._ends.view(), epoch)
         self._slice = _Slice(pending.reader, pending.end, pending.end, state)
@@ -208,14 +203,14 @@ class OpsWriter:
     def _drop_and_retry(self, error: K2Error) -> None:
         _log.warning("%s: %s", self._name, error.message, extra={"reason": error.reason.value})
         self._drop()
-        self._stats = replace(self._stats, failures=self._stats.failures + 1)
+        self.stats = replace(self.stats, failures=self.stats.failures + 1)
         self._retry_at_s = self._clock.monotonic_s() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
 
     def _halt(self, error: Data) -> None:
         _log.error("%s is halted: %s", self._name, error.message)
         self._drop()
-        self._stats = replace(self._stats, halted=f"{error.reason.value}: {error.message}")
+        self.stats = replace(self.stats, halted=f"{error.reason.value}: {error.message}")
 
     def _drop(self) -> None:
         if self._slice is not None:

@@ -85,7 +85,7 @@ class WriterStats:
 
 
 class LakeWriter:
-    """Runs the loop. One thread; `stats` may be read by any."""
+    """Runs the loop. One thread; `stats`, replaced at each change, may be read by any."""
 
     def __init__(
         self,
@@ -112,12 +112,7 @@ class LakeWriter:
             on_assign=self._assigned,
             on_revoke=self._revoked,
         )
-        self._stats = WriterStats()
-
-    @property
-    def stats(self) -> WriterStats:
-        """Counters and state so far."""
-        return self._stats
+        self.stats = WriterStats()
 
     def run(self) -> None:
         """Write until `stopping` is set, then commit what is pending and leave the group.
@@ -199,7 +194,7 @@ class LakeWriter:
 
     def _not_committed(self, error: K2Error) -> None:
         _log.warning("not committed: %s", error.message, extra={"reason": error.reason.value})
-        self._stats = replace(self._stats, failures=self._stats.failures + 1)
+        self.stats = replace(self.stats, failures=self.stats.failures + 1)
         self._retry_at_s = self._clock.monotonic_s() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
 
@@ -233,8 +228,8 @@ class LakeWriter:
         for partition in partitions:
             state = states.get(partition, FoldState())
             self._reading.start(partition, positions[partition], state)
-        self._stats = replace(
-            self._stats,
+        self.stats = replace(
+            self.stats,
             positions=positions,
             snapshot_id=snapshot.snapshot_id if snapshot else None,
             committed_at_us=snapshot.committed_at_us if snapshot else None,
@@ -266,7 +261,7 @@ class LakeWriter:
         if not self._reading.has_judged():
             self._left = False
             self._reading.pending_since_s = None
-            self._stats = replace(self._stats, pending_rows=0, oldest_pending_s=None)
+            self.stats = replace(self.stats, pending_rows=0, oldest_pending_s=None)
 
     def _retry_until_stopped(self, attempt: Callable[[], T]) -> T | None:
         """Retry `attempt` until what is away is back; None when the writer stops."""
@@ -279,7 +274,7 @@ class LakeWriter:
         return None
 
     def _note_reading(self, count: int) -> None:
-        stats = self._stats
+        stats = self.stats
         behind = None
         if count >= limits.WRITER_SMALL_READ:
             behind = stats.behind_since_s or self._clock.monotonic_s()
@@ -292,7 +287,7 @@ class LakeWriter:
             waiting={p: held.waits_for for p, held in reading.slices.items() if held.waits_for},
         )
         if now != stats:
-            self._stats = now
+            self.stats = now
 
     # --- committing ------------------------------------------------------------------------------
 
@@ -312,7 +307,7 @@ class LakeWriter:
     def _settle(self, batch: Iterable[PartitionBatch], outcome: Outcome, latency_s: float) -> None:
         """Step 6: continue from the lake's newest snapshot."""
         positions = outcome.snapshot.positions
-        reading, before = self._reading, self._stats
+        reading, before = self._reading, self.stats
         fenced = 0
         for piece in batch:
             partition, held = piece.partition, reading.slices[piece.partition]
@@ -331,7 +326,7 @@ class LakeWriter:
         if fenced:
             _log.warning("another writer was here", extra={"positions": positions.encode()})
         reading.reader.report({partition: positions[partition] for partition in reading.slices})
-        self._stats = replace(
+        self.stats = replace(
             before,
             commits=before.commits + bool(outcome.landed),
             rows=before.rows + outcome.rows,
@@ -358,7 +353,7 @@ class LakeWriter:
             facts = self._tape.facts()
         except (Unavailable, NotFound):
             return  # while the topic cannot be described, nothing is read
-        check_tape(facts, self._tape.identity, self._stats.positions or _NOWHERE, ())
+        check_tape(facts, self._tape.identity, self.stats.positions or _NOWHERE, ())
 
     def _drain(self) -> None:
         """Commit what is pending; gives up after `limits.DRAIN_S`, which loses nothing."""

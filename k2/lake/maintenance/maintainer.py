@@ -79,7 +79,7 @@ class TableSize:
 
 
 class Maintainer:
-    """Maintains one table. One thread; `stats` may be read by any.
+    """Maintains one table, named `table`. One thread; `stats` may be read by any.
 
     Args:
         replacer: commits to the table.
@@ -96,6 +96,7 @@ class Maintainer:
         settings: LakeSettings,
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.table = replacer.store.layout.name
         self._replacer = replacer
         self._clock = clock
         self._settings = settings
@@ -105,17 +106,7 @@ class Maintainer:
         )
         self._live = _Live(replacer.store.layout.day_of)
         self._too_large: frozenset[str] = frozenset()
-        self._stats = MaintainStats()
-
-    @property
-    def table(self) -> str:
-        """The table's name."""
-        return self._replacer.store.layout.name
-
-    @property
-    def stats(self) -> MaintainStats:
-        """The counters so far."""
-        return self._stats
+        self.stats = MaintainStats()
 
     def kept(self) -> TableSize:
         """Measure the table.
@@ -144,7 +135,7 @@ class Maintainer:
 
     def _run_step(self, work: Callable[[], object]) -> None:
         if not succeeds(f"maintenance of {self.table}", work):
-            self._stats = replace(self._stats, failures=self._stats.failures + 1)
+            self.stats = replace(self.stats, failures=self.stats.failures + 1)
 
     def compact(
         self,
@@ -198,18 +189,18 @@ class Maintainer:
             return RewriteFiles(summary, dropped=dropped) if dropped else None
 
         self._replacer.commit(plan)
-        self._stats = replace(
-            self._stats, snapshots_dropped=self._stats.snapshots_dropped + len(dropped)
+        self.stats = replace(
+            self.stats, snapshots_dropped=self.stats.snapshots_dropped + len(dropped)
         )
         return len(dropped)
 
     def sweep(self) -> SweepResult:
         """Remove orphan files; see `orphan_files.py`."""
         swept = self._sweeper.sweep()
-        self._stats = replace(
-            self._stats,
-            files_removed=self._stats.files_removed + swept.removed,
-            bytes_removed=self._stats.bytes_removed + swept.removed_bytes,
+        self.stats = replace(
+            self.stats,
+            files_removed=self.stats.files_removed + swept.removed,
+            bytes_removed=self.stats.bytes_removed + swept.removed_bytes,
             files_waiting=swept.waiting,
         )
         return swept
@@ -244,12 +235,12 @@ class Maintainer:
             touched = frozenset(live[location].manifest for location in removed)
             return RewriteFiles(summary, (file,), removed, touched)
 
-        stats = self._stats
+        stats = self.stats
         if self._replacer.commit(plan) is None:
             log.info("%s: a merge was overtaken", self.table, extra={"files": len(removed)})
-            self._stats = replace(stats, abandoned=stats.abandoned + 1)
+            self.stats = replace(stats, abandoned=stats.abandoned + 1)
             return False
-        self._stats = replace(
+        self.stats = replace(
             stats,
             compactions=stats.compactions + 1,
             files_merged=stats.files_merged + len(removed),

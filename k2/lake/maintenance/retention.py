@@ -90,7 +90,7 @@ def _last_day_gone(now_us: int, hours: int | None) -> int | None:
 
 
 class Retention:
-    """Applies retention to a table. One thread; `stats` may be read by any.
+    """Applies retention to a table, named `table`. One thread; `stats` may be read by any.
 
     Args:
         replacer: commits to the table.
@@ -107,29 +107,20 @@ class Retention:
         settings: LakeSettings,
         bytes_max: int,
     ) -> None:
+        self.table = replacer.store.layout.name
         self._replacer = replacer
         self._clock = clock
         self._hours = settings.retention_hours
         self._interval_s = settings.retain_interval_s
         self._bytes_max = bytes_max
         self._day_done: int | None = None
-        self._stats = RetentionStats()
-
-    @property
-    def table(self) -> str:
-        """The table's name."""
-        return self._replacer.store.layout.name
-
-    @property
-    def stats(self) -> RetentionStats:
-        """The counters so far."""
-        return self._stats
+        self.stats = RetentionStats()
 
     def run(self, stopping: threading.Event) -> None:
         """Run passes at an interval until `stopping` is set; a failed pass is retried."""
         while not stopping.wait(self._interval_s):
             if not succeeds(f"retention of {self.table}", self.step):
-                self._stats = replace(self._stats, failures=self._stats.failures + 1)
+                self.stats = replace(self.stats, failures=self.stats.failures + 1)
 
     def step(self) -> bool:
         """Run one pass; returns whether anything was removed or expired.
@@ -170,8 +161,8 @@ class Retention:
         return full or last_day != self._day_done or bool(_from_before(table.metadata))
 
     def _note(self, done: RetentionStats) -> None:
-        before = self._stats
-        self._stats = replace(
+        before = self.stats
+        self.stats = replace(
             before,
             files=before.files + done.files,
             rows=before.rows + done.rows,
