@@ -38,9 +38,10 @@ class TapeProducer:
         failure: why this producer can send no more, if so: it must be replaced by a new one.
     """
 
+    failure: K2Error | None = None
+
     def __init__(self, tape: TapeSettings, queue_max: int = limits.FEED_QUEUE_RECORDS_MAX) -> None:
         self._topic = tape.topic
-        self.failure: K2Error | None = None
         self._closed = threading.Event()
         self._producer = Producer(
             producer_configuration(
