@@ -3,10 +3,18 @@
 K2 commits by itself (`committer.py`): pyiceberg's retries are switched off in the table's
 properties, because a retry would rebase a stale writer's batch onto another writer's commit and
 store it twice.
+
+A later K2 may know more optional columns of an event. They are added to its table at start under
+new field ids; the ids of all other columns stay as they are in the files. Files written earlier
+lack the column, and its rows read as null there (`market.offsets.FileStat.lacks`). An earlier K2
+ignores an optional column that it does not know. Nothing else is changed automatically: a required
+column cannot be added to rows that have no value for it, and another type is another meaning, so
+such a table is refused, naming each column.
 """
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,6 +22,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
+    CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
     TableAlreadyExistsError,
@@ -39,8 +48,7 @@ from sqlalchemy.exc import IntegrityError
 
 from k2 import limits
 from k2.errors import Data, Reason
-from k2.lake.iceberg.catalog import reaching_lake
-from k2.lake.iceberg.evolution import evolve, lacking
+from k2.lake.iceberg.catalog import Conflict, reaching_lake, retry_conflicts
 from k2.market.fold import RULES
 from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
 from k2.tape import topics
@@ -50,6 +58,7 @@ GAPS = ("ops", "gaps")
 DEAD_LETTERS = ("ops", "dead_letters")
 SORTED_BY = ("symbol", "event_time", "trade_id")
 _NO_RETRIES = "commit.retry.num-retries"
+_log = logging.getLogger(__name__)
 
 PROPERTIES = {
     "format-version": "2",
@@ -184,7 +193,7 @@ def ensure_lake(catalog: SqlCatalog) -> None:
 def ensure_table(catalog: SqlCatalog, layout: TableLayout) -> Table:
     """Open a table, made when it does not exist; safe to call from many processes.
 
-    A table that an earlier K2 made gets the optional columns that it lacks (`evolution.py`).
+    A table that an earlier K2 made gets the optional columns that it lacks (`evolve`).
 
     Raises:
         Data: LAKE_CORRUPT when the table is not as K2 made it.
@@ -248,3 +257,74 @@ def _assert_no_retries(table: Table, layout: TableLayout) -> None:
             f"table {layout.name} must have {_NO_RETRIES}=0: with retries, a batch could be"
             " stored twice; set the property and start again",
         )
+
+
+def lacking(have: Schema, want: Schema, name: str) -> tuple[NestedField, ...]:
+    """Find the optional columns of an event that its table does not have yet.
+
+    Args:
+        have: the table's schema.
+        want: the event's (`iceberg_schema`); its field ids do not matter.
+        name: of the table, for messages.
+
+    Raises:
+        Data: LAKE_CORRUPT when the table differs in anything else, naming each column.
+    """
+    wrong = []
+    missing = []
+    found = {field.name: field for field in have.fields}
+    for field in want.fields:
+        there = found.pop(field.name, None)
+        if there is None and not field.required:
+            missing.append(field)
+        elif there is None:
+            wrong.append(f"{field.name} is missing, and rows cannot be without it")
+        elif _form(there) != _form(field):
+            wrong.append(f"{field.name} is {_form(there)} and must be {_form(field)}")
+    wrong += [
+        f"{field.name} is {_form(field)} and not known to this K2"
+        for field in found.values()
+        if field.required
+    ]
+    if wrong:
+        raise Data(
+            Reason.LAKE_CORRUPT,
+            f"table {name} is not as K2 makes it: {'; '.join(wrong)}; start the K2 that wrote it,"
+            " restore it, or start a new data directory",
+            metadata={"table": name},
+        )
+    return tuple(missing)
+
+
+def _form(field: NestedField) -> str:
+    return f"{'required' if field.required else 'optional'} {field.field_type}"
+
+
+def evolve(table: Table, want: Schema) -> Table:
+    """Add the optional columns that a table lacks; safe to call from many processes.
+
+    Returns:
+        The table as it is then.
+
+    Raises:
+        Data: LAKE_CORRUPT, see `lacking`.
+        Unavailable: LAKE_UNAVAILABLE.
+    """
+    name = ".".join(table.name())
+
+    def attempt(number: int) -> Table:
+        head = table if number == 1 else table.catalog.load_table(table.name())
+        missing = lacking(head.schema(), want, name)
+        if not missing:
+            return head
+        try:
+            with head.update_schema() as update:
+                for field in missing:
+                    update.add_column(field.name, field.field_type, field.doc)
+        except CommitFailedException as error:
+            raise Conflict(f"new columns of table {name}") from error
+        _log.info("table %s has new columns: %s", name, ", ".join(field.name for field in missing))
+        return table.catalog.load_table(table.name())
+
+    with reaching_lake():
+        return retry_conflicts(attempt)
