@@ -44,11 +44,7 @@ def carried(own: Coverage | None, all_of: Iterable[Coverage]) -> Coverage:
 
 
 def hull(coverages: Iterable[Coverage]) -> Coverage:
-    """Span from where the first of them began to where the last of them ends.
-
-    Args:
-        coverages: at least one.
-    """
+    """Span from where the first coverage began to where the last ends; there is at least one."""
     parts = [*coverages]
     return Coverage(min(part.began_after for part in parts), max(part.trade_id for part in parts))
 

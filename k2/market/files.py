@@ -11,11 +11,7 @@ from k2.market.offsets import FileStat, TimeRange
 
 
 class FileIndex:
-    """Files to choose from; a choice is an index again.
-
-    Args:
-        stats: the files.
-    """
+    """Files to choose from, with their statistics; a choice is an index again."""
 
     def __init__(self, stats: Iterable[FileStat]) -> None:
         self.stats = tuple(stats)
@@ -41,11 +37,7 @@ class FileIndex:
         return [self.stats[at].path for at in np.argsort(self.time_min, kind="stable").tolist()]
 
     def paths_by_lack(self, columns: Collection[str]) -> dict[tuple[str, ...], list[str]]:
-        """Where they are, oldest rows first, by which of these columns they lack.
-
-        Args:
-            columns: that are to be read.
-        """
+        """Where they are, oldest rows first, by which of the columns to read they lack."""
         if self._all_whole:
             return {(): self.paths}
         by_lack: dict[tuple[str, ...], list[str]] = {}

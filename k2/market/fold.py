@@ -183,12 +183,9 @@ def fold(
 
 
 def _reused(times: Int64s, verdicts: Bytes, newest_us: int) -> Bools:
-    """Which records repeat an id though they are far later than all that was accepted before them.
+    """Return which records repeat an id far later than all that was accepted before them.
 
-    Args:
-        times: event times, in offset order.
-        verdicts: by their ids.
-        newest_us: the greatest event time accepted before the first.
+    `newest_us` is the greatest event time accepted before the first; the order is of the tape.
     """
     accepted = np.where(verdicts == Verdict.ACCEPTED, times, _NO_TIME)
     greatest = np.maximum.accumulate(np.concatenate(([newest_us], accepted[:-1])))

@@ -77,11 +77,7 @@ class Sequence:
         return self._gap_first[-1], self._gap_last[-1]
 
     def observe(self, trade_id: int) -> Finding:
-        """Judge one id and remember it.
-
-        Args:
-            trade_id: not negative.
-        """
+        """Judge one id, which is not negative, and remember it."""
         if trade_id == self._next:
             self._next = trade_id + 1
             self.last = trade_id

@@ -56,11 +56,7 @@ class Admission:
             self.running += 1
 
     def leave(self, took_s: float) -> None:
-        """Count one query less.
-
-        Args:
-            took_s: how long it ran.
-        """
+        """Count one query less, which ran for `took_s`."""
         with self._lock:
             assert self.running > 0, "more queries left than entered"
             self.running -= 1

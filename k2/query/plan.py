@@ -140,9 +140,6 @@ class RowsOverTime:
     Cuts the plan into consecutive parts of an estimated number of rows. The parts share no moment,
     so their answers in sequence are the plan's answer in canonical order, sorted part by part in
     bounded memory; and a limit may end it early.
-
-    Args:
-        plan: what to cut.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -101,11 +101,7 @@ def judged_otherwise(tail: Tail, lake: PlannableSnapshot) -> bool:
 def is_settled(tail: Tail, covered: OffsetVector, end: OffsetVector, scope: Scope) -> bool:
     """Tell whether the holes known now are those that an answer up to `end` has, and will keep.
 
-    Args:
-        tail: of the answer.
-        covered: positions of the newest commit.
-        end: E.
-        scope: of the answer.
+    `covered` has the positions of the newest commit.
     """
     stayed = tail.holes_stayed(end, scope.partitions, scope.instruments)
     return stayed and not tail.undecided(covered, end, scope.partitions)

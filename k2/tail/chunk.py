@@ -224,12 +224,7 @@ class ChunkSlice:
 
 
 class TailRows:
-    """The rows of chunk slices whose event_time lies in a range.
-
-    Args:
-        pieces: where to pick from.
-        within: event times.
-    """
+    """The rows of chunk slices whose event_time lies in a range."""
 
     def __init__(self, pieces: Iterable[ChunkSlice], within: TimeRange) -> None:
         picked = [

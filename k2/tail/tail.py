@@ -215,14 +215,9 @@ class Tail:
     def wait_until(
         self, end: OffsetVector, timeout_s: float, partitions: Collection[int] | None = None
     ) -> bool:
-        """Wait until the rows below `end` are visible.
+        """Wait until the rows below `end` of these partitions (None: all) are visible.
 
         Returns False on timeout, on failure, or when a partition waits for an unavailable part.
-
-        Args:
-            end: what to wait for.
-            timeout_s: how long.
-            partitions: the ones that matter; None means all.
         """
         wanted = range(len(end.offsets)) if partitions is None else partitions
 

@@ -142,15 +142,10 @@ class Acceptance:
             raise why.with_traceback(None)  # else it would hold what every call before had at hand
 
     def set_aside(self, partition: int, offsets: Collection[int], error: Exception) -> None:
-        """Judge these records as the fault INTERNAL from now on.
+        """Judge these records as the fault INTERNAL from now on; the error is logged.
 
         Once more are set aside than may be in an hour, `judge` raises for the partition until the
         hour is over.
-
-        Args:
-            partition: of the records.
-            offsets: of each.
-            error: what K2 failed with; it is logged.
         """
         now_s = self._clock.monotonic_s()
         where = {"partition": partition, "offsets": sorted(offsets)}

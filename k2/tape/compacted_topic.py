@@ -20,7 +20,7 @@ from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
 from k2.tape.kafka_client import retry_transient, translate
 from k2.tape.producer import Receipt, producer_configuration
-from k2.tape.topic_reader import TopicEnd, read_to, read_topic, reader_of
+from k2.tape.topic_reader import TopicEnd, read_to, read_topic, reader_of, silence
 
 Document: TypeAlias = dict[str, Any]
 
@@ -46,10 +46,6 @@ class News:
 
 class CompactedTopic:
     """One compacted topic of one partition. Thread-safe.
-
-    Args:
-        bootstrap: of the tape.
-        topic: a name of `topics.py`.
 
     Attributes:
         skipped: records that readers of its log could not use.
@@ -318,11 +314,7 @@ class _Follower:
         end = self._ends.ask()
         with self._changed:
             if not self._changed.wait_for(lambda: self._reached >= end, limits.BOARD_WAIT_S):
-                raise Unavailable(
-                    Reason.TAPE_UNAVAILABLE,
-                    f"{self._topic} gives nothing before its end",
-                    retry_after_s=limits.RECONNECT_MAX_S,
-                )
+                raise silence(self._topic)
             return dict(self._documents)
 
     def wait_change(self, version: int, timeout_s: float) -> int:

@@ -60,12 +60,7 @@ class Posted(NamedTuple):
 
 
 class DeadLetterTopic:
-    """Publishes and reads letters. Thread-safe.
-
-    Args:
-        bootstrap: of the tape.
-        topic: where letters are kept.
-    """
+    """Publishes and reads letters. Thread-safe."""
 
     def __init__(self, bootstrap: str, topic: str = topics.DEAD_LETTERS) -> None:
         self._bootstrap = bootstrap

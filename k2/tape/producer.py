@@ -163,13 +163,7 @@ class Record(NamedTuple):
 
 
 class Delivery:
-    """Sends records to one topic of one partition. Thread-safe.
-
-    Args:
-        bootstrap: of the tape.
-        topic: a name of `topics.py`.
-        record_bytes_max: of one record.
-    """
+    """Sends records to one topic of one partition. Thread-safe."""
 
     def __init__(self, bootstrap: str, topic: str, record_bytes_max: int) -> None:
         self._topic = topic

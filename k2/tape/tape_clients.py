@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, cached_property
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from k2.clock import Clock
 from k2.settings import Settings
@@ -18,12 +18,7 @@ from k2.tape.producer import TapeProducer
 from k2.tape.schema_registry import SchemaStore
 from k2.tape.topics import TapeAdmin
 
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-C = TypeVar("C", bound=_Closable)
+C = TypeVar("C", TapeAdmin, TapeProducer, DeadLetterTopic, GapLog, CompactedTopic)
 
 
 class TapeClients:

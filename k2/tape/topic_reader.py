@@ -51,7 +51,7 @@ def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
                     yield message
             silent = silent + 1 if reached == before else 0
             if silent >= _SILENT_MAX:
-                raise _silence(topic)
+                raise silence(topic)
     finally:
         consumer.close()
 
@@ -73,10 +73,11 @@ def read_to(end: int, topic: str, reached: int, read: Callable[[], int]) -> None
         before, reached = reached, read()
         silent = silent + 1 if reached == before else 0
         if silent >= _SILENT_MAX:
-            raise _silence(topic)
+            raise silence(topic)
 
 
-def _silence(topic: str) -> Unavailable:
+def silence(topic: str) -> Unavailable:
+    """Make the error of a topic that gives no records before its end."""
     return Unavailable(
         Reason.TAPE_UNAVAILABLE,
         f"{topic} gives nothing before its end",

@@ -25,18 +25,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+import numpy as np
 
 from k2 import limits
 
 _DOUBLINGS_MAX = 16  # beyond, every backoff is at its maximum anyway
-
-
-class Chance(Protocol):
-    """The part of `numpy.random.Generator` that a session needs; seeded by its owner."""
-
-    def uniform(self, low: float, high: float, /) -> float:
-        """Draw a number between the two."""
 
 
 class State(Enum):
@@ -123,7 +118,7 @@ class Session:
         renewals: of these, how many were to replace one that was still open.
     """
 
-    def __init__(self, chance: Chance, tuning: SessionTimes | None = None) -> None:
+    def __init__(self, chance: np.random.Generator, tuning: SessionTimes | None = None) -> None:
         self.connects = 0
         self.reconnects = 0
         self.renewals = 0

@@ -24,12 +24,6 @@ _log = logging.getLogger(__name__)
 class Backfill:
     """Records and fills the gaps of one feed, from `start` to `close`.
 
-    Args:
-        recorder: of the feed's streams.
-        filler: of the same ledger.
-        instruments: of the feed.
-        stopping: set when the process ends.
-
     Attributes:
         failure: what ended the thread for good; the feed must not go on as if all was well.
     """

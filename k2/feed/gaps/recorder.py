@@ -66,12 +66,7 @@ class GapRecorder:
         self._silent: frozenset[Instrument] = frozenset()
 
     def exchange(self, streams: Iterable[InstrumentStream], now_s: float) -> None:
-        """Take missing ids from the streams, and mark those that the ledger has.
-
-        Args:
-            streams: all of the feed.
-            now_s: monotonic seconds.
-        """
+        """Take missing ids from all streams of the feed, and mark those that the ledger has."""
         with self._lock:
             while self._recorded:
                 found = self._recorded.popleft()
@@ -104,10 +99,7 @@ class GapRecorder:
             return self._silent
 
     def record(self, instruments: Iterable[Instrument]) -> None:
-        """Write new gaps, late ids and backfill requests to the ledger, and read it.
-
-        Args:
-            instruments: of this feed.
+        """Write new gaps, late ids and requests of this feed's instruments to the ledger; read it.
 
         Raises:
             Unavailable, Overloaded: the tape does not answer; call again.

@@ -127,13 +127,7 @@ class InstrumentStream:
         return finding
 
     def note(self, trade_id: int, finding: Finding, at_us: int) -> None:
-        """Record the missing ids that a trade out of sequence reveals.
-
-        Args:
-            trade_id: of the trade.
-            finding: what `sequence` said of it.
-            at_us: when it came, wall microseconds.
-        """
+        """Record the missing ids that a trade out of sequence reveals."""
         if finding is Finding.GAP:
             first, last = self.sequence.newest_gap
             self.missing.jumped(first, last, self._cause(first - 1), at_us)

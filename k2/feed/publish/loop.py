@@ -94,13 +94,7 @@ class FeedLoop:
     def subscribe(
         self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
     ) -> None:
-        """Say what to connect to; before `run`.
-
-        Args:
-            addresses: of the venue.
-            session: makes one for each.
-            open_socket: connects.
-        """
+        """Connect to addresses of the venue in `run`, each with a session of its own."""
         self.subscriptions = tuple(
             Subscription(
                 address=address,

@@ -43,12 +43,7 @@ class Run:
 
 
 class PendingGaps:
-    """Holds the missing ids of one stream. Not thread-safe.
-
-    Args:
-        grace_s: how long a run rests.
-        runs_max: resting runs, at most.
-    """
+    """Holds the missing ids of one stream, at most `runs_max` resting runs. Not thread-safe."""
 
     def __init__(
         self, grace_s: float = limits.FEED_GAP_GRACE_S, runs_max: int = limits.FEED_MISSING_MAX

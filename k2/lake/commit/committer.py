@@ -170,15 +170,7 @@ class _Base:
 
 
 class Committer:
-    """Commits batches of one writer. One thread; another may commit in its place (`excluded`).
-
-    Args:
-        catalog: holds the table's head.
-        clock: of commit times.
-        tape: the tape of the batches.
-        writer_id: this process.
-        store: of the table; the trades' by default.
-    """
+    """Commits batches of one writer. One thread; another may commit in its place (`excluded`)."""
 
     def __init__(
         self,

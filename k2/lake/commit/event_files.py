@@ -47,11 +47,7 @@ _EPOCH_BITS = 48  # no topic gets so many records in one life
 
 
 class OpsStore:
-    """Writes rows of `layout.columns` to files of an ops table; a `Store`.
-
-    Args:
-        layout: of the table.
-    """
+    """Writes rows of `layout.columns` to files of an ops table; a `Store`."""
 
     def __init__(self, layout: TableLayout) -> None:
         self.layout = layout

@@ -252,6 +252,12 @@ def _bucket(time_us: int, now_us: int) -> tuple[int, int]:
     return width, time_s // width
 
 
+def unreferenced_snapshots(metadata: TableMetadata) -> list[Snapshot]:
+    """List the snapshots that are not the head and that no tag or branch names."""
+    stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
+    return [snapshot for snapshot in metadata.snapshots if snapshot.snapshot_id not in stay]
+
+
 def referenced_snapshots(metadata: TableMetadata) -> set[int]:
     """Return the snapshots that a tag names, or a branch other than main."""
     return {ref.snapshot_id for name, ref in metadata.refs.items() if name != MAIN_BRANCH}

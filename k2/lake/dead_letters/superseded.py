@@ -91,11 +91,7 @@ def apply_recorded_faults(
 
 
 class SupersededLetters:
-    """Finds letters that the lake superseded. Thread-safe; every call reads the table again.
-
-    Args:
-        catalog: of the lake.
-    """
+    """Finds letters that the lake superseded. Thread-safe; every call reads the table again."""
 
     def __init__(self, catalog: SqlCatalog) -> None:
         self._catalog = catalog

@@ -74,11 +74,6 @@ class Reach:
     def files(self, location: str, metadata: TableMetadata, io: FileIO) -> list[ReachableFile]:
         """List the files that a reader of this metadata may read, each once, its own file first.
 
-        Args:
-            location: of the metadata.
-            metadata: what is there.
-            io: reads manifests.
-
         Raises:
             OSError: something could not be read.
         """

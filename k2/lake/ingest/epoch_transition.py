@@ -300,12 +300,7 @@ def _commit(
 ) -> LakeSnapshot | None:
     """Commit the summary that `make` derives from the head, without rows; returns the head then.
 
-    Args:
-        catalog: of the lake.
-        clock: of the commit.
-        store: of the table.
-        commit_id: unique among commits.
-        make: gets table, head and a name for files that it may write; returns None for no commit.
+    `make` gets table, head and a name for files that it may write; it returns None for no commit.
     """
 
     def attempt(number: int) -> LakeSnapshot | None:

@@ -8,8 +8,7 @@ because it is on that topic already: its row says so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -29,46 +28,8 @@ from k2.tape.gap_topic import read_event
 from k2.tape.ports import LetterSink
 
 
-@dataclass(frozen=True)
-class DecodedBatch:
-    """A batch after judging.
-
-    Attributes:
-        rows: of the table.
-        state: the fold's state after it.
-    """
-
-    rows: pa.Table
-    state: FoldState
-
-
-class RowDecoder(Protocol):
-    """Makes rows of one table."""
-
-    layout: TableLayout
-
-    def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """Begin at a snapshot of the table, in an epoch of the tape; returns the state to use."""
-        ...
-
-    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
-        """Judge the next records of the topic.
-
-        Raises:
-            Unavailable: a dependency is away; decode the batch again later.
-        """
-        ...
-
-
 class GapRowDecoder:
-    """Decodes gap events: each record once; a repeated event makes two equal rows.
-
-    Args:
-        topic: of the events.
-        codec: reads them.
-        letters: takes records that are no events.
-        clock: of letters.
-    """
+    """Decodes gap events: each record once; a repeated event makes two equal rows."""
 
     layout = GAPS_LAYOUT
 
@@ -80,12 +41,19 @@ class GapRowDecoder:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """Begin in an epoch; the state stays as it is."""
+        """Begin in an epoch of the tape; returns the state to use, which is the given one."""
         self._epoch = epoch
         return state
 
-    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
-        """Make a row of each event and a dead letter of each other record."""
+    def decode(self, batch: RawBatch, state: FoldState) -> tuple[pa.Table, FoldState]:
+        """Make a row of each event and a dead letter of each other record.
+
+        Returns:
+            The rows, and the fold's state after the batch.
+
+        Raises:
+            Unavailable: a dependency is away; decode the batch again later.
+        """
         rows: list[Row] = []
         letters: list[DeadLetter] = []
         origin, now_us = Origin(self._topic, self._epoch, 0), self._clock.now_us()
@@ -100,16 +68,11 @@ class GapRowDecoder:
         after = FoldState(
             state.seen, state.accepted + len(rows), state.duplicate, state.dead + len(letters)
         )
-        return DecodedBatch(_table(rows, self.layout), after)
+        return _table(rows, self.layout), after
 
 
 class LetterRowDecoder:
-    """Decodes dead letters: each origin once, however often its letter was published.
-
-    Args:
-        topic: of the letters.
-        clock: when letters were read.
-    """
+    """Decodes dead letters: each origin once, however often its letter was published."""
 
     layout = DEAD_LETTERS_LAYOUT
 
@@ -120,13 +83,13 @@ class LetterRowDecoder:
         self._epoch = 0
 
     def start(self, state: FoldState, view: OpsView | None, epoch: int) -> FoldState:
-        """Begin from the table's snapshot, with the state within its bounds."""
+        """Begin at a snapshot of the table, in an epoch; returns the state within its bounds."""
         self._epoch = epoch
         self._view = view
         return bounded(state)
 
-    def decode(self, batch: RawBatch, state: FoldState) -> DecodedBatch:
-        """Make a row of each letter whose origin is new."""
+    def decode(self, batch: RawBatch, state: FoldState) -> tuple[pa.Table, FoldState]:
+        """Make a row of each letter whose origin is new; as `GapRowDecoder.decode`."""
         now_us = self._clock.now_us()
         offsets = batch.offset.tolist()
         letters = [
@@ -143,7 +106,7 @@ class LetterRowDecoder:
             for letter, offset, is_new in zip(letters, offsets, new, strict=True)
             if is_new
         ]
-        return DecodedBatch(_table(rows, self.layout), after)
+        return _table(rows, self.layout), after
 
     def _stored(self, origin: Origin, offsets: Sequence[int]) -> Iterable[int]:
         """Look up offsets of an origin in the table, at the snapshot of the state."""
@@ -171,6 +134,9 @@ class LetterRowDecoder:
             at_us=now_us,
             value=value,
         )
+
+
+RowDecoder: TypeAlias = GapRowDecoder | LetterRowDecoder
 
 
 def row_of(letter: DeadLetter) -> Row:

@@ -26,7 +26,6 @@ from k2.clock import Clock
 from k2.errors import Data, K2Error, NotFound, Overloaded, Reason, Unavailable
 from k2.lake.commit.committer import Committer, PartitionBatch, TapeIdentity
 from k2.lake.commit.event_files import OpsView
-from k2.lake.iceberg.tables import TableLayout
 from k2.lake.ingest.event_rows import RowDecoder
 from k2.lake.ingest.tape_check import check_tape, identity_of
 from k2.lake.maintenance.maintenance_commit import no_exclusion
@@ -95,6 +94,7 @@ class OpsWriter:
     """Writes one ops table. One thread; `stats`, replaced at each change, may be read by any."""
 
     def __init__(self, ends: EventOffsets, interval_s: float, clock: Clock) -> None:
+        self.layout = ends.decoder.layout
         self._ends = ends
         self._interval_s = interval_s
         self._clock = clock
@@ -104,11 +104,6 @@ class OpsWriter:
         self._retry_at_s = 0.0
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self.stats = OpsStats()
-
-    @property
-    def layout(self) -> TableLayout:
-        """The table's layout."""
-        return self._ends.decoder.layout
 
     @contextmanager
     def excluded(self) -> Iterator[Callable[[Table], None]]:
@@ -141,7 +136,7 @@ class OpsWriter:
             if pending is not None and pending.end > pending.start:
                 self._commit(pending)
         except K2Error as error:
-            _log.warning("%s: not committed: %s", self._name, error.message)
+            _log.warning("%s: not committed: %s", self.layout.name, error.message)
         self._drop()
 
     # --- steps -----------------------------------------------------------------------------------
@@ -165,10 +160,10 @@ class OpsWriter:
     def _read(self, pending: _Slice) -> int:
         count = 0
         for batch in pending.reader.read(limits.OPS_READ_RECORDS, 0.0):
-            decoded = self._ends.decoder.decode(batch, pending.state)
-            pending.state, pending.end = decoded.state, batch.next_offset
-            if len(decoded.rows):
-                pending.rows.append(decoded.rows)
+            rows, pending.state = self._ends.decoder.decode(batch, pending.state)
+            pending.end = batch.next_offset
+            if len(rows):
+                pending.rows.append(rows)
             if pending.since_s is None:
                 pending.since_s = self._clock.monotonic_s()
             count += len(batch)
@@ -196,19 +191,17 @@ class OpsWriter:
 
     # --- failures --------------------------------------------------------------------------------
 
-    @property
-    def _name(self) -> str:
-        return self.layout.name
-
     def _drop_and_retry(self, error: K2Error) -> None:
-        _log.warning("%s: %s", self._name, error.message, extra={"reason": error.reason.value})
+        _log.warning(
+            "%s: %s", self.layout.name, error.message, extra={"reason": error.reason.value}
+        )
         self._drop()
         self.stats = replace(self.stats, failures=self.stats.failures + 1)
         self._retry_at_s = self._clock.monotonic_s() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, limits.COMMIT_RETRY_MAX_S)
 
     def _halt(self, error: Data) -> None:
-        _log.error("%s is halted: %s", self._name, error.message)
+        _log.error("%s is halted: %s", self.layout.name, error.message)
         self._drop()
         self.stats = replace(self.stats, halted=f"{error.reason.value}: {error.message}")
 

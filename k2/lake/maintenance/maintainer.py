@@ -26,7 +26,7 @@ from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
 from k2.clock import Clock
-from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, unreferenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import CommitSummary, current_of
@@ -179,12 +179,10 @@ class Maintainer:
 
         def plan(table: Table, summary: CommitSummary) -> RewriteFiles | None:
             nonlocal dropped
-            metadata = table.metadata
-            stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
             dropped = frozenset(
                 snapshot.snapshot_id
-                for snapshot in metadata.snapshots
-                if snapshot.timestamp_ms * 1000 < older_than_us and snapshot.snapshot_id not in stay
+                for snapshot in unreferenced_snapshots(table.metadata)
+                if snapshot.timestamp_ms * 1000 < older_than_us
             )
             return RewriteFiles(summary, dropped=dropped) if dropped else None
 

@@ -25,7 +25,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
 from k2.clock import Clock
-from k2.lake.commit.snapshot_commit import RewriteFiles, referenced_snapshots
+from k2.lake.commit.snapshot_commit import RewriteFiles, unreferenced_snapshots
 from k2.lake.iceberg.catalog import reaching_lake
 from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, current_of
@@ -195,12 +195,10 @@ def _from_before(metadata: TableMetadata) -> frozenset[int]:
     floor = metadata.properties.get(RETAINED_FROM)
     if floor is None:
         return frozenset()
-    stay = referenced_snapshots(metadata) | {metadata.current_snapshot_id}
     return frozenset(
         snapshot.snapshot_id
-        for snapshot in metadata.snapshots
-        if snapshot.snapshot_id not in stay
-        and snapshot.summary
+        for snapshot in unreferenced_snapshots(metadata)
+        if snapshot.summary
         and int(snapshot.summary.additional_properties.get(RETAINED_FROM, -1)) < int(floor)
     )
 

@@ -139,9 +139,6 @@ def _long(value: int) -> bytes:
 class Decoder:
     """Decodes batches. One thread uses a decoder; it remembers schemas and labels.
 
-    Args:
-        schemas: what schema ids mean.
-
     Attributes:
         labels: those met in recent batches; bounded, then forgotten all at once.
         warm: whether the schema of any trade was found so far, in the registry or its cache: then
@@ -192,12 +189,7 @@ class Decoder:
     def _plans_of(
         self, groups: list[tuple[int, npt.NDArray[np.intp]]], count: int
     ) -> tuple[dict[int, Plan], int]:
-        """Resolve each schema in the order of their first records, as far as that is possible now.
-
-        Args:
-            groups: schema ids and their records.
-            count: records of the batch.
-        """
+        """Resolve each schema in the order of its first record, as far as that is possible now."""
         plans: dict[int, Plan] = {}
         lookups = 0
         for schema_id, rows in sorted(groups, key=lambda group: group[1][0]):
