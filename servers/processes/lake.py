@@ -7,20 +7,25 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from operator import attrgetter
+from threading import Event
 
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.signals import Scale, Signal, scales
 from k2.feed.publish.coverage_topic import read_coverage
-from k2.lake.commit.committer import Committer, TapeIdentity, TradeStore
+from k2.lake.commit.committer import Committer, Store, TapeIdentity, TradeStore
+from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
-from k2.lake.iceberg.tables import ensure_lake
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_lake
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
 from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer
+from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitter
+from k2.lake.maintenance.retention import Retention
 from k2.market.coverage import hull
 from k2.market.fold import FoldState
 from k2.market.ledger import fold_all
@@ -30,13 +35,13 @@ from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.partition_map import PartitionMap
 from k2.tape.ports import BatchReader
+from k2.tape.retention_watch import TapeWatch
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
 from k2.tape.truncation_check import read_marks
-from k2.telemetry import Counter, Gauge
+from k2.telemetry import Counter, Counters, Gauge
 from servers.process import Process
-from servers.processes.lake_maintenance import maintained, maintainer_of, stats_of
-from servers.processes.lake_retention import LakeRetention, retainers_of, tape_watch_of
+from servers.processes.lake_maintenance import beside, maintainer_of, stats_of
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 
@@ -75,22 +80,24 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         maintainers = _maintainers(
             settings, runtime, catalog, committer, ops, lambda: process.levels.own >= Level.SOFT
         )
-        retention = LakeRetention(
-            retainers_of(settings, runtime, catalog, committer, ops),
-            tape_watch_of(settings, runtime, clients.admin, writer),
-        )
+        retainers = retainers_of(settings, runtime, catalog, committer, ops)
+        watch = tape_watch_of(settings, runtime, clients.admin, writer)
         placements = clients.topic(topics.PARTITIONS)
-        process.counters.add(lambda: writer_counters(writer.stats, retention.alerts))
+        process.counters.add(lambda: writer_counters(writer.stats, watch.alerts))
         process.counters.add(lambda: stats_of(maintainers), "maintain_")
         process.counters.add(lambda: PlacementCounters(placements.skipped))
         ops.count(process.counters)
-        retention.count(process.counters)
+        count_retained(retainers, process.counters)
         process.scales = writer_scales(settings)
         process.start({}, lambda: writer_signals(writer.stats, runtime.clock))
         process.serve()
         try:
             ops.start()
-            with maintained(maintainers, wanted=settings.lake.maintain), retention:
+            maintained = maintainers if settings.lake.maintain else ()
+            with (
+                beside({f"maintain {one.table}": one.run for one in maintained}),
+                beside(retention_runs(retainers, watch)),
+            ):
                 writer.run()
         finally:
             well = ops.stop()
@@ -119,6 +126,73 @@ def _maintainers(
         settings, runtime, catalog, TradeStore(), excluding=committer.excluded, paused=paused
     )
     return [trades, *ops.maintainers(settings, paused)]
+
+
+def retainers_of(
+    settings: Settings,
+    runtime: Runtime,
+    catalog: TableCatalog,
+    committer: Committer,
+    ops: OpsTables,
+) -> dict[str, Retention]:
+    """Make the retention of trades and dead letters, by what leads the names of their counters.
+
+    Each has a budget of its own and waits while the writer commits. Gap events are kept: they are
+    small, and a gap that is OPEN may be as old as the lake.
+    """
+
+    def retainer(store: Store, excluding: Excluding, bytes_max: int) -> Retention:
+        replacer = MaintenanceCommitter(
+            catalog=catalog,
+            clock=runtime.clock,
+            maintainer_id=f"{runtime.run_id}-retain",
+            excluding=excluding,
+            store=store,
+        )
+        return Retention(
+            replacer=replacer, clock=runtime.clock, settings=settings.lake, bytes_max=bytes_max
+        )
+
+    letters = OpsStore(DEAD_LETTERS_LAYOUT)
+    return {
+        "": retainer(TradeStore(), committer.excluded, settings.lake.bytes_max),
+        f"{letters.layout.name}.": retainer(
+            letters, ops.excluding(letters.layout), settings.lake.letters_bytes_max
+        ),
+    }
+
+
+def tape_watch_of(
+    settings: Settings, runtime: Runtime, admin: TapeAdmin, writer: LakeWriter
+) -> TapeWatch:
+    """Make the watch over the retention of the tape that `writer` reads."""
+    topic = settings.tape.topic
+    facts = cache(lambda: admin.facts(topic))  # what changes of them is asked for each time
+
+    def offsets_since(time_us: int) -> tuple[int, ...]:
+        return admin.offsets_since(topic, facts().partitions, time_us)
+
+    return TapeWatch(
+        facts=lambda: admin.bounds(facts()),
+        offsets_since=offsets_since,
+        positions=lambda: writer.stats.positions,
+        clock=runtime.clock,
+        settings=settings.tape,
+    )
+
+
+def count_retained(retainers: Mapping[str, Retention], counters: Counters) -> None:
+    """Add what was removed of each table to the counters."""
+    for lead, retention in retainers.items():
+        counters.add(partial(attrgetter("stats"), retention), f"{lead}retain_")
+
+
+def retention_runs(
+    retainers: Mapping[str, Retention], watch: TapeWatch
+) -> dict[str, Callable[[Event], None]]:
+    """Name the lake's retention and the watch over the tape, each run until its event is set."""
+    runs = {f"retention {retention.table}": retention.run for retention in retainers.values()}
+    return runs | {"tape watch": watch.run}
 
 
 @dataclass(frozen=True)

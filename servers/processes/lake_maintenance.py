@@ -7,7 +7,7 @@ one result as JSON lines: what was done, of all tables together and of each.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -72,14 +72,12 @@ def maintainer_of(
 
 
 @contextmanager
-def maintained(maintainers: Sequence[Maintainer], *, wanted: bool) -> Iterator[None]:
-    """Maintain each table in a thread meanwhile, where that is wanted."""
+def beside(runs: Mapping[str, Callable[[threading.Event], None]]) -> Iterator[None]:
+    """Run functions in threads of these names meanwhile; each ends once its event is set."""
     ending = threading.Event()
     threads = [
-        threading.Thread(
-            target=maintainer.run, args=(ending,), name=f"maintain {maintainer.table}", daemon=True
-        )
-        for maintainer in (maintainers if wanted else ())
+        threading.Thread(target=run, args=(ending,), name=name, daemon=True)
+        for name, run in runs.items()
     ]
     for thread in threads:
         thread.start()

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from k2.errors import Invalid, Reason, Unavailable
-from servers.processes.lake_maintenance import maintained, run
+from servers.processes.lake_maintenance import beside, run
 from servers.runtime import Runtime
 from tests.support.lake_world import LakeWorld
 from tests.support.ops_world import OpsWorld, letter
@@ -87,8 +87,6 @@ def test_where_there_is_no_lake_none_is_made(lake, tmp_path):
 class Working:
     """Maintains until it is told to stop."""
 
-    table = "market.trades"
-
     def __init__(self):
         self.began, self.ended = threading.Event(), threading.Event()
 
@@ -101,7 +99,7 @@ class Working:
 def test_maintenance_runs_beside_the_writer_and_ends_with_it():
     working = Working()
     other = Working()
-    with maintained([working, other], wanted=True):
+    with beside({"one": working.run, "other": other.run}):
         for one in (working, other):
             assert one.began.wait(5)
             assert not one.ended.is_set()
@@ -111,13 +109,6 @@ def test_maintenance_runs_beside_the_writer_and_ends_with_it():
 
 def test_maintenance_ends_when_the_writer_fails():
     working = Working()
-    with pytest.raises(ZeroDivisionError), maintained([working], wanted=True):
+    with pytest.raises(ZeroDivisionError), beside({"one": working.run}):
         raise ZeroDivisionError
     assert working.ended.is_set()
-
-
-def test_maintenance_that_is_not_wanted_does_not_start():
-    working = Working()
-    with maintained([working], wanted=False):
-        pass
-    assert not working.began.is_set()
