@@ -184,14 +184,14 @@ def run_tool(
     failure: Event | None = None
     answered = False
     with Spawned(name, arguments, directory, settings=settings) as tool, tool.forwarding():
-        with console.steps() as steps:
+        with console.steps() as step:
             for event in tool.events():
                 if event["event"] == "failed":
                     failure = event
                 elif event["event"] in _PROGRESS:
                     part = str(event.get("name") or name)
                     words = event.get("message") or event.get("what") or event["event"]
-                    steps.step(part, str(words), event.get("done"), event.get("total"))
+                    step(part, str(words), event.get("done"), event.get("total"))
                 elif event["event"] == "stopped":
                     answered = True
                     console.say(str(event.get("message")))

@@ -7,14 +7,14 @@ times are ISO 8601 with microseconds and Z.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.cells import cell_len
@@ -44,27 +44,19 @@ _STYLES = {
 }
 
 
-class Steps(Protocol):
-    """Shows the progress of several parts."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def step(self, part: str, message: str, done: float | None, total: float | None) -> None:
-        """Show the present step of a part; `done` of `total` where they are known."""
-        ...
+Step = Callable[[str, str, float | None, float | None], None]
+"""Shows the present step of a part: part, message, and `done` of `total` where they are known."""
 
 
-def steps(*, quiet: bool = False) -> Steps:
-    """Make a live display on a terminal, else one that prints a line per change, or nothing."""
+@contextlib.contextmanager
+def steps() -> Iterator[Step]:
+    """Show the progress of several parts: live on a terminal, else as a line per change."""
     console = Console(stderr=True)
-    return _LiveSteps(console) if console.is_terminal and not quiet else _LineSteps(quiet)
+    if not console.is_terminal:
+        yield _line_steps()
+        return
+    with _progress(console) as progress:
+        yield _live_steps(progress)
 
 
 class Page(NamedTuple):
@@ -219,55 +211,44 @@ def cell(value: object) -> Text:
     return Text(words, style=_STYLES.get(words, ""))
 
 
-class _LiveSteps:
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            SpinnerColumn(
-                "dots" if console.encoding.startswith("utf") else "line",
-                finished_text=f"[green]{legible('✓', console.encoding)}",
-            ),
-            TextColumn("{task.fields[part]:<10}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(
+            "dots" if console.encoding.startswith("utf") else "line",
+            finished_text=f"[green]{legible('✓', console.encoding)}",
+        ),
+        TextColumn("{task.fields[part]:<10}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+def _live_steps(progress: Progress) -> Step:
+    tasks: dict[str, TaskID] = {}
 
-    def step(self, part: str, message: str, done: float | None, total: float | None) -> None:
-        task = self._tasks.get(part)
-        if task is None:
-            task = self._tasks[part] = self._progress.add_task(message, total=None, part=part)
+    def step(part: str, message: str, done: float | None, total: float | None) -> None:
+        if part not in tasks:
+            tasks[part] = progress.add_task(message, total=None, part=part)
         changes: dict[str, Any] = {"description": message}
         if done is not None and total:
             changes |= {"completed": done, "total": total}
         elif message in ("SERVING", "done"):
             changes |= {"completed": 1, "total": 1}
-        self._progress.update(task, **changes)
+        progress.update(tasks[part], **changes)
+
+    return step
 
 
-class _LineSteps:
-    """Prints a line when the step changes; a line per percentage would fill a log."""
+def _line_steps() -> Step:
+    """Print a line when the step changes; a line per percentage would fill a log."""
+    last: dict[str, str] = {}
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-        self._last: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def step(self, part: str, message: str, done: float | None, total: float | None) -> None:
-        if self._last.get(part) != message and not self._quiet:
+    def step(part: str, message: str, done: float | None, total: float | None) -> None:
+        if last.get(part) != message:
             say(f"{part}: {message}" if part else message)
-        self._last[part] = message
+        last[part] = message
+
+    return step

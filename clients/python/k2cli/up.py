@@ -115,18 +115,18 @@ def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
 
 def _start(events: Iterator[Event]) -> Event | None:
     """Show progress until the event `ready` or `failed`; None when it ends before either."""
-    with console.steps() as steps:
+    with console.steps() as step:
         for event in events:
             kind, name = event["event"], str(event.get("name", ""))
             if kind in ("ready", "failed"):
                 return event
             if kind == "progress":
                 words = str(event.get("what") or event.get("message") or "")
-                steps.step(name, words, event.get("done"), event.get("total"))
+                step(name, words, event.get("done"), event.get("total"))
             elif kind == "serving":
-                steps.step(name, "SERVING", None, None)
+                step(name, "SERVING", None, None)
             else:
-                steps.step(name, _words(event), None, None)
+                step(name, _words(event), None, None)
     return None
 
 
