@@ -47,8 +47,7 @@ def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     if file is not None:
         if from_id is not None or to_id is not None:
             raise click.UsageError("--file says itself which ids it holds")
-        given = {"--symbol": symbol, "--exchange": exchange}
-        more = [part for name, value in given.items() if value for part in (name, value)]
+        more = options.arguments({"symbol": symbol or None, "exchange": exchange or None})
         context.exit(_load([str(file.resolve()), *more], as_json, data_dir))
     if symbol is None or from_id is None or to_id is None:
         raise click.UsageError("say SYMBOL, --from-id and --to-id, or --file")

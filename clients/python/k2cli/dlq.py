@@ -33,21 +33,16 @@ def dlq() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @options.as_json
 @options.data_dir
-def list_letters(  # noqa: PLR0913 one parameter per option, by name
+def list_letters(
     *,
-    start: str | None,
-    end: str | None,
     fault: str,
-    origin: str,
-    limit: int,
     as_json: bool,
     data_dir: Path | None,
+    **asked: Any,  # noqa: ANN401 options named as the parameters of `dead_letters`
 ) -> None:
     """List dead letters, newest first."""
     with options.connect(data_dir) as k2:
-        letters = k2.dead_letters(
-            start=start, end=end, fault=fault.upper(), origin=origin, limit=limit
-        )
+        letters = k2.dead_letters(fault=fault.upper(), **asked)
     if as_json:
         console.echo_json({"letters": letters})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,12 +20,9 @@ _STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=
 @options.as_json
 @options.data_dir
 def gaps(
-    symbol: str | None,
-    exchange: str | None,
-    state: str | None,
-    limit: int | None,
     as_json: bool,
     data_dir: Path | None,
+    **asked: Any,  # noqa: ANN401 options named as the parameters of `Client.gaps`
 ) -> None:
     """List gaps of all symbols or of SYMBOL: runs of trade ids that were missed.
 
@@ -32,7 +30,7 @@ def gaps(
     it printed the ids of VOID gaps without a trade.
     """
     with options.connect(data_dir) as k2:
-        listed = k2.gaps(symbol, exchange=exchange, state=state, limit=limit)
+        listed = k2.gaps(**asked)
     if as_json:
         console.echo_json({"gaps": listed})
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,16 @@ data_dir: Callable[[F], F] = click.option(
 as_json: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs."
 )
+
+
+def arguments(given: Mapping[str, object]) -> list[str]:
+    """Return the given options as arguments of a process; it takes the others from its settings."""
+    return [
+        part
+        for name, value in given.items()
+        if value is not None
+        for part in (f"--{name}", str(value))
+    ]
 
 
 def directory_of(data_dir: Path | None) -> Path:

@@ -23,28 +23,15 @@ from k2client import stack
 @options.as_json
 @options.data_dir
 @click.pass_context
-def record(  # noqa: PLR0913, PLR0917 one parameter an option
-    context: click.Context,
-    path: Path,
-    venue: str | None,
-    symbols: str | None,
-    duration: str | None,
-    frames: int | None,
-    as_json: bool,
-    data_dir: Path | None,
+def record(
+    context: click.Context, /, path: Path, as_json: bool, data_dir: Path | None, **given: object
 ) -> None:
     """Write a venue's frames to FILE (or FILE.zst); `k2 up --venue recording:FILE` replays it.
 
     `auto` is the practice venue of the stack, if it runs with one, else live Binance.
     """
-    given = {
-        "--venue": venue,
-        "--symbols": symbols,
-        "--duration": duration,
-        "--frames": None if frames is None else str(frames),
-    }
-    arguments = [str(output.for_another_process(path))]
-    arguments += [part for name, value in given.items() if value for part in (name, value)]
+    wanted = {name: value or None for name, value in given.items()}
+    arguments = [str(output.for_another_process(path)), *options.arguments(wanted)]
     directory = options.directory_of(data_dir)
     code, answer = tool_answer("record", arguments, directory, venue_of(directory))
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pyarrow as pa
@@ -62,19 +63,12 @@ _TERMINAL_ROWS_MAX = 1000
 def trades(  # noqa: PLR0913, PLR0917 one parameter an option
     symbols: tuple[str, ...],
     exchanges: tuple[str, ...],
-    last: str | None,
-    start: str | None,
-    end: str | None,
-    limit: int | None,
-    order: str,
     columns: str | None,
-    consistency: str | None,
-    as_of: str | None,
-    allow_partial: bool,
     form: str | None,
     as_json: bool,
     path: Path | None,
     data_dir: Path | None,
+    **asked: Any,  # noqa: ANN401 options named as the question's fields
 ) -> None:
     """Query trades of one or several symbols, exactly once, from lake and tail as one table.
 
@@ -88,22 +82,15 @@ def trades(  # noqa: PLR0913, PLR0917 one parameter an option
     question = k2client.TradesQuestion(
         symbols=_split(*symbols),
         exchanges=_split(*exchanges) or None,
-        start=start,
-        end=end,
-        last=last,
-        limit=limit,
-        order=order,
         columns=_TABLE_COLUMNS if form == "table" and wanted is None else wanted,
-        consistency=consistency,
-        as_of=as_of,
-        allow_partial=allow_partial,
+        **asked,
     )
-    shown_max = _TERMINAL_ROWS_MAX if form == "table" and limit is None else None
+    shown_max = _TERMINAL_ROWS_MAX if form == "table" and question.limit is None else None
     with options.connect(data_dir) as k2:
         answer = k2.ask(question)
         rows = _write(answer, form, path, shown_max if sys.stdout.isatty() else None)
         console.say(summary(rows, answer.provenance))
-        if again := how_again(answer.provenance, resolved=last is not None):
+        if again := how_again(answer.provenance, resolved=question.last is not None):
             console.say(again)
 
 

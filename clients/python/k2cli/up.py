@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,47 +50,19 @@ _COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "so
 @options.as_json
 @options.data_dir
 @click.pass_context
-def up(  # noqa: PLR0913, PLR0917 one parameter an option
-    context: click.Context,
-    detach: bool,
-    venue: str | None,
-    rate: float | None,
-    speed: float | None,
-    symbols: str | None,
-    exchange: str | None,
-    feeds: int | None,
-    ports: str | None,
-    as_json: bool,
-    data_dir: Path | None,
+def up(
+    context: click.Context, /, detach: bool, as_json: bool, data_dir: Path | None, **given: object
 ) -> None:
     """Run K2 on this machine: broker, registry, feed, lake, query and control server.
 
     The command stays in the foreground; Ctrl-C drains and stops everything. The exit code is 0
     only when all parts were SERVING.
     """
-    arguments = _arguments(
-        {
-            "--venue": venue,
-            "--rate": rate,
-            "--speed": speed,
-            "--symbols": symbols,
-            "--exchange": exchange,
-            "--feeds": feeds,
-            "--ports": ports,
-        }
-    )
     directory = options.directory_of(data_dir)
-    supervisor = Spawned("up", arguments, directory, detached=detach)
+    supervisor = Spawned("up", options.arguments(given), directory, detached=detach)
     with supervisor, supervisor.forwarding():
         code = _run(supervisor, as_json=as_json, detach=detach)
     context.exit(code)
-
-
-def _arguments(given: Mapping[str, object]) -> list[str]:
-    """Return only the given options; the supervisor takes the others from its settings."""
-    return [
-        part for name, value in given.items() if value is not None for part in (name, str(value))
-    ]
 
 
 def _run(supervisor: Spawned, *, as_json: bool, detach: bool) -> int:
