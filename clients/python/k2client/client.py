@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from k2.v1 import (
+    dead_letter_service_pb2,
     dead_letter_service_pb2_grpc,
     degradation_service_pb2,
     degradation_service_pb2_grpc,
@@ -24,15 +24,14 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
-from k2client.convert import backfill_plan, gap_state, record
+from k2client.convert import backfill_plan, gap_state, record, trade_message
 from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_rpc
 from k2client.errors import Internal
 from k2client.flights import FlightPool
-from k2client.letters import DeadLetterCalls
 from k2client.times import Duration, Time
 from k2client.trades import Trades
-from k2client.trades_request import Names, TradesQuestion, moment, name_of, snapshot_id_of
+from k2client.trades_request import Names, TradesQuestion, moment, name_of, names_of, snapshot_id_of
 
 DEADLINE_S = 60.0
 ROWS_DEADLINE_S = 3600.0
@@ -61,7 +60,7 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class Client(DeadLetterCalls):
+class Client:
     """A connection; `k2client.connect` makes one. Safe for several threads.
 
     Every method raises `k2client.errors.K2Error` with a reason.
@@ -94,12 +93,7 @@ class Client(DeadLetterCalls):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -307,6 +301,67 @@ class Client(DeadLetterCalls):
         result = self._follow(self._platform.ExpireSnapshots, request, None, deadline_s)
         return record(records.Expiry, result)
 
+    def dead_letters(
+        self,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        fault: str = "",
+        origin: str = "",
+        limit: int | None = None,
+    ) -> list[records.DeadLetter]:
+        """List records that K2 could not store as rows, newest first, without their bytes.
+
+        Args:
+            start: only letters judged at this time or later.
+            end: only letters judged before this time.
+            fault: only letters with this fault, such as `TRUNCATED`.
+            origin: only letters of this topic or run of a feed.
+            limit: the largest number of letters.
+        """
+        request = dead_letter_service_pb2.ListDeadLettersRequest(
+            fault=name_of("fault", fault),
+            origin=name_of("origin", origin),
+        )
+        if start is not None:
+            request.range.start_time.CopyFrom(moment(start))
+        if end is not None:
+            request.range.end_time.CopyFrom(moment(end))
+        method = self._letters.ListDeadLetters
+        return self._list(records.DeadLetter, method, request, "letters", limit)
+
+    def dead_letter(self, name: str) -> records.DeadLetterContent:
+        """Return a dead letter by its name, with its bytes and the result of decoding them now."""
+        request = dead_letter_service_pb2.GetDeadLetterRequest(name=name_of("name", name))
+        answer = self._call(self._letters.GetDeadLetter, request)
+        return record(records.DeadLetterContent, answer)
+
+    def replay_dead_letters(
+        self,
+        names: Names,
+        *,
+        value: bytes | None = None,
+        trade: Mapping[str, Any] | None = None,
+        again: bool = False,
+    ) -> list[records.ReplayOutcome]:
+        """Send dead letters to the tape again, as they are or repaired.
+
+        Args:
+            names: names of the letters, at most 100; exactly one with a repair.
+            value: a whole message that replaces the letter's bytes.
+            trade: the fields of `records.TradeRecord` instead, times as ISO 8601 texts.
+            again: whether to replay letters that were replayed before.
+        """
+        request = dead_letter_service_pb2.ReplayDeadLettersRequest(
+            names=names_of("names", names), again=again
+        )
+        if value is not None:
+            request.value = value
+        if trade is not None:
+            request.trade.CopyFrom(trade_message(trade))
+        answer = self._call(self._letters.ReplayDeadLetters, request)
+        return [record(records.ReplayOutcome, outcome) for outcome in answer.outcomes]
+
     def _follow(
         self,
         method: grpc.UnaryStreamMultiCallable[Any, Any],
@@ -335,6 +390,7 @@ class Client(DeadLetterCalls):
         field: str,
         limit: int | None = None,
     ) -> list[R]:
+        """Read the pages of a list, up to `limit` records of that field of each page."""
         request.page_size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
         listed: list[R] = []
         while True:
@@ -350,6 +406,7 @@ class Client(DeadLetterCalls):
         request: Q,
         deadline_s: float | None = None,
     ) -> A:
+        """Send a call, with retries, and return its answer."""
         self._flights.check_process()
         deadline = Deadline(deadline_s or self._deadline_s)
 

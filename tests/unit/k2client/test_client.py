@@ -1,8 +1,12 @@
+import numpy as np
+import pandas as pd
 import pytest
 
 import k2client
-from k2client.errors import Internal, NotFound, Unavailable
+from k2client.errors import Internal, Invalid, NotFound, Unavailable
 from tests.fakes.k2_server import K2Server
+
+NAMES = [f"trades/0/3/{each}" for each in range(3)]
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +51,70 @@ def test_exports():
         "errors",
         "records",
     ]
+
+
+@pytest.fixture
+def server():
+    with K2Server() as running:
+        yield running
+
+
+@pytest.fixture
+def k2(server):
+    with k2client.connect(server.address) as client:
+        yield client
+
+
+def test_letters_come_page_by_page_up_to_the_limit(k2, server):
+    assert [each.name for each in k2.dead_letters()] == NAMES
+    assert [each.name for each in k2.dead_letters(limit=2)] == NAMES[:2]
+    assert (server.requests[-1].page_size, server.requests[-1].HasField("range")) == (2, False)
+
+
+def test_a_letter_has_its_bytes_and_what_they_would_be(k2):
+    found = k2.dead_letter(NAMES[0])
+    assert found.value.startswith(b"\x00\xff")
+    assert found.letter.schema_id == 7
+    assert (found.trade.trade_id, found.trade.price, found.trade.event_time) == (2**60, "1.5", None)
+    assert k2.dead_letter(NAMES[1]).trade is None
+
+
+def test_a_replay_gives_each_outcome(k2, server):
+    sent, refused = k2.replay_dead_letters(NAMES[:2], again=True)
+    assert (sent.state, sent.partition, sent.offset) == ("SENT", 3, 2**40)
+    assert (refused.state, refused.fault, refused.partition) == ("REFUSED", "TRUNCATED", None)
+    assert server.requests[-1].again
+    assert server.requests[-1].WhichOneof("repair") is None
+
+
+def test_an_empty_repair_is_a_repair(k2, server):
+    k2.replay_dead_letters(NAMES[:1], value=b"")
+    assert server.requests[-1].WhichOneof("repair") == "value"
+
+
+def test_a_trade_with_an_unknown_field_is_refused_before_it_is_sent(k2):
+    with pytest.raises(Invalid):
+        k2.replay_dead_letters(NAMES[:1], trade={"no_such": 1})
+
+
+def test_names_and_times_come_in_any_form_or_are_refused(k2, server):
+    k2.replay_dead_letters(pd.Index(NAMES[:2]))
+    assert list(server.requests[-1].names) == NAMES[:2]
+    k2.replay_dead_letters(NAMES[0])
+    assert list(server.requests[-1].names) == NAMES[:1]
+    k2.dead_letters(start=np.datetime64("2021-01-08"), end="20210109")
+    times = server.requests[-1].range
+    assert (times.start_time.seconds, times.end_time.seconds) == (1_610_064_000, 1_610_150_400)
+    for call in (
+        lambda: k2.replay_dead_letters([]),
+        lambda: k2.dead_letters(start=1_610_064_000_278),
+        lambda: k2.dead_letters(fault=["TRUNCATED"]),
+        lambda: k2.dead_letter(7),
+        lambda: k2.gaps(["BTCUSDT"]),
+        lambda: k2.backfill(7, 1, 2),
+        lambda: k2.expire(older_than=20_210_108),
+        lambda: k2.snapshot(1.5),
+    ):
+        with pytest.raises(Invalid) as caught:
+            call()
+        assert caught.value.reason == "BAD_REQUEST"
