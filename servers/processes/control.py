@@ -29,7 +29,6 @@ from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counter
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
-from servers.local.stamp import source_in
 from servers.probes import answers_http, answers_tcp
 from servers.process import Process
 from servers.runtime import Runtime
@@ -41,7 +40,7 @@ from servers.services.degradation_service import DegradationService
 from servers.services.feed_service import FeedService
 from servers.services.gap_queries import BackfillRequests, GapView
 from servers.services.grpc_server import GrpcServer
-from servers.services.platform_service import Facts, PlatformService, Probe, Tools
+from servers.services.platform_service import PlatformService, Probe
 from servers.services.query_service import ForwardedQueryService
 from servers.services.snapshot_service import SnapshotService
 
@@ -104,12 +103,9 @@ def _server(
         heartbeats=heartbeats,
         probes=_probes(settings),
         settings=settings,
-        facts=Facts(importlib.metadata.version(_DISTRIBUTION), source_in(settings)),
+        version=importlib.metadata.version(_DISTRIBUTION),
         clock=runtime.clock,
-        tools=Tools(
-            verify=(sys.executable, "-m", "servers", "verify"),
-            maintain=(sys.executable, "-m", "servers", "maintain"),
-        ),
+        command=(sys.executable, "-m", "servers"),
     )
     services = {
         **more,

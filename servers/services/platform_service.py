@@ -21,6 +21,7 @@ from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers.heartbeat import Beat, Heartbeats, platform_level
 from servers.local.stack_file import failing
+from servers.local.stamp import source_in
 from servers.services.wire_values import (
     flat_counters,
     level_to,
@@ -57,27 +58,6 @@ class Probe:
     alive: Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known of the stack at its start: the version, and what its rows are."""
-
-    version: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Tools:
-    """Commands that work, print JSON lines and end.
-
-    Attributes:
-        verify: verifies what is stored.
-        maintain: compacts and expires; takes a task and its arguments.
-    """
-
-    verify: Sequence[str]
-    maintain: Sequence[str]
-
-
 class PlatformService(rpc.PlatformServiceServicer):
     """Implements `protos/k2/v1/platform_service.proto`.
 
@@ -85,9 +65,10 @@ class PlatformService(rpc.PlatformServiceServicer):
         heartbeats: of all processes.
         probes: of components without a heartbeat.
         settings: of this process.
-        facts: version and source of the stack.
+        version: of K2.
         clock: time of what is sent.
-        tools: commands for long work, each run in a process of its own.
+        command: starts processes for long work that print JSON lines and end; takes `verify`, or
+            `maintain` with a task and its arguments.
     """
 
     def __init__(
@@ -96,16 +77,17 @@ class PlatformService(rpc.PlatformServiceServicer):
         heartbeats: Heartbeats,
         probes: Sequence[Probe],
         settings: Settings,
-        facts: Facts,
+        version: str,
         clock: Clock,
-        tools: Tools,
+        command: Sequence[str],
     ) -> None:
         self._heartbeats = heartbeats
         self._probes = tuple(probes)
         self._settings = settings
-        self._facts = facts
+        self._version = version
+        self._source = source_in(settings)
         self._clock = clock
-        self._tools = tools
+        self._command = tuple(command)
         self._verifying = threading.Lock()
         self._maintaining = threading.Lock()
 
@@ -127,9 +109,9 @@ class PlatformService(rpc.PlatformServiceServicer):
         return pb.GetStatusResponse(
             state=max((component.state for component in components), key=_WORST_LAST.index),
             level=level_to(platform_level(beats)),
-            source=source_to(self._facts.source),
+            source=source_to(self._source),
             components=sorted(components, key=lambda component: component.name),
-            version=self._facts.version,
+            version=self._version,
             time=time_to(self._clock.now_us()),
         )
 
@@ -147,8 +129,12 @@ class PlatformService(rpc.PlatformServiceServicer):
     ) -> Iterator[pb.VerifyIntegrityResponse]:
         """Verify what is stored; stream progress, then the result."""
         with _alone(self._verifying, "a verification"):
-            for event, code in _events(self._tools.verify, context):
-                yield _progress(event) if code is None else _result(event, code)
+            for event, code in _events([*self._command, "verify"], context):
+                if code is None:
+                    progress = _filled(pb.VerifyProgress, event)
+                    yield pb.VerifyIntegrityResponse(progress=progress)
+                else:
+                    yield pb.VerifyIntegrityResponse(result=_verified(event, code))
 
     def Compact(
         self, request: pb.CompactRequest, context: grpc.ServicerContext
@@ -178,7 +164,7 @@ class PlatformService(rpc.PlatformServiceServicer):
         self, task: Sequence[str], context: grpc.ServicerContext
     ) -> Iterator[tuple[dict[str, Any], int | None]]:
         with _alone(self._maintaining, "maintenance"):
-            yield from _events([*self._tools.maintain, *task], context)
+            yield from _events([*self._command, "maintain", *task], context)
 
 
 @contextmanager
@@ -281,24 +267,12 @@ def _event(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _progress(event: Mapping[str, Any]) -> pb.VerifyIntegrityResponse:
-    return pb.VerifyIntegrityResponse(
-        progress=pb.VerifyProgress(
-            message=str(event.get("message", "")),
-            done=int(event.get("done", 0)),
-            total=int(event.get("total", 0)),
-        )
-    )
-
-
-def _result(report: dict[str, Any], exit_code: int) -> pb.VerifyIntegrityResponse:
-    return pb.VerifyIntegrityResponse(
-        result=pb.VerifyResult(
-            ok=exit_code == 0,
-            exit_code=exit_code,
-            message=str(report.get("message", "")),
-            report_json=json.dumps(report),
-        )
+def _verified(report: dict[str, Any], exit_code: int) -> pb.VerifyResult:
+    return pb.VerifyResult(
+        ok=exit_code == 0,
+        exit_code=exit_code,
+        message=str(report.get("message", "")),
+        report_json=json.dumps(report),
     )
 
 

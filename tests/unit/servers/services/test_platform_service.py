@@ -14,7 +14,7 @@ from k2.v1 import platform_service_pb2_grpc as rpc
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import holding
 from servers.services import platform_service
-from servers.services.platform_service import Facts, PlatformService, Probe, Tools
+from servers.services.platform_service import PlatformService, Probe
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
 from tests.support.eventually import eventually
 
@@ -28,15 +28,15 @@ def child(*lines, code=0):
     return [sys.executable, "-c", f"print({text!r}, end=''); raise SystemExit({code})"]
 
 
-def service(verify=(), board=None, alive=True, maintain=(), **settings):
+def service(command=(), board=None, alive=True, **settings):
     board = board or MemoryBoard({"lake": beat(), "query": beat("query")})
     made = PlatformService(
         heartbeats=Heartbeats(board, SystemClock()),
         probes=[Probe("broker", {"kafka": "127.0.0.1:9092"}, lambda: alive)],
-        settings=load(**settings),
-        facts=Facts("1.2.3", "simulated"),
+        settings=load(**{"feed": {"source": "simulated"}} | settings),
+        version="1.2.3",
         clock=SystemClock(),
-        tools=Tools(verify, maintain),
+        command=command,
     )
     return platform_service.NAME, made.register
 
@@ -153,7 +153,7 @@ MERGED = {"event": "result", "message": "16 files became 2", "merges": 2, "bytes
 
 
 def maintained(maintain, name, request):
-    with served(service(maintain=maintain)) as (_, channel):
+    with served(service(maintain)) as (_, channel):
         return list(getattr(rpc.PlatformServiceStub(channel), name)(request))
 
 
@@ -181,11 +181,11 @@ def test_expiry_hands_its_time_on():
     command = saying_its_task(snapshots_dropped=4, files_waiting=7)
     request = pb.ExpireSnapshotsRequest()
     (found,) = maintained(command, "ExpireSnapshots", request)
-    assert found.result.message == "expire"
+    assert found.result.message == "maintain expire"
     assert (found.result.snapshots_dropped, found.result.files_waiting) == (4, 7)
     request.older_than_time.FromMicroseconds(1_700_000_000_000_001)
     (found,) = maintained(command, "ExpireSnapshots", request)
-    assert found.result.message == "expire 1700000000000001"
+    assert found.result.message == "maintain expire 1700000000000001"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_keeps_maintenance_from_its_work_is_an_error(reason, expected):
 def test_maintenance_runs_one_at_a_time():
     progress = json.dumps({"event": "progress"})
     script = f"import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
-    with served(service(maintain=[sys.executable, "-c", script])) as (_, channel):
+    with served(service([sys.executable, "-c", script])) as (_, channel):
         stub = rpc.PlatformServiceStub(channel)
         running = stub.Compact(pb.CompactRequest())
         next(running)
