@@ -17,6 +17,10 @@ from servers.services.wire_values import time_to, time_us_from, vector_to
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["SnapshotService"].full_name
 _POLL_S: Final = 0.5
+_ALIKE: Final = (
+    *("rows_total", "rows_added", "files_total", "bytes_total", "operation"),
+    *("writer_id", "commit_id", "topic_id", "cluster_id"),
+)
 
 
 class SnapshotService(rpc.SnapshotServiceServicer):
@@ -104,13 +108,5 @@ def _snapshot(snapshot: LakeSnapshot) -> pb.Snapshot:
             )
             for partition, (accepted, duplicate, dead) in sorted(snapshot.counters.items())
         ],
-        rows_total=snapshot.rows_total,
-        rows_added=snapshot.rows_added,
-        files_total=snapshot.files_total,
-        bytes_total=snapshot.bytes_total,
-        operation=snapshot.operation,
-        writer_id=snapshot.writer_id,
-        commit_id=snapshot.commit_id,
-        topic_id=snapshot.topic_id,
-        cluster_id=snapshot.cluster_id,
+        **{name: getattr(snapshot, name) for name in _ALIKE},
     )

@@ -26,8 +26,7 @@ from k2cli.verify import tape_of
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Load a daily file of Binance instead: SYMBOL-trades-YYYY-MM-DD.zip or .csv.",
 )
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def backfill(  # noqa: PLR0913, PLR0917 one parameter an option
     context: click.Context,

@@ -8,15 +8,14 @@ from typing import Any
 import click
 
 from k2cli import console, options
-from k2cli.child import tool_answer
+from k2cli.child import show_answer
 
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 
 
 @click.command()
 @_FOLDER
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def backup(context: click.Context, folder: Path, as_json: bool, data_dir: Path | None) -> None:
     """Copy catalog, warehouse and registry to DIR, consistently, whether the stack runs or not.
@@ -33,8 +32,7 @@ def backup(context: click.Context, folder: Path, as_json: bool, data_dir: Path |
     is_flag=True,
     help="Restore a lost lake beside the tape in the data directory.",
 )
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def restore(
     context: click.Context, folder: Path, keep_tape: bool, as_json: bool, data_dir: Path | None
@@ -51,12 +49,7 @@ def _run(
     name: str, arguments: list[str], folder: Path, data_dir: Path | None, *, as_json: bool
 ) -> int:
     directory = options.directory_of(data_dir)
-    code, answer = tool_answer(name, [str(folder.resolve()), *arguments], directory)
-    if answer and as_json:
-        console.echo_json(answer)
-    elif answer:
-        _show(answer)
-    return code
+    return show_answer(name, [str(folder.resolve()), *arguments], directory, _show, as_json=as_json)
 
 
 def _show(answer: dict[str, Any]) -> None:

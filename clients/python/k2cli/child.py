@@ -224,6 +224,21 @@ def tool_answer(
     return run_tool(name, arguments, directory, take, settings), answer
 
 
+def show_answer(
+    name: str,
+    arguments: Sequence[str],
+    directory: Path,
+    show: Callable[[dict[str, Any]], None],
+    *,
+    as_json: bool,
+) -> int:
+    """Run a process as `tool_answer` does and show its answer, if any; return its exit code."""
+    code, answer = tool_answer(name, arguments, directory)
+    if answer:
+        (console.echo_json if as_json else show)(answer)
+    return code
+
+
 def _message(line: str) -> str:
     """Return the message of a log line that is a JSON object, else the line."""
     try:

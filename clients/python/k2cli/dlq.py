@@ -31,8 +31,7 @@ def dlq() -> None:
 @click.option("--fault", default="", help="Only letters with this fault, such as TRUNCATED.")
 @click.option("--origin", default="", help="Only letters of this topic or run of a feed.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@options.as_json
-@options.data_dir
+@options.common
 def list_letters(
     *,
     fault: str,
@@ -62,8 +61,7 @@ def list_letters(
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the bytes to this file."
 )
-@options.as_json
-@options.data_dir
+@options.common
 def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> None:
     """Show a dead letter: its origin, its bytes, and the result of decoding them now.
 
@@ -96,8 +94,7 @@ def show(name: str, out: Path | None, as_json: bool, data_dir: Path | None) -> N
     "--trade-file", type=_FILE, help="A trade as JSON instead, in the form that `show` prints."
 )
 @click.option("--again", is_flag=True, help="Also replay letters that were replayed before.")
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def replay(  # noqa: PLR0913 one parameter per option, by name
     context: click.Context,

@@ -13,8 +13,7 @@ from k2cli.child import Event, run_tool
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Check disk, ports, memory, artefacts and the venue; show the settings, secrets masked."""

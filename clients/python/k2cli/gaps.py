@@ -17,8 +17,7 @@ _STATES = click.Choice(["open", "filled", "unfillable", "void"], case_sensitive=
 @click.option("--exchange", help="Only gaps of this exchange.")
 @click.option("--state", type=_STATES, help="Only gaps in this state.  [default: any]")
 @click.option("--limit", type=click.IntRange(min=1), help="The largest number of gaps.")
-@options.as_json
-@options.data_dir
+@options.common
 def gaps(
     as_json: bool,
     data_dir: Path | None,

@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from k2cli import console, options
-from k2cli.child import tool_answer
+from k2cli.child import show_answer
 from k2client import times
 from k2client.errors import Invalid
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Merge small files of the lake's tables, until nothing is worth merging.
@@ -34,8 +33,7 @@ def compact(context: click.Context, as_json: bool, data_dir: Path | None) -> Non
     help="Expire snapshots committed longer ago (`7d`) or before a time (`2026-01-31`)."
     "  [default: none]",
 )
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def expire(
     context: click.Context, older_than: str | None, as_json: bool, data_dir: Path | None
@@ -64,17 +62,14 @@ def before_us(text: str) -> int:
 
 def _done(task: Sequence[str], as_json: bool, data_dir: Path | None) -> int:
     """Run a maintenance task, show its result and return the exit code."""
-    code, answer = tool_answer("maintain", task, options.directory_of(data_dir))
-    if answer and as_json:
-        console.echo_json(answer)
-    elif answer:
-        console.echo(f"ok: {answer.get('message', '')}")
-        _show(answer.get("tables", {}))
-    return code
+    directory = options.directory_of(data_dir)
+    return show_answer("maintain", task, directory, _show, as_json=as_json)
 
 
-def _show(tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the counts of each table."""
+def _show(answer: Mapping[str, Any]) -> None:
+    """Print the result and the counts of each table."""
+    console.echo(f"ok: {answer.get('message', '')}")
+    tables = answer.get("tables", {})
     names = [*dict.fromkeys(name for counts in tables.values() for name in counts)]
     console.table(
         ["table", *(name.replace("_", " ") for name in names)],

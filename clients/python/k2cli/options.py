@@ -28,6 +28,11 @@ as_json: Callable[[F], F] = click.option(
 )
 
 
+def common(command: F) -> F:
+    """Add the options `--json` and `--data-dir`."""
+    return as_json(data_dir(command))
+
+
 def arguments(given: Mapping[str, object]) -> list[str]:
     """Return the given options as arguments of a process; it takes the others from its settings."""
     return [

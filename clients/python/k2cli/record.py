@@ -20,8 +20,7 @@ from k2client import stack
     "--duration", metavar="DURATION", help="Time to record: 90s, 15m.  [default: until Ctrl-C]"
 )
 @click.option("--frames", type=click.IntRange(min=1), help="The largest number of frames.")
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def record(
     context: click.Context, /, path: Path, as_json: bool, data_dir: Path | None, **given: object

@@ -12,8 +12,7 @@ from k2cli import console, options
 @click.command()
 @click.argument("as_of", required=False, metavar="[ID|TIME]")
 @click.option("--limit", type=click.IntRange(min=1), help="The number of snapshots, newest first.")
-@options.as_json
-@options.data_dir
+@options.common
 def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Path | None) -> None:
     """List the retained snapshots of the lake, newest first; or show one, by its id or a time."""
     with options.connect(data_dir) as k2:
@@ -39,8 +38,7 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 def degradation(as_json: bool, data_dir: Path | None) -> None:
     """Show the degradation level of the platform and the pressures behind it."""
     with options.connect(data_dir) as k2:
@@ -60,8 +58,7 @@ def degradation(as_json: bool, data_dir: Path | None) -> None:
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 def feeds(as_json: bool, data_dir: Path | None) -> None:
     """List the feeds: their venues, symbols, states and counters."""
     with options.connect(data_dir) as k2:

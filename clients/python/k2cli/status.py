@@ -15,8 +15,7 @@ from k2client.errors import K2Error
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Show the processes, their addresses and their restarts; exit code 1 when nothing runs."""

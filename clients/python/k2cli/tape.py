@@ -18,8 +18,7 @@ def tape() -> None:
 @tape.command("new-epoch")
 @click.option("--yes", is_flag=True, help="Do it; the default only shows what would happen.")
 @click.option("--force", is_flag=True, help="Do it although no fault of the tape is known.")
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def new_epoch(
     context: click.Context, yes: bool, force: bool, as_json: bool, data_dir: Path | None

@@ -47,8 +47,7 @@ _COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "so
     type=click.Choice(["free", "fixed"]),
     help="Free ports let several stacks run side by side.  [default: fixed]",
 )
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def up(
     context: click.Context, /, detach: bool, as_json: bool, data_dir: Path | None, **given: object

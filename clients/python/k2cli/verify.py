@@ -16,8 +16,7 @@ _HOLES_SHOWN_MAX = 20
 
 
 @click.command()
-@options.as_json
-@options.data_dir
+@options.common
 @click.pass_context
 def verify(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Compare tape, lake, dead letters and state by partition and symbol.
