@@ -191,8 +191,8 @@ def retention_runs(
     retainers: Mapping[str, Retention], watch: TapeWatch
 ) -> dict[str, Callable[[Event], None]]:
     """Name the lake's retention and the watch over the tape, each run until its event is set."""
-    runs = {f"retention {retention.table}": retention.run for retention in retainers.values()}
-    return runs | {"tape watch": watch.run}
+    retaining = {f"retention {one.table}": one.run for one in retainers.values()}
+    return {**retaining, "tape watch": watch.run}
 
 
 @dataclass(frozen=True)
