@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -29,10 +30,11 @@ _PASSED_ON: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
 class Planner:
     """Plans queries and opens their tickets, for gRPC and Flight alike.
 
-    Args:
+    Attributes:
         plans: fixes answers.
         signer: signs and opens tickets.
         clock: tells when they expire.
@@ -40,25 +42,16 @@ class Planner:
         location: where tickets are redeemed, a Flight URI.
     """
 
-    def __init__(
-        self,
-        *,
-        plans: QueryView,
-        signer: Signer,
-        clock: Clock,
-        level: Callable[[], Level],
-        location: str,
-    ) -> None:
-        self._plans = plans
-        self._signer = signer
-        self._clock = clock
-        self._level = level
-        self._location = location
+    plans: QueryView
+    signer: Signer
+    clock: Clock
+    level: Callable[[], Level]
+    location: str
 
     def plan(self, message: pb.PlanQueryRequest, caller: Caller) -> pb.PlanQueryResponse:
         """Plan a query and sign a ticket for it; raises what `QueryView.plan` does."""
-        planned = self._plans.plan(request_from(message, caller))
-        expire_us = self._clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
+        planned = self.plans.plan(request_from(message, caller))
+        expire_us = self.clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
             request=request_to(planned.request),
             snapshot_id=planned.snapshot_id,
@@ -67,7 +60,7 @@ class Planner:
             expire_time=time_to(expire_us),
             principal_id=caller.principal.id or None,
         )
-        endpoint = pb.QueryEndpoint(ticket=self._signer.sign(ticket), locations=[self._location])
+        endpoint = pb.QueryEndpoint(ticket=self.signer.sign(ticket), locations=[self.location])
         return pb.PlanQueryResponse(
             arrow_schema=planned.request.output_schema.serialize().to_pybytes(),
             endpoints=[endpoint],
@@ -77,24 +70,24 @@ class Planner:
                 bytes=planned.estimate.bytes,
                 rows=planned.estimate.rows,
             ),
-            provenance=provenance_to(planned.provenance, self._level()),
+            provenance=provenance_to(planned.provenance, self.level()),
             expire_time=ticket.expire_time,
         )
 
     def redeem(self, signed: bytes, caller: Caller) -> pb.QueryTicket:
         """Read a ticket of this caller; raises what `Signer.open` does."""
-        return self._signer.open(signed, self._clock.now_us(), caller.principal)
+        return self.signer.open(signed, self.clock.now_us(), caller.principal)
 
     def open(
         self, ticket: pb.QueryTicket, caller: Caller
     ) -> tuple[OpenQuery, market_pb2.Provenance]:
         """Prepare the answer of a redeemed ticket; raises what `QueryView.open` does."""
-        opened = self._plans.open(
+        opened = self.plans.open(
             request_from(ticket.request, caller),
             ticket.snapshot_id,
             vector_from(ticket.end_positions),
         )
-        provenance = provenance_to(opened.provenance, self._level())
+        provenance = provenance_to(opened.provenance, self.level())
         provenance.planned_time.CopyFrom(ticket.planned_time)
         return opened, provenance
 
