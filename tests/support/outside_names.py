@@ -25,6 +25,8 @@ _VARIES = re.compile(
 )
 _FOREIGN = ("kafka/", "registry/", "cluster", "__")  # folders whose contents are not K2's
 
+_READER = "outside"  # the group of the collector itself
+
 
 def pattern(text):
     """A name without what differs from run to run."""
@@ -87,7 +89,8 @@ def of_answers(k2, *commands):
 def of_kafka(bootstrap, since_ms=0):
     """Topics, consumer groups and their members, and what records appended since are made of."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    groups = [group.group_id for group in admin.list_consumer_groups().result().valid]
+    listed = admin.list_consumer_groups().result().valid
+    groups = [group.group_id for group in listed if group.group_id != _READER]
     found = {f"group {group}" for group in groups}
     for group, described in admin.describe_consumer_groups(groups).items():
         for member in described.result().members:
@@ -116,7 +119,7 @@ def _of_record(topic, key, value, headers):
 def records(bootstrap, topic, partitions, since_ms=0):
     """Key, value and headers of the records of a topic that were appended since then."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "outside", "enable.auto.commit": False}
+        {"bootstrap.servers": bootstrap, "group.id": _READER, "enable.auto.commit": False}
     )
     try:
         ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p)) for p in partitions}
