@@ -66,6 +66,8 @@ class Process:
         self._addresses: Mapping[str, str] = {}
         self._heart: Heart | None = None
         self._heartbeats: Heartbeats | None = None
+        self._subscribers: list[Callable[[Levels], None]] = []
+        self._levels = Levels()
         self._progress, self._progress_due_s = 0, -math.inf
 
     @classmethod
@@ -96,6 +98,14 @@ class Process:
         """The levels now."""
         own = self._heart.level if self._heart else Level.NORMAL
         return Levels(own, self._heartbeats.level() if self._heartbeats else own)
+
+    def subscribe(self, on_change: Callable[[Levels], None]) -> None:
+        """Have a function called with the levels when a heartbeat finds them changed.
+
+        Args:
+            on_change: called in the thread of the heartbeat; quick, raises nothing.
+        """
+        self._subscribers.append(on_change)
 
     def follow(self) -> Heartbeats:
         """Follow the heartbeats of this process and its peers from now on."""
@@ -144,10 +154,18 @@ class Process:
         )
 
     def _sample(self) -> Sample:
+        self._tell_levels()
         counters = self.counters.values()
         self._tell_progress(counters)
         signals = process_signals(self.settings.data_dir) | dict(self._signals())
         return Sample(signals, counters, self._state, self.scales)
+
+    def _tell_levels(self) -> None:
+        levels = self.levels if self._subscribers else self._levels
+        if levels != self._levels:
+            self._levels = levels
+            for on_change in self._subscribers:
+                on_change(levels)
 
     def _tell_progress(self, counters: Mapping[str, Any]) -> None:
         """Tell the supervisor that work gets done, while the counter for it grows."""
