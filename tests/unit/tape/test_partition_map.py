@@ -8,8 +8,7 @@ from k2.errors import Reason, Unavailable
 from k2.market.instrument import Instrument, Tier, first_partition, tier_of
 from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
-from tests.support.eventually import eventually
-from tests.support.queue_lock import Queue
+from tests.support.queue_lock import ask_together
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 ETH = Instrument("BINANCE", "ETHUSDT")
@@ -206,25 +205,16 @@ class Held(Watched):
 
 
 def test_callers_that_waited_share_a_reading_that_began_after_they_asked(board):
-    log, found = Held(board), []
+    log = Held(board)
     placed = placement(log)
-    placed._reading.asking = Queue()
 
     def ask():
         try:
-            found.append(placed.refresh())
+            return placed.refresh()
         except Unavailable as error:
-            found.append(error.message)
+            return error.message
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    threads[0].start()
-    eventually(lambda: placed._reading._asked == 1)
-    for thread in threads[1:]:
-        thread.start()
-    eventually(lambda: placed._reading.asking.came == 4)
-    log.may.set()
-    for thread in threads:
-        thread.join(10)
+    found = ask_together(placed._reading, ask, log.may.set)
     assert found == [{}, "away", "away", "away"]
     assert log.ends_asked == 2
 

@@ -6,8 +6,7 @@ import pytest
 
 from k2.errors import Unavailable
 from k2.tape.topic_reader import TopicEnd
-from tests.support.eventually import eventually
-from tests.support.queue_lock import Queue
+from tests.support.queue_lock import ask_together
 from tests.unit.tape.test_compacted_topic import Topic
 
 
@@ -38,24 +37,16 @@ def test_questions_that_waited_share_one_answer_though_it_is_a_failure():
             self.away = self.asked > 1
             return super().get_watermark_offsets(partition, timeout)
 
-    topic, found = Held({}, end=3), []
+    topic = Held({}, end=3)
     end = TopicEnd("127.0.0.1:1", "t")
-    end._consumer, end._answer.asking = topic, Queue()
+    end._consumer = topic
 
     def ask():
         try:
-            found.append(end.ask())
+            return end.ask()
         except Unavailable:
-            found.append("away")
+            return "away"
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    threads[0].start()
-    eventually(lambda: end._answer._asked == 1)
-    for thread in threads[1:]:
-        thread.start()
-    eventually(lambda: end._answer.asking.came == 4)
-    topic.may.set()
-    for thread in threads:
-        thread.join(10)
+    found = ask_together(end._answer, ask, topic.may.set)
     assert found == [3, "away", "away", "away"]
     assert topic.asked == 2

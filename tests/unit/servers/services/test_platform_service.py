@@ -121,11 +121,18 @@ def test_what_keeps_it_from_verifying_is_an_error(lines, expected):
     assert reason_of(caught.value) == expected
 
 
+def endless(before=""):
+    """A child that says that it works, and goes on until it is ended."""
+    progress = json.dumps({"event": "progress"})
+    script = (
+        f"{before}import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
+    )
+    return [sys.executable, "-c", script]
+
+
 @pytest.mark.parametrize("deaf", ["", "import signal; signal.signal(15, signal.SIG_IGN); "])
 def test_one_at_a_time_and_cancelling_ends_the_child(deaf):
-    progress = json.dumps({"event": "progress"})
-    script = f"{deaf}import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
-    with served(service([sys.executable, "-c", script])) as (_, channel):
+    with served(service(endless(deaf))) as (_, channel):
         stub = rpc.PlatformServiceStub(channel)
         running = stub.VerifyIntegrity(pb.VerifyIntegrityRequest())
         next(running)
@@ -204,9 +211,7 @@ def test_what_keeps_maintenance_from_its_work_is_an_error(reason, expected):
 
 
 def test_maintenance_runs_one_at_a_time():
-    progress = json.dumps({"event": "progress"})
-    script = f"import threading; print({progress!r}, flush=True); threading.Event().wait(99)"
-    with served(service([sys.executable, "-c", script])) as (_, channel):
+    with served(service(endless())) as (_, channel):
         stub = rpc.PlatformServiceStub(channel)
         running = stub.Compact(pb.CompactRequest())
         next(running)
