@@ -20,12 +20,11 @@ from k2 import limits
 from k2.errors import Overloaded, Reason, Unavailable
 from k2.tape.kafka_client import retry_transient, translate
 from k2.tape.producer import Receipt, producer_configuration
-from k2.tape.topic_reader import TopicEnd, read_to, read_topic, reader_of, silence
+from k2.tape.topic_reader import READ_RECORDS, TopicEnd, read_to, read_topic, reader_of, silence
 
 Document: TypeAlias = dict[str, Any]
 
 _OFFSET_BEGINNING = -2
-_READ_RECORDS = 1000
 
 _log = logging.getLogger(__name__)
 
@@ -265,7 +264,7 @@ class LogReader:
     def _read(self, consumer: Consumer) -> int:
         self._connected()
         first = consumer.consume(1, limits.TAPE_RETRY_S)  # more: it would wait for them all
-        for message in first + consumer.consume(_READ_RECORDS, 0):
+        for message in first + consumer.consume(READ_RECORDS, 0):
             self._take(message)
         return self._reached
 
@@ -331,7 +330,7 @@ class _Follower:
         try:
             while not self._stop.is_set():
                 for message in self._consumer.consume(1, 0.1) + self._consumer.consume(
-                    _READ_RECORDS, 0
+                    READ_RECORDS, 0
                 ):
                     self._take(message)
         finally:

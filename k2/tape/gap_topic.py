@@ -24,9 +24,7 @@ from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.kafka_client import retry_transient
 from k2.tape.ports import Schemas
 from k2.tape.producer import Delivery, Record
-from k2.tape.topic_reader import log_end, read_to, reader_of
-
-_READ_RECORDS = 1000
+from k2.tape.topic_reader import READ_RECORDS, log_end, read_to, reader_of
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +100,7 @@ class GapLog:
 
     def _read(self, consumer: Consumer) -> int:
         """Read some records; one that cannot be read yet is the first of the next call."""
-        self._messages.extend(consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S))
+        self._messages.extend(consumer.consume(READ_RECORDS, limits.TAPE_RETRY_S))
         while self._messages:
             message = self._messages[0]
             if message.error() is None:

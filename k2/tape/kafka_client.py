@@ -14,20 +14,20 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from k2 import limits
-from k2.errors import Data, Invalid, K2Error, Overloaded, Reason, Unavailable
+from k2.errors import K2Error, Overloaded, Reason, Unavailable, error_of
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # below: each lost connection, which `connected` shows
 
-_REASONS: dict[int, tuple[type[K2Error], Reason]] = {
-    KafkaError._QUEUE_FULL: (Overloaded, Reason.QUEUE_FULL),
-    KafkaError.OFFSET_OUT_OF_RANGE: (Data, Reason.RETENTION_OVERTOOK),
-    KafkaError._AUTO_OFFSET_RESET: (Data, Reason.RETENTION_OVERTOOK),
-    KafkaError._LOG_TRUNCATION: (Data, Reason.TAPE_TRUNCATED),
-    KafkaError.MSG_SIZE_TOO_LARGE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
-    KafkaError.INVALID_MSG_SIZE: (Invalid, Reason.LIMIT_OUT_OF_BOUNDS),
+_REASONS: dict[int, Reason] = {
+    KafkaError._QUEUE_FULL: Reason.QUEUE_FULL,
+    KafkaError.OFFSET_OUT_OF_RANGE: Reason.RETENTION_OVERTOOK,
+    KafkaError._AUTO_OFFSET_RESET: Reason.RETENTION_OVERTOOK,
+    KafkaError._LOG_TRUNCATION: Reason.TAPE_TRUNCATED,
+    KafkaError.MSG_SIZE_TOO_LARGE: Reason.LIMIT_OUT_OF_BOUNDS,
+    KafkaError.INVALID_MSG_SIZE: Reason.LIMIT_OUT_OF_BOUNDS,
 }
 _CRITICAL = 2  # librdkafka's levels are syslog's
 _SILENCE = frozenset({"_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE"})
@@ -58,14 +58,11 @@ def _dotted(name: str) -> str:
 def translate(error: KafkaError | KafkaException, doing: str) -> K2Error:
     """Return the K2 error that a Kafka error means; an unknown one is taken to be transient."""
     cause = error.args[0] if isinstance(error, KafkaException) else error
-    kind, reason = _REASONS.get(cause.code(), (Unavailable, Reason.TAPE_UNAVAILABLE))
-    passing = kind in (Unavailable, Overloaded)
-    return kind(
-        reason,
-        f"{doing}: {cause.str()}",
-        metadata={"kafka": cause.name()},
-        retry_after_s=limits.RECONNECT_MAX_S if passing else None,
-    )
+    reason = _REASONS.get(cause.code(), Reason.TAPE_UNAVAILABLE)
+    meant = error_of(reason, f"{doing}: {cause.str()}", metadata={"kafka": cause.name()})
+    if isinstance(meant, Unavailable | Overloaded):
+        meant.retry_after_s = limits.RECONNECT_MAX_S
+    return meant
 
 
 class SharedAnswer(Generic[T]):

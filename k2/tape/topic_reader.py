@@ -11,7 +11,7 @@ from k2.errors import Reason, Unavailable
 from k2.tape.kafka_client import SharedAnswer, configuration, retry_transient, translate
 
 _OFFSET_BEGINNING = -2
-_READ_RECORDS = 1000
+READ_RECORDS = 1000  # at most, in one read
 _SILENT_MAX = round(limits.BOARD_WAIT_S / limits.TAPE_RETRY_S)  # reads in a row that give nothing
 
 
@@ -44,7 +44,7 @@ def read_topic(bootstrap: str, topic: str, start: int = 0) -> Iterator[Message]:
         reached, silent = start, 0
         while reached < end:
             before = reached
-            for message in consumer.consume(_READ_RECORDS, limits.TAPE_RETRY_S):
+            for message in consumer.consume(READ_RECORDS, limits.TAPE_RETRY_S):
                 error = message.error()
                 reached = max(reached, (message.offset() or 0) + (error is None))
                 if error is None and reached <= end:
