@@ -138,14 +138,14 @@ def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
 
 def sender_of(
     tape: RecordSender,
-    lines: Iterable[InstrumentStream],
+    streams: Iterable[InstrumentStream],
     encode: Callable[[Trade], bytes],
     runtime: Runtime,
 ) -> Sender:
     """Make the sender of backfilled trades; the feed's loop polls the producer."""
     return Sender(
         tape=tape,
-        places={line.instrument: Place(line.key, line.partition) for line in lines},
+        places={stream.instrument: Place(stream.key, stream.partition) for stream in streams},
         encode=encode,
         clock=runtime.clock,
         pause=runtime.stopping.wait,
@@ -160,18 +160,18 @@ def backfill_of(
     Raises:
         Invalid: BAD_SETTING when the venue's address is none.
     """
-    keeper = GapRecorder(log=log, requests=requests, feed=settings.feed.name, clock=runtime.clock)
+    recorder = GapRecorder(log=log, requests=requests, feed=settings.feed.name, clock=runtime.clock)
     budget = WeightBudget(settings.feed.rest_weight_per_minute)
     url = settings.feed.rest_url or rest_url(settings.feed.venue_url)
     filler = Filler(
-        recorder=keeper,
+        recorder=recorder,
         history=BinanceHistory(url, HttpFetch(runtime.clock), budget, runtime.clock),
         budget=budget,
         sender=sender,
         clock=runtime.clock,
     )
     return Backfill(
-        recorder=keeper, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
+        recorder=recorder, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
     )
 
 
@@ -264,10 +264,8 @@ class FeedGauges:
     def counters(self) -> FeedCounters:
         """Read all counters; the rate is since the call before."""
         publisher, loop = self._publisher, self._loop
-        sessions, streams = (
-            [subscription.session for subscription in loop.subscriptions],
-            loop.streams,
-        )
+        sessions = [subscription.session for subscription in loop.subscriptions]
+        streams = loop.streams
         backfill = loop.gaps.counters()
         reused = sum(stream.reused for stream in streams)
         trades = sum(stream.sequence.counts.seen for stream in streams) + reused - publisher.void

@@ -330,9 +330,8 @@ class _Work:
             folded.doubtful[partition] = folded.doubtful.get(partition, 0) + doubtful
             if self.again and partly:
                 copy = self._copies(columns, partition, stored)
-                duplicate = int(
-                    self._stay(columns)[copy].sum()
-                )  # below the retained time it may be a row
+                # Below the retained time, a copy may be of a row that was removed.
+                duplicate = int(self._stay(columns)[copy].sum())
                 columns = columns.take(~copy)
             return columns
 
