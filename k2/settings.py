@@ -126,6 +126,9 @@ class LakeSettings(_Group):
         ge=limits.SWEEP_GRACE_MIN_S,
         description="how long a file stays that nothing names; longer than any query reads",
     )
+    rows_per_s_max: float | None = Field(
+        default=None, gt=0, description="unset: as many as it can; a bound, to try an overload"
+    )
 
 
 class FeedSettings(_Group):
@@ -199,6 +202,42 @@ class ControlSettings(_Group):
     query_address: str = Field(default="", description="host:port of the query server's gRPC")
 
 
+class DegradeSettings(_Group):
+    """How the degradation level follows pressure."""
+
+    confirm_s: float = Field(
+        default=0.5, ge=0, description="pressure stays up so long before the level rises"
+    )
+    dwell_s: float = Field(
+        default=15.0, gt=0, description="pressure stays down so long before the level falls by one"
+    )
+    shadow: bool = Field(
+        default=False, description="measure and publish what would be shed, and shed nothing"
+    )
+
+
+class SymbolSettings(_Group):
+    """What is known of symbols."""
+
+    priority: dict[str, Literal["critical", "high", "normal", "low"]] = Field(
+        default_factory=dict, description="by EXCHANGE:SYMBOL; others have K2's default"
+    )
+
+
+class TelemetrySettings(_Group):
+    """What processes say of themselves to others than K2."""
+
+    metrics: bool = Field(default=True, description="serve /metrics on loopback")
+    listen: str = Field(default="127.0.0.1:0", description="address of /metrics")
+    otlp_endpoint: str = Field(
+        default="",
+        description="host:port or URL of an OTLP collector over gRPC; unset: no traces",
+    )
+    trace_sample: float = Field(
+        default=0.01, ge=0, le=1, description="share of batches and queries that are traced"
+    )
+
+
 class Settings(BaseSettings):
     """Everything, frozen. `load` makes one."""
 
@@ -220,6 +259,9 @@ class Settings(BaseSettings):
     venue: VenueSettings = VenueSettings()
     query: QuerySettings = QuerySettings()
     control: ControlSettings = ControlSettings()
+    degrade: DegradeSettings = DegradeSettings()
+    symbols: SymbolSettings = SymbolSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -95,6 +95,11 @@ class Counters:
         """
         self._groups.append((prefix, read))
 
+    def groups(self) -> Iterator[DataclassInstance]:
+        """Every group now."""
+        for _, read in self._groups:
+            yield read()
+
     def read(self) -> Iterator[CounterReading]:
         """Every counter now; one that is None is left out."""
         for prefix, read in self._groups:

@@ -1,7 +1,8 @@
 """Heartbeats: each process publishes its state, level and counters about once a second.
 
-A `Heart` samples its process, computes pressures and level (`k2/degrade`) and publishes one JSON
-document under the process's name on the compacted topic of heartbeats. Readers get `Beat` records
+A `Heart` reads the signals of its process four times a second, computes pressures and level
+(`k2/degrade`), and publishes one JSON document a second, or at once when the level changes, under
+the process's name on the compacted topic of heartbeats. Readers get `Beat` records
 and judge freshness by how long ago a beat arrived: clocks of two machines may differ, so the time
 that a process states is only shown. A stale beat means a process that does not serve, whatever its
 last beat said.
@@ -10,6 +11,7 @@ last beat said.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import threading
@@ -22,8 +24,9 @@ import psutil
 
 from k2 import limits
 from k2.clock import Clock
-from k2.degrade.level import Level, LevelState, level_of, step
-from k2.degrade.signals import UNREADABLE, Scale, Signal, pressures, scales
+from k2.degrade.level import Level, LevelState, Tuning, level_of, step
+from k2.degrade.platform import lost_pressure
+from k2.degrade.signals import UNREADABLE, Signal
 from k2.errors import K2Error
 from k2.market.instrument import Instrument
 from k2.tape.ports import DocumentTopic
@@ -38,20 +41,39 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Reading:
+    """The signals of a process at one moment.
+
+    Attributes:
+        signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
+        pressures: what each means, 0..1.
+        injected: signals whose pressure an operator set.
+    """
+
+    signals: Mapping[str, float | None] = field(default_factory=dict)
+    pressures: Mapping[str, float] = field(default_factory=dict)
+    injected: tuple[str, ...] = ()
+
+    @property
+    def pressure(self) -> float:
+        """The highest pressure."""
+        return max(self.pressures.values(), default=0.0)
+
+
+_UNREAD = Reading({"sample": None}, {"sample": UNREADABLE})
+
+
+@dataclass(frozen=True)
 class Sample:
     """The state of a process at one moment, as its heartbeat publishes it.
 
     Attributes:
-        signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
-        counters: anything else worth knowing, JSON values.
+        counters: anything worth knowing, JSON values.
         state: STARTING, SERVING, DRAINING or REFUSED.
-        scales: of the signals, as this process's settings make them.
     """
 
-    signals: Mapping[str, float | None] = field(default_factory=dict)
     counters: Mapping[str, Any] = field(default_factory=dict)
     state: str = SERVING
-    scales: Mapping[str, Scale] = field(default_factory=scales)
 
 
 def process_signals(data_dir: Path) -> dict[str, float | None]:
@@ -74,7 +96,7 @@ def _disk_free_bytes(data_dir: Path) -> float | None:
 
 
 class Heart:
-    """Beats in a thread of its own, from `start` to `close`.
+    """Reads signals and beats in a thread of its own, from `start` to `close`.
 
     Args:
         board: the topic of heartbeats.
@@ -82,10 +104,13 @@ class Heart:
         process: its name, the key on the topic.
         run_id: of this run of the process (`Runtime.run_id`).
         addresses: where it listens, by protocol.
-        sample: called before each beat, in the heart's thread; must be quick.
+        read: reads the signals, in the heart's thread; must be quick.
+        sample: called before each beat, in the same thread; must be quick.
+        tuning: of the level.
+        on_tick: called after each reading, in the same thread; quick, raises nothing.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 one owner, `servers/process.py`
         self,
         *,
         board: DocumentTopic,
@@ -94,6 +119,9 @@ class Heart:
         run_id: str,
         addresses: Mapping[str, str],
         sample: Callable[[], Sample],
+        read: Callable[[], Reading] = Reading,
+        tuning: Tuning | None = None,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._board = board
         self._clock = clock
@@ -101,15 +129,19 @@ class Heart:
         self._run_id = run_id
         self._addresses = dict(addresses)
         self._sample = sample
+        self._read = read
+        self._tuning = tuning or Tuning()
+        self._on_tick = on_tick
         self._state = LevelState()
+        self.reading = Reading()
         self._last: dict[str, Any] = {}
-        self._beaten_s = 0.0
+        self._beaten_s = -math.inf
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     @property
     def level(self) -> Level:
-        """This process's own level, as of the last beat."""
+        """This process's own level, as of the last reading."""
         return self._state.level
 
     @property
@@ -123,28 +155,36 @@ class Heart:
         return {self._process: self._beaten_s} if self._last else {}
 
     def start(self) -> None:
-        """Beat once now, then every `limits.HEARTBEAT_INTERVAL_S`."""
-        self.beat()
+        """Read and beat once now, then every `limits.SIGNAL_INTERVAL_S`."""
+        self.tick()
         self._thread.start()
 
-    def beat(self) -> dict[str, Any]:
-        """Sample, compute and publish once; returns what was published.
+    def tick(self) -> None:
+        """Read the signals and move the level; beat when it changed, or when a beat is due."""
+        before, now_s = self._state.level, self._clock.monotonic_s()
+        self.reading = self._readings()
+        self._state = step(self._state, self.reading.pressure, now_s, self._tuning)
+        self._on_tick()
+        due = now_s - self._beaten_s >= limits.HEARTBEAT_INTERVAL_S - limits.SIGNAL_INTERVAL_S / 2
+        if due or self._state.level is not before:
+            self.beat()
 
-        A sample that raises is published as a process in an unknown state under high pressure; a
-        topic that cannot be reached is logged, and the next beat tries again.
+    def beat(self) -> dict[str, Any]:
+        """Sample and publish once; returns what was published.
+
+        A sample that raises is published as a process in an unknown state; a topic that cannot be
+        reached is logged, and the next beat tries again.
         """
         sample = self._sampled()
-        pressed = pressures(sample.signals, sample.scales)
-        highest = max(pressed.values(), default=0.0)
-        self._state = step(self._state, highest, self._clock.monotonic_s())
         beat = {
             "process": self._process,
             "pid": os.getpid(),
             "run_id": self._run_id,
             "state": sample.state,
             "level": self._state.level.name,
-            "signals": dict(sample.signals),
-            "pressures": pressed,
+            "signals": dict(self.reading.signals),
+            "pressures": dict(self.reading.pressures),
+            "injected": list(self.reading.injected),
             "addresses": self._addresses,
             "counters": dict(sample.counters),
             "at_us": self._clock.now_us(),
@@ -163,18 +203,26 @@ class Heart:
         self._stop.set()
         self._thread.join()
         self._sample = lambda: Sample(state=DRAINING)
+        self.reading = Reading()
         self.beat()
 
     def _run(self) -> None:
-        while not self._stop.wait(limits.HEARTBEAT_INTERVAL_S):
-            self.beat()
+        while not self._stop.wait(limits.SIGNAL_INTERVAL_S):
+            self.tick()
+
+    def _readings(self) -> Reading:
+        try:
+            return self._read()
+        except Exception:  # noqa: BLE001 a broken gauge must not stop the heart
+            _log.exception("signals could not be read")
+            return _UNREAD
 
     def _sampled(self) -> Sample:
         try:
             return self._sample()
         except Exception:  # noqa: BLE001 a broken gauge must not stop the heart
             _log.exception("sample failed")
-            return Sample(signals={"sample": None}, state="UNKNOWN")
+            return Sample(state="UNKNOWN")
 
 
 @dataclass(frozen=True)
@@ -184,10 +232,11 @@ class Beat:
     Attributes:
         process, pid, run_id, addresses, counters: as published.
         state: as published, or LOST when the beat is stale.
-        level: as published, or what `UNREADABLE` pressure means when the beat is stale.
-        pressures: as published, or `UNREADABLE` each when the beat is stale.
+        level: as published, or what the pressure means when the beat is stale.
+        pressures: as published; of a stale beat, `lost_pressure`; none where it drained before.
         signals: readings by name.
         at_us: when it was published, wall microseconds.
+        injected: signals whose pressure an operator set.
     """
 
     process: str
@@ -200,6 +249,12 @@ class Beat:
     addresses: Mapping[str, str]
     counters: Mapping[str, Any]
     at_us: int
+    injected: tuple[str, ...] = ()
+
+    @property
+    def pressure(self) -> float:
+        """The highest pressure, 0..1."""
+        return max(self.pressures.values(), default=0.0)
 
 
 def read_beats(
@@ -213,9 +268,12 @@ def read_beats(
             before the reader followed the topic, and counts as stale.
         now_s: monotonic seconds now.
     """
-    fresh = {key for key, at_s in heard_s.items() if now_s - at_s <= limits.HEARTBEAT_STALE_S}
-    beats = [_read_beat(process, notices[process]) for process in sorted(notices)]
-    return [beat if beat.process in fresh else _lost(beat) for beat in beats]
+    beats = []
+    for process in sorted(notices):
+        beat, heard = _read_beat(process, notices[process]), heard_s.get(process, -math.inf)
+        silent_s = now_s - heard - limits.HEARTBEAT_STALE_S
+        beats.append(beat if silent_s <= 0 and beat.state != LOST else _lost(beat, silent_s))
+    return beats
 
 
 def _read_beat(process: str, notice: Mapping[str, Any]) -> Beat:
@@ -231,21 +289,24 @@ def _read_beat(process: str, notice: Mapping[str, Any]) -> Beat:
             addresses=dict(notice["addresses"]),
             counters=dict(notice["counters"]),
             at_us=int(notice["at_us"]),
+            injected=tuple(notice.get("injected", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("heartbeat of %s is not readable", process)
-        return _lost(Beat(process, 0, "", LOST, Level.NORMAL, {}, {}, {}, {}, 0))
+        return Beat(process, 0, "", LOST, Level.NORMAL, {}, {}, {}, {}, 0)
 
 
-def _lost(beat: Beat) -> Beat:
-    """Mark a process as LOST: it does not serve, and each of its signals counts as high."""
-    unread = dict.fromkeys(beat.signals or {"heartbeat": None}, UNREADABLE)
+def _lost(beat: Beat, silent_s: float) -> Beat:
+    """Mark a process as LOST: it does not serve, and presses unless it said that it drains."""
+    if beat.state == DRAINING:
+        return replace(beat, state=LOST, level=Level.NORMAL, signals={}, pressures={})
+    pressure = lost_pressure(silent_s)
     return replace(
         beat,
         state=LOST,
-        level=level_of(UNREADABLE),
-        signals=dict.fromkeys(unread),
-        pressures=unread,
+        level=level_of(pressure),
+        signals={"heartbeat": None},
+        pressures={"heartbeat": pressure},
     )
 
 
@@ -303,18 +364,9 @@ class Heartbeats:
             return beats
         return [_awaited(beat) if beat.state == LOST else beat for beat in beats]
 
-    def level(self) -> Level:
-        """Compute the platform's level: the highest of any process."""
-        return platform_level(self.beats())
-
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait for a heartbeat after `version`, at most so long; returns the newest version."""
         return self._board.wait_change(version, timeout_s)
-
-
-def platform_level(beats: Iterable[Beat]) -> Level:
-    """Return the highest level of any process; NORMAL when there is none."""
-    return max((beat.level for beat in beats), default=Level.NORMAL)
 
 
 def listened(beats: Iterable[Beat]) -> frozenset[Instrument]:

@@ -11,30 +11,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Self
 
 from k2 import limits
-from k2.degrade.level import Level
-from k2.degrade.signals import Scale, scales
+from k2.degrade.level import Tuning
+from k2.degrade.platform import Levels, demanded_by
+from k2.degrade.signals import Scale, pressures, scales
 from k2.errors import Data
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counters
-from servers.heartbeat import REFUSED, SERVING, STARTING, Heart, Heartbeats, Sample, process_signals
+from servers.degradation_topic import DegradationTopic
+from servers.heartbeat import (
+    REFUSED,
+    SERVING,
+    STARTING,
+    Heart,
+    Heartbeats,
+    Reading,
+    Sample,
+    process_signals,
+)
 from servers.process_table import PROCESSES, expected_by
 from servers.runtime import Runtime
 
 Signals = Mapping[str, float | None]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The level of a process, and of the platform as far as the process follows it."""
-
-    own: Level = Level.NORMAL
-    platform: Level = Level.NORMAL
 
 
 class Process:
@@ -45,6 +49,7 @@ class Process:
         settings, runtime: as given.
         clients: of the tape.
         counters: what the heartbeat counts.
+        levels: as of the last reading of the signals; replaced at each.
         scales: of the signals, as the settings make them; by default those of the default settings.
         ending: what ends with the process, in reverse order.
     """
@@ -66,8 +71,12 @@ class Process:
         self._addresses: Mapping[str, str] = {}
         self._heart: Heart | None = None
         self._heartbeats: Heartbeats | None = None
+        self._tuning = Tuning(
+            confirm_s=settings.degrade.confirm_s, dwell_s=settings.degrade.dwell_s
+        )
         self._subscribers: list[Callable[[Levels], None]] = []
-        self._levels = Levels()
+        self._ticking: list[Callable[[], None]] = []
+        self.levels = Levels(shadow=settings.degrade.shadow)
         self._progress, self._progress_due_s = 0, -math.inf
 
     @classmethod
@@ -93,19 +102,29 @@ class Process:
                     made._tell_refusal(refusal)
                 raise
 
-    @property
-    def levels(self) -> Levels:
-        """The levels now."""
-        own = self._heart.level if self._heart else Level.NORMAL
-        return Levels(own, self._heartbeats.level() if self._heartbeats else own)
-
     def subscribe(self, on_change: Callable[[Levels], None]) -> None:
-        """Have a function called with the levels when a heartbeat finds them changed.
+        """Have a function called with the levels whenever one of them has changed.
 
         Args:
-            on_change: called in the thread of the heartbeat; quick, raises nothing.
+            on_change: called in the thread of the heartbeat, at once with the levels now; quick,
+                raises nothing. It is not called for a pressure that changes no level.
         """
         self._subscribers.append(on_change)
+        on_change(self.levels)
+
+    def on_tick(self, call: Callable[[], None]) -> None:
+        """Have a function called after each reading of the signals; quick, raises nothing."""
+        self._ticking.append(call)
+
+    @property
+    def reading(self) -> Reading:
+        """The signals as last read."""
+        return self._heart.reading if self._heart else Reading()
+
+    @cached_property
+    def degradation(self) -> DegradationTopic:
+        """What control says to all processes."""
+        return DegradationTopic(self.clients.topic(topics.DEGRADATION), self.runtime.clock)
 
     def follow(self) -> Heartbeats:
         """Follow the heartbeats of this process and its peers from now on."""
@@ -151,21 +170,39 @@ class Process:
             run_id=self.runtime.run_id,
             addresses=addresses,
             sample=sample,
+            read=self._read,
+            tuning=self._tuning,
+            on_tick=self._tick,
         )
 
     def _sample(self) -> Sample:
-        self._tell_levels()
         counters = self.counters.values()
         self._tell_progress(counters)
-        signals = process_signals(self.settings.data_dir) | dict(self._signals())
-        return Sample(signals, counters, self._state, self.scales)
+        return Sample(counters, self._state)
 
-    def _tell_levels(self) -> None:
-        levels = self.levels if self._subscribers else self._levels
-        if levels != self._levels:
-            self._levels = levels
+    def _read(self) -> Reading:
+        signals = process_signals(self.settings.data_dir) | dict(self._signals())
+        injected = self.degradation.injected(self.name)
+        pressed = pressures(signals, self.scales) | injected
+        return Reading(signals, pressed, tuple(sorted(injected)))
+
+    def _tick(self) -> None:
+        """Tell the levels where they changed."""
+        assert self._heart is not None, "it ticks"
+        before, reading = self.levels, self._heart.reading
+        self.levels = replace(
+            before,
+            own=self._heart.level,
+            platform=self.degradation.platform(),
+            override=self.degradation.override(),
+            demanded=demanded_by(reading.pressures, self._tuning),
+            pressure=reading.pressure,
+        )
+        if replace(self.levels, pressure=before.pressure) != before:
             for on_change in self._subscribers:
-                on_change(levels)
+                on_change(self.levels)
+        for call in self._ticking:
+            call()
 
     def _tell_progress(self, counters: Mapping[str, Any]) -> None:
         """Tell the supervisor that work gets done, while the counter for it grows."""

@@ -40,7 +40,7 @@ class Tuning:
 
     entries: tuple[float, float, float, float] = (0.5, 0.7, 0.85, 0.98)
     exits: tuple[float, float, float, float] = (0.4, 0.6, 0.75, 0.9)
-    confirm_s: float = 2.0
+    confirm_s: float = 0.5
     dwell_s: float = 15.0
 
     def __post_init__(self) -> None:

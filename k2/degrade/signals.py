@@ -16,6 +16,7 @@ from enum import StrEnum
 from k2 import limits
 
 UNREADABLE = 0.9  # AGGRESSIVE by the default tuning
+SOFT_AT_MOST = 0.65  # what a busy CPU alone may mean
 
 
 class Signal(StrEnum):
@@ -29,14 +30,28 @@ class Signal(StrEnum):
     TAIL_BYTES = "tail_bytes"  # rows in the tail that the lake does not cover yet
     QUERIES_RUNNING = "queries_running"  # without those that wait for their reader
     DISK_FREE_BYTES = "disk_free_bytes"  # of the file system of the data directory
+    QUERIES_QUEUED = "queries_queued"  # plans and calls that wait for a place
+    OLDEST_WORK_S = "oldest_work_s"  # age of the oldest work that was taken in and is not done
+    CGROUP_BYTES = "cgroup_bytes"  # memory of the control group, as a share of its limit
+    CPU_PRESSURE = "cpu_pressure"  # share of the last 10 s in which work waited for a CPU
+    MEMORY_PRESSURE = "memory_pressure"  # the same, for memory
+    IO_PRESSURE = "io_pressure"  # the same, for a disk
+    LOOP_LAG_S = "loop_lag_s"  # how late a thread of the process is woken
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The two thresholds between which pressure goes from 0 to 1."""
+    """The two thresholds between which pressure goes from 0 to `most`.
+
+    Attributes:
+        calm: the value up to which there is no pressure.
+        full: the value from which the pressure is `most`.
+        most: the highest pressure that the signal can mean by itself.
+    """
 
     calm: float
     full: float
+    most: float = 1.0
 
     def __post_init__(self) -> None:
         assert self.calm != self.full, "a scale needs a length"
@@ -65,6 +80,13 @@ def scales(
         Signal.TAIL_BYTES: _from(0.25, tail_bytes_max),
         Signal.QUERIES_RUNNING: _from(0.5, limits.QUERIES_RUNNING_MAX),
         Signal.DISK_FREE_BYTES: Scale(4 * limits.DISK_FREE_MIN, limits.DISK_FREE_MIN),
+        Signal.QUERIES_QUEUED: _from(0.5, limits.GRPC_CALLS_MAX),
+        Signal.OLDEST_WORK_S: Scale(0.5 * limits.QUERY_DEADLINE_S, limits.QUERY_DEADLINE_S),
+        Signal.CGROUP_BYTES: Scale(0.8, 0.97),
+        Signal.CPU_PRESSURE: Scale(0.5, 0.95, SOFT_AT_MOST),
+        Signal.MEMORY_PRESSURE: Scale(0.1, 0.5),
+        Signal.IO_PRESSURE: Scale(0.5, 0.95, SOFT_AT_MOST),
+        Signal.LOOP_LAG_S: Scale(0.1, 1.0, SOFT_AT_MOST),
     }
 
 
@@ -90,7 +112,7 @@ def pressure(value: float | None, scale: Scale | None) -> float:
     if value is None or math.isnan(value) or scale is None:
         return UNREADABLE
     share = (value - scale.calm) / (scale.full - scale.calm)
-    return min(1.0, max(0.0, share))
+    return min(1.0, max(0.0, share)) * scale.most
 
 
 def pressures(

@@ -9,6 +9,7 @@ so a later change of tiers changes policy, never placement.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -106,6 +107,39 @@ def tier_of(symbol: str) -> Tier:
     """Rank a symbol by its base if it is known and traded for a dollar; all others are LOW."""
     base, quote = split_symbol(symbol)
     return _TIER_OF_BASE.get(base, Tier.LOW) if quote in _STABLE_QUOTES else Tier.LOW
+
+
+class Priorities:
+    """The tier of each symbol: as the settings say, else `tier_of`.
+
+    Args:
+        chosen: tier names (critical, high, normal, low) by `EXCHANGE:SYMBOL`.
+    """
+
+    def __init__(self, chosen: Mapping[str, str] | None = None) -> None:
+        self._chosen = {parse_key(key): Tier[name.upper()] for key, name in (chosen or {}).items()}
+
+    def tier(self, instrument: Instrument) -> Tier:
+        """Return the tier of an instrument."""
+        return self._chosen.get(instrument, tier_of(instrument.symbol))
+
+    def of_partitions(
+        self, placed: Mapping[Instrument, int], partitions_per_tier: int
+    ) -> tuple[Tier, ...]:
+        """Return the tier of each partition: that of the most critical symbol placed in it.
+
+        Args:
+            placed: the partition of each instrument.
+            partitions_per_tier: a partition without a symbol has the tier that owns it.
+        """
+        within: dict[int, Tier] = {}
+        for instrument, partition in placed.items():
+            tier = self.tier(instrument)
+            within[partition] = min(tier, within.get(partition, tier))
+        return tuple(
+            within.get(partition, Tier(partition // partitions_per_tier))
+            for partition in range(len(Tier) * partitions_per_tier)
+        )
 
 
 def first_partition(instrument: Instrument, partitions_per_tier: int) -> int:

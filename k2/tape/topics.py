@@ -38,6 +38,7 @@ COVERAGE = "k2.high-water"  # the coverage of each feed, per symbol
 BACKFILLS = "k2.backfills"  # operators' requests that no feed has taken yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
+DEGRADATION = "k2.degradation"  # the platform's level, an override, injected pressures
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_topic.py`
 
 # Why a tape does not fit what a lake holds: only an operator's decision resolves it.
@@ -56,7 +57,7 @@ RECOVERY_HINT = (
     " it is: k2 tape new-epoch"
 )
 
-_COMPACTED = (PARTITIONS, HEARTBEATS, COVERAGE, BACKFILLS, REPLAYS)
+_COMPACTED = (PARTITIONS, HEARTBEATS, COVERAGE, BACKFILLS, REPLAYS, DEGRADATION)
 _HOUR_MS = 3_600_000
 _OFFSET_END = -1  # librdkafka's logical offsets
 _OFFSET_BEGINNING = -2

@@ -22,32 +22,53 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fk2/v1/degradation_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"N\n\x08Pressure\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x14\n\x07reading\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08pressure\x18\x03 \x01(\x01\x42\n\n\x08_reading\"\xb1\x01\n\x12ProcessDegradation\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12&\n\x05level\x18\x03 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\"\n\tpressures\x18\x04 \x03(\x0b\x32\x0f.k2.v1.Pressure\x12/\n\x0breport_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x0b\x44\x65gradation\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12,\n\tprocesses\x18\x03 \x03(\x0b\x32\x19.k2.v1.ProcessDegradation\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15GetDegradationRequest\"A\n\x16GetDegradationResponse\x12\'\n\x0b\x64\x65gradation\x18\x01 \x01(\x0b\x32\x12.k2.v1.Degradation\"\x19\n\x17WatchDegradationRequest\"C\n\x18WatchDegradationResponse\x12\'\n\x0b\x64\x65gradation\x18\x01 \x01(\x0b\x32\x12.k2.v1.Degradation*\xd6\x01\n\x10\x44\x65gradationLevel\x12!\n\x1d\x44\x45GRADATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45GRADATION_LEVEL_NORMAL\x10\x01\x12\x1a\n\x16\x44\x45GRADATION_LEVEL_SOFT\x10\x02\x12\x1e\n\x1a\x44\x45GRADATION_LEVEL_GRACEFUL\x10\x03\x12 \n\x1c\x44\x45GRADATION_LEVEL_AGGRESSIVE\x10\x04\x12#\n\x1f\x44\x45GRADATION_LEVEL_CIRCUIT_BREAK\x10\x05\x32\xba\x01\n\x12\x44\x65gradationService\x12M\n\x0eGetDegradation\x12\x1c.k2.v1.GetDegradationRequest\x1a\x1d.k2.v1.GetDegradationResponse\x12U\n\x10WatchDegradation\x12\x1e.k2.v1.WatchDegradationRequest\x1a\x1f.k2.v1.WatchDegradationResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fk2/v1/degradation_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x08Pressure\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x14\n\x07reading\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08pressure\x18\x03 \x01(\x01\x12\x10\n\x08injected\x18\x04 \x01(\x08\x42\n\n\x08_reading\"\xa1\x01\n\x08Override\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12,\n\x08set_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa7\x02\n\nTransition\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\nfrom_level\x18\x02 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12)\n\x08to_level\x18\x03 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12\x0f\n\x07process\x18\x05 \x01(\t\x12\x0e\n\x06signal\x18\x06 \x01(\t\x12\x14\n\x07reading\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08pressure\x18\x08 \x01(\x01\x12\x11\n\tthreshold\x18\t \x01(\x01\x12\x10\n\x08injected\x18\n \x01(\x08\x12\x0e\n\x06reason\x18\x0b \x01(\tB\n\n\x08_reading\"\xb1\x01\n\x12ProcessDegradation\x12\x0f\n\x07process\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12&\n\x05level\x18\x03 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\"\n\tpressures\x18\x04 \x03(\x0b\x32\x0f.k2.v1.Pressure\x12/\n\x0breport_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x01\n\x0b\x44\x65gradation\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12,\n\tprocesses\x18\x03 \x03(\x0b\x32\x19.k2.v1.ProcessDegradation\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x08override\x18\x05 \x01(\x0b\x32\x0f.k2.v1.Override\x12\x10\n\x08injected\x18\x06 \x01(\x08\x12\x0e\n\x06shadow\x18\x07 \x01(\x08\"\x17\n\x15GetDegradationRequest\"A\n\x16GetDegradationResponse\x12\'\n\x0b\x64\x65gradation\x18\x01 \x01(\x0b\x32\x12.k2.v1.Degradation\"\x19\n\x17WatchDegradationRequest\"C\n\x18WatchDegradationResponse\x12\'\n\x0b\x64\x65gradation\x18\x01 \x01(\x0b\x32\x12.k2.v1.Degradation\"y\n\x12SetOverrideRequest\x12&\n\x05level\x18\x01 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x03 \x01(\t\"8\n\x13SetOverrideResponse\x12!\n\x08override\x18\x01 \x01(\x0b\x32\x0f.k2.v1.Override\"\x16\n\x14\x43learOverrideRequest\"7\n\x15\x43learOverrideResponse\x12\x1e\n\x05\x65nded\x18\x01 \x01(\x0b\x32\x0f.k2.v1.Override\"?\n\x16ListTransitionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x17ListTransitionsResponse\x12&\n\x0btransitions\x18\x01 \x03(\x0b\x32\x11.k2.v1.Transition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"w\n\x15InjectPressureRequest\x12\x0e\n\x06signal\x18\x01 \x01(\t\x12\x10\n\x08pressure\x18\x02 \x01(\x01\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07process\x18\x04 \x01(\t\"I\n\x16InjectPressureResponse\x12/\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xd6\x01\n\x10\x44\x65gradationLevel\x12!\n\x1d\x44\x45GRADATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45GRADATION_LEVEL_NORMAL\x10\x01\x12\x1a\n\x16\x44\x45GRADATION_LEVEL_SOFT\x10\x02\x12\x1e\n\x1a\x44\x45GRADATION_LEVEL_GRACEFUL\x10\x03\x12 \n\x1c\x44\x45GRADATION_LEVEL_AGGRESSIVE\x10\x04\x12#\n\x1f\x44\x45GRADATION_LEVEL_CIRCUIT_BREAK\x10\x05\x32\xed\x03\n\x12\x44\x65gradationService\x12M\n\x0eGetDegradation\x12\x1c.k2.v1.GetDegradationRequest\x1a\x1d.k2.v1.GetDegradationResponse\x12U\n\x10WatchDegradation\x12\x1e.k2.v1.WatchDegradationRequest\x1a\x1f.k2.v1.WatchDegradationResponse0\x01\x12\x44\n\x0bSetOverride\x12\x19.k2.v1.SetOverrideRequest\x1a\x1a.k2.v1.SetOverrideResponse\x12J\n\rClearOverride\x12\x1b.k2.v1.ClearOverrideRequest\x1a\x1c.k2.v1.ClearOverrideResponse\x12P\n\x0fListTransitions\x12\x1d.k2.v1.ListTransitionsRequest\x1a\x1e.k2.v1.ListTransitionsResponse\x12M\n\x0eInjectPressure\x12\x1c.k2.v1.InjectPressureRequest\x1a\x1d.k2.v1.InjectPressureResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'k2.v1.degradation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEGRADATIONLEVEL']._serialized_start=685
-  _globals['_DEGRADATIONLEVEL']._serialized_end=899
-  _globals['_PRESSURE']._serialized_start=75
-  _globals['_PRESSURE']._serialized_end=153
-  _globals['_PROCESSDEGRADATION']._serialized_start=156
-  _globals['_PROCESSDEGRADATION']._serialized_end=333
-  _globals['_DEGRADATION']._serialized_start=336
-  _globals['_DEGRADATION']._serialized_end=494
-  _globals['_GETDEGRADATIONREQUEST']._serialized_start=496
-  _globals['_GETDEGRADATIONREQUEST']._serialized_end=519
-  _globals['_GETDEGRADATIONRESPONSE']._serialized_start=521
-  _globals['_GETDEGRADATIONRESPONSE']._serialized_end=586
-  _globals['_WATCHDEGRADATIONREQUEST']._serialized_start=588
-  _globals['_WATCHDEGRADATIONREQUEST']._serialized_end=613
-  _globals['_WATCHDEGRADATIONRESPONSE']._serialized_start=615
-  _globals['_WATCHDEGRADATIONRESPONSE']._serialized_end=682
-  _globals['_DEGRADATIONSERVICE']._serialized_start=902
-  _globals['_DEGRADATIONSERVICE']._serialized_end=1088
+  _globals['_DEGRADATIONLEVEL']._serialized_start=1881
+  _globals['_DEGRADATIONLEVEL']._serialized_end=2095
+  _globals['_PRESSURE']._serialized_start=107
+  _globals['_PRESSURE']._serialized_end=203
+  _globals['_OVERRIDE']._serialized_start=206
+  _globals['_OVERRIDE']._serialized_end=367
+  _globals['_TRANSITION']._serialized_start=370
+  _globals['_TRANSITION']._serialized_end=665
+  _globals['_PROCESSDEGRADATION']._serialized_start=668
+  _globals['_PROCESSDEGRADATION']._serialized_end=845
+  _globals['_DEGRADATION']._serialized_start=848
+  _globals['_DEGRADATION']._serialized_end=1075
+  _globals['_GETDEGRADATIONREQUEST']._serialized_start=1077
+  _globals['_GETDEGRADATIONREQUEST']._serialized_end=1100
+  _globals['_GETDEGRADATIONRESPONSE']._serialized_start=1102
+  _globals['_GETDEGRADATIONRESPONSE']._serialized_end=1167
+  _globals['_WATCHDEGRADATIONREQUEST']._serialized_start=1169
+  _globals['_WATCHDEGRADATIONREQUEST']._serialized_end=1194
+  _globals['_WATCHDEGRADATIONRESPONSE']._serialized_start=1196
+  _globals['_WATCHDEGRADATIONRESPONSE']._serialized_end=1263
+  _globals['_SETOVERRIDEREQUEST']._serialized_start=1265
+  _globals['_SETOVERRIDEREQUEST']._serialized_end=1386
+  _globals['_SETOVERRIDERESPONSE']._serialized_start=1388
+  _globals['_SETOVERRIDERESPONSE']._serialized_end=1444
+  _globals['_CLEAROVERRIDEREQUEST']._serialized_start=1446
+  _globals['_CLEAROVERRIDEREQUEST']._serialized_end=1468
+  _globals['_CLEAROVERRIDERESPONSE']._serialized_start=1470
+  _globals['_CLEAROVERRIDERESPONSE']._serialized_end=1525
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_start=1527
+  _globals['_LISTTRANSITIONSREQUEST']._serialized_end=1590
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_start=1592
+  _globals['_LISTTRANSITIONSRESPONSE']._serialized_end=1682
+  _globals['_INJECTPRESSUREREQUEST']._serialized_start=1684
+  _globals['_INJECTPRESSUREREQUEST']._serialized_end=1803
+  _globals['_INJECTPRESSURERESPONSE']._serialized_start=1805
+  _globals['_INJECTPRESSURERESPONSE']._serialized_end=1878
+  _globals['_DEGRADATIONSERVICE']._serialized_start=2098
+  _globals['_DEGRADATIONSERVICE']._serialized_end=2591
 # @@protoc_insertion_point(module_scope)

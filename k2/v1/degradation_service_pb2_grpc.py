@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DegradationServiceStub:
-    """Reads the degradation level and what it comes from.
+    """Reads the degradation level and what it comes from, and lets operators set it.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,30 @@ class DegradationServiceStub:
                 request_serializer=k2_dot_v1_dot_degradation__service__pb2.WatchDegradationRequest.SerializeToString,
                 response_deserializer=k2_dot_v1_dot_degradation__service__pb2.WatchDegradationResponse.FromString,
                 _registered_method=True)
+        self.SetOverride = channel.unary_unary(
+                '/k2.v1.DegradationService/SetOverride',
+                request_serializer=k2_dot_v1_dot_degradation__service__pb2.SetOverrideRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_degradation__service__pb2.SetOverrideResponse.FromString,
+                _registered_method=True)
+        self.ClearOverride = channel.unary_unary(
+                '/k2.v1.DegradationService/ClearOverride',
+                request_serializer=k2_dot_v1_dot_degradation__service__pb2.ClearOverrideRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_degradation__service__pb2.ClearOverrideResponse.FromString,
+                _registered_method=True)
+        self.ListTransitions = channel.unary_unary(
+                '/k2.v1.DegradationService/ListTransitions',
+                request_serializer=k2_dot_v1_dot_degradation__service__pb2.ListTransitionsRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_degradation__service__pb2.ListTransitionsResponse.FromString,
+                _registered_method=True)
+        self.InjectPressure = channel.unary_unary(
+                '/k2.v1.DegradationService/InjectPressure',
+                request_serializer=k2_dot_v1_dot_degradation__service__pb2.InjectPressureRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_degradation__service__pb2.InjectPressureResponse.FromString,
+                _registered_method=True)
 
 
 class DegradationServiceServicer:
-    """Reads the degradation level and what it comes from.
+    """Reads the degradation level and what it comes from, and lets operators set it.
     """
 
     def GetDegradation(self, request, context):
@@ -78,6 +98,50 @@ class DegradationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetOverride(self, request, context):
+        """Replaces the platform's level for a while, downward too. A process whose own memory or disk
+        demands more keeps to that. A second override replaces the first.
+
+        Guarantees: it is on the tape before this answers, and survives a restart of every process.
+
+        Reasons: BAD_REQUEST when the level, the duration or the reason is missing or out of bounds;
+        TAPE_UNAVAILABLE, STARTING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearOverride(self, request, context):
+        """Ends an override; without one nothing changes.
+
+        Reasons: TAPE_UNAVAILABLE, STARTING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTransitions(self, request, context):
+        """Lists the changes of the platform's level and of overrides, newest first.
+
+        Guarantees: those that the table `ops.transitions` holds, and newer ones of this run.
+
+        Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, STARTING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InjectPressure(self, request, context):
+        """Sets the pressure of a signal by hand for a while, for tests and demonstrations. Every surface
+        that shows the pressure says that it was injected.
+
+        Reasons: BAD_REQUEST when signal, pressure or duration is out of bounds; TAPE_UNAVAILABLE,
+        STARTING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DegradationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +155,26 @@ def add_DegradationServiceServicer_to_server(servicer, server):
                     request_deserializer=k2_dot_v1_dot_degradation__service__pb2.WatchDegradationRequest.FromString,
                     response_serializer=k2_dot_v1_dot_degradation__service__pb2.WatchDegradationResponse.SerializeToString,
             ),
+            'SetOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOverride,
+                    request_deserializer=k2_dot_v1_dot_degradation__service__pb2.SetOverrideRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_degradation__service__pb2.SetOverrideResponse.SerializeToString,
+            ),
+            'ClearOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearOverride,
+                    request_deserializer=k2_dot_v1_dot_degradation__service__pb2.ClearOverrideRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_degradation__service__pb2.ClearOverrideResponse.SerializeToString,
+            ),
+            'ListTransitions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransitions,
+                    request_deserializer=k2_dot_v1_dot_degradation__service__pb2.ListTransitionsRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_degradation__service__pb2.ListTransitionsResponse.SerializeToString,
+            ),
+            'InjectPressure': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectPressure,
+                    request_deserializer=k2_dot_v1_dot_degradation__service__pb2.InjectPressureRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_degradation__service__pb2.InjectPressureResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'k2.v1.DegradationService', rpc_method_handlers)
@@ -100,7 +184,7 @@ def add_DegradationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DegradationService:
-    """Reads the degradation level and what it comes from.
+    """Reads the degradation level and what it comes from, and lets operators set it.
     """
 
     @staticmethod
@@ -147,6 +231,114 @@ class DegradationService:
             '/k2.v1.DegradationService/WatchDegradation',
             k2_dot_v1_dot_degradation__service__pb2.WatchDegradationRequest.SerializeToString,
             k2_dot_v1_dot_degradation__service__pb2.WatchDegradationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.DegradationService/SetOverride',
+            k2_dot_v1_dot_degradation__service__pb2.SetOverrideRequest.SerializeToString,
+            k2_dot_v1_dot_degradation__service__pb2.SetOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.DegradationService/ClearOverride',
+            k2_dot_v1_dot_degradation__service__pb2.ClearOverrideRequest.SerializeToString,
+            k2_dot_v1_dot_degradation__service__pb2.ClearOverrideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransitions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.DegradationService/ListTransitions',
+            k2_dot_v1_dot_degradation__service__pb2.ListTransitionsRequest.SerializeToString,
+            k2_dot_v1_dot_degradation__service__pb2.ListTransitionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectPressure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.DegradationService/InjectPressure',
+            k2_dot_v1_dot_degradation__service__pb2.InjectPressureRequest.SerializeToString,
+            k2_dot_v1_dot_degradation__service__pb2.InjectPressureResponse.FromString,
             options,
             channel_credentials,
             insecure,

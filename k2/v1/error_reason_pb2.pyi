@@ -173,6 +173,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
     `k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
     """
+    ERROR_REASON_DEFERRED: _ErrorReason.ValueType  # 77
+    """Unavailable. A query of a symbol whose partition is paused by the degradation level: its rows
+    come later, COMMITTED and AS_OF answer now. RetryInfo says when to try again.
+    """
+    ERROR_REASON_SHED: _ErrorReason.ValueType  # 78
+    """Overloaded. A query that the degradation level does not serve, such as a heavy scan at
+    GRACEFUL; the metadata `level` names it. RetryInfo says when to try again.
+    """
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 79
+    """Overloaded. The caller, or its broken connection, ended a query before its last row."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that `google.rpc.ErrorInfo` of domain `k2` can carry, there without the prefix:
@@ -338,4 +348,14 @@ ERROR_REASON_RULES_CHANGED: ErrorReason.ValueType  # 73
 """Data. A lake whose tape epoch an earlier K2 began, by other rules of which records are rows:
 `k2 tape new-epoch` ends that epoch, and the next goes on where the lake stands.
 """
+ERROR_REASON_DEFERRED: ErrorReason.ValueType  # 77
+"""Unavailable. A query of a symbol whose partition is paused by the degradation level: its rows
+come later, COMMITTED and AS_OF answer now. RetryInfo says when to try again.
+"""
+ERROR_REASON_SHED: ErrorReason.ValueType  # 78
+"""Overloaded. A query that the degradation level does not serve, such as a heavy scan at
+GRACEFUL; the metadata `level` names it. RetryInfo says when to try again.
+"""
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 79
+"""Overloaded. The caller, or its broken connection, ended a query before its last row."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

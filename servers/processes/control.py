@@ -29,6 +29,7 @@ from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counter
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
+from servers.platform_level import PlatformLevel
 from servers.probes import answers_http, answers_tcp
 from servers.process import Process
 from servers.runtime import Runtime
@@ -40,7 +41,7 @@ from servers.services.degradation_service import DegradationService
 from servers.services.feed_service import FeedService
 from servers.services.gap_queries import BackfillRequests, GapView
 from servers.services.grpc_server import GrpcServer
-from servers.services.platform_service import PlatformService, Probe
+from servers.services.platform_service import Observed, PlatformService, Probe
 from servers.services.query_service import ForwardedQueryService
 from servers.services.snapshot_service import SnapshotService
 
@@ -72,10 +73,13 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             query_service.NAME: forwarded.register,
             feed_service.NAME: feeds.register,
         }
-        server = _server(settings, runtime, heartbeats, SnapshotReader(catalog), more)
+        server = _server(process, heartbeats, SnapshotReader(catalog), more)
         ending.callback(server.drain)
         process.counters.add(lambda: ControlCounters(answered=server.admission.answered))
         server.start()
+        process.on_tick(
+            PlatformLevel(heartbeats, process.degradation, settings, runtime.clock).tick
+        )
         process.start({"grpc": server.address})
         server.ready()
         process.serve()
@@ -92,16 +96,15 @@ class ControlCounters:
 
 
 def _server(
-    settings: Settings,
-    runtime: Runtime,
+    process: Process,
     heartbeats: Heartbeats,
     snapshots: SnapshotReader,
     more: Mapping[str, Callable[[grpc.Server], None]],
 ) -> GrpcServer:
+    settings, runtime, degradation = process.settings, process.runtime, process.degradation
     draining = runtime.stopping
     platform_service = PlatformService(
-        heartbeats=heartbeats,
-        probes=_probes(settings),
+        observed=Observed(heartbeats, degradation.level, _probes(settings)),
         settings=settings,
         version=importlib.metadata.version(_DISTRIBUTION),
         clock=runtime.clock,
@@ -111,7 +114,10 @@ def _server(
         **more,
         snapshot_service.NAME: SnapshotService(snapshots=snapshots, draining=draining).register,
         degradation_service.NAME: DegradationService(
-            heartbeats=heartbeats, clock=runtime.clock, draining=draining
+            heartbeats=heartbeats,
+            degradation=degradation,
+            clock=runtime.clock,
+            draining=draining,
         ).register,
         platform.NAME: platform_service.register,
     }

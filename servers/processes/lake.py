@@ -12,7 +12,6 @@ from operator import attrgetter
 from threading import Event
 
 from k2.clock import Clock
-from k2.degrade.level import Level
 from k2.degrade.signals import Scale, Signal, scales
 from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import Committer, Store, TapeIdentity, TradeStore
@@ -78,7 +77,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             stopping=runtime.stopping,
         )
         maintainers = _maintainers(
-            settings, runtime, catalog, committer, ops, lambda: process.levels.own >= Level.SOFT
+            settings, runtime, catalog, committer, ops, lambda: not process.levels.policy.maintains
         )
         retainers = retainers_of(settings, runtime, catalog, committer, ops)
         watch = tape_watch_of(settings, runtime, clients.admin, writer)

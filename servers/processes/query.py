@@ -190,7 +190,7 @@ def _parts(process: Process, sides: Sides, uri: str) -> Parts:
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
 
     def level() -> Level:
-        return process.levels.platform
+        return process.levels.effective
 
     planner = Planner(plans=sides.view, signer=signer, clock=clock, level=level, location=uri)
     return Parts(

@@ -8,14 +8,24 @@ from typing import Final
 
 import grpc
 
+from k2 import limits
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES
+from k2.degrade.signals import Signal
 from k2.errors import Reason, Unavailable
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
-from servers.heartbeat import Beat, Heartbeats, platform_level
-from servers.services.wire_values import level_to, time_or_unset, time_to
+from servers.degradation_topic import EVERY_PROCESS, DegradationTopic, Override
+from servers.heartbeat import Beat, Heartbeats
+from servers.services.wire_values import (
+    bad_field,
+    duration_us_from,
+    level_from,
+    level_to,
+    time_or_unset,
+    time_to,
+)
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["DegradationService"].full_name
 _POLL_S: Final = 0.5
@@ -27,12 +37,21 @@ class DegradationService(rpc.DegradationServiceServicer):
 
     Args:
         heartbeats: of all processes.
+        degradation: the platform's level.
         clock: time of what is sent.
         draining: set when the server shuts down.
     """
 
-    def __init__(self, *, heartbeats: Heartbeats, clock: Clock, draining: threading.Event) -> None:
+    def __init__(
+        self,
+        *,
+        heartbeats: Heartbeats,
+        degradation: DegradationTopic,
+        clock: Clock,
+        draining: threading.Event,
+    ) -> None:
         self._heartbeats = heartbeats
+        self._state = degradation
         self._clock = clock
         self._draining = draining
 
@@ -54,15 +73,57 @@ class DegradationService(rpc.DegradationServiceServicer):
         sent_s = version = 0.0
         while context.is_active():
             beats, now_s = self._heartbeats.beats(), self._clock.monotonic_s()
-            if _essence(beats) != sent or now_s - sent_s >= _REPEAT_S:
-                sent, sent_s = _essence(beats), now_s
+            essence = (self._state.level(), _essence(beats))
+            if essence != sent or now_s - sent_s >= _REPEAT_S:
+                sent, sent_s = essence, now_s
                 yield pb.WatchDegradationResponse(degradation=self._made(beats))
             version = self._heartbeats.wait(int(version), _POLL_S)
             if self._draining.is_set():
                 raise Unavailable(Reason.DRAINING, "the server is shutting down")
 
+    def SetOverride(
+        self, request: pb.SetOverrideRequest, context: grpc.ServicerContext
+    ) -> pb.SetOverrideResponse:
+        """Replace the platform's level for a while."""
+        now_us = self._clock.now_us()
+        until_us = now_us + _duration_us(request, limits.OVERRIDE_MAX_S)
+        if not 0 < len(request.reason) <= limits.OVERRIDE_REASON_MAX:
+            raise bad_field("reason", f"a reason of 1 to {limits.OVERRIDE_REASON_MAX} characters")
+        override = Override(
+            level_from(request.level, "level"), request.reason, set_us=now_us, until_us=until_us
+        )
+        self._state.put_override(override)
+        return pb.SetOverrideResponse(override=_override(override))
+
+    def ClearOverride(
+        self, request: pb.ClearOverrideRequest, context: grpc.ServicerContext
+    ) -> pb.ClearOverrideResponse:
+        """End an override."""
+        ended = self._state.standing_override()
+        self._state.put_override(None)
+        return pb.ClearOverrideResponse(ended=_override(ended))
+
+    def InjectPressure(
+        self, request: pb.InjectPressureRequest, context: grpc.ServicerContext
+    ) -> pb.InjectPressureResponse:
+        """Set the pressure of a signal for a while."""
+        until_us = self._clock.now_us() + _duration_us(request, limits.INJECTION_MAX_S)
+        if request.signal not in list(Signal):
+            raise bad_field("signal", f"{request.signal[:64]!r} is none of {', '.join(Signal)}")
+        if not 0.0 <= request.pressure <= 1.0:
+            raise bad_field("pressure", "a pressure is 0 to 1")
+        process = request.process or EVERY_PROCESS
+        self._state.inject(process, request.signal, request.pressure, until_us)
+        return pb.InjectPressureResponse(expire_time=time_to(until_us))
+
+    def ListTransitions(
+        self, request: pb.ListTransitionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListTransitionsResponse:
+        """List the changes of the level, newest first."""
+        raise Unavailable(Reason.STARTING, "transitions are not kept yet")
+
     def _made(self, beats: Sequence[Beat]) -> pb.Degradation:
-        return _degradation(beats, self._clock.now_us())
+        return _degradation(self._state, beats, self._clock.now_us())
 
 
 def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
@@ -70,15 +131,36 @@ def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
     return [(beat.process, beat.state, beat.level) for beat in beats]
 
 
-def _degradation(beats: Sequence[Beat], now_us: int) -> pb.Degradation:
-    """Convert heartbeats to the platform's level and what causes it."""
-    level = platform_level(beats)
+def _degradation(state: DegradationTopic, beats: Sequence[Beat], now_us: int) -> pb.Degradation:
+    """Convert the platform's level and the heartbeats that cause it."""
+    level = state.level()
     return pb.Degradation(
         level=level_to(level),
         summary=POLICIES[level].summary,
         processes=[_process(beat) for beat in beats],
         time=time_to(now_us),
+        override=_override(state.standing_override()),
+        injected=any(beat.injected for beat in beats),
     )
+
+
+def _override(override: Override | None) -> pb.Override | None:
+    if override is None:
+        return None
+    return pb.Override(
+        level=level_to(override.level),
+        reason=override.reason,
+        set_time=time_to(override.set_us),
+        expire_time=time_to(override.until_us),
+    )
+
+
+def _duration_us(request: pb.SetOverrideRequest | pb.InjectPressureRequest, most_s: float) -> int:
+    """Return the duration of a request; raises BAD_REQUEST where it is out of bounds."""
+    duration_us = duration_us_from(request.duration, "duration")
+    if not 0 < duration_us <= most_s * 1e6:
+        raise bad_field("duration", f"a duration above 0 and at most {most_s:.0f} s")
+    return duration_us
 
 
 def _process(beat: Beat) -> pb.ProcessDegradation:
@@ -88,7 +170,12 @@ def _process(beat: Beat) -> pb.ProcessDegradation:
         state=beat.state,
         level=level_to(beat.level),
         pressures=[
-            pb.Pressure(signal=signal, reading=beat.signals.get(signal), pressure=pressure)
+            pb.Pressure(
+                signal=signal,
+                reading=beat.signals.get(signal),
+                pressure=pressure,
+                injected=signal in beat.injected,
+            )
             for signal, pressure in highest_first
         ],
         report_time=time_or_unset(beat.at_us or None),

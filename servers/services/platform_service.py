@@ -15,11 +15,12 @@ from google.protobuf.message import Message
 
 from k2 import limits
 from k2.clock import Clock
+from k2.degrade.level import Level
 from k2.errors import Internal, K2Error, Overloaded, Reason, error_of
 from k2.settings import Settings, masked
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
-from servers.heartbeat import Beat, Heartbeats, platform_level
+from servers.heartbeat import Beat, Heartbeats
 from servers.local.stack_file import failing
 from servers.local.stamp import source_in
 from servers.services.wire_values import (
@@ -58,12 +59,26 @@ class Probe:
     alive: Callable[[], bool]
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What the status is put together from.
+
+    Attributes:
+        heartbeats: of all processes.
+        level: returns the platform's level.
+        probes: of components without a heartbeat.
+    """
+
+    heartbeats: Heartbeats
+    level: Callable[[], Level]
+    probes: Sequence[Probe]
+
+
 class PlatformService(rpc.PlatformServiceServicer):
     """Implements `protos/k2/v1/platform_service.proto`.
 
     Args:
-        heartbeats: of all processes.
-        probes: of components without a heartbeat.
+        observed: what the status is put together from.
         settings: of this process.
         version: of K2.
         clock: time of what is sent.
@@ -74,15 +89,13 @@ class PlatformService(rpc.PlatformServiceServicer):
     def __init__(
         self,
         *,
-        heartbeats: Heartbeats,
-        probes: Sequence[Probe],
+        observed: Observed,
         settings: Settings,
         version: str,
         clock: Clock,
         command: Sequence[str],
     ) -> None:
-        self._heartbeats = heartbeats
-        self._probes = tuple(probes)
+        self._observed = observed
         self._settings = settings
         self._version = version
         self._source = source_in(settings)
@@ -99,16 +112,16 @@ class PlatformService(rpc.PlatformServiceServicer):
         self, request: pb.GetStatusRequest, context: grpc.ServicerContext
     ) -> pb.GetStatusResponse:
         """Return the state of every component, and the worst of them."""
-        beats = self._heartbeats.beats()
+        beats = self._observed.heartbeats.beats()
         components = [_component(beat) for beat in beats]
-        components += [_probed(probe) for probe in self._probes]
+        components += [_probed(probe) for probe in self._observed.probes]
         given_up = failing(self._settings.data_dir / "run")
         for component in components:
             if component.name in given_up:
                 component.state = pb.COMPONENT_STATE_FAILING
         return pb.GetStatusResponse(
             state=max((component.state for component in components), key=_WORST_LAST.index),
-            level=level_to(platform_level(beats)),
+            level=level_to(self._observed.level()),
             source=source_to(self._source),
             components=sorted(components, key=lambda component: component.name),
             version=self._version,

@@ -98,6 +98,17 @@ def level_to(level: Level) -> DegradationLevel.ValueType:
     return DegradationLevel.Value(f"DEGRADATION_LEVEL_{level.name}")
 
 
+def level_from(value: DegradationLevel.ValueType, field: str) -> Level:
+    """Convert a level from the wire.
+
+    Raises:
+        Invalid: BAD_REQUEST when it is not set or not known.
+    """
+    if value in DegradationLevel.values() and value:
+        return Level[DegradationLevel.Name(value).removeprefix("DEGRADATION_LEVEL_")]
+    raise bad_field(field, f"{field} is one of {', '.join(level.name for level in Level)}")
+
+
 def source_to(source: str) -> market_pb2.DataSource.ValueType:
     """Convert a source by its name in settings and stamp; any other name becomes unspecified."""
     name = f"DATA_SOURCE_{source.upper()}"

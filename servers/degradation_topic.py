@@ -1,0 +1,122 @@
+"""What control says to all processes: the platform's level, an override, injected pressures.
+
+Three documents on the compacted topic `k2.degradation`, so that each survives a restart of control
+and of its readers: the last level holds while control is away. An override and an injected pressure
+end at the wall time that they carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from k2 import limits
+from k2.clock import Clock
+from k2.degrade.level import Level
+from k2.tape.ports import DocumentTopic
+
+PLATFORM: Final = "platform"
+OVERRIDE: Final = "override"
+INJECTED: Final = "injected"
+EVERY_PROCESS: Final = "*"
+
+
+@dataclass(frozen=True)
+class Override:
+    """An operator's override of the platform's level.
+
+    Attributes:
+        level: that holds meanwhile.
+        reason: in the operator's words.
+        set_us, until_us: wall microseconds.
+    """
+
+    level: Level
+    reason: str
+    set_us: int
+    until_us: int
+
+
+class DegradationTopic:
+    """Reads and writes the documents. Thread-safe.
+
+    Args:
+        topic: `k2.degradation`.
+        clock: tells what has ended.
+    """
+
+    def __init__(self, topic: DocumentTopic, clock: Clock) -> None:
+        self._topic = topic
+        self._clock = clock
+
+    def level(self) -> Level:
+        """Return the level of the platform that holds now: the override's, else as published."""
+        override = self.override()
+        return self.platform() if override is None else override
+
+    def platform(self) -> Level:
+        """Return the platform's level as last published, without overrides; at first NORMAL."""
+        return _level(self._document(PLATFORM).get("level")) or Level.NORMAL
+
+    def override(self) -> Level | None:
+        """Return the level of the override that holds now."""
+        override = self.standing_override()
+        return override.level if override else None
+
+    def standing_override(self) -> Override | None:
+        """Return the override that holds now, with its reason."""
+        said = self._document(OVERRIDE)
+        level, until_us = _level(said.get("level")), said.get("until_us")
+        if level is None or not isinstance(until_us, int) or until_us <= self._clock.now_us():
+            return None
+        return Override(level, str(said.get("reason", "")), int(said.get("set_us", 0)), until_us)
+
+    def injected(self, process: str) -> dict[str, float]:
+        """Return the pressures that are injected into a process now, by signal."""
+        now_us, found = self._clock.now_us(), {}
+        said = self._document(INJECTED)
+        for whose in (EVERY_PROCESS, process):
+            by_signal = said.get(whose)
+            for signal, one in (by_signal if isinstance(by_signal, Mapping) else {}).items():
+                if isinstance(one, Mapping) and one.get("until_us", 0) > now_us:
+                    found[str(signal)] = float(one["pressure"])
+        return found
+
+    def put_platform(self, level: Level, **more: object) -> None:
+        """Publish the platform's level."""
+        self._topic.put(PLATFORM, {"level": level.name, "at_us": self._clock.now_us(), **more})
+
+    def put_override(self, override: Override | None) -> None:
+        """Publish an override, or that there is none; waits for the acknowledgement."""
+        document = None
+        if override is not None:
+            document = {
+                "level": override.level.name,
+                "reason": override.reason,
+                "set_us": override.set_us,
+                "until_us": override.until_us,
+            }
+        self._topic.put(OVERRIDE, document, wait_s=limits.BOARD_WAIT_S)
+
+    def inject(self, process: str, signal: str, pressure: float, until_us: int) -> None:
+        """Publish an injected pressure beside those that hold; waits for the acknowledgement."""
+        now_us = self._clock.now_us()
+        held = {
+            whose: {
+                name: one
+                for name, one in by_signal.items()
+                if isinstance(one, Mapping) and one.get("until_us", 0) > now_us
+            }
+            for whose, by_signal in self._document(INJECTED).items()
+            if isinstance(by_signal, Mapping)
+        }
+        held.setdefault(process, {})[signal] = {"pressure": pressure, "until_us": until_us}
+        self._topic.put(INJECTED, held, wait_s=limits.BOARD_WAIT_S)
+
+    def _document(self, key: str) -> Mapping[str, Any]:
+        return self._topic.current().get(key, {})
+
+
+def _level(name: object) -> Level | None:
+    return Level[name] if isinstance(name, str) and name in Level.__members__ else None
