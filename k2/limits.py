@@ -222,6 +222,7 @@ STREAM_WAITING_S = 1.0  # a stream that waits so long for its reader is no load
 STREAM_POLL_S = 0.2  # between two looks at all streams
 DEADLINE_POLL_S = 0.05  # how exactly a deadline is kept inside a statement
 WAIT_FOR_TAIL_S = 5.0
+WAIT_FOR_OTHERS_S = 0.1  # for partitions that a query's symbols are not known to be in
 SNAPSHOT_POLL_S = 0.5  # how often a query server looks for a newer snapshot
 TICKET_LIFE_S = 300.0
 TICKET_BYTES_MAX = 64 * KIB

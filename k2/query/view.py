@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -417,17 +417,28 @@ class QueryView:
     def _wait(self, request: TradesRequest, lake: PlannableSnapshot, end: OffsetVector) -> None:
         """Wait for the rows below E that the lake lacks; the plan then names what is missing.
 
-        Without a named exchange, all partitions are waited for: a symbol may be new on another
-        exchange, and is known once the tail has read its first trade.
+        Without a named exchange a symbol may be new on another one, in any partition. Where the
+        others are not at E shortly after those that are known, the partition map decides: a symbol
+        is placed before its first record is sent.
         """
-        partitions: Collection[int] = range(self._lake.partitions)
-        if request.exchanges:
-            partitions = self._scope(request).partitions
+        partitions = self._scope(request).partitions
+        if not self._wait_for(partitions, lake, end, limits.WAIT_FOR_TAIL_S):
+            return
+        everywhere = range(self._lake.partitions)
+        if request.exchanges or self._wait_for(everywhere, lake, end, limits.WAIT_FOR_OTHERS_S):
+            return
+        with contextlib.suppress(*((Unavailable,) if request.allow_partial else ())):
+            self._placement.refresh()
+        self._wait_for(self._scope(request).partitions, lake, end, limits.WAIT_FOR_TAIL_S)
+
+    def _wait_for(
+        self, partitions: Iterable[int], lake: PlannableSnapshot, end: OffsetVector, wait_s: float
+    ) -> bool:
         released = self._tail.released()
         if released:
             self._placement.refresh()
         needed = [p for p in partitions if lake.facts.positions[p] < end[p] and p not in released]
-        self._tail.wait_until(end, limits.WAIT_FOR_TAIL_S, needed)
+        return self._tail.wait_until(end, wait_s, needed)
 
 
 def _ahead_us(request: TradesRequest, now_us: int) -> int | None:

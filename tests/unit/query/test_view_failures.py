@@ -46,6 +46,17 @@ def test_another_partition_that_is_behind_does_not_matter(stack, impatient):
     stack.tail.close()
     stack.send("SOLUSDT", [2])
     assert stack.ids(symbols=BTC, exchanges=("BINANCE",)) == [1]
+    assert stack.ids(symbols=BTC) == [1]
+
+
+def test_a_symbol_that_is_new_on_another_exchange_is_waited_for(stack, impatient):
+    stack.send("BTCUSDT", [1])
+    eventually(lambda: stack.tail.position()[0] == 1)
+    stack.tail.close()
+    stack.send("BTCUSDT", [2], exchange="BINANCE_UM")
+    with pytest.raises(Unavailable) as caught:
+        stack.ids(symbols=BTC)
+    assert caught.value.reason is Reason.TAIL_BEHIND
 
 
 def test_a_silent_broker_is_named_or_said_to_be_missing(stack):
