@@ -131,7 +131,7 @@ class FlightPool:
 
 
 @dataclass(frozen=True)
-class Reading:
+class RowReading:
     """Reads rows: over which connections, until when, and with which retries.
 
     Attributes:

@@ -15,7 +15,7 @@ from k2client import records
 from k2client.convert import record
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Invalid
-from k2client.flights import FlightPool, Reading
+from k2client.flights import FlightPool, RowReading
 
 PROVENANCE_KEY = b"k2.provenance"
 
@@ -94,8 +94,8 @@ class Trades:
         rows, source = self.estimate.rows, self.provenance.source
         return f"<k2client.Trades: at most {rows} rows, {source}, {self.provenance.completeness}>"
 
-    def _reading(self) -> Reading:
-        return Reading(
+    def _reading(self) -> RowReading:
+        return RowReading(
             pool=self._pool,
             deadline=Deadline(self._deadline_s),
             retry=replace(self._retry, silent_attempts_max=None),

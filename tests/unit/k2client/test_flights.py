@@ -9,7 +9,7 @@ from k2.v1 import market_pb2, query_service_pb2
 from k2client import flights
 from k2client.deadline import Deadline, Retry
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
-from k2client.flights import FlightPool, Reading
+from k2client.flights import FlightPool, RowReading
 from tests.support.proxies import set_proxies
 
 PASSING = Unavailable("DRAINING", "going")
@@ -69,7 +69,7 @@ def endpoint(*locations, ticket=b"t"):
 
 def reading(pool, on_provenance=lambda _: None, *, resumable=True):
     retry = Retry(attempts_max=3, backoff_min_s=0, sleep=lambda _: None)
-    return Reading(pool, Deadline(60), retry, resumable, on_provenance)
+    return RowReading(pool, Deadline(60), retry, resumable, on_provenance)
 
 
 def ids(batches):
