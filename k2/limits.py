@@ -209,6 +209,8 @@ TAIL_GATHER_S = 0.01  # records are gathered so long, unless a query waits for t
 TAIL_GATHER_RECORDS = 1000  # or unless so many come at once
 TAIL_DEAD_KEPT = 100_000  # offsets of dead records of a partition that no commit has passed yet
 TAIL_RETRY_S = 0.5  # when a batch cannot be judged now
+TAIL_CATCH_UP_RECORDS_PER_S = 50_000  # of all partitions that a level paused before
+TAIL_CATCH_UP_AHEAD = 500_000  # records of them above the lake's positions
 
 # Query
 SYMBOLS_PER_QUERY_MAX = 100

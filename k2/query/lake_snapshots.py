@@ -255,8 +255,16 @@ class LakeSide:
         return kept
 
 
-def tail_facts(view: TailView, request: TradesRequest) -> TailFacts:
-    """Reduce a view of the tail to what a plan of the request needs."""
+def tail_facts(
+    view: TailView, request: TradesRequest, deferred: frozenset[int] = frozenset()
+) -> TailFacts:
+    """Reduce a view of the tail to what a plan of the request needs.
+
+    Args:
+        view: of the tail.
+        request: to be planned.
+        deferred: partitions that the tail reads later.
+    """
     ranges = (chunk.range for chunk in view.held.values())
     return TailFacts(
         view.position,
@@ -264,6 +272,7 @@ def tail_facts(view: TailView, request: TradesRequest) -> TailFacts:
         view.released,
         {name: time_us for name, time_us in view.time_max_below.items() if request.names(name)},
         tuple(chunk for chunk in ranges if request.names(chunk.instrument)),
+        deferred,
     )
 
 

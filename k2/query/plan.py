@@ -17,8 +17,8 @@ that lie whole in the answer count their rows exactly, so N of them give a time 
 answer is complete; the range then starts there, and the rule above often applies.
 
 **When something is missing** (no lake, rows evicted above O(S), the tail not yet at E, a partition
-released), the plan is still the best one, and `missing` names what it lacks; the caller decides
-(`TradesRequest.allow_partial`). A plan never omits rows silently.
+released or deferred), the plan is still the best one, and `missing` names what it lacks; the caller
+decides (`TradesRequest.allow_partial`). A plan never omits rows silently.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class MissingReason(StrEnum):
     LAKE = "LAKE"  # the lake cannot be read
     EVICTED = "EVICTED"  # rows above O(S) that the tail no longer holds: a newer snapshot has them
     BEHIND = "BEHIND"  # rows below E that the tail has not read yet
+    DEFERRED = "DEFERRED"  # rows below E that the tail reads later: a level sheds their tier
     RELEASED = "RELEASED"  # rows that the tail released because memory was full
 
 
@@ -63,6 +64,7 @@ class TailFacts:
         time_max_below: per instrument the greatest event_time of its rows below `low`; an
             instrument it lacks has no row there.
         chunks: what is held.
+        deferred: partitions that are paused because their tier is shed, or catch up after that.
     """
 
     position: OffsetVector
@@ -70,6 +72,7 @@ class TailFacts:
     released: frozenset[int] = frozenset()
     time_max_below: Mapping[Instrument, int] = field(default_factory=dict)
     chunks: tuple[ChunkRange, ...] = ()
+    deferred: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,9 @@ def _lack(low: int, end: int, partition: int, tail: TailFacts) -> MissingReason 
         return MissingReason.RELEASED
     if tail.low[partition] > low:
         return MissingReason.EVICTED
-    return MissingReason.BEHIND if tail.position[partition] < end else None
+    if tail.position[partition] >= end:
+        return None
+    return MissingReason.DEFERRED if partition in tail.deferred else MissingReason.BEHIND
 
 
 def _cut(partition: int, low: int, tail: TailFacts, end: OffsetVector) -> PartitionCut:

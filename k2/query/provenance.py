@@ -277,13 +277,16 @@ def completeness(holes: Holes | None, missing: Sequence[MissingPart]) -> Complet
     return Completeness.COMPLETE if holes.all_known else Completeness.UNKNOWN
 
 
-def failure_of(missing: MissingSide, stopped: K2Error | None, commit_interval_s: float) -> K2Error:
+def failure_of(
+    missing: MissingSide, stopped: K2Error | None, commit_interval_s: float, dwell_s: float
+) -> K2Error:
     """Make the error for a caller that does not accept a missing side.
 
     Args:
         missing: what a plan lacks.
         stopped: why the tail stopped reading, if so.
         commit_interval_s: how often the lake is committed.
+        dwell_s: how soon a level falls.
     """
     partitions = ", ".join(map(str, missing.partitions))
     detail = {"partitions": partitions}
@@ -293,6 +296,14 @@ def failure_of(missing: MissingSide, stopped: K2Error | None, commit_interval_s:
             f"rows of partitions {partitions} are not in the lake yet, and the tail is full",
             metadata=detail,
             retry_after_s=commit_interval_s,
+        )
+    if missing.reason is MissingReason.DEFERRED:
+        return Unavailable(
+            Reason.DEFERRED,
+            f"newer rows of partitions {partitions} are deferred while the platform sheds load:"
+            " ask again later, ask COMMITTED, or accept a partial answer",
+            metadata=detail,
+            retry_after_s=dwell_s,
         )
     if missing.reason is MissingReason.BEHIND:
         cause = f": {stopped.message}" if stopped else ""

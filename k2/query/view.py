@@ -20,8 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from k2 import limits
+from k2 import limits, metrics
 from k2.clock import Clock
+from k2.degrade.level import Tuning
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector, ReadToken
@@ -53,6 +54,10 @@ from k2.tail.window import TailView
 from k2.tape.partition_map import PartitionMap
 
 log = logging.getLogger(__name__)
+
+DEFERRED = metrics.counter(
+    "k2_query_deferred_total", "Queries that lack rows of a deferred partition, refused or partial."
+)
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,10 @@ class QueryView:
         placement: the partition map.
         clock: of this process.
         source: what the rows are: live, recorded or simulated.
+        dwell_s: how soon a level falls; when to ask again for rows that it defers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 the parts, each by name
         self,
         *,
         lake: LakeSide,
@@ -111,6 +117,7 @@ class QueryView:
         placement: PartitionMap,
         clock: Clock,
         source: str,
+        dwell_s: float = Tuning.dwell_s,
     ) -> None:
         self._lake = lake
         self._tail = tail
@@ -119,6 +126,7 @@ class QueryView:
         self._placement = placement
         self._clock = clock
         self._source = source
+        self._dwell_s = dwell_s
         self._must_restart = False  # the tail; it could not be restarted when it was due
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -151,6 +159,9 @@ class QueryView:
 
     def maintain(self) -> None:
         """Publish the newest snapshot, then let the tail evict what it covers."""
+        if self._tail.catches_up():
+            with contextlib.suppress(Unavailable):
+                self._tail.note_end(OffsetVector(self._tail.position().epoch, self._ends()))
         before = self._lake.published().facts.positions
         lake = self._lake.refresh()
         moved_back = not lake.facts.positions.covers(before)  # an older lake was put in its place
@@ -187,7 +198,8 @@ class QueryView:
         Raises:
             Invalid: what is wrong with the request.
             NotFound: UNKNOWN_SYMBOL, UNKNOWN_SNAPSHOT, UNKNOWN_TOKEN, OUT_OF_RANGE.
-            Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, STARTING.
+            Unavailable: TAPE_UNAVAILABLE, LAKE_UNAVAILABLE, STARTING; DEFERRED when a level paused
+                partitions that have newer rows of the answer.
             Overloaded: TAIL_FULL when the tail has released rows that the answer needs.
             Data: TAPE_TRUNCATED when the tape lost records that were read earlier.
         """
@@ -249,7 +261,7 @@ class QueryView:
 
         Raises:
             NotFound: UNKNOWN_SYMBOL.
-            Unavailable: TAIL_BEHIND, LAKE_UNAVAILABLE, STARTING.
+            Unavailable: TAIL_BEHIND, DEFERRED, LAKE_UNAVAILABLE, STARTING.
             Overloaded: TAIL_FULL.
             Data: EPOCH_ENDED when E is of an epoch that can no longer answer.
         """
@@ -345,7 +357,10 @@ class QueryView:
             if side.reason is MissingReason.BEHIND and not waited:
                 continue
             stopped = self._tail.failure or self._tail.waiting_for(side.partitions)
-            failure = failure_of(side, stopped, self._lake.commit_interval_s)
+            interval_s = self._lake.commit_interval_s
+            failure = failure_of(side, stopped, interval_s, self._dwell_s)
+            if failure.reason is Reason.DEFERRED and not (waited and request.allow_partial):
+                DEFERRED.inc()  # once a query: a partial one is planned before it is opened
             if not request.allow_partial:
                 raise failure
             yield part_of(side, failure)
@@ -359,7 +374,7 @@ class QueryView:
         after the tail was viewed reaches up to what the tail still holds.
         """
         view = self._tail.view(scope.instruments, end)
-        facts = tail_facts(view, request)
+        facts = tail_facts(view, request, self._tail.deferred())
         plan = plan_union(request, scope.partitions, lake.facts, facts, end)
         if plan.missing and (newer := self._lake.newer_than(lake)):
             lake = newer

@@ -36,6 +36,7 @@ from k2.market.fold import FoldState, Verdict
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.tail.dead_records import DeadSeen
+from k2.tail.pauses import Deferral, Pauses, Why
 from k2.tail.window import TailView, Window
 from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder
@@ -101,7 +102,8 @@ class Tail:
         self._reader: BatchReader | None = None
         self._unjudged: dict[int, deque[RawBatch]] = {}
         self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
-        self._held: set[int] = set()  # not read while records are left to be judged
+        self._to_defer: frozenset[int] = frozenset()
+        self._noted_end: OffsetVector | None = None
         self.failure: K2Error | None = None
         self._records = 0
         self._restoring: dict[int, tuple[int, FoldState]] = {}
@@ -150,6 +152,22 @@ class Tail:
     def released(self) -> frozenset[int]:
         """Return the partitions released because memory was full."""
         return self._window.released
+
+    def defer(self, partitions: Collection[int]) -> None:
+        """Pause exactly these partitions from the next step on; those paused before catch up."""
+        self._to_defer = frozenset(partitions)
+
+    def deferred(self) -> frozenset[int]:
+        """Return the partitions that are paused by `defer`, or catch up after that."""
+        return self._deferral.all
+
+    def catches_up(self) -> bool:
+        """Tell whether a partition catches up, so that `note_end` is needed."""
+        return bool(self._deferral.catching_up)
+
+    def note_end(self, end: OffsetVector) -> None:
+        """Note where the tape ends: a partition that reaches it has caught up."""
+        self._noted_end = end
 
     def states(self) -> Mapping[int, FoldState]:
         """Return what the fold remembers of each partition at present."""
@@ -217,7 +235,8 @@ class Tail:
     ) -> bool:
         """Wait until the rows below `end` of these partitions (None: all) are visible.
 
-        Returns False on timeout, on failure, or when a partition waits for an unavailable part.
+        Returns False on timeout, on failure, or when a partition waits for an unavailable part or
+        is deferred.
         """
         wanted = range(len(end.offsets)) if partitions is None else partitions
 
@@ -227,8 +246,9 @@ class Tail:
 
         def as_far_as_possible() -> bool:
             position, waiting = self._window.position, self._waiting_for
+            deferred = self._deferral.all
             return self.failure is not None or all(
-                position[p] >= end[p] or p in waiting for p in wanted
+                position[p] >= end[p] or p in waiting or p in deferred for p in wanted
             )
 
         if reached():
@@ -275,7 +295,9 @@ class Tail:
         self._covered = positions
         self._unjudged = {partition: deque() for partition in range(len(positions.offsets))}
         self._waiting_for = {}
-        self._held = set()
+        self._pauses = Pauses()
+        self._deferral = Deferral()
+        self._noted_end = None
         self._restoring = {}
         self._records = 0
         self.failure = None
@@ -304,18 +326,40 @@ class Tail:
         """
         assert self._reader is not None, "the tail was not started"
         self._restore(self._reader)
+        self._obey(self._reader)
         took = 0
         if any(unjudged and self._may_judge(p) for p, unjudged in self._unjudged.items()):
             timeout_s = 0.0
-        for batch in self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
+        batches = self._reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s)
+        for batch in batches:
             self._unjudged[batch.partition].append(batch)
             took += len(batch)
+        read = ((batch.partition, len(batch)) for batch in batches)
+        self._deferral.count(read, self._clock.monotonic_s())
         for partition, unjudged in self._unjudged.items():
             if unjudged and self._may_judge(partition):
                 self._take_all(self._reader, partition, unjudged)
         if self._window.size_bytes > self._bytes_max:
             self._make_room(self._reader)
         return took
+
+    def _obey(self, reader: BatchReader) -> None:
+        """Pause and resume as `defer` said, and hold back what catches up."""
+        deferral, position = self._deferral, self._window.position
+        wanted = frozenset(p for p in self._to_defer if p < len(position.offsets))
+        if wanted != deferral.paused:
+            log.info("partitions paused by the level: %s", sorted(wanted))
+            deferral.obey(wanted, self._pauses, reader, self._clock.monotonic_s())
+            self._noted_end = None
+            with self._moved:
+                self._moved.notify_all()
+        if not deferral.catching_up:
+            return
+        end, self._noted_end = self._noted_end, None
+        if end is not None:
+            for partition in deferral.note_end(end, position):
+                self._pauses.remove(reader, partition, Why.PACE)
+        deferral.pace(position, self._covered, self._pauses, reader)
 
     def _may_judge(self, partition: int) -> bool:
         waiting = self._waiting_for.get(partition)
@@ -345,12 +389,10 @@ class Tail:
                 self._moved.notify_all()
         else:
             self._goes_on(partition)
-        if unjudged and partition not in self._held:
-            self._held.add(partition)
-            reader.pause([partition])
-        elif not unjudged and partition in self._held:
-            self._held.discard(partition)
-            reader.resume([partition])
+        if unjudged:
+            self._pauses.add(reader, partition, Why.UNJUDGED)
+        else:
+            self._pauses.remove(reader, partition, Why.UNJUDGED)
 
     def _goes_on(self, partition: int) -> None:
         if partition in self._waiting_for:
@@ -382,14 +424,14 @@ class Tail:
         restoring, self._restoring = self._restoring, {}
         for partition, (offset, state) in restoring.items():
             self._unjudged[partition].clear()
-            self._held.discard(partition)
             self._goes_on(partition)
             self._first[partition] = offset
             self._states[partition] = state
             self._dead[partition] = DeadSeen(state.dead, offset)
             self._window.restore(partition, offset, state)
             reader.seek({partition: offset})
-            reader.resume([partition])
+            self._pauses.remove(reader, partition, Why.UNJUDGED)
+            self._pauses.remove(reader, partition, Why.MEMORY)
 
     def _make_room(self, reader: BatchReader) -> None:
         self.evict(self._covered)
@@ -398,9 +440,9 @@ class Tail:
             # Tiers own partitions in order, so the highest is among the least critical.
             least = max(partition for partition, size in enumerate(sizes) if size)
             log.error("the tail is full: partition %d is released", least)
-            reader.pause([least])
+            self._pauses.add(reader, least, Why.MEMORY)
+            self._pauses.remove(reader, least, Why.UNJUDGED)
             self._unjudged[least].clear()
-            self._held.discard(least)
             self._goes_on(least)
             self._window.release(least)
 

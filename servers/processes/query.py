@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 from k2 import limits
 from k2.degrade.level import Level
@@ -17,7 +17,9 @@ from k2.errors import Data, Unavailable
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.ingest.tape_check import assert_fits
+from k2.market.instrument import Priorities
 from k2.market.offsets import OffsetVector
+from k2.metrics import exported
 from k2.query.admission import Admission
 from k2.query.execute import Executor
 from k2.query.expected_ids import ExpectedIds
@@ -36,6 +38,7 @@ from servers.flight.flight_server import Parts, RowServer
 from servers.heartbeat import Heartbeats, listened
 from servers.local.stamp import source_in
 from servers.process import Process
+from servers.processes.query_tiers import TierPauses
 from servers.runtime import Runtime
 from servers.services import query_service
 from servers.services.grpc_server import GrpcServer
@@ -56,6 +59,7 @@ class Sides:
         lake, tail, view, executor, ends: see their classes, and `QueryView`.
         coverage: followed while there are answers.
         assert_fit: refuses a tape that does not fit the lake; asks both.
+        tiers: pauses the tail.
     """
 
     coverage: ExpectedIds
@@ -65,6 +69,7 @@ class Sides:
     executor: Executor
     ends: Callable[[], tuple[int, ...]]
     assert_fit: Callable[[], None]
+    tiers: TierPauses
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -87,6 +92,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         server = GrpcServer(settings.query.listen_grpc, services, runtime.clock)
         process.ending.callback(_drain, rows, server, runtime)  # before what they read from closes
         server.start()
+        process.subscribe(sides.tiers.obey)
+        process.on_tick(sides.tiers.refresh)
         if not _caught_up(sides, runtime):
             return 0
         rows.ready(parts)
@@ -145,13 +152,16 @@ def _sides(process: Process) -> Sides | None:
         placement=placement,
         clock=runtime.clock,
         source=source_in(settings),
+        dwell_s=settings.degrade.dwell_s,
     )
     ending.callback(view.close)
     executor = Executor(
         clock=runtime.clock, warehouse=settings.warehouse, temp_dir=settings.data_dir / "tmp"
     )
     ending.callback(executor.close)
-    return Sides(coverage, lake, tail, view, executor, ends, assert_fit)
+    priorities = Priorities(settings.symbols.priority)
+    tiers = TierPauses(tail, placement.known, priorities, settings.tape.partitions_per_tier)
+    return Sides(coverage, lake, tail, view, executor, ends, assert_fit, tiers)
 
 
 def _tail(
@@ -216,7 +226,8 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
                 sides.assert_fit()
                 sides.view.start()
                 end = OffsetVector(sides.tail.position().epoch, sides.ends())
-            if sides.tail.wait_until(end, _WAIT_S):
+            wanted = set(range(len(end.offsets))) - sides.tail.deferred()
+            if sides.tail.wait_until(end, _WAIT_S, wanted):
                 sides.coverage.wait(_FOLLOW_S)
                 return True
         except Unavailable as error:
@@ -239,6 +250,14 @@ class QueryCounters:
     tail_records: Counter
     tail_position: str
     tail_released: list[int]
+    tail_paused: Annotated[
+        Mapping[str, int],
+        exported(
+            "k2_tail_partitions_paused",
+            "Partitions that the tail reads later, because a level sheds their tier.",
+            "tier",
+        ),
+    ]
     tail_failure: str
     snapshot_id: str
     queries_running: Gauge
@@ -285,6 +304,7 @@ class QueryGauges:
             tail_records=stats.records,
             tail_position=tail.position().encode(),
             tail_released=sorted(stats.released),
+            tail_paused=self._sides.tiers.counts(),
             tail_failure=stats.failure.reason.value if stats.failure else "",
             snapshot_id=str(self._sides.lake.published().snapshot_id),
             queries_running=running,

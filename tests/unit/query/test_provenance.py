@@ -97,10 +97,11 @@ def test_only_what_reaches_below_the_floor_lacks_rows():
         (MissingReason.EVICTED, Unavailable, Reason.LAKE_UNAVAILABLE, "lake"),
         (MissingReason.BEHIND, Unavailable, Reason.TAIL_BEHIND, "tail"),
         (MissingReason.RELEASED, Overloaded, Reason.TAIL_FULL, "tail"),
+        (MissingReason.DEFERRED, Unavailable, Reason.DEFERRED, "tail"),
     ],
 )
 def test_each_lack_has_a_reason_and_a_side(lack, kind, reason, part):
-    failure = failure_of(MissingSide(lack, (3, 5)), None, 10.0)
+    failure = failure_of(MissingSide(lack, (3, 5)), None, 10.0, 15.0)
     assert (type(failure), failure.reason) == (kind, reason)
     assert failure.metadata == {"partitions": "3, 5"}
     assert failure.retry_after_s
@@ -112,10 +113,16 @@ def test_why_the_tail_stopped_is_said():
     stopped = Data(Reason.TAPE_TRUNCATED, "the tape ends at 7")
     assert (
         "the tape ends at 7"
-        in failure_of(MissingSide(MissingReason.BEHIND, (0,)), stopped, 10.0).message
+        in failure_of(MissingSide(MissingReason.BEHIND, (0,)), stopped, 10.0, 15.0).message
     )
 
 
 def test_what_waits_for_a_commit_is_asked_again_after_the_interval_that_is_set():
     released = MissingSide(MissingReason.RELEASED, (3,))
-    assert [failure_of(released, None, each).retry_after_s for each in (2.0, 60.0)] == [2.0, 60.0]
+    hints = [failure_of(released, None, each, 15.0).retry_after_s for each in (2.0, 60.0)]
+    assert hints == [2.0, 60.0]
+
+
+def test_what_is_deferred_is_asked_again_after_the_dwell():
+    failure = failure_of(MissingSide(MissingReason.DEFERRED, (3,)), None, 10.0, 2.0)
+    assert failure.retry_after_s == 2.0

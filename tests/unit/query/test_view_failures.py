@@ -11,6 +11,7 @@ from k2.market.offsets import OffsetVector
 from k2.query.lake_snapshots import LakeSide
 from k2.query.provenance import Completeness
 from k2.query.request import Consistency, TradesRequest
+from k2.query.view import DEFERRED
 from tests.support.eventually import eventually
 from tests.support.query_stack import PARTITIONS, QueryStack
 
@@ -291,3 +292,102 @@ def test_only_questions_that_touch_a_waiting_partition_wait_for_the_registry(sta
     table, answer = stack.ask(symbols=("SOLUSDT",))
     assert table.column("trade_id").to_pylist() == [1, 2]
     assert answer.opened.provenance.completeness is Completeness.UNKNOWN, "a commit decides"
+
+
+ADA = ("ADAUSDT",)
+
+
+def deferring(stack):
+    """ADA's partition is paused, with a trade above the tail's position."""
+    stack.send("BTCUSDT", [1])
+    stack.send("ADAUSDT", [1])
+    eventually(lambda: stack.tail.position().offsets[:3] == (1, 0, 1))
+    stack.tail.defer([2])
+    eventually(lambda: stack.tail.deferred() == {2})
+
+
+def counted():
+    return DEFERRED._value.get()
+
+
+def test_a_union_that_needs_a_deferred_partition_fails_when_it_is_planned(stack):
+    deferring(stack)
+    assert stack.ids(symbols=ADA) == [1], "nothing lies above the tail's position"
+    stack.send("ADAUSDT", [2])
+    before = counted()
+    with pytest.raises(Unavailable) as caught:
+        stack.plan(symbols=ADA)
+    assert caught.value.reason is Reason.DEFERRED
+    assert caught.value.metadata == {"partitions": "2"}
+    assert caught.value.retry_after_s == 15.0
+    assert counted() == before + 1
+
+
+def test_a_partial_answer_says_what_is_deferred(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    before = counted()
+    table, answer = stack.ask(symbols=ADA, allow_partial=True)
+    assert table.column("trade_id").to_pylist() == [1]
+    provenance = answer.opened.provenance
+    assert [(one.part, one.reason) for one in provenance.missing] == [("tail", Reason.DEFERRED)]
+    assert provenance.completeness is Completeness.PARTIAL
+    assert counted() == before + 1
+
+
+def test_other_partitions_and_other_consistencies_are_answered(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    stack.send("BTCUSDT", [2])
+    assert stack.ids(symbols=BTC) == [1, 2]
+    stack.commit()
+    stack.view.maintain()
+    stack.send("ADAUSDT", [3])
+    for fields in ({"consistency": Consistency.COMMITTED}, {"as_of_snapshot": 1}):
+        if "as_of_snapshot" in fields:
+            fields["consistency"] = Consistency.AS_OF
+        assert stack.ids(symbols=ADA, **fields) == [1, 2]
+
+
+def test_what_the_lake_holds_of_a_deferred_partition_is_answered(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    stack.commit()
+    stack.view.maintain()
+    assert stack.ids(symbols=ADA) == [1, 2]
+
+
+def test_a_partition_that_was_deferred_is_answered_once_it_has_caught_up(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    stack.tail.defer([])
+
+    def caught_up():
+        stack.view.maintain()
+        return not stack.tail.deferred()
+
+    eventually(caught_up)
+    assert stack.ids(symbols=ADA) == [1, 2]
+
+
+def test_a_broker_that_is_away_does_not_stop_the_maintenance_of_a_view(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    stack.tape.away = True
+    stack.tail.defer([])
+    eventually(stack.tail.catches_up)
+    stack.view.maintain()
+    assert stack.tail.deferred() == {2}
+
+
+def test_a_partition_that_is_deferred_while_it_is_waited_for_is_named(stack, impatient):
+    stack.send("ADAUSDT", [1])
+    planned = stack.plan(symbols=ADA)
+    eventually(lambda: stack.tail.position()[2] == 1)
+    stack.tail.defer([2])
+    eventually(lambda: stack.tail.deferred() == {2})
+    stack.send("ADAUSDT", [2])
+    beyond = OffsetVector(0, (0, 0, 2, 0))
+    with pytest.raises(Unavailable) as caught:
+        stack.view.open(planned.request, planned.snapshot_id, beyond)
+    assert caught.value.reason is Reason.DEFERRED

@@ -299,3 +299,75 @@ def test_a_partition_that_was_read_again_counts_from_there():
     assert on.tail.disagreeing(covered, {2: 2}) == frozenset()
     assert on.tail.disagreeing(covered, {2: 1}) == {2}
     on.tail.close()
+
+
+@pytest.fixture
+def stepped():
+    """A tail that the test steps itself."""
+    made = Fixture()
+    made.tail._begin(ZERO, {})
+    made.tail._reader = made.tape.reader(dict.fromkeys(range(4), 0))
+    return made
+
+
+def test_a_deferred_partition_stands_still_and_catches_up_later(stepped):
+    tail = stepped.tail
+    tail.defer([2, 99])
+    tail.step(0.0)
+    assert tail.deferred() == {2}
+    stepped.send([1])
+    stepped.send([1, 2], ADA)
+    tail.step(0.0)
+    assert tail.position().offsets == (1, 0, 0, 0)
+    assert not tail.catches_up()
+    tail.defer([])
+    tail.step(0.0)
+    assert tail.catches_up()
+    assert tail.deferred() == {2}
+    for _ in range(2):
+        tail.note_end(stepped.end())
+        tail.step(0.0)
+    assert tail.position() == stepped.end()
+    assert (tail.deferred(), tail.catches_up()) == (frozenset(), False)
+    assert stepped.rows({ADA}) == 2
+
+
+def test_a_wait_does_not_wait_for_what_is_deferred(on):
+    on.tail.defer([2])
+    eventually(lambda: on.tail.deferred() == {2})
+    on.send([1], ADA)
+    assert not on.tail.wait_until(on.end(), 1000.0)
+    on.send([1])
+    assert on.tail.wait_until(on.end(), 10.0, [0])
+
+
+def test_memory_does_not_resume_what_a_level_paused_nor_the_reverse():
+    on = Fixture(bytes_max=200_000)
+    on.tail._begin(ZERO, {})
+    on.tail._reader = on.tape.reader(dict.fromkeys(range(4), 0))
+    on.send(range(4000), ADA)
+    on.tail.step(0.0)
+    assert on.tail.released() == {2}
+    on.tail.defer([2])
+    on.tail.step(0.0)
+    on.tail.restore(OffsetVector(0, (0, 0, 4000, 0)), {2: FoldState(accepted=4000)})
+    on.tail.step(0.0)
+    assert not on.tail.released()
+    assert on.tail._reader._paused == {2}, "the level still pauses it"
+    on.tail._make_room(on.tail._reader)
+    on.tail.defer([])
+    on.tail._bytes_max = 0
+    on.send([5000], ADA)
+    on.tail.step(0.0)
+    assert on.tail.released() == {2}
+    on.tail.step(0.0)
+    assert on.tail._reader._paused == {2}, "its memory is still short"
+
+
+def test_a_start_pauses_before_it_reads(on):
+    on.tail.defer([2])
+    on.send([1], ADA)
+    on.tail.start(ZERO, {})
+    on.send([1])
+    assert on.tail.wait_until(on.end(), 10.0, [0])
+    assert on.tail.position()[2] == 0

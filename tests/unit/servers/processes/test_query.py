@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from k2.degrade.signals import Signal
+from k2.market.instrument import Priorities
 from k2.query.admission import Admission
 from k2.query.request import TradesRequest
 from servers.processes.query import QueryGauges, Sides, pending_bytes
+from servers.processes.query_tiers import TierPauses
 from tests.support.query_stack import QueryStack
 
 
@@ -26,6 +28,7 @@ def sides(stack):
         executor=stack.executor,
         ends=lambda: (),
         assert_fit=lambda: None,
+        tiers=TierPauses(stack.tail, stack.placement.known, Priorities(), 1),
     )
 
 
