@@ -38,6 +38,7 @@ _MASK = "********"
 _PASSWORD = re.compile(r"(://[^:/@\s\"]*:)[^@/\s\"]*@")  # in an address
 
 EXCHANGE_PATTERN = r"^[A-Z0-9_]{1,32}$"
+_INSTRUMENT = re.compile(r"[A-Z0-9_]{1,32}:[^\s:]+")
 
 
 class _Group(BaseModel):
@@ -71,6 +72,28 @@ def _spelt(path: Path) -> Path:
 
 
 Folder = Annotated[Path, AfterValidator(_spelt)]
+
+
+Tiers = dict[str, Literal["critical", "high", "normal", "low"]]
+
+
+def _mapped(value: object) -> object:
+    """Read a table from its text, a JSON object; anything else stays as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        example = '{"BINANCE:BTCUSDT": "critical"}'
+        raise ValueError(f"a table is a JSON object such as {example}: {error}") from error
+
+
+def _of_instruments(tiers: Tiers) -> Tiers:
+    """Check that every key names an instrument; one that does not would rank nothing."""
+    for key in tiers:
+        if not _INSTRUMENT.fullmatch(key) or key != key.upper():
+            raise ValueError(f"{key!r} is not EXCHANGE:SYMBOL, such as BINANCE:BTCUSDT")
+    return tiers
 
 
 class TapeSettings(_Group):
@@ -139,7 +162,10 @@ class FeedSettings(_Group):
         default="wss://stream.binance.com:9443", description="WebSocket base of the venue"
     )
     exchange: str = Field(default="BINANCE", pattern=EXCHANGE_PATTERN)
-    symbols: Names = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+    symbols: Names = (
+        "BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "AVAXUSDT", "DOGEUSDT",
+        "DOTUSDT", "LINKUSDT", "LTCUSDT", "TRXUSDT", "SHIBUSDT", "PEPEUSDT",
+    )  # fmt: skip
     source: Literal["live", "recorded", "simulated"] = "live"
     stale_s: float = Field(default=limits.FEED_STALE_S, gt=0)
     copies: int = Field(
@@ -170,7 +196,7 @@ class VenueSettings(_Group):
 
     listen: str = "127.0.0.1:0"
     rate: float = Field(
-        default=50.0, gt=0, description="trades a second over the subscribed symbols"
+        default=130.0, gt=0, description="trades a second over the subscribed symbols"
     )
     speed: float = Field(
         default=1.0, ge=0, description="of a recording; 0 = as fast as it is taken"
@@ -219,9 +245,9 @@ class DegradeSettings(_Group):
 class SymbolSettings(_Group):
     """What is known of symbols."""
 
-    priority: dict[str, Literal["critical", "high", "normal", "low"]] = Field(
-        default_factory=dict, description="by EXCHANGE:SYMBOL; others have K2's default"
-    )
+    priority: Annotated[
+        Tiers, NoDecode, BeforeValidator(_mapped), AfterValidator(_of_instruments)
+    ] = Field(default_factory=dict, description="by EXCHANGE:SYMBOL; others have K2's default")
 
 
 class TelemetrySettings(_Group):

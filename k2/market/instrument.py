@@ -43,13 +43,23 @@ class Tier(IntEnum):
 _TIERS = {
     Tier.CRITICAL: ("BTC", "ETH"),
     Tier.HIGH: ("BNB", "SOL", "XRP"),
-    Tier.NORMAL: ("ADA", "AVAX", "DOGE", "DOT", "LINK", "LTC", "TRX"),
-}
+    Tier.NORMAL: (
+        "ADA", "AVAX", "DOGE", "DOT", "LINK", "LTC", "TRX", "AAVE", "APT", "ATOM", "BCH", "ETC",
+        "FIL", "HBAR", "NEAR", "SUI", "TON", "UNI", "XLM",
+    ),
+    Tier.LOW: (
+        "SHIB", "PEPE", "ALGO", "ARB", "AXS", "BONK", "CHZ", "CRV", "DYDX", "ENA", "FET", "FLOKI",
+        "FLOW", "GALA", "GRT", "ICP", "IMX", "INJ", "KAVA", "LDO", "MANA", "QNT", "RENDER", "RUNE",
+        "SAND", "SEI", "STX", "THETA", "TIA", "VET", "WIF",
+    ),
+}  # fmt: skip
 _TIER_OF_BASE = {base: tier for tier, bases in _TIERS.items() for base in bases}
 _STABLE_QUOTES = frozenset(
     {"USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "USD1", "XUSD", "RLUSD", "U"}
 )
-_KNOWN = frozenset((*_TIER_OF_BASE, *_LONGEST_FIRST))
+_KNOWN = frozenset(
+    (*(base for base, tier in _TIER_OF_BASE.items() if tier is not Tier.LOW), *_LONGEST_FIRST)
+)
 
 
 class Instrument(NamedTuple):
@@ -139,6 +149,22 @@ class Priorities:
         return tuple(
             within.get(partition, Tier(partition // partitions_per_tier))
             for partition in range(len(Tier) * partitions_per_tier)
+        )
+
+    def misplaced(
+        self, placed: Mapping[Instrument, int], partitions_per_tier: int
+    ) -> tuple[tuple[Instrument, Tier], ...]:
+        """List the instruments in a partition of another tier than theirs, with that tier.
+
+        Args:
+            placed: the partition of each instrument.
+            partitions_per_tier: as in `of_partitions`.
+        """
+        tiers = self.of_partitions(placed, partitions_per_tier)
+        return tuple(
+            (instrument, tiers[partition])
+            for instrument, partition in sorted(placed.items())
+            if tiers[partition] is not self.tier(instrument)
         )
 
 

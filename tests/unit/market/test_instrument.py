@@ -2,7 +2,9 @@ import pytest
 
 from k2.errors import Invalid, Reason
 from k2.market.instrument import (
+    _TIERS,
     Instrument,
+    Priorities,
     Tier,
     first_partition,
     is_symbol,
@@ -10,6 +12,7 @@ from k2.market.instrument import (
     split_symbol,
     tier_of,
 )
+from k2.settings import FeedSettings
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,9 @@ def test_no_symbol_holds_a_character_that_parts_names(character):
         ("BTCAEUR", Tier.LOW),
         ("BNBUSDT", Tier.HIGH),
         ("DOGEUSDT", Tier.NORMAL),
+        ("UNIUSDT", Tier.NORMAL),
         ("PEPEUSDT", Tier.LOW),
+        ("NEWUSDT", Tier.LOW),
         ("ETHBTC", Tier.LOW),
     ],
 )
@@ -87,6 +92,39 @@ def test_a_symbol_starts_in_a_partition_of_its_tier():
     for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT", "PEPEUSDT"):
         partition = first_partition(Instrument("BINANCE", symbol), 3)
         assert partition // 3 == tier_of(symbol)
+
+
+def test_at_least_fifty_symbols_are_ranked_and_none_twice():
+    bases = [base for ranked in _TIERS.values() for base in ranked]
+    assert len(set(bases)) == len(bases) >= 50
+    assert all(tier_of(f"{base}USDT") is tier for tier in Tier for base in _TIERS[tier])
+
+
+def test_the_default_symbols_have_two_of_each_tier():
+    tiers = [tier_of(symbol) for symbol in FeedSettings().symbols]
+    assert len(tiers) == 14
+    assert all(tiers.count(tier) >= 2 for tier in Tier)
+
+
+def test_an_operator_ranks_a_symbol_otherwise():
+    priorities = Priorities({"BINANCE:SHIBUSDT": "critical"})
+    assert priorities.tier(Instrument("BINANCE", "SHIBUSDT")) is Tier.CRITICAL
+    assert priorities.tier(Instrument("BINANCE_UM", "SHIBUSDT")) is Tier.LOW
+
+
+def test_a_partition_has_the_tier_of_its_most_critical_symbol():
+    placed = {Instrument("BINANCE", "SHIBUSDT"): 3, Instrument("BINANCE", "PEPEUSDT"): 3}
+    assert Priorities().of_partitions(placed, 1) == tuple(Tier)
+    raised = Priorities({"BINANCE:SHIBUSDT": "high"})
+    assert raised.of_partitions(placed, 1) == (*tuple(Tier)[:3], Tier.HIGH)
+
+
+def test_symbols_in_a_partition_of_another_tier_are_named():
+    pepe = Instrument("BINANCE", "PEPEUSDT")
+    placed = {Instrument("BINANCE", "SHIBUSDT"): 7, pepe: 7, Instrument("BINANCE", "BTCUSDT"): 0}
+    assert Priorities().misplaced(placed, 2) == ()
+    raised = Priorities({"BINANCE:SHIBUSDT": "high"})
+    assert raised.misplaced(placed, 2) == ((pepe, Tier.HIGH),)
 
 
 def test_the_first_partition_is_stable():

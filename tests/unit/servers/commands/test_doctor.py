@@ -5,7 +5,9 @@ import json
 
 from k2 import limits, settings
 from k2.clock import SystemClock
+from k2.market.instrument import Instrument
 from servers.commands import doctor
+from servers.local import stack_file
 from servers.local.embedded_stack import check_writable
 from servers.local.stack_file import holding
 from servers.local.stamp import Stamp, write_stamp
@@ -70,6 +72,26 @@ def test_what_is_wrong_is_named_and_the_rest_is_looked_at(tmp_path):
     assert str(tmp_path / "data") in checks["data directory"]["message"]
     assert checks["python"]["ok"]
     assert checks["venue"]["ok"]
+
+
+def test_symbols_in_a_partition_of_another_tier_are_named(tmp_path):
+    placed = {Instrument("BINANCE", symbol): 6 for symbol in ("SHIBUSDT", "PEPEUSDT")}
+    assert doctor.describe_placement(settings.load(), placed) == "2 symbols are placed"
+    raised = settings.load(symbols={"priority": {"BINANCE:SHIBUSDT": "critical"}})
+    assert doctor.describe_placement(raised, placed) == (
+        "2 symbols are placed; BINANCE:PEPEUSDT is low in partition 6, which is critical"
+    )
+
+
+def test_priorities_are_asked_of_a_running_stack_alone(tmp_path):
+    _, checks, _ = examine(tmp_path, "--ports", "free")
+    assert "K2 does not run" in checks["priorities"]["message"]
+    check_writable(tmp_path / "data")
+    folder = tmp_path / "data" / "run"
+    (folder / "stack.json").write_text(json.dumps({"addresses": {"broker": "127.0.0.1:9"}}))
+    assert stack_file.addresses(folder) == {}
+    with holding(folder, SystemClock()):
+        assert stack_file.addresses(folder) == {"broker": "127.0.0.1:9"}
 
 
 def test_ports_of_a_running_stack_are_not_a_failure(tmp_path):

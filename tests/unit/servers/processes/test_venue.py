@@ -45,7 +45,7 @@ def test_the_synthetic_market_is_on(tmp_path, runtime):
     assert isinstance(show.source, SyntheticSource)
     assert set(show.archive.symbols()) == set(LISTED)
     counters = show.counters()
-    assert counters.rate == 50.0
+    assert counters.rate == 130.0
     assert counters.ids.keys() == set(SYMBOLS)
     assert counters.until_us == NOW
 

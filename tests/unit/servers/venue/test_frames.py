@@ -86,7 +86,7 @@ def test_nothing_makes_no_frames(parts):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_whole_market_is_rendered_exactly(form):
-    symbols = (*LISTED, "PEPEUSDT")
+    symbols = (*LISTED, "WIFUSDT")
     market = Market(7, opened(symbols, 2000.0))
     parts = [market.between(symbol, NOW, NOW + 1_000_000) for symbol in symbols]
     rows = {

@@ -26,5 +26,5 @@ def test_steps_are_plausible():
 
 
 def test_an_unlisted_symbol_trades_seldom_and_always_alike():
-    assert listing_of("PEPEUSDT") == listing_of("PEPEUSDT") != listing_of("WIFUSDT")
+    assert listing_of("SEIUSDT") == listing_of("SEIUSDT") != listing_of("WIFUSDT")
     assert listing_of("PEPEUSDT").weight < 1

@@ -91,7 +91,7 @@ def test_symbols_trade_by_their_weights_whether_subscribed_or_not():
     quotas = rates(SYMBOLS, 1000.0)
     assert set(quotas) == set(LISTED)
     assert quotas["BTCUSDT"] / quotas["SOLUSDT"] == pytest.approx(3.0, rel=0.01)
-    assert "PEPEUSDT" in rates(("PEPEUSDT",), 1.0)
+    assert "WIFUSDT" in rates(("WIFUSDT",), 1.0)
 
 
 def test_a_new_rate_goes_on_with_the_next_id_and_leaves_the_past_alone():
@@ -117,7 +117,7 @@ def test_many_changes_leave_every_past_as_it_was():
     known = {}
     for rate, symbols in (
         (20.0, SYMBOLS),
-        (90.0, ("PEPEUSDT", *SYMBOLS)),
+        (90.0, ("WIFUSDT", *SYMBOLS)),
         (30.0, SYMBOLS),
         (30.0, SYMBOLS),
     ):
@@ -131,8 +131,8 @@ def test_many_changes_leave_every_past_as_it_was():
     assert all(rows(last.trades("BTCUSDT", key, key + 1)) == [row] for key, row in known.items())
     whole = last.trades("BTCUSDT", min(known), last.emitted("BTCUSDT", time) + 1)
     assert (np.diff(whole.time_us) >= 0).all()
-    assert last.first_id("PEPEUSDT") == 1
-    assert last.trades("PEPEUSDT", 1, 2).time_us[0] > NOW + 77_777_777 - 1
+    assert last.first_id("WIFUSDT") == 1
+    assert last.trades("WIFUSDT", 1, 2).time_us[0] > NOW + 77_777_777 - 1
 
 
 def test_the_same_rate_changes_nothing():
