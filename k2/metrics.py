@@ -13,17 +13,23 @@ a state but an event (a duration, a call by outcome) is a metric of prometheus-c
 
 Names begin with `k2_`, carry the base unit, and end with `_total` where they only grow. Labels are
 bounded: symbols, partitions, reasons; never ids or texts.
+
+Events are observed while `SWITCH.on`; a process that serves no metrics turns it off, and then an
+observation is one look at it. An observation of a histogram carries the exemplar that
+`SWITCH.exemplar` returns, the id of the trace it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from types import ModuleType
 from typing import Any, get_type_hints
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -41,28 +47,83 @@ class Declaration:
         kind: counter, gauge or histogram.
         help: in one sentence.
         labels: their names.
+        module: where it is declared, beside the code that moves it.
     """
 
     name: str
     kind: str
     help: str
     labels: tuple[str, ...] = ()
+    module: str = field(default="", compare=False)
 
 
 DECLARED: dict[str, Declaration] = {}
-"""By name; complete once the modules of all processes are imported."""
+"""By name: of events once their module is imported, of fields once their class is looked at."""
 
 EVENTS = CollectorRegistry()
 """The metrics of events of this process."""
 
 
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nothing reads
+
+
+@dataclass
+class Switch:
+    """How events of this process are observed.
+
+    Attributes:
+        on: whether they are.
+        exemplar: returns the exemplar of what happens in this thread now; None without one.
+    """
+
+    on: bool = True
+    exemplar: Callable[[], dict[str, str] | None] = lambda: None
+
+
+SWITCH = Switch()
+
+
+class Counter(prometheus_client.Counter):
+    """A counter that counts while metrics are served."""
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """Add to it."""
+        if SWITCH.on:
+            super().inc(amount, exemplar)
+
+
+class Gauge(prometheus_client.Gauge):
+    """A gauge that is set while metrics are served."""
+
+    def set(self, value: float) -> None:
+        """Set it."""
+        if SWITCH.on:
+            super().set(value)
+
+
+class Histogram(prometheus_client.Histogram):
+    """A histogram that observes while metrics are served."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Add one observation, with the exemplar of this thread unless one is given."""
+        if SWITCH.on:
+            super().observe(amount, exemplar or SWITCH.exemplar())
+
+
 def _declare(name: str, kind: str, help_text: str, labels: Sequence[str]) -> Declaration:
     assert name.startswith("k2_"), "names begin with k2_"
-    assert name not in DECLARED, f"{name} is declared once"
     assert (kind == "counter") == name.endswith("_total"), "counters end with _total, others do not"
     declaration = Declaration(name, kind, help_text, tuple(labels))
-    DECLARED[name] = declaration
-    return declaration
+    # The text of an annotation is read more than once.
+    same = DECLARED.setdefault(name, declaration)
+    assert same == declaration, f"{name} is declared once"
+    return same
+
+
+def _declared_in(module: str, name: str) -> None:
+    """Note where a metric is declared."""
+    assert DECLARED[name].module in ("", module), f"{name} is declared once"
+    DECLARED[name] = replace(DECLARED[name], module=module)
 
 
 def exported(name: str, help_text: str, *labels: str) -> Declaration:
@@ -84,23 +145,28 @@ class Labelled:
     label: str
 
 
-def counter(name: str, help_text: str, *labels: str) -> prometheus_client.Counter:
+def _declare_event(name: str, kind: str, help_text: str, labels: Sequence[str]) -> None:
+    _declare(name, kind, help_text, labels)
+    _declared_in(sys._getframe(2).f_globals["__name__"], name)  # of the module that has the event
+
+
+def counter(name: str, help_text: str, *labels: str) -> Counter:
     """Make a counter of events."""
-    _declare(name, "counter", help_text, labels)
-    return prometheus_client.Counter(name, help_text, labels, registry=EVENTS)
+    _declare_event(name, "counter", help_text, labels)
+    return Counter(name, help_text, labels, registry=EVENTS)
 
 
-def gauge(name: str, help_text: str, *labels: str) -> prometheus_client.Gauge:
+def gauge(name: str, help_text: str, *labels: str) -> Gauge:
     """Make a gauge that is set by hand."""
-    _declare(name, "gauge", help_text, labels)
-    return prometheus_client.Gauge(name, help_text, labels, registry=EVENTS)
+    _declare_event(name, "gauge", help_text, labels)
+    return Gauge(name, help_text, labels, registry=EVENTS)
 
 
 def histogram(
     name: str, help_text: str, *labels: str, buckets: Sequence[float] = SECONDS
 ) -> Histogram:
     """Make a histogram, of seconds unless other buckets are given."""
-    _declare(name, "histogram", help_text, labels)
+    _declare_event(name, "histogram", help_text, labels)
     return Histogram(name, help_text, labels, registry=EVENTS, buckets=buckets)
 
 
@@ -115,20 +181,21 @@ class FieldCollector(Collector):
         self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
-        """Read every declared field once."""
-        families: dict[str, Metric] = {}
-        for group in self._counters.groups():
-            for declaration, labels, value in _samples(group, ()):
-                family = families.get(declaration.name)
-                if family is None:
-                    family = families[declaration.name] = _family(declaration)
-                family.add_metric(labels, value)  # type: ignore[attr-defined]  # of both families
-        return families.values()
+        """Read every declared field once; a field that several groups have is summed."""
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for labels, group in self._counters.groups():
+            for declaration, keys, value in _samples(group, labels):
+                samples = found.setdefault(declaration.name, {})
+                samples[keys] = samples.get(keys, 0.0) + value
+        return [_family(DECLARED[name], samples) for name, samples in found.items()]
 
 
-def _family(declaration: Declaration) -> Metric:
+def _family(declaration: Declaration, samples: Mapping[tuple[str, ...], float]) -> Metric:
     made = CounterMetricFamily if declaration.kind == "counter" else GaugeMetricFamily
-    return made(declaration.name, declaration.help, labels=declaration.labels)
+    family = made(declaration.name, declaration.help, labels=declaration.labels)
+    for labels, value in samples.items():
+        family.add_metric(labels, value)
+    return family
 
 
 def _samples(
@@ -154,12 +221,21 @@ def _leaves(value: object) -> Iterator[tuple[tuple[str, ...], float]]:
         yield (), float(value)
 
 
+def declare_fields(module: ModuleType) -> None:
+    """Declare the metrics of all fields of a module's dataclasses; for the catalogue."""
+    for one in vars(module).values():
+        if isinstance(one, type) and is_dataclass(one) and one.__module__ == module.__name__:
+            _exported_fields(one)
+
+
 @cache
 def _exported_fields(group: Hashable) -> Mapping[str, Declaration | Labelled]:
     hints = get_type_hints(group, include_extras=True)
     found: dict[str, Declaration | Labelled] = {}
-    for field in fields(group) if is_dataclass(group) else ():
-        for said in getattr(hints[field.name], "__metadata__", ()):
+    for one in fields(group) if is_dataclass(group) else ():
+        for said in getattr(hints[one.name], "__metadata__", ()):
             if isinstance(said, Declaration | Labelled):
-                found[field.name] = said
+                found[one.name] = said
+            if isinstance(said, Declaration):
+                _declared_in(group.__module__, said.name)
     return found

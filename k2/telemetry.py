@@ -84,25 +84,28 @@ class Counters:
     """All counters of a process, in the groups that its components declare."""
 
     def __init__(self) -> None:
-        self._groups: list[tuple[str, Callable[[], DataclassInstance]]] = []
+        self._groups: list[tuple[str, tuple[str, ...], Callable[[], DataclassInstance]]] = []
 
-    def add(self, read: Callable[[], DataclassInstance], prefix: str = "") -> None:
+    def add(
+        self, read: Callable[[], DataclassInstance], prefix: str = "", labels: tuple[str, ...] = ()
+    ) -> None:
         """Add a group.
 
         Args:
             read: returns its values now; quick.
             prefix: leads the names of its fields.
+            labels: values of the first labels of its metrics, where several groups share them.
         """
-        self._groups.append((prefix, read))
+        self._groups.append((prefix, labels, read))
 
-    def groups(self) -> Iterator[DataclassInstance]:
-        """Every group now."""
-        for _, read in self._groups:
-            yield read()
+    def groups(self) -> Iterator[tuple[tuple[str, ...], DataclassInstance]]:
+        """Every group now, with its labels."""
+        for _, labels, read in self._groups:
+            yield labels, read()
 
     def read(self) -> Iterator[CounterReading]:
         """Every counter now; one that is None is left out."""
-        for prefix, read in self._groups:
+        for prefix, _, read in self._groups:
             group = read()
             kinds = _kinds(type(group))
             for field in fields(group):

@@ -13,7 +13,7 @@ import importlib
 import logging
 import sys
 
-from k2 import settings, telemetry
+from k2 import metrics, settings, telemetry
 from k2.errors import Data, Invalid, K2Error, Reason
 from servers import runtime
 from servers.process_table import MODULES
@@ -50,6 +50,7 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
             raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(MODULES)}")
         loaded = settings.load()
         telemetry.set_up(name, loaded.log_level)
+        metrics.SWITCH.on = loaded.telemetry.metrics
         module = importlib.import_module(MODULES[name])
         # What was imported stays: a full collection need not look at it, which took 85 ms each.
         gc.collect()

@@ -20,11 +20,14 @@ from k2.degrade.level import Tuning
 from k2.degrade.platform import Levels, demanded_by
 from k2.degrade.signals import Scale, pressures, scales
 from k2.errors import Data
+from k2.metrics import EVENTS, FieldCollector
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counters
 from servers.degradation_topic import DegradationTopic
+from servers.exporter import Exporter
+from servers.frame_metrics import measure_frame
 from servers.heartbeat import (
     REFUSED,
     SERVING,
@@ -40,6 +43,8 @@ from servers.runtime import Runtime
 
 Signals = Mapping[str, float | None]
 
+METRICS = "metrics"  # among the addresses of a process
+
 
 class Process:
     """A process from its start to its end; made by `running`.
@@ -48,7 +53,8 @@ class Process:
         name: in heartbeats.
         settings, runtime: as given.
         clients: of the tape.
-        counters: what the heartbeat counts.
+        counters: what the heartbeat counts, and a scrape of the metrics.
+        measures: what a scrape of the metrics counts beside that.
         levels: as of the last reading of the signals; replaced at each.
         scales: of the signals, as the settings make them; by default those of the default settings.
         ending: what ends with the process, in reverse order.
@@ -62,6 +68,7 @@ class Process:
         self.runtime = runtime
         self.clients = clients
         self.counters = Counters()
+        self.measures = Counters()
         self.scales: Mapping[str, Scale] = scales()
         self.ending = ExitStack()
         self._process = process
@@ -147,6 +154,7 @@ class Process:
             signals: read before each beat, beside those that every process has; quick.
             state: SERVING, or STARTING while it does not do its work yet.
         """
+        addresses = {**addresses, **self._export()}
         self._addresses, self._signals, self._state = addresses, signals, state
         self._heart = self._make_heart(addresses, self._sample)
         if self._heartbeats:
@@ -161,6 +169,16 @@ class Process:
             self._state = SERVING
             self._heart.beat()
         self.runtime.emit("serving", addresses=self._addresses)
+
+    def _export(self) -> dict[str, str]:
+        """Serve the metrics from now on, where the settings want that; returns the address."""
+        if not self.settings.telemetry.metrics:
+            return {}
+        self.measures.add(lambda: measure_frame(self.name, self.levels.own, self.reading))
+        fields = (FieldCollector(self.counters), FieldCollector(self.measures))
+        exporter = Exporter(self.settings.telemetry.listen, (EVENTS, *fields))
+        self.ending.callback(exporter.close)
+        return {METRICS: exporter.address}
 
     def _make_heart(self, addresses: Mapping[str, str], sample: Callable[[], Sample]) -> Heart:
         return Heart(

@@ -13,6 +13,7 @@ import resource
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from websockets.exceptions import WebSocketException
@@ -141,7 +142,7 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
     exchange = config.feed.exchange
     if stamped is not None and not options.exchange_asked:
         exchange = stamped.exchange
-    stack = StackConfig(
+    chosen = StackConfig(
         settings=config,
         ports=choose_ports(options, runtime.run_id),
         venue=venue,
@@ -150,9 +151,30 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
         artifacts=Artifacts(config.cache_dir, runtime.clock),
         environment=settings.environment(),
     )
+    stack = _measured(chosen, options, runtime)
     stack_ports.check(stack.used_ports().items())
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return stack
+
+
+def _measured(stack: StackConfig, options: Options, runtime: Runtime) -> StackConfig:
+    """Choose a port for the metrics of each process.
+
+    One that is taken gives way, unless fixed ports were asked for.
+    """
+    if not stack.settings.telemetry.metrics:
+        return stack
+    names = [name for _, name in stack.processes()]
+    if options.ports == "free":
+        asked = [stack_ports.metrics_port(name) for name in names]
+        ports = stack_ports.free_for(asked, runtime.run_id, stack.ports.values())
+    else:
+        ports = stack_ports.metrics(stack.settings, names)
+        if not options.ports_asked:
+            ports = stack_ports.give_way(
+                ports, runtime.run_id, lambda said: _step(runtime, "metrics", said)
+            )
+    return replace(stack, ports={**stack.ports, **ports})
 
 
 def _listening_to_all(config: Settings, venue: str) -> Settings:

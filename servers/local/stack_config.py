@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from k2.settings import Settings
-from servers.local import broker, registry
+from servers.local import broker, registry, stack_ports
 from servers.local.artifacts import Artifacts
 from servers.local.broker import BrokerPorts
 from servers.local.child_process import ChildCommand
@@ -100,17 +100,24 @@ class StackConfig:
         return [
             self._broker(),
             self._registry(),
-            *(
-                self._process(process, name)
-                for process, spec in PROCESSES.items()
-                if self.practises or not spec.practice
-                for name in names_of(process, self.settings)
-            ),
+            *(self._process(process, name) for process, name in self.processes()),
+        ]
+
+    def processes(self) -> list[tuple[str, str]]:
+        """List the processes that show metrics, and the name of each copy, in start order."""
+        return [
+            (process, name)
+            for process, spec in PROCESSES.items()
+            if self.practises or not spec.practice
+            for name in names_of(process, self.settings)
         ]
 
     def _process(self, process: str, name: str) -> StackPart:
         spec = PROCESSES[process]
         named = {f"K2_{process.upper()}__NAME": name} if spec.copies else {}
+        listens = stack_ports.metrics_port(name)
+        if listens in self.ports:
+            named["K2_TELEMETRY__LISTEN"] = self._address(listens)
         return StackPart(
             name,
             self._python(process, named),

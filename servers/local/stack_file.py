@@ -145,6 +145,12 @@ def addresses(folder: Path) -> dict[str, str]:
     return {str(name): str(address) for name, address in listed.items()} if is_held(folder) else {}
 
 
+def restarts_of(folder: Path) -> dict[str, int]:
+    """Count how often the supervisor of this data directory started each process again."""
+    listed = _read(folder).get("processes") or ()
+    return {str(process["name"]): int(process.get("restarts", 0)) for process in listed}
+
+
 def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
     """Kill what an earlier stack of this data directory left behind.
 

@@ -21,11 +21,13 @@ class Options:
         settings: with the arguments in them; the data directory is absolute.
         ports: free or fixed.
         exchange_asked: whether an exchange was named, by argument or setting.
+        ports_asked: whether the ports were chosen by argument.
     """
 
     settings: Settings
     ports: str
     exchange_asked: bool
+    ports_asked: bool = False
 
 
 class Arguments(argparse.ArgumentParser):
@@ -63,7 +65,12 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
     given["feed"] = given.get("feed", {}) | feed
     given["venue"] = given.get("venue", {}) | venue
     merged = settings.load(**given)
-    return Options(merged, arguments.ports, "exchange" in merged.feed.model_fields_set)
+    return Options(
+        settings=merged,
+        ports=arguments.ports or "fixed",
+        exchange_asked="exchange" in merged.feed.model_fields_set,
+        ports_asked=arguments.ports is not None,
+    )
 
 
 def absolute(path: str | Path, where: str) -> Path:
@@ -94,7 +101,7 @@ def _parser() -> Arguments:
     parser.add_argument("--symbols")
     parser.add_argument("--exchange")
     parser.add_argument("--feeds", type=int)
-    parser.add_argument("--ports", choices=("free", "fixed"), default="fixed")
+    parser.add_argument("--ports", choices=("free", "fixed"))
     return parser
 
 

@@ -1,9 +1,13 @@
-"""Chooses the ports of a stack by name, all on loopback: those of the settings, or free ones."""
+"""Chooses the ports of a stack by name, all on loopback: those of the settings, or free ones.
+
+What watches a stack listens beside it: each process serves its metrics from 9101 on. Such a port
+need not be the one that was expected: where it is taken, a free one is chosen (`give_way`).
+"""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 
@@ -17,6 +21,7 @@ from servers.process_table import PROCESSES, Port
 _FREE_FIRST = 20000
 _FREE_LAST = 31999
 _FOUNDATION = ("broker", "broker_controller", "registry", "registry_management")
+_METRICS_FIRST = 9101
 
 
 def fixed(settings: Settings) -> dict[str, int]:
@@ -35,13 +40,50 @@ def fixed(settings: Settings) -> dict[str, int]:
     } | dict(zip(_FOUNDATION, foundation, strict=True))
 
 
+def metrics_port(process: str) -> str:
+    """Name the port where a process serves its metrics."""
+    return f"{process} metrics"
+
+
+def metrics(settings: Settings, names: Iterable[str]) -> dict[str, int]:
+    """Number the ports of the metrics of processes, from that of the setting or 9101 on.
+
+    Args:
+        settings: of the stack.
+        names: of its processes, in the order of their start.
+    """
+    first = _port("telemetry.listen", settings.telemetry.listen) or _METRICS_FIRST
+    return {metrics_port(name): first + place for place, name in enumerate(names)}
+
+
+def give_way(wanted: Mapping[str, int], run_id: str, say: Callable[[str], None]) -> dict[str, int]:
+    """Keep those of some ports that nothing listens on, and take free ones for the others.
+
+    Args:
+        wanted: by name.
+        run_id: decides where the search begins.
+        say: is given one line about each that was taken.
+    """
+    taken = [name for name, port in wanted.items() if not is_free(port)]
+    instead = free_for(taken, run_id)
+    for name, port in instead.items():
+        was = wanted[name]
+        say(f"port {was} ({name}) is in use{_owner(was)}: it listens on port {port} instead")
+    return {**wanted, **instead}
+
+
 def free(run_id: str) -> dict[str, int]:
     """Find ports that nothing listens on now; `run_id` decides where the search begins."""
-    names = [*(port.name for port in _process_ports()), *_FOUNDATION]
+    return free_for([*(port.name for port in _process_ports()), *_FOUNDATION], run_id)
+
+
+def free_for(names: Sequence[str], run_id: str, without: Collection[int] = ()) -> dict[str, int]:
+    """Find a port for each name, as `free` does, none of those in `without`."""
     span = _FREE_LAST - _FREE_FIRST + 1
     start = int(run_id, 16) % span
     candidates = (_FREE_FIRST + (start + step) % span for step in range(span))
-    chosen = dict(zip(names, filter(is_free, candidates), strict=False))
+    found = (port for port in candidates if port not in without and is_free(port))
+    chosen = dict(zip(names, found, strict=False))
     if len(chosen) < len(names):
         raise Unavailable(Reason.PORT_IN_USE, "there are not enough free ports on this machine")
     return chosen

@@ -27,6 +27,7 @@ from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.tape_clients import TapeClients
 from k2.telemetry import Counter
+from servers.frame_metrics import measure_platform
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
 from servers.platform_level import PlatformLevel
@@ -79,6 +80,12 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         server.start()
         process.on_tick(
             PlatformLevel(heartbeats, process.degradation, settings, runtime.clock).tick
+        )
+        probes = {probe.name: probe.alive for probe in _probes(settings)}
+        process.measures.add(
+            lambda: measure_platform(
+                process.name, heartbeats, process.degradation, probes, settings.data_dir
+            )
         )
         process.start({"grpc": server.address})
         server.ready()

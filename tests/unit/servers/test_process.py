@@ -2,8 +2,10 @@
 
 import io
 import json
+import urllib.request
 from dataclasses import dataclass
 from types import SimpleNamespace
+from urllib.error import URLError
 
 import pytest
 
@@ -56,9 +58,9 @@ def runtime():
     return Runtime(ManualClock(), "r", out=io.StringIO())
 
 
-def running(process, board, runtime, tmp_path, **named):
+def running(process, board, runtime, tmp_path, *, metrics=False, **named):
     """A process whose heartbeats stay in memory."""
-    settings = Settings(data_dir=tmp_path, tape=AWAY)
+    settings = Settings(data_dir=tmp_path, tape=AWAY, telemetry={"metrics": metrics})
     made = Process(process, named.get("name", process), settings, runtime, None)
     made.clients = SimpleNamespace(topic=lambda name: board)
     return made
@@ -143,3 +145,19 @@ def heart_on(board, runtime):
         return made(process, addresses, sample)
 
     return make
+
+
+def test_its_metrics_are_served_while_it_runs(board, runtime, tmp_path):
+    process = running("lake", board, runtime, tmp_path, metrics=True)
+    process.counters.add(lambda: Counters(3))
+    with process.ending:
+        process.start({"grpc": "127.0.0.1:5"})
+        process.serve()
+        address = board.beats[0]["addresses"]["metrics"]
+        assert said(runtime)[0]["addresses"] == {"grpc": "127.0.0.1:5", "metrics": address}
+        with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+            text = answer.read().decode()
+    assert 'k2_degradation_level{process="lake",scope="process"} 0.0' in text
+    assert "k2_process_resident_bytes " in text
+    with pytest.raises(URLError):
+        urllib.request.urlopen(f"http://{address}/metrics")

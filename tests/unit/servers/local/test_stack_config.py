@@ -1,12 +1,14 @@
 """What the processes of a stack are started with."""
 
 import json
+from dataclasses import replace
 
 from k2 import settings
 from k2.clock import ManualClock
 from servers.local.artifacts import Artifacts
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import RUN_ID
+from servers.local.stack_ports import metrics_port
 
 PORTS = {
     "control": 1,
@@ -96,3 +98,18 @@ def test_the_feed_is_stopped_first_and_the_broker_last(tmp_path):
 def test_only_what_keeps_the_tape_starts_without_it(tmp_path):
     free = {part.name for part in site(tmp_path).parts() if not part.needs_tape}
     assert free == {"broker", "registry", "venue"}
+
+
+def test_each_process_serves_metrics_on_a_port_of_its_own(tmp_path):
+    plain = site(tmp_path, copies=2)
+    ports = {metrics_port(name): 100 + place for place, (_, name) in enumerate(plain.processes())}
+    measured = replace(plain, ports=PORTS | ports)
+    found = {part.name: part.prepare().env for part in measured.parts()[2:]}
+    assert {name: env["K2_TELEMETRY__LISTEN"] for name, env in found.items()} == {
+        "venue": "127.0.0.1:100",
+        "feed": "127.0.0.1:101",
+        "feed-2": "127.0.0.1:102",
+        "lake": "127.0.0.1:103",
+        "query": "127.0.0.1:104",
+        "control": "127.0.0.1:105",
+    }

@@ -57,3 +57,21 @@ def test_a_port_in_use_is_refused_by_name_and_owner():
 def test_a_port_taken_on_every_interface_is_in_use():
     with socket.create_server(("0.0.0.0", 0)) as taken:
         assert not stack_ports.is_free(taken.getsockname()[1])
+
+
+def test_metrics_are_numbered_in_the_order_of_the_start():
+    found = stack_ports.metrics(settings.load(), ("venue", "feed", "feed-2"))
+    assert list(found.values()) == [9101, 9102, 9103]
+    moved = settings.load(telemetry={"listen": "127.0.0.1:9500"})
+    assert stack_ports.metrics(moved, ["lake"]) == {stack_ports.metrics_port("lake"): 9500}
+
+
+def test_a_port_that_may_give_way_does_so_with_a_word():
+    said = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = stack_ports.give_way({"a": port, "b": 1}, "0" * 32, said.append)
+    assert found["b"] == 1 or found["b"] >= 20000
+    assert 20000 <= found["a"] < 32000
+    assert f"port {port} (a) is in use" in said[0]
+    assert str(found["a"]) in said[0]
