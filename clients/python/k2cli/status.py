@@ -119,6 +119,15 @@ def _alerts(processes: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return named_alerts
 
 
+def _addresses(addresses: dict[str, str]) -> list[str]:
+    """List where a process listens, each address once; its metrics as what a browser opens."""
+    shown = {
+        name: f"http://{address}/metrics" if name == "metrics" else str(address)
+        for name, address in addresses.items()
+    }
+    return list(dict.fromkeys(shown.values()))
+
+
 def _show(view: View) -> None:
     content = view.document()
     level = content["level"] or "not known: the control plane does not answer"
@@ -133,7 +142,7 @@ def _show(view: View) -> None:
             process["state"],
             process.get("restarts"),
             process["level"],
-            "  ".join(dict.fromkeys(map(str, (process.get("addresses") or {}).values()))),
+            "  ".join(_addresses(process.get("addresses") or {})),
         )
         for process in content["processes"]
     ]
