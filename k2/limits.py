@@ -287,6 +287,14 @@ RESTART_PAUSE_MAX_S = 5.0
 CHILD_DRAIN_S = 15.0  # a process that was asked to stop; then it is killed
 CHILD_LINE_BYTES_MAX = 64 * KIB  # of one line that a child prints
 LOG_BYTES_MAX = 32 * MIB  # of the log of one process; one older file of that size is kept
+TRACES_JOINED_MAX = 8  # traces of batches that a fold or a commit belongs to; more are its links
+TRACE_LINKS_MAX = 32  # of a span
+TRACE_LOOKED_AT_MAX = 256  # records of one read that are searched for a trace; at an even distance
+TRACE_DRAIN_S = 2.0  # for the spans of an ending process; what is left then is dropped
+TRACE_EXPORT_S = 5.0  # for one request to the collector, its retries included
+LOG_LINES_MAX = 20  # of one message in one window; more are counted
+LOG_WINDOW_S = 10.0
+LOG_MESSAGES_MAX = 512  # messages whose lines are counted at once
 LIVE_PROBE_S = 5.0  # to find out whether a live venue can be reached
 
 # Backup

@@ -37,6 +37,8 @@ from k2.errors import Invalid, Reason
 _MASK = "********"
 _PASSWORD = re.compile(r"(://[^:/@\s\"]*:)[^@/\s\"]*@")  # in an address
 
+_OTLP_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"  # of every program that sends traces
+
 EXCHANGE_PATTERN = r"^[A-Z0-9_]{1,32}$"
 _INSTRUMENT = re.compile(r"[A-Z0-9_]{1,32}:[^\s:]+")
 
@@ -256,8 +258,9 @@ class TelemetrySettings(_Group):
     metrics: bool = Field(default=True, description="serve /metrics on loopback")
     listen: str = Field(default="127.0.0.1:0", description="address of /metrics")
     otlp_endpoint: str = Field(
-        default="",
-        description="host:port or URL of an OTLP collector over gRPC; unset: no traces",
+        default_factory=lambda: os.environ.get(_OTLP_ENDPOINT, ""),  # noqa: TID251 the reader
+        description=f"host:port or URL of an OTLP collector over gRPC; unset: {_OTLP_ENDPOINT}, or"
+        " no traces",
     )
     trace_sample: float = Field(
         default=0.01, ge=0, le=1, description="share of batches and queries that are traced"
@@ -287,7 +290,7 @@ class Settings(BaseSettings):
     control: ControlSettings = ControlSettings()
     degrade: DegradeSettings = DegradeSettings()
     symbols: SymbolSettings = SymbolSettings()
-    telemetry: TelemetrySettings = TelemetrySettings()
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     @classmethod
     def settings_customise_sources(

@@ -12,11 +12,13 @@ import gc
 import importlib
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 from k2 import metrics, settings, telemetry
 from k2.errors import Data, Invalid, K2Error, Reason
+from k2.settings import Settings
 from servers import runtime
-from servers.process_table import MODULES
+from servers.process_table import MODULES, PROCESSES
 
 _EXIT_CODES = {
     Reason.PORT_IN_USE: 3,
@@ -55,7 +57,8 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
         # What was imported stays: a full collection need not look at it, which took 85 ms each.
         gc.collect()
         gc.freeze()
-        code: int = module.run(loaded, machine, rest)
+        with _traced(loaded, name, machine):
+            code: int = module.run(loaded, machine, rest)
     except runtime.Interrupted:
         machine.emit("stopped", message=f"{name}: stopped before its end")
         return runtime.INTERRUPTED
@@ -67,6 +70,15 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
         machine.emit("failed", reason=Reason.INTERNAL, message=f"{type(error).__name__}: {error}")
         return 1
     return code
+
+
+def _traced(loaded: Settings, name: str, machine: runtime.Runtime) -> AbstractContextManager[None]:
+    """Send spans of a process, where there is a collector; else not even import what sends them."""
+    if name not in PROCESSES or not loaded.telemetry.otlp_endpoint:
+        return nullcontext()
+    exporter = importlib.import_module("servers.trace_export")
+    made: AbstractContextManager[None] = exporter.exporting(loaded.telemetry, name, machine.run_id)
+    return made
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.degrade.level import Tuning
 from k2.degrade.platform import Levels, demanded_by
 from k2.degrade.signals import Scale, pressures, scales
@@ -101,6 +101,7 @@ class Process:
         """
         with TapeClients.open(settings, runtime.clock, runtime.stopping.wait) as clients:
             made = cls(process, name or process, settings, runtime, clients)
+            made.subscribe(lambda levels: tracing.scale(levels.policy.trace_scale))
             try:
                 with made.ending:
                     yield made

@@ -167,3 +167,12 @@ def test_a_password_in_an_address_is_masked():
 def test_an_unset_secret_is_null():
     values = settings.masked(settings.load())
     assert values["ticket_key"] == "null"
+
+
+def test_the_collector_is_that_of_every_program_unless_it_is_set(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://there:4317")
+    assert settings.load().telemetry.otlp_endpoint == "http://there:4317"
+    monkeypatch.setenv("K2_TELEMETRY__TRACE_SAMPLE", "0.5")
+    assert settings.load().telemetry.otlp_endpoint == "http://there:4317"
+    monkeypatch.setenv("K2_TELEMETRY__OTLP_ENDPOINT", "here:4317")
+    assert settings.load().telemetry.otlp_endpoint == "here:4317"
