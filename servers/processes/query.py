@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -286,10 +286,13 @@ class QueryGauges:
 
     def signals(self) -> dict[str, float | None]:
         """Read the tail's bytes and the queries that run."""
-        full = bool(self._sides.tail.stats().released)
+        tail = self._sides.tail
+        full = bool(tail.stats().released - tail.deferred())
         running = self._admission.running
         return {
-            Signal.TAIL_BYTES: float(self._tail_bytes_max if full else pending_bytes(self._sides)),
+            Signal.TAIL_BYTES: float(
+                self._tail_bytes_max if full else pending_bytes(self._sides, tail.deferred())
+            ),
             Signal.QUERIES_RUNNING: float(running - min(self._rows.waiting, running)),
         }
 
@@ -314,12 +317,20 @@ class QueryGauges:
         )
 
 
-def pending_bytes(sides: Sides) -> float:
-    """Bytes of the tail's rows that the lake does not cover, about: they cannot be evicted."""
+def pending_bytes(sides: Sides, without: Collection[int] = ()) -> float:
+    """Bytes of the tail's rows that the lake does not cover, about: they cannot be evicted.
+
+    Args:
+        sides: tail and lake.
+        without: partitions that do not count. Those that a level paused press nothing, or shedding
+            them would keep the level up: neither side moves there.
+    """
     stats = sides.tail.stats()
     covered = sides.lake.published().facts.positions
     position = sides.tail.position()
     pending = sum(
-        max(read - below, 0) for read, below in zip(position.offsets, covered.offsets, strict=True)
+        max(read - below, 0)
+        for p, (read, below) in enumerate(zip(position.offsets, covered.offsets, strict=True))
+        if p not in without
     )
     return min(pending * stats.size_bytes / max(stats.rows, 1), stats.size_bytes)

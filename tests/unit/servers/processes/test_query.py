@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from k2.degrade.signals import Signal
-from k2.market.instrument import Priorities
+from k2.market.instrument import Instrument, Priorities
 from k2.query.admission import Admission
 from k2.query.request import TradesRequest
 from servers.processes.query import QueryGauges, Sides, pending_bytes
 from servers.processes.query_tiers import TierPauses
+from tests.support.eventually import eventually
 from tests.support.query_stack import QueryStack
 
 
@@ -46,6 +47,17 @@ def test_only_what_the_lake_does_not_cover_presses(stack):
     assert before > 0
     assert pending_bytes(sides(stack)) == 0
     assert stack.tail.stats().rows == 1000  # recent rows stay, and do not press
+
+
+def test_what_a_level_pauses_does_not_press(stack):
+    stack.send("BTCUSDT", range(100))
+    seen(stack)
+    partition = stack.placement.refresh()[Instrument("BINANCE", "BTCUSDT")]
+    stack.tail.defer([partition])
+    eventually(lambda: stack.tail.deferred() == {partition})
+    gauges = QueryGauges(2**21, sides(stack), Admission(), SimpleNamespace(waiting=0))
+    assert gauges.signals()[Signal.TAIL_BYTES] == 0
+    assert gauges.counters().tail_pending_bytes > 0
 
 
 def test_the_heartbeat_says_what_tail_and_queries_do(stack):
