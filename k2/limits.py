@@ -157,6 +157,9 @@ DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters
 WRITER_READ_TIMEOUT_S = 0.1  # waiting for the first record
 WRITER_SMALL_READ = 1000  # records; after fewer, the writer lets some gather
 WRITER_PACE_S = 0.1
+THROTTLE_BURST_S = 0.5  # a throttled writer takes at once what its rate brings in so long
+LAG_LOOK_S = 1.0  # between two looks at where the tape ends
+LAG_LOOKS_KEPT = 600  # of a partition that lags; then every second one
 EPOCHS_MAX = 100  # of the tape, in the life of a lake; each snapshot says where they ended
 ROW_BYTES = 64  # of a decoded row in memory, without vendor_data and optional columns
 
@@ -306,6 +309,7 @@ STEADY_PAUSE_S = 0.5
 assert 20 * FILE_RETRY_S * (2 ** (FILE_ATTEMPTS_MAX - 1) - 1) < DRAIN_S, (
     "a commit of twenty operations that all fail but the last time ends within a drain"
 )
+assert WRITER_PACE_S < THROTTLE_BURST_S, "a throttled writer takes all that its rate allows"
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
 assert WATCHERS_MAX < GRPC_WORKERS, "watchers must leave workers for calls"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX

@@ -64,7 +64,7 @@ def dangers(
 
 
 class TapeWatch:
-    """Looks now and then, in a thread that runs `run`; `alerts` may be read by any.
+    """Looks now and then, in a thread that runs `run`; what it found may be read by any.
 
     Args:
         facts: asks the cluster.
@@ -94,6 +94,11 @@ class TapeWatch:
     def alerts(self) -> list[str]:
         """The present dangers in words, one for each partition."""
         return [self._words(danger) for danger in self._dangers]
+
+    @property
+    def endangered(self) -> frozenset[int]:
+        """The partitions in danger at present."""
+        return frozenset(danger.partition for danger in self._dangers)
 
     def run(self, stopping: threading.Event) -> None:
         """Look until `stopping` is set."""

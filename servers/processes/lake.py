@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import attrgetter
@@ -13,6 +13,7 @@ from threading import Event
 
 from k2.clock import Clock
 from k2.degrade.signals import Scale, Signal, scales
+from k2.errors import Unavailable
 from k2.feed.publish.coverage_topic import read_coverage
 from k2.lake.commit.committer import Committer, Store, TapeIdentity, TradeStore
 from k2.lake.commit.event_files import OpsStore
@@ -20,6 +21,7 @@ from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_lake
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
+from k2.lake.ingest.reading_order import Orders
 from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer
@@ -27,6 +29,7 @@ from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitt
 from k2.lake.maintenance.retention import Retention
 from k2.market.coverage import hull
 from k2.market.fold import FoldState
+from k2.market.instrument import Priorities, Tier
 from k2.market.ledger import fold_all
 from k2.settings import Settings
 from k2.tape import topics
@@ -75,6 +78,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             settings=settings.lake,
             clock=runtime.clock,
             stopping=runtime.stopping,
+            orders=Orders(lambda: process.levels, lambda: watch.endangered),
         )
         maintainers = _maintainers(
             settings, runtime, catalog, committer, ops, lambda: not process.levels.policy.maintains
@@ -83,6 +87,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         watch = tape_watch_of(settings, runtime, clients.admin, writer)
         placements = clients.topic(topics.PARTITIONS)
         process.counters.add(lambda: writer_counters(writer.stats, watch.alerts))
+        process.counters.add(lambda: writer.backlog.counters(runtime.clock.monotonic_s()))
         process.counters.add(lambda: stats_of(maintainers), "maintain_")
         process.counters.add(lambda: PlacementCounters(placements.skipped))
         ops.count(process.counters)
@@ -321,11 +326,19 @@ def _tape_end(
         group = f"{GROUP}.{settings.tape.topic}"
         return TapeReader.joined(settings.tape, group, INSTANCE, on_assign, on_revoke)
 
-    admin = clients.admin
+    admin, priorities = clients.admin, Priorities(settings.symbols.priority)
+
+    def tiers() -> tuple[Tier, ...]:
+        with suppress(Unavailable):  # then by what is known
+            placement.refresh()
+        return priorities.of_partitions(placement.known(), settings.tape.partitions_per_tier)
+
     return WriterTape(
         identity=identity,
         join=join,
         facts=lambda: admin.facts(settings.tape.topic, patient=False),  # the pump tries again
+        ends=lambda: admin.log_ends(settings.tape.topic, identity.partitions),
+        tiers=tiers,
         decoder=Decoder(clients.schemas),
         placement=placement,
         letters=clients.dead_letters,

@@ -4,6 +4,7 @@ It ends as the real one ends (a refusal by name, a crash) and is started again b
 """
 
 from k2.lake.ingest.tape_check import WriterTape
+from k2.market.instrument import Tier
 from k2.settings import LakeSettings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
@@ -27,6 +28,8 @@ def pump_of(process, parts):
             identity=identity,
             join=lambda assign, revoke: Member(process, world.tape, assign, revoke),
             facts=lambda: Admin(process, world.tape).facts("trades"),
+            ends=lambda: Admin(process, world.tape).log_ends("trades", identity.partitions),
+            tiers=lambda: tuple(Tier),  # one partition each
             decoder=Decoder(Registry(process, world.schemas)),
             placement=PartitionMap(
                 Board(process, world.tape, topics.PARTITIONS), identity.topic_id, 1

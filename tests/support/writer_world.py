@@ -12,7 +12,7 @@ from k2.lake.ingest.trade_writer import LakeWriter
 from k2.lake.verify.verification import VerifySources, verify
 from k2.market.events import Label, Trade
 from k2.market.fold import FoldState
-from k2.market.instrument import Instrument
+from k2.market.instrument import Instrument, Priorities
 from k2.market.schema import TRADE, avro_schema
 from k2.settings import LakeSettings
 from k2.tape import topics
@@ -112,6 +112,10 @@ class PumpWorld(LakeWorld):
         ended(self)
         return begun(self)
 
+    def tiers(self):
+        """Of each partition."""
+        return Priorities().of_partitions(self.placement.known(), len(self.tape.logs) // 4)
+
     @property
     def facts(self):
         return self.tape.admin().facts("trades")
@@ -131,21 +135,34 @@ class PumpWorld(LakeWorld):
         self.tape.append(partition, *(message(one, symbol, **given) for one in trade_ids))
         return partition
 
-    def pump(self, writer_id="w1", *, instance="a", catalog=None, identity=None, letters=None):
+    def pump(
+        self,
+        writer_id="w1",
+        *,
+        instance="a",
+        catalog=None,
+        identity=None,
+        letters=None,
+        orders=None,
+        **lake,
+    ):
         identity = identity or self.identity
         return LakeWriter(
             tape=WriterTape(
                 identity=identity,
                 join=lambda assign, revoke: self.tape.joined("lake", instance, assign, revoke),
                 facts=lambda: self.tape.admin().facts("trades"),
+                ends=lambda: self.tape.admin().log_ends("trades", identity.partitions),
+                tiers=self.tiers,
                 decoder=Decoder(self.schemas),
                 placement=self.placed(),
                 letters=letters or self.tape.office(),
             ),
             committer=self.committer(writer_id, catalog, identity),
-            settings=LakeSettings(),
+            settings=LakeSettings(**lake),
             clock=self.clock,
             stopping=self.stopping,
+            orders=orders,
         )
 
     def ids(self, symbol="BTCUSDT"):

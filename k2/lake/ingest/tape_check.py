@@ -17,6 +17,7 @@ from k2.lake.iceberg.snapshot import LakeSnapshot
 from k2.lake.ingest.letter_identity import Origin
 from k2.market.events import Fault
 from k2.market.fold import RULES
+from k2.market.instrument import Tier
 from k2.market.offsets import OffsetVector
 from k2.tape.acceptance import Judged
 from k2.tape.avro.trade_codec import Decoder
@@ -37,12 +38,16 @@ class WriterTape:
         identity: the tape that the lake is written from.
         join: opens the reader that takes part in the writers' group.
         facts: describes the topic now, asked once.
+        ends: where each partition ends now, asked once.
+        tiers: the tier of each partition now; raises nothing.
         decoder, placement, letters: see their classes.
     """
 
     identity: TapeIdentity
     join: Callable[[OnAssign, OnRevoke], BatchReader]
     facts: Callable[[], TopicDescription]
+    ends: Callable[[], tuple[int, ...]]
+    tiers: Callable[[], tuple[Tier, ...]]
     decoder: Decoder
     placement: Placement
     letters: LetterSink

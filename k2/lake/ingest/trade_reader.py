@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 
 import numpy as np
 
@@ -20,20 +19,16 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Unavailable
 from k2.lake.commit.trade_files import rows_within_days
+from k2.lake.ingest.pausing import PauseReason, Pauses
+from k2.lake.ingest.reading_order import ReadingOrder
 from k2.lake.ingest.tape_check import WriterTape, letters_of
 from k2.market.events import DAY_US, TradeColumns
 from k2.market.fold import FoldState
 from k2.tape.acceptance import Acceptance
-from k2.tape.consumer import OnAssign, OnRevoke, RawBatch
+from k2.tape.consumer import RawBatch
+from k2.tape.ports import BatchReader
 
 _log = logging.getLogger(__name__)
-
-
-class PauseReason(Enum):
-    """Why a partition is not read; it is read again when no reason is left."""
-
-    MEMORY = "memory"  # commits fail, and the bound on what is held is reached
-    WAITING = "waiting"  # records are left to be judged in a later step, or when a part is back
 
 
 @dataclass(frozen=True)
@@ -113,11 +108,13 @@ class TradeReader:
         clock: for retries and the age of what is held.
         stopping: ends judging between two pieces when set.
         bytes_max: of rows in a commit; reading pauses at twice that.
-        on_assign: gets the assigned partitions, calls `start` for each, and returns their offsets.
-        on_revoke: gets the revoked partitions and calls `drop`.
+        order: which partitions are read.
+        reader: takes part in the writers' group; what it is given calls `start` for each assigned
+            partition, and `drop` with those that are revoked.
 
     Attributes:
-        reader: takes part in the writers' group.
+        reader: as given.
+        pauses: of its partitions.
         slices: what is held of each assigned partition.
         pending_since_s: monotonic second when the oldest uncommitted record was judged; None while
             there is none.
@@ -130,8 +127,8 @@ class TradeReader:
         stopping: threading.Event,
         bytes_max: int,
         *,
-        on_assign: OnAssign,
-        on_revoke: OnRevoke,
+        order: ReadingOrder,
+        reader: BatchReader,
     ) -> None:
         self._tape = tape
         self._clock = clock
@@ -140,19 +137,22 @@ class TradeReader:
         self.slices: dict[int, PartitionSlice] = {}
         self.pending_since_s: float | None = None
         self.acceptance = Acceptance(tape.decoder, tape.placement, clock)
-        self._paused: dict[int, set[PauseReason]] = {}
-        self.reader = tape.join(on_assign, on_revoke)
+        self._order = order
+        self.reader = reader
+        self.pauses = Pauses(reader)
 
     def start(self, partition: int, position: int, state: FoldState) -> None:
         """Begin a newly assigned partition at the lake's position."""
-        self._paused.pop(partition, None)
+        self.pauses.forget(partition)
+        self._order.start(partition)
         self.slices[partition] = PartitionSlice(position, state)
 
     def drop(self, partitions: Iterable[int]) -> None:
         """Forget revoked partitions; their next writer reads from the lake's position."""
         for partition in partitions:
             self.slices.pop(partition, None)
-            self._paused.pop(partition, None)
+            self.pauses.forget(partition)
+            self._order.drop(partition)
 
     def rewind(self, partition: int, position: int, state: FoldState) -> None:
         """Read a partition again from the lake's position."""
@@ -166,14 +166,24 @@ class TradeReader:
             Data: a position is not on the tape any more.
         """
         self._bound_memory()
+        self._order.arrange(self.slices, self.pauses)
+        room = self._order.throttle.room()
+        if not room:
+            return 0
         timeout_s = 0.0 if self.may_judge() else limits.WRITER_READ_TIMEOUT_S
-        count = 0
-        for batch in self.reader.read(limits.CONSUME_BATCH_RECORDS, timeout_s):
-            count += len(batch.values)
-            held = self.slices.get(batch.partition)
-            if held is not None and batch.next_offset > held.read_to:  # not read before a seek
-                held.unjudged.append(batch.from_offset(held.read_to))
+        count = sum(self._take(batch) for batch in self.reader.read(room, timeout_s))
+        self._order.throttle.take(count)
         return count
+
+    def _take(self, batch: RawBatch) -> int:
+        """Queue a batch; returns how many records it has."""
+        held = self.slices.get(batch.partition)
+        if held is not None and self._order.sheds(batch.partition):  # assigned in this reading
+            self.reader.seek({batch.partition: held.read_to})
+            return 0
+        if held is not None and batch.next_offset > held.read_to:  # not read before a seek
+            held.unjudged.append(batch.from_offset(held.read_to))
+        return len(batch)
 
     def may_judge(self) -> bool:
         """Return whether records that were read can be judged without waiting."""
@@ -216,9 +226,9 @@ class TradeReader:
             held.waits_for = error.message
             held.retry_at_s = self._clock.monotonic_s() + limits.COMMIT_RETRY_MIN_S
         if held.unjudged:
-            self._pause(PauseReason.WAITING, [partition])
+            self.pauses.pause(PauseReason.WAITING, [partition])
         else:
-            self._resume(PauseReason.WAITING, [partition])
+            self.pauses.resume(PauseReason.WAITING, [partition])
 
     def _judge_next(self, held: PartitionSlice, batch: RawBatch) -> bool:
         """Decode, check and fold as much of a batch as one commit may take; publish its letters.
@@ -254,29 +264,9 @@ class TradeReader:
         """Pause reading at the memory bound, which is reached only while commits fail."""
         rows, size = self.pending()
         if rows >= 2 * limits.COMMIT_ROWS_MAX or size >= 2 * self._bytes_max:
-            self._pause(PauseReason.MEMORY, self.slices)
+            self.pauses.pause(PauseReason.MEMORY, self.slices)
         else:
-            self._resume(PauseReason.MEMORY, self.slices)
-
-    def _pause(self, reason: PauseReason, partitions: Collection[int]) -> None:
-        """Stop reading partitions for a reason."""
-        stopping = [partition for partition in partitions if not self._paused.get(partition)]
-        for partition in partitions:
-            self._paused.setdefault(partition, set()).add(reason)
-        if stopping:
-            self.reader.pause(stopping)
-
-    def _resume(self, reason: PauseReason, partitions: Collection[int]) -> None:
-        """Drop a reason; read those partitions again that are left without one."""
-        resuming = []
-        for partition in partitions:
-            reasons = self._paused.get(partition, set())
-            if reason in reasons:
-                reasons.discard(reason)
-                if not reasons:
-                    resuming.append(partition)
-        if resuming:
-            self.reader.resume(resuming)
+            self.pauses.resume(PauseReason.MEMORY, self.slices)
 
 
 def _size(columns: TradeColumns) -> int:

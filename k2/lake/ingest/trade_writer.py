@@ -28,9 +28,12 @@ from typing import TypeVar
 
 from k2 import limits
 from k2.clock import Clock
+from k2.degrade.policy import commit_scale
 from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
 from k2.lake.commit.committer import Base, Committer, Outcome, PartitionBatch
+from k2.lake.ingest.reading_order import Backlog, Orders, ReadingOrder
 from k2.lake.ingest.tape_check import WriterTape, check_tape
+from k2.lake.ingest.throttle import Throttle
 from k2.lake.ingest.trade_reader import PartitionSlice, TradeReader
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
@@ -59,7 +62,8 @@ class WriterStats:
         pending_rows: accepted and not yet committed.
         oldest_pending_s: monotonic second when the oldest record not yet committed was judged; None
             when there is none.
-        behind_since_s: monotonic second since when reads have come back full; None when caught up.
+        behind_since_s: monotonic second when the oldest record was seen on the tape that is neither
+            committed nor deferred; None when there is none.
         waiting: partitions whose next record cannot be judged now, and why not.
     """
 
@@ -95,6 +99,7 @@ class LakeWriter:
         settings: LakeSettings,
         clock: Clock,
         stopping: threading.Event,
+        orders: Orders | None = None,
     ) -> None:
         self._tape = tape
         self._committer = committer
@@ -104,15 +109,23 @@ class LakeWriter:
         self._left = False  # the last commit did not take all that was judged
         self._retry_at_s = 0.0
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
+        self._orders = orders or Orders()
+        throttle = Throttle(settings.rows_per_s_max, clock)
+        self._order = ReadingOrder(tape, self._orders, clock, throttle)
         self._reading = TradeReader(
             tape,
             clock,
             stopping,
             settings.commit_bytes_max,
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
+            order=self._order,
+            reader=tape.join(self._assigned, self._revoked),
         )
         self.stats = WriterStats()
+
+    @property
+    def backlog(self) -> Backlog:
+        """What the lake does not hold yet; any thread may read it."""
+        return self._order.backlog
 
     def run(self) -> None:
         """Write until `stopping` is set, then commit what is pending and leave the group.
@@ -138,7 +151,7 @@ class LakeWriter:
             self._assert_same_topic()
             raise
         self._reading.judge()
-        self._note_reading(count)
+        self._note_reading()
         if self._due():
             self.commit()
         return count
@@ -273,15 +286,11 @@ class LakeWriter:
                 self._stopping.wait(limits.COMMIT_RETRY_MIN_S)
         return None
 
-    def _note_reading(self, count: int) -> None:
-        stats = self.stats
-        behind = None
-        if count >= limits.WRITER_SMALL_READ:
-            behind = stats.behind_since_s or self._clock.monotonic_s()
-        reading = self._reading
+    def _note_reading(self) -> None:
+        stats, reading = self.stats, self._reading
         now = replace(
             stats,
-            behind_since_s=behind,
+            behind_since_s=min(self.backlog.since_s.values(), default=None),
             pending_rows=reading.pending()[0],
             oldest_pending_s=reading.pending_since_s,
             waiting={p: held.waits_for for p, held in reading.slices.items() if held.waits_for},
@@ -297,11 +306,13 @@ class LakeWriter:
         if oldest_s is None or now_s < self._retry_at_s:
             return False
         rows, size = self._reading.pending()
+        levels = self._orders.levels()
+        scale = commit_scale(levels.effective, 0.0 if levels.shadow else levels.pressure)
         return (
             self._left
-            or now_s - oldest_s >= self._settings.commit_interval_s
-            or rows >= limits.COMMIT_ROWS_MAX
-            or size >= self._settings.commit_bytes_max
+            or now_s - oldest_s >= scale * self._settings.commit_interval_s
+            or rows >= scale * limits.COMMIT_ROWS_MAX
+            or size >= scale * self._settings.commit_bytes_max
         )
 
     def _settle(self, batch: Iterable[PartitionBatch], outcome: Outcome, latency_s: float) -> None:

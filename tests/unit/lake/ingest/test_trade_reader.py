@@ -2,7 +2,7 @@
 
 from k2 import limits
 from k2.errors import Reason, Unavailable
-from k2.lake.ingest.trade_reader import PauseReason
+from k2.lake.ingest.pausing import PauseReason
 from k2.market.events import Fault
 from tests.support.lake_world import FaultyCatalog
 from tests.support.writer_world import BTC, ETH, Schemas
@@ -122,7 +122,7 @@ def test_reasons_of_a_pause_are_independent(world, monkeypatch):
     world.clock.advance(limits.UNASKED_AFTER_S / 2)
     pump.commit()
     pump.step()
-    waits = pump._reading._paused[world.home[BTC]]
+    waits = pump._reading.pauses.of(world.home[BTC])
     assert waits == {PauseReason.WAITING}, "memory is free again, and that alone resumes nothing"
     assert world.home[BTC] in pump._reading.reader._paused
     assert world.home[ETH] not in pump._reading.reader._paused

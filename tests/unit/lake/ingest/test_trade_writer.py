@@ -383,15 +383,17 @@ def test_lag_is_the_age_of_what_is_not_committed():
     assert WriterStats(oldest_pending_s=90.0, behind_since_s=40.0).lag_s(100.0) == 60.0
 
 
-def test_the_writer_knows_that_it_is_behind(world, monkeypatch):
-    monkeypatch.setattr(limits, "WRITER_SMALL_READ", 2)
-    world.put(1, 2)
-    pump = world.pump()
+def test_the_writer_knows_that_it_is_behind(world):
+    pump = world.pump(commit_interval_s=100)
     pump.step()
+    world.put(1, 2)
+    world.clock.advance(limits.LAG_LOOK_S)
+    pump.step()  # sees the end of the tape
     world.clock.advance(5)
     world.put(3, 4)
     pump.step()
     assert pump.stats.lag_s(world.clock.monotonic_s()) == pytest.approx(5)
+    assert pump.commit()
     pump.step()
     assert pump.stats.behind_since_s is None
 
