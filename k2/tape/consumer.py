@@ -30,12 +30,13 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.errors import Data, K2Error, Reason
 from k2.market.events import RECORD_TIME_MAX_US, Int64s
 from k2.settings import TapeSettings
 from k2.tape.kafka_client import configuration, translate
 from k2.tape.topics import RECOVERY_HINT
+from k2.tape.trace_headers import Traces, traces_of
 
 OnAssign: TypeAlias = Callable[[list[int]], Mapping[int, int]]
 OnRevoke: TypeAlias = Callable[[list[int]], None]
@@ -62,6 +63,8 @@ class RawBatch:
         headers: of each, where the reader was asked for them.
         append_time: when the broker appended each, microseconds; `RECORD_TIME_MAX_US` where its
             producer stamped it. None: so of all. int64[n]
+        traces: traceparents found in their headers, each with the offset of a record; a member of a
+            group looks for them.
     """
 
     partition: int
@@ -70,6 +73,7 @@ class RawBatch:
     next_offset: int
     headers: list[Any] | None = None
     append_time: Int64s | None = None
+    traces: Traces = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -86,6 +90,7 @@ class RawBatch:
             after,
             self.headers and self.headers[low:high],
             None if self.append_time is None else self.append_time[low:high],
+            tuple(each for each in self.traces if self.offset[low] <= each[0] < after),
         )
 
     def from_offset(self, offset: int) -> RawBatch:
@@ -105,6 +110,7 @@ class TapeReader:
     def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
         self._topic = tape.topic
         self._batches = by_partition
+        self._finds_traces = False
         self._positions: dict[int, int] = {}
         self.connected = False
         self._failure: K2Error | None = None  # raised once
@@ -173,6 +179,7 @@ class TapeReader:
                 "partition_assignment_strategy": "range",
             },
         )
+        reader._finds_traces = True
         reader._subscribe(on_assign, on_revoke)
         return reader
 
@@ -202,6 +209,8 @@ class TapeReader:
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
         batches = self._batches(messages) if messages else []
+        if self._finds_traces and tracing.enabled() and (found := traces_of(messages)):
+            batches = [replace(each, traces=found.get(each.partition, ())) for each in batches]
         for batch in batches:
             self._positions[batch.partition] = batch.next_offset
         return batches

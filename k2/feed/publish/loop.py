@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.feed.connection.session import Session
 from k2.feed.connection.subscription import Open, Subscription
@@ -29,6 +29,12 @@ from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
 from k2.tape.ports import RecordSender
+
+_SENDING = {
+    tracing.MESSAGING_SYSTEM: "kafka",
+    tracing.MESSAGING_OPERATION: "send",
+    tracing.MESSAGING_OPERATION_TYPE: "send",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +107,7 @@ class FeedLoop:
                 session=session(),
                 clock=self._clock,
                 open_socket=open_socket,
-                take=self._take,
+                take=self._take_traced,
             )
             for address in addresses
         )
@@ -136,6 +142,10 @@ class FeedLoop:
                 await subscription.stop()
         self._drain()
 
+    async def _take_traced(self, frames: Sequence[bytes]) -> bool:
+        with tracing.begin(tracing.FRAME, {tracing.FRAMES: len(frames)}):
+            return await self._take(frames)
+
     async def _take(self, frames: Sequence[bytes]) -> bool:
         """Publish a batch, however long that takes; return whether a shutdown was announced."""
         receive_time_us, taken = self._clock.now_us(), 0
@@ -143,7 +153,9 @@ class FeedLoop:
         try:
             while taken < len(frames):
                 before = taken
-                taken = self._publisher.take(frames, before, receive_time_us)
+                with tracing.begin(tracing.PUBLISH, _SENDING, kind=tracing.Kind.PRODUCER) as span:
+                    taken = self._publisher.take(frames, before, receive_time_us)
+                    span.set({tracing.MESSAGING_COUNT: taken - before})
                 self.frames_waiting -= taken - before
                 if self._publisher.blocked:
                     self._room.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
+from k2 import tracing
 from k2.errors import Overloaded
 from k2.feed.publish.instrument_stream import InstrumentStream, PendingTrade
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
@@ -30,7 +31,7 @@ class TradePublisher:
         streams: one for each instrument of the source.
         encode: a trade as the bytes of a message.
         letters: where malformed frames go.
-        headers: of every message.
+        headers: of every message; those of a batch that is traced say so too.
 
     Attributes:
         streams: as given.
@@ -61,7 +62,7 @@ class TradePublisher:
         self._tape = tape
         self.streams = tuple(streams)
         self._streams = {stream.instrument.symbol: stream for stream in streams}
-        self._headers = headers
+        self._plain = self._headers = headers
         self._encode = encode
         self._letters = letters
         self._refused: deque[tuple[InstrumentStream, PendingTrade, bytes]] = deque()
@@ -92,6 +93,7 @@ class TradePublisher:
         """
         if self.blocked:
             return start
+        self._headers = tracing.stamped(self._plain)
         decode, polled = self._source.decode, start
         position = start
         for position, frame in enumerate(frames[start:], start + 1):

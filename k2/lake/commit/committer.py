@@ -33,6 +33,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
+from k2 import tracing
 from k2.clock import Clock
 from k2.errors import Data, K2Error, Reason
 from k2.lake.commit.snapshot_commit import TableCatalog, append, find_commit, load_ours
@@ -85,6 +86,7 @@ class PartitionBatch:
         accepted: the rows, in offset order.
         state: the fold's state at `end`.
         mark: of the last record (`tape/truncation_check.py`); empty where it is not known.
+        traces: traceparents of the spans that judged them.
     """
 
     partition: int
@@ -93,6 +95,7 @@ class PartitionBatch:
     accepted: tuple[Rows, ...]
     state: FoldState
     mark: str = ""
+    traces: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -189,6 +192,7 @@ class Committer:
         self._commits = 0
         self._base: _Base | None = None
         self._lock = threading.Lock()
+        self._traceparents = ""  # of the commit that is made
 
     @contextmanager
     def excluded(self) -> Iterator[Callable[[Table], None]]:
@@ -229,8 +233,12 @@ class Committer:
             Unavailable: LAKE_UNAVAILABLE; as above.
             Data: as `base` raises.
         """
-        with self._lock:
-            return self._commit(batch)
+        judged = [trace for piece in batch for trace in piece.traces]
+        with self._lock, tracing.joined(tracing.COMMIT, judged) as span:
+            self._traceparents = ",".join(span.traceparents)
+            outcome = self._commit(batch)
+            span.set(_attributes_of(outcome))
+            return outcome
 
     def unwritable(self, batch: Sequence[PartitionBatch]) -> dict[int, list[int]]:
         """Find the offsets of rows, per partition, that cannot be written to a file even alone.
@@ -304,6 +312,7 @@ class Committer:
                 cluster_id=self._tape.cluster_id,
                 writer_id=self._writer_id,
                 commit_id=commit_id,
+                traceparents=self._traceparents,
             )
             table = append(self._catalog, base.table, files, facts, self._clock.now_us())
         return self._base_of(table, (facts.commit_id, states))
@@ -423,6 +432,14 @@ def _outcome(batch: Sequence[PartitionBatch], base: _Base, rows: int) -> Outcome
     )
     fenced = frozenset(piece.partition for piece in batch) - ours
     return Outcome(base.snapshot, base.states, ours, fenced, rows)
+
+
+def _attributes_of(outcome: Outcome) -> tracing.Attributes:
+    return {
+        tracing.ROWS: outcome.rows,
+        tracing.POSITIONS: outcome.snapshot.positions.encode(),
+        tracing.SNAPSHOT_ID: str(outcome.snapshot.snapshot_id),
+    }
 
 
 def write_state(table: Table, states: Mapping[int, FoldState], name: str) -> str:

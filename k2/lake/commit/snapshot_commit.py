@@ -328,7 +328,7 @@ def _summary(
     for file in manifests.removed:
         collector.remove_file(file, table.schema(), table.spec())
     # The library adds up totals of an append, and refuses to do the same for a replacement.
-    own = Summary(operation=Operation.APPEND, **collector.build(), **summary.properties())
+    own = Summary(operation=Operation.APPEND, **collector.build(), **summary.snapshot_properties())
     own = update_snapshot_summaries(own, parent.summary if parent else None)
     return Summary(operation=operation, **own.additional_properties)
 

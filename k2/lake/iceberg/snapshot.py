@@ -32,6 +32,7 @@ from k2.market.offsets import FileStat, OffsetVector
 
 Counters = dict[int, tuple[int, int, int]]
 RETAINED_FROM = "k2.floor-time"
+TRACEPARENTS = "k2.traceparent"
 _LOAD_ATTEMPTS = 3
 
 
@@ -49,6 +50,8 @@ class CommitSummary:
         commit_id: unique among commits.
         retained_from_us: event time below which lake retention has removed rows; None where it has
             not, and in a commit to be, which inherits its parent's.
+        traceparents: of the spans of the commit, with commas between; empty where it was not
+            traced. Only of the snapshot: the table's properties do not have them.
     """
 
     positions: OffsetVector
@@ -61,9 +64,10 @@ class CommitSummary:
     writer_id: str
     commit_id: str
     retained_from_us: int | None = None
+    traceparents: str = ""
 
     def properties(self) -> dict[str, str]:
-        """Encode as properties of a snapshot's summary and of the table."""
+        """Encode as properties of the table."""
         counters = (self.counters.get(p, (0, 0, 0)) for p in range(len(self.positions.offsets)))
         floor = {} if self.retained_from_us is None else {RETAINED_FROM: str(self.retained_from_us)}
         return floor | {
@@ -78,6 +82,11 @@ class CommitSummary:
             "k2.commit-id": self.commit_id,
             **self.epochs.properties(),
         }
+
+    def snapshot_properties(self) -> dict[str, str]:
+        """Encode as properties of a snapshot's summary."""
+        traced = {TRACEPARENTS: self.traceparents} if self.traceparents else {}
+        return self.properties() | traced
 
     def carry_over(self, writer_id: str, commit_id: str) -> CommitSummary:
         """Return the summary of a later commit that moves neither positions nor state."""
@@ -122,6 +131,7 @@ def summary_of(properties: Mapping[str, Any]) -> CommitSummary | None:
             writer,
             commit,
             retained_from_us,
+            properties.get(TRACEPARENTS, ""),
         )
     except (KeyError, ValueError) as error:
         raise Data(

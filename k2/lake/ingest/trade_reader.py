@@ -11,11 +11,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Unavailable
 from k2.lake.commit.trade_files import rows_within_days
@@ -41,6 +41,7 @@ class JudgedPiece:
         accepted: the records that are rows.
         last: the value of the last record.
         days: event days of the rows.
+        traces: traceparents of the spans that judged them.
     """
 
     end: int
@@ -48,6 +49,7 @@ class JudgedPiece:
     accepted: TradeColumns
     last: bytes | None
     days: frozenset[int]
+    traces: tuple[str, ...] = ()
 
 
 @dataclass
@@ -216,7 +218,7 @@ class TradeReader:
             return
         try:
             while held.unjudged and not self._stopping.is_set():
-                if not self._judge_next(held, held.unjudged[0]):
+                if not self._fold_next(held, held.unjudged[0]):
                     break
             held.waits_for = ""
         except Unavailable as error:
@@ -229,6 +231,26 @@ class TradeReader:
             self.pauses.pause(PauseReason.WAITING, [partition])
         else:
             self.pauses.resume(PauseReason.WAITING, [partition])
+
+    def _fold_next(self, held: PartitionSlice, batch: RawBatch) -> bool:
+        """Judge as `_judge_next` does, in the traces that published the records."""
+        if not batch.traces:
+            return self._judge_next(held, batch)
+        attributes: dict[str, tracing.Value] = {
+            tracing.MESSAGING_SYSTEM: "kafka",
+            tracing.MESSAGING_OPERATION: "process",
+            tracing.MESSAGING_OPERATION_TYPE: "process",
+            tracing.MESSAGING_PARTITION: str(batch.partition),
+            tracing.MESSAGING_COUNT: len(batch),
+            tracing.KAFKA_OFFSET: int(batch.offset[0]),
+        }
+        parents = [traceparent for _, traceparent in batch.traces]
+        with tracing.joined(tracing.FOLD, parents, attributes, kind=tracing.Kind.CONSUMER) as span:
+            at_once = self._judge_next(held, batch)
+            piece = replace(held.pieces[-1], traces=span.traceparents)
+            held.pieces[-1] = piece
+            span.set({tracing.ROWS: len(piece.accepted)})
+        return at_once
 
     def _judge_next(self, held: PartitionSlice, batch: RawBatch) -> bool:
         """Decode, check and fold as much of a batch as one commit may take; publish its letters.

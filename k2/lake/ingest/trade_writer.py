@@ -200,8 +200,9 @@ class LakeWriter:
                 rows = tuple(piece.accepted for piece in chosen if len(piece.accepted))
                 last = chosen[-1]
                 mark = mark_of(last.last)
+                traces = tuple(trace for piece in chosen for trace in piece.traces)
                 batches.append(
-                    PartitionBatch(partition, held.start, last.end, rows, last.state, mark)
+                    PartitionBatch(partition, held.start, last.end, rows, last.state, mark, traces)
                 )
         return batches
 
