@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from k2 import limits
 from k2.errors import Invalid, Reason
 from k2.feed import recording
 from k2.market.instrument import is_symbol
+from k2.metrics import exported
 from k2.settings import Settings
 from k2.telemetry import Counter, DataclassInstance, Gauge
 from servers.network import split_address
@@ -20,6 +21,7 @@ from servers.runtime import Runtime
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, Segment, continued, opened
+from servers.venue.market_rate import MarketRate
 from servers.venue.recorded_source import RecordedSource
 from servers.venue.state_files import read_segments, write_segments
 from servers.venue.synthetic_source import SyntheticSource
@@ -41,7 +43,9 @@ class HubCounters:
 class SyntheticCounters:
     """Progress of the synthetic market; `ids` has the last trade id of each symbol."""
 
-    rate: Gauge
+    rate: Annotated[
+        Gauge, exported("k2_venue_rate", "Trades a second that the practice venue prints.")
+    ]
     until_us: int
     ids: Mapping[str, int]
 
@@ -57,11 +61,12 @@ class RecordingCounters:
 
 
 class _Show(NamedTuple):
-    """The market that is played, its past, and its counters."""
+    """The market that is played, its past, its counters, and its rate where it has one."""
 
     source: MarketSource
     archive: Archive
     counters: Callable[[], DataclassInstance]
+    rate: MarketRate | None = None
 
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
@@ -93,6 +98,7 @@ async def _serve(process: Process, hub: Hub, show: _Show, address: tuple[str, in
         hub=hub,
         clock=runtime.clock,
         terms=VenueOptions(cut_s=process.settings.venue.cut_s),
+        rate=show.rate,
     )
     host = address[0]
     port = await venue.start(*address)
@@ -128,23 +134,32 @@ def _show(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
 
 
 def _synthetic(settings: Settings, runtime: Runtime, hub: Hub) -> _Show:
-    seed, symbols = settings.venue.seed, _checked(settings)
-    segments = _segments(settings, symbols, runtime.clock.now_us())
-    source = SyntheticSource(market=Market(seed, segments), hub=hub, clock=runtime.clock)
-    shown = Market(seed, segments)
+    seed, symbols, clock = settings.venue.seed, _checked(settings), runtime.clock
+    kept = settings.data_dir / "venue" / "segments.json"
+    segments = _segments(settings, kept, symbols, clock.now_us())
+    source = SyntheticSource(market=Market(seed, segments), hub=hub, clock=clock)
+    archive = SyntheticArchive(Market(seed, segments), clock)
+    rate = MarketRate(
+        symbols=symbols,
+        trades_per_s=settings.venue.rate,
+        kept=kept,
+        source=source,
+        archive=archive,
+        clock=clock,
+    )
 
     def counters() -> SyntheticCounters:
-        until_us = source.until_us
+        until_us, shown = source.until_us, rate.shown
         ids = {symbol: shown.emitted(symbol, until_us) for symbol in symbols}
-        return SyntheticCounters(settings.venue.rate, until_us, ids)
+        return SyntheticCounters(rate.trades_per_s, until_us, ids)
 
-    archive = SyntheticArchive(Market(seed, segments), runtime.clock)
-    return _Show(source, archive, counters)
+    return _Show(source, archive, counters, rate)
 
 
-def _segments(settings: Settings, symbols: tuple[str, ...], now_us: int) -> tuple[Segment, ...]:
+def _segments(
+    settings: Settings, kept: Path, symbols: tuple[str, ...], now_us: int
+) -> tuple[Segment, ...]:
     """Load or extend the segments of the market, which the data directory keeps."""
-    kept = settings.data_dir / "venue" / "segments.json"
     seed, rate = settings.venue.seed, settings.venue.rate
     known = read_segments(kept, seed)
     if known:

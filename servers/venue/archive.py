@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -69,6 +70,16 @@ class SyntheticArchive:
         self._market = market
         self._clock = clock
         self._lock = threading.Lock()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Make no answer while the block lasts; an answer that has begun ends before."""
+        with self._lock:
+            yield
+
+    def play(self, market: Market) -> None:
+        """Answer of another market, which has printed the same so far; while paused."""
+        self._market = market
 
     def symbols(self) -> dict[str, PriceSteps]:
         """List all symbols with their steps."""

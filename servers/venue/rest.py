@@ -3,6 +3,7 @@
     GET  /api/v3/ping  /api/v3/time  /api/v3/exchangeInfo[?symbol=]
     GET  /api/v3/historicalTrades?symbol=&fromId=&limit=     (and /api/v3/trades?symbol=&limit=)
     GET  /k2/faults[?drop=0.01&disconnect=1...&clear]        show or change the faults
+    GET  /k2/rate[?trades_per_s=5000]                        show or change the rate of the market
     GET  /k2/shutdown[?lead_s=5]                             announce a shutdown, then cut all
     GET  /k2/status                                          counters
 
@@ -14,15 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Invalid, NotFound
+from k2.errors import Invalid, K2Error, NotFound, Reason
 from servers.venue.archive import Archive, as_json, exchange_info
 from servers.venue.faults import parse_faults
 from servers.venue.hub import Hub
@@ -56,6 +58,21 @@ class _RequestError(Exception):
         self.message = message
 
 
+class RateControl(Protocol):
+    """The rate of a market that has one."""
+
+    @property
+    def trades_per_s(self) -> float:
+        """The rate now."""
+
+    def change(self, trades_per_s: float) -> None:
+        """Trade at another rate from now on.
+
+        Raises:
+            K2Error: it cannot.
+        """
+
+
 class Rest:
     """Answers requests.
 
@@ -65,6 +82,7 @@ class Rest:
         clock: the venue's time.
         status: counters of the venue.
         shut_down: announces a shutdown and cuts all connections after so many seconds.
+        rate: of the market; None where it has none.
     """
 
     def __init__(
@@ -75,12 +93,14 @@ class Rest:
         clock: Clock,
         status: Callable[[], dict[str, Any]],
         shut_down: Callable[[float], None],
+        rate: RateControl | None = None,
     ) -> None:
         self._archive = archive
         self._hub = hub
         self._clock = clock
         self._status = status
         self._shut_down = shut_down
+        self._rate = rate
         self._weights: dict[str, tuple[int, int]] = {}
 
     async def answer(self, path: str, headers: Mapping[str, str], address: str) -> Answer:
@@ -103,6 +123,9 @@ class Rest:
         except Invalid as error:
             text = json.dumps({"code": -1100, "msg": error.message})
             return Answer(HTTPStatus.BAD_REQUEST, text, shown)
+        except K2Error as error:
+            text = json.dumps({"code": -1000, "msg": error.message})
+            return Answer(HTTPStatus.SERVICE_UNAVAILABLE, text, shown)
         return Answer(HTTPStatus.OK, json.dumps(body, separators=(",", ":")), shown)
 
     async def _body(self, path: str, query: Mapping[str, str], microseconds: bool) -> object:
@@ -118,6 +141,8 @@ class Rest:
             if query:
                 self._hub.change_faults(parse_faults(self._hub.faults, query))
             return {"faults": asdict(self._hub.faults), "happened": self._hub.fault_counts()}
+        if path == "/k2/rate":
+            return self._change_rate(query)
         if path == "/k2/shutdown":
             lead_s = _whole(query, "lead_s") or 0
             self._shut_down(float(lead_s))
@@ -125,6 +150,13 @@ class Rest:
         if path == "/k2/status":
             return self._status()
         raise _RequestError(HTTPStatus.NOT_FOUND, -1000, f"there is no {path} here")
+
+    def _change_rate(self, query: Mapping[str, str]) -> dict[str, float]:
+        if self._rate is None:
+            raise Invalid(Reason.BAD_REQUEST, "a recording has no rate: set venue.speed instead")
+        if query:
+            self._rate.change(_decimal(query, "trades_per_s"))
+        return {"trades_per_s": self._rate.trades_per_s}
 
     async def _trades(self, query: Mapping[str, str], microseconds: bool) -> list[dict[str, Any]]:
         symbol = query.get("symbol", "")
@@ -198,6 +230,19 @@ def _whole(query: Mapping[str, str], name: str) -> int | None:
         )
         raise _RequestError(HTTPStatus.BAD_REQUEST, -1100, message)
     return int(text)
+
+
+def _decimal(query: Mapping[str, str], name: str) -> float:
+    text = query.get(name, "")
+    if not text:
+        raise _mandatory(name)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise Invalid(Reason.BAD_REQUEST, f"{name} is a number, not {text[:40]!r}")
+    return value
 
 
 def _mandatory(name: str) -> _RequestError:

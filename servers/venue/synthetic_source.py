@@ -40,10 +40,13 @@ class SyntheticSource:
         market: used by this source alone.
         hub: who listens.
         clock: wall time is the market's time.
+
+    Attributes:
+        market: as given, or as last told to play.
     """
 
     def __init__(self, *, market: Market, hub: Hub, clock: Clock) -> None:
-        self._market = market
+        self.market = market
         self._known = frozenset(market.symbols)
         self._hub = hub
         self._clock = clock
@@ -64,7 +67,7 @@ class SyntheticSource:
         groups = self._groups()
         due = math.inf
         self._streams = {
-            key: self._streams.get(key) or _Stream(self._market, key, self._until_us)
+            key: self._streams.get(key) or _Stream(self.market, key, self._until_us)
             for key in groups
         }
         for key, stream in self._streams.items():
@@ -77,6 +80,10 @@ class SyntheticSource:
         if until < now:
             return 0.0
         return min(max((due - now) / 1e6, _TICK_MIN_S), _TICK_MAX_S)
+
+    def play(self, market: Market) -> None:
+        """Send what another market prints from now on; it has printed the same up to `until_us`."""
+        self.market, self._known, self._streams = market, frozenset(market.symbols), {}
 
     def finish(self) -> None:
         """Keep nothing: the market is a function of time."""

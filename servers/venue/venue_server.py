@@ -28,7 +28,7 @@ from k2.errors import Invalid, Reason, Unavailable
 from servers.venue.archive import Archive
 from servers.venue.frames import framed
 from servers.venue.hub import Hub, Listener
-from servers.venue.rest import Answer, Rest
+from servers.venue.rest import Answer, RateControl, Rest
 from servers.venue.stream_list import is_stream_path, parse_path
 
 _GOING_AWAY = 1001
@@ -67,6 +67,7 @@ class Venue:
         hub: the connections, shared with the source.
         clock: the venue's time.
         terms: rules for connections.
+        rate: of the market; None where it has none.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Venue:
         hub: Hub,
         clock: Clock,
         terms: VenueOptions | None = None,
+        rate: RateControl | None = None,
     ) -> None:
         self._source = source
         self._hub = hub
@@ -88,6 +90,7 @@ class Venue:
             clock=clock,
             status=lambda: dict(hub.counters()),
             shut_down=self._shut_down,
+            rate=rate,
         )
         self._server: Server | None = None
         self._ticker: asyncio.Task[None] | None = None

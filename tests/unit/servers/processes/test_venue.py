@@ -84,6 +84,13 @@ def test_a_second_start_keeps_the_market_and_its_ids(tmp_path, runtime):
     assert len(read_segments(kept, 7)) == 3
 
 
+def test_a_changed_rate_is_counted_and_kept(tmp_path, runtime):
+    show = venue._show(chosen(tmp_path), runtime, Hub())
+    show.rate.change(900.0)
+    assert show.counters().rate == 900.0
+    assert len(read_segments(tmp_path / "venue" / "segments.json", 7)) == 2
+
+
 def test_another_seed_in_the_same_folder_is_refused(tmp_path, runtime):
     venue._show(chosen(tmp_path), runtime, Hub())
     with pytest.raises(Data, match="seed 7, not 8"):

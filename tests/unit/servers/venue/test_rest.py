@@ -6,6 +6,7 @@ import pytest
 
 from k2 import limits
 from k2.clock import ManualClock
+from k2.errors import Overloaded, Reason
 from servers.venue.archive import SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
@@ -14,8 +15,17 @@ from servers.venue.rest import Rest
 NOW = 1_795_000_000_123_456
 
 
+class FixedRate:
+    trades_per_s = 100.0
+
+    def change(self, trades_per_s):
+        if trades_per_s > 1000:
+            raise Overloaded(Reason.DISK_FULL, "the disk is full")
+        self.trades_per_s = trades_per_s
+
+
 class World:
-    def __init__(self):
+    def __init__(self, rate=None):
         self.clock = ManualClock(NOW)
         self.hub = Hub()
         self.shutdowns = []
@@ -25,6 +35,7 @@ class World:
             clock=self.clock,
             status=lambda: {"sent": 3},
             shut_down=self.shutdowns.append,
+            rate=rate,
         )
 
     def ask(self, path, headers=None, address="127.0.0.1"):
@@ -134,3 +145,31 @@ def test_addresses_are_forgotten_before_they_are_too_many(world):
     for number in range(1100):
         world.ask("/api/v3/ping", address=str(number))
     assert len(world.rest._weights) <= 1000
+
+
+def test_the_rate_is_shown_and_changed():
+    world = World(FixedRate())
+    assert world.get("/k2/rate") == {"trades_per_s": 100.0}
+    assert world.get("/k2/rate?trades_per_s=2.5e2") == {"trades_per_s": 250.0}
+    assert world.get("/k2/rate") == {"trades_per_s": 250.0}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("trades_per_s=", 400, "Mandatory parameter 'trades_per_s'"),
+        ("rate=5", 400, "Mandatory parameter 'trades_per_s'"),
+        ("trades_per_s=fast", 400, "trades_per_s is a number, not 'fast'"),
+        ("trades_per_s=inf", 400, "trades_per_s is a number, not 'inf'"),
+        ("trades_per_s=2000", 503, "the disk is full"),
+    ],
+)
+def test_a_wrong_rate_is_refused_in_words(query, status, said):
+    answer = World(FixedRate()).ask(f"/k2/rate?{query}")
+    assert answer.status == status
+    assert said in json.loads(answer.body)["msg"]
+
+
+def test_a_recording_has_no_rate(world):
+    answer = world.ask("/k2/rate?trades_per_s=5")
+    assert (answer.status, "a recording has no rate" in answer.body) == (400, True)
