@@ -13,23 +13,20 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import Any, TypeVar
 
 from k2 import limits
 from k2.clock import Clock
 from k2.degrade.level import Level, LevelState, Tuning, level_of, step
 from k2.degrade.platform import lost_pressure
-from k2.degrade.signals import UNREADABLE, Signal
+from k2.degrade.signals import UNREADABLE
 from k2.errors import K2Error
 from k2.market.instrument import Instrument
 from k2.tape.ports import DocumentTopic
+from servers.process_signals import SignalReading
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
@@ -37,30 +34,12 @@ REFUSED = "REFUSED"  # it ended: what is stored contradicts itself, and an opera
 LOST = "LOST"  # no fresh beat
 STARTING = "STARTING"  # not serving yet; or no fresh beat yet, and the reader is new itself
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The signals of a process at one moment.
-
-    Attributes:
-        signals: readings by name (`k2.degrade.signals.Signal`); None for one that failed.
-        pressures: what each means, 0..1.
-        injected: signals whose pressure an operator set.
-    """
-
-    signals: Mapping[str, float | None] = field(default_factory=dict)
-    pressures: Mapping[str, float] = field(default_factory=dict)
-    injected: tuple[str, ...] = ()
-
-    @property
-    def pressure(self) -> float:
-        """The highest pressure."""
-        return max(self.pressures.values(), default=0.0)
-
-
-_UNREAD = Reading({"sample": None}, {"sample": UNREADABLE})
+_UNREAD = SignalReading({"sample": None}, {"sample": UNREADABLE})
 
 
 @dataclass(frozen=True)
@@ -76,25 +55,6 @@ class Sample:
     state: str = SERVING
 
 
-def process_signals(data_dir: Path) -> dict[str, float | None]:
-    """Read the signals of every process: its resident memory and the free disk of its data."""
-    return {Signal.RSS_BYTES: _rss_bytes(), Signal.DISK_FREE_BYTES: _disk_free_bytes(data_dir)}
-
-
-def _rss_bytes() -> float | None:
-    try:
-        return float(psutil.Process().memory_info().rss)
-    except (psutil.Error, OSError):
-        return None
-
-
-def _disk_free_bytes(data_dir: Path) -> float | None:
-    try:
-        return float(shutil.disk_usage(data_dir).free)
-    except OSError:
-        return None
-
-
 class Heart:
     """Reads signals and beats in a thread of its own, from `start` to `close`.
 
@@ -108,6 +68,10 @@ class Heart:
         sample: called before each beat, in the same thread; must be quick.
         tuning: of the level.
         on_tick: called after each reading, in the same thread; quick, raises nothing.
+
+    Attributes:
+        reading: the signals as last read.
+        late_s: how much later than asked the thread woke the last time.
     """
 
     def __init__(  # noqa: PLR0913 one owner, `servers/process.py`
@@ -119,7 +83,7 @@ class Heart:
         run_id: str,
         addresses: Mapping[str, str],
         sample: Callable[[], Sample],
-        read: Callable[[], Reading] = Reading,
+        read: Callable[[], SignalReading] = SignalReading,
         tuning: Tuning | None = None,
         on_tick: Callable[[], None] = lambda: None,
     ) -> None:
@@ -133,7 +97,9 @@ class Heart:
         self._tuning = tuning or Tuning()
         self._on_tick = on_tick
         self._state = LevelState()
-        self.reading = Reading()
+        self.reading = SignalReading()
+        self.late_s = 0.0
+        self._evaluated_s = clock.monotonic_s()
         self._last: dict[str, Any] = {}
         self._beaten_s = -math.inf
         self._stop = threading.Event()
@@ -154,6 +120,11 @@ class Heart:
         """The time of that beat, monotonic seconds, by process."""
         return {self._process: self._beaten_s} if self._last else {}
 
+    @property
+    def evaluated_age_s(self) -> float:
+        """How long ago the level was last evaluated; the last level holds meanwhile."""
+        return self._clock.monotonic_s() - self._evaluated_s
+
     def start(self) -> None:
         """Read and beat once now, then every `limits.SIGNAL_INTERVAL_S`."""
         self.tick()
@@ -162,9 +133,10 @@ class Heart:
     def tick(self) -> None:
         """Read the signals and move the level; beat when it changed, or when a beat is due."""
         before, now_s = self._state.level, self._clock.monotonic_s()
-        self.reading = self._readings()
+        self.reading = _attempted(self._read, _UNREAD, "signals could not be read")
         self._state = step(self._state, self.reading.pressure, now_s, self._tuning)
         self._on_tick()
+        self._evaluated_s = now_s
         due = now_s - self._beaten_s >= limits.HEARTBEAT_INTERVAL_S - limits.SIGNAL_INTERVAL_S / 2
         if due or self._state.level is not before:
             self.beat()
@@ -175,7 +147,7 @@ class Heart:
         A sample that raises is published as a process in an unknown state; a topic that cannot be
         reached is logged, and the next beat tries again.
         """
-        sample = self._sampled()
+        sample = _attempted(self._sample, Sample(state="UNKNOWN"), "sample failed")
         beat = {
             "process": self._process,
             "pid": os.getpid(),
@@ -203,26 +175,25 @@ class Heart:
         self._stop.set()
         self._thread.join()
         self._sample = lambda: Sample(state=DRAINING)
-        self.reading = Reading()
+        self.reading = SignalReading()
         self.beat()
 
     def _run(self) -> None:
+        asked_s = self._clock.monotonic_s()
         while not self._stop.wait(limits.SIGNAL_INTERVAL_S):
-            self.tick()
+            woken_s = self._clock.monotonic_s()
+            self.late_s = max(0.0, woken_s - asked_s - limits.SIGNAL_INTERVAL_S)
+            _attempted(self.tick, None, "the level was not evaluated")
+            asked_s = self._clock.monotonic_s()
 
-    def _readings(self) -> Reading:
-        try:
-            return self._read()
-        except Exception:  # noqa: BLE001 a broken gauge must not stop the heart
-            _log.exception("signals could not be read")
-            return _UNREAD
 
-    def _sampled(self) -> Sample:
-        try:
-            return self._sample()
-        except Exception:  # noqa: BLE001 a broken gauge must not stop the heart
-            _log.exception("sample failed")
-            return Sample(state="UNKNOWN")
+def _attempted(call: Callable[[], T], otherwise: T, failure: str) -> T:
+    """Call something that must not stop the heart; log what it raises."""
+    try:
+        return call()
+    except Exception:  # noqa: BLE001 whatever is broken in a process, its heart goes on
+        _log.exception(failure)
+        return otherwise
 
 
 @dataclass(frozen=True)
@@ -258,7 +229,10 @@ class Beat:
 
 
 def read_beats(
-    notices: Mapping[str, Mapping[str, Any]], heard_s: Mapping[str, float], now_s: float
+    notices: Mapping[str, Mapping[str, Any]],
+    heard_s: Mapping[str, float],
+    now_s: float,
+    since_s: float = -math.inf,
 ) -> list[Beat]:
     """List the last heartbeat of each process, by name; a stale or unreadable one is LOST.
 
@@ -267,12 +241,15 @@ def read_beats(
         heard_s: when each arrived at this reader, monotonic seconds; one that is not in it arrived
             before the reader followed the topic, and counts as stale.
         now_s: monotonic seconds now.
+        since_s: since when one that is not in `heard_s` counts as silent.
     """
     beats = []
     for process in sorted(notices):
-        beat, heard = _read_beat(process, notices[process]), heard_s.get(process, -math.inf)
-        silent_s = now_s - heard - limits.HEARTBEAT_STALE_S
-        beats.append(beat if silent_s <= 0 and beat.state != LOST else _lost(beat, silent_s))
+        beat = _read_beat(process, notices[process])
+        silent_s = now_s - heard_s.get(process, since_s)
+        fresh = process in heard_s and silent_s <= limits.HEARTBEAT_STALE_S
+        alive = fresh and beat.state != LOST
+        beats.append(beat if alive else _lost(beat, silent_s))
     return beats
 
 
@@ -359,7 +336,8 @@ class Heartbeats:
             notices |= self._own.last
             heard_s |= self._own.beaten_s
         now_s = self._clock.monotonic_s()
-        beats = read_beats(notices, heard_s, now_s)
+        since_s = self._patient_until_s - limits.HEARTBEAT_STALE_S
+        beats = read_beats(notices, heard_s, now_s, since_s)
         if now_s >= self._patient_until_s:
             return beats
         return [_awaited(beat) if beat.state == LOST else beat for beat in beats]

@@ -18,9 +18,9 @@ from typing import Any, Self
 from k2 import limits, tracing
 from k2.degrade.level import Tuning
 from k2.degrade.platform import Levels, demanded_by
-from k2.degrade.signals import Scale, pressures, scales
+from k2.degrade.signals import Scale, Signal, pressures, scales
 from k2.errors import Data
-from k2.metrics import EVENTS, FieldCollector
+from k2.metrics import EVENTS, FieldCollector, gauge
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.tape_clients import TapeClients
@@ -34,12 +34,15 @@ from servers.heartbeat import (
     STARTING,
     Heart,
     Heartbeats,
-    Reading,
     Sample,
-    process_signals,
 )
+from servers.process_signals import ProcessSignals, SignalReading
 from servers.process_table import PROCESSES, expected_by
 from servers.runtime import Runtime
+
+EVALUATED_AGE = gauge(
+    "k2_degradation_evaluated_age_seconds", "Time since the process last evaluated its level."
+)
 
 Signals = Mapping[str, float | None]
 
@@ -75,6 +78,7 @@ class Process:
         self._spec = PROCESSES[process]
         self._state = STARTING
         self._signals: Callable[[], Signals] = dict
+        self._common = ProcessSignals(settings.data_dir)
         self._addresses: Mapping[str, str] = {}
         self._heart: Heart | None = None
         self._heartbeats: Heartbeats | None = None
@@ -125,9 +129,14 @@ class Process:
         self._ticking.append(call)
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> SignalReading:
         """The signals as last read."""
-        return self._heart.reading if self._heart else Reading()
+        return self._heart.reading if self._heart else SignalReading()
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether its level follows its signals; if not, the last level holds."""
+        return self._heart is None or self._heart.evaluated_age_s <= limits.HEARTBEAT_STALE_S
 
     @cached_property
     def degradation(self) -> DegradationTopic:
@@ -157,11 +166,12 @@ class Process:
         """
         addresses = {**addresses, **self._export()}
         self._addresses, self._signals, self._state = addresses, signals, state
-        self._heart = self._make_heart(addresses, self._sample)
+        heart = self._heart = self._make_heart(addresses, self._sample)
+        EVALUATED_AGE.set_function(lambda: heart.evaluated_age_s)
         if self._heartbeats:
             self._heartbeats.include(self._heart)
-        self.ending.callback(self._heart.close)
-        self._heart.start()
+        self.ending.callback(heart.close)
+        heart.start()
 
     def serve(self) -> None:
         """Say that it does its work, in the heartbeat and on stdout."""
@@ -199,11 +209,12 @@ class Process:
         self._tell_progress(counters)
         return Sample(counters, self._state)
 
-    def _read(self) -> Reading:
-        signals = process_signals(self.settings.data_dir) | dict(self._signals())
+    def _read(self) -> SignalReading:
+        late_s = {Signal.LOOP_LAG_S: self._heart.late_s if self._heart else 0.0}
+        signals = self._common.read() | late_s | dict(self._signals())
         injected = self.degradation.injected(self.name)
         pressed = pressures(signals, self.scales) | injected
-        return Reading(signals, pressed, tuple(sorted(injected)))
+        return SignalReading(signals, pressed, tuple(sorted(injected)))
 
     def _tick(self) -> None:
         """Tell the levels where they changed."""

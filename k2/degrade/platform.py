@@ -2,8 +2,8 @@
 
 The platform's level has a state of its own, moved by `level.step`: it rises after a confirm, and
 falls one level at a time after a dwell. Its pressure is the highest of any process. A process that
-is LOST presses `LOST_SOON` at first and `LOST_LONG` later; one that drains or starts presses
-nothing.
+is LOST presses `LOST_SOON` at first and `LOST_LONG` later; one that drains presses nothing, nor
+does one that drained before it was lost.
 
 An operator's override replaces the platform's level, downward too. A process whose own memory or
 disk demands more than the override keeps to what those demand.
@@ -69,5 +69,5 @@ def demanded_by(pressures: Mapping[str, float], tuning: Tuning) -> Level:
 
 
 def lost_pressure(silent_s: float) -> float:
-    """Return the pressure of a process that has been LOST for so long, seconds."""
+    """Return the pressure of a LOST process that was last heard of so many seconds ago."""
     return LOST_LONG if silent_s >= LOST_LONG_S else LOST_SOON

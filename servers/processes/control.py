@@ -91,7 +91,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         server.ready()
         process.serve()
         while not runtime.stopping.wait(_WAIT_S):
-            server.tell(well=not failing(settings.data_dir / "run"))
+            well = process.is_evaluated and not failing(settings.data_dir / "run")
+            server.tell(well=well)
     return 0
 
 

@@ -88,6 +88,7 @@ def test_topics_and_what_they_keep():
         "k2.high-water": "compact",
         "k2.backfills": "compact",
         "k2.replays": "compact",
+        "k2.degradation": "compact",
         "k2.gaps": "delete",
         "k2.dead-letters": "delete",
     }
@@ -134,12 +135,13 @@ def test_a_heartbeat():
     ).beat()
     (found,) = tape.board("k2.heartbeats").read_all().values()
     assert list(found) == [
-        *("process", "pid", "run_id", "state", "level", "signals", "pressures", "addresses"),
-        *("counters", "at_us"),
+        *("process", "pid", "run_id", "state", "level", "signals", "pressures", "injected"),
+        *("addresses", "counters", "at_us"),
     ]
     assert [signal.value for signal in Signal] == [
         *("writer_lag_s", "producer_queue", "feed_queue", "rss_bytes", "commit_latency_s"),
-        *("tail_bytes", "queries_running", "disk_free_bytes"),
+        *("tail_bytes", "queries_running", "disk_free_bytes", "queries_queued", "oldest_work_s"),
+        *("cgroup_bytes", "cpu_pressure", "memory_pressure", "io_pressure", "loop_lag_s"),
     ]
     assert {level.name: level.value for level in Level} == {
         "NORMAL": 0, "SOFT": 1, "GRACEFUL": 2, "AGGRESSIVE": 3, "CIRCUIT_BREAK": 4,
@@ -470,6 +472,7 @@ SETTINGS = {
     "K2_LAKE__COMPACT_TARGET_BYTES": "2000000",
     "K2_LAKE__SWEEP_INTERVAL_S": "9",
     "K2_LAKE__SWEEP_GRACE_S": "99999",
+    "K2_LAKE__ROWS_PER_S_MAX": "10",
     "K2_FEED__VENUE": "live",
     "K2_FEED__VENUE_URL": "ws://v",
     "K2_FEED__EXCHANGE": "X",
@@ -492,6 +495,13 @@ SETTINGS = {
     "K2_QUERY__STREAM_IDLE_S": "18",
     "K2_CONTROL__LISTEN": "127.0.0.1:4",
     "K2_CONTROL__QUERY_ADDRESS": "127.0.0.1:5",
+    "K2_DEGRADE__CONFIRM_S": "18",
+    "K2_DEGRADE__DWELL_S": "19",
+    "K2_DEGRADE__SHADOW": "true",
+    "K2_TELEMETRY__METRICS": "false",
+    "K2_TELEMETRY__LISTEN": "127.0.0.1:6",
+    "K2_TELEMETRY__OTLP_ENDPOINT": "127.0.0.1:7",
+    "K2_TELEMETRY__TRACE_SAMPLE": "0.5",
 }
 
 
@@ -521,6 +531,11 @@ def test_every_setting_has_its_variable(bare):
     after = flat(settings.load().model_dump())
     assert list(after) == list(SETTINGS)
     assert [name for name in SETTINGS if before[name] == after[name]] == []
+
+
+def test_the_priority_of_symbols_is_a_table(bare):
+    bare.setenv("K2_SYMBOLS__PRIORITY", '{"BINANCE:PEPEUSDT": "critical"}')
+    assert settings.load().symbols.priority == {"BINANCE:PEPEUSDT": "critical"}
 
 
 def test_what_a_process_can_be_started_as():

@@ -28,6 +28,8 @@ class MemoryBoard:
     def put(self, key, value, wait_s=None):
         with self._changed:
             self._notices[key] = value
+            if value is None:
+                del self._notices[key]
             self._version += 1
             self._changed.notify_all()
         for told in self._listeners:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2.degrade.level import Level, LevelState, Tuning, level_of, step
+from k2.degrade.signals import Signal, pressures, scales
 
 TUNING = Tuning(confirm_s=2, dwell_s=10)
 histories = st.lists(st.tuples(st.floats(0.1, 8), st.floats(0, 1)), min_size=1, max_size=80)
@@ -64,3 +65,12 @@ def test_calm_always_ends_in_normal_and_pressure_in_its_level(history):
         pressed = step(pressed, 0.99, now, TUNING)
     assert calm.level is Level.NORMAL
     assert pressed.level is level_of(0.99)
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=60))
+def test_waiting_for_a_cpu_alone_never_lifts_above_soft(readings):
+    state, by_name = LevelState(), scales()
+    for now, share in enumerate(readings):
+        pressure = pressures({Signal.CPU_PRESSURE: share}, by_name)[Signal.CPU_PRESSURE]
+        state = step(state, pressure, now, Tuning(confirm_s=0))
+        assert state.level <= Level.SOFT

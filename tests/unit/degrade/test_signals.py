@@ -5,7 +5,7 @@ import math
 import pytest
 
 from k2 import limits
-from k2.degrade.signals import UNREADABLE, Scale, Signal, pressure, pressures, scales
+from k2.degrade.signals import SOFT_AT_MOST, UNREADABLE, Scale, Signal, pressure, pressures, scales
 
 
 def test_linear_between_the_thresholds():
@@ -62,3 +62,8 @@ def test_what_the_settings_let_a_process_hold_is_no_pressure():
     assert scales(tail_bytes_max=1)[Signal.RSS_BYTES].full == full
     large = scales(tail_bytes_max=limits.TAIL_BYTES_MAX + 100, commit_bytes_max=2**40)
     assert large[Signal.RSS_BYTES].full == full + 100 + 2 * (2**40 - limits.COMMIT_BYTES_MAX)
+
+
+@pytest.mark.parametrize("signal", [Signal.CPU_PRESSURE, Signal.IO_PRESSURE, Signal.LOOP_LAG_S])
+def test_a_busy_machine_means_a_little_at_most(signal):
+    assert pressures({signal: 1e9}, scales()) == {signal: SOFT_AT_MOST}

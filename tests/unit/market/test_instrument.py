@@ -142,3 +142,21 @@ def test_other_keys_are_refused(text):
     with pytest.raises(Invalid) as caught:
         parse_key(text)
     assert caught.value.reason is Reason.BAD_REQUEST
+
+
+def test_a_chosen_priority_replaces_the_default():
+    chosen = Priorities({"BINANCE:PEPEUSDT": "critical"})
+    assert chosen.tier(Instrument("BINANCE", "PEPEUSDT")) is Tier.CRITICAL
+    assert chosen.tier(Instrument("OTHER", "PEPEUSDT")) is tier_of("PEPEUSDT")
+    assert Priorities().tier(Instrument("BINANCE", "BTCUSDT")) is Tier.CRITICAL
+    with pytest.raises(Invalid):
+        Priorities({"PEPEUSDT": "critical"})
+
+
+def test_a_partition_has_the_tier_of_its_most_critical_symbol():
+    priorities = Priorities({"X:A": "low", "X:B": "critical"})
+    placed = {Instrument("X", "A"): 4, Instrument("X", "B"): 4, Instrument("X", "BTCUSDT"): 7}
+    assert priorities.of_partitions({}, 2) == tuple(tier for tier in Tier for _ in range(2))
+    assert priorities.of_partitions(placed, 2)[4:] == (
+        *(Tier.CRITICAL, Tier.NORMAL, Tier.LOW, Tier.CRITICAL),
+    )

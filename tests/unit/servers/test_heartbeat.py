@@ -5,9 +5,10 @@ import threading
 import pytest
 
 from k2 import limits
-from k2.clock import ManualClock
-from k2.degrade.level import Level
-from k2.degrade.signals import UNREADABLE, Signal
+from k2.clock import ManualClock, SystemClock
+from k2.degrade.level import Level, Tuning
+from k2.degrade.platform import LOST_LONG, LOST_LONG_S, LOST_SOON
+from k2.degrade.signals import UNREADABLE
 from k2.errors import Reason, Unavailable
 from k2.market.instrument import Instrument
 from k2.tape import topics
@@ -18,12 +19,12 @@ from servers.heartbeat import (
     Heartbeats,
     Sample,
     listened,
-    platform_level,
-    process_signals,
     read_beats,
 )
+from servers.process_signals import SignalReading
 from tests.fakes.tape import FakeTape
 from tests.fakes.wire import MemoryBoard, beat
+from tests.support.eventually import eventually
 
 
 class Notices(dict):
@@ -37,7 +38,11 @@ class Notices(dict):
         self[key] = value
 
 
-def heart(board, clock, sample):
+def reading(**pressures):
+    return SignalReading(dict.fromkeys(pressures, 5.0), pressures)
+
+
+def heart(board, clock, sample=Sample, read=SignalReading, **more):
     return Heart(
         board=board,
         clock=clock,
@@ -45,41 +50,79 @@ def heart(board, clock, sample):
         run_id="r1",
         addresses={"grpc": "127.0.0.1:1"},
         sample=sample,
+        read=read,
+        tuning=Tuning(confirm_s=0.5, dwell_s=15.0),
+        **more,
     )
 
 
 def test_a_beat_carries_level_pressures_addresses_and_counters():
     board, clock = Notices(), ManualClock()
-    made = heart(board, clock, lambda: Sample({Signal.COMMIT_LATENCY_S: 99.0}, {"commits": 3}))
+    made = heart(board, clock, lambda: Sample({"commits": 3}), lambda: reading(commit_latency_s=1))
     for _ in range(4):
-        made.beat()
-        clock.advance(1)
+        made.tick()
+        clock.advance(limits.SIGNAL_INTERVAL_S)
     (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
     assert (beat.process, beat.run_id, beat.state) == ("lake", "r1", "SERVING")
     assert beat.level is Level.CIRCUIT_BREAK is made.level
     assert beat.pressures == {"commit_latency_s": 1.0}
+    assert beat.pressure == 1.0
     assert beat.addresses == {"grpc": "127.0.0.1:1"}
     assert beat.counters == {"commits": 3}
 
 
-def test_a_beat_that_came_too_long_ago_is_a_lost_process_under_high_pressure():
+def test_it_reads_four_times_a_second_and_beats_once_or_when_the_level_changes():
+    board, clock, pressing, beaten = Notices(), ManualClock(), [0.0], []
+
+    def sample():
+        beaten.append(clock.monotonic_s())
+        return Sample()
+
+    made = heart(board, clock, sample, lambda: reading(rss_bytes=pressing[0]))
+    began_s = clock.monotonic_s()
+    for number in range(12):
+        if number == 5:
+            pressing[0] = 1.0  # confirmed two readings later
+        made.tick()
+        clock.advance(limits.SIGNAL_INTERVAL_S)
+    assert [at_s - began_s for at_s in beaten] == [0.0, 1.0, 1.75, 2.75]
+    assert made.level is Level.CIRCUIT_BREAK
+
+
+def test_a_process_that_is_lost_presses_after_five_seconds_and_more_after_thirty():
     board, clock = Notices(), ManualClock()
-    made = heart(board, clock, lambda: Sample({Signal.RSS_BYTES: 1.0}))
+    made = heart(board, clock, read=lambda: reading(rss_bytes=0.0))
     made.beat()
+
+    def seen():
+        (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
+        return beat.state, beat.pressure, beat.level
+
     clock.advance(limits.HEARTBEAT_STALE_S)
-    (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
-    assert beat.state == "SERVING"
+    assert seen() == ("SERVING", 0.0, Level.NORMAL)
     clock.advance(0.1)
-    (beat,) = read_beats(board, made.beaten_s, clock.monotonic_s())
-    assert beat.state == LOST
-    assert beat.pressures == {"rss_bytes": UNREADABLE}
-    assert beat.signals == {"rss_bytes": None}
-    assert beat.level is Level.AGGRESSIVE
+    assert seen() == (LOST, LOST_SOON, Level.SOFT)
+    clock.advance(LOST_LONG_S - limits.HEARTBEAT_STALE_S)
+    assert seen() == (LOST, LOST_LONG, Level.AGGRESSIVE)
+
+
+def test_a_process_that_drains_presses_nothing_and_never_will():
+    board, clock = MemoryBoard(), ManualClock()
+    seen = Heartbeats(board, clock, patience_s=0)
+    made = heart(board, clock, read=lambda: reading(rss_bytes=1.0))
+    made.start()
+    assert seen.beats()[0].pressure == 1.0
+    made.close()
+    (beat,) = seen.beats()
+    assert (beat.state, beat.pressure) == (DRAINING, 0.0)
+    clock.advance(LOST_LONG_S * 10)
+    (beat,) = seen.beats()
+    assert (beat.state, beat.pressure, beat.level) == (LOST, 0.0, Level.NORMAL)
 
 
 def test_an_unreadable_beat_is_a_lost_process():
     (beat,) = read_beats({"feed": {"pid": "x"}}, {"feed": 0.0}, 0.0)
-    assert (beat.process, beat.state, beat.pressures) == ("feed", LOST, {"heartbeat": UNREADABLE})
+    assert (beat.process, beat.state, beat.pressures) == ("feed", LOST, {"heartbeat": LOST_SOON})
 
 
 @pytest.mark.parametrize("skew_s", [-3600, 3600])
@@ -87,7 +130,7 @@ def test_a_process_whose_clock_is_an_hour_off_is_heard_and_missed_like_any_other
     mine, theirs = ManualClock(), ManualClock()
     theirs.advance(skew_s)
     board = MemoryBoard()
-    seen, other = Heartbeats(board, mine, patience_s=0), heart(board, theirs, Sample)
+    seen, other = Heartbeats(board, mine, patience_s=0), heart(board, theirs)
     for _ in range(3):
         other.beat()
         assert [each.state for each in seen.beats()] == ["SERVING"]
@@ -97,18 +140,59 @@ def test_a_process_whose_clock_is_an_hour_off_is_heard_and_missed_like_any_other
     assert [each.state for each in seen.beats()] == [LOST]
 
 
-def test_a_sample_that_fails_is_high_pressure_not_a_dead_heart():
-    def broken():
-        raise RuntimeError("gauge")
+def broken():
+    raise RuntimeError("gauge")
 
-    beat = heart(Notices(), ManualClock(), broken).beat()
-    assert beat["pressures"] == {"sample": UNREADABLE}
-    assert beat["state"] == "UNKNOWN"
+
+def test_a_sample_that_fails_is_an_unknown_state_not_a_dead_heart():
+    assert heart(Notices(), ManualClock(), broken).beat()["state"] == "UNKNOWN"
+
+
+def test_signals_that_cannot_be_read_are_high():
+    made = heart(Notices(), ManualClock(), read=broken)
+    made.tick()
+    assert made.reading.pressures == {"sample": UNREADABLE}
+
+
+def test_a_level_that_is_not_evaluated_holds_and_its_process_falls_silent():
+    board, clock = MemoryBoard(), ManualClock()
+    seen = Heartbeats(board, clock, patience_s=0)
+    failing, tried = threading.Event(), threading.Semaphore(0)
+
+    def on_tick():
+        tried.release()
+        if failing.is_set():
+            raise RuntimeError("a component")
+
+    made = heart(board, clock, on_tick=on_tick)
+    seen.include(made)
+    made.start()
+    failing.set()
+    while tried.acquire(blocking=False):
+        pass
+    assert tried.acquire(timeout=10)
+    assert tried.acquire(timeout=10)
+    clock.advance(limits.HEARTBEAT_STALE_S + 1)
+    assert tried.acquire(timeout=10)
+    assert tried.acquire(timeout=10), "the heart goes on"
+    assert made.evaluated_age_s >= limits.HEARTBEAT_STALE_S
+    assert [beat.state for beat in seen.beats()] == [LOST]
+    failing.clear()
+    eventually(lambda: made.evaluated_age_s == 0.0)
+    assert [beat.state for beat in seen.beats()] == ["SERVING"]
+    made.close()
+
+
+def test_how_late_it_wakes_is_measured():
+    made = heart(Notices(), SystemClock())
+    made.start()
+    eventually(lambda: made.late_s > 0.0)
+    made.close()
 
 
 def test_a_board_that_is_away_is_tried_again():
     board = Notices()
-    made = heart(board, ManualClock(), Sample)
+    made = heart(board, ManualClock())
     board.broken = True
     made.beat()
     board.broken = False
@@ -123,10 +207,11 @@ def test_it_beats_on_its_own_and_says_when_it_drains():
         beaten.release()
         return Sample()
 
-    board = Notices()
-    made = heart(board, ManualClock(), sample)
+    board, clock = Notices(), ManualClock()
+    made = heart(board, clock, sample)
     made.start()
     assert beaten.acquire(timeout=10)
+    clock.advance(limits.HEARTBEAT_INTERVAL_S)
     assert beaten.acquire(timeout=10)
     made.close()
     made.close()
@@ -140,7 +225,7 @@ def test_a_process_knows_itself_while_the_board_is_away():
 
     board, clock = Away(), ManualClock()
     seen = Heartbeats(board, clock, expected=("feed", "lake"), patience_s=0)
-    own = heart(board, clock, Sample)
+    own = heart(board, clock)
     seen.include(own)
     assert [beat.state for beat in seen.beats()] == [LOST, LOST]
     own.beat()
@@ -148,7 +233,6 @@ def test_a_process_knows_itself_while_the_board_is_away():
         ("feed", LOST),
         ("lake", "SERVING"),
     ]
-    assert seen.level() is Level.AGGRESSIVE
 
 
 def test_a_new_reader_gives_each_process_the_time_to_be_heard():
@@ -159,21 +243,12 @@ def test_a_new_reader_gives_each_process_the_time_to_be_heard():
         "feed": "STARTING",
         "lake": "STARTING",
     }
-    assert seen.level() is Level.NORMAL
+    assert {each.pressure for each in seen.beats()} == {0.0}
     clock.advance(5.0)
     assert [each.state for each in seen.beats()] == [LOST, LOST]
-    assert seen.level() is Level.AGGRESSIVE
-
-
-def test_without_processes_the_level_is_normal():
-    assert platform_level([]) is Level.NORMAL
-
-
-def test_every_process_reads_its_memory_and_its_disk(tmp_path):
-    signals = process_signals(tmp_path)
-    assert signals[Signal.RSS_BYTES] > 0
-    assert signals[Signal.DISK_FREE_BYTES] > 0
-    assert process_signals(tmp_path / "absent")[Signal.DISK_FREE_BYTES] is None
+    assert {each.pressure for each in seen.beats()} == {LOST_SOON}
+    clock.advance(LOST_LONG_S)
+    assert {each.pressure for each in seen.beats()} == {LOST_LONG}
 
 
 def test_only_a_feed_that_is_heard_from_listens():

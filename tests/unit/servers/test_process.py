@@ -12,11 +12,15 @@ import pytest
 from k2 import limits
 from k2.clock import ManualClock
 from k2.degrade.level import Level
+from k2.degrade.platform import Levels
+from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Signal
 from k2.errors import Data, Reason
 from k2.settings import Settings
+from k2.tape import topics
 from k2.telemetry import Counter
-from servers.process import Levels, Process
+from servers.degradation_topic import Override
+from servers.process import EVALUATED_AGE, Process
 from servers.runtime import Runtime
 from tests.fakes.wire import MemoryBoard
 
@@ -62,7 +66,8 @@ def running(process, board, runtime, tmp_path, *, metrics=False, **named):
     """A process whose heartbeats stay in memory."""
     settings = Settings(data_dir=tmp_path, tape=AWAY, telemetry={"metrics": metrics})
     made = Process(process, named.get("name", process), settings, runtime, None)
-    made.clients = SimpleNamespace(topic=lambda name: board)
+    boards = {topics.DEGRADATION: MemoryBoard()}
+    made.clients = SimpleNamespace(topic=lambda name: boards.get(name, board))
     return made
 
 
@@ -109,20 +114,88 @@ def test_progress_is_told_while_it_is_made_once_the_process_serves(board, runtim
     assert {line["event"] for line in said(runtime)} == {"progressed"}
 
 
+def pressed(process, pressing):
+    """Start it with a signal whose pressure is 0 or 1."""
+    process._common = SimpleNamespace(read=dict)
+    process.start({}, lambda: {Signal.COMMIT_LATENCY_S: pressing[0] and 1e9})
+
+
+def ticks(process, count=8):
+    for _ in range(count):
+        process._heart.tick()
+        process.runtime.clock.advance(limits.SIGNAL_INTERVAL_S)
+
+
 def test_levels_are_told_when_they_change(board, runtime, tmp_path):
-    process, told, pressing = running("control", board, runtime, tmp_path), [], [0.0]
+    process, told, pressing = running("control", board, runtime, tmp_path), [], [0]
     process.subscribe(told.append)
-    process.follow()
+    ticked = []
+    process.on_tick(lambda: ticked.append(process.levels.own))
     with process.ending:
-        process.start({}, lambda: {Signal.COMMIT_LATENCY_S: pressing[0]})
-        process._heart.beat()
-        pressing[0] = 1e9
-        runtime.clock.advance(limits.HEARTBEAT_STALE_S)
-        for _ in range(20):
-            process._heart.beat()
-            runtime.clock.advance(1)
-    assert told[0].platform >= told[0].own
-    assert told[-1] == Levels(Level.CIRCUIT_BREAK, Level.CIRCUIT_BREAK)
+        pressed(process, pressing)
+        ticks(process)
+        pressing[0] = 1
+        ticks(process)
+        assert process.reading.pressure == 1.0
+        process.degradation.put_platform(Level.SOFT)
+        ticks(process)
+    assert told == [
+        Levels(),
+        Levels(own=Level.CIRCUIT_BREAK, pressure=1.0),
+        Levels(own=Level.CIRCUIT_BREAK, platform=Level.SOFT, pressure=1.0),
+    ]
+    assert process.levels.policy is POLICIES[Level.CIRCUIT_BREAK]
+    assert ticked[0] is Level.NORMAL
+    assert ticked[-1] is Level.CIRCUIT_BREAK
+
+
+def test_an_injected_pressure_replaces_that_of_its_signal(board, runtime, tmp_path):
+    process, pressing = running("lake", board, runtime, tmp_path), [1]
+    assert process.reading.pressures == {}
+    with process.ending:
+        pressed(process, pressing)
+        until_us = runtime.clock.now_us() + 1_000_000
+        process.degradation.inject("lake", Signal.COMMIT_LATENCY_S, 0.25, until_us)
+        ticks(process, 1)
+        assert process.reading.pressures[Signal.COMMIT_LATENCY_S] == 0.25
+        assert process.reading.signals[Signal.COMMIT_LATENCY_S] == 1e9
+        assert process.reading.injected == (Signal.COMMIT_LATENCY_S,)
+        runtime.clock.advance(1)
+        ticks(process, 1)
+        assert process.reading.pressures[Signal.COMMIT_LATENCY_S] == 1.0
+
+
+def test_the_memory_of_a_process_demands_more_than_an_override(board, runtime, tmp_path):
+    process = running("lake", board, runtime, tmp_path)
+    with process.ending:
+        pressed(process, [0])
+        now_us = runtime.clock.now_us()
+        process.degradation.put_override(Override(Level.SOFT, "test", now_us, now_us + 10**9))
+        ticks(process, 1)
+        assert process.levels.effective is Level.SOFT
+        process.degradation.inject("*", Signal.RSS_BYTES, 0.9, now_us + 10**9)
+        ticks(process, 1)
+    assert process.levels.effective is Level.AGGRESSIVE
+
+
+def test_every_process_reads_its_memory_its_disk_and_how_late_it_wakes(board, runtime, tmp_path):
+    process = running("lake", board, runtime, tmp_path)
+    with process.ending:
+        process.start({})
+    signals = board.beats[0]["signals"]
+    assert signals[Signal.LOOP_LAG_S] == 0.0
+    assert min(signals[Signal.RSS_BYTES], signals[Signal.DISK_FREE_BYTES]) > 0
+
+
+def test_a_level_that_is_not_evaluated_is_known(board, runtime, tmp_path):
+    process = running("lake", board, runtime, tmp_path)
+    assert process.is_evaluated
+    with process.ending:
+        process.start({})
+        assert process.is_evaluated
+        process._heart._run = lambda: None
+        runtime.clock.advance(limits.HEARTBEAT_STALE_S + 1)
+        assert EVALUATED_AGE.collect()[0].samples[0].value >= limits.HEARTBEAT_STALE_S
 
 
 @pytest.mark.parametrize(("name", "states"), [("lake", ["REFUSED"]), ("query", [])])

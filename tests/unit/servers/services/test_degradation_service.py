@@ -4,11 +4,15 @@ import threading
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 
 from k2 import limits
 from k2.clock import ManualClock, SystemClock
+from k2.degrade.level import Level
+from k2.degrade.platform import LOST_SOON
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
+from servers.degradation_topic import DegradationTopic, Override
 from servers.heartbeat import Heartbeats
 from servers.services import degradation_service
 from servers.services.degradation_service import DegradationService
@@ -31,9 +35,15 @@ def clock():
 
 
 @pytest.fixture
-def stub(board, draining, clock):
+def said():
+    return DegradationTopic(MemoryBoard(), SystemClock())
+
+
+@pytest.fixture
+def stub(board, draining, clock, said):
     service = DegradationService(
         heartbeats=Heartbeats(board, clock, expected=("feed", "lake", "query"), patience_s=0),
+        degradation=said,
         clock=SystemClock(),
         draining=draining,
     )
@@ -42,39 +52,60 @@ def stub(board, draining, clock):
         draining.set()
 
 
-def test_the_platform_is_as_bad_as_its_worst_process(stub, board):
+def seconds(number):
+    return duration_pb2.Duration(seconds=number)
+
+
+def degradation(stub):
+    return stub.GetDegradation(pb.GetDegradationRequest()).degradation
+
+
+def test_the_level_is_the_published_one_with_the_processes_behind_it(stub, board, said):
+    said.put_platform(Level.SOFT)
     board.put("feed", beat("feed", level="SOFT", pressures={"rss_bytes": 0.5, "feed_queue": 0.6}))
-    found = stub.GetDegradation(pb.GetDegradationRequest()).degradation
+    found = degradation(stub)
     assert found.level == pb.DEGRADATION_LEVEL_SOFT
     assert "Enrichment" in found.summary
     assert [each.process for each in found.processes] == ["feed", "lake", "query"]
     assert [each.signal for each in found.processes[0].pressures] == ["feed_queue", "rss_bytes"]
     assert found.processes[1].pressures[0].reading == 5.0
     assert not found.processes[0].pressures[0].HasField("reading")
+    assert (found.injected, found.HasField("override")) == (False, False)
 
 
-def test_a_process_never_heard_of_is_lost_and_its_signals_high(stub):
-    found = stub.GetDegradation(pb.GetDegradationRequest()).degradation
-    feed = found.processes[0]
+def test_an_injected_pressure_is_marked(stub, board):
+    board.put("feed", beat("feed", pressures={"rss_bytes": 0.5}, injected=["rss_bytes"]))
+    found = degradation(stub)
+    assert found.injected
+    assert [each.pressures[0].injected for each in found.processes] == [True, False, False]
+
+
+def test_a_process_never_heard_of_is_lost_and_presses(stub):
+    feed = degradation(stub).processes[0]
     assert (feed.process, feed.state) == ("feed", "LOST")
-    assert feed.pressures[0].pressure == 0.9
+    assert feed.level == pb.DEGRADATION_LEVEL_SOFT
+    assert feed.pressures[0].pressure == LOST_SOON
     assert not feed.HasField("report_time")
-    assert found.level == pb.DEGRADATION_LEVEL_AGGRESSIVE
 
 
 def test_a_stale_process_is_lost(stub, board, clock):
     clock.advance(limits.HEARTBEAT_STALE_S + 1)
     board.put("feed", beat("feed"))
-    lake = stub.GetDegradation(pb.GetDegradationRequest()).degradation.processes[1]
-    assert (lake.process, lake.state, lake.pressures[0].pressure) == ("lake", "LOST", 0.9)
+    lake = degradation(stub).processes[1]
+    assert (lake.process, lake.state) == ("lake", "LOST")
+    assert lake.pressures[0].pressure == LOST_SOON
 
 
-def test_a_watch_starts_with_the_current_state_and_tells_changes(stub, board):
+def test_a_watch_starts_with_the_current_state_and_tells_changes(stub, board, said):
     board.put("feed", beat("feed"))
     watch = stub.WatchDegradation(pb.WatchDegradationRequest())
     assert next(watch).degradation.level == pb.DEGRADATION_LEVEL_NORMAL
-    board.put("feed", beat("feed", level="CIRCUIT_BREAK"))
+    said.put_platform(Level.CIRCUIT_BREAK)
+    board.put("feed", beat("feed"))
     assert next(watch).degradation.level == pb.DEGRADATION_LEVEL_CIRCUIT_BREAK
+    now_us = SystemClock().now_us()
+    said.put_override(Override(Level.SOFT, "a test", now_us, now_us + 10**9))
+    assert next(watch).degradation.override.reason == "a test"
 
 
 def test_a_watch_ends_when_the_server_drains(stub, draining):
@@ -84,3 +115,62 @@ def test_a_watch_ends_when_the_server_drains(stub, draining):
     with pytest.raises(grpc.RpcError) as caught:
         list(watch)
     assert reason_of(caught.value) == ("UNAVAILABLE", "DRAINING")
+
+
+def test_an_override_holds_until_it_is_cleared(stub, said):
+    said.put_platform(Level.AGGRESSIVE)
+    request = pb.SetOverrideRequest(
+        level=pb.DEGRADATION_LEVEL_NORMAL, duration=seconds(60), reason="a rehearsal"
+    )
+    made = stub.SetOverride(request).override
+    assert (made.reason, made.expire_time.seconds - made.set_time.seconds) == ("a rehearsal", 60)
+    found = degradation(stub)
+    assert (found.level, found.override) == (pb.DEGRADATION_LEVEL_NORMAL, made)
+    assert stub.ClearOverride(pb.ClearOverrideRequest()).ended == made
+    assert degradation(stub).level == pb.DEGRADATION_LEVEL_AGGRESSIVE
+    assert not stub.ClearOverride(pb.ClearOverrideRequest()).HasField("ended")
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"level": 0}, "level"),
+        ({"level": 77}, "level"),
+        ({"duration": seconds(0)}, "duration"),
+        ({"duration": seconds(int(limits.OVERRIDE_MAX_S) + 1)}, "duration"),
+        ({"reason": ""}, "reason"),
+        ({"reason": "x" * (limits.OVERRIDE_REASON_MAX + 1)}, "reason"),
+    ],
+)
+def test_an_override_needs_a_level_an_end_and_a_reason(stub, changed, field):
+    good = {"level": pb.DEGRADATION_LEVEL_SOFT, "duration": seconds(60), "reason": "r"}
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.SetOverride(pb.SetOverrideRequest(**good | changed))
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
+    assert field in caught.value.details()
+
+
+@pytest.mark.parametrize(("process", "into"), [("", {"lake", "query"}), ("lake", {"lake"})])
+def test_a_pressure_is_injected_into_one_process_or_all(stub, said, process, into):
+    request = pb.InjectPressureRequest(
+        signal="rss_bytes", pressure=0.9, duration=seconds(60), process=process
+    )
+    assert stub.InjectPressure(request).HasField("expire_time")
+    assert {name for name in ("lake", "query") if said.injected(name)} == into
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"signal": "mood"},
+        {"pressure": 1.1},
+        {"pressure": -0.1},
+        {"duration": seconds(0)},
+        {"duration": seconds(int(limits.INJECTION_MAX_S) + 1)},
+    ],
+)
+def test_an_injection_has_bounds(stub, changed):
+    good = {"signal": "rss_bytes", "pressure": 0.5, "duration": seconds(9)}
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.InjectPressure(pb.InjectPressureRequest(**good | changed))
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")

@@ -18,6 +18,7 @@ from k2.errors import Reason, Unavailable
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from k2client.error_mapping import from_rpc
+from servers.degradation_topic import DegradationTopic
 from servers.heartbeat import Heartbeats
 from servers.services import degradation_service
 from servers.services.degradation_service import DegradationService
@@ -33,6 +34,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def service():
     made = DegradationService(
         heartbeats=Heartbeats(MemoryBoard(), SystemClock()),
+        degradation=DegradationTopic(MemoryBoard(), SystemClock()),
         clock=SystemClock(),
         draining=threading.Event(),
     )
@@ -87,8 +89,8 @@ def test_reflection_lists_and_describes():
         assert names >= {degradation_service.NAME, "grpc.health.v1.Health"}
         described = DescriptorPool(known).FindServiceByName(degradation_service.NAME)
         assert {method.name for method in described.methods} == {
-            "GetDegradation",
-            "WatchDegradation",
+            *("GetDegradation", "WatchDegradation", "SetOverride", "ClearOverride"),
+            *("ListTransitions", "InjectPressure"),
         }
 
 

@@ -7,14 +7,15 @@ import grpc
 import pytest
 
 from k2.clock import SystemClock
+from k2.degrade.level import Level
 from k2.settings import load
-from k2.v1 import market_pb2
+from k2.v1 import degradation_service_pb2, market_pb2
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers.heartbeat import Heartbeats
 from servers.local.stack_file import holding
 from servers.services import platform_service
-from servers.services.platform_service import PlatformService, Probe
+from servers.services.platform_service import Observed, PlatformService, Probe
 from tests.fakes.wire import MemoryBoard, beat, reason_of, served
 from tests.support.eventually import eventually
 
@@ -28,11 +29,14 @@ def child(*lines, code=0):
     return [sys.executable, "-c", f"print({text!r}, end=''); raise SystemExit({code})"]
 
 
-def service(command=(), board=None, alive=True, **settings):
+def service(command=(), board=None, alive=True, level=Level.NORMAL, **settings):
     board = board or MemoryBoard({"lake": beat(), "query": beat("query")})
     made = PlatformService(
-        heartbeats=Heartbeats(board, SystemClock()),
-        probes=[Probe("broker", {"kafka": "127.0.0.1:9092"}, lambda: alive)],
+        observed=Observed(
+            heartbeats=Heartbeats(board, SystemClock()),
+            level=lambda: level,
+            probes=[Probe("broker", {"kafka": "127.0.0.1:9092"}, lambda: alive)],
+        ),
         settings=load(**{"feed": {"source": "simulated"}} | settings),
         version="1.2.3",
         clock=SystemClock(),
@@ -58,6 +62,11 @@ def test_status_has_every_component():
     assert [each.name for each in found.components] == ["broker", "lake", "query"]
     assert found.components[0].addresses == {"kafka": "127.0.0.1:9092"}
     assert (found.components[1].pid, found.components[1].run_id) == (7, "r")
+
+
+def test_status_has_the_level_that_holds():
+    soft = degradation_service_pb2.DEGRADATION_LEVEL_SOFT
+    assert status(level=Level.SOFT).level == soft
 
 
 def test_status_is_that_of_the_worst():
