@@ -24,7 +24,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test test-slow sim ci bench chaos gen lock lint types layers protos help
+.PHONY: setup up down test test-slow test-tools sim ci bench chaos gen lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -42,6 +42,11 @@ test: setup ## every guarantee once, at most 8 minutes on 2 cores: all tests tha
 
 test-slow: setup ## the rest: disasters again and again, whole stacks, chaos in small form
 	@$(PYTEST) -n 3 -m slow
+
+test-tools: setup ## tests that need Prometheus, promtool, Docker Compose, dclint or Go; brings them, skips none
+	@scripts/install_tools
+	@PATH="$(CURDIR)/.tools/bin:$(CURDIR)/.tools/node_modules/.bin:$$PATH" K2_TEST_TOOLS=1 \
+		$(BIN)/pytest -m tools -o console_output_style=classic
 
 lint: setup ## style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

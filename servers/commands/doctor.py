@@ -25,12 +25,13 @@ from k2.clock import Clock
 from k2.degrade.signals import held_beyond
 from k2.errors import K2Error
 from k2.market.instrument import Instrument, Priorities
-from k2.settings import Settings, masked
+from k2.settings import Settings, environment, masked
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import partition_count
 from servers.local import layout, stack_file, stack_ports, stamp
 from servers.local.artifacts import Artifacts
 from servers.local.embedded_stack import check_files, check_room, check_writable, choose_ports
+from servers.local.observe import prometheus
 from servers.local.stack_options import Options, read_options
 from servers.process_table import PROCESSES
 from servers.runtime import Runtime
@@ -66,6 +67,7 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     config = options.settings
     yield "python", _python
     yield "java", _java
+    yield "prometheus", _prometheus
     yield "memory", lambda: _memory(config)
     yield "open files", lambda: f"a process may open {check_files()} files"
     yield "data directory", lambda: _writable(config.data_dir)
@@ -95,6 +97,14 @@ def _java() -> str:
     if not Path(JAVA).exists():
         raise OSError(f"there is no Java at {JAVA}: run make setup")
     return f"the runtime at {JAVA}"
+
+
+def _prometheus() -> str:
+    """Say what `k2 up --observe` would start; K2 does without."""
+    program = prometheus.find_program(environment().get("PATH"))
+    if program is None:
+        return prometheus.HOW_TO_GET
+    return f"{program}, version {prometheus.version(program) or 'not known'}"
 
 
 def _memory(settings: Settings) -> str:

@@ -29,6 +29,7 @@ from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
 from servers.local import layout, stack_ports, stamp
 from servers.local.artifacts import Artifacts, Progress
+from servers.local.observe import prometheus
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, StackRecord, end_leftovers, holding
 from servers.local.stack_options import Options
@@ -132,6 +133,32 @@ def choose_ports(options: Options, run_id: str) -> dict[str, int]:
     )
 
 
+def choose_prometheus(
+    options: Options, runtime: Runtime, used: Collection[int], port: int = prometheus.PORT
+) -> prometheus.Prometheus | None:
+    """Find the Prometheus to run beside the stack; None where none is wanted or installed.
+
+    It listens on `port`, or on a free one where that is taken or free ports are asked for.
+
+    Raises:
+        Unavailable: PORT_IN_USE when fixed ports are asked for and this one is taken.
+    """
+    if not options.observe:
+        return None
+    program = prometheus.find_program(settings.environment().get("PATH"))
+    if program is None:
+        _step(runtime, "prometheus", prometheus.HOW_TO_GET)
+        return None
+    if options.ports_asked and options.ports == "fixed":
+        stack_ports.check([("prometheus", port)])
+    elif options.ports == "free" or not stack_ports.is_free(port):
+        names, taken = ("prometheus",), port
+        port = stack_ports.free_for(names, runtime.run_id, used)["prometheus"]
+        if options.ports != "free":
+            _step(runtime, "prometheus", f"port {taken} is in use: Prometheus takes {port}")
+    return prometheus.Prometheus(program, port)
+
+
 def _choose(options: Options, runtime: Runtime) -> StackConfig:
     """Venue, exchange and ports, each refused by name if it cannot be."""
     config, data_dir = options.settings, options.settings.data_dir
@@ -152,6 +179,8 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
         environment=settings.environment(),
     )
     stack = _measured(chosen, options, runtime)
+    beside = choose_prometheus(options, runtime, stack.ports.values())
+    stack = replace(stack, prometheus=beside)
     stack_ports.check(stack.used_ports().items())
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return stack

@@ -13,6 +13,7 @@ from servers.local import broker, registry, stack_ports
 from servers.local.artifacts import Artifacts
 from servers.local.broker import BrokerPorts
 from servers.local.child_process import ChildCommand
+from servers.local.observe.prometheus import Prometheus
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
 from servers.local.stamp import LIVE, source_of
@@ -52,6 +53,7 @@ class StackConfig:
         run_id: of this stack.
         artifacts: Kafka and the registry.
         environment: of the supervisor, which the parts inherit.
+        prometheus: that reads the metrics of this stack; None without one.
     """
 
     settings: Settings
@@ -61,6 +63,7 @@ class StackConfig:
     run_id: str
     artifacts: Artifacts
     environment: Mapping[str, str] = field(repr=False)
+    prometheus: Prometheus | None = None
 
     @property
     def data_dir(self) -> Path:
@@ -101,6 +104,7 @@ class StackConfig:
             self._broker(),
             self._registry(),
             *(self._process(process, name) for process, name in self.processes()),
+            *([self._prometheus(self.prometheus)] if self.prometheus else ()),
         ]
 
     def processes(self) -> list[tuple[str, str]]:
@@ -157,6 +161,16 @@ class StackConfig:
             lambda: registry.answers(ports),
             needs_tape=False,
             drain=2,
+        )
+
+    def _prometheus(self, prometheus: Prometheus) -> StackPart:
+        return StackPart(
+            "prometheus",
+            lambda: self._marked(prometheus.prepare(self.data_dir)),
+            {"prometheus": prometheus.url},
+            prometheus.answers,
+            needs_tape=False,
+            essential=False,
         )
 
     def _python(self, process: str, named: Mapping[str, str]) -> Callable[[], ChildCommand]:

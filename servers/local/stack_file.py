@@ -14,6 +14,8 @@
                     addresses, exit_code (of its last life), log
     failure         null, or reason and message
 
+`targets.json` beside it lists the addresses of metrics, as Prometheus reads them (file_sd).
+
 The file outlives the stack; `DIR/run/lock` tells whether it runs: the supervisor holds an exclusive
 `flock` on it, which the kernel gives back however it ends.
 """
@@ -86,6 +88,7 @@ class Journal:
         self._path = folder / "stack.json"
         self._clock = clock
         self._written: dict[str, Any] = {}
+        self._targets: list[dict[str, Any]] | None = None
 
     def write(self) -> None:
         """Replace the file if the record has changed; a full disk only delays it."""
@@ -93,13 +96,24 @@ class Journal:
         if current == self._written:
             return
         self.record.updated_at_us = self._clock.now_us()
-        scratch = self._path.with_suffix(".new")
+        targets = metrics_targets(self.record)
         try:
-            scratch.write_text(json.dumps(self.record.as_dict(), indent=1) + "\n")
-            scratch.rename(self._path)
+            _replace(self._path, self.record.as_dict())
             self._written = current
+            if targets != self._targets:
+                _replace(self._path.with_name("targets.json"), targets)
+                self._targets = targets
         except OSError as error:
             _log.error("stack.json cannot be written", extra={"error": str(error)})
+
+
+def metrics_targets(record: StackRecord) -> list[dict[str, Any]]:
+    """List where processes serve metrics, with the label `process`; one that died stays listed."""
+    return [
+        {"targets": [process.addresses["metrics"]], "labels": {"process": process.name}}
+        for process in record.processes
+        if "metrics" in process.addresses
+    ]
 
 
 @contextmanager
@@ -167,6 +181,12 @@ def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(leftovers, timeout=limits.CHILD_DRAIN_S)
+
+
+def _replace(path: Path, content: object) -> None:
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(content, indent=1) + "\n")
+    scratch.rename(path)
 
 
 def _locked(descriptor: int) -> bool:

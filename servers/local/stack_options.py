@@ -20,14 +20,16 @@ class Options:
     Attributes:
         settings: with the arguments in them; the data directory is absolute.
         ports: free or fixed.
+        ports_asked: whether that was an argument.
+        observe: whether Prometheus is started too, where it is installed.
         exchange_asked: whether an exchange was named, by argument or setting.
-        ports_asked: whether the ports were chosen by argument.
     """
 
     settings: Settings
     ports: str
     exchange_asked: bool
     ports_asked: bool = False
+    observe: bool = False
 
 
 class Arguments(argparse.ArgumentParser):
@@ -70,6 +72,7 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
         ports=arguments.ports or "fixed",
         exchange_asked="exchange" in merged.feed.model_fields_set,
         ports_asked=arguments.ports is not None,
+        observe=arguments.observe,
     )
 
 
@@ -102,6 +105,7 @@ def _parser() -> Arguments:
     parser.add_argument("--exchange")
     parser.add_argument("--feeds", type=int)
     parser.add_argument("--ports", choices=("free", "fixed"))
+    parser.add_argument("--observe", action="store_true")
     return parser
 
 

@@ -47,10 +47,19 @@ _COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "so
     type=click.Choice(["free", "fixed"]),
     help="Free ports let several stacks run side by side.  [default: fixed]",
 )
+@click.option(
+    "--observe", is_flag=True, help="Also start Prometheus on this stack, where it is installed."
+)
 @options.common
 @click.pass_context
 def up(
-    context: click.Context, /, detach: bool, as_json: bool, data_dir: Path | None, **given: object
+    context: click.Context,
+    /,
+    detach: bool,
+    observe: bool,
+    as_json: bool,
+    data_dir: Path | None,
+    **given: object,
 ) -> None:
     """Run K2 on this machine: broker, registry, feed, lake, query and control server.
 
@@ -58,7 +67,8 @@ def up(
     only when all parts were SERVING.
     """
     directory = options.directory_of(data_dir)
-    supervisor = Spawned("up", options.arguments(given), directory, detached=detach)
+    arguments = [*options.arguments(given), *(["--observe"] if observe else ())]
+    supervisor = Spawned("up", arguments, directory, detached=detach)
     with supervisor, supervisor.forwarding():
         code = _run(supervisor, as_json=as_json, detach=detach)
     context.exit(code)

@@ -37,6 +37,7 @@ def test_a_fit_machine_is_fit(tmp_path):
     assert "will be fetched" in checks["artefacts"]["message"]
     assert "practice venue" in checks["venue"]["message"]
     assert "control" in checks["ports"]["message"]
+    assert "prometheus" in checks["prometheus"]["message"]
     assert shown["lake.commit_interval_s"] == 10.0
 
 

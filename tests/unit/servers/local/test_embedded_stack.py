@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from websockets.sync.server import serve
@@ -17,6 +18,7 @@ from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.embedded_stack import (
     check_room,
     check_writable,
+    choose_prometheus,
     clear_scratch,
     disk_error,
     forget_others,
@@ -53,6 +55,38 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path):
     assert "(control)" in error.message
     assert not (tmp_path / "data" / "stamp.json").exists()
     assert not (tmp_path / "data" / "run" / "stack.json").exists()
+
+
+def observed(tmp_path, monkeypatch, port, **asked):
+    """The Prometheus that is chosen, or the reason why there is none, and what is said of it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = io.StringIO()
+    runtime = Runtime(SystemClock(), "6" * 32, out=out)
+    asked = replace(options(tmp_path, asked.pop("ports", "fixed")), **{"observe": True} | asked)
+    try:
+        chosen = choose_prometheus(asked, runtime, (), port)
+    except Unavailable as error:
+        chosen = error.reason
+    return chosen, [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+
+
+def test_prometheus_is_one_where_it_is_installed_and_wanted(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        chosen, (said,) = observed(tmp_path, monkeypatch, port)
+        assert chosen is None
+        assert "apt-get install prometheus" in said
+        (tmp_path / "prometheus").write_text("#!/bin/sh\n")
+        (tmp_path / "prometheus").chmod(0o755)
+        chosen, (said,) = observed(tmp_path, monkeypatch, port)
+        assert chosen.port != port
+        assert said == f"port {port} is in use: Prometheus takes {chosen.port}"
+        refusal, _ = observed(tmp_path, monkeypatch, port, ports_asked=True)
+        assert refusal is Reason.PORT_IN_USE
+        chosen, said = observed(tmp_path, monkeypatch, port, ports="free", ports_asked=True)
+        assert (chosen.port != port, said) == (True, [])
+        assert observed(tmp_path, monkeypatch, port, observe=False) == (None, [])
+    assert observed(tmp_path, monkeypatch, port)[0].port == port
 
 
 def test_a_second_start_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from k2 import settings
 from k2.clock import ManualClock
 from servers.local.artifacts import Artifacts
+from servers.local.observe.prometheus import Prometheus
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import RUN_ID
 from servers.local.stack_ports import metrics_port
@@ -44,6 +45,16 @@ def test_the_practice_venue_is_part_of_a_stack_that_practises(tmp_path):
     assert "venue" not in live.used_ports()
     assert live.child_environment()["K2_FEED__VENUE_URL"].startswith("wss://")
     assert live.child_environment()["K2_FEED__SOURCE"] == "live"
+
+
+def test_prometheus_is_a_part_that_the_stack_can_do_without(tmp_path):
+    config = replace(site(tmp_path), prometheus=Prometheus(tmp_path / "prometheus", 9090))
+    part = config.parts()[-1]
+    assert part.name == "prometheus"
+    assert not part.essential
+    assert not part.needs_tape
+    assert part.addresses == {"prometheus": "http://127.0.0.1:9090"}
+    assert part.prepare().env[RUN_ID] == "5" * 32
 
 
 def test_children_get_everything_by_settings(tmp_path, monkeypatch):

@@ -45,6 +45,22 @@ def test_a_record_is_written_when_it_changes(tmp_path):
     assert second["updated_at_us"] == clock.now_us()
 
 
+def test_the_addresses_of_metrics_are_targets_for_prometheus(tmp_path):
+    journal = Journal(tmp_path, record(tmp_path), ManualClock())
+    feed, broker = ProcessRecord("feed", "feed.log"), ProcessRecord("broker", "broker.log")
+    journal.record.processes = [feed, broker]
+    journal.write()
+    assert json.loads((tmp_path / "targets.json").read_text()) == []
+    feed.addresses = {"metrics": "127.0.0.1:9101"}
+    broker.addresses = {"broker": "127.0.0.1:9092"}
+    journal.write()
+    there = [{"targets": ["127.0.0.1:9101"], "labels": {"process": "feed"}}]
+    assert json.loads((tmp_path / "targets.json").read_text()) == there
+    feed.state = "RESTARTING"
+    journal.write()
+    assert json.loads((tmp_path / "targets.json").read_text()) == there
+
+
 def test_a_disk_that_refuses_does_not_end_the_stack(tmp_path):
     Journal(tmp_path / "not-there", record(tmp_path), ManualClock()).write()
 

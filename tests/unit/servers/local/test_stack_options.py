@@ -18,6 +18,13 @@ def test_without_arguments_the_settings_hold(tmp_path):
     assert options.settings.venue.rate == 3
     assert options.ports == "fixed"
     assert not options.exchange_asked
+    assert not options.ports_asked
+    assert not options.observe
+
+
+def test_prometheus_and_fixed_ports_are_asked_for():
+    options = read("--observe", "--ports", "fixed")
+    assert (options.observe, options.ports, options.ports_asked) == (True, "fixed", True)
 
 
 def test_arguments_go_before_settings(tmp_path):
