@@ -1,0 +1,58 @@
+"""Which metrics and labels a PromQL query names, and which the code declares."""
+
+import importlib
+import pkgutil
+import re
+from functools import cache
+
+import k2
+import servers
+from k2.metrics import DECLARED
+
+OF_A_TARGET = {"job", "instance", "process"}  # labels that a scrape adds
+_METRIC = re.compile(r"\b(k2_[a-z0-9_]+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
+_LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_HISTOGRAM = re.compile(r"_(?:bucket|sum|count)$")
+
+
+@cache
+def declared():
+    """Every declaration of the code, by name."""
+    for package in (k2, servers):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.startswith("k2.v1") and not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    return dict(DECLARED)
+
+
+def metrics_of(expr):
+    """The names of the metrics of a query, a histogram's without its suffix, and their matchers."""
+    return [
+        (_HISTOGRAM.sub("", name), set(_MATCHER.findall(matchers)))
+        for name, matchers in _METRIC.findall(expr)
+    ]
+
+
+def faults(expr, legend="", declarations=None, pending=()):
+    """What a query names that is not declared; names that are pending are taken as they come."""
+    declarations = declared() if declarations is None else declarations
+    found = []
+    grouped = {
+        label.strip()
+        for group in _GROUPING.findall(expr)
+        for label in group.split(",")
+        if label.strip()
+    } | set(_LEGEND.findall(legend))
+    for name, matchers in metrics_of(expr):
+        declaration = declarations.get(name)
+        if declaration is None:
+            found += [] if name in pending else [f"no metric {name}"]
+            continue
+        suffixed = re.search(rf"\b{name}_(?:bucket|sum|count)\b", expr) is not None
+        if suffixed != (declaration.kind == "histogram"):
+            found.append(f"{name} is a {declaration.kind}")
+        allowed = {*declaration.labels, *OF_A_TARGET, *(("le",) if suffixed else ())}
+        found += [f"{name} has no label {one}" for one in sorted((matchers | grouped) - allowed)]
+    return found
