@@ -17,8 +17,9 @@ from k2.degrade.level import Level
 from k2.metrics import exported
 from k2.telemetry import Counter, Gauge
 from servers.degradation_topic import DegradationTopic
-from servers.heartbeat import SERVING, Heartbeats, Reading
+from servers.heartbeat import SERVING, Heartbeats
 from servers.local.stack_file import restarts_of
+from servers.process_signals import SignalReading
 
 ByProcess = Mapping[str, Gauge]
 
@@ -94,7 +95,7 @@ class PlatformMeasures:
     ]
 
 
-def measure_frame(process: str, own: Level, reading: Reading) -> FrameMeasures:
+def measure_frame(process: str, own: Level, reading: SignalReading) -> FrameMeasures:
     """Measure this process.
 
     Args:

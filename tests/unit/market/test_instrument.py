@@ -153,7 +153,7 @@ def test_a_chosen_priority_replaces_the_default():
         Priorities({"PEPEUSDT": "critical"})
 
 
-def test_a_partition_has_the_tier_of_its_most_critical_symbol():
+def test_a_chosen_priority_decides_the_tier_of_a_partition():
     priorities = Priorities({"X:A": "low", "X:B": "critical"})
     placed = {Instrument("X", "A"): 4, Instrument("X", "B"): 4, Instrument("X", "BTCUSDT"): 7}
     assert priorities.of_partitions({}, 2) == tuple(tier for tier in Tier for _ in range(2))

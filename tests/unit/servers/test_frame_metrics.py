@@ -9,7 +9,8 @@ from k2.metrics import FieldCollector
 from k2.telemetry import Counters
 from servers.degradation_topic import DegradationTopic, Override
 from servers.frame_metrics import measure_frame, measure_platform
-from servers.heartbeat import Heartbeats, Reading
+from servers.heartbeat import Heartbeats
+from servers.process_signals import SignalReading
 from tests.fakes.wire import MemoryBoard
 
 
@@ -24,7 +25,9 @@ def collected(group):
 
 
 def test_a_process_measures_itself():
-    reading = Reading({"rss_bytes": 5.0, "gone": None}, {"rss_bytes": 0.25, "gone": 0.9}, ("gone",))
+    reading = SignalReading(
+        {"rss_bytes": 5.0, "gone": None}, {"rss_bytes": 0.25, "gone": 0.9}, ("gone",)
+    )
     found = collected(measure_frame("lake", Level.SOFT, reading))
     assert found["k2_degradation_level", "process", "lake"] == 1
     assert found["k2_degradation_pressure", "lake", "rss_bytes"] == 0.25
