@@ -16,7 +16,7 @@ from enum import StrEnum
 from k2 import limits
 
 UNREADABLE = 0.9  # AGGRESSIVE by the default tuning
-SOFT_AT_MOST = 0.65  # what a busy CPU alone may mean
+SOFT_AT_MOST = 0.55  # what a busy CPU alone may mean
 
 
 class Signal(StrEnum):
@@ -83,7 +83,7 @@ def scales(
         Signal.QUERIES_QUEUED: _from(0.5, limits.GRPC_CALLS_MAX),
         Signal.OLDEST_WORK_S: Scale(0.5 * limits.QUERY_DEADLINE_S, limits.QUERY_DEADLINE_S),
         Signal.CGROUP_BYTES: Scale(0.8, 0.97),
-        Signal.CPU_PRESSURE: Scale(0.7, 1.0, SOFT_AT_MOST),
+        Signal.CPU_PRESSURE: Scale(0.9, 1.0, SOFT_AT_MOST),
         Signal.MEMORY_PRESSURE: Scale(0.1, 0.5),
         Signal.IO_PRESSURE: Scale(0.5, 0.95, SOFT_AT_MOST),
         Signal.LOOP_LAG_S: Scale(0.1, 1.0, SOFT_AT_MOST),
