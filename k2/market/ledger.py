@@ -40,6 +40,9 @@ class Cause(StrEnum):
     REQUESTED = "REQUESTED"  # not known to be missing: an operator asked to fetch them
 
 
+LAKE = "lake:"  # begins the names of lake writers that make events
+
+
 class GapState(StrEnum):
     """The state of missing ids."""
 
@@ -253,6 +256,11 @@ def filled(gap: GapEvent, at_us: int) -> GapEvent:
 def unfillable(gap: GapEvent, reason: str) -> GapEvent:
     """Make the event that these ids will not come, and why."""
     return replace(gap, state=GapState.UNFILLABLE, filled_at_us=None, reason=reason)
+
+
+def is_deferred(gap: GapEvent) -> bool:
+    """Return whether a lake writer defers these ids: they are on the tape, and none is fetched."""
+    return gap.cause is Cause.SHED and gap.feed.startswith(LAKE)
 
 
 def reopened(gap: GapEvent) -> GapEvent:

@@ -14,12 +14,13 @@ from threading import Event
 from k2.clock import Clock
 from k2.degrade.signals import Scale, Signal, scales
 from k2.errors import Unavailable
-from k2.feed.publish.coverage_topic import read_coverage
+from k2.feed.publish.coverage_topic import coverage_in, read_coverage
 from k2.lake.commit.committer import Committer, Store, TapeIdentity, TradeStore
 from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_lake
+from k2.lake.ingest.deferral import Deferral, DeferralSources
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
 from k2.lake.ingest.reading_order import Orders
 from k2.lake.ingest.tape_check import WriterTape, identity_of
@@ -27,16 +28,16 @@ from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding, MaintenanceCommitter
 from k2.lake.maintenance.retention import Retention
-from k2.market.coverage import hull
+from k2.market.coverage import Coverage, hull
 from k2.market.fold import FoldState
-from k2.market.instrument import Priorities, Tier
-from k2.market.ledger import fold_all
+from k2.market.instrument import Instrument, Priorities, Tier
+from k2.market.ledger import LAKE, fold_all
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import OnAssign, OnRevoke, TapeReader
 from k2.tape.partition_map import PartitionMap
-from k2.tape.ports import BatchReader
+from k2.tape.ports import BatchReader, Placement
 from k2.tape.retention_watch import TapeWatch
 from k2.tape.tape_clients import TapeClients
 from k2.tape.topics import TapeAdmin, TopicDescription
@@ -85,6 +86,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         )
         retainers = retainers_of(settings, runtime, catalog, committer, ops)
         watch = tape_watch_of(settings, runtime, clients.admin, writer)
+        deferral = deferral_of(runtime, clients, writer, tape.placement)
         placements = clients.topic(topics.PARTITIONS)
         process.counters.add(lambda: writer_counters(writer.stats, watch.alerts))
         process.counters.add(lambda: writer.backlog.counters(runtime.clock.monotonic_s()))
@@ -101,6 +103,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             with (
                 beside({f"maintain {one.table}": one.run for one in maintained}),
                 beside(retention_runs(retainers, watch)),
+                beside({"deferral": deferral.run}),
             ):
                 writer.run()
         finally:
@@ -183,6 +186,24 @@ def tape_watch_of(
         clock=runtime.clock,
         settings=settings.tape,
     )
+
+
+def deferral_of(
+    runtime: Runtime, clients: TapeClients, writer: LakeWriter, placement: Placement
+) -> Deferral:
+    """Make what shows in the ledger what `writer` defers."""
+    promises = clients.topic(topics.COVERAGE)
+    promises.start()
+
+    def covered() -> dict[Instrument, Coverage]:
+        by_feed = coverage_in(promises.current_to_end())
+        return {instrument: hull(each.values()) for instrument, each in by_feed.items()}
+
+    def placed() -> Mapping[Instrument, int]:
+        return placement.refresh_for(())  # as last read
+
+    sources = DeferralSources(lambda: writer.backlog, placed, covered, clients.gap_log)
+    return Deferral(sources, runtime.clock, f"{LAKE}{runtime.run_id}")
 
 
 def count_retained(retainers: Mapping[str, Retention], counters: Counters) -> None:
@@ -312,7 +333,7 @@ def _tell_lost(settings: Settings, runtime: Runtime, states: Mapping[int, FoldSt
         promises = read_coverage(clients.topic(topics.COVERAGE))
         promised = {instrument: hull(by_feed.values()) for instrument, by_feed in promises.items()}
         ledger = fold_all(clients.gap_log.advance())
-        who, now_us = f"lake:{runtime.run_id}", runtime.clock.now_us()
+        who, now_us = f"{LAKE}{runtime.run_id}", runtime.clock.now_us()
         lost = lost_ids(states, promised, ledger, now_us, who)
         if lost:
             clients.gap_log.publish(lost)

@@ -61,7 +61,7 @@ class Filler:
     """Fills the gaps of one feed. Not thread-safe; `counters` may be read from any thread.
 
     Args:
-        recorder: its ledger says what is open.
+        recorder: its ledger says what is wanted.
         history: the venue's past.
         budget: of requests to the venue; the history charges it.
         sender: puts trades on the tape; its instruments are filled.
@@ -149,7 +149,7 @@ class Filler:
     def _survey(self) -> None:
         gaps = ids = requests = 0
         for instrument in self._turns:
-            opened = self._recorder.ledger.open(instrument)
+            opened = self._recorder.wanted(instrument)
             gaps += len(opened)
             ids += sum(gap.last_id - gap.first_id + 1 for gap in opened)
             requests += _requests_for(opened, self._history.page_max)
@@ -163,7 +163,7 @@ class Filler:
             if turn.not_before_s > now_s:
                 continue
             runs = [run for run, _ in turn.deferred]
-            opened = self._recorder.ledger.open(instrument)
+            opened = self._recorder.wanted(instrument)
             page = newest_page(opened, runs, self._history.page_max)
             if page is not None:
                 self._turns[instrument] = self._turns.pop(instrument)
@@ -182,12 +182,12 @@ class Filler:
             self._recorder.recent.overlaps, page.instrument, since_s=asked_s - self._absent_s
         )
         reach = IdReach(newest_id, self._recorder.on_tape(page.instrument))
-        opened = self._recorder.ledger.open(page.instrument)
+        opened = self._recorder.wanted(page.instrument)
         verdict = judge(page, opened, answer, reach, is_young)
         self._settle(verdict.settled)
         turn = self._turns[page.instrument]
         turn.failures = turn.unknown = 0
-        if not self._recorder.ledger.open(page.instrument):
+        if not self._recorder.wanted(page.instrument):
             turn.not_before_s = now_s + limits.BACKFILL_GATHER_S
         for runs, pause_s in (
             (verdict.young, self._absent_s / 2),

@@ -22,7 +22,7 @@ from k2.feed.gaps.backfill_request import FillRequest, read_request
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.pending_gaps import Run
 from k2.market.instrument import Instrument
-from k2.market.ledger import Cause, GapEvent, GapState, Ledger, filled
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger, filled, is_deferred
 from k2.tape.ports import DocumentTopic, GapEventLog
 
 _LEAPT = f"the venue's ids leapt over more than {limits.SEQUENCE_JUMP_MAX:,}: it began them again"
@@ -98,6 +98,10 @@ class GapRecorder:
         with self._lock:
             return self._silent
 
+    def wanted(self, instrument: Instrument) -> tuple[GapEvent, ...]:
+        """Return the open gaps that are to be fetched, ascending: not what the lake defers."""
+        return tuple(gap for gap in self.ledger.open(instrument) if not is_deferred(gap))
+
     def record(self, instruments: Iterable[Instrument]) -> None:
         """Write new gaps, late ids and requests of this feed's instruments to the ledger; read it.
 
@@ -157,7 +161,7 @@ class GapRecorder:
         return [
             filled(gap, now_us)
             for gap in self.ledger.within(instrument, trade_id, trade_id)
-            if gap.state is GapState.OPEN
+            if gap.state is GapState.OPEN and not is_deferred(gap)
         ]
 
     def _take_requests(self, instruments: frozenset[Instrument]) -> None:

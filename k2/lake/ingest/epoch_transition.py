@@ -40,7 +40,7 @@ from k2.lake.ingest.tape_check import Marks, assert_fits
 from k2.market.coverage import Coverage
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
-from k2.market.ledger import Cause, GapEvent, GapState, Ledger
+from k2.market.ledger import Cause, GapEvent, GapState, Ledger, filled, is_deferred
 from k2.market.offsets import OffsetVector
 from k2.tape.topics import TopicDescription
 
@@ -222,7 +222,7 @@ def lost_ids(
     They cover the most that can be lost: what the next tape has of it is filled as it comes. They
     are the ids that feeds had covered above the last id seen, or at all where none was seen; ids
     that may have come out of order just before the end; and all other unseen ids that the ledger
-    calls FILLED.
+    calls FILLED. What a writer deferred ends with the epoch: it is FILLED, or else lost.
 
     Args:
         states: what is carried over.
@@ -233,7 +233,9 @@ def lost_ids(
     """
     seen = {key: ids for state in states.values() for key, ids in state.seen.items()}
     known = {gap.instrument for gap in ledger.gaps()}
-    return [
+    deferred = [gap for gap in ledger.gaps() if gap.state is GapState.OPEN and is_deferred(gap)]
+    settled = [replace(filled(gap, now_us), recorded_us=now_us, feed=who) for gap in deferred]
+    return settled + [
         GapEvent(key, first, last, now_us, Cause.EPOCH, GapState.OPEN, now_us, who)
         for key in sorted(known.union(seen, promises))
         for first, last in _lost(key, seen.get(key), promises.get(key), ledger)

@@ -17,7 +17,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 from k2 import limits
 from k2.clock import Clock
@@ -26,6 +26,7 @@ from k2.errors import NotFound, Unavailable
 from k2.lake.ingest.pausing import PauseReason, Pauses
 from k2.lake.ingest.tape_check import WriterTape
 from k2.lake.ingest.throttle import Throttle
+from k2.market.fold import FoldState
 from k2.market.instrument import Tier
 from k2.metrics import exported
 
@@ -50,10 +51,12 @@ class Held(Protocol):
 
     Attributes:
         start: the lake's position.
+        state: the fold's after what was judged.
         waits_for: why the next record cannot be judged now; empty when it can.
     """
 
     start: int
+    state: FoldState
     waits_for: str
 
     @property
@@ -87,6 +90,20 @@ class BacklogCounters:
     ]
 
 
+class Reached(NamedTuple):
+    """Where one partition stands.
+
+    Attributes:
+        position: the lake's.
+        end: of its log, as of the last look.
+        state: of the fold after what was judged.
+    """
+
+    position: int
+    end: int
+    state: FoldState
+
+
 @dataclass(frozen=True)
 class Backlog:
     """What the lake does not hold yet, as of the last look; a value.
@@ -97,6 +114,8 @@ class Backlog:
         paused: partitions by tier, as a level has them.
         deferring: partitions that are paused by a level or catch up.
         catching_up: those that catch up.
+        reached: by partition, where it stands.
+        looked_s: the monotonic second of that look.
     """
 
     deferred: Mapping[Tier, int] = field(default_factory=dict)
@@ -105,6 +124,8 @@ class Backlog:
     paused: Mapping[Tier, int] = field(default_factory=dict)
     deferring: frozenset[int] = frozenset()
     catching_up: frozenset[int] = frozenset()
+    reached: Mapping[int, Reached] = field(default_factory=dict)
+    looked_s: float = float("-inf")
 
     def counters(self, now_s: float) -> BacklogCounters:
         """Return it as the heartbeat counts it, each tier named."""
@@ -316,6 +337,8 @@ class ReadingOrder:
             Counter(self._tiers[partition] for partition in shed),
             self._where(lambda course: course.deferred),
             self._where(lambda course: course.resumed_s is not None),
+            {p: Reached(held[p].start, self._ends[p], held[p].state) for p in self._courses},
+            self._looked_s,
         )
 
 

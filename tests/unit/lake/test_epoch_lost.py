@@ -9,7 +9,7 @@ from k2.lake.ingest.epoch_transition import StartedEpoch, lost_ids
 from k2.market.coverage import Coverage
 from k2.market.events import Fault
 from k2.market.fold import FoldState, Seen
-from k2.market.ledger import Cause, GapEvent, GapState, Ledger, check_gap
+from k2.market.ledger import LAKE, Cause, GapEvent, GapState, Ledger, check_gap, fold_all
 from tests.support.trades import NOW_US
 from tests.support.writer_world import BTC, ETH, begun, ended, pumped
 
@@ -94,3 +94,14 @@ def test_what_the_ledger_calls_filled_is_lost_wherever_it_is_not_seen():
     )
     assert lost((8, 10), (20, 30), ledger=ledger) == [(1, 2), (12, 14), (31, 40)]
     assert lost(ledger=ledger) == [(1, 2), (12, 14), (29, 40)]
+
+
+def test_what_a_writer_deferred_ends_with_the_epoch():
+    shed = GapEvent(BTC, 4, 8, NOW_US - 1, Cause.SHED, GapState.OPEN, NOW_US - 1, f"{LAKE}before")
+    ledger = fold_all([shed])
+    states = {0: FoldState({BTC: Seen(np.array([[1, 5]]), NOW_US)})}
+    events = lost_ids(states, {BTC: Coverage(0, 9)}, ledger, NOW_US, f"{LAKE}run")
+    for event in events:
+        ledger.apply(event)
+    have = [(gap.first_id, gap.last_id, gap.state, gap.cause) for gap in ledger.gaps()]
+    assert have == [(4, 5, GapState.FILLED, Cause.SHED), (6, 9, GapState.OPEN, Cause.EPOCH)]

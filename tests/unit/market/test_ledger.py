@@ -9,6 +9,7 @@ from k2.market import schema
 from k2.market.events import Fault
 from k2.market.instrument import Instrument
 from k2.market.ledger import (
+    LAKE,
     Cause,
     GapEvent,
     GapState,
@@ -16,6 +17,7 @@ from k2.market.ledger import (
     check_gap,
     fold_all,
     gap_of,
+    is_deferred,
     reopened,
     unfillable,
     void,
@@ -33,6 +35,13 @@ VOID = dataclasses.replace(OPEN, state=GapState.VOID)
 def test_a_gap_that_cannot_be_filled_says_why_until_it_is_open_again():
     assert unfillable(OPEN, "gone") == UNFILLABLE
     assert reopened(UNFILLABLE) == reopened(FILLED) == OPEN
+
+
+def test_only_a_lake_writer_defers():
+    shed = replace(OPEN, cause=Cause.SHED)
+    assert is_deferred(replace(shed, feed=f"{LAKE}run"))
+    assert not is_deferred(shed)
+    assert not is_deferred(replace(OPEN, feed=f"{LAKE}run"))
 
 
 @pytest.mark.parametrize("event", [OPEN, FILLED, UNFILLABLE, VOID])

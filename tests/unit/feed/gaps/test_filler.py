@@ -9,6 +9,7 @@ from k2.feed.gaps.backfill_request import FillRequest
 from k2.feed.venues.history import RateLimited
 from k2.feed.venues.source import Malformed
 from k2.market.events import Fault
+from k2.market.ledger import LAKE, Cause, GapEvent, GapState
 from tests.support.fill_world import ABSENT_S, BTC, ETH, PAGE, FillWorld
 
 ALL = {BTC: range(1, 1001), ETH: range(1, 1001)}
@@ -478,3 +479,20 @@ def test_an_absence_is_as_old_as_the_question_that_found_it():
     world.history.ids[BTC] = list(range(1, 21))  # the venue had them a moment later
     world.turns()
     assert world.gaps() == [(11, 13, "FILLED")]
+
+
+def test_what_the_lake_defers_is_on_the_tape_and_not_fetched():
+    world = FillWorld(ALL)
+    world.hear(10, 15)
+    world.find()
+    now_us = world.clock.now_us()
+    shed = (BTC, 16, 30, now_us, Cause.SHED, GapState.OPEN, now_us)
+    world.tape.gap_log().publish([GapEvent(*shed, f"{LAKE}run")])
+    for _ in range(20):
+        world.clock.advance(world.turn())
+    assert world.ids() == [11, 12, 13, 14]
+    assert world.gaps() == [(11, 14, "FILLED"), (16, 30, "OPEN")]
+    assert world.filler.counters()["open_ids"] == 0
+    world.hear(20)  # again, by another connection
+    world.turn()
+    assert world.gaps()[1] == (16, 30, "OPEN"), "only a lake writer closes it"
