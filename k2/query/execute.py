@@ -27,7 +27,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.market import schema
@@ -166,6 +166,7 @@ class ResultStream:
         self._needed = pa.schema([trade.field(name) for name in sql.needed_columns(opened.request)])
         self._batch_rows = rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
         self._source = self._batches()
+        self._span = tracing.begin(tracing.EXECUTE, links=opened.commits)
 
     def __iter__(self) -> ResultStream:
         return self
@@ -182,8 +183,8 @@ class ResultStream:
         with self._using:
             try:
                 batch = None if self._done else self._next()
-            except BaseException:
-                self._finish()
+            except BaseException as error:
+                self._finish(error)
                 raise
             if batch is None:
                 self._finish()
@@ -217,9 +218,11 @@ class ResultStream:
                 raise too_late() from error
             raise _translated(error) from error
 
-    def _finish(self) -> None:
+    def _finish(self, error: BaseException | None = None) -> None:
         if not self._done:
             self._done = True
+            self._span.set({tracing.ROWS_LAKE: self.rows_lake, tracing.ROWS_TAIL: self.rows_tail})
+            self._span.end(error)
             self._source.close()
             self._cursor.close()
             self.opened = replace(self.opened, held={})
@@ -303,6 +306,20 @@ class ResultStream:
         self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
     ) -> pa.RecordBatch | None:
         """Read the lake's rows of a part; None when they are too many to hold."""
+        with self._reading_lake(part):
+            return self._gathered_rows(part, files, limit, share)
+
+    def _reading_lake(self, part: Plan) -> tracing.Span:
+        attributes: dict[str, tracing.Value] = {
+            tracing.DB_SYSTEM: "duckdb",
+            tracing.DB_SUMMARY: "SELECT trades",
+            tracing.FILES: len(part.files),
+        }
+        return tracing.joined(tracing.LAKE, self._span.traceparents, attributes)
+
+    def _gathered_rows(
+        self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
+    ) -> pa.RecordBatch | None:
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
         reader = self._reader(sql.lake_rows(self.opened.request, part, files, first))
         batches = []

@@ -157,6 +157,10 @@ class LakeSide:
             return self.published()
         return self._ready(snapshot) if snapshot else None
 
+    def commits_of(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the traceparents of the commits that wrote files, where they were traced."""
+        return self._snapshots.traces(paths)
+
     def topic_in(self, epoch: int) -> str:
         """Return the id of the topic that an epoch read; empty where that is not known."""
         (topic_id, _), _ = self._tape_in(epoch)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from k2 import limits, metrics
+from k2 import limits, metrics, tracing
 from k2.clock import Clock
 from k2.degrade.level import Tuning
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
@@ -70,6 +70,7 @@ class PlannedQuery:
         end: E; O(S) where the lake alone answers.
         estimate: the estimated cost of reading it.
         provenance: where the rows will come from.
+        commits: traceparents of the commits that brought them, while the plan is traced.
     """
 
     request: TradesRequest
@@ -77,6 +78,7 @@ class PlannedQuery:
     end: OffsetVector
     estimate: Estimate
     provenance: Provenance
+    commits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,14 @@ class OpenQuery:
         request, plan: what to answer, and how.
         held: the tail's rows, by chunk id.
         provenance: where the rows come from.
+        commits: as in a plan.
     """
 
     request: TradesRequest
     plan: Plan
     held: Mapping[int, ChunkView]
     provenance: Provenance
+    commits: tuple[str, ...] = ()
 
 
 class QueryView:
@@ -214,7 +218,9 @@ class QueryView:
         estimate = Estimate(
             len(plan.files), len(plan.chunks), plan.files.size_bytes, plan.rows_estimated
         )
-        return PlannedQuery(request, lake.snapshot_id, end, estimate, opened.provenance)
+        return PlannedQuery(
+            request, lake.snapshot_id, end, estimate, opened.provenance, opened.commits
+        )
 
     def _pinned(
         self, request: TradesRequest
@@ -270,7 +276,8 @@ class QueryView:
         self._lake.assert_answers(lake, end, union=not alone)
         if alone:
             return self._lake_only(request, lake, end)
-        self._wait(request, lake, end)
+        with tracing.begin(tracing.TAIL):
+            self._wait(request, lake, end)
         to_now = request.consistency is Consistency.UNION
         missing = self._end(request, lake)[1] if to_now and request.allow_partial else ()
         return self._union(request, lake, end, missing, waited=True)
@@ -288,7 +295,7 @@ class QueryView:
             completeness=completeness(holes, parts),
             missing=tuple(parts),
         )
-        return OpenQuery(request, plan, {}, provenance)
+        return OpenQuery(request, plan, {}, provenance, self._commits_of(plan))
 
     def _union(
         self,
@@ -315,7 +322,10 @@ class QueryView:
             completeness=completeness(holes, parts),
             missing=tuple(parts),
         )
-        return OpenQuery(request, plan, view.held, provenance)
+        return OpenQuery(request, plan, view.held, provenance, self._commits_of(plan))
+
+    def _commits_of(self, plan: Plan) -> tuple[str, ...]:
+        return self._lake.commits_of(plan.files.paths) if tracing.recording() else ()
 
     def _holes_to_now(self, request: TradesRequest, scope: Scope, end: OffsetVector) -> Holes:
         """Find the holes of an answer up to E; its edges are unknown until the tail is there."""

@@ -27,17 +27,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from k2.v1 import market_pb2 as k2_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19k2/v1/query_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xf8\x02\n\rTradesRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\texchanges\x18\x02 \x03(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\'\n\x04last\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x12\n\x05limit\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x05order\x18\x07 \x01(\x0e\x32\x0c.k2.v1.Order\x12\'\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x12.k2.v1.Consistency\x12\x1b\n\x11\x61s_of_snapshot_id\x18\t \x01(\x03H\x00\x12\x30\n\nas_of_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x15\n\x0b\x61s_of_token\x18\x0c \x01(\tH\x00\x12\x15\n\rallow_partial\x18\x0b \x01(\x08\x42\x07\n\x05\x61s_ofB\x08\n\x06_limit\"C\n\x10PlanQueryRequest\x12&\n\x06trades\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequestH\x00\x42\x07\n\x05query\"\xd2\x01\n\x11PlanQueryResponse\x12\x14\n\x0c\x61rrow_schema\x18\x01 \x01(\x0c\x12\'\n\tendpoints\x18\x02 \x03(\x0b\x32\x14.k2.v1.QueryEndpoint\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.k2.v1.QueryEstimate\x12%\n\nprovenance\x18\x04 \x01(\x0b\x32\x11.k2.v1.Provenance\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rQueryEndpoint\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x11\n\tlocations\x18\x02 \x03(\t\"K\n\rQueryEstimate\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x87\x02\n\x0bQueryTicket\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.k2.v1.PlanQueryRequest\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x03\x12*\n\rend_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cprincipal_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_principal_id\"2\n\x0cSignedTicket\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*s\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_UNION\x10\x01\x12\x19\n\x15\x43ONSISTENCY_COMMITTED\x10\x02\x12\x15\n\x11\x43ONSISTENCY_AS_OF\x10\x03*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02\x32N\n\x0cQueryService\x12>\n\tPlanQuery\x12\x17.k2.v1.PlanQueryRequest\x1a\x18.k2.v1.PlanQueryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19k2/v1/query_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xf8\x02\n\rTradesRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\texchanges\x18\x02 \x03(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\'\n\x04last\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x12\n\x05limit\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x05order\x18\x07 \x01(\x0e\x32\x0c.k2.v1.Order\x12\'\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x12.k2.v1.Consistency\x12\x1b\n\x11\x61s_of_snapshot_id\x18\t \x01(\x03H\x00\x12\x30\n\nas_of_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x15\n\x0b\x61s_of_token\x18\x0c \x01(\tH\x00\x12\x15\n\rallow_partial\x18\x0b \x01(\x08\x42\x07\n\x05\x61s_ofB\x08\n\x06_limit\"C\n\x10PlanQueryRequest\x12&\n\x06trades\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequestH\x00\x42\x07\n\x05query\"\xd2\x01\n\x11PlanQueryResponse\x12\x14\n\x0c\x61rrow_schema\x18\x01 \x01(\x0c\x12\'\n\tendpoints\x18\x02 \x03(\x0b\x32\x14.k2.v1.QueryEndpoint\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.k2.v1.QueryEstimate\x12%\n\nprovenance\x18\x04 \x01(\x0b\x32\x11.k2.v1.Provenance\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rQueryEndpoint\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x11\n\tlocations\x18\x02 \x03(\t\"K\n\rQueryEstimate\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x9c\x02\n\x0bQueryTicket\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.k2.v1.PlanQueryRequest\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x03\x12*\n\rend_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cprincipal_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0btraceparent\x18\x07 \x01(\tB\x0f\n\r_principal_id\"2\n\x0cSignedTicket\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*s\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_UNION\x10\x01\x12\x19\n\x15\x43ONSISTENCY_COMMITTED\x10\x02\x12\x15\n\x11\x43ONSISTENCY_AS_OF\x10\x03*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02\x32N\n\x0cQueryService\x12>\n\tPlanQuery\x12\x17.k2.v1.PlanQueryRequest\x1a\x18.k2.v1.PlanQueryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'k2.v1.query_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONSISTENCY']._serialized_start=1229
-  _globals['_CONSISTENCY']._serialized_end=1344
-  _globals['_ORDER']._serialized_start=1346
-  _globals['_ORDER']._serialized_end=1407
+  _globals['_CONSISTENCY']._serialized_start=1250
+  _globals['_CONSISTENCY']._serialized_end=1365
+  _globals['_ORDER']._serialized_start=1367
+  _globals['_ORDER']._serialized_end=1428
   _globals['_TRADESREQUEST']._serialized_start=122
   _globals['_TRADESREQUEST']._serialized_end=498
   _globals['_PLANQUERYREQUEST']._serialized_start=500
@@ -49,9 +49,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYESTIMATE']._serialized_start=834
   _globals['_QUERYESTIMATE']._serialized_end=909
   _globals['_QUERYTICKET']._serialized_start=912
-  _globals['_QUERYTICKET']._serialized_end=1175
-  _globals['_SIGNEDTICKET']._serialized_start=1177
-  _globals['_SIGNEDTICKET']._serialized_end=1227
-  _globals['_QUERYSERVICE']._serialized_start=1409
-  _globals['_QUERYSERVICE']._serialized_end=1487
+  _globals['_QUERYTICKET']._serialized_end=1196
+  _globals['_SIGNEDTICKET']._serialized_start=1198
+  _globals['_SIGNEDTICKET']._serialized_end=1248
+  _globals['_QUERYSERVICE']._serialized_start=1430
+  _globals['_QUERYSERVICE']._serialized_end=1508
 # @@protoc_insertion_point(module_scope)

@@ -315,12 +315,15 @@ class QueryTicket(_message.Message):
     PLANNED_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PRINCIPAL_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.int
     """S. 0: the lake had no snapshot."""
     principal_id: _builtins.str
     """Id of the principal that planned the query; the ticket of another is BAD_TICKET. Unset: the
     caller was anonymous.
     """
+    traceparent: _builtins.str
+    """W3C context of the plan, so that the reading belongs to its trace. Empty: nothing is traced."""
     @_builtins.property
     def request(self) -> Global___PlanQueryRequest:
         """The query, `last` resolved to a range."""
@@ -346,10 +349,11 @@ class QueryTicket(_message.Message):
         planned_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         principal_id: _builtins.str | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id", "end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "principal_id", b"principal_id", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id", "end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "principal_id", b"principal_id", "request", b"request", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id", "end_positions", b"end_positions", "expire_time", b"expire_time", "planned_time", b"planned_time", "principal_id", b"principal_id", "request", b"request", "snapshot_id", b"snapshot_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__principal_id: _TypeAlias = _typing.Literal["principal_id"]  # noqa: Y015
     _WhichOneofArgType__principal_id: _TypeAlias = _typing.Literal["_principal_id", b"_principal_id"]  # noqa: Y015

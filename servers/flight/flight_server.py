@@ -17,7 +17,7 @@ import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Invalid, Reason, Unavailable
 from k2.query.admission import Admission
@@ -33,6 +33,7 @@ from servers.flight.flight_stream import (
     provenance_json,
 )
 from servers.network import flight_uri, port_in_use, split_address
+from servers.services.call_spans import flight_span
 from servers.services.interceptors import caller_from, is_local
 from servers.services.query_service import Planner
 from servers.services.rpc_status import as_k2
@@ -80,16 +81,29 @@ def _guarded(handler: Handler) -> Handler:
             return handler(server, context, *rest)
         except Exception as error:  # noqa: BLE001 the last place before the wire
             raise flight_error(as_k2(error)) from None
+        finally:
+            _headers(context).span.leave()
 
     return guarded  # type: ignore[return-value]
 
 
 class _CallHeaders(fl.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no types
-    """The headers of a call: who makes it, and after how many rows its stream broke."""
+    """The headers of a call: who makes it, and after how many rows its stream broke; its span."""
 
-    def __init__(self, caller: Caller, resume_after: str) -> None:
+    def __init__(self, caller: Caller, resume_after: str, traceparent: str) -> None:
         self.caller = caller
         self.resume_after = resume_after
+        self.span = tracing.OFF
+        self._traceparent = traceparent
+
+    def trace(self, method: str, planned: str = "") -> None:
+        """Begin its span in the caller's trace, else the plan's; the handler runs in it."""
+        self.span = flight_span(method, self._traceparent, planned)
+        tracing.enter(self.span)
+
+    def call_completed(self, exception: BaseException | None) -> None:
+        """End its span; pyarrow calls this after the last batch."""
+        self.span.end(exception)
 
 
 class _HeaderReader(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarrow has no types
@@ -105,7 +119,9 @@ class _HeaderReader(fl.ServerMiddlewareFactory):  # type: ignore[misc]  # pyarro
             raise flight_error(Invalid(Reason.BAD_REQUEST, refusal))
         first = {name: str(values[0]) for name, values in headers.items() if values}
         try:
-            return _CallHeaders(caller_from(first), first.get(RESUME_HEADER, "0"))
+            return _CallHeaders(
+                caller_from(first), first.get(RESUME_HEADER, "0"), first.get(tracing.HEADER, "")
+            )
         except Invalid as error:
             raise flight_error(error) from None
 
@@ -173,6 +189,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         parts, streams = self._serving()
         caller = _headers(context).caller
         redeemed = parts.planner.redeem(ticket.ticket, caller)
+        _headers(context).trace("DoGet", redeemed.traceparent)
         parts.admission.enter()
         started_s = parts.clock.monotonic_s()
 
@@ -196,6 +213,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     ) -> fl.FlightInfo:
         """Answer the command of a Flight-only client (`COMMANDS`)."""
         parts, _ = self._serving()
+        _headers(context).trace("GetFlightInfo")
         handler, message = dispatched(COMMANDS, descriptor.command or b"")
         return handler(parts, descriptor, message, _headers(context).caller)
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 Flight is spoken here
 from google.protobuf import json_format
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
 from k2.query.execute import ResultStream, too_late
@@ -68,6 +68,7 @@ class Stream:
         self.context = context
         self.ended_by: K2Error | None = None
         self.waiting_since_s: float | None = None  # for its reader; None while a batch is made
+        self.span = tracing.begin(tracing.STREAM)
         self._leave = leave
         self._left = threading.Lock()
 
@@ -81,6 +82,7 @@ class Stream:
         if self._left.acquire(blocking=False):
             self.answer.close()
             self._leave()
+            self.span.end(self.ended_by)
 
 
 class RowStream:

@@ -1,4 +1,6 @@
-"""Wraps every call of `k2.v1`: telemetry, errors, auth, admission, deadline, outermost first.
+"""Wraps every call of `k2.v1`, outermost first.
+
+In this order: traces, telemetry, errors, auth, admission, deadline.
 
 Each is a context manager around the handler, whether it answers once or streams. Health and
 reflection bypass them: they must answer when nothing else does.
@@ -22,6 +24,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.query.request import Caller, RequestClass
+from servers.services.call_spans import traced
 from servers.services.rpc_status import DETAILS_KEY, PeerError, as_k2, to_grpc
 from servers.services.wire_values import bad_field
 
@@ -144,6 +147,7 @@ class CallAdmission:
 def chain(clock: Clock, admission: CallAdmission) -> list[grpc.ServerInterceptor]:
     """Make all interceptors, outermost first."""
     return [
+        Interceptor("traces", traced),
         Interceptor("telemetry", Telemetry(clock).around),
         Interceptor("errors", errors),
         Interceptor("auth", auth),

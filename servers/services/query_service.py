@@ -8,16 +8,17 @@ from typing import Any, Final
 
 import grpc
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
 from k2.query.request import Caller
-from k2.query.view import OpenQuery, QueryView
+from k2.query.view import OpenQuery, PlannedQuery, QueryView
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
 from servers.network import open_channel
+from servers.services.call_spans import traced_metadata
 from servers.services.interceptors import CLASS_HEADER, caller_of, remaining_s
 from servers.services.query_messages import provenance_to, request_from, request_to
 from servers.services.rpc_status import DETAILS_KEY, PeerError
@@ -50,7 +51,10 @@ class Planner:
 
     def plan(self, message: pb.PlanQueryRequest, caller: Caller) -> pb.PlanQueryResponse:
         """Plan a query and sign a ticket for it; raises what `QueryView.plan` does."""
-        planned = self.plans.plan(request_from(message, caller))
+        with tracing.begin(tracing.PLAN) as span:
+            planned = self.plans.plan(request_from(message, caller))
+            span.set(_attributes_of(planned))
+            span.link(planned.commits)
         expire_us = self.clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
             request=request_to(planned.request),
@@ -59,6 +63,7 @@ class Planner:
             planned_time=time_to(planned.provenance.planned_at_us),
             expire_time=time_to(expire_us),
             principal_id=caller.principal.id or None,
+            traceparent=tracing.traceparent(),
         )
         endpoint = pb.QueryEndpoint(ticket=self.signer.sign(ticket), locations=[self.location])
         return pb.PlanQueryResponse(
@@ -90,6 +95,15 @@ class Planner:
         provenance = provenance_to(opened.provenance, self.level())
         provenance.planned_time.CopyFrom(ticket.planned_time)
         return opened, provenance
+
+
+def _attributes_of(planned: PlannedQuery) -> tracing.Attributes:
+    return {
+        tracing.CONSISTENCY: planned.request.consistency.name,
+        tracing.SNAPSHOT_ID: str(planned.snapshot_id),
+        tracing.POSITIONS: planned.end.encode(),
+        tracing.FILES: planned.estimate.files,
+    }
 
 
 class QueryService(rpc.QueryServiceServicer):
@@ -135,7 +149,9 @@ class ForwardedQueryService(rpc.QueryServiceServicer):
         address = self._address()
         if not address:
             raise _unreachable("the query server is not known yet")
-        metadata = tuple(pair for pair in context.invocation_metadata() if pair[0] in _PASSED_ON)
+        metadata = traced_metadata(
+            pair for pair in context.invocation_metadata() if pair[0] in _PASSED_ON
+        )
         call = self._stub(address).PlanQuery.future(
             request, timeout=remaining_s(context), metadata=metadata
         )

@@ -37,6 +37,7 @@ class FakeSnapshots:
         self._kept = []
         self.failure = None
         self.reads = 0
+        self.traced = ()  # the traceparents of the commits that wrote any file
 
     def commit(self, snapshot, files, states):
         self._kept.append((snapshot, tuple(files), dict(states)))
@@ -68,6 +69,9 @@ class FakeSnapshots:
 
     def states(self, snapshot):
         return self._find(snapshot.snapshot_id)[2]
+
+    def traces(self, paths):
+        return self.traced if list(paths) else ()
 
     def _find(self, snapshot_id):
         self._look()

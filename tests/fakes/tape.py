@@ -97,7 +97,13 @@ class FakeTape:
         offsets = np.arange(offset, offset + len(values), dtype=np.int64)
         stamps = np.array(log.stamps[first:end], dtype=np.int64) if self.clock else None
         after = offset + len(values)
-        return RawBatch(partition, offsets, values, after, log.headers[first:end], stamps)
+        headers = log.headers[first:end]
+        traced = [
+            (offset + index, each["traceparent"].decode())
+            for index, each in enumerate(headers)
+            if each and "traceparent" in each
+        ]
+        return RawBatch(partition, offsets, values, after, headers, stamps, tuple(traced))
 
     def remove_before(self, partition, offset):
         log = self.logs[partition]

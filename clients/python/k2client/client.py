@@ -30,6 +30,7 @@ from k2client.error_mapping import from_rpc
 from k2client.errors import Internal
 from k2client.flights import FlightPool
 from k2client.times import Duration, Time
+from k2client.trace_context import traceparent
 from k2client.trades import Trades
 from k2client.trades_request import Names, TradesQuestion, moment, name_of, names_of, snapshot_id_of
 
@@ -372,7 +373,7 @@ class Client:
         """Follow a long call to its end and return its result."""
         self._flights.check_process()
         try:
-            for event in method(request, timeout=deadline_s, metadata=self._metadata):
+            for event in method(request, timeout=deadline_s, metadata=self._traced_metadata()):
                 if event.HasField("result"):
                     return event.result
                 if progress is not None:
@@ -381,6 +382,10 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc(error, self.address) from error
         raise Internal("INTERNAL", "the work ended without a result")
+
+    def _traced_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        parent = traceparent()
+        return (*self._metadata, ("traceparent", parent)) if parent else self._metadata
 
     def _list(
         self,
@@ -413,7 +418,7 @@ class Client:
         def once() -> A:
             try:
                 timeout = max(deadline.left_s(), 0.001)
-                return method(request, timeout=timeout, metadata=self._metadata)
+                return method(request, timeout=timeout, metadata=self._traced_metadata())
             except grpc.RpcError as error:
                 raise from_rpc(error, self.address) from error
 

@@ -29,6 +29,7 @@ from k2.v1 import market_pb2, query_service_pb2
 from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_flight
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
+from k2client.trace_context import traceparent
 
 RESTARTS_MAX = 3  # of an answer that is gathered whole before any row is returned
 RESUME_HEADER = b"k2-resume-after"
@@ -105,7 +106,9 @@ class FlightPool:
         """
         self.check_process()
         resumed = [(RESUME_HEADER, b"%d" % resume_after)] if resume_after else []
-        options = flight.FlightCallOptions(timeout=timeout_s, headers=self._headers + resumed)
+        traced = [(b"traceparent", parent.encode())] if (parent := traceparent()) else []
+        headers = self._headers + resumed + traced
+        options = flight.FlightCallOptions(timeout=timeout_s, headers=headers)
         try:
             return self._client(location).do_get(flight.Ticket(ticket), options)
         except _FAILURES as error:

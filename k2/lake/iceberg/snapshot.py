@@ -8,7 +8,7 @@ summary of its newest ancestor that has one applies, because no other engine mov
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -379,6 +379,21 @@ class SnapshotReader:
             if view is None or (raw := view.table.snapshot_by_id(snapshot_id)) is None:
                 raise NotFound(Reason.UNKNOWN_SNAPSHOT, f"there is no snapshot {snapshot_id}")
             return self._read_files(view.table, raw)
+
+    def traces(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return the traceparents of the commits that wrote files, as far as known; reads nothing.
+
+        A file is named by its commit, and merged files by the merge, which is of no trace.
+        """
+        view = self._view
+        traced = {known.commit_id: known.traceparents for known in view.lineage} if view else {}
+        commits = {path.rpartition("/")[2].rpartition("-")[0] for path in paths}
+        return tuple(
+            each
+            for commit, traceparents in traced.items()
+            if traceparents and commit in commits
+            for each in traceparents.split(",")
+        )
 
     def states(self, snapshot: LakeSnapshot) -> dict[int, FoldState]:
         """Read the fold's state of every partition at `snapshot.positions`; see `read_states`."""

@@ -1,5 +1,6 @@
 """Frames to the tape: nothing sent twice, nothing dropped, whatever the tape and the frames are."""
 
+from k2 import tracing
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
@@ -9,6 +10,7 @@ from k2.tape.avro.trade_codec import Decoder, encode_trade
 from tests.fakes.scripted_venue import TIME_MS, frame
 from tests.fakes.tape import FakeTape
 from tests.support.messages import SCHEMA_ID, Schemas, raw
+from tests.support.spans import recorded
 
 NOW_US = 1_760_000_000_000_000
 BTC, ETH = Instrument("BINANCE", "BTCUSDT"), Instrument("BINANCE", "ETHUSDT")
@@ -196,3 +198,19 @@ def test_a_full_box_of_letters_blocks_too():
 
 def test_an_empty_batch_is_nothing():
     assert World().take() == 0
+
+
+def test_the_records_of_a_traced_batch_say_so_also_when_they_had_to_wait():
+    world = World(queue_max=1)
+    with recorded(), tracing.begin(tracing.PUBLISH) as span:
+        world.take(frame(1))
+        world.take(frame(2))  # refused
+    assert world.intake.blocked
+    world.producer.poll()
+    assert world.take(frame(3)) == 0
+    assert world.intake.unblock()
+    world.producer.poll()
+    world.take(frame(3))
+    world.producer.poll()
+    traced = {"source": b"simulated", "traceparent": span.traceparents[0].encode()}
+    assert world.tape.logs[0].headers == [traced, traced, {"source": b"simulated"}]

@@ -9,6 +9,7 @@ from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
 from tests.support.eventually import eventually
 from tests.support.lake_world import Crash, FaultyCatalog, piece
+from tests.support.spans import links_of, parent_of, recorded, span_id_of, trace_of
 from tests.support.writer_world import BTC, message
 
 
@@ -482,3 +483,46 @@ def test_rows_of_ever_new_days_do_not_keep_other_partitions_from_their_commit(wo
         pump.commit()
     assert world.ids() == list(range(12))
     assert world.verified()["ok"]
+
+
+def test_a_traced_batch_is_followed_to_its_snapshot(world):
+    published = [f"00-{number:032x}-{number:016x}-01" for number in (1, 2)]
+    with recorded() as spans:
+        for trade_id, traceparent in enumerate(published, 1):
+            headers = {"traceparent": traceparent.encode()}
+            world.tape.append(world.home[BTC], message(trade_id), headers=headers)
+        world.put(3)
+        pump = world.pump()
+        pump.step()
+        pump.commit()
+        world.put(4)
+        pump.step()
+        pump.commit()  # of nothing that was traced
+    fold, other_fold, commit, other_commit = spans()
+    assert [span.name for span in spans()] == ["fold", "fold", "commit", "commit"]
+    assert trace_of(fold) == trace_of(commit) == f"{1:032x}"
+    assert trace_of(other_fold) == trace_of(other_commit) == f"{2:032x}"
+    assert (parent_of(fold), parent_of(commit)) == (f"{1:016x}", span_id_of(fold))
+    assert links_of(other_commit) == [span_id_of(commit)]
+    assert fold.attributes["messaging.batch.message_count"] == 3
+    newest, traced = world.snapshots.list()
+    assert commit.attributes["k2.rows"] == 3
+    assert commit.attributes["k2.positions"] == traced.positions.encode()
+    assert commit.attributes["k2.snapshot_id"] == str(traced.snapshot_id)
+    expected = [f"00-{trace_of(each)}-{span_id_of(each)}-01" for each in (commit, other_commit)]
+    assert (traced.traceparents.split(","), newest.traceparents) == (expected, "")
+    assert "k2.traceparent" not in world.table.properties
+    paths = [stat.path for stat in world.snapshots.files(newest.snapshot_id)]
+    assert len(paths) == 2
+    assert list(world.snapshots.traces(paths)) == expected
+    assert world.snapshots.traces(paths[:0]) == ()
+
+
+def test_a_batch_is_cut_with_its_traces(world):
+    for trade_id in (1, 2):
+        headers = {"traceparent": b"%d" % trade_id}
+        world.tape.append(0, message(trade_id), headers=headers)
+    batch = world.tape.batch(0, 0, 9)
+    assert batch.traces == ((0, "1"), (1, "2"))
+    assert batch.between(0, 1).traces == ((0, "1"),)
+    assert batch.from_offset(1).traces == ((1, "2"),)

@@ -12,7 +12,7 @@ from google.protobuf import any_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.degrade.level import Level
 from k2.errors import Invalid, Reason, Unavailable
 from k2.market.offsets import OffsetVector, ReadToken
@@ -28,6 +28,7 @@ from servers.services.read_token import to_text
 from servers.services.ticket import Signer
 from tests.support.eventually import eventually
 from tests.support.query_stack import QueryStack
+from tests.support.spans import links_of, parent_of, recorded, span_id_of, trace_of
 from tests.support.trades import NOW_US
 
 SYMBOL = "BTCUSDT"
@@ -546,3 +547,44 @@ def test_clients_at_once_each_get_their_rows(wire, stack):
     for thread in threads:
         thread.join(30)
     assert found == [True] * 3
+
+
+def test_one_trace_tells_of_a_query(wire, stack):
+    stack.send(SYMBOL, range(10))
+    stack.commit()
+    stack.view.maintain()
+    stack.send(SYMBOL, range(10, 15))
+    commit = f"00-{5:032x}-{6:016x}-01"
+    stack.snapshots.traced = (commit,)
+    with recorded() as spans:
+        with tracing.begin("call") as call:
+            ticket = wire.ticket()
+        wire.get(ticket).read_all()
+        eventually(lambda: len(spans()) == 7)
+    found = {span.name.rpartition("/")[2]: span for span in spans()}
+    assert list(found) == ["plan", "call", "tail", "lake", "execute", "stream", "DoGet"]
+    assert {trace_of(span) for span in spans()} == {call.traceparents[0].split("-")[1]}
+    get = found["DoGet"]
+    assert parent_of(get) == span_id_of(found["call"])
+    assert [parent_of(found[name]) for name in ("tail", "execute", "stream")] == [
+        span_id_of(get)
+    ] * 3
+    assert parent_of(found["lake"]) == span_id_of(found["execute"])
+    assert links_of(found["plan"]) == links_of(found["execute"]) == [f"{6:016x}"]
+    execute = found["execute"].attributes
+    assert execute["k2.rows.lake"] + execute["k2.rows.tail"] == 15
+
+
+def test_a_stream_is_part_of_its_callers_trace(wire, stack):
+    stack.send(SYMBOL, range(5))
+    caller = f"00-{1:032x}-{2:016x}-01"
+    options = fl.FlightCallOptions(headers=[(b"traceparent", caller.encode())])
+    with recorded() as spans:
+        wire.client.do_get(fl.Ticket(wire.ticket()), options).read_all()
+        eventually(lambda: spans()[-1].name.endswith("DoGet"))
+        assert parent_of(spans()[-1]) == f"{2:016x}"
+        wire.client.get_flight_info(
+            fl.FlightDescriptor.for_command(asked().SerializeToString()), options
+        )
+        eventually(lambda: spans()[-1].name.endswith("GetFlightInfo"))
+        assert parent_of(spans()[-1]) == f"{2:016x}"

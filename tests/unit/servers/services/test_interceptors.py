@@ -133,7 +133,7 @@ def test_a_deadline_that_has_passed_is_refused():
 
 def test_the_order_has_names():
     names = [each.name for each in chain(ManualClock(), CallAdmission())]
-    assert names == ["telemetry", "errors", "auth", "admission", "deadline"]
+    assert names == ["traces", "telemetry", "errors", "auth", "admission", "deadline"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_only_this_machine_is_local(peer, local):
 
 
 def test_a_caller_from_elsewhere_is_refused():
-    around = chain(ManualClock(), CallAdmission())[2]
+    around = chain(ManualClock(), CallAdmission())[3]
     context = type("Context", (), {"peer": lambda self: "ipv4:10.0.0.3:1"})()
     with pytest.raises(Exception, match="this machine only"):
         around._around(type("Call", (), {"context": context})).__enter__()
