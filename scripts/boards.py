@@ -104,7 +104,7 @@ SYSTEM_HEALTH = Board(
                 levels=True,
             ),
             _one("Override set", "bool", "max(k2_degradation_override)"),
-            _one("Pressure injected", "bool", "max(k2_degradation_injected)"),
+            _one("Signals injected", "short", "max(k2_degradation_injected)"),
             _one("Evaluated", "s", "max(k2_degradation_evaluated_age_seconds)"),
             _lines(
                 "Level",

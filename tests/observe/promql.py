@@ -7,7 +7,7 @@ from functools import cache
 
 import k2
 import servers
-from k2.metrics import DECLARED
+from k2.metrics import DECLARED, declare_fields
 
 OF_A_TARGET = {"job", "instance", "process"}  # labels that a scrape adds
 _METRIC = re.compile(r"\b(k2_[a-z0-9_]+)(?:\{([^}]*)\})?")
@@ -23,7 +23,7 @@ def declared():
     for package in (k2, servers):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.startswith("k2.v1") and not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
+                declare_fields(importlib.import_module(module.name))
     return dict(DECLARED)
 
 
