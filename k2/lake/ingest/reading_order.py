@@ -185,7 +185,7 @@ class ReadingOrder:
 
     Attributes:
         throttle: as given.
-        backlog: as of the last step.
+        backlog: as of the last count.
     """
 
     def __init__(self, tape: WriterTape, orders: Orders, clock: Clock, throttle: Throttle) -> None:
@@ -234,6 +234,9 @@ class ReadingOrder:
             self._arrive(partition, course, held[partition].read_to)
         pauses.hold(PauseReason.LEVEL, self._where(lambda course: course.shed), self._courses)
         pauses.hold(PauseReason.TURN, self._waiting(held), self._courses)
+
+    def count(self, held: Mapping[int, Held]) -> None:
+        """Renew the backlog; called after each read and each commit."""
         self.backlog = self._counted(held)
 
     # --- what is shed ----------------------------------------------------------------------------

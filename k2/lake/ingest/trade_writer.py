@@ -31,10 +31,12 @@ from k2.clock import Clock
 from k2.degrade.policy import commit_scale
 from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
 from k2.lake.commit.committer import Base, Committer, Outcome, PartitionBatch
+from k2.lake.ingest.quality import SKIPPED, note_quality
 from k2.lake.ingest.reading_order import Backlog, Orders, ReadingOrder
 from k2.lake.ingest.tape_check import WriterTape, check_tape
 from k2.lake.ingest.throttle import Throttle
 from k2.lake.ingest.trade_reader import PartitionSlice, TradeReader
+from k2.market.events import TradeColumns
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings
@@ -177,7 +179,16 @@ class LakeWriter:
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self._retry_at_s = 0.0
         self._settle(batch, outcome, self._clock.monotonic_s() - began_s)
+        self._enrich(batch, outcome)
         return True
+
+    def _enrich(self, batch: list[PartitionBatch], outcome: Outcome) -> None:
+        """Make the statistics of what was committed, where the level allows it."""
+        if not self._orders.levels().policy.enriches:
+            SKIPPED.inc()
+            return
+        landed = [one.accepted for one in batch if one.partition in outcome.landed]
+        note_quality(rows for held in landed for rows in held if isinstance(rows, TradeColumns))
 
     def _due_batches(self) -> list[PartitionBatch]:
         """Take, of each partition, the longest prefix that keeps the commit within its days.
@@ -287,11 +298,15 @@ class LakeWriter:
                 self._stopping.wait(limits.COMMIT_RETRY_MIN_S)
         return None
 
+    def _behind_since_s(self) -> float | None:
+        self._order.count(self._reading.slices)
+        return min(self.backlog.since_s.values(), default=None)
+
     def _note_reading(self) -> None:
         stats, reading = self.stats, self._reading
         now = replace(
             stats,
-            behind_since_s=min(self.backlog.since_s.values(), default=None),
+            behind_since_s=self._behind_since_s(),
             pending_rows=reading.pending()[0],
             oldest_pending_s=reading.pending_since_s,
             waiting={p: held.waits_for for p, held in reading.slices.items() if held.waits_for},
@@ -351,6 +366,7 @@ class LakeWriter:
             committed_at_us=outcome.snapshot.committed_at_us,
             pending_rows=reading.pending()[0],
             oldest_pending_s=reading.pending_since_s,
+            behind_since_s=self._behind_since_s(),
         )
 
     def _assert_same_topic(self) -> None:

@@ -68,6 +68,7 @@ def test_it_says_so_loudly_until_the_writer_has_caught_up(caplog):
     world = World()
     world.watch.look()
     (alert,) = world.watch.alerts
+    assert len(world.watch.endangered) == 1
     assert "partition 0: 90 records are not in the lake" in alert
     assert "(10 h, 1,024 MiB)" in alert
     assert alert in caplog.text
@@ -75,6 +76,7 @@ def test_it_says_so_loudly_until_the_writer_has_caught_up(caplog):
     world.position = OffsetVector(0, (60,))
     world.watch.look()
     assert world.watch.alerts == []
+    assert world.watch.endangered == frozenset()
 
 
 def test_without_positions_or_a_broker_nothing_changes():
