@@ -20,7 +20,7 @@ from k2.lake.commit.event_files import OpsStore
 from k2.lake.commit.snapshot_commit import TableCatalog
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_lake
-from k2.lake.ingest.deferral import Deferral, DeferralSources
+from k2.lake.ingest.deferral import DeferralLedger, DeferralSources
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
 from k2.lake.ingest.reading_order import Orders
 from k2.lake.ingest.tape_check import WriterTape, identity_of
@@ -190,7 +190,7 @@ def tape_watch_of(
 
 def deferral_of(
     runtime: Runtime, clients: TapeClients, writer: LakeWriter, placement: Placement
-) -> Deferral:
+) -> DeferralLedger:
     """Make what shows in the ledger what `writer` defers."""
     promises = clients.topic(topics.COVERAGE)
     promises.start()
@@ -203,7 +203,7 @@ def deferral_of(
         return placement.refresh_for(())  # as last read
 
     sources = DeferralSources(lambda: writer.backlog, placed, covered, clients.gap_log)
-    return Deferral(sources, runtime.clock, f"{LAKE}{runtime.run_id}")
+    return DeferralLedger(sources, runtime.clock, f"{LAKE}{runtime.run_id}")
 
 
 def count_retained(retainers: Mapping[str, Retention], counters: Counters) -> None:

@@ -4,7 +4,7 @@ The trades of a partition that a level pauses are on the tape and not in the lak
 their ids OPEN, with the cause SHED: those above the newest id that the lake holds of an instrument,
 up to what feeds have covered, as far as the ledger says nothing of them. It is extended while it
 lasts. They are FILLED once the lake has gone past all that was on the tape when the partition had
-caught up. Whoever made such an event, any writer closes it: it may die in between.
+caught up. Any writer closes such an event: the one that made it may die in between.
 
 No feed fetches these ids (`ledger.is_deferred`).
 """
@@ -75,7 +75,7 @@ class DeferralSources:
     log: GapEventLog
 
 
-class Deferral:
+class DeferralLedger:
     """Writes to the ledger in a thread that runs `run`.
 
     Args:

@@ -17,7 +17,7 @@ class PauseReason(Enum):
     TURN = "turn"  # partitions that are read before it are behind
 
 
-class Pauses:
+class PartitionPauses:
     """The reasons of each partition of one reader. One thread uses it.
 
     Args:

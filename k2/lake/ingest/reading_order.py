@@ -23,7 +23,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.degrade.platform import Levels
 from k2.errors import NotFound, Unavailable
-from k2.lake.ingest.pausing import PauseReason, Pauses
+from k2.lake.ingest.pausing import PartitionPauses, PauseReason
 from k2.lake.ingest.tape_check import WriterTape
 from k2.lake.ingest.throttle import Throttle
 from k2.market.fold import FoldState
@@ -217,7 +217,7 @@ class ReadingOrder:
         course = self._courses.get(partition)
         return course is not None and course.shed
 
-    def arrange(self, held: Mapping[int, Held], pauses: Pauses) -> None:
+    def arrange(self, held: Mapping[int, Held], pauses: PartitionPauses) -> None:
         """Pause and resume as it is due; called before each read.
 
         Args:

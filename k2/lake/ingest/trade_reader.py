@@ -19,7 +19,7 @@ from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Unavailable
 from k2.lake.commit.trade_files import rows_within_days
-from k2.lake.ingest.pausing import PauseReason, Pauses
+from k2.lake.ingest.pausing import PartitionPauses, PauseReason
 from k2.lake.ingest.reading_order import ReadingOrder
 from k2.lake.ingest.tape_check import WriterTape, letters_of
 from k2.market.events import DAY_US, TradeColumns
@@ -141,7 +141,7 @@ class TradeReader:
         self.acceptance = Acceptance(tape.decoder, tape.placement, clock)
         self._order = order
         self.reader = reader
-        self.pauses = Pauses(reader)
+        self.pauses = PartitionPauses(reader)
 
     def start(self, partition: int, position: int, state: FoldState) -> None:
         """Begin a newly assigned partition at the lake's position."""

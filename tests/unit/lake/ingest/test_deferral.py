@@ -10,7 +10,7 @@ from k2 import limits
 from k2.degrade.level import Level
 from k2.degrade.platform import Levels
 from k2.errors import Reason, Unavailable
-from k2.lake.ingest.deferral import Deferral, DeferralSources, deferred_ids
+from k2.lake.ingest.deferral import DeferralLedger, DeferralSources, deferred_ids
 from k2.lake.ingest.reading_order import Orders
 from k2.market.coverage import Coverage
 from k2.market.fold import FoldState, Seen
@@ -63,7 +63,7 @@ class DeferralWorld:
     def begin(self):
         """The lake's process starts, perhaps again."""
         self.pump = self.world.pump(orders=Orders(lambda: self.levels))
-        self.deferral = Deferral(
+        self.deferral = DeferralLedger(
             DeferralSources(
                 lambda: self.pump.backlog,
                 self.world.placement.known,

@@ -1,4 +1,4 @@
-from k2.lake.ingest.pausing import PauseReason, Pauses
+from k2.lake.ingest.pausing import PartitionPauses, PauseReason
 from tests.fakes.tape import FakeTape
 
 MEMORY, LEVEL, TURN = PauseReason.MEMORY, PauseReason.LEVEL, PauseReason.TURN
@@ -6,7 +6,7 @@ MEMORY, LEVEL, TURN = PauseReason.MEMORY, PauseReason.LEVEL, PauseReason.TURN
 
 def made():
     reader = FakeTape(partitions=4).reader({})
-    return reader, Pauses(reader)
+    return reader, PartitionPauses(reader)
 
 
 def test_a_partition_is_read_again_when_no_reason_is_left():
