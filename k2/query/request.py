@@ -67,10 +67,22 @@ ANONYMOUS = Principal()
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request, and how urgent it is."""
+    """Who makes a request, and how urgent it is.
+
+    Attributes:
+        principal: identity; anonymous without a key.
+        request_class: how urgent.
+        client: the program, as it names itself, else its connection.
+    """
 
     principal: Principal = ANONYMOUS
     request_class: RequestClass = RequestClass.INTERACTIVE
+    client: str = ""
+
+    @property
+    def name(self) -> str:
+        """What callers are told apart by."""
+        return self.principal.id or self.client
 
 
 @dataclass(frozen=True)

@@ -214,13 +214,20 @@ class QueryView:
             opened = self._lake_only(request, lake, end)
         else:
             opened = self._union(request, lake, end, missing, waited=False)
-        plan = opened.plan
-        estimate = Estimate(
-            len(plan.files), len(plan.chunks), plan.files.size_bytes, plan.rows_estimated
-        )
+        estimate = _estimate_of(opened.plan)
         return PlannedQuery(
             request, lake.snapshot_id, end, estimate, opened.provenance, opened.commits
         )
+
+    def rough(self, request: TradesRequest) -> Estimate:
+        """Estimate from the newest snapshot's file list alone: no request to tape or lake.
+
+        Raises:
+            Invalid: what is wrong with the request.
+        """
+        request = validated(request).resolved(self._clock.now_us())
+        lake = self._lake.published().facts
+        return _estimate_of(plan_lake(request, lake, lake.positions))
 
     def _pinned(
         self, request: TradesRequest
@@ -464,6 +471,10 @@ class QueryView:
             self._placement.refresh()
         needed = [p for p in partitions if lake.facts.positions[p] < end[p] and p not in released]
         return self._tail.wait_until(end, wait_s, needed)
+
+
+def _estimate_of(plan: Plan) -> Estimate:
+    return Estimate(len(plan.files), len(plan.chunks), plan.files.size_bytes, plan.rows_estimated)
 
 
 def _ahead_us(request: TradesRequest, now_us: int) -> int | None:

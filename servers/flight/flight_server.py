@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Invalid, Reason, Unavailable
-from k2.query.admission import Admission
+from k2.query.admission import Admission, Places
 from k2.query.execute import Executor
 from k2.query.request import Caller
 from k2.v1 import query_service_pb2 as pb
@@ -62,7 +62,7 @@ class Parts:
     planner: Planner
     executor: Executor
     admission: Admission
-    plans: Admission
+    plans: Places
     clock: Clock
     stream_idle_s: float = limits.STREAM_IDLE_S
 
@@ -161,6 +161,11 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         """Streams that have waited for their reader for a while."""
         return self._streams.waiting if self._streams is not None else 0
 
+    @property
+    def oldest_work_s(self) -> float:
+        """How long the batch that takes longest has been in the making."""
+        return self._streams.oldest_work_s if self._streams is not None else 0.0
+
     def drain(self) -> bool:
         """Take nothing new, let streams end for a while, end those that are left, then close.
 
@@ -187,14 +192,26 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
         """Stream the rows of a ticket that any server of this stack planned."""
         parts, streams = self._serving()
-        caller = _headers(context).caller
+        caller = _caller(context)
+        with parts.planner.gate.refusing(caller):
+            parts.planner.gate.at_entry(caller)
+            return self._stream(parts, streams, context, ticket, caller)
+
+    def _stream(
+        self,
+        parts: Parts,
+        streams: Streams,
+        context: fl.ServerCallContext,
+        ticket: fl.Ticket,
+        caller: Caller,
+    ) -> fl.GeneratorStream:
         redeemed = parts.planner.redeem(ticket.ticket, caller)
         _headers(context).trace("DoGet", redeemed.traceparent)
-        parts.admission.enter()
+        parts.admission.enter(caller)
         started_s = parts.clock.monotonic_s()
 
         def leave() -> None:
-            parts.admission.leave(parts.clock.monotonic_s() - started_s)
+            parts.admission.leave(caller, parts.clock.monotonic_s() - started_s)
 
         try:
             opened, provenance = parts.planner.open(redeemed, caller)
@@ -214,8 +231,11 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         """Answer the command of a Flight-only client (`COMMANDS`)."""
         parts, _ = self._serving()
         _headers(context).trace("GetFlightInfo")
-        handler, message = dispatched(COMMANDS, descriptor.command or b"")
-        return handler(parts, descriptor, message, _headers(context).caller)
+        caller = _caller(context)
+        with parts.planner.gate.refusing(caller):
+            parts.planner.gate.at_entry(caller)
+            handler, message = dispatched(COMMANDS, descriptor.command or b"")
+            return handler(parts, descriptor, message, caller)
 
     @_guarded
     def list_flights(self, context: fl.ServerCallContext, criteria: bytes) -> Any:  # noqa: ANN401 an iterator
@@ -246,6 +266,12 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
 def _headers(context: fl.ServerCallContext) -> _CallHeaders:
     headers: _CallHeaders = context.get_middleware(_HEADERS)
     return headers
+
+
+def _caller(context: fl.ServerCallContext) -> Caller:
+    """Return who makes a call; a program that does not name itself is its connection."""
+    caller = _headers(context).caller
+    return caller if caller.client else replace(caller, client=context.peer())
 
 
 def _resume_after(context: fl.ServerCallContext) -> int:

@@ -31,6 +31,7 @@ from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
 from k2.query.execute import ResultStream, too_late
+from k2.query.gate import cancelled
 from k2.v1 import market_pb2
 from servers.services.rpc_status import as_k2, to_status
 from servers.services.wire_values import time_to
@@ -69,6 +70,7 @@ class Stream:
         self.ended_by: K2Error | None = None
         self.waiting_since_s: float | None = None  # for its reader; None while a batch is made
         self.span = tracing.begin(tracing.STREAM)
+        self.making_since_s = 0.0  # that batch
         self._leave = leave
         self._left = threading.Lock()
 
@@ -104,7 +106,7 @@ class RowStream:
         self._ended = False
         stream.waiting_since_s = clock.monotonic_s()
         streams.add(stream)
-        weakref.finalize(self, streams.remove, stream).atexit = False
+        weakref.finalize(self, streams.abandon, stream).atexit = False
 
     def __iter__(self) -> RowStream:
         return self
@@ -182,6 +184,14 @@ class Streams:
             self._running.discard(stream)
         stream.close()
 
+    def abandon(self, stream: Stream) -> None:
+        """Free a stream that pyarrow dropped; where it had not ended, its caller has gone."""
+        with self._lock:
+            gone = stream in self._running
+        if gone:
+            stream.ended_by = cancelled()
+        self.remove(stream)
+
     @property
     def waiting(self) -> int:
         """Streams that have waited for their reader for a while: they are no load."""
@@ -189,11 +199,19 @@ class Streams:
         with self._lock:
             return sum(_waits_since(stream, since_s) for stream in self._running)
 
+    @property
+    def oldest_work_s(self) -> float:
+        """How long the batch that takes longest has been in the making."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            return max((now_s - stream.making_since_s for stream in self._watched), default=0.0)
+
     @contextmanager
     def watching(self, stream: Stream) -> Iterator[None]:
         """End the stream if its caller goes while its next batch is being made."""
         with self._lock:
             stream.waiting_since_s = None
+            stream.making_since_s = self._clock.monotonic_s()
             self._watched.add(stream)
         try:
             yield
@@ -226,7 +244,7 @@ class Streams:
             gone = [stream for stream in self._watched if stream.context.is_cancelled()]
             waiting = self._running - self._watched
         for stream in gone:
-            self._end(stream, Unavailable(Reason.PEER_UNAVAILABLE, "the caller has gone"))
+            self._end(stream, cancelled())
         for stream in waiting:
             if now_s >= stream.answer.ends_at_s:
                 self._end(stream, too_late())

@@ -22,6 +22,7 @@ from k2.lake.iceberg.snapshot import SnapshotReader
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
 from k2.market import schema
 from k2.market.instrument import Instrument
+from k2.query.gate import QueryGate
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
@@ -60,7 +61,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         clients, ending = process.clients, process.ending
         catalog = ending.enter_context(closing(open_catalog(settings, runtime.clock)))
         heartbeats = process.follow()
-        forwarded = ForwardedQueryService(address=lambda: _query_address(settings, heartbeats))
+        gate = QueryGate(lambda: process.levels, runtime.clock, dwell_s=settings.degrade.dwell_s)
+        forwarded = ForwardedQueryService(
+            address=lambda: _query_address(settings, heartbeats), gate=gate
+        )
         ending.callback(forwarded.close)
         feeds = FeedService(
             heartbeats=heartbeats,

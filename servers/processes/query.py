@@ -20,10 +20,12 @@ from k2.lake.ingest.tape_check import assert_fits
 from k2.market.instrument import Priorities
 from k2.market.offsets import OffsetVector
 from k2.metrics import exported
-from k2.query.admission import Admission
+from k2.query.admission import Admission, Places
 from k2.query.execute import Executor
 from k2.query.expected_ids import ExpectedIds
+from k2.query.gate import QueryGate
 from k2.query.lake_snapshots import LakeSide
+from k2.query.request import RequestClass
 from k2.query.view import QueryView
 from k2.settings import Settings
 from k2.tail.tail import Tail
@@ -98,7 +100,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             return 0
         rows.ready(parts)
         server.ready()
-        gauges = QueryGauges(settings.query.tail_bytes_max, sides, parts.admission, rows)
+        gauges = QueryGauges(settings.query.tail_bytes_max, sides, parts, rows, server)
         process.counters.add(gauges.counters)
         process.scales = scales(tail_bytes_max=settings.query.tail_bytes_max)
         process.start({"grpc": server.address, "flight": rows.address}, gauges.signals)
@@ -202,12 +204,20 @@ def _parts(process: Process, sides: Sides, uri: str) -> Parts:
     def level() -> Level:
         return process.levels.effective
 
-    planner = Planner(plans=sides.view, signer=signer, clock=clock, level=level, location=uri)
+    admission = Admission(pressure=lambda: process.levels.pressure)
+    planner = Planner(
+        plans=sides.view,
+        signer=signer,
+        clock=clock,
+        level=level,
+        location=uri,
+        gate=QueryGate(lambda: process.levels, clock, admission, settings.degrade.dwell_s),
+    )
     return Parts(
         planner=planner,
         executor=sides.executor,
-        admission=Admission(),
-        plans=Admission(limits.PLANS_RUNNING_MAX, "plans are being made"),
+        admission=admission,
+        plans=Places(limits.PLANS_RUNNING_MAX, "plans are being made"),
         clock=clock,
         stream_idle_s=settings.query.stream_idle_s,
     )
@@ -264,6 +274,17 @@ class QueryCounters:
     queries_waiting: Gauge
     queries_refused: Counter
     queries_answered: Counter
+    running: Annotated[
+        Mapping[str, int], exported("k2_query_running", "Queries that run now.", "class")
+    ]
+    places: Annotated[
+        Mapping[str, int],
+        exported("k2_query_places", "Queries that may run at once at this pressure.", "class"),
+    ]
+    answered: Annotated[
+        Mapping[str, int],
+        exported("k2_query_answered_total", "Queries that ran and ended.", "class"),
+    ]
 
 
 class QueryGauges:
@@ -272,33 +293,37 @@ class QueryGauges:
     Args:
         tail_bytes_max: of the settings.
         sides: the tail, and what the lake covers of it.
-        admission: of queries.
+        parts: what plans and answers.
         rows: knows how many queries wait for their reader; those are counted, and are no pressure.
+        server: knows how many plans wait for a worker.
     """
 
     def __init__(
-        self, tail_bytes_max: int, sides: Sides, admission: Admission, rows: RowServer
+        self, tail_bytes_max: int, sides: Sides, parts: Parts, rows: RowServer, server: GrpcServer
     ) -> None:
         self._tail_bytes_max = tail_bytes_max
         self._sides = sides
-        self._admission = admission
+        self._parts = parts
         self._rows = rows
+        self._server = server
 
     def signals(self) -> dict[str, float | None]:
-        """Read the tail's bytes and the queries that run."""
+        """Read the tail's bytes, the queries that run, and the work that waits."""
         tail = self._sides.tail
         full = bool(tail.stats().released - tail.deferred())
-        running = self._admission.running
+        running = self._parts.admission.running
         return {
             Signal.TAIL_BYTES: float(
                 self._tail_bytes_max if full else pending_bytes(self._sides, tail.deferred())
             ),
             Signal.QUERIES_RUNNING: float(running - min(self._rows.waiting, running)),
+            Signal.QUERIES_QUEUED: float(self._server.queued),
+            Signal.OLDEST_WORK_S: max(self._rows.oldest_work_s, self._server.oldest_work_s),
         }
 
     def counters(self) -> QueryCounters:
         """Read all counters."""
-        tail, admission = self._sides.tail, self._admission
+        tail, admission = self._sides.tail, self._parts.admission
         stats, running = tail.stats(), admission.running
         return QueryCounters(
             tail_rows=stats.rows,
@@ -312,8 +337,11 @@ class QueryGauges:
             snapshot_id=str(self._sides.lake.published().snapshot_id),
             queries_running=running,
             queries_waiting=min(self._rows.waiting, running),
-            queries_refused=admission.refused,
-            queries_answered=admission.answered,
+            queries_refused=self._parts.planner.gate.refused,
+            queries_answered=admission.answered.total(),
+            running={name.value: admission.running_of(name) for name in RequestClass},
+            places={name.value: admission.places(name) for name in RequestClass},
+            answered={name.value: admission.answered[name] for name in RequestClass},
         )
 
 

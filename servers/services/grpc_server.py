@@ -22,6 +22,7 @@ from servers.services.rpc_status import to_grpc
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _HEALTH_CHECK: Final = f"/{health.SERVICE_NAME}/Check"
+_QUERIES: Final = f"{METHOD_PREFIX}QueryService/"
 _GOODBYE_S: Final = 0.2  # for answers on their way
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
@@ -34,28 +35,47 @@ _OPTIONS: Final = (
 
 
 class _Workers(ThreadPoolExecutor):
-    """The threads that answer calls; counts the calls in work or waiting."""
+    """The threads that answer calls; knows the calls in work or waiting, and since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(limits.GRPC_WORKERS, thread_name_prefix="grpc")
+        self._clock = clock
         self._counting = threading.Lock()
-        self._calls = 0
+        self._since_s: dict[object, float] = {}
 
     @property
     def full(self) -> bool:
         """Whether no more calls may come."""
-        return self._calls >= limits.GRPC_CALLS_MAX
+        return len(self._since_s) >= limits.GRPC_CALLS_MAX
+
+    @property
+    def full_of_queries(self) -> bool:
+        """Whether no more queries may come, so that other calls find room."""
+        return len(self._since_s) >= limits.GRPC_QUERIES_MAX
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a worker."""
+        return max(0, len(self._since_s) - limits.GRPC_WORKERS)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long ago the oldest of the calls came in; 0 without one."""
+        now_s = self._clock.monotonic_s()
+        with self._counting:
+            return now_s - min(self._since_s.values(), default=now_s)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 what grpc runs
         """Run a call and count it until it ends."""
         work = super().submit(fn, *args, **kwargs)
-        self._count(1)
-        work.add_done_callback(lambda _: self._count(-1))
+        with self._counting:
+            self._since_s[work] = self._clock.monotonic_s()
+        work.add_done_callback(self._forget)
         return work
 
-    def _count(self, change: int) -> None:
+    def _forget(self, work: object) -> None:
         with self._counting:
-            self._calls += change
+            del self._since_s[work]
 
 
 class _Capacity(grpc.ServerInterceptor):
@@ -79,7 +99,9 @@ class _Capacity(grpc.ServerInterceptor):
         method = handler_call_details.method
         if handler is not None and method == _HEALTH_CHECK:
             return handler._replace(unary_unary=self._beside(handler.unary_unary))
-        if handler is None or not method.startswith(METHOD_PREFIX) or not self._workers.full:
+        workers = self._workers
+        full = workers.full_of_queries if method.startswith(_QUERIES) else workers.full
+        if handler is None or not method.startswith(METHOD_PREFIX) or not full:
             return handler
         if handler.response_streaming:
             return handler._replace(unary_stream=self._refuse)
@@ -94,7 +116,7 @@ class _Capacity(grpc.ServerInterceptor):
 def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
     error = Overloaded(
         Reason.TOO_MANY_CALLS,
-        f"{limits.GRPC_CALLS_MAX} calls are in work or waiting: call again in a moment",
+        "too many calls are in work or waiting: call again in a moment",
     )
     context.abort_with_status(to_grpc(error))
 
@@ -117,7 +139,7 @@ class GrpcServer:
     ) -> None:
         host, port = split_address(listen)
         self.admission = CallAdmission()
-        self._pool = _Workers()
+        self._pool = _Workers(clock)
         self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
         self._server = grpc.server(
             self._pool,
@@ -138,6 +160,16 @@ class GrpcServer:
             (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         self.address = f"{host}:{bind_grpc(self._server, host, port)}"
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a worker."""
+        return self._pool.queued
+
+    @property
+    def oldest_work_s(self) -> float:
+        """How long ago the oldest call that is not answered came in."""
+        return self._pool.oldest_s
 
     def start(self) -> None:
         """Listen; calls are answered STARTING until `ready`."""

@@ -30,6 +30,7 @@ from servers.services.wire_values import bad_field
 
 METHOD_PREFIX = "/k2.v1."
 CLASS_HEADER: Final = "k2-class"
+CLIENT_HEADER: Final = "k2-client-id"
 _CALLER: Final = "k2_caller"  # the attribute of a call's context
 
 _log = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ def auth(call: Incoming) -> Iterator[None]:
     if not is_local(call.context.peer()):
         raise Invalid(Reason.NOT_LOCAL, "calls without a key are taken from this machine only")
     headers = {name: str(value) for name, value in call.context.invocation_metadata()}
-    setattr(call.context, _CALLER, caller_from(headers))
+    setattr(call.context, _CALLER, caller_from(headers, call.context.peer()))
     yield
 
 
@@ -214,15 +215,20 @@ def caller_of(context: grpc.ServicerContext) -> Caller:
     return caller
 
 
-def caller_from(headers: Mapping[str, str]) -> Caller:
-    """Make the caller of a call from its headers, for gRPC and Flight alike.
+def caller_from(headers: Mapping[str, str], peer: str = "") -> Caller:
+    """Make the caller of a call, for gRPC and Flight alike.
+
+    Args:
+        headers: of the call.
+        peer: its connection, the name of a program that does not name itself.
 
     Raises:
         Invalid: BAD_REQUEST when the header `k2-class` names no class.
     """
     name = headers.get(CLASS_HEADER, RequestClass.INTERACTIVE)
+    client = headers.get(CLIENT_HEADER, "")[: limits.CALLER_NAME_MAX] or peer
     try:
-        return Caller(request_class=RequestClass(name))
+        return Caller(request_class=RequestClass(name), client=client)
     except ValueError:
         shown, classes = name[: limits.ERROR_NAME_MAX], ", ".join(RequestClass)
         raise bad_field(CLASS_HEADER, f"{CLASS_HEADER}: {shown!r} is none of {classes}") from None

@@ -12,14 +12,16 @@ from k2 import limits, tracing
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
-from k2.query.request import Caller
+from k2.query.admission import Places
+from k2.query.gate import QueryGate, cancelled
+from k2.query.request import Caller, TradesRequest
 from k2.query.view import OpenQuery, PlannedQuery, QueryView
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
 from servers.network import open_channel
 from servers.services.call_spans import traced_metadata
-from servers.services.interceptors import CLASS_HEADER, caller_of, remaining_s
+from servers.services.interceptors import CLASS_HEADER, CLIENT_HEADER, caller_of, remaining_s
 from servers.services.query_messages import provenance_to, request_from, request_to
 from servers.services.rpc_status import DETAILS_KEY, PeerError
 from servers.services.ticket import Signer
@@ -41,6 +43,7 @@ class Planner:
         clock: tells when they expire.
         level: returns the level of the platform.
         location: where tickets are redeemed, a Flight URI.
+        gate: refuses queries under load.
     """
 
     plans: QueryView
@@ -48,13 +51,22 @@ class Planner:
     clock: Clock
     level: Callable[[], Level]
     location: str
+    gate: QueryGate
 
     def plan(self, message: pb.PlanQueryRequest, caller: Caller) -> pb.PlanQueryResponse:
-        """Plan a query and sign a ticket for it; raises what `QueryView.plan` does."""
+        """Plan a query and sign a ticket for it.
+
+        Raises what `QueryView.plan` does, and what the gate refuses once it has seen the request.
+        """
+        began_s = self.clock.monotonic_s()
+        request = request_from(message, caller)
+        self._weigh(request)
         with tracing.begin(tracing.PLAN) as span:
-            planned = self.plans.plan(request_from(message, caller))
+            planned = self.plans.plan(request)
             span.set(_attributes_of(planned))
             span.link(planned.commits)
+        self.gate.of_cost(planned.request, planned.estimate)
+        self.gate.planned(caller, self.clock.monotonic_s() - began_s)
         expire_us = self.clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
             request=request_to(planned.request),
@@ -86,15 +98,23 @@ class Planner:
     def open(
         self, ticket: pb.QueryTicket, caller: Caller
     ) -> tuple[OpenQuery, market_pb2.Provenance]:
-        """Prepare the answer of a redeemed ticket; raises what `QueryView.open` does."""
-        opened = self.plans.open(
-            request_from(ticket.request, caller),
-            ticket.snapshot_id,
-            vector_from(ticket.end_positions),
-        )
+        """Prepare the answer of a redeemed ticket.
+
+        Raises what `QueryView.open` does, and what the gate refuses.
+        """
+        request = request_from(ticket.request, caller)
+        self._weigh(request)
+        end = vector_from(ticket.end_positions)
+        opened = self.plans.open(request, ticket.snapshot_id, end)
         provenance = provenance_to(opened.provenance, self.level())
         provenance.planned_time.CopyFrom(ticket.planned_time)
         return opened, provenance
+
+    def _weigh(self, request: TradesRequest) -> None:
+        """Refuse what the level does not answer, before the tape is asked for its end."""
+        self.gate.of_request(request)
+        if self.gate.weighs:
+            self.gate.of_cost(request, self.plans.rough(request))
 
 
 def _attributes_of(planned: PlannedQuery) -> tracing.Attributes:
@@ -124,18 +144,29 @@ class QueryService(rpc.QueryServiceServicer):
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
     ) -> pb.PlanQueryResponse:
         """Plan a query and return a ticket for its rows."""
-        return self._planner.plan(request, caller_of(context))
+        caller, gate = caller_of(context), self._planner.gate
+        with gate.refusing(caller):
+            gate.at_entry(caller, remaining_s(context))
+            plan = self._planner.plan(request, caller)
+            if not context.is_active() and remaining_s(context) > 0:
+                raise cancelled()
+            return plan
 
 
 class ForwardedQueryService(rpc.QueryServiceServicer):
     """Forwards calls to the query server with the remaining deadline, and returns errors unchanged.
 
+    At most `limits.FORWARDED_CALLS_MAX` calls are in work, so that other services find a worker.
+
     Args:
         address: of the query server's gRPC; asked before each call, empty while it is not known.
+        gate: refuses queries by the level of this process.
     """
 
-    def __init__(self, *, address: Callable[[], str]) -> None:
+    def __init__(self, *, address: Callable[[], str], gate: QueryGate) -> None:
         self._address = address
+        self._gate = gate
+        self._places = Places(limits.FORWARDED_CALLS_MAX, "queries are being planned")
         self._channels: dict[str, grpc.Channel] = {}
 
     def register(self, server: grpc.Server) -> None:
@@ -146,12 +177,25 @@ class ForwardedQueryService(rpc.QueryServiceServicer):
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext
     ) -> pb.PlanQueryResponse:
         """Forward the call, with the headers that tell who makes it."""
+        caller = caller_of(context)
+        with self._gate.refusing(caller):
+            self._gate.at_entry(caller)
+            self._places.enter()
+        try:
+            return self._forward(request, context, caller)
+        finally:
+            self._places.leave(0.0)
+
+    def _forward(
+        self, request: pb.PlanQueryRequest, context: grpc.ServicerContext, caller: Caller
+    ) -> pb.PlanQueryResponse:
         address = self._address()
         if not address:
             raise _unreachable("the query server is not known yet")
         metadata = traced_metadata(
             pair for pair in context.invocation_metadata() if pair[0] in _PASSED_ON
         )
+        metadata += ((CLIENT_HEADER, caller.client),)  # here the connection is this process's
         call = self._stub(address).PlanQuery.future(
             request, timeout=remaining_s(context), metadata=metadata
         )

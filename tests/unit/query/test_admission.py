@@ -1,39 +1,104 @@
 import pytest
 
+from k2 import limits
 from k2.errors import Overloaded, Reason
-from k2.query.admission import Admission
+from k2.query.admission import PLACES, Admission, Places
+from k2.query.request import Caller, Principal, RequestClass
+
+A, B = Caller(client="a"), Caller(client="b")
+
+
+def of(request_class, client="a"):
+    return Caller(request_class=RequestClass(request_class), client=client)
+
+
+def refusal(call, *args):
+    with pytest.raises(Overloaded) as caught:
+        call(*args)
+    assert caught.value.reason is Reason.TOO_MANY_QUERIES
+    return caught.value
 
 
 def test_so_many_may_run_and_no_more():
-    admission = Admission(2)
-    admission.enter()
-    admission.enter()
-    with pytest.raises(Overloaded) as caught:
-        admission.enter()
-    assert caught.value.reason is Reason.TOO_MANY_QUERIES
-    assert (admission.running, admission.refused, admission.answered) == (2, 1, 0)
-    admission.leave(0.5)
-    assert admission.answered == 1
-    admission.enter()
-    assert admission.running == 2
-
-
-def test_the_hint_follows_how_long_queries_take_within_bounds():
-    def hint(took_s):
-        admission = Admission(1)
-        for _ in range(50):
-            admission.enter()
-            admission.leave(took_s)
-        admission.enter()
-        with pytest.raises(Overloaded) as caught:
-            admission.enter()
-        return caught.value.retry_after_s
-
-    assert hint(0.0) == 0.1
-    assert hint(2.0) == pytest.approx(2.0, rel=0.01)
-    assert hint(1000.0) == 5.0
+    places = Places(2, "plans are being made")
+    places.enter()
+    places.enter()
+    assert "2 plans are being made" in refusal(places.enter).message
+    places.leave(0.5)
+    places.enter()
+    assert places.running == 2
 
 
 def test_more_cannot_leave_than_entered():
     with pytest.raises(AssertionError):
-        Admission(1).leave(0.0)
+        Places(1, "plans").leave(0.0)
+    with pytest.raises(AssertionError):
+        Admission().leave(A, 0.0)
+
+
+def test_each_class_has_places_of_its_own():
+    admission = Admission(dict.fromkeys(RequestClass, 2))
+    for client in "ab":
+        admission.enter(of("batch", client))
+    refusal(admission.check, of("batch", "c"))
+    refusal(admission.enter, of("batch", "c"))
+    admission.enter(of("interactive"))
+    admission.enter(of("critical"))
+    assert admission.running == 4
+    assert [admission.running_of(name) for name in RequestClass] == [1, 1, 2]
+    admission.leave(of("batch", "a"), 0.1)
+    admission.enter(of("batch", "c"))
+    assert admission.answered == {"critical": 0, "interactive": 0, "batch": 1}
+
+
+def test_one_caller_holds_a_share_of_a_class():
+    admission = Admission(dict.fromkeys(RequestClass, 4))
+    admission.enter(A)
+    admission.enter(A)
+    assert "this caller" in refusal(admission.enter, A).message
+    admission.enter(of("batch"))
+    admission.enter(B)
+    admission.leave(A, 0.1)
+    admission.enter(A)
+
+
+def test_a_principal_is_one_caller_whatever_program_it_uses():
+    admission = Admission(dict.fromkeys(RequestClass, 2))
+    admission.enter(Caller(Principal("alice"), client="a"))
+    refusal(admission.enter, Caller(Principal("alice"), client="b"))
+    admission.enter(Caller(Principal("bob"), client="b"))
+
+
+def test_a_share_is_a_place_at_least():
+    Admission(dict.fromkeys(RequestClass, 1)).enter(A)
+
+
+def test_batch_has_fewer_places_under_pressure_and_the_others_do_not():
+    pressure = [0.0]
+    admission = Admission(pressure=lambda: pressure[0])
+    assert {name: admission.places(name) for name in RequestClass} == PLACES
+    pressure[0] = 1.0
+    assert admission.places(RequestClass.BATCH) == 1
+    assert admission.places(RequestClass.CRITICAL) == PLACES[RequestClass.CRITICAL]
+    assert admission.places(RequestClass.INTERACTIVE) == limits.QUERIES_INTERACTIVE_MAX
+    admission.enter(of("batch"))
+    assert "1 batch queries" in refusal(admission.enter, of("batch", "b")).message
+
+
+def test_the_hint_follows_how_long_queries_take_within_bounds():
+    def hint(took_s):
+        admission, places = Admission(dict.fromkeys(RequestClass, 1)), Places(1, "plans")
+        for _ in range(50):
+            admission.enter(A)
+            admission.leave(A, took_s)
+            places.enter()
+            places.leave(took_s)
+        admission.enter(A)
+        places.enter()
+        hint_s = refusal(admission.enter, A).retry_after_s
+        assert refusal(places.enter).retry_after_s == hint_s
+        return hint_s
+
+    assert hint(0.0) == 0.1
+    assert hint(2.0) == pytest.approx(2.0, rel=0.01)
+    assert hint(1000.0) == 5.0

@@ -14,10 +14,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from k2 import limits, tracing
 from k2.degrade.level import Level
+from k2.degrade.platform import Levels
 from k2.errors import Invalid, Reason, Unavailable
 from k2.market.offsets import OffsetVector, ReadToken
-from k2.query.admission import Admission
-from k2.query.request import Caller, Principal
+from k2.query.admission import Admission, Places
+from k2.query.gate import QueryGate
+from k2.query.request import Caller, Principal, RequestClass
 from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from servers.flight.flight_server import PLAN_QUERY, Parts, RowServer, dispatched
@@ -38,10 +40,11 @@ WIDE = {"note": "x" * 4000}  # so that an answer is more than the sockets hold
 class Wire:
     """A row server over a stack, and a client of it."""
 
-    def __init__(self, stack, running_max=4, plans=None):
+    def __init__(self, stack, running_max=8, plans=None):
         self.stack = stack
-        self.admission = Admission(running_max)
-        self.plans = Admission(2, "plans are being made")
+        self.levels = Levels()
+        self.admission = Admission(dict.fromkeys(RequestClass, running_max))
+        self.plans = Places(2, "plans are being made")
         self.server = RowServer("127.0.0.1:0")
         self.planner = Planner(
             plans=plans or stack.view,
@@ -49,6 +52,7 @@ class Wire:
             clock=stack.clock,
             level=lambda: Level.SOFT,
             location=self.server.uri,
+            gate=QueryGate(lambda: self.levels, stack.clock, self.admission, 3.0),
         )
         self.client = fl.FlightClient(self.server.uri)
 
@@ -368,11 +372,66 @@ def test_what_is_not_offered_is_refused(wire):
 def test_too_many_queries_are_refused_and_places_come_back(stack):
     stack.send(SYMBOL, range(3))
     wire = Wire(stack, running_max=1).ready()
-    wire.admission.enter()
+    wire.admission.enter(Caller())
     assert failure(wire.get, wire.ticket()) == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
-    wire.admission.leave(0.1)
+    wire.admission.leave(Caller(), 0.1)
     assert [wire.ids() for _ in range(3)] == [[0, 1, 2]] * 3
     eventually(lambda: wire.admission.running == 0)
+    wire.close()
+
+
+def flight_info(wire, **fields):
+    command = fl.FlightDescriptor.for_command(asked(**fields).SerializeToString())
+    return wire.client.get_flight_info(command)
+
+
+def test_a_level_refuses_plans_and_tickets_before_it_reads_them(wire, stack):
+    stack.send(SYMBOL, range(3))
+    whole, point = wire.ticket(), wire.ticket(limit=5)
+    shed = (fl.FlightUnavailableError, "SHED")
+    wire.levels = Levels(own=Level.AGGRESSIVE)
+    assert failure(flight_info, wire) == shed
+    assert failure(wire.get, whole) == shed
+    assert flight_info(wire, limit=5).endpoints
+    assert wire.get(point).read_all().num_rows == 3
+    wire.levels = Levels(own=Level.CIRCUIT_BREAK)
+    assert failure(wire.get, b"garbage") == shed
+    assert failure(wire.client.get_flight_info, fl.FlightDescriptor.for_command(b"?")) == shed
+    wire.levels = Levels(own=Level.CIRCUIT_BREAK, shadow=True)
+    assert wire.get(whole).read_all().num_rows == 3
+
+
+def test_a_heavy_query_is_refused_before_the_tape_is_asked(wire, stack, monkeypatch):
+    stack.send(SYMBOL, range(30))
+    stack.commit()
+    stack.view.maintain()
+    whole = wire.ticket()
+    monkeypatch.setattr(limits, "HEAVY_ROWS", 29)
+    wire.levels = Levels(own=Level.GRACEFUL)
+    stack.tape.away = True
+    shed = (fl.FlightUnavailableError, "SHED")
+    assert failure(flight_info, wire) == shed
+    assert failure(wire.get, whole) == shed
+    stack.tape.away = False
+    assert flight_info(wire, limit=5).endpoints
+    stack.send(SYMBOL, range(30, 40))
+    monkeypatch.setattr(limits, "HEAVY_ROWS", 39)
+    eventually(lambda: sum(stack.tail.position().offsets) == 40)
+    assert failure(flight_info, wire) == shed, "with the rows of the tail it is heavy"
+
+
+def test_one_connection_holds_a_share_of_the_places(stack):
+    stack.send(SYMBOL, range(3))
+    wire = Wire(stack, running_max=2).ready(executor=Endless())
+    ticket = wire.ticket()
+    reader = wire.get(ticket)
+    reader.read_chunk()
+    assert failure(wire.get, ticket)[1] == "TOO_MANY_QUERIES"
+    named = fl.FlightCallOptions(headers=[(b"k2-client-id", b"another")])
+    other = wire.client.do_get(fl.Ticket(ticket), named)
+    other.read_chunk()
+    for each in (reader, other):
+        each.cancel()
     wire.close()
 
 

@@ -9,6 +9,7 @@ from google.rpc import status_pb2
 
 from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
+from k2.query.gate import CANCELLED
 from k2.v1 import market_pb2
 from servers.flight.flight_stream import RowStream, Stream, Streams, flight_error
 from servers.services.wire_values import time_to
@@ -98,13 +99,33 @@ def test_a_failure_is_a_flight_error_and_frees_all(streams):
 
 def test_rows_never_read_are_freed_with_the_stream(streams):
     left, answer = [], MemoryAnswer()
+    before = CANCELLED._value.get()
     rows = rows_of(answer, streams, left=left)
     del rows
     assert left == [1]
     assert answer.closed.is_set()
+    assert CANCELLED._value.get() == before + 1, "whoever asked has gone"
+    list(rows_of(MemoryAnswer(), streams))
+    assert CANCELLED._value.get() == before + 1, "an answer that ended is none"
+
+
+def test_the_oldest_work_is_the_batch_that_takes_longest(streams):
+    clock, answer = streams._clock, MemoryAnswer(0, blocks=True)
+    assert streams.oldest_work_s == 0.0
+    rows = rows_of(answer, streams)
+    clock.advance(100)
+    assert streams.oldest_work_s == 0.0, "it waits for its reader"
+    reader = threading.Thread(target=lambda: list(rows))
+    reader.start()
+    assert answer.entered.wait(10)
+    clock.advance(7)
+    assert streams.oldest_work_s == 7.0
+    answer.close()
+    reader.join(10)
 
 
 def test_a_blocked_stream_whose_caller_has_gone_is_ended(streams):
+    before = CANCELLED._value.get()
     context, answer, left = Context(), MemoryAnswer(0, blocks=True), []
     rows = rows_of(answer, streams, context, left)
     raised = []
@@ -122,6 +143,7 @@ def test_a_blocked_stream_whose_caller_has_gone_is_ended(streams):
     reader.join(10)
     assert not reader.is_alive()
     assert raised == ["the caller has gone"]
+    assert CANCELLED._value.get() == before + 1
     assert left == [1]
 
 

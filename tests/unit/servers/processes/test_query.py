@@ -7,7 +7,7 @@ import pytest
 from k2.degrade.signals import Signal
 from k2.market.instrument import Instrument, Priorities
 from k2.query.admission import Admission
-from k2.query.request import TradesRequest
+from k2.query.request import Caller, RequestClass, TradesRequest
 from servers.processes.query import QueryGauges, Sides, pending_bytes
 from servers.processes.query_tiers import TierPauses
 from tests.support.eventually import eventually
@@ -64,12 +64,22 @@ def test_the_heartbeat_says_what_tail_and_queries_do(stack):
     stack.send("BTCUSDT", range(10))
     seen(stack)
     admission = Admission()
-    admission.enter()
-    admission.enter()
-    gauges = QueryGauges(2**21, sides(stack), admission, SimpleNamespace(waiting=1))
+    admission.enter(Caller())
+    admission.enter(Caller(request_class=RequestClass.BATCH))
+    planner = SimpleNamespace(gate=SimpleNamespace(refused=7))
+    parts = SimpleNamespace(admission=admission, planner=planner)
+    rows = SimpleNamespace(waiting=1, oldest_work_s=3.0)
+    server = SimpleNamespace(queued=5, oldest_work_s=2.0)
+    gauges = QueryGauges(2**21, sides(stack), parts, rows, server)
     signals, counters = gauges.signals(), gauges.counters()
     assert signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
     assert (counters.queries_running, counters.queries_waiting) == (2, 1)
+    assert (signals[Signal.QUERIES_QUEUED], signals[Signal.OLDEST_WORK_S]) == (5.0, 3.0)
+    assert counters.running == {"critical": 0, "interactive": 1, "batch": 1}
+    assert counters.places == {"critical": 4, "interactive": 12, "batch": 6}
+    assert counters.answered == {"critical": 0, "interactive": 0, "batch": 0}
+    assert counters.queries_refused == 7
+    assert counters.tail_paused == {"critical": 0, "high": 0, "normal": 0, "low": 0}
     assert 0 < signals[Signal.TAIL_BYTES] < 2**21
     assert counters.queries_answered == 0
     assert counters.tail_rows == 10

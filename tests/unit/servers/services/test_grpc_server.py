@@ -17,10 +17,12 @@ from k2.clock import SystemClock
 from k2.errors import Reason, Unavailable
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
+from k2.v1 import query_service_pb2_grpc as query_rpc
+from k2.v1.query_service_pb2 import PlanQueryRequest
 from k2client.error_mapping import from_rpc
 from servers.degradation_topic import DegradationTopic
 from servers.heartbeat import Heartbeats
-from servers.services import degradation_service
+from servers.services import degradation_service, query_service
 from servers.services.degradation_service import DegradationService
 from servers.services.grpc_server import GrpcServer
 from servers.services.rpc_status import RETRY_AFTER_S
@@ -119,6 +121,8 @@ def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypa
         stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
         taken = [stub.GetDegradation.future(ask, timeout=20) for _ in range(3)]
         eventually(lambda: listener._pool.full)
+        assert listener.queued == 2
+        assert listener.oldest_work_s > 0
         with pytest.raises(grpc.RpcError) as once:
             stub.GetDegradation(ask, timeout=10)
         with pytest.raises(grpc.RpcError) as streamed:
@@ -131,6 +135,28 @@ def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypa
     for refused in (once.value, streamed.value):
         assert reason_of(refused) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
         assert from_rpc(refused, "a:1").retry_after_s == RETRY_AFTER_S
+
+
+def register_query(server):
+    query_rpc.add_QueryServiceServicer_to_server(query_rpc.QueryServiceServicer(), server)
+
+
+def test_queries_leave_room_for_other_calls(monkeypatch):
+    monkeypatch.setattr(limits, "GRPC_WORKERS", 2)
+    monkeypatch.setattr(limits, "GRPC_QUERIES_MAX", 1)
+    blocking = Blocking()
+    services = {degradation_service.NAME: blocking.register, query_service.NAME: register_query}
+    with served(*services.items()) as (listener, channel):
+        stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
+        first = stub.GetDegradation.future(ask, timeout=20)
+        eventually(lambda: listener._pool.full_of_queries)
+        with pytest.raises(grpc.RpcError) as refused:
+            query_rpc.QueryServiceStub(channel).PlanQuery(PlanQueryRequest(), timeout=10)
+        second = stub.GetDegradation.future(ask, timeout=20)
+        blocking.released.set()
+        assert first.result()
+        assert second.result()
+    assert reason_of(refused.value) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
 
 
 def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):

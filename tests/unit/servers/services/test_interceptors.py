@@ -7,10 +7,17 @@ import pytest
 
 from k2.clock import ManualClock
 from k2.errors import Overloaded, Reason, Unavailable
-from k2.query.request import ANONYMOUS, Caller, RequestClass
+from k2.query.request import ANONYMOUS, RequestClass
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
-from servers.services.interceptors import CallAdmission, caller_of, chain, is_local, remaining_s
+from servers.services.interceptors import (
+    CallAdmission,
+    caller_from,
+    caller_of,
+    chain,
+    is_local,
+    remaining_s,
+)
 from tests.fakes.wire import reason_of, served
 
 NAME = "k2.v1.DegradationService"
@@ -170,7 +177,9 @@ def test_a_handler_knows_its_caller():
         list(watch(channel))
         with pytest.raises(grpc.RpcError) as caught:
             get(channel, metadata=(("k2-class", "urgent"),))
-    assert seen == [Caller(), Caller(ANONYMOUS, RequestClass.BATCH), Caller()]
+    classes = [caller.request_class for caller in seen]
+    assert classes == [RequestClass.INTERACTIVE, RequestClass.BATCH, RequestClass.INTERACTIVE]
+    assert {caller.principal for caller in seen} == {ANONYMOUS}
     assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
 
 
@@ -180,3 +189,9 @@ def test_many_calls_at_once_all_answer():
         stub = rpc.DegradationServiceStub(channel)
         calls = [stub.GetDegradation.future(pb.GetDegradationRequest()) for _ in range(8)]
         assert all(call.result(timeout=10) is not None for call in calls)
+
+
+def test_a_caller_is_the_name_it_gives_itself_else_its_connection():
+    assert caller_from({"k2-client-id": "x" * 1000}, "ipv4:127.0.0.1:9").client == "x" * 64
+    assert caller_from({}, "ipv4:127.0.0.1:9").name == "ipv4:127.0.0.1:9"
+    assert caller_from({"k2-client-id": ""}, "p").client == "p"

@@ -1,9 +1,16 @@
 """QueryService: forwarding passes deadline, metadata and errors on unchanged."""
 
+import threading
+
 import grpc
 import pytest
 
+from k2 import limits
+from k2.clock import SystemClock
+from k2.degrade.level import Level
+from k2.degrade.platform import Levels
 from k2.errors import NotFound, Reason
+from k2.query.gate import QueryGate
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
 from servers.services import query_service
@@ -33,9 +40,14 @@ class Peer(rpc.QueryServiceServicer):
 ASKED = pb.PlanQueryRequest(trades=pb.TradesRequest(symbols=["BTCUSDT"]))
 
 
+def forwarding(address, levels=Levels()):  # noqa: B008 frozen
+    gate = QueryGate(lambda: levels, SystemClock(), dwell_s=3.0)
+    return ForwardedQueryService(address=address, gate=gate)
+
+
 def forwarded(peer, **more):
     with served((query_service.NAME, peer.register)) as (listener, _):
-        front = ForwardedQueryService(address=lambda: listener.address)
+        front = forwarding(lambda: listener.address)
         with served((query_service.NAME, front.register)) as (_, channel):
             try:
                 return rpc.QueryServiceStub(channel).PlanQuery(ASKED, **more)
@@ -63,9 +75,47 @@ def test_the_peers_error_comes_back_unchanged():
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1:1"])
 def test_a_peer_that_is_away_is_named(address):
-    front = ForwardedQueryService(address=lambda: address)
+    front = forwarding(lambda: address)
     with served((query_service.NAME, front.register)) as (_, channel):
         with pytest.raises(grpc.RpcError) as caught:
             rpc.QueryServiceStub(channel).PlanQuery(ASKED)
         front.close()
     assert reason_of(caught.value) == ("UNAVAILABLE", "PEER_UNAVAILABLE")
+
+
+def test_a_caller_keeps_its_name_on_the_way_and_an_unnamed_one_gets_its_connection():
+    peer = Peer()
+    forwarded(peer, metadata=(("k2-client-id", "me"),))
+    assert peer.metadata["k2-client-id"] == "me"
+    forwarded(peer)
+    assert peer.metadata["k2-client-id"].startswith("ipv4:127.0.0.1:")
+
+
+def test_a_level_that_answers_no_query_is_obeyed_before_the_peer_is_asked():
+    front = forwarding(lambda: pytest.fail("asked"), Levels(platform=Level.CIRCUIT_BREAK))
+    with served((query_service.NAME, front.register)) as (_, channel):
+        stub = rpc.QueryServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.PlanQuery(ASKED)
+    assert reason_of(caught.value) == ("RESOURCE_EXHAUSTED", "SHED")
+
+
+def test_so_many_calls_are_forwarded_that_others_find_a_worker(monkeypatch):
+    monkeypatch.setattr(limits, "FORWARDED_CALLS_MAX", 1)
+    asked, released = threading.Event(), threading.Event()
+
+    def address():
+        asked.set()
+        assert released.wait(20)
+        return ""
+
+    front = forwarding(address)
+    with served((query_service.NAME, front.register)) as (_, channel):
+        stub = rpc.QueryServiceStub(channel)
+        first = stub.PlanQuery.future(ASKED)
+        assert asked.wait(20)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.PlanQuery(ASKED)
+        released.set()
+        assert first.exception() is not None
+    assert reason_of(caught.value) == ("RESOURCE_EXHAUSTED", "TOO_MANY_QUERIES")
