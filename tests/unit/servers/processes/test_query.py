@@ -33,6 +33,14 @@ def sides(stack):
     )
 
 
+def gauges_of(stack, admission):
+    planner = SimpleNamespace(gate=SimpleNamespace(refused=7))
+    parts = SimpleNamespace(admission=admission, planner=planner)
+    rows = SimpleNamespace(waiting=1, oldest_work_s=3.0)
+    server = SimpleNamespace(queued=5, oldest_work_s=2.0)
+    return QueryGauges(2**21, sides(stack), parts, rows, server)
+
+
 def seen(stack):
     """Wait until the tail has read what was sent."""
     assert stack.tail.wait_until(stack.view.plan(TradesRequest()).end, 10)
@@ -55,7 +63,7 @@ def test_what_a_level_pauses_does_not_press(stack):
     partition = stack.placement.refresh()[Instrument("BINANCE", "BTCUSDT")]
     stack.tail.defer([partition])
     eventually(lambda: stack.tail.deferred() == {partition})
-    gauges = QueryGauges(2**21, sides(stack), Admission(), SimpleNamespace(waiting=0))
+    gauges = gauges_of(stack, Admission())
     assert gauges.signals()[Signal.TAIL_BYTES] == 0
     assert gauges.counters().tail_pending_bytes > 0
 
@@ -66,11 +74,7 @@ def test_the_heartbeat_says_what_tail_and_queries_do(stack):
     admission = Admission()
     admission.enter(Caller())
     admission.enter(Caller(request_class=RequestClass.BATCH))
-    planner = SimpleNamespace(gate=SimpleNamespace(refused=7))
-    parts = SimpleNamespace(admission=admission, planner=planner)
-    rows = SimpleNamespace(waiting=1, oldest_work_s=3.0)
-    server = SimpleNamespace(queued=5, oldest_work_s=2.0)
-    gauges = QueryGauges(2**21, sides(stack), parts, rows, server)
+    gauges = gauges_of(stack, admission)
     signals, counters = gauges.signals(), gauges.counters()
     assert signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
     assert (counters.queries_running, counters.queries_waiting) == (2, 1)
