@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Self, TypeVar
 
@@ -27,13 +28,16 @@ from k2client import records, stack
 from k2client.convert import backfill_plan, gap_state, record, trade_message
 from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_rpc
-from k2client.errors import Internal
+from k2client.errors import Internal, Invalid
 from k2client.flights import FlightPool
 from k2client.times import Duration, Time
 from k2client.trace_context import traceparent
 from k2client.trades import Trades
 from k2client.trades_request import Names, TradesQuestion, moment, name_of, names_of, snapshot_id_of
 
+CLASS_HEADER = "k2-class"
+CLIENT_HEADER = "k2-client-id"
+CLASSES = ("critical", "interactive", "batch")
 DEADLINE_S = 60.0
 ROWS_DEADLINE_S = 3600.0
 VERIFY_DEADLINE_S = 3600.0
@@ -71,17 +75,29 @@ class Client:
         api_key: sent with every call; None when none is needed.
         deadline_s: the longest time of any one call, its retries included.
         retry: when to retry a call.
+        request_class: how urgent its queries are; None: as the server has it by default.
     """
 
-    def __init__(self, address: str, api_key: str | None, deadline_s: float, retry: Retry) -> None:
+    def __init__(
+        self,
+        address: str,
+        api_key: str | None,
+        deadline_s: float,
+        retry: Retry,
+        request_class: str | None = None,
+    ) -> None:
         self.address = address
         self._deadline_s = deadline_s
         self._retry = retry
+        headers = {CLIENT_HEADER: secrets.token_hex(8)}  # one caller, over both planes
+        if request_class is not None:
+            headers[CLASS_HEADER] = request_class
         self._metadata: tuple[tuple[str, str | bytes], ...] = (
-            (("x-api-key", api_key),) if api_key else ()
+            *((("x-api-key", api_key),) if api_key else ()),
+            *headers.items(),
         )
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._flights = FlightPool(api_key)
+        self._flights = FlightPool(api_key, headers)
         self._flights.kept = self._channel
         self._query = query_service_pb2_grpc.QueryServiceStub(self._channel)
         self._snapshot = snapshot_service_pb2_grpc.SnapshotServiceStub(self._channel)
@@ -437,6 +453,7 @@ def connect(
     data_dir: str | None = None,
     deadline_s: float = DEADLINE_S,
     retry: Retry | None = None,
+    request_class: str | None = None,
 ) -> Client:
     """Connect to K2; nothing is sent before the first call.
 
@@ -447,13 +464,19 @@ def connect(
         data_dir: the data directory of the stack; unset: `K2_DATA_DIR`, else `./.k2`.
         deadline_s: the longest time of any one call, its retries included.
         retry: when to retry; `Retry(attempts_max=1)` never does.
+        request_class: how urgent the queries are: `critical`, `interactive` (default) or `batch`;
+            each class has places of its own on the server.
 
     Raises:
+        Invalid: BAD_REQUEST when there is no such class.
         NotFound: STACK_NOT_RUNNING when no address is given or found.
     """
+    if request_class is not None and request_class not in CLASSES:
+        raise Invalid("BAD_REQUEST", f"{request_class!r} is none of {', '.join(CLASSES)}")
     return Client(
         stack.control_address(address, data_dir),
         stack.api_key(api_key),
         deadline_s,
         retry or Retry(),
+        request_class,
     )

@@ -1,22 +1,31 @@
 """Limits the time of a call and decides when it is retried.
 
 A retry waits for the `retry_after_s` of the answer and stays within the deadline: when less time is
-left than it must wait, the error is raised at once.
+left than it must wait, the error is raised at once. Each wait has full jitter, so that the callers
+that were refused together do not come back together.
+
+Retries of what was refused under load have a budget besides: a tenth of the calls. Without it, each
+caller that is refused would add load until its deadline.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from k2client.errors import K2Error, Overloaded, Unavailable
 
 T = TypeVar("T")
 
+RETRY_SHARE = 0.1
+RETRIES_AT_FIRST = 10
+
 _DOUBLINGS_MAX = 30
+_OVERLOAD = frozenset({"SHED", "DEFERRED", "TOO_MANY_QUERIES"})
 
 
 class Deadline:
@@ -36,6 +45,33 @@ class Deadline:
         return max(0.0, self._end - self._monotonic())
 
 
+class RetryBudget:
+    """Counts the retries that may still be made; safe for several threads.
+
+    Args:
+        share: of the calls, that may be retries.
+        at_first: retries that may be made without calls before; no more are ever saved up.
+    """
+
+    def __init__(self, share: float = RETRY_SHARE, at_first: int = RETRIES_AT_FIRST) -> None:
+        self._share = share
+        self._most = float(at_first)
+        self._lock = threading.Lock()
+        self._left = self._most
+
+    def count_call(self) -> None:
+        """Count a call, its retries aside."""
+        with self._lock:
+            self._left = min(self._left + self._share, self._most)
+
+    def take(self) -> bool:
+        """Count a retry; return whether it may be made."""
+        with self._lock:
+            may = self._left >= 1
+            self._left -= may
+            return may
+
+
 @dataclass(frozen=True)
 class Retry:
     """When to retry a call.
@@ -44,10 +80,11 @@ class Retry:
         attempts_max: all attempts; 1 is no retry. None: until the deadline.
         silent_attempts_max: all attempts of a call that gets no answer, or an error without
             `retry_after_s`. It does not bound reading the rows of a plan: their deadline does.
-        backoff_min_s, backoff_max_s: bounds of the wait when the answer names none; it doubles
-            with each attempt and has jitter.
+        backoff_min_s, backoff_max_s: bounds of the longest wait when the answer names none; it
+            doubles with each attempt.
         sleep: waits a number of seconds.
         jitter: returns a new random number from 0 to 1.
+        budget: of the retries of SHED, DEFERRED and TOO_MANY_QUERIES.
     """
 
     attempts_max: int | None = None
@@ -56,6 +93,7 @@ class Retry:
     backoff_max_s: float = 5.0
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random
+    budget: RetryBudget = field(default_factory=RetryBudget, compare=False, repr=False)
 
     def wait_s(self, error: K2Error, attempt: int, deadline: Deadline) -> float | None:
         """Return the seconds to wait before the next attempt; None to give up.
@@ -72,10 +110,22 @@ class Retry:
             error
         ):
             return None
-        doubled = self.backoff_min_s * 2 ** min(attempt - 1, _DOUBLINGS_MAX)
-        backoff = min(self.backoff_max_s, doubled)
-        wait = max(error.retry_after_s or 0.0, backoff * (0.5 + self.jitter() / 2))
-        return wait if wait < deadline.left_s() else None
+        wait = self._jittered(error.retry_after_s, attempt, deadline.left_s())
+        if wait is not None and error.reason in _OVERLOAD and not self.budget.take():
+            _say_spent(error)
+            return None
+        return wait
+
+    def _jittered(self, after_s: float | None, attempt: int, left_s: float) -> float | None:
+        """Return a wait of `after_s` at least and less than `left_s`; None when there is none."""
+        doubled = self.backoff_min_s * 2.0 ** min(attempt - 1, _DOUBLINGS_MAX)
+        spread = min(self.backoff_max_s, doubled)
+        if after_s is None:
+            wait = self.jitter() * spread
+            return wait if wait < left_s else None
+        if after_s >= left_s:
+            return None
+        return after_s + self.jitter() * min(max(spread, after_s), (left_s - after_s) / 2)
 
     def run(self, call: Callable[[], T], deadline: Deadline) -> T:
         """Call until it succeeds, fails for good, or there is no time left.
@@ -84,6 +134,7 @@ class Retry:
             K2Error: the error of the last attempt.
         """
         attempt = 0
+        self.budget.count_call()
         while True:
             try:
                 return call()
@@ -102,3 +153,11 @@ def _is_transient(error: K2Error) -> bool:
     return isinstance(error, Unavailable) or (
         isinstance(error, Overloaded) and error.retry_after_s is not None
     )
+
+
+def _say_spent(error: K2Error) -> None:
+    error.metadata["retry_budget"] = "spent"
+    error.message += (
+        f" (not tried again: retries may be {RETRY_SHARE:.0%} of the calls, and that is spent)"
+    )
+    error.args = (error.message,)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,14 +59,16 @@ class FlightPool:
 
     Args:
         api_key: sent with every call; None when none is needed.
+        headers: sent with every call.
 
     Attributes:
         reading: the streams that are open or being opened.
         kept: another object that a forked child must not free.
     """
 
-    def __init__(self, api_key: str | None) -> None:
-        self._headers = [(b"x-api-key", api_key.encode())] if api_key else []
+    def __init__(self, api_key: str | None, headers: Mapping[str, str] | None = None) -> None:
+        named = {**({"x-api-key": api_key} if api_key else {}), **(headers or {})}
+        self._headers = [(name.encode(), value.encode()) for name, value in named.items()]
         self._clients: dict[str, flight.FlightClient] = {}
         self._pid = os.getpid()
         self.reading: dict[object, object] = {}
@@ -173,6 +175,7 @@ class RowReading:
     def _endpoint(self, endpoint: query_service_pb2.QueryEndpoint) -> Iterator[pa.RecordBatch]:
         position = _Position()
         attempt = tries = 0
+        self.retry.budget.count_call()
         while True:
             try:
                 for batch, key in self._batches_after(position, endpoint, tries):

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from k2client.deadline import Deadline, Retry
+from k2client.deadline import RETRIES_AT_FIRST, Deadline, Retry
 from k2client.errors import Invalid, Overloaded, Unavailable
 
 
@@ -49,7 +51,7 @@ def test_waits_double_and_obey_what_the_answer_says(time):
     passing = [Unavailable("A", "m"), Unavailable("A", "m"), Unavailable("A", "m", retry_after_s=2)]
     run = retry(time, backoff_min_s=0.25).run
     assert run(failing(*passing), Deadline(60, time.monotonic)) == "answer"
-    assert time.slept == [0.25, 0.5, 2]
+    assert time.slept == [0.25, 0.5, 4]
 
 
 def test_waits_are_bounded(time):
@@ -97,4 +99,57 @@ def test_what_does_not_pass_in_time_is_raised_at_once(time, error):
 def test_an_overload_that_says_when_to_come_back_is_tried_again(time):
     error = Overloaded("TOO_MANY_QUERIES", "m", retry_after_s=1)
     assert retry(time).run(failing(error), Deadline(5, time.monotonic)) == "answer"
-    assert time.slept == [1]
+    assert time.slept == [2]
+
+
+@pytest.mark.parametrize(("after", "low", "high"), [(None, 0, 0.1), (0.01, 0.01, 0.11), (3, 3, 6)])
+def test_waits_have_full_jitter_and_are_never_shorter_than_the_answer_says(time, after, low, high):
+    waits = [
+        Retry(jitter=lambda chance=chance: chance).wait_s(
+            Unavailable("A", "m", retry_after_s=after), 1, Deadline(60, time.monotonic)
+        )
+        for chance in (0.0, 0.5, 1.0)
+    ]
+    assert waits == pytest.approx([low, (low + high) / 2, high])
+
+
+def test_jitter_leaves_time_for_the_call(time):
+    error = Unavailable("A", "m", retry_after_s=4)
+    assert retry(time).wait_s(error, 1, Deadline(5, time.monotonic)) == 4.5
+
+
+OVERLOAD = [
+    Overloaded("SHED", "m", retry_after_s=0.1),
+    Unavailable("DEFERRED", "m", retry_after_s=0.1),
+    Overloaded("TOO_MANY_QUERIES", "m", retry_after_s=0.1),
+]
+
+
+@pytest.mark.parametrize("error", OVERLOAD, ids=lambda error: error.reason)
+def test_retries_of_an_overload_are_a_tenth_of_the_calls_and_a_few_at_first(time, error):
+    patient, attempts, calls = retry(time), 0, 1000
+
+    def refused():
+        nonlocal attempts
+        attempts += 1
+        raise type(error)(error.reason, "m", retry_after_s=0.1)
+
+    for _ in range(calls):
+        with pytest.raises(type(error)) as caught:
+            patient.run(refused, Deadline(60, time.monotonic))
+    retries = attempts - calls
+    assert 0.09 * calls <= retries <= 0.1 * calls + RETRIES_AT_FIRST
+    assert "retries may be 10%" in caught.value.message
+    assert str(caught.value) == caught.value.message
+    assert caught.value.metadata["retry_budget"] == "spent"
+
+
+def test_other_errors_have_no_budget(time):
+    error = Unavailable("STARTING", "m", retry_after_s=0.1)
+    assert retry(time).run(failing(*[error] * 50), Deadline(600, time.monotonic)) == "answer"
+
+
+def test_a_budget_is_shared_by_the_variants_of_a_retry(time):
+    patient = retry(time)
+    assert replace(patient, silent_attempts_max=None).budget is patient.budget
+    assert retry(time).budget is not patient.budget
