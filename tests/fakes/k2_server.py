@@ -105,6 +105,7 @@ class K2Server:
         self.calls = []
         self.requests = []
         self.keys = []
+        self.headers = []
         self.fail_calls = []
         self.fail_rows = []
         self.shift = 0
@@ -134,7 +135,8 @@ class K2Server:
     def enter(self, name, context):
         """Count a call and fail it if a failure waits."""
         self.calls.append(name)
-        self.keys.append(dict(context.invocation_metadata()).get("x-api-key"))
+        self.headers.append(dict(context.invocation_metadata()))
+        self.keys.append(self.headers[-1].get("x-api-key"))
         if self.fail_calls:
             context.abort_with_status(rpc_status.to_status(self.fail_calls.pop(0)))
 
@@ -305,9 +307,17 @@ def _fail(failure):
     raise error(failure.message, extra_info=failure.SerializeToString())
 
 
+class _SeenHeaders(flight.ServerMiddlewareFactory):
+    def __init__(self, seen):
+        self._seen = seen
+
+    def start_call(self, info, headers):
+        self._seen.append({name: values[0] for name, values in headers.items()})
+
+
 class _Flight(flight.FlightServerBase):
     def __init__(self, server):
-        super().__init__("grpc://127.0.0.1:0")
+        super().__init__("grpc://127.0.0.1:0", middleware={"seen": _SeenHeaders(server.headers)})
         self._server = server
 
     def do_get(self, context, ticket):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
-from k2.query.plan import RowsOverTime, plan_lake, plan_union
+from k2.query.plan import MissingReason, MissingSide, RowsOverTime, plan_lake, plan_union
 from k2.query.request import Consistency, Order, TradesRequest, validated
 from tests.support.tape_world import EXCHANGE, HOMES, World, in_order, read
 
@@ -42,6 +42,13 @@ anything = st.lists(
 steps = st.tuples(anything, st.lists(half_evict, max_size=1)).map(lambda both: [*both[0], *both[1]])
 ranges = st.tuples(st.none() | times, st.none() | times).map(
     lambda pair: TimeRange(*(sorted(pair) if None not in pair else pair))
+)
+pauses = st.lists(
+    st.one_of(
+        anything.filter(len).map(lambda some: some[0]),
+        st.tuples(st.sampled_from(["pause", "resume"]), st.integers(0, 1)),
+    ),
+    max_size=14,
 )
 requests = st.builds(
     TradesRequest,
@@ -117,6 +124,30 @@ def test_the_union_is_the_accepted_rows_below_the_end(before, meanwhile, request
     ]
     assert in_parts[: request.limit] == expected
     assert not plan.skips_lake or not len(plan.files)
+
+
+@settings(max_examples=300, deadline=None)
+@given(before=pauses, meanwhile=pauses, request=requests, aim=aims)
+def test_a_paused_partition_is_answered_exactly_or_deferred_by_name(
+    before, meanwhile, request, aim
+):
+    world = World()
+    happen(world, before)
+    end = world.end
+    happen(world, meanwhile)
+    instruments, partitions = asked_by(request)
+    facts, view = world.tail(instruments, end)
+    request = aimed(request, facts, aim)
+    newest = world.snapshots[-1]
+    plan = plan_union(request, partitions, newest.facts(), facts, end)
+    lacking = tuple(
+        p for p in sorted(partitions) if max(facts.position[p], newest.positions[p]) < end[p]
+    )
+    assert set(lacking) <= world.paused.keys()
+    deferred = (MissingSide(MissingReason.DEFERRED, lacking),) if lacking else ()
+    assert plan.missing == deferred
+    if not deferred:
+        assert read(plan, request, newest.files, view) == world.expected(request, end)
 
 
 @settings(max_examples=100, deadline=None)

@@ -74,6 +74,7 @@ class World:
         self.window = Window(zero, {})
         self.uncommitted = []
         self.named = 0
+        self.paused = {}  # what the tail reads later of a partition that a level pauses
 
     @property
     def end(self):
@@ -85,7 +86,24 @@ class World:
         self.window = Window(snapshot.positions, snapshot.states)
         for partition in range(self.partitions):
             rows = [r for r in self.uncommitted if r.partition == partition]
-            self._into_window(partition, rows, self.ends[partition])
+            if partition in self.paused:
+                self.paused[partition] = []
+            self._read(partition, self._into_window, partition, rows, self.ends[partition])
+
+    def pause(self, partition):
+        """A level pauses a partition in the tail; the writer may read on."""
+        self.paused.setdefault(partition, [])
+
+    def resume(self, partition):
+        """The tail reads what it missed."""
+        for append, *arguments in self.paused.pop(partition, []):
+            append(*arguments)
+
+    def _read(self, partition, append, *arguments):
+        if partition in self.paused:
+            self.paused[partition].append((append, *arguments))
+        else:
+            append(*arguments)
 
     def print(self, partition, records):
         """Records arrive on the tape; writer and tail judge them."""
@@ -100,7 +118,8 @@ class World:
         accepted = np.flatnonzero(verdicts == Verdict.ACCEPTED)
         self.clock_s += 1
         self.ends[partition] += len(records)
-        self.window.append(partition, batch, accepted, self.ends[partition], self.clock_s)
+        end = self.ends[partition]
+        self._read(partition, self._append, partition, batch, accepted, end, self.clock_s)
         rows = [
             Row(records[at][2], EXCHANGE, records[at][0], records[at][1], partition, first + at)
             for at in accepted.tolist()
@@ -164,6 +183,7 @@ class World:
             view.released,
             view.time_max_below,
             tuple(one.range for one in view.held.values()),
+            frozenset(self.paused),
         )
         return facts, view
 
@@ -190,7 +210,10 @@ class World:
             times=[row.event_time for row in rows],
         )
         batch.offset[:] = [row.offset for row in rows]
-        self.window.append(partition, batch, np.arange(len(rows)), end, self.clock_s)
+        self._append(partition, batch, np.arange(len(rows)), end, self.clock_s)
+
+    def _append(self, *batch):
+        self.window.append(*batch)
 
 
 def in_order(rows, request):

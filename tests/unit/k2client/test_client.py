@@ -118,3 +118,23 @@ def test_names_and_times_come_in_any_form_or_are_refused(k2, server):
         with pytest.raises(Invalid) as caught:
             call()
         assert caught.value.reason == "BAD_REQUEST"
+
+
+def test_a_connection_is_one_caller_of_one_class_on_both_planes(server):
+    seen = []
+    for _ in range(2):
+        with k2client.connect(server.address, request_class="batch") as k2:
+            k2.trades("BTCUSDT").to_arrow()
+        planes = server.headers[-2:]
+        assert [each["k2-class"] for each in planes] == ["batch", "batch"]
+        (name,) = {each["k2-client-id"] for each in planes}
+        seen.append(name)
+    assert len(set(seen)) == 2
+    with k2client.connect(server.address) as k2:
+        k2.status()
+    assert "k2-class" not in server.headers[-1], "the server decides"
+
+
+def test_a_class_that_does_not_exist_is_refused():
+    with pytest.raises(Invalid, match="none of critical, interactive, batch"):
+        k2client.connect("127.0.0.1:1", request_class="urgent")
