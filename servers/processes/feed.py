@@ -15,6 +15,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.degrade.signals import Signal
 from k2.errors import Reason, Unavailable
+from k2.feed.connection.intake import Intake
 from k2.feed.connection.session import Session, SessionTimes
 from k2.feed.connection.socket import open_socket
 from k2.feed.gaps.backfill_thread import Backfill
@@ -33,6 +34,7 @@ from k2.feed.venues.rate_limit import WeightBudget
 from k2.feed.venues.source import Source
 from k2.market import schema
 from k2.market.events import Trade
+from k2.market.instrument import Instrument, Priorities
 from k2.settings import FeedSettings, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
@@ -86,7 +88,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             headers={"source": settings.feed.source.encode()},
         )
         sender = sender_of(tape, streams, encode, runtime)
-        backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests)
+        intake = Intake(source.instruments, Priorities(settings.symbols.priority))
+        process.subscribe(intake.obey)
+        backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests, intake.fills)
         loop = FeedLoop(
             publisher=publisher,
             tape=tape,
@@ -95,9 +99,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             coverage=coverage,
             clock=runtime.clock,
         )
-        loop.subscribe(source.addresses(), sessions_of(settings, runtime), open_socket)
+        _subscribe(loop, source, intake, sessions_of(settings, runtime))
         gauges = FeedGauges(settings.feed, runtime.clock, publisher, tape, loop)
         process.counters.add(gauges.counters)
+        process.counters.add(intake.counters)
         process.start({}, gauges.signals, STARTING)
         _feed(process, loop, letters, backfill)
     return 0
@@ -130,6 +135,20 @@ def _streams(
     ]
 
 
+def _subscribe(
+    loop: FeedLoop, source: Source, intake: Intake, sessions: Callable[[], Session]
+) -> None:
+    """Give each group of the intake connections of its own."""
+    for group in intake.groups():
+        loop.subscribe(
+            source.addresses(group),
+            sessions,
+            open_socket,
+            instruments=group,
+            wanted=partial(intake.takes, group),
+        )
+
+
 def sessions_of(settings: Settings, runtime: Runtime) -> Callable[[], Session]:
     """Make sessions that share one random generator, seeded by the run."""
     chance = np.random.default_rng(int(runtime.run_id, 16))
@@ -153,9 +172,22 @@ def sender_of(
 
 
 def backfill_of(
-    settings: Settings, runtime: Runtime, sender: Sender, log: GapEventLog, requests: DocumentTopic
+    settings: Settings,
+    runtime: Runtime,
+    sender: Sender,
+    log: GapEventLog,
+    requests: DocumentTopic,
+    fills: Callable[[Instrument], bool],
 ) -> Backfill:
     """Make the gap recorder and filler of a feed, not started.
+
+    Args:
+        settings: of the process.
+        runtime: of the process.
+        sender: of backfilled trades.
+        log: of gaps.
+        requests: of operators.
+        fills: whether the gaps of an instrument are filled now.
 
     Raises:
         Invalid: BAD_SETTING when the venue's address is none.
@@ -170,6 +202,7 @@ def backfill_of(
         sender=sender,
         clock=runtime.clock,
     )
+    filler.fills = fills
     return Backfill(
         recorder=recorder, filler=filler, instruments=sender.instruments, stopping=runtime.stopping
     )
@@ -269,7 +302,6 @@ class FeedGauges:
         backfill = loop.gaps.counters()
         reused = sum(stream.reused for stream in streams)
         trades = sum(stream.sequence.counts.seen for stream in streams) + reused - publisher.void
-        hears = loop.connected and not publisher.blocked
         return FeedCounters(
             exchange=self._settings.exchange,
             source=self._settings.source,
@@ -289,7 +321,7 @@ class FeedGauges:
             backfill=backfill,
             alerts=[_UNKNOWN.format(symbol) for symbol in backfill.get("unknown_symbols", ())],
             symbols={
-                stream.instrument.symbol: _symbol_counters(stream, hears=hears)
+                stream.instrument.symbol: _symbol_counters(stream, hears=loop.hears(stream))
                 for stream in streams
             },
         )

@@ -21,10 +21,9 @@ from servers.runtime import Runtime
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, Segment, continued, opened
-from servers.venue.market_rate import MarketRate
 from servers.venue.recorded_source import RecordedSource
 from servers.venue.state_files import read_segments, write_segments
-from servers.venue.synthetic_source import SyntheticSource
+from servers.venue.synthetic_source import MarketRate, SyntheticSource
 from servers.venue.venue_server import MarketSource, Venue, VenueOptions
 
 _RECORDING = "recording:"

@@ -3,22 +3,31 @@
 Trades are made ahead of their time, a batch for each set of symbols and form that a connection
 listens to, and cut where the time stands when they are due: a tick costs two searches and a write.
 A connection that changes what it listens to changes between two ticks, so what it gets has no hole.
+
+The rate changes by a new segment of the market. What was printed so far keeps its ids and times,
+on either side: the segment is kept on disk first, then the source that sends and the archive that
+answers go on with it together, while neither works.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from k2 import limits
 from k2.clock import Clock
+from k2.errors import Invalid, Reason
+from servers.venue.archive import SyntheticArchive
 from servers.venue.frames import Batch, Form, render
 from servers.venue.hub import Hub, Listener
 from servers.venue.market.hash_random import Int64s
-from servers.venue.market.synthetic_market import Market
+from servers.venue.market.synthetic_market import Market, continued
+from servers.venue.state_files import write_segments
 
 _BATCH_TRADES = 4000  # aimed at: large enough for numpy, small enough not to hold the loop
 _AHEAD_MIN_US = 20_000
@@ -26,6 +35,8 @@ _AHEAD_MAX_US = 1_000_000
 _TICK_MIN_S = 0.004  # frames of so long are sent together
 _TICK_MAX_S = 0.05
 _STEP_US = 250_000  # of market time in one tick, when ticks come late
+
+_log = logging.getLogger(__name__)
 
 
 class _Key(NamedTuple):
@@ -42,7 +53,7 @@ class SyntheticSource:
         clock: wall time is the market's time.
 
     Attributes:
-        market: as given, or as last told to play.
+        market: as given, or the one of the last `play`.
     """
 
     def __init__(self, *, market: Market, hub: Hub, clock: Clock) -> None:
@@ -97,6 +108,65 @@ class SyntheticSource:
             if symbols:
                 groups.setdefault(_Key(symbols, subscription.form), []).append(listener)
         return groups
+
+
+class MarketRate:
+    """The rate of one market. Of the venue's event loop; the attributes of any thread.
+
+    Args:
+        symbols: that share the rate.
+        trades_per_s: at the start.
+        kept: the file of the segments.
+        source, archive: of the venue, of one market.
+        clock: the venue's time.
+
+    Attributes:
+        trades_per_s: over the symbols.
+        shown: a market for one more reader, in one other thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        symbols: tuple[str, ...],
+        trades_per_s: float,
+        kept: Path,
+        source: SyntheticSource,
+        archive: SyntheticArchive,
+        clock: Clock,
+    ) -> None:
+        self.trades_per_s = trades_per_s
+        self.shown = Market(source.market.seed, source.market.segments)
+        self._symbols = symbols
+        self._kept = kept
+        self._source = source
+        self._archive = archive
+        self._clock = clock
+
+    def change(self, trades_per_s: float) -> None:
+        """Trade at another rate from now on, until it is changed or the venue ends.
+
+        Raises:
+            Invalid: BAD_REQUEST when no market trades so.
+            Overloaded, Invalid: the new segment cannot be kept; the rate is what it was.
+        """
+        if not 0 < trades_per_s <= limits.VENUE_RATE_MAX:
+            raise Invalid(
+                Reason.BAD_REQUEST,
+                f"trades_per_s is above 0 and at most {limits.VENUE_RATE_MAX:,.0f},"
+                f" not {trades_per_s:g}",
+            )
+        with self._archive.paused():
+            market = self._source.market
+            now_us = max(self._clock.now_us(), self._source.until_us)
+            segments = continued(market, self._symbols, trades_per_s, now_us)
+            if segments != market.segments:
+                write_segments(self._kept, market.seed, segments)
+                self._source.play(Market(market.seed, segments))
+                self._archive.play(Market(market.seed, segments))
+                self.shown = Market(market.seed, segments)
+        _log.info("trades_per_s", extra={"before": self.trades_per_s, "now": trades_per_s})
+        self.trades_per_s = trades_per_s
 
 
 def _release(groups: Iterable[list[Listener]], now_us: int) -> None:

@@ -8,6 +8,8 @@ nor clocks, so every path through it can be tested at once.
        ▲                 │                   │                       │
        └──────lost───────┴───────lost────────┘     one of two lost: the other goes on
 
+* **Pause**: the caller may shut a session and resume it later. What is closed so is neither lost
+  nor counted as a reconnect; the backoff of earlier failures is kept.
 * **Renewal** is make-before-break: a second connection opens, both are read for a while (what both
   deliver is a duplicate, which the sequence check knows), then the old one closes. It is due before
   the venue's planned cut, when the venue announces a shutdown, and when the venue answers but sends
@@ -42,6 +44,7 @@ class State(Enum):
     CONNECTING = "CONNECTING"
     LIVE = "LIVE"
     RENEWING = "RENEWING"  # live, and replacing the connection
+    PAUSED = "PAUSED"  # shut on purpose, until it is resumed
     STOPPED = "STOPPED"
 
 
@@ -124,7 +127,7 @@ class Session:
         self.renewals = 0
         self._chance = chance
         self._tuning = tuning or SessionTimes()
-        self._phase: State | None = State.IDLE  # None: between start and stop
+        self._phase: State | None = State.IDLE  # None: it connects or is connected
         self._current: _Link | None = None
         self._next: _Link | None = None  # to replace the current one; only while that is open
         self._retry_s = 0.0  # not before this: a connection where there is none, or a renewal
@@ -146,7 +149,7 @@ class Session:
 
     @property
     def due_s(self) -> float | None:
-        """When `tick` has something to do; None before the start and after the end."""
+        """When `tick` has something to do; None before the start, after the end and paused."""
         if self._phase is not None:
             return None
         if self._current is None:
@@ -226,10 +229,27 @@ class Session:
             commands.append(self._renew(now_s))
         return commands
 
+    def pause(self) -> list[SessionCommand]:
+        """Close what is open, and ask for nothing until `resume`; that is no failure."""
+        assert self._phase is None, "a session is paused between its start and its end"
+        return self._end(State.PAUSED, "paused")
+
+    def resume(self, now_s: float) -> list[SessionCommand]:
+        """Connect after a pause, unless an earlier failure demands to wait longer."""
+        assert self._phase is State.PAUSED, "a session is resumed after a pause"
+        self._phase = None
+        if now_s < self._retry_s:
+            return []
+        self._current, command = self._connect(now_s, "resumed")
+        return [command]
+
     def stop(self) -> list[SessionCommand]:
         """End: close what is open. Nothing is asked for afterwards."""
-        commands = [SessionCommand(Action.CLOSE, link.number, "stop") for link in self._links()]
-        self._phase, self._current, self._next = State.STOPPED, None, None
+        return self._end(State.STOPPED, "stop")
+
+    def _end(self, phase: State, reason: str) -> list[SessionCommand]:
+        commands = [SessionCommand(Action.CLOSE, link.number, reason) for link in self._links()]
+        self._phase, self._current, self._next = phase, None, None
         return commands
 
     # --- life -------------------------------------------------------------------------------------

@@ -76,6 +76,18 @@ class Subscription:
         """Begin to connect."""
         self._obey(self.session.start(self._clock.monotonic_s()))
 
+    def pause(self) -> None:
+        """Close every connection, open or not yet, until `resume`; nothing before the start."""
+        if self.session.state not in (State.IDLE, State.PAUSED, State.STOPPED):
+            self._obey(self.session.pause())
+
+    def resume(self) -> None:
+        """Begin to connect, the first time or after a pause."""
+        if self.session.state is State.PAUSED:
+            self._obey(self.session.resume(self._clock.monotonic_s()))
+        else:
+            self.start()
+
     def tick(self, *, blocked: bool) -> None:
         """Report what was heard to the session, and do what is due.
 

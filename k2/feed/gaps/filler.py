@@ -10,6 +10,7 @@ a feed that is killed reads the ledger and goes on. UNFILLABLE ids are opened ag
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -68,6 +69,10 @@ class Filler:
         clock: time.
         absent_s: for how long this feed must have known that an id is missing before the venue's
             word that it has it not is believed.
+
+    Attributes:
+        fills: whether gaps of an instrument are filled now, those of others wait; set before the
+            first step.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Filler:
         clock: Clock,
         absent_s: float = limits.FEED_ABSENT_S,
     ) -> None:
+        self.fills: Callable[[Instrument], bool] = lambda _: True
         self._recorder = recorder
         self._history = history
         self._budget = budget
@@ -160,7 +166,7 @@ class Filler:
         now_s = self._clock.monotonic_s()
         for instrument, turn in list(self._turns.items()):
             turn.deferred = [(run, until_s) for run, until_s in turn.deferred if until_s > now_s]
-            if turn.not_before_s > now_s:
+            if turn.not_before_s > now_s or not self.fills(instrument):
                 continue
             runs = [run for run, _ in turn.deferred]
             opened = self._recorder.wanted(instrument)
@@ -237,7 +243,11 @@ class Filler:
     def _probe(self) -> None:
         """Ask whether the venue knows one of the instruments of which nothing comes."""
         now_s = self._clock.monotonic_s()
-        due = [each for each in self._recorder.silent() if self._turns[each].probe_s <= now_s]
+        due = [
+            each
+            for each in self._recorder.silent()
+            if self._turns[each].probe_s <= now_s and self.fills(each)
+        ]
         if not due:
             return
         turn = self._turns[min(due)]

@@ -67,6 +67,7 @@ class InstrumentStream:
         self.failure: K2Error | None = None
         self.begun = True
         self._interrupted_after: int | None = None
+        self._interrupted_by = Cause.DISCONNECT
         self._heard_before: int | None = None
         self._in_flight: deque[PendingTrade] = deque()
         self._time_max_us = -1  # the greatest event time that can be; before any, negative
@@ -103,9 +104,15 @@ class InstrumentStream:
         unbroken = self.sequence.last != self._interrupted_after
         return self.sequence.first is not None and unbroken and acknowledged
 
-    def interrupted(self) -> None:
-        """Note that the connection was lost: ids missing after the newest were lost with it."""
-        self._interrupted_after = self.sequence.last
+    def interrupted(self, cause: Cause = Cause.DISCONNECT) -> None:
+        """Note that nothing is heard for a while: ids missing after the newest are due to that.
+
+        Args:
+            cause: DISCONNECT, the connection was lost; REFUSED, it was shut on purpose, which
+                explains more where both happened without a trade between them.
+        """
+        if cause is Cause.REFUSED or self._interrupted_after != self.sequence.last:
+            self._interrupted_after, self._interrupted_by = self.sequence.last, cause
 
     def observe(self, trade: Trade) -> Finding:
         """Judge a trade by its id and remember it.
@@ -165,7 +172,7 @@ class InstrumentStream:
     def _cause(self, last_seen: int) -> Cause:
         if last_seen == self.resumed_after:
             return Cause.OUTAGE
-        return Cause.DISCONNECT if last_seen == self._interrupted_after else Cause.SEQUENCE
+        return self._interrupted_by if last_seen == self._interrupted_after else Cause.SEQUENCE
 
     def prepare(self, trade_id: int, finding: Finding) -> PendingTrade:
         """Make the callback of a trade; call `sent` when the tape took the trade."""

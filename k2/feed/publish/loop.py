@@ -6,6 +6,9 @@ buffers hold the rest: no frame that was read is dropped. A tick, many times a s
 acknowledgements, runs what is due in the sessions, passes missing ids to the gap recorder, and
 publishes the coverage of the streams. A new stream sends nothing until its beginning is published.
 
+Instruments share connections in groups. Where the intake of a group is shut, its connections are
+closed; when it opens again, the ids that were printed meanwhile are a gap of cause REFUSED.
+
 When asked to end, it stops reading, flushes with acknowledgements, publishes the coverage and waits
 for it. Trades that the broker did not acknowledge in time lie above the coverage, so the next run
 reports them as a gap.
@@ -17,7 +20,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k2 import limits, tracing
@@ -28,6 +32,8 @@ from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
+from k2.market.instrument import Instrument
+from k2.market.ledger import Cause
 from k2.tape.ports import RecordSender
 
 _SENDING = {
@@ -53,6 +59,29 @@ class Gaps(Protocol):
         """Return its counters; from any thread."""
 
 
+@dataclass
+class _Group:
+    """Instruments that share connections, and are read or not together.
+
+    Attributes:
+        subscriptions: of their addresses.
+        streams: of them.
+        wanted: whether they are to be read now.
+        open: whether they are read.
+        reconnects: of the subscriptions, as far as the streams know.
+    """
+
+    subscriptions: tuple[Subscription, ...]
+    streams: tuple[InstrumentStream, ...]
+    wanted: Callable[[], bool]
+    open: bool = False
+    reconnects: int = 0
+
+    @property
+    def connected(self) -> bool:
+        return all(each.connected for each in self.subscriptions)
+
+
 class FeedLoop:
     """Runs a feed. `run` once; its counters may be read from any thread.
 
@@ -65,7 +94,7 @@ class FeedLoop:
         clock: wall time for frames, monotonic time for everything else.
 
     Attributes:
-        subscriptions: one for each address.
+        subscriptions: one for each address, of all calls of `subscribe`.
         frames_waiting: read from connections and not yet taken.
         streams: the publisher's.
         gaps: as given.
@@ -88,7 +117,7 @@ class FeedLoop:
         self._letters = letters
         self.streams = publisher.streams
         self.gaps = gaps
-        self._reconnects = 0
+        self._groups: list[_Group] = []
         self._coverage = coverage
         self._clock = clock
         self._publish_s = 0.0
@@ -98,10 +127,24 @@ class FeedLoop:
             stream.begun = stream.resumed_after is not None
 
     def subscribe(
-        self, addresses: Sequence[str], session: Callable[[], Session], open_socket: Open
+        self,
+        addresses: Sequence[str],
+        session: Callable[[], Session],
+        open_socket: Open,
+        *,
+        instruments: Collection[Instrument] | None = None,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Connect to addresses of the venue in `run`, each with a session of its own."""
-        self.subscriptions = tuple(
+        """Connect to addresses of the venue in `run`, each with a session of its own.
+
+        Args:
+            addresses: that subscribe to the instruments.
+            session: makes a session.
+            open_socket: connects to an address.
+            instruments: all when None.
+            wanted: whether they are to be read now; asked at each tick, so it must be quick.
+        """
+        subscriptions = tuple(
             Subscription(
                 address=address,
                 session=session(),
@@ -111,29 +154,45 @@ class FeedLoop:
             )
             for address in addresses
         )
+        streams = [
+            stream
+            for stream in self.streams
+            if instruments is None or stream.instrument in instruments
+        ]
+        self._groups.append(_Group(subscriptions, tuple(streams), wanted))
+        self.subscriptions += subscriptions
 
     @property
     def connected(self) -> bool:
-        """Whether every subscription has an open connection."""
-        return all(each.connected for each in self.subscriptions)
+        """Whether every subscription that is to be read has an open connection, and one is."""
+        wanted = [group for group in self._groups if group.wanted()]
+        return bool(wanted) and all(group.connected for group in wanted)
+
+    def _refuses_all(self) -> bool:
+        """Return whether nothing is to be read: refusing is then what the feed does."""
+        return not any(group.wanted() for group in self._groups)
+
+    def hears(self, stream: InstrumentStream) -> bool:
+        """Return whether the trades of a stream come and are taken."""
+        groups = [group for group in self._groups if stream in group.streams]
+        reads = all(group.open and group.connected for group in groups)
+        return reads and not self._publisher.blocked
 
     async def run(self, stopping: threading.Event, on_connected: Callable[[], None]) -> None:
         """Feed until asked to stop, then end cleanly.
 
         Args:
             stopping: set to ask.
-            on_connected: called once, when everything is subscribed for the first time.
+            on_connected: called once, when all that is to be read is subscribed to.
 
         Raises:
             K2Error: the tape will take nothing more.
         """
         announced = False
-        for subscription in self.subscriptions:
-            subscription.start()
         try:
             while not stopping.is_set():
                 self._tick()
-                if self.connected and not announced:
+                if not announced and (self.connected or self._refuses_all()):
                     announced = True
                     on_connected()
                 await _pause(limits.FEED_TICK_S)
@@ -171,6 +230,7 @@ class FeedLoop:
         self._begin()
         if self._publisher.unblock():
             self._room.set()
+        self._obey_intake()
         for subscription in self.subscriptions:
             subscription.tick(blocked=self._publisher.blocked)
         now_s = self._clock.monotonic_s()
@@ -188,12 +248,29 @@ class FeedLoop:
         if not self._coverage.begin(new, self._clock.now_us(), limits.FEED_BEGIN_WAIT_S):
             self._begin_s = self._clock.monotonic_s() + limits.FEED_BACKOFF_MIN_S
 
+    def _obey_intake(self) -> None:
+        """Open and shut the connections of groups whose intake has changed."""
+        for group in self._groups:
+            wanted = group.wanted()
+            if wanted == group.open:
+                continue
+            group.open = wanted
+            _log.info(
+                "intake %s", "opens" if wanted else "is shut", extra={"symbols": len(group.streams)}
+            )
+            for subscription in group.subscriptions:
+                subscription.resume() if wanted else subscription.pause()
+            if not wanted:
+                for stream in group.streams:
+                    stream.interrupted(Cause.REFUSED)
+
     def _tell_gaps(self, now_s: float) -> None:
-        reconnects = sum(each.session.reconnects for each in self.subscriptions)
-        if reconnects != self._reconnects:
-            self._reconnects = reconnects
-            for stream in self.streams:
-                stream.interrupted()
+        for group in self._groups:
+            reconnects = sum(each.session.reconnects for each in group.subscriptions)
+            if reconnects != group.reconnects:
+                group.reconnects = reconnects
+                for stream in group.streams:
+                    stream.interrupted()
         self.gaps.exchange(self.streams, now_s)
 
     def _check(self) -> None:

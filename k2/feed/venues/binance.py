@@ -106,11 +106,12 @@ class BinanceSource:
         self._symbols = {each.symbol: label_for(each, source) for each in self.instruments}
         self._streams = {symbol.lower() + _STREAM: label for symbol, label in self._symbols.items()}
 
-    def addresses(self) -> tuple[str, ...]:
+    def addresses(self, only: Iterable[Instrument] | None = None) -> tuple[str, ...]:
         """List addresses with as many streams each as the venue and a URL allow."""
         groups: list[list[str]] = [[]]
         size = 0
-        for stream in self._streams:
+        for instrument in self.instruments if only is None else only:
+            stream = instrument.symbol.lower() + _STREAM
             text = quote(stream, safe="@")
             full = len(groups[-1]) >= limits.STREAMS_PER_CONNECTION_MAX
             if groups[-1] and (full or size + len(text) + 1 > limits.FEED_URL_BYTES_MAX):

@@ -7,6 +7,7 @@ end, or that it is malformed (kept as a dead letter); it never raises.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -72,8 +73,12 @@ class Source(Protocol):
     def instruments(self) -> tuple[Instrument, ...]:
         """The instruments subscribed to; `decode` gives trades of no others."""
 
-    def addresses(self) -> tuple[str, ...]:
-        """WebSocket addresses that together subscribe to everything, one connection each."""
+    def addresses(self, only: Iterable[Instrument] | None = None) -> tuple[str, ...]:
+        """WebSocket addresses that together subscribe to everything, one connection each.
+
+        Args:
+            only: subscribe to these of the instruments; at least one.
+        """
 
     def decode(self, frame: bytes, receive_time_us: int) -> Decoded:
         """Decode a frame.

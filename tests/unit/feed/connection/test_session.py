@@ -227,3 +227,53 @@ def test_an_overlap_lasts_until_both_were_read():
     session.received(1, 68)
     session.received(2, 68)
     assert ticked(session, 69) == [("CLOSE", 1)]
+
+
+def test_a_pause_closes_and_is_no_failure():
+    session = live()
+    assert [command[:2] for command in session.pause()] == [(Action.CLOSE, 1)]
+    assert (session.state, session.due_s) == (State.PAUSED, None)
+    session.lost(1, 5)  # the socket says that it ended
+    assert ticked(session, 10_000) == []
+    assert [command[:2] for command in session.resume(10_000)] == [(Action.CONNECT, 2)]
+    session.opened(2, 10_000)
+    assert session.state is State.LIVE
+    assert (session.connects, session.reconnects, session.renewals) == (2, 0, 0)
+
+
+def test_a_pause_ends_both_connections_of_a_renewal():
+    session = live()
+    session.shutdown_announced(1, 5)
+    assert ticked(session, 5) == [("CONNECT", 2)]
+    assert [command[:2] for command in session.pause()] == [(Action.CLOSE, 1), (Action.CLOSE, 2)]
+    assert [command[:2] for command in session.resume(6)] == [(Action.CONNECT, 3)]
+
+
+def test_a_pause_in_the_middle_of_connecting_forgets_the_attempt():
+    session = started()
+    assert [command[:2] for command in session.pause()] == [(Action.CLOSE, 1)]
+    session.opened(1, 1)
+    assert session.state is State.PAUSED
+    session.resume(2)
+    session.opened(1, 2)
+    assert session.state is State.CONNECTING, "the attempt of before is not this one"
+
+
+def test_a_pause_does_not_shorten_a_backoff():
+    session = live()
+    for link in range(1, 7):
+        session.lost(link, 100)
+        if link < 6:
+            session.tick(session.due_s)
+    due_s = session.due_s
+    assert session.pause() == []
+    assert session.resume(101) == []
+    assert (session.state, session.due_s) == (State.WAITING, due_s)
+    assert ticked(session, due_s) == [("CONNECT", 7)]
+
+
+def test_a_paused_session_can_end():
+    session = live()
+    session.pause()
+    assert session.stop() == []
+    assert session.state is State.STOPPED

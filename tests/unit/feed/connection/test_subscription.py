@@ -198,3 +198,56 @@ def test_a_failure_of_the_taker_is_kept(run):
         assert world.sockets[0].closed
 
     run(script)
+
+
+def test_a_pause_closes_the_socket_and_a_resume_opens_another(run):
+    async def script(world):
+        world.subscription.pause()
+        world.sockets[0].frames.put_nowait([b"late"])
+        await settled()
+        assert world.sockets[0].closed
+        assert not world.subscription.connected
+        world.subscription.pause()
+        await world.pass_time(1000)
+        assert len(world.sockets) == 1
+        world.subscription.resume()
+        await settled()
+        assert world.subscription.connected
+        assert world.taken == []
+        assert world.subscription.session.reconnects == 0
+
+    run(script)
+
+
+def test_before_the_start_a_pause_does_nothing_and_a_resume_starts():
+    async def script():
+        world = World()
+        world.subscription.pause()
+        assert world.state is State.IDLE
+        world.subscription.resume()
+        await settled()
+        assert world.subscription.connected
+        await world.subscription.stop()
+        world.subscription.pause()
+        assert world.state is State.STOPPED
+
+    asyncio.run(script())
+
+
+def test_a_pause_while_it_connects_leaves_no_socket_open():
+    async def script():
+        world = World()
+        world.subscription.start()
+        world.subscription.pause()
+        await settled()
+        assert world.state is State.PAUSED
+        assert all(socket.closed for socket in world.sockets)
+        world.subscription.resume()
+        world.subscription.pause()
+        world.subscription.resume()
+        await settled()
+        assert world.subscription.connected
+        assert sum(not socket.closed for socket in world.sockets) == 1
+        await world.subscription.stop()
+
+    asyncio.run(script())

@@ -496,3 +496,30 @@ def test_what_the_lake_defers_is_on_the_tape_and_not_fetched():
     world.hear(20)  # again, by another connection
     world.turn()
     assert world.gaps()[1] == (16, 30, "OPEN"), "only a lake writer closes it"
+
+
+def test_gaps_of_a_shed_instrument_wait_and_others_are_filled():
+    world = FillWorld(ALL)
+    shed = {BTC}
+    world.filler.fills = lambda instrument: instrument not in shed
+    world.hear(10, 15)
+    world.hear(10, 15, line=1)
+    world.find()
+    for _ in range(10):
+        world.clock.advance(world.turn())
+    assert world.gaps() == [(11, 14, "OPEN")]
+    assert world.gaps(ETH) == [(11, 14, "FILLED")]
+    assert {symbol for symbol, *_ in world.history.asked} == {"ETHUSDT"}
+    assert world.filler.counters()["open_ids"] == 4
+    shed.clear()
+    world.turns()
+    assert world.gaps() == [(11, 14, "FILLED")]
+
+
+def test_a_shed_instrument_is_not_asked_for_although_it_is_silent():
+    world = FillWorld(ALL)
+    world.filler.fills = lambda instrument: False
+    world.exchange()
+    world.clock.advance(limits.FEED_STALE_S + 1)
+    world.turn()
+    assert world.history.asked == []

@@ -212,3 +212,22 @@ def test_the_promise_stops_short_of_what_came_late_until_it_is_acknowledged():
     assert line.covered_through == 2
     third(1, None)
     assert line.covered_through == 6
+
+
+def test_ids_that_were_refused_say_so():
+    line = InstrumentStream(BTC, 0, None)
+    for trade_id in (1, 2):
+        line.note(trade_id, line.sequence.observe(trade_id), 0)
+    line.interrupted(Cause.REFUSED)
+    line.interrupted()  # it was lost once more before anything came
+    line.note(9, line.sequence.observe(9), 0)
+    line.interrupted()
+    line.interrupted(Cause.REFUSED)
+    line.note(12, line.sequence.observe(12), 0)
+    line.note(14, line.sequence.observe(14), 0)
+    due = line.missing.due(0.0) + line.missing.due(10.0)
+    assert [(run.first_id, run.last_id, run.cause) for run in due] == [
+        (3, 8, Cause.REFUSED),
+        (10, 11, Cause.REFUSED),
+        (13, 13, Cause.SEQUENCE),
+    ]

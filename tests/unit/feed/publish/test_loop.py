@@ -10,7 +10,7 @@ import pytest
 
 from k2.clock import SystemClock
 from k2.errors import Data, Reason
-from k2.feed.connection.session import Session, SessionTimes
+from k2.feed.connection.session import Session, SessionTimes, State
 from k2.feed.connection.socket import open_socket
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
@@ -36,22 +36,28 @@ PROMISE = f"{BTC.key}@feed"
 
 
 class Feed:
-    """A feed in a thread, from a venue to a fake tape."""
+    """A feed in a thread, from a venue to a fake tape; `read` says which symbols are read."""
 
-    def __init__(self, venue, tape, tuning=FAST, queue_max=1000):
+    def __init__(self, venue, tape, tuning=FAST, queue_max=1000, symbols=("BTCUSDT",)):
         source = BinanceSource(
-            url=venue.url, exchange="BINANCE", symbols=["BTCUSDT"], source="simulated"
+            url=venue.url, exchange="BINANCE", symbols=symbols, source="simulated"
         )
         coverage = CoverageTopic(tape.board(topics.COVERAGE), "feed", "run")
         self.tape = tape
         self.gaps = FakeGaps()
-        self.line = InstrumentStream(BTC, 0, coverage.read([BTC]).get(BTC))
+        self.read = set(symbols)
+        resumed = coverage.read(source.instruments)
+        self.lines = [
+            InstrumentStream(each, at, resumed.get(each))
+            for at, each in enumerate(source.instruments)
+        ]
+        self.line = self.lines[0]
         self.producer = tape.producer(queue_max)
         self.letters = DeadLetterPublisher(tape.office(), "f")
         self.intake = TradePublisher(
             source=source,
             tape=self.producer,
-            streams=[self.line],
+            streams=self.lines,
             encode=lambda trade: encode_trade(trade, SCHEMA_ID),
             letters=self.letters,
             headers={},
@@ -65,7 +71,14 @@ class Feed:
             clock=SystemClock(),
         )
         chance = np.random.default_rng(1)
-        self.pump.subscribe(source.addresses(), lambda: Session(chance, tuning), open_socket)
+        for each in source.instruments:
+            self.pump.subscribe(
+                source.addresses([each]),
+                lambda: Session(chance, tuning),
+                open_socket,
+                instruments=[each],
+                wanted=lambda symbol=each.symbol: symbol in self.read,
+            )
         self.session = self.pump.subscriptions[0].session
         self.stopping, self.connected = threading.Event(), threading.Event()
         self.failure = None
@@ -90,12 +103,12 @@ class Feed:
         self._thread.join(20)
         assert not self._thread.is_alive()
 
-    def ids(self):
-        values = list(self.tape.logs[0].values)
+    def ids(self, line=0):
+        values = list(self.tape.logs[line].values)
         return Decoder(Schemas()).decode(raw(values)).trade_id.tolist() if values else []
 
-    def await_ids(self, *ids):
-        eventually(lambda: self.ids() == list(ids), say=f"ids {ids}")
+    def await_ids(self, *ids, line=0):
+        eventually(lambda: self.ids(line) == list(ids), say=f"ids {ids}")
 
 
 @pytest.fixture
@@ -321,3 +334,91 @@ def test_stopping_while_connecting_is_an_end_too(venue, tape):
     venue.refusing = True
     with Feed(venue, tape):
         eventually(lambda: venue.refused)
+
+
+BOTH = ("BTCUSDT", "SHIBUSDT")
+
+
+def connection_of(venue, symbol):
+    """The newest open connection of a symbol."""
+    return eventually(
+        lambda: [
+            each for each in venue.open_connections if each.streams == [f"{symbol.lower()}@trade"]
+        ]
+    )[-1]
+
+
+def test_a_shut_intake_closes_its_connection_alone_and_its_ids_are_a_refused_gap(venue, tape):
+    with Feed(venue, tape, symbols=BOTH) as feed:
+        btc, shib = (connection_of(venue, symbol) for symbol in BOTH)
+        btc.send(frame(1))
+        shib.send(frame(1, "SHIBUSDT"))
+        feed.await_ids(1)
+        feed.await_ids(1, line=1)
+        assert feed.connected.wait(5)
+        feed.read.remove("SHIBUSDT")
+        eventually(lambda: not shib.open)
+        assert btc.open
+        assert feed.pump.connected
+        assert feed.pump.hears(feed.lines[0])
+        assert not feed.pump.hears(feed.lines[1])
+        btc.send(frame(2))
+        feed.await_ids(1, 2)
+        feed.read.add("SHIBUSDT")
+        connection_of(venue, "SHIBUSDT").send(frame(7, "SHIBUSDT"))
+        feed.await_ids(1, 7, line=1)
+        ((instrument, run),) = eventually(lambda: feed.gaps.runs)
+        assert (instrument.symbol, run.first_id, run.last_id) == ("SHIBUSDT", 2, 6)
+        assert run.cause is Cause.REFUSED
+        assert [each.session.reconnects for each in feed.pump.subscriptions] == [0, 0]
+
+
+def test_a_feed_that_refuses_everything_serves_and_takes_all_once_it_may(venue, tape):
+    feed = Feed(venue, tape, symbols=BOTH)
+    feed.read.clear()
+    with feed:
+        assert feed.connected.wait(5), "refusing is its work"
+        assert not feed.pump.connected
+        assert venue.connections == []
+        feed.read.update(BOTH)
+        for symbol in BOTH:
+            connection_of(venue, symbol).send(frame(5, symbol))
+        feed.await_ids(5)
+        feed.await_ids(5, line=1)
+        feed.read.clear()
+        eventually(lambda: not venue.open_connections)
+        assert not feed.pump.connected
+
+
+def test_an_intake_that_shuts_while_it_connects_leaves_nothing_open(venue, tape):
+    venue.refusing = True
+    with Feed(venue, tape, symbols=BOTH) as feed:
+        eventually(lambda: venue.refused)
+        feed.read.clear()
+        eventually(lambda: all(each.session.state is State.PAUSED for each in subscriptions(feed)))
+        venue.refusing = False
+        assert venue.open_connections == []
+        feed.read.update(BOTH)
+        connection_of(venue, "SHIBUSDT").send(frame(3, "SHIBUSDT"))
+        feed.await_ids(3, line=1)
+
+
+def test_a_lost_connection_interrupts_the_symbols_of_its_group_alone(venue, tape):
+    with Feed(venue, tape, symbols=BOTH) as feed:
+        for symbol in BOTH:
+            connection_of(venue, symbol).send(frame(1, symbol))
+        feed.await_ids(1)
+        feed.await_ids(1, line=1)
+        lost = connection_of(venue, "SHIBUSDT")
+        lost.cut()
+        eventually(lambda: not lost.open)
+        connection_of(venue, "SHIBUSDT").send(frame(3, "SHIBUSDT"))
+        connection_of(venue, "BTCUSDT").send(frame(3))
+        found = eventually(lambda: len(feed.gaps.runs) == 2 and feed.gaps.runs)
+        causes = {instrument.symbol: run.cause for instrument, run in found}
+        assert causes == {"BTCUSDT": Cause.SEQUENCE, "SHIBUSDT": Cause.DISCONNECT}
+
+
+def subscriptions(feed):
+    """Those that have begun."""
+    return [each for each in feed.pump.subscriptions if each.session.state is not State.IDLE]

@@ -301,6 +301,13 @@ def test_the_subscription_is_in_the_address():
     )
 
 
+def test_addresses_of_some_instruments_alone():
+    found = source("BTCUSDT", "ETHUSDT")
+    (address,) = found.addresses(found.instruments[1:])
+    assert "ethusdt@trade" in address
+    assert "btcusdt" not in address
+
+
 def test_symbols_may_be_outside_ascii():
     venue = source("币安人生USDT")
     assert venue.addresses()[0].isascii()

@@ -2,7 +2,6 @@
 
 import io
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -105,8 +104,9 @@ def test_it_says_what_it_hears_while_all_is_connected(world):
     world.intake._refused.append(None)
     assert said() == frozenset(), "it reads no more"
     world.intake._refused.clear()
-    world.pump.subscriptions = (SimpleNamespace(connected=False, session=Session(None)),)
-    assert said() == frozenset()
+    assert said() == {btc}
+    world.pump.subscribe(["ws://x"], lambda: Session(None), None)
+    assert said() == frozenset(), "it is not connected"
 
 
 def test_the_rate_is_since_the_sample_before(world):
@@ -145,7 +145,7 @@ def test_a_feed_fills_what_it_listens_to_within_the_budget_that_was_set(tmp_path
     sender = sender_of(producer, [InstrumentStream(BTC, 3, None)], lambda trade: b"", runtime)
     assert sender.instruments == {BTC}
     requests = tape.board(topics.BACKFILLS)
-    backfill = backfill_of(settings, runtime, sender, tape.gap_log(), requests)
+    backfill = backfill_of(settings, runtime, sender, tape.gap_log(), requests, bool)
     assert backfill.counters()["weight_per_minute"] == 77
     runtime.stopping.set()
     backfill.start()

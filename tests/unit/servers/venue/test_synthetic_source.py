@@ -1,15 +1,19 @@
 import json
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 
 from k2 import limits
 from k2.clock import ManualClock
+from k2.errors import Invalid, K2Error, Reason
+from servers.venue.archive import SyntheticArchive
 from servers.venue.faults import Faults
 from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
+from servers.venue.state_files import read_segments
 from servers.venue.stream_list import parse_path
-from servers.venue.synthetic_source import SyntheticSource
+from servers.venue.synthetic_source import MarketRate, SyntheticSource
 from tests.fakes.venue import FakeConnection
 
 NOW = 1_795_000_000_000_000
@@ -180,3 +184,99 @@ def test_held_frames_go_out_though_none_follow():
     world.run(1)
     assert set(world.expected("BTCUSDT", NOW, held_until)) <= set(ids(listener)["BTCUSDT"])
     assert listener.line.counts["delay"] == 1
+
+
+STREAM = "/stream?timeUnit=MICROSECOND&streams=btcusdt@trade"
+
+
+class RatedWorld:
+    """A synthetic market that is listened to and asked, on a clock set by hand."""
+
+    def __init__(self, folder):
+        self.clock = ManualClock(NOW)
+        self.kept = folder / "segments.json"
+        self.segments = opened(("BTCUSDT",), 200.0)
+        self.hub = Hub()
+        self.source = SyntheticSource(
+            market=Market(7, self.segments), hub=self.hub, clock=self.clock
+        )
+        self.archive = SyntheticArchive(Market(7, self.segments), self.clock)
+        self.rate = MarketRate(
+            symbols=("BTCUSDT",),
+            trades_per_s=200.0,
+            kept=self.kept,
+            source=self.source,
+            archive=self.archive,
+            clock=self.clock,
+        )
+        self.listener = self.hub.add(FakeConnection(), parse_path(STREAM))
+
+    def run(self, seconds):
+        end = self.clock.now_us() + round(seconds * 1e6)
+        while self.clock.now_us() < end:
+            self.clock.advance(0.0173)
+            while self.source.tick() == 0:
+                pass
+
+    def sent(self):
+        return [json.loads(text)["data"] for text in self.listener.connection.texts]
+
+
+@pytest.fixture
+def rated(tmp_path):
+    return RatedWorld(tmp_path)
+
+
+def test_another_rate_goes_on_with_the_next_id_and_a_later_time(rated):
+    rated.run(3)
+    slow = len(rated.sent())
+    rated.rate.change(3000.0)
+    rated.run(3)
+    sent = rated.sent()
+    assert len(sent) - slow > 3 * slow
+    rated.rate.change(100.0)
+    before = len(sent)
+    rated.run(3)
+    assert len(rated.sent()) - before < before / 3
+    ids, times = ([each[name] for each in rated.sent()] for name in ("t", "T"))
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert all(one <= two for one, two in pairwise(times))
+    assert rated.rate.trades_per_s == 100.0
+    assert rated.rate.shown.emitted("BTCUSDT", rated.source.until_us) == ids[-1]
+
+
+def test_what_rest_answers_agrees_with_what_was_sent(rated):
+    for rate in (200.0, 2000.0, 50.0):
+        rated.rate.change(rate)
+        rated.run(2)
+    sent = {each["t"]: (each["T"], each["p"], each["q"]) for each in rated.sent()}
+    past = rated.archive.trades("BTCUSDT", min(sent), 1000)
+    assert len(past) == 1000
+    assert all(sent[one.id] == (one.time_us, one.price, one.quantity) for one in past)
+
+
+def test_the_segments_are_kept_for_the_next_run(rated):
+    rated.rate.change(900.0)
+    assert read_segments(rated.kept, 7) == rated.source.market.segments
+    assert len(rated.source.market.segments) == 2
+
+
+def test_the_same_rate_begins_no_segment(rated):
+    rated.rate.change(200.0)
+    assert rated.source.market.segments == rated.segments
+    assert not rated.kept.exists()
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, limits.VENUE_RATE_MAX + 1])
+def test_rates_that_no_market_has_are_refused(rated, rate):
+    with pytest.raises(Invalid, match="at most 100,000") as caught:
+        rated.rate.change(rate)
+    assert caught.value.reason is Reason.BAD_REQUEST
+    assert rated.rate.trades_per_s == 200.0
+
+
+def test_a_segment_that_cannot_be_kept_changes_nothing(rated):
+    rated.kept.with_suffix(".new").mkdir()
+    with pytest.raises(K2Error, match="cannot be written"):
+        rated.rate.change(900.0)
+    assert (rated.rate.trades_per_s, rated.source.market.segments) == (200.0, rated.segments)
