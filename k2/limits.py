@@ -270,6 +270,7 @@ HEARTBEAT_STALE_S = 5.0
 OVERRIDE_MAX_S = 86_400.0
 OVERRIDE_REASON_MAX = 256  # characters
 INJECTION_MAX_S = 600.0
+TRANSITIONS_UNSENT_MAX = 1000  # changes of the level that are kept while the tape is away
 PROCESS_RSS_MAX = 2048 * MIB  # resident memory at which a process's pressure is 1
 DRAIN_S = 10.0
 STOP_S = 0.5  # from a request to stop until long work ends that has no drain

@@ -66,11 +66,12 @@ class DegradationTopic:
 
     def standing_override(self) -> Override | None:
         """Return the override that holds now, with its reason."""
-        said = self._document(OVERRIDE)
-        level, until_us = _level(said.get("level")), said.get("until_us")
-        if level is None or not isinstance(until_us, int) or until_us <= self._clock.now_us():
-            return None
-        return Override(level, str(said.get("reason", "")), int(said.get("set_us", 0)), until_us)
+        override = _override(self._document(OVERRIDE))
+        return override if override and override.until_us > self._clock.now_us() else None
+
+    def recorded_override(self) -> Override | None:
+        """Return the override that held when the platform's level was last published."""
+        return _override(self._document(PLATFORM).get("override"))
 
     def injected(self, process: str) -> dict[str, float]:
         """Return the pressures that are injected into a process now, by signal."""
@@ -83,21 +84,14 @@ class DegradationTopic:
                     found[str(signal)] = float(one["pressure"])
         return found
 
-    def put_platform(self, level: Level, **more: object) -> None:
-        """Publish the platform's level."""
-        self._topic.put(PLATFORM, {"level": level.name, "at_us": self._clock.now_us(), **more})
+    def put_platform(self, level: Level, override: Override | None = None) -> None:
+        """Publish the platform's level, and the override that holds beside it."""
+        document = {"level": level.name, "at_us": self._clock.now_us()}
+        self._topic.put(PLATFORM, document | {"override": _document(override)})
 
     def put_override(self, override: Override | None) -> None:
         """Publish an override, or that there is none; waits for the acknowledgement."""
-        document = None
-        if override is not None:
-            document = {
-                "level": override.level.name,
-                "reason": override.reason,
-                "set_us": override.set_us,
-                "until_us": override.until_us,
-            }
-        self._topic.put(OVERRIDE, document, wait_s=limits.BOARD_WAIT_S)
+        self._topic.put(OVERRIDE, _document(override), wait_s=limits.BOARD_WAIT_S)
 
     def inject(self, process: str, signal: str, pressure: float, until_us: int) -> None:
         """Publish an injected pressure beside those that hold; waits for the acknowledgement."""
@@ -116,6 +110,26 @@ class DegradationTopic:
 
     def _document(self, key: str) -> Mapping[str, Any]:
         return self._topic.current().get(key, {})
+
+
+def _override(said: object) -> Override | None:
+    if not isinstance(said, Mapping):
+        return None
+    level, until_us, set_us = _level(said.get("level")), said.get("until_us"), said.get("set_us")
+    if level is None or not isinstance(until_us, int) or not isinstance(set_us, int):
+        return None
+    return Override(level, str(said.get("reason", "")), set_us, until_us)
+
+
+def _document(override: Override | None) -> dict[str, Any] | None:
+    if override is None:
+        return None
+    return {
+        "level": override.level.name,
+        "reason": override.reason,
+        "set_us": override.set_us,
+        "until_us": override.until_us,
+    }
 
 
 def _level(name: object) -> Level | None:

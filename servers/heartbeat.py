@@ -276,7 +276,7 @@ def _read_beat(process: str, notice: Mapping[str, Any]) -> Beat:
 def _lost(beat: Beat, silent_s: float) -> Beat:
     """Mark a process as LOST: it does not serve, and presses unless it said that it drains."""
     if beat.state == DRAINING:
-        return replace(beat, state=LOST, level=Level.NORMAL, signals={}, pressures={})
+        return _calm(beat, LOST)
     pressure = lost_pressure(silent_s)
     return replace(
         beat,
@@ -287,9 +287,9 @@ def _lost(beat: Beat, silent_s: float) -> Beat:
     )
 
 
-def _awaited(beat: Beat) -> Beat:
-    """Mark a process as STARTING: it does not serve, and exerts no pressure."""
-    return replace(beat, state=STARTING, level=Level.NORMAL, signals={}, pressures={})
+def _calm(beat: Beat, state: str) -> Beat:
+    """Mark a process that does not serve, and exerts no pressure."""
+    return replace(beat, state=state, level=Level.NORMAL, signals={}, pressures={})
 
 
 class Heartbeats:
@@ -328,7 +328,8 @@ class Heartbeats:
         """List the last heartbeat of each process, by name.
 
         A process without a beat is STARTING, not LOST, while this reader is new itself: parts of a
-        stack start together, and a first beat takes its time.
+        stack start together, and a first beat takes its time. A process of an earlier stack, that
+        is neither expected nor ever heard of, is LOST and exerts no pressure.
         """
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
         heard_s = dict(self._heard_s)
@@ -338,9 +339,10 @@ class Heartbeats:
         now_s = self._clock.monotonic_s()
         since_s = self._patient_until_s - limits.HEARTBEAT_STALE_S
         beats = read_beats(notices, heard_s, now_s, since_s)
-        if now_s >= self._patient_until_s:
-            return beats
-        return [_awaited(beat) if beat.state == LOST else beat for beat in beats]
+        if now_s < self._patient_until_s:
+            return [_calm(beat, STARTING) if beat.state == LOST else beat for beat in beats]
+        waited_for = heard_s.keys() | set(self._expected)
+        return [beat if beat.process in waited_for else _calm(beat, LOST) for beat in beats]
 
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait for a heartbeat after `version`, at most so long; returns the newest version."""

@@ -8,6 +8,7 @@ the heartbeat began ends after the last beat, which says DRAINING.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from typing import Any, Self
 from k2 import limits, tracing
 from k2.degrade.level import Tuning
 from k2.degrade.platform import Levels, demanded_by
+from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Scale, Signal, pressures, scales
 from k2.errors import Data
 from k2.metrics import EVENTS, FieldCollector, gauge
@@ -47,6 +49,8 @@ EVALUATED_AGE = gauge(
 Signals = Mapping[str, float | None]
 
 METRICS = "metrics"  # among the addresses of a process
+
+_log = logging.getLogger(__name__)
 
 
 class Process:
@@ -228,6 +232,9 @@ class Process:
             demanded=demanded_by(reading.pressures, self._tuning),
             pressure=reading.pressure,
         )
+        if self.levels.shadow and self.levels.prescribed is not before.prescribed:
+            level = self.levels.prescribed
+            _log.info("in shadow: level %s would hold: %s", level.name, POLICIES[level].summary)
         if replace(self.levels, pressure=before.pressure) != before:
             for on_change in self._subscribers:
                 on_change(self.levels)

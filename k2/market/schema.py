@@ -29,6 +29,8 @@ class Kind(Enum):
     QUANTITY = "quantity"
     MAP = "map"
     BYTES = "bytes"
+    DOUBLE = "double"
+    BOOL = "bool"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,27 @@ DEAD_LETTER = Event(
     ),
 )
 
+TRANSITION = Event(
+    name="Transition",
+    doc="One change of the platform's degradation level, or of an operator's override of it.",
+    fields=(
+        Field("changed", Kind.TIME, "When it changed (UTC)."),
+        Field("from_level", Kind.STRING, "NORMAL, SOFT, GRACEFUL, AGGRESSIVE or CIRCUIT_BREAK."),
+        Field("to_level", Kind.STRING, "The level after."),
+        Field("cause", Kind.STRING, "PRESSURE, CALM, OVERRIDE or OVERRIDE_ENDED."),
+        Field("process", Kind.STRING, "Whose pressure was the highest; empty of an override."),
+        Field("signal", Kind.STRING, "Which signal; empty of an override."),
+        Field("reading", Kind.DOUBLE, "Of the signal; null if it was not readable.", nullable=True),
+        Field("pressure", Kind.DOUBLE, "The highest pressure, 0 to 1."),
+        Field("threshold", Kind.DOUBLE, "The pressure that the level begins or ends at."),
+        Field("injected", Kind.BOOL, "Whether an operator set the pressure."),
+        Field("reason", Kind.STRING, "Of an override, in the operator's words; else empty."),
+        Field("tape_epoch", Kind.INT, "Life of the topic k2.transitions.", on_tape=False),
+        Field("tape_partition", Kind.INT, "Partition of k2.transitions: 0.", on_tape=False),
+        Field("tape_offset", Kind.LONG, "Offset on k2.transitions.", on_tape=False),
+    ),
+)
+
 _ARROW: dict[Kind, pa.DataType] = {
     Kind.STRING: pa.string(),
     Kind.SIDE: pa.string(),
@@ -146,6 +169,8 @@ _ARROW: dict[Kind, pa.DataType] = {
     Kind.QUANTITY: pa.decimal128(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
     Kind.MAP: pa.map_(pa.string(), pa.string()),
     Kind.BYTES: pa.binary(),
+    Kind.DOUBLE: pa.float64(),
+    Kind.BOOL: pa.bool_(),
 }
 
 _AVRO: dict[Kind, object] = {
@@ -168,6 +193,8 @@ _AVRO: dict[Kind, object] = {
     },
     Kind.MAP: {"type": "map", "values": "string"},
     Kind.BYTES: "bytes",
+    Kind.DOUBLE: "double",
+    Kind.BOOL: "boolean",
 }
 
 

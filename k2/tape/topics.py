@@ -39,6 +39,7 @@ BACKFILLS = "k2.backfills"  # operators' requests that no feed has taken yet
 DEAD_LETTERS = "k2.dead-letters"
 REPLAYS = "k2.replays"  # which dead letters were put back on the tape, by name
 DEGRADATION = "k2.degradation"  # the platform's level, an override, injected pressures
+TRANSITIONS = "k2.transitions"  # the changes of that level, in order: `transition_topic.py`
 GAPS = "k2.gaps"  # which trade ids are missing, and what became of them: `gap_topic.py`
 
 # Why a tape does not fit what a lake holds: only an operator's decision resolves it.
@@ -162,6 +163,7 @@ def layout(tape: TapeSettings) -> list[NewTopic]:
         *(NewTopic(name, 1, config=compacted | aged) for name in _COMPACTED),
         NewTopic(DEAD_LETTERS, 1, config=dead | aged),
         NewTopic(GAPS, 1, config=gaps | aged),
+        NewTopic(TRANSITIONS, 1, config=gaps | aged),
     ]
 
 
@@ -227,7 +229,7 @@ def _await_leaders(tape: TapeSettings) -> None:
     asker = TapeAdmin(tape.bootstrap)
     try:
         retry_transient(lambda: asker.log_ends(tape.topic, partition_count(tape)))
-        for topic in (*_COMPACTED, DEAD_LETTERS, GAPS):
+        for topic in (*_COMPACTED, DEAD_LETTERS, GAPS, TRANSITIONS):
             retry_transient(lambda topic=topic: asker.log_ends(topic, 1))  # type: ignore[misc]
     finally:
         asker.close()

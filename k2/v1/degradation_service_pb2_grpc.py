@@ -123,9 +123,9 @@ class DegradationServiceServicer:
     def ListTransitions(self, request, context):
         """Lists the changes of the platform's level and of overrides, newest first.
 
-        Guarantees: those that the table `ops.transitions` holds, and newer ones of this run.
+        Guarantees: those that the table `ops.transitions` holds, and newer ones from the tape.
 
-        Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, STARTING.
+        Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, TAPE_UNAVAILABLE, STARTING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

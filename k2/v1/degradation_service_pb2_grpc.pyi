@@ -72,9 +72,9 @@ class DegradationServiceStub:
     ListTransitions: _grpc.UnaryUnaryMultiCallable[_degradation_service_pb2.ListTransitionsRequest, _degradation_service_pb2.ListTransitionsResponse]
     """Lists the changes of the platform's level and of overrides, newest first.
 
-    Guarantees: those that the table `ops.transitions` holds, and newer ones of this run.
+    Guarantees: those that the table `ops.transitions` holds, and newer ones from the tape.
 
-    Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, STARTING.
+    Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, TAPE_UNAVAILABLE, STARTING.
     """
     InjectPressure: _grpc.UnaryUnaryMultiCallable[_degradation_service_pb2.InjectPressureRequest, _degradation_service_pb2.InjectPressureResponse]
     """Sets the pressure of a signal by hand for a while, for tests and demonstrations. Every surface
@@ -125,9 +125,9 @@ class DegradationServiceAsyncStub(DegradationServiceStub):
     ListTransitions: _aio.UnaryUnaryMultiCallable[_degradation_service_pb2.ListTransitionsRequest, _degradation_service_pb2.ListTransitionsResponse]  # type: ignore[assignment]
     """Lists the changes of the platform's level and of overrides, newest first.
 
-    Guarantees: those that the table `ops.transitions` holds, and newer ones of this run.
+    Guarantees: those that the table `ops.transitions` holds, and newer ones from the tape.
 
-    Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, STARTING.
+    Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, TAPE_UNAVAILABLE, STARTING.
     """
     InjectPressure: _aio.UnaryUnaryMultiCallable[_degradation_service_pb2.InjectPressureRequest, _degradation_service_pb2.InjectPressureResponse]  # type: ignore[assignment]
     """Sets the pressure of a signal by hand for a while, for tests and demonstrations. Every surface
@@ -205,9 +205,9 @@ class DegradationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_degradation_service_pb2.ListTransitionsResponse, _abc.Awaitable[_degradation_service_pb2.ListTransitionsResponse]]:
         """Lists the changes of the platform's level and of overrides, newest first.
 
-        Guarantees: those that the table `ops.transitions` holds, and newer ones of this run.
+        Guarantees: those that the table `ops.transitions` holds, and newer ones from the tape.
 
-        Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, STARTING.
+        Reasons: BAD_REQUEST, BAD_PAGE_TOKEN, LAKE_UNAVAILABLE, TAPE_UNAVAILABLE, STARTING.
         """
 
     @_abc_1.abstractmethod

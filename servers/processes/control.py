@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 import grpc
@@ -19,7 +19,8 @@ from k2.lake.dead_letters.replay import Replayer, ReplayParts
 from k2.lake.dead_letters.superseded import SupersededLetters
 from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.snapshot import SnapshotReader
-from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, TRANSITIONS_LAYOUT
+from k2.lake.ingest.transition_list import TransitionReader
 from k2.market import schema
 from k2.market.instrument import Instrument
 from k2.query.gate import QueryGate
@@ -27,6 +28,7 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.tape_clients import TapeClients
+from k2.tape.transition_topic import read_transitions
 from k2.telemetry import Counter
 from servers.frame_metrics import measure_platform
 from servers.heartbeat import Heartbeats
@@ -78,13 +80,22 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             query_service.NAME: forwarded.register,
             feed_service.NAME: feeds.register,
         }
-        server = _server(process, heartbeats, SnapshotReader(catalog), more)
+        transitions = TransitionReader(
+            view=lambda: view_of(catalog, TRANSITIONS_LAYOUT),
+            posted=partial(read_transitions, settings.tape.bootstrap),
+        )
+        server = _server(process, heartbeats, SnapshotReader(catalog), transitions, more)
         ending.callback(server.drain)
         process.counters.add(lambda: ControlCounters(answered=server.admission.answered))
         server.start()
-        process.on_tick(
-            PlatformLevel(heartbeats, process.degradation, settings, runtime.clock).tick
+        level = PlatformLevel(
+            heartbeats,
+            process.degradation,
+            clients.topic(topics.TRANSITIONS),
+            settings,
+            runtime.clock,
         )
+        process.on_tick(level.tick)
         probes = {probe.name: probe.alive for probe in _probes(settings)}
         process.measures.add(
             lambda: measure_platform(
@@ -111,6 +122,7 @@ def _server(
     process: Process,
     heartbeats: Heartbeats,
     snapshots: SnapshotReader,
+    transitions: TransitionReader,
     more: Mapping[str, Callable[[grpc.Server], None]],
 ) -> GrpcServer:
     settings, runtime, degradation = process.settings, process.runtime, process.degradation
@@ -128,6 +140,8 @@ def _server(
         degradation_service.NAME: DegradationService(
             heartbeats=heartbeats,
             degradation=degradation,
+            transitions=transitions,
+            settings=settings,
             clock=runtime.clock,
             draining=draining,
         ).register,

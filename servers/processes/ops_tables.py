@@ -14,7 +14,12 @@ from k2.lake.commit.event_files import OpsStore, view_of
 from k2.lake.iceberg.catalog import Catalog
 from k2.lake.iceberg.tables import TableLayout
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
-from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder, RowDecoder
+from k2.lake.ingest.event_rows import (
+    GapRowDecoder,
+    LetterRowDecoder,
+    RowDecoder,
+    TransitionRowDecoder,
+)
 from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, run_ops
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding
@@ -41,7 +46,7 @@ class OpsCounters:
 
 
 class OpsTables:
-    """Writes `ops.gaps` and `ops.dead_letters` from `start` until the process stops.
+    """Writes the tables of `OPS_LAYOUTS` from `start` until the process stops.
 
     Args:
         settings, runtime: of the process.
@@ -57,6 +62,9 @@ class OpsTables:
         decoders: dict[str, RowDecoder] = {
             topics.GAPS: GapRowDecoder(topics.GAPS, codec, clients.dead_letters, runtime.clock),
             topics.DEAD_LETTERS: LetterRowDecoder(topics.DEAD_LETTERS, runtime.clock),
+            topics.TRANSITIONS: TransitionRowDecoder(
+                topics.TRANSITIONS, clients.dead_letters, runtime.clock
+            ),
         }
         self._writers = {
             decoder.layout.name: OpsWriter(

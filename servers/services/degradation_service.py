@@ -13,11 +13,15 @@ from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Signal
+from k2.degrade.transition import Transition
 from k2.errors import Reason, Unavailable
+from k2.lake.ingest.transition_list import TransitionReader
+from k2.settings import Settings
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from servers.degradation_topic import EVERY_PROCESS, DegradationTopic, Override
 from servers.heartbeat import Beat, Heartbeats
+from servers.services.paging import page_of_newest
 from servers.services.wire_values import (
     bad_field,
     duration_us_from,
@@ -38,6 +42,8 @@ class DegradationService(rpc.DegradationServiceServicer):
     Args:
         heartbeats: of all processes.
         degradation: the platform's level.
+        transitions: its changes.
+        settings: whether levels are obeyed.
         clock: time of what is sent.
         draining: set when the server shuts down.
     """
@@ -47,11 +53,15 @@ class DegradationService(rpc.DegradationServiceServicer):
         *,
         heartbeats: Heartbeats,
         degradation: DegradationTopic,
+        transitions: TransitionReader,
+        settings: Settings,
         clock: Clock,
         draining: threading.Event,
     ) -> None:
         self._heartbeats = heartbeats
         self._state = degradation
+        self._transitions = transitions
+        self._shadow = settings.degrade.shadow
         self._clock = clock
         self._draining = draining
 
@@ -120,10 +130,20 @@ class DegradationService(rpc.DegradationServiceServicer):
         self, request: pb.ListTransitionsRequest, context: grpc.ServicerContext
     ) -> pb.ListTransitionsResponse:
         """List the changes of the level, newest first."""
-        raise Unavailable(Reason.STARTING, "transitions are not kept yet")
+        placed, token = page_of_newest(
+            self._transitions.newest,
+            lambda each: each.place,
+            request.page_size,
+            request.page_token,
+        )
+        return pb.ListTransitionsResponse(
+            transitions=[_transition(each.transition) for each in placed], next_page_token=token
+        )
 
     def _made(self, beats: Sequence[Beat]) -> pb.Degradation:
-        return _degradation(self._state, beats, self._clock.now_us())
+        made = _degradation(self._state, beats, self._clock.now_us())
+        made.shadow = self._shadow
+        return made
 
 
 def _essence(beats: Sequence[Beat]) -> list[tuple[str, str, Level]]:
@@ -141,6 +161,22 @@ def _degradation(state: DegradationTopic, beats: Sequence[Beat], now_us: int) ->
         time=time_to(now_us),
         override=_override(state.standing_override()),
         injected=any(beat.injected for beat in beats),
+    )
+
+
+def _transition(transition: Transition) -> pb.Transition:
+    return pb.Transition(
+        time=time_to(transition.at_us),
+        from_level=level_to(transition.before),
+        to_level=level_to(transition.after),
+        cause=transition.cause.value,
+        process=transition.process,
+        signal=transition.signal,
+        reading=transition.reading,
+        pressure=transition.pressure,
+        threshold=transition.threshold,
+        injected=transition.injected,
+        reason=transition.reason,
     )
 
 

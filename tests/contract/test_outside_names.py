@@ -91,6 +91,7 @@ def test_topics_and_what_they_keep():
         "k2.degradation": "compact",
         "k2.gaps": "delete",
         "k2.dead-letters": "delete",
+        "k2.transitions": "delete",
     }
     assert topics.subject(TOPIC) == f"{TOPIC}-value"
 
@@ -232,7 +233,7 @@ def test_events_on_the_tape_and_in_tables():
             [field.name for field in event.fields if field.on_tape],
             [field.name for field in event.fields if not field.on_tape],
         )
-        for event in (schema.TRADE, schema.GAP, schema.DEAD_LETTER)
+        for event in (schema.TRADE, schema.GAP, schema.DEAD_LETTER, schema.TRANSITION)
     }
     place = ["tape_epoch", "tape_partition", "tape_offset"]
     assert found == {
@@ -254,6 +255,13 @@ def test_events_on_the_tape_and_in_tables():
             [
                 *("origin", "origin_epoch", "origin_partition", "origin_offset", "schema_id"),
                 *("fault", "error", "judged", "value"),
+            ],
+            place,
+        ),
+        "Transition": (
+            [
+                *("changed", "from_level", "to_level", "cause", "process", "signal", "reading"),
+                *("pressure", "threshold", "injected", "reason"),
             ],
             place,
         ),
@@ -336,6 +344,7 @@ def test_tables_and_their_layout(world):
         "market.trades": (["event_day", "exchange"], ["symbol", "event_time", "trade_id"]),
         "ops.gaps": (["recorded_day"], ["recorded", "tape_offset"]),
         "ops.dead_letters": (["judged_day"], ["judged", "tape_offset"]),
+        "ops.transitions": (["changed_day"], ["changed", "tape_offset"]),
     }
     assert {
         name for name in world.table.properties if not name.startswith("write.metadata.metrics")

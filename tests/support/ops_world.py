@@ -4,9 +4,9 @@ from itertools import count
 
 from k2.lake.commit.committer import Committer
 from k2.lake.commit.event_files import OpsStore, view_of
-from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, ensure_table
+from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, OPS_LAYOUTS, ensure_table
 from k2.lake.ingest.epoch_transition import AvailableTape, begin_epoch
-from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder
+from k2.lake.ingest.event_rows import GapRowDecoder, LetterRowDecoder, TransitionRowDecoder
 from k2.lake.ingest.event_writer import EventOffsets, OpsWriter
 from k2.lake.maintenance.retention import Retention
 from k2.market.events import Fault
@@ -54,14 +54,15 @@ class Office:
 
 
 class OpsWorld(LakeWorld):
-    """Topic `letters` and topic `gaps`, each a fake of one partition, and their tables."""
+    """Topics `letters`, `gaps`, `transitions`, fakes of one partition each, and their tables."""
 
     def __init__(self, folder):
         super().__init__(folder)
-        ensure_table(self.catalog, GAPS_LAYOUT)
-        ensure_table(self.catalog, DEAD_LETTERS_LAYOUT)
+        for layout in OPS_LAYOUTS.values():
+            ensure_table(self.catalog, layout)
         self.letters = FakeTape(topics.DEAD_LETTERS, 1)
         self.gaps = FakeTape(topics.GAPS, 1)
+        self.transitions = FakeTape(topics.TRANSITIONS, 1)
         self.office = Office(self.letters)
         self.codec = RecordCodec(GAP, Schemas())
         self.opened = []
@@ -79,6 +80,10 @@ class OpsWorld(LakeWorld):
     def gap_writer(self, writer_id="w1", catalog=None):
         intake = GapRowDecoder(self.gaps.topic, self.codec, self.office, self.clock)
         return self._writer(self.gaps, intake, writer_id, catalog)
+
+    def transition_writer(self, writer_id="w1", catalog=None):
+        intake = TransitionRowDecoder(self.transitions.topic, self.office, self.clock)
+        return self._writer(self.transitions, intake, writer_id, catalog)
 
     def _writer(self, tape, intake, writer_id, catalog):
         catalog = catalog or self.catalog

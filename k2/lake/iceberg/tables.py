@@ -35,7 +35,9 @@ from pyiceberg.transforms import DayTransform, IdentityTransform
 from pyiceberg.typedef import Identifier
 from pyiceberg.types import (
     BinaryType,
+    BooleanType,
     DecimalType,
+    DoubleType,
     IcebergType,
     IntegerType,
     LongType,
@@ -50,12 +52,13 @@ from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.iceberg.catalog import Conflict, reaching_lake, retry_conflicts
 from k2.market.fold import RULES
-from k2.market.schema import DEAD_LETTER, GAP, TRADE, Event, Kind, arrow_schema
+from k2.market.schema import DEAD_LETTER, GAP, TRADE, TRANSITION, Event, Kind, arrow_schema
 from k2.tape import topics
 
 TRADES = ("market", "trades")
 GAPS = ("ops", "gaps")
 DEAD_LETTERS = ("ops", "dead_letters")
+TRANSITIONS = ("ops", "transitions")
 SORTED_BY = ("symbol", "event_time", "trade_id")
 _NO_RETRIES = "commit.retry.num-retries"
 _log = logging.getLogger(__name__)
@@ -148,7 +151,22 @@ DEAD_LETTERS_LAYOUT = TableLayout(
     merged_bytes_max=limits.OPS_BYTES_MAX,
 )
 
-OPS_LAYOUTS = {topics.GAPS: GAPS_LAYOUT, topics.DEAD_LETTERS: DEAD_LETTERS_LAYOUT}  # by topic
+TRANSITIONS_LAYOUT = TableLayout(
+    identifier=TRANSITIONS,
+    event=TRANSITION,
+    day_of="changed",
+    split_by=(),
+    sorted_by=("changed", "tape_offset"),
+    bounded=("changed", "tape_epoch", "tape_offset"),
+    merged_rows_max=limits.OPS_ROWS_MAX,
+    merged_bytes_max=limits.OPS_BYTES_MAX,
+)
+
+OPS_LAYOUTS = {  # by topic
+    topics.GAPS: GAPS_LAYOUT,
+    topics.DEAD_LETTERS: DEAD_LETTERS_LAYOUT,
+    topics.TRANSITIONS: TRANSITIONS_LAYOUT,
+}
 
 
 def iceberg_schema(event: Event) -> Schema:
@@ -176,6 +194,8 @@ _ICEBERG: dict[Kind, IcebergType] = {
     Kind.PRICE: DecimalType(limits.PRICE_DIGITS, limits.PRICE_SCALE),
     Kind.QUANTITY: DecimalType(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE),
     Kind.BYTES: BinaryType(),
+    Kind.DOUBLE: DoubleType(),
+    Kind.BOOL: BooleanType(),
 }
 
 

@@ -1,12 +1,13 @@
 """Decodes records of the ops topics to rows: one decoder for each table.
 
-A record that is no gap event becomes a dead letter of its topic, acknowledged before its batch is
-committed, like a trade's. A record of the dead-letter topic that is no letter gets no letter,
+A record that is no event of its topic becomes a dead letter of it, acknowledged before its batch
+is committed, like a trade's. A record of the dead-letter topic that is no letter gets no letter,
 because it is on that topic already: its row says so.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,27 +16,37 @@ import pyarrow as pa
 from k2 import limits
 from k2.clock import Clock
 from k2.lake.commit.event_files import OpsView, Row
-from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, GAPS_LAYOUT, TableLayout
+from k2.lake.iceberg.tables import (
+    DEAD_LETTERS_LAYOUT,
+    GAPS_LAYOUT,
+    TRANSITIONS_LAYOUT,
+    TableLayout,
+)
 from k2.lake.ingest.letter_identity import Origin, accept_letters, bounded
 from k2.lake.ingest.tape_check import dead_letter
 from k2.market.events import Fault
 from k2.market.fold import FoldState
-from k2.market.ledger import GapEvent
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.consumer import RawBatch
 from k2.tape.dead_letter_topic import DeadLetter, read_letter
 from k2.tape.gap_topic import read_event
 from k2.tape.ports import LetterSink
+from k2.tape.transition_topic import read_transition
 
 
-class GapRowDecoder:
-    """Decodes gap events: each record once; a repeated event makes two equal rows."""
+class EventRowDecoder(ABC):
+    """Decodes events: each record once; a repeated event makes two equal rows.
 
-    layout = GAPS_LAYOUT
+    Args:
+        topic: of the events.
+        letters: takes the records that are none.
+        clock: time of those letters.
+    """
 
-    def __init__(self, topic: str, codec: RecordCodec, letters: LetterSink, clock: Clock) -> None:
+    layout: TableLayout
+
+    def __init__(self, topic: str, letters: LetterSink, clock: Clock) -> None:
         self._topic = topic
-        self._codec = codec
         self._letters = letters
         self._clock = clock
         self._epoch = 0
@@ -58,17 +69,45 @@ class GapRowDecoder:
         letters: list[DeadLetter] = []
         origin, now_us = Origin(self._topic, self._epoch, 0), self._clock.now_us()
         for offset, value in zip(batch.offset.tolist(), batch.values, strict=True):
-            event = read_event(self._codec, value)
-            if isinstance(event, GapEvent):
-                rows.append(event.values() | _position(self._epoch, offset))
+            read = self._read(value)
+            if isinstance(read, Fault):
+                letters.append(dead_letter(origin, offset, value, read, now_us))
             else:
-                letters.append(dead_letter(origin, offset, value, event, now_us))
+                rows.append(read | _position(self._epoch, offset))
         if letters:
             self._letters.publish(letters, limits.DEAD_LETTER_WAIT_S)
         after = FoldState(
             state.seen, state.accepted + len(rows), state.duplicate, state.dead + len(letters)
         )
         return _table(rows, self.layout), after
+
+    @abstractmethod
+    def _read(self, value: bytes | None) -> Row | Fault:
+        """Read the columns that a message carries, or what is wrong with it."""
+
+
+class GapRowDecoder(EventRowDecoder):
+    """Decodes gap events, which `codec` reads."""
+
+    layout = GAPS_LAYOUT
+
+    def __init__(self, topic: str, codec: RecordCodec, letters: LetterSink, clock: Clock) -> None:
+        super().__init__(topic, letters, clock)
+        self._codec = codec
+
+    def _read(self, value: bytes | None) -> Row | Fault:
+        event = read_event(self._codec, value)
+        return event if isinstance(event, Fault) else event.values()
+
+
+class TransitionRowDecoder(EventRowDecoder):
+    """Decodes changes of the platform's level."""
+
+    layout = TRANSITIONS_LAYOUT
+
+    def _read(self, value: bytes | None) -> Row | Fault:
+        transition = read_transition(value)
+        return transition if isinstance(transition, Fault) else transition.values()
 
 
 class LetterRowDecoder:
@@ -89,7 +128,7 @@ class LetterRowDecoder:
         return bounded(state)
 
     def decode(self, batch: RawBatch, state: FoldState) -> tuple[pa.Table, FoldState]:
-        """Make a row of each letter whose origin is new; as `GapRowDecoder.decode`."""
+        """Make a row of each letter whose origin is new; as `EventRowDecoder.decode`."""
         now_us = self._clock.now_us()
         offsets = batch.offset.tolist()
         letters = [
@@ -136,7 +175,7 @@ class LetterRowDecoder:
         )
 
 
-RowDecoder: TypeAlias = GapRowDecoder | LetterRowDecoder
+RowDecoder: TypeAlias = EventRowDecoder | LetterRowDecoder
 
 
 def row_of(letter: DeadLetter) -> Row:

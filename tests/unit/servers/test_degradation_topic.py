@@ -52,6 +52,15 @@ def test_an_override_replaces_the_level_until_it_ends(said, board, clock):
     assert (after.level(), after.override()) == (Level.GRACEFUL, None)
 
 
+def test_the_level_is_published_with_the_override_beside_it(said):
+    assert said.recorded_override() is None
+    override = Override(Level.SOFT, "a test", 1, 2)
+    said.put_platform(Level.NORMAL, override)
+    assert said.recorded_override() == override
+    said.put_platform(Level.NORMAL)
+    assert said.recorded_override() is None
+
+
 def test_an_override_is_cleared(said, clock):
     now_us = clock.now_us()
     said.put_override(Override(Level.SOFT, "a test", now_us, now_us + 2_000_000))

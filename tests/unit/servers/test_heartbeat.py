@@ -238,7 +238,7 @@ def test_a_process_knows_itself_while_the_board_is_away():
 def test_a_new_reader_gives_each_process_the_time_to_be_heard():
     board, clock = FakeTape().board(topics.HEARTBEATS), ManualClock()
     board.put("lake", beat())  # of a run before
-    seen = Heartbeats(board, clock, expected=("feed",), patience_s=5.0)
+    seen = Heartbeats(board, clock, expected=("feed", "lake"), patience_s=5.0)
     assert {each.process: each.state for each in seen.beats()} == {
         "feed": "STARTING",
         "lake": "STARTING",
@@ -249,6 +249,18 @@ def test_a_new_reader_gives_each_process_the_time_to_be_heard():
     assert {each.pressure for each in seen.beats()} == {LOST_SOON}
     clock.advance(LOST_LONG_S)
     assert {each.pressure for each in seen.beats()} == {LOST_LONG}
+
+
+def test_a_process_of_an_earlier_stack_presses_nothing():
+    board, clock = FakeTape().board(topics.HEARTBEATS), ManualClock()
+    board.put("feed-2", beat("feed-2"))
+    board.put("lake", beat())
+    seen = Heartbeats(board, clock, expected=("lake",), patience_s=0)
+    clock.advance(LOST_LONG_S)
+    assert [(each.process, each.state, each.pressure) for each in seen.beats()] == [
+        ("feed-2", LOST, 0.0),
+        ("lake", LOST, LOST_LONG),
+    ]
 
 
 def test_only_a_feed_that_is_heard_from_listens():

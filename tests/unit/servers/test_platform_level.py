@@ -5,20 +5,39 @@ import pytest
 from k2.clock import ManualClock
 from k2.degrade.level import Level
 from k2.degrade.platform import LOST_LONG_S
+from k2.degrade.transition import Transition, TransitionCause, transition_of
 from k2.errors import Reason, Unavailable
 from k2.settings import Settings
-from servers.degradation_topic import DegradationTopic
+from servers.degradation_topic import DegradationTopic, Override
 from servers.heartbeat import Heartbeats
-from servers.platform_level import PlatformLevel
+from servers.platform_level import TRANSITIONS, PlatformLevel
 from tests.fakes.wire import MemoryBoard, beat
 
 CONFIRM_S, DWELL_S = 0.5, 15.0
 
 
+class Changes:
+    """The topic of transitions, in memory."""
+
+    def __init__(self):
+        self.made = []
+        self.away = False
+
+    def put(self, key, value, wait_s=None):
+        if self.away:
+            raise Unavailable(Reason.TAPE_UNAVAILABLE, "no broker")
+        self.made.append(transition_of(value))
+
+    @property
+    def levels(self):
+        return [(each.before, each.after, each.cause) for each in self.made]
+
+
 class Platform:
     """Control's view of processes whose pressures a test sets."""
 
-    def __init__(self):
+    def __init__(self, shadow=False):
+        self.shadow = shadow
         self.clock = ManualClock()
         self.board, self.said = MemoryBoard(), MemoryBoard()
         self.heartbeats = Heartbeats(self.board, self.clock, patience_s=0)
@@ -26,8 +45,15 @@ class Platform:
 
     def restart(self):
         self.topic = DegradationTopic(self.said, self.clock)
-        settings = Settings(degrade={"confirm_s": CONFIRM_S, "dwell_s": DWELL_S})
-        self.made = PlatformLevel(self.heartbeats, self.topic, settings, self.clock)
+        tuning = {"confirm_s": CONFIRM_S, "dwell_s": DWELL_S}
+        settings = Settings(degrade=tuning | {"shadow": self.shadow})
+        self.changes = Changes()
+        self.made = PlatformLevel(self.heartbeats, self.topic, self.changes, settings, self.clock)
+
+    def override(self, level, seconds, reason="a test"):
+        now_us = self.clock.now_us()
+        made = Override(level, reason, now_us, now_us + int(seconds * 1e6))
+        self.topic.put_override(made)
 
     def press(self, pressure, process="lake", **more):
         pressures = {"writer_lag_s": pressure, "rss_bytes": 0.1}
@@ -111,3 +137,108 @@ def test_a_level_that_cannot_be_published_is_tried_again(platform, monkeypatch):
         patched.setattr(platform.said, "put", away)
         assert set(platform.ticks(2)) == {Level.NORMAL}
     assert platform.ticks(1)[-1] is Level.AGGRESSIVE
+
+
+def test_a_rise_is_recorded_with_what_caused_it(platform):
+    counted = TRANSITIONS.labels("GRACEFUL")._value.get()
+    platform.press(0.75, injected=["writer_lag_s"])
+    platform.press(0.3, "query")
+    at_us = platform.clock.now_us()
+    platform.ticks(1)
+    assert platform.changes.made == [
+        Transition(
+            at_us=at_us + 500_000,
+            before=Level.NORMAL,
+            after=Level.GRACEFUL,
+            cause=TransitionCause.PRESSURE,
+            process="lake",
+            signal="writer_lag_s",
+            reading=60.0,
+            pressure=0.75,
+            threshold=0.7,
+            injected=True,
+        )
+    ]
+    assert TRANSITIONS.labels("GRACEFUL")._value.get() == counted + 1
+
+
+def test_a_fall_is_recorded_with_the_exit_that_the_highest_pressure_is_below(platform):
+    platform.press(0.75)
+    platform.ticks(1)
+    platform.press(0.45)
+    platform.ticks(DWELL_S * 3)
+    _, fall = platform.changes.made
+    assert (fall.before, fall.after, fall.cause) == (Level.GRACEFUL, Level.SOFT, "CALM")
+    assert (fall.process, fall.pressure, fall.threshold) == ("lake", 0.45, 0.6)
+    assert not fall.injected
+
+
+def test_a_fall_without_any_process_has_no_signal(platform):
+    platform.topic.put_platform(Level.SOFT)
+    platform.restart()
+    platform.ticks(DWELL_S + 1)
+    (fall,) = platform.changes.made
+    assert (fall.process, fall.signal, fall.reading, fall.pressure) == ("", "", None, 0.0)
+
+
+def test_an_override_is_recorded_as_it_begins_is_replaced_and_ends(platform):
+    platform.press(0.75)
+    platform.ticks(1)
+    platform.override(Level.NORMAL, 2)
+    platform.ticks(1)
+    platform.override(Level.SOFT, 2, "another")
+    platform.ticks(3)
+    platform.override(Level.CIRCUIT_BREAK, 60)
+    platform.ticks(1)
+    platform.topic.put_override(None)
+    platform.ticks(1)
+    assert platform.changes.levels[1:] == [
+        (Level.GRACEFUL, Level.NORMAL, "OVERRIDE"),
+        (Level.NORMAL, Level.SOFT, "OVERRIDE"),
+        (Level.SOFT, Level.GRACEFUL, "OVERRIDE_ENDED"),
+        (Level.GRACEFUL, Level.CIRCUIT_BREAK, "OVERRIDE"),
+        (Level.CIRCUIT_BREAK, Level.GRACEFUL, "OVERRIDE_ENDED"),
+    ]
+    assert [each.reason for each in platform.changes.made[1:4]] == ["a test", "another", "another"]
+
+
+def test_an_override_that_holds_over_a_restart_of_control_is_recorded_once(platform):
+    platform.override(Level.SOFT, 30)
+    platform.ticks(1)
+    assert platform.changes.levels == [(Level.NORMAL, Level.SOFT, "OVERRIDE")]
+    platform.restart()
+    platform.ticks(1)
+    assert platform.changes.levels == []
+    platform.clock.advance(60)
+    platform.restart()
+    platform.ticks(1)
+    assert platform.changes.levels == [(Level.SOFT, Level.NORMAL, "OVERRIDE_ENDED")]
+
+
+def test_changes_that_cannot_be_recorded_are_recorded_later(platform):
+    platform.changes.away = True
+    platform.press(0.75)
+    platform.ticks(1)
+    platform.override(Level.NORMAL, 60)
+    platform.ticks(1)
+    assert platform.changes.made == []
+    platform.changes.away = False
+    platform.ticks(1)
+    assert [each.cause for each in platform.changes.made] == ["PRESSURE", "OVERRIDE"]
+
+
+def test_a_publication_that_was_lost_is_repeated(platform):
+    platform.press(0.9)
+    platform.ticks(1)
+    platform.said.put("platform", {"level": "NORMAL"})
+    assert platform.ticks(10)[-1] is Level.AGGRESSIVE
+    assert len(platform.changes.made) == 1
+
+
+def test_in_shadow_mode_changes_are_recorded_all_the_same(caplog):
+    platform = Platform(shadow=True)
+    platform.press(0.75)
+    with caplog.at_level("INFO"):
+        platform.ticks(1)
+    assert platform.changes.levels == [(Level.NORMAL, Level.GRACEFUL, "PRESSURE")]
+    assert any("in shadow: level GRACEFUL" in line for line in caplog.messages)

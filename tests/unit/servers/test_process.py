@@ -149,6 +149,17 @@ def test_levels_are_told_when_they_change(board, runtime, tmp_path):
     assert ticked[-1] is Level.CIRCUIT_BREAK
 
 
+def test_in_shadow_mode_the_level_is_said_and_not_obeyed(board, runtime, tmp_path, caplog):
+    process = running("lake", board, runtime, tmp_path)
+    process.levels = Levels(shadow=True)
+    with process.ending, caplog.at_level("INFO"):
+        pressed(process, [1])
+        ticks(process)
+        assert process.levels.effective is Level.NORMAL
+        assert process.levels.own is Level.CIRCUIT_BREAK
+    assert [line for line in caplog.messages if "CIRCUIT_BREAK would hold" in line]
+
+
 def test_an_injected_pressure_replaces_that_of_its_signal(board, runtime, tmp_path):
     process, pressing = running("lake", board, runtime, tmp_path), [1]
     assert process.reading.pressures == {}

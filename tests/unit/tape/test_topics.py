@@ -21,10 +21,10 @@ def test_the_subject_is_that_of_the_topics_values():
 def test_boards_are_compacted_and_letters_and_gaps_are_kept():
     made = layout()
     compacted = (topics.PARTITIONS, topics.HEARTBEATS, topics.COVERAGE)
-    for name in (*compacted, topics.BACKFILLS, topics.REPLAYS):
+    for name in (*compacted, topics.BACKFILLS, topics.REPLAYS, topics.DEGRADATION):
         assert made[name].num_partitions == 1
         assert made[name].config["cleanup.policy"] == "compact"
-    for name in (topics.DEAD_LETTERS, topics.GAPS):
+    for name in (topics.DEAD_LETTERS, topics.GAPS, topics.TRANSITIONS):
         assert made[name].num_partitions == 1
         assert "cleanup.policy" not in made[name].config
         assert made[name].config["retention.ms"] == "-1"

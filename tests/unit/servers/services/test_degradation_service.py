@@ -10,6 +10,9 @@ from k2 import limits
 from k2.clock import ManualClock, SystemClock
 from k2.degrade.level import Level
 from k2.degrade.platform import LOST_SOON
+from k2.degrade.transition import Transition, TransitionCause
+from k2.lake.ingest.transition_list import TransitionReader
+from k2.settings import Settings
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from servers.degradation_topic import DegradationTopic, Override
@@ -40,10 +43,17 @@ def said():
 
 
 @pytest.fixture
-def stub(board, draining, clock, said):
+def changes():
+    return []
+
+
+@pytest.fixture
+def stub(board, draining, clock, said, changes):
     service = DegradationService(
         heartbeats=Heartbeats(board, clock, expected=("feed", "lake", "query"), patience_s=0),
         degradation=said,
+        transitions=TransitionReader(lambda: None, lambda start: [*enumerate(changes)][start:]),
+        settings=Settings(degrade={"shadow": True}),
         clock=SystemClock(),
         draining=draining,
     )
@@ -70,7 +80,7 @@ def test_the_level_is_the_published_one_with_the_processes_behind_it(stub, board
     assert [each.signal for each in found.processes[0].pressures] == ["feed_queue", "rss_bytes"]
     assert found.processes[1].pressures[0].reading == 5.0
     assert not found.processes[0].pressures[0].HasField("reading")
-    assert (found.injected, found.HasField("override")) == (False, False)
+    assert (found.injected, found.HasField("override"), found.shadow) == (False, False, True)
 
 
 def test_an_injected_pressure_is_marked(stub, board):
@@ -174,3 +184,30 @@ def test_an_injection_has_bounds(stub, changed):
     with pytest.raises(grpc.RpcError) as caught:
         stub.InjectPressure(pb.InjectPressureRequest(**good | changed))
     assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_REQUEST")
+
+
+def test_changes_are_listed_in_pages_the_newest_first(stub, changes):
+    rise = Transition(
+        *(5, Level.NORMAL, Level.SOFT, TransitionCause.PRESSURE, "lake", "rss_bytes", 7.0),
+        *(0.6, 0.5),
+        injected=True,
+    )
+    ended = Transition(6, Level.NORMAL, Level.SOFT, TransitionCause.OVERRIDE_ENDED, reason="r")
+    changes += [rise, ended]
+    first = stub.ListTransitions(pb.ListTransitionsRequest(page_size=1))
+    (made,) = first.transitions
+    assert (made.cause, made.reason, made.HasField("reading")) == ("OVERRIDE_ENDED", "r", False)
+    request = pb.ListTransitionsRequest(page_size=1, page_token=first.next_page_token)
+    second = stub.ListTransitions(request)
+    (made,) = second.transitions
+    assert second.next_page_token == ""
+    assert (made.from_level, made.to_level) == (
+        pb.DEGRADATION_LEVEL_NORMAL,
+        pb.DEGRADATION_LEVEL_SOFT,
+    )
+    assert (made.process, made.signal, made.reading) == ("lake", "rss_bytes", 7.0)
+    assert (made.pressure, made.threshold, made.injected) == (0.6, 0.5, True)
+    assert made.time.ToMicroseconds() == 5
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ListTransitions(pb.ListTransitionsRequest(page_token="x"))
+    assert reason_of(caught.value) == ("INVALID_ARGUMENT", "BAD_PAGE_TOKEN")

@@ -15,6 +15,8 @@ import k2client
 from k2 import limits
 from k2.clock import SystemClock
 from k2.errors import Reason, Unavailable
+from k2.lake.ingest.transition_list import TransitionReader
+from k2.settings import Settings
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from k2.v1 import query_service_pb2_grpc as query_rpc
@@ -37,6 +39,8 @@ def service():
     made = DegradationService(
         heartbeats=Heartbeats(MemoryBoard(), SystemClock()),
         degradation=DegradationTopic(MemoryBoard(), SystemClock()),
+        transitions=TransitionReader(lambda: None, lambda start: ()),
+        settings=Settings(),
         clock=SystemClock(),
         draining=threading.Event(),
     )
