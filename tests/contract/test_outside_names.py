@@ -665,6 +665,12 @@ LETTER = [
     *("name", "origin", "origin_epoch", "origin_partition", "origin_offset", "schema_id", "fault"),
     *("error", "judged_time", "letter_offset", "stored", "replay_time", "overruled"),
 ]
+DEGRADATION = [
+    *("level", "summary", "time", "override", "injected", "shadow", "processes[].process"),
+    *("processes[].state", "processes[].level", "processes[].report_time"),
+    *("processes[].pressures[].signal", "processes[].pressures[].reading"),
+    *("processes[].pressures[].pressure", "processes[].pressures[].injected"),
+]
 ANSWERS = {
     "snapshots": [
         *("snapshots[].snapshot_id", "snapshots[].parent_id", "snapshots[].commit_time"),
@@ -690,10 +696,18 @@ ANSWERS = {
         *("gaps[].state", "gaps[].cause", "gaps[].detect_time", "gaps[].record_time"),
         *("gaps[].fill_time", "gaps[].reason", "gaps[].feed"),
     ],
-    "degradation": [
-        *("level", "summary", "time", "processes[].process", "processes[].state"),
-        *("processes[].level", "processes[].report_time", "processes[].pressures[].signal"),
-        *("processes[].pressures[].reading", "processes[].pressures[].pressure"),
+    "degradation": DEGRADATION,
+    "degrade": DEGRADATION,
+    "degrade set SOFT --for 10m --reason r": [
+        *("override.level", "override.reason", "override.set_time", "override.expire_time"),
+    ],
+    "degrade clear": ["ended"],
+    "degrade inject --signal rss_bytes --pressure 1 --for 9": ["expire_time"],
+    "degrade history": [
+        *("transitions[].time", "transitions[].from_level", "transitions[].to_level"),
+        *("transitions[].cause", "transitions[].process", "transitions[].signal"),
+        *("transitions[].reading", "transitions[].pressure", "transitions[].threshold"),
+        *("transitions[].injected", "transitions[].reason"),
     ],
     "backfill BTCUSDT --from-id 1 --to-id 2": [
         *("exchange", "symbol", "first_trade_id", "last_trade_id", "requests", "eta_s"),

@@ -104,6 +104,7 @@ class K2Server:
         self.rows = trade_rows(10) if rows is None else rows
         self.calls = []
         self.requests = []
+        self.override = None
         self.keys = []
         self.headers = []
         self.fail_calls = []

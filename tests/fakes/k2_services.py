@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import code_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from k2.v1 import (
@@ -76,15 +77,75 @@ class _Degradation(_Service, degradation_service_pb2_grpc.DegradationServiceServ
             level=soft,
             pressures=[
                 degradation_service_pb2.Pressure(signal="writer_lag_s", reading=12.5, pressure=0.5),
-                degradation_service_pb2.Pressure(signal="rss_bytes", pressure=0.9),
+                degradation_service_pb2.Pressure(signal="rss_bytes", pressure=0.9, injected=True),
             ],
             report_time=stamp(COMMIT_US),
         )
         return degradation_service_pb2.GetDegradationResponse(
             degradation=degradation_service_pb2.Degradation(
-                level=soft, summary="enrichment waits", processes=[lake], time=stamp(COMMIT_US)
+                level=soft,
+                summary="enrichment waits",
+                processes=[lake],
+                time=stamp(COMMIT_US),
+                override=self.server.override,
+                injected=True,
             )
         )
+
+    def WatchDegradation(self, request, context):
+        self.server.enter("WatchDegradation", context)
+        now = self.GetDegradation(None, context).degradation
+        yield degradation_service_pb2.WatchDegradationResponse(degradation=now)
+        now.shadow = True
+        yield degradation_service_pb2.WatchDegradationResponse(degradation=now)
+        self.server.refuse(context, code_pb2.INTERNAL, "INTERNAL", "the watch is over")
+
+    def SetOverride(self, request, context):
+        self.server.enter("SetOverride", context)
+        self.server.requests.append(request)
+        self.server.override = degradation_service_pb2.Override(
+            level=request.level,
+            reason=request.reason,
+            set_time=stamp(COMMIT_US),
+            expire_time=stamp(COMMIT_US + request.duration.ToMicroseconds()),
+        )
+        return degradation_service_pb2.SetOverrideResponse(override=self.server.override)
+
+    def ClearOverride(self, request, context):
+        self.server.enter("ClearOverride", context)
+        ended, self.server.override = self.server.override, None
+        return degradation_service_pb2.ClearOverrideResponse(ended=ended)
+
+    def ListTransitions(self, request, context):
+        self.server.enter("ListTransitions", context)
+        self.server.requests.append(request)
+        kinds = degradation_service_pb2
+        rise = kinds.Transition(
+            time=stamp(COMMIT_US),
+            from_level=kinds.DEGRADATION_LEVEL_NORMAL,
+            to_level=kinds.DEGRADATION_LEVEL_SOFT,
+            cause="PRESSURE",
+            process="lake",
+            signal="writer_lag_s",
+            reading=12.5,
+            pressure=0.6,
+            threshold=0.5,
+            injected=True,
+        )
+        ended = kinds.Transition(
+            time=stamp(COMMIT_US),
+            from_level=kinds.DEGRADATION_LEVEL_AGGRESSIVE,
+            to_level=kinds.DEGRADATION_LEVEL_NORMAL,
+            cause="OVERRIDE_ENDED",
+            reason="a rehearsal",
+        )
+        return kinds.ListTransitionsResponse(transitions=[ended, rise])
+
+    def InjectPressure(self, request, context):
+        self.server.enter("InjectPressure", context)
+        self.server.requests.append(request)
+        until = stamp(COMMIT_US + request.duration.ToMicroseconds())
+        return degradation_service_pb2.InjectPressureResponse(expire_time=until)
 
 
 class _Feed(_Service, feed_service_pb2_grpc.FeedServiceServicer):

@@ -32,6 +32,7 @@ from k2cli import (
     verify,
 )
 from k2cli.child import INTERRUPTED
+from k2cli.operate import degrade
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -82,7 +83,7 @@ for command in (
     doctor.doctor,
     trades.trades,
     reports.snapshots,
-    reports.degradation,
+    degrade.degrade,
     reports.feeds,
     record.record,
     verify.verify,
@@ -96,6 +97,7 @@ for command in (
     dlq.dlq,
 ):
     k2.add_command(command)
+k2.add_command(degrade.degrade, "degradation")
 
 
 def main() -> None:

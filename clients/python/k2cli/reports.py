@@ -1,4 +1,4 @@
-"""Implements `k2 snapshots`, `degradation` and `feeds`: control-plane answers as tables or JSON."""
+"""Implements `k2 snapshots` and `feeds`: control-plane answers as tables or JSON."""
 
 from __future__ import annotations
 
@@ -35,26 +35,6 @@ def snapshots(as_of: str | None, limit: int | None, as_json: bool, data_dir: Pat
     ]
     columns = ("snapshot", "committed", "rows added", "rows", "files", "bytes")
     console.table((*columns, "duplicates", "dead letters"), rows)
-
-
-@click.command()
-@options.common
-def degradation(as_json: bool, data_dir: Path | None) -> None:
-    """Show the degradation level of the platform and the pressures behind it."""
-    with options.connect(data_dir) as k2:
-        now = k2.degradation()
-    if as_json:
-        console.echo_json(now)
-        return
-    console.echo(f"level {now.level}: {now.summary}")
-    rows: list[tuple[object, ...]] = []
-    for process in now.processes:
-        state = (process.process, process.state, process.level)
-        for pressure in process.pressures:
-            rows.append((*state, pressure.signal, pressure.reading, pressure.pressure))
-        if not process.pressures:
-            rows.append((*state, None, None, None))
-    console.table(("process", "state", "level", "signal", "reading", "pressure"), rows)
 
 
 @click.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -25,12 +26,20 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
-from k2client.convert import backfill_plan, gap_state, record, trade_message
+from k2client.convert import (
+    backfill_plan,
+    degradation_level,
+    duration,
+    gap_state,
+    micros,
+    record,
+    trade_message,
+)
 from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_rpc
 from k2client.errors import Internal, Invalid
 from k2client.flights import FlightPool
-from k2client.times import Duration, Time
+from k2client.times import Duration, Time, from_us
 from k2client.trace_context import traceparent
 from k2client.trades import Trades
 from k2client.trades_request import Names, TradesQuestion, moment, name_of, names_of, snapshot_id_of
@@ -205,6 +214,65 @@ class Client:
         request = degradation_service_pb2.GetDegradationRequest()
         answer = self._call(self._degradation.GetDegradation, request)
         return record(records.Degradation, answer.degradation)
+
+    def watch_degradation(self) -> Iterator[records.Degradation]:
+        """Yield the degradation level: now, at each change, and every few seconds; without retries.
+
+        After a failure, watch again: the first state is the current one.
+        """
+        self._flights.check_process()
+        request = degradation_service_pb2.WatchDegradationRequest()
+        answers = self._degradation.WatchDegradation(request, metadata=self._metadata)
+        try:
+            for answer in answers:
+                yield record(records.Degradation, answer.degradation)
+        except grpc.RpcError as error:
+            raise from_rpc(error, self.address) from error
+        finally:
+            answers.cancel()
+
+    def set_override(self, level: str, for_s: float, reason: str) -> records.Override:
+        """Replace the platform's degradation level for a while, downward too.
+
+        Args:
+            level: `NORMAL`, `SOFT`, `GRACEFUL`, `AGGRESSIVE` or `CIRCUIT_BREAK`, in any case.
+            for_s: seconds until it expires.
+            reason: kept with it, and in `transitions`.
+        """
+        request = degradation_service_pb2.SetOverrideRequest(
+            level=degradation_level(level), duration=duration(for_s), reason=reason
+        )
+        answer = self._call(self._degradation.SetOverride, request)
+        return record(records.Override, answer.override)
+
+    def clear_override(self) -> records.Override | None:
+        """End the override of the degradation level; returns the one that ended."""
+        request = degradation_service_pb2.ClearOverrideRequest()
+        answer = self._call(self._degradation.ClearOverride, request)
+        return record(records.Override, answer.ended) if answer.HasField("ended") else None
+
+    def transitions(self, limit: int | None = None) -> list[records.Transition]:
+        """List the changes of the degradation level, newest first; at most `limit`."""
+        request = degradation_service_pb2.ListTransitionsRequest()
+        method = self._degradation.ListTransitions
+        return self._list(records.Transition, method, request, "transitions", limit)
+
+    def inject_pressure(
+        self, signal: str, pressure: float, for_s: float, process: str = ""
+    ) -> datetime:
+        """Set the pressure of a signal for a while; returns when that ends.
+
+        Args:
+            signal: its name, as in `records.Pressure`.
+            pressure: from 0 to 1.
+            for_s: seconds until it ends.
+            process: by its name in heartbeats; empty: every process.
+        """
+        request = degradation_service_pb2.InjectPressureRequest(
+            signal=signal, pressure=pressure, duration=duration(for_s), process=process
+        )
+        answer = self._call(self._degradation.InjectPressure, request)
+        return from_us(micros(answer.expire_time))
 
     def feeds(self) -> list[records.Feed]:
         """List the feeds: their venues, symbols, states and counters."""

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from k2.v1 import dead_letter_service_pb2, feed_service_pb2
+from k2.v1 import dead_letter_service_pb2, degradation_service_pb2, feed_service_pb2
 from k2client import records, times
 from k2client.errors import Internal, Invalid
 
@@ -59,6 +60,38 @@ def gap_state(name: str | None) -> feed_service_pb2.GapState.ValueType:
     if value is None or value.number == feed_service_pb2.GAP_STATE_UNSPECIFIED:
         raise Invalid("BAD_REQUEST", f"{name!r} is none of open, filled, unfillable, void")
     return feed_service_pb2.GapState.ValueType(value.number)
+
+
+LEVELS = tuple(
+    name.removeprefix("DEGRADATION_LEVEL_")
+    for name, number in degradation_service_pb2.DegradationLevel.items()
+    if number
+)
+
+
+def degradation_level(name: str) -> degradation_service_pb2.DegradationLevel.ValueType:
+    """Return a degradation level by its name in any case.
+
+    Raises:
+        Invalid: BAD_REQUEST for an unknown name.
+    """
+    if name.upper() not in LEVELS:
+        raise Invalid("BAD_REQUEST", f"{name!r} is none of {', '.join(LEVELS)}")
+    return degradation_service_pb2.DegradationLevel.Value(f"DEGRADATION_LEVEL_{name.upper()}")
+
+
+def duration(seconds: float) -> Duration:
+    """Convert seconds to a Duration.
+
+    Raises:
+        Invalid: BAD_REQUEST when a Duration cannot carry it.
+    """
+    try:
+        made = Duration()
+        made.FromMicroseconds(round(seconds * 1_000_000))
+    except (ValueError, OverflowError) as error:
+        raise Invalid("BAD_REQUEST", f"{seconds} s is no duration") from error
+    return made
 
 
 def backfill_plan(message: feed_service_pb2.BackfillResponse) -> records.BackfillPlan:

@@ -118,6 +118,7 @@ class Pressure:
     signal: str
     reading: float | None
     pressure: float
+    injected: bool
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,46 @@ class ProcessDegradation:
 
 
 @dataclass(frozen=True)
+class Override:
+    """An operator's level, which replaces the platform's until it expires."""
+
+    level: str
+    reason: str
+    set_time: datetime | None
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True)
 class Degradation:
-    """The level of the platform, which is the highest level of its processes."""
+    """The level of the platform: an override's, else the one that follows from its processes.
+
+    With `shadow`, levels are published and not obeyed.
+    """
 
     level: str
     summary: str
+    override: Override | None
+    injected: bool
+    shadow: bool
     processes: tuple[ProcessDegradation, ...]
     time: datetime | None
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of the level, or of an override; `process` and `signal` are empty of an override."""
+
+    time: datetime | None
+    from_level: str
+    to_level: str
+    cause: str
+    process: str
+    signal: str
+    reading: float | None
+    pressure: float
+    threshold: float
+    injected: bool
+    reason: str
 
 
 @dataclass(frozen=True)

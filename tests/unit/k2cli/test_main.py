@@ -9,7 +9,7 @@ from k2cli import main
 def test_without_a_command_it_helps(k2):
     done = k2()
     assert done.code == 0
-    for name in ("up", "down", "status", "doctor", "trades", "snapshots", "degradation", "feeds"):
+    for name in ("up", "down", "status", "doctor", "trades", "snapshots", "degrade", "feeds"):
         assert f"  {name} " in done.stdout
 
 
@@ -23,6 +23,7 @@ def test_without_a_command_it_helps(k2):
         "trades",
         "snapshots",
         "degradation",
+        "degrade",
         "feeds",
         "record",
         "verify",

@@ -18,17 +18,6 @@ def test_one_snapshot(k2, asked):
     assert (missing.code, missing.stderr) == (1, "k2: UNKNOWN_SNAPSHOT: no snapshot 13\n")
 
 
-def test_degradation_for_programs_and_people(k2, asked):
-    found = k2("degradation", "--json").json
-    assert found["level"] == "SOFT"
-    assert found["processes"][0]["pressures"][0] == {
-        "signal": "writer_lag_s", "reading": 12.5, "pressure": 0.5,
-    }  # fmt: skip
-    people = k2("degradation").stdout
-    assert people.startswith("level SOFT: enrichment waits\n")
-    assert "writer_lag_s" in people
-
-
 def test_feeds_for_programs_and_people(k2, asked):
     feed = k2("feeds", "--json").json["feeds"][0]
     assert feed["connected"] is True

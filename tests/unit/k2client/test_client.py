@@ -138,3 +138,22 @@ def test_a_connection_is_one_caller_of_one_class_on_both_planes(server):
 def test_a_class_that_does_not_exist_is_refused():
     with pytest.raises(Invalid, match="none of critical, interactive, batch"):
         k2client.connect("127.0.0.1:1", request_class="urgent")
+
+
+def test_the_level_is_set_watched_and_listed():
+    with K2Server() as server, k2client.connect(server.address) as k2:
+        made = k2.set_override("soft", 1.5, "r")
+        assert (made.level, made.reason) == ("SOFT", "r")
+        assert (made.expire_time - made.set_time).total_seconds() == 1.5
+        assert k2.degradation().override == made
+        assert next(k2.watch_degradation()).override == made
+        assert k2.clear_override() == made
+        assert k2.clear_override() is None
+        assert [each.cause for each in k2.transitions(1)] == ["OVERRIDE_ENDED"]
+        assert k2.inject_pressure("rss_bytes", 0.5, 60.0).minute == 1
+
+
+@pytest.mark.parametrize(("level", "for_s"), [("hot", 1.0), ("", 1.0), ("SOFT", 1e30)])
+def test_what_is_no_level_or_duration_is_not_sent(level, for_s):
+    with k2client.connect("127.0.0.1:1") as k2, pytest.raises(Invalid):
+        k2.set_override(level, for_s, "r")

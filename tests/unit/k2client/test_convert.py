@@ -32,7 +32,9 @@ def test_fields_of_the_same_name_and_none_for_what_is_unset():
 
 def test_an_optional_zero_is_a_value():
     pressure = degradation_service_pb2.Pressure(signal="a", reading=0.0)
-    assert convert.record(records.Pressure, pressure) == records.Pressure("a", 0.0, 0.0)
+    assert convert.record(records.Pressure, pressure) == records.Pressure(
+        "a", 0.0, 0.0, injected=False
+    )
     assert convert.record(records.Pressure, degradation_service_pb2.Pressure()).reading is None
 
 

@@ -1,0 +1,1 @@
+"""Implements what an operator of a running stack does: watch it, and set its level."""
