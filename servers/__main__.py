@@ -14,7 +14,7 @@ import logging
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
-from k2 import metrics, settings, telemetry
+from k2 import logs, metrics, settings
 from k2.errors import Data, Invalid, K2Error, Reason
 from k2.settings import Settings
 from servers import runtime
@@ -51,7 +51,7 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
         if name not in MODULES:
             raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(MODULES)}")
         loaded = settings.load()
-        telemetry.set_up(name, loaded.log_level)
+        logs.set_up(name, loaded.log_level)
         metrics.SWITCH.on = loaded.telemetry.metrics
         module = importlib.import_module(MODULES[name])
         # What was imported stays: a full collection need not look at it, which took 85 ms each.
