@@ -24,7 +24,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 from k2 import limits
-from k2.metrics import counter
+from k2.metrics import SWITCH, counter
 
 CONVENTIONS: Final = "1.45.0"
 SCHEMA_URL: Final = f"https://opentelemetry.io/schemas/{CONVENTIONS}"
@@ -212,12 +212,14 @@ def enable(tracer: trace.Tracer, share: float, chance: Callable[[], float]) -> N
     """
     global _on  # noqa: PLW0603 a process traces or does not
     _on = _Sampling(tracer, share, chance)
+    SWITCH.exemplar = lambda: ids() or None
 
 
 def disable() -> None:
     """Record nothing more."""
     global _on  # noqa: PLW0603 as above
     _on = None
+    SWITCH.exemplar = lambda: None
 
 
 def enabled() -> bool:

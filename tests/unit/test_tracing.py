@@ -3,6 +3,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from k2 import limits, tracing
 from k2.errors import Overloaded, Reason
+from k2.metrics import SWITCH
 from tests.support.spans import links_of, parent_of, recorded, span_id_of, trace_of
 
 PARENT = f"00-{1:032x}-{2:016x}-01"
@@ -146,3 +147,12 @@ def test_a_span_is_current_until_it_is_left_and_ends_later():
         call.end()
     tail, ended = spans()
     assert parent_of(tail) == span_id_of(ended)
+
+
+def test_an_observation_within_a_span_is_its_example():
+    assert SWITCH.exemplar() is None
+    with recorded():
+        assert SWITCH.exemplar() is None
+        with tracing.begin(tracing.COMMIT):
+            assert SWITCH.exemplar() == tracing.ids()
+    assert SWITCH.exemplar() is None
