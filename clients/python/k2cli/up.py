@@ -162,9 +162,10 @@ def _announce(ready: Event, *, as_json: bool, interrupted: Callable[[], bool]) -
     took = f" in {content['took_s']:.1f} s" if content.get("took_s") else ""
     console.echo(f"K2 is SERVING{took}: {content.get('source')} trades of {', '.join(symbols)}")
     addresses = content.get("addresses") or {}
+    width = max([9, *map(len, addresses)])
     for name in sorted(addresses):
-        console.echo(f"  {name:<9} {addresses[name]}")
-    console.echo(f"  {'data':<9} {content.get('data_dir')}")
+        console.echo(f"  {name:<{width}} {addresses[name]}")
+    console.echo(f"  {'data':<{width}} {content.get('data_dir')}")
     if answer is None:
         console.echo(f"no trade of {symbols[0] if symbols else 'any symbol'} yet")
         return
