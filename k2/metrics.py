@@ -28,7 +28,9 @@ from functools import cache
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import numpy as np
 import prometheus_client
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -93,7 +95,17 @@ class Counter(prometheus_client.Counter):
 
 
 class Gauge(prometheus_client.Gauge):
-    """A gauge that is set while metrics are served."""
+    """A gauge that moves while metrics are served."""
+
+    def inc(self, amount: float = 1) -> None:
+        """Add to it."""
+        if SWITCH.on:
+            super().inc(amount)
+
+    def dec(self, amount: float = 1) -> None:
+        """Subtract from it."""
+        if SWITCH.on:
+            super().dec(amount)
 
     def set(self, value: float) -> None:
         """Set it."""
@@ -108,6 +120,16 @@ class Histogram(prometheus_client.Histogram):
         """Add one observation, with the exemplar of this thread unless one is given."""
         if SWITCH.on:
             super().observe(amount, exemplar or SWITCH.exemplar())
+
+    def observe_all(self, amounts: NDArray[np.float64]) -> None:
+        """Add many observations at once, without exemplars; of a histogram without labels."""
+        if not SWITCH.on or not len(amounts):
+            return
+        at = np.searchsorted(self._upper_bounds, amounts)
+        for bucket, count in enumerate(np.bincount(at).tolist()):
+            if count:
+                self._buckets[bucket].inc(count)
+        self._sum.inc(float(amounts.sum()))
 
 
 def _declare(name: str, kind: str, help_text: str, labels: Sequence[str]) -> Declaration:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -53,6 +54,14 @@ class _Observation:
     expected: Mapping[Instrument, Expected]
 
 
+@dataclass(frozen=True)
+class GapCounts:
+    """How many gaps the ledger has of each state, and how many ids are in them."""
+
+    count: Mapping[str, int]
+    ids: Mapping[str, int]
+
+
 class ExpectedIds:
     """The expected ids of all instruments at recent moments. One thread follows; any thread asks.
 
@@ -82,6 +91,7 @@ class ExpectedIds:
         self._listened = listened
         self._clock = clock
         self._ledger = Ledger()
+        self._gaps_of: dict[Instrument, GapCounts] = {}
         self._of_ledger: dict[Instrument, Expected] = {}
         self._observations: tuple[_Observation, ...] = ()
         self._followed = threading.Event()
@@ -120,6 +130,14 @@ class ExpectedIds:
             until_s = until_s if now else observation.at_s
         return None
 
+    def gaps(self) -> GapCounts:
+        """Count the gaps of the ledger, as of the last observation."""
+        parts = list(self._gaps_of.values())
+        return GapCounts(
+            {state: sum(part.count[state] for part in parts) for state in GapState},
+            {state: sum(part.ids[state] for part in parts) for state in GapState},
+        )
+
     def follow(self) -> None:
         """Take one observation; the thread repeats this until `close`.
 
@@ -148,6 +166,7 @@ class ExpectedIds:
             changed.add(event.instrument)
         for instrument in changed:
             gaps = list(self._ledger.gaps([instrument]))
+            self._gaps_of[instrument] = _counted(gaps)
             self._of_ledger[instrument] = Expected(
                 _ranges(gap for gap in gaps if _is_missing(gap)),
                 _ranges(gap for gap in gaps if gap.state is GapState.VOID),
@@ -173,6 +192,14 @@ class ExpectedIds:
             except Exception:  # the next reading may succeed
                 log.exception("what feeds promise could not be followed")
             self._stopping.wait(limits.SNAPSHOT_POLL_S)
+
+
+def _counted(gaps: Iterable[GapEvent]) -> GapCounts:
+    count, ids = Counter[str](), Counter[str]()
+    for gap in gaps:
+        count[gap.state] += 1
+        ids[gap.state] += gap.last_id - gap.first_id + 1
+    return GapCounts(count, ids)
 
 
 def _ids(promise: Coverage) -> Int64s:

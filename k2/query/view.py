@@ -131,6 +131,7 @@ class QueryView:
         self._clock = clock
         self._source = source
         self._dwell_s = dwell_s
+        self.restarts = 0  # of the tail
         self._must_restart = False  # the tail; it could not be restarted when it was due
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -173,6 +174,7 @@ class QueryView:
             self._must_restart = True
         if self._must_restart:
             self._restart_tail()
+            self.restarts += 1
             return
         self._tail.evict(lake.facts.positions)
         if self._tail.released():

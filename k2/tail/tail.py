@@ -32,9 +32,11 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
+from k2.market.events import Int64s
 from k2.market.fold import FoldState, Verdict
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
+from k2.metrics import histogram
 from k2.tail.dead_records import DeadSeen
 from k2.tail.pauses import Deferral, Pauses, Why
 from k2.tail.window import TailView, Window
@@ -44,6 +46,14 @@ from k2.tape.consumer import RawBatch
 from k2.tape.ports import BatchReader, Placement
 
 log = logging.getLogger(__name__)
+_FRESHNESS_SECONDS = histogram(
+    "k2_freshness_seconds",
+    "Time from receiving a trade's frame to its row being queryable; one observation a row.",
+    buckets=(
+        *(0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.25),
+        *(0.3, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class Tail:
         self._noted_end: OffsetVector | None = None
         self.failure: K2Error | None = None
         self._records = 0
+        self._started_us = 0
         self._restoring: dict[int, tuple[int, FoldState]] = {}
         self._begin(OffsetVector(0, ()), {})
 
@@ -120,6 +131,7 @@ class Tail:
             Exception: the error of opening the tape; it is the tail's failure as well.
         """
         self.close()
+        self._started_us = self._clock.now_us()
         self._begin(positions, states)
         try:
             self._reader = self._open(dict(enumerate(positions.offsets)))
@@ -417,8 +429,14 @@ class Tail:
         # In this order, so that a reader that sees rows also sees their holes.
         self._states[partition] = judged.state
         self._window.append(partition, judged.columns, rows, judged.batch.next_offset, now_s)
+        self._observe_freshness(judged.columns.receive_time[rows])
         self._records += len(judged.columns)
         return judged.rest
+
+    def _observe_freshness(self, received_us: Int64s) -> None:
+        """Observe rows that became queryable; what was received before the start was so before."""
+        age_s = (self._clock.now_us() - received_us[received_us >= self._started_us]) / 1e6
+        _FRESHNESS_SECONDS.observe_all(age_s)
 
     def _restore(self, reader: BatchReader) -> None:
         restoring, self._restoring = self._restoring, {}

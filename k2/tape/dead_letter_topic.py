@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 from k2 import limits
 from k2.market.events import TIME_MAX_US, Fault
+from k2.metrics import counter
 from k2.tape import topics
 from k2.tape.producer import Delivery, Record
 from k2.tape.topic_reader import read_topic
@@ -21,6 +22,9 @@ from k2.tape.topic_reader import read_topic
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
 _log = logging.getLogger(__name__)
+_DEAD_LETTERS = counter(
+    "k2_dead_letters_total", "Dead letters published, acknowledged, again after a kill.", "fault"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class DeadLetterTopic:
             Unavailable: not all were acknowledged within `wait_s`; publish them again.
         """
         self._delivery.send([_record_of(letter) for letter in letters], wait_s)
+        for letter in letters:
+            _DEAD_LETTERS.labels(letter.fault.name).inc()
 
     def read_all(self) -> Iterator[DeadLetter]:
         """Read every letter retained, up to the end of the topic at the call; positions may repeat.

@@ -12,16 +12,43 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from k2 import limits
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
+from k2.metrics import exported, histogram
 from k2.settings import TapeSettings
 from k2.tape.kafka_client import configuration, translate
+from k2.telemetry import Counter, Gauge
 
 OnAck: TypeAlias = Callable[[int | None, K2Error | None], None]
+
+_TIMED_EVERY = 16  # records: one in so many is observed
+_PRODUCE_SECONDS = histogram(
+    "k2_produce_seconds",
+    "Time from taking a trade's record to its acknowledgement, of one in 16.",
+)
+
+
+@dataclass(frozen=True)
+class ProducerStats:
+    """Counters of a producer of trades since its start."""
+
+    records: Annotated[
+        Counter, exported("k2_produce_records_total", "Records of trades taken for the tape.")
+    ]
+    bytes: Annotated[
+        Counter, exported("k2_produce_bytes_total", "Bytes of their values, not compressed.")
+    ]
+    errors: Annotated[
+        Counter, exported("k2_produce_errors_total", "Records that were refused or given up.")
+    ]
+    queue_records: Annotated[
+        Gauge, exported("k2_produce_queue_records", "Records taken and not yet acknowledged.")
+    ]
 
 
 class TapeProducer:
@@ -42,6 +69,7 @@ class TapeProducer:
 
     def __init__(self, tape: TapeSettings, queue_max: int = limits.FEED_QUEUE_RECORDS_MAX) -> None:
         self._topic = tape.topic
+        self._records = self._bytes = self._errors = 0
         self._closed = threading.Event()
         self._producer = Producer(
             producer_configuration(
@@ -87,7 +115,7 @@ class TapeProducer:
                 value,
                 key,
                 partition,
-                on_delivery=None if on_ack is None else _delivery(on_ack),
+                on_delivery=None if on_ack is None else self._delivery(on_ack),
                 headers=list(headers.items()) if headers else None,
             )
         except BufferError as error:
@@ -98,6 +126,26 @@ class TapeProducer:
             ) from error
         except KafkaException as error:
             raise translate(error, f"cannot send to {self._topic}") from error
+        self._records += 1
+        self._bytes += len(value)
+
+    def stats(self) -> ProducerStats:
+        """Count what was sent."""
+        return ProducerStats(self._records, self._bytes, self._errors, self.depth())
+
+    def _delivery(self, on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
+        timed = self._records % _TIMED_EVERY == 0
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                if timed:
+                    _PRODUCE_SECONDS.observe(message.latency() or 0.0)
+                on_ack(message.offset(), None)
+            else:
+                self._errors += 1
+                on_ack(None, translate(error, "a record was not acknowledged"))
+
+        return delivered
 
     def poll(self, timeout_s: float = 0.0) -> int:
         """Deliver acknowledgements that have arrived; returns how many events were served."""
@@ -142,16 +190,6 @@ def producer_configuration(bootstrap: str, **more: object) -> dict[str, object]:
         }
         | more,
     )
-
-
-def _delivery(on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
-    def delivered(error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            on_ack(message.offset(), None)
-        else:
-            on_ack(None, translate(error, "a record was not acknowledged"))
-
-    return delivered
 
 
 class Record(NamedTuple):

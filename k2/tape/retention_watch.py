@@ -24,6 +24,7 @@ from k2.settings import TapeSettings
 from k2.tape.topics import TopicDescription
 
 ALARM = 0.8
+_MARGIN_SHARE = 1 / 128  # of the hours: how finely the margin is known
 _HOUR_US = 3_600_000_000
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ def dangers(
 class TapeWatch:
     """Looks now and then, in a thread that runs `run`; what it found may be read by any.
 
+    Attributes:
+        margin_s: time until the tape's hours remove a record that is not in the lake, at least;
+            None before the first look.
+
     Args:
         facts: asks the cluster.
         offsets_since: asks it for the first offsets written at or after a time, microseconds.
@@ -89,6 +94,7 @@ class TapeWatch:
         self._clock = clock
         self._settings = settings
         self._dangers: tuple[Danger, ...] = ()
+        self.margin_s: float | None = None
 
     @property
     def alerts(self) -> list[str]:
@@ -113,12 +119,31 @@ class TapeWatch:
         age_us = int(ALARM * self._settings.retention_hours * _HOUR_US)
         try:
             young = self._offsets_since(self._clock.now_us() - age_us)
-            self._dangers = dangers(self._facts(), positions, young)
+            facts = self._facts()
+            self._dangers = dangers(facts, positions, young)
+            self.margin_s = self._margin_s(facts, positions)
         except Unavailable as error:
             log.info("the tape's retention is not watched: %s", error.message)
             return
         for words in self.alerts:
             log.warning(words)
+
+    def _margin_s(self, facts: TopicDescription, positions: OffsetVector) -> float:
+        """Bound from below the time until the oldest uncommitted record is removed."""
+        hours_us, now_us = self._settings.retention_hours * _HOUR_US, self._clock.now_us()
+        behind = [p for p, at in enumerate(positions.offsets) if at < facts.log_end[p]]
+
+        def older(share: float) -> bool:
+            since = self._offsets_since(now_us - int(share * hours_us))
+            return any(positions[p] < since[p] for p in behind)
+
+        low, high = 0.0, _MARGIN_SHARE  # of the hours: the age of the oldest lies between
+        if behind and older(high):
+            low, high = high, 1.0
+            while high - low > _MARGIN_SHARE:
+                middle = (low + high) / 2
+                low, high = (middle, high) if older(middle) else (low, middle)
+        return (1 - high if behind else 1.0) * hours_us / 1e6
 
     def _words(self, danger: Danger) -> str:
         gone = f", {danger.overtaken:,} were removed already" if danger.overtaken else ""

@@ -24,6 +24,7 @@ from k2.query.admission import Admission, Places
 from k2.query.execute import Executor
 from k2.query.request import Caller
 from k2.v1 import query_service_pb2 as pb
+from servers.flight.flight_metrics import AnswerTimer, count_refused, side_of
 from servers.flight.flight_stream import (
     PROVENANCE_KEY,
     RowStream,
@@ -157,6 +158,11 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         self._parts = parts
 
     @property
+    def running(self) -> int:
+        """Streams that are open."""
+        return self._streams.running if self._streams is not None else 0
+
+    @property
     def waiting(self) -> int:
         """Streams that have waited for their reader for a while."""
         return self._streams.waiting if self._streams is not None else 0
@@ -191,6 +197,13 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     @_guarded
     def do_get(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
         """Stream the rows of a ticket that any server of this stack planned."""
+        try:
+            return self._opened(context, ticket)
+        except Exception as error:
+            count_refused(as_k2(error))
+            raise
+
+    def _opened(self, context: fl.ServerCallContext, ticket: fl.Ticket) -> fl.GeneratorStream:
         parts, streams = self._serving()
         caller = _caller(context)
         with parts.planner.gate.refusing(caller):
@@ -220,7 +233,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         except BaseException:
             leave()
             raise
-        stream = Stream(answer, context, leave)
+        timer = AnswerTimer(parts.clock, side_of(opened.plan), started_s)
+        stream = Stream(answer, context, leave, timer)
         rows = RowStream(stream, provenance, parts.clock, streams)
         return fl.GeneratorStream(rows.schema, rows)
 

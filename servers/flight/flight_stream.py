@@ -33,6 +33,7 @@ from k2.errors import K2Error, Overloaded, Reason, Unavailable
 from k2.query.execute import ResultStream, too_late
 from k2.query.gate import cancelled
 from k2.v1 import market_pb2
+from servers.flight.flight_metrics import AnswerTimer
 from servers.services.rpc_status import as_k2, to_status
 from servers.services.wire_values import time_to
 
@@ -63,9 +64,14 @@ class Stream:
     """One running answer, as it may be ended from outside."""
 
     def __init__(
-        self, answer: ResultStream, context: fl.ServerCallContext, leave: Callable[[], None]
+        self,
+        answer: ResultStream,
+        context: fl.ServerCallContext,
+        leave: Callable[[], None],
+        timer: AnswerTimer,
     ) -> None:
         self.answer = answer
+        self.timer = timer
         self.context = context
         self.ended_by: K2Error | None = None
         self.waiting_since_s: float | None = None  # for its reader; None while a batch is made
@@ -77,12 +83,14 @@ class Stream:
     def end(self, error: K2Error) -> None:
         """End it early; its caller receives the error."""
         self.ended_by = error
+        self.timer.failed(error)
         self.answer.close()
 
     def close(self) -> None:
         """Free all it holds; once."""
         if self._left.acquire(blocking=False):
             self.answer.close()
+            self.timer.ended()
             self._leave()
             self.span.end(self.ended_by)
 
@@ -121,10 +129,12 @@ class RowStream:
                 raise self._stream.ended_by
         except Exception as error:  # noqa: BLE001 the last place before the wire
             self._ended = True
+            self._stream.timer.failed(as_k2(error))
             self._streams.remove(self._stream)
             raise flight_error(as_k2(error)) from None
         self._note_freshness()
         if batch is not None:
+            self._stream.timer.sent(batch)
             return batch, self._metadata()
         self._ended = True
         return self._last()
@@ -144,6 +154,7 @@ class RowStream:
 
     def _last(self) -> tuple[pa.RecordBatch, pa.Buffer]:
         answer = self._stream.answer
+        self._stream.timer.completed()
         self._provenance.ClearField("last_row")
         self._provenance.rows_lake, self._provenance.rows_tail = answer.rows_lake, answer.rows_tail
         self._streams.remove(self._stream)
@@ -191,6 +202,11 @@ class Streams:
         if gone:
             stream.ended_by = cancelled()
         self.remove(stream)
+
+    @property
+    def running(self) -> int:
+        """Streams that are open."""
+        return len(self._running)
 
     @property
     def waiting(self) -> int:

@@ -97,6 +97,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         )
         process.on_tick(level.tick)
         probes = {probe.name: probe.alive for probe in _probes(settings)}
+        process.measures.add(clients.producer.stats)
         process.measures.add(
             lambda: measure_platform(
                 process.name, heartbeats, process.degradation, probes, settings.data_dir

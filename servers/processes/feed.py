@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from k2.feed.venues.source import Source
 from k2.market import schema
 from k2.market.events import Trade
 from k2.market.instrument import Instrument, Priorities
+from k2.metrics import Labelled, exported
 from k2.settings import FeedSettings, Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import encode_trade
@@ -45,9 +46,11 @@ from k2.tape.schema_registry import SchemaStore, fingerprint
 from k2.telemetry import Counter, Gauge
 from servers.heartbeat import STARTING
 from servers.process import Process
+from servers.processes.feed_measures import measure_feed
 from servers.runtime import Runtime
 
 _GAPS_SHOWN = 10
+_RATE_OVER_S = 0.5
 _UNKNOWN = "the venue does not know {}: nothing comes of it; mend feed.symbols"
 
 _log = logging.getLogger(__name__)
@@ -103,6 +106,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         gauges = FeedGauges(settings.feed, runtime.clock, publisher, tape, loop)
         process.counters.add(gauges.counters)
         process.counters.add(intake.counters)
+        process.measures.add(tape.stats)
+        process.measures.add(lambda: measure_feed(loop, publisher))
         process.start({}, gauges.signals, STARTING)
         _feed(process, loop, letters, backfill)
     return 0
@@ -230,11 +235,22 @@ class SymbolCounters:
     resumed_after: int | None
     first_trade_id: int | None
     partition: int
-    gaps: Counter
-    ids_missing: Counter
-    duplicates: Counter
-    reordered: Counter
-    resets: Counter
+    gaps: Annotated[
+        Counter, exported("k2_feed_gaps_total", "Jumps in the ids of a symbol.", "symbol")
+    ]
+    ids_missing: Annotated[
+        Counter, exported("k2_feed_ids_missing_total", "Ids that were jumped over.", "symbol")
+    ]
+    duplicates: Annotated[
+        Counter,
+        exported("k2_feed_duplicates_total", "Trades that came again and were not sent.", "symbol"),
+    ]
+    reordered: Annotated[
+        Counter, exported("k2_feed_reordered_total", "Trades that came out of order.", "symbol")
+    ]
+    resets: Annotated[
+        Counter, exported("k2_feed_resets_total", "Ids that began again below.", "symbol")
+    ]
     gaps_open: list[list[int]]
     listened: bool
 
@@ -246,21 +262,38 @@ class FeedCounters:
     exchange: str
     source: str
     venue_url: str
-    connected: bool
-    frames: Counter
+    connected: Annotated[
+        bool, exported("k2_feed_connected", "1 while every connection to the venue is open.")
+    ]
+    frames: Annotated[Counter, exported("k2_feed_frames_total", "Frames taken, of any kind.")]
     trades: Counter
     trades_acknowledged: Counter
-    trades_per_s: Gauge
+    trades_per_s: Annotated[
+        Gauge, exported("k2_feed_trades_per_second", "Trades taken a second, of late.")
+    ]
     frames_skipped: Counter
-    skipped: Mapping[str, Counter]
-    frames_malformed: Counter
-    ids_void: Counter
-    ids_reused: Counter
-    reconnects: Counter
-    renewals: Counter
+    skipped: Annotated[
+        Mapping[str, Counter],
+        exported("k2_feed_frames_skipped_total", "Frames that are not for K2.", "kind"),
+    ]
+    frames_malformed: Annotated[
+        Counter, exported("k2_feed_frames_malformed_total", "Frames that became dead letters.")
+    ]
+    ids_void: Annotated[
+        Counter, exported("k2_feed_ids_void_total", "Ids that the venue printed without a trade.")
+    ]
+    ids_reused: Annotated[
+        Counter, exported("k2_feed_ids_reused_total", "Trades whose ids were used an hour before.")
+    ]
+    reconnects: Annotated[
+        Counter, exported("k2_feed_reconnects_total", "Connections that broke and came back.")
+    ]
+    renewals: Annotated[
+        Counter, exported("k2_feed_renewals_total", "Connections replaced before the venue cuts.")
+    ]
     backfill: Mapping[str, Any]
     alerts: list[str]
-    symbols: Mapping[str, SymbolCounters]
+    symbols: Annotated[Mapping[str, SymbolCounters], Labelled("symbol")]
 
 
 class FeedGauges:
@@ -286,6 +319,7 @@ class FeedGauges:
         self._tape = tape
         self._loop = loop
         self._last = (clock.monotonic_s(), 0)
+        self._per_s = 0.0
 
     def signals(self) -> dict[str, float | None]:
         """Read the queues."""
@@ -295,7 +329,7 @@ class FeedGauges:
         }
 
     def counters(self) -> FeedCounters:
-        """Read all counters; the rate is since the call before."""
+        """Read all counters; the rate is of the last second or so."""
         publisher, loop = self._publisher, self._loop
         sessions = [subscription.session for subscription in loop.subscriptions]
         streams = loop.streams
@@ -329,8 +363,10 @@ class FeedGauges:
     def _rate(self, trades: int) -> float:
         now_s = self._clock.monotonic_s()
         then_s, before = self._last
-        self._last = (now_s, trades)
-        return round((trades - before) / (now_s - then_s), 1) if now_s > then_s else 0.0
+        if now_s - then_s >= _RATE_OVER_S:  # heartbeat and scrapes ask at any time
+            self._last = (now_s, trades)
+            self._per_s = round((trades - before) / (now_s - then_s), 1)
+        return self._per_s
 
 
 def _symbol_counters(stream: InstrumentStream, *, hears: bool) -> SymbolCounters:

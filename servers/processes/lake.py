@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from operator import attrgetter
 from threading import Event
+from typing import Annotated
 
 from k2.clock import Clock
 from k2.degrade.signals import Scale, Signal, scales
@@ -32,6 +33,7 @@ from k2.market.coverage import Coverage, hull
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument, Priorities, Tier
 from k2.market.ledger import LAKE, fold_all
+from k2.metrics import exported
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.trade_codec import Decoder
@@ -45,6 +47,7 @@ from k2.tape.truncation_check import read_marks
 from k2.telemetry import Counter, Counters, Gauge
 from servers.process import Process
 from servers.processes.lake_maintenance import beside, maintainer_of, stats_of
+from servers.processes.lake_measures import measure_lake
 from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 
@@ -92,7 +95,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         process.counters.add(lambda: writer.backlog.counters(runtime.clock.monotonic_s()))
         process.counters.add(lambda: stats_of(maintainers), "maintain_")
         process.counters.add(lambda: PlacementCounters(placements.skipped))
+        process.measures.add(lambda: measure_lake(committer, watch.margin_s))
         ops.count(process.counters)
+        ops.measure(process.measures)
         count_retained(retainers, process.counters)
         process.scales = writer_scales(settings)
         process.start({}, lambda: writer_signals(writer.stats, runtime.clock))
@@ -224,13 +229,25 @@ def retention_runs(
 class WriterCounters:
     """The writer's counters, as `WriterStats` explains them."""
 
-    commits: Counter
-    rows: Counter
-    duplicates: Counter
-    dead: Counter
-    fenced: Counter
-    failures: Counter
-    pending_rows: Gauge
+    commits: Annotated[Counter, exported("k2_lake_commits_total", "Commits of trades.")]
+    rows: Annotated[Counter, exported("k2_lake_rows_total", "Rows of trades committed.")]
+    duplicates: Annotated[
+        Counter,
+        exported("k2_lake_duplicate_records", "Duplicates at the newest snapshot, of this epoch."),
+    ]
+    dead: Annotated[
+        Counter,
+        exported("k2_lake_dead_records", "Dead records at the newest snapshot, of this epoch."),
+    ]
+    fenced: Annotated[
+        Counter, exported("k2_lake_fenced_total", "Pieces that another writer committed first.")
+    ]
+    failures: Annotated[
+        Counter, exported("k2_lake_commit_failures_total", "Commits that did not reach the lake.")
+    ]
+    pending_rows: Annotated[
+        Gauge, exported("k2_lake_pending_rows", "Rows accepted and not yet committed.")
+    ]
     positions: str
     snapshot_id: str
     committed_at_us: int

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from k2 import limits
 from k2.lake.commit.committer import Committer, TapeIdentity
@@ -24,6 +25,7 @@ from k2.lake.ingest.event_writer import EventOffsets, OpsWriter, run_ops
 from k2.lake.maintenance.maintainer import Maintainer
 from k2.lake.maintenance.maintenance_commit import Excluding
 from k2.market.schema import GAP
+from k2.metrics import exported
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.avro.record_codec import RecordCodec
@@ -43,6 +45,18 @@ class OpsCounters:
     rows: Counter
     failures: Counter
     halted: str | None
+
+
+@dataclass(frozen=True)
+class OpsMeasures:
+    """The metrics of an ops table's writer, as `OpsStats` explains them."""
+
+    rows: Annotated[Counter, exported("k2_ops_rows_total", "Rows of events committed.", "table")]
+    commits: Annotated[Counter, exported("k2_ops_commits_total", "Commits of events.", "table")]
+    failures: Annotated[
+        Counter,
+        exported("k2_ops_failures_total", "Times that pending events were read again.", "table"),
+    ]
 
 
 class OpsTables:
@@ -112,6 +126,11 @@ class OpsTables:
         for name, writer in self._writers.items():
             counters.add(partial(_counted, writer), f"{name}.")
 
+    def measure(self, measures: Counters) -> None:
+        """Add what was done for each table to what only a scrape counts."""
+        for name, writer in self._writers.items():
+            measures.add(partial(_measured, writer), labels=(name,))
+
     def _run(self) -> None:
         try:
             run_ops(list(self._writers.values()), self._runtime.stopping)
@@ -123,6 +142,11 @@ class OpsTables:
 def _counted(writer: OpsWriter) -> OpsCounters:
     stats = writer.stats
     return OpsCounters(stats.rows, stats.failures, stats.halted or None)
+
+
+def _measured(writer: OpsWriter) -> OpsMeasures:
+    stats = writer.stats
+    return OpsMeasures(stats.rows, stats.commits, stats.failures)
 
 
 def _ends(

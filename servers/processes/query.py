@@ -41,6 +41,7 @@ from servers.flight.flight_server import Parts, RowServer
 from servers.heartbeat import Heartbeats, listened
 from servers.local.stamp import source_in
 from servers.process import Process
+from servers.processes.query_measures import measures_of
 from servers.processes.query_tiers import TierPauses
 from servers.runtime import Runtime
 from servers.services import query_service
@@ -104,6 +105,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         server.ready()
         gauges = QueryGauges(settings.query.tail_bytes_max, sides, parts, rows, server)
         process.counters.add(gauges.counters)
+        process.measures.add(
+            measures_of(sides.tail, sides.view, sides.coverage, sides.executor, rows)
+        )
         process.scales = scales(tail_bytes_max=settings.query.tail_bytes_max)
         process.start({"grpc": server.address, "flight": rows.address}, gauges.signals)
         process.serve()
@@ -261,10 +265,14 @@ def _caught_up(sides: Sides, runtime: Runtime) -> bool:
 class QueryCounters:
     """The query server's counters, of its tail and its queries."""
 
-    tail_rows: Gauge
-    tail_bytes: Gauge
-    tail_pending_bytes: Gauge
-    tail_records: Counter
+    tail_rows: Annotated[Gauge, exported("k2_tail_rows", "Rows that the tail holds.")]
+    tail_bytes: Annotated[Gauge, exported("k2_tail_bytes", "Bytes of the rows in the tail.")]
+    tail_pending_bytes: Annotated[
+        Gauge, exported("k2_tail_pending_bytes", "Of those, what no commit covers, about.")
+    ]
+    tail_records: Annotated[
+        Counter, exported("k2_tail_records_total", "Records that the tail judged since its start.")
+    ]
     tail_position: str
     tail_released: list[int]
     tail_paused: Annotated[

@@ -33,9 +33,12 @@ _RECORDING = "recording:"
 class HubCounters:
     """Connections now and ever, and frames sent."""
 
-    connections: Gauge
+    connections: Annotated[Gauge, exported("k2_venue_connections", "Connections that are open.")]
     connections_total: Counter
-    sent: Counter
+    sent: Annotated[
+        Counter,
+        exported("k2_venue_trades_sent_total", "Trades sent, counted for each connection."),
+    ]
 
 
 @dataclass(frozen=True)

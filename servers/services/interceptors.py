@@ -23,6 +23,7 @@ import grpc
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.metrics import counter, gauge, histogram
 from k2.query.request import Caller, RequestClass
 from servers.services.call_spans import traced
 from servers.services.rpc_status import DETAILS_KEY, PeerError, as_k2, to_grpc
@@ -34,6 +35,11 @@ CLIENT_HEADER: Final = "k2-client-id"
 _CALLER: Final = "k2_caller"  # the attribute of a call's context
 
 _log = logging.getLogger(__name__)
+_REQUESTS = counter("k2_rpc_requests_total", "Calls that ended.", "service", "method", "code")
+_SECONDS = histogram(
+    "k2_rpc_duration_seconds", "Time of a call; of a stream until it ended.", "service", "method"
+)
+_RUNNING = gauge("k2_rpc_running", "Calls that run, streams too.")
 
 
 @dataclass(frozen=True)
@@ -159,21 +165,27 @@ def chain(clock: Clock, admission: CallAdmission) -> list[grpc.ServerInterceptor
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Logs each call with its outcome and duration."""
+    """Logs and measures each call, with its outcome and duration."""
 
     clock: Clock
 
     @contextmanager
     def around(self, call: Incoming) -> Iterator[None]:
-        """Log one call when it ends."""
+        """Log and measure one call when it ends."""
         started_s = self.clock.monotonic_s()
+        service, _, method = call.method.removeprefix("/").partition("/")
+        _RUNNING.inc()
         try:
             yield
         finally:
             code = call.context.code()  # type: ignore[attr-defined]  # missing from the stubs
             level = logging.DEBUG if code in (None, grpc.StatusCode.OK) else logging.INFO
-            milliseconds = round((self.clock.monotonic_s() - started_s) * 1e3, 3)
+            took_s = self.clock.monotonic_s() - started_s
+            milliseconds = round(took_s * 1e3, 3)
             outcome = code.name if code else "OK"
+            _RUNNING.dec()
+            _REQUESTS.labels(service, method, outcome).inc()
+            _SECONDS.labels(service, method).observe(took_s)
             details = {"method": call.method, "code": outcome, "milliseconds": milliseconds}
             _log.log(level, "call", extra=details)
 

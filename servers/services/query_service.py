@@ -12,8 +12,10 @@ from k2 import limits, tracing
 from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
+from k2.metrics import counter, histogram
 from k2.query.admission import Places
 from k2.query.gate import QueryGate, cancelled
+from k2.query.provenance import Completeness
 from k2.query.request import Caller, TradesRequest
 from k2.query.view import OpenQuery, PlannedQuery, QueryView
 from k2.v1 import market_pb2
@@ -26,6 +28,13 @@ from servers.services.query_messages import provenance_to, request_from, request
 from servers.services.rpc_status import DETAILS_KEY, PeerError
 from servers.services.ticket import Signer
 from servers.services.wire_values import time_to, vector_from, vector_to
+
+_PLAN_SECONDS = histogram("k2_query_plan_seconds", "Time to plan a query, without its ticket.")
+_INCOMPLETE = counter(
+    "k2_query_incomplete_total",
+    "Answers opened that may lack rows, by what is known of them.",
+    "completeness",
+)
 
 NAME: Final = pb.DESCRIPTOR.services_by_name["QueryService"].full_name
 _PASSED_ON: Final = frozenset(
@@ -66,7 +75,9 @@ class Planner:
             span.set(_attributes_of(planned))
             span.link(planned.commits)
         self.gate.of_cost(planned.request, planned.estimate)
-        self.gate.planned(caller, self.clock.monotonic_s() - began_s)
+        took_s = self.clock.monotonic_s() - began_s
+        self.gate.planned(caller, took_s)
+        _PLAN_SECONDS.observe(took_s)
         expire_us = self.clock.now_us() + int(limits.TICKET_LIFE_S * 1e6)
         ticket = pb.QueryTicket(
             request=request_to(planned.request),
@@ -106,6 +117,9 @@ class Planner:
         self._weigh(request)
         end = vector_from(ticket.end_positions)
         opened = self.plans.open(request, ticket.snapshot_id, end)
+        completeness = opened.provenance.completeness
+        if completeness is not Completeness.COMPLETE:
+            _INCOMPLETE.labels(completeness).inc()
         provenance = provenance_to(opened.provenance, self.level())
         provenance.planned_time.CopyFrom(ticket.planned_time)
         return opened, provenance

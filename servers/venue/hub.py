@@ -20,11 +20,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from k2 import limits
+from k2.metrics import counter
 from servers.venue.faults import KINDS, FaultLine, Faults
 from servers.venue.market.hash_random import Int64s
 from servers.venue.stream_list import StreamList
 
 _log = logging.getLogger(__name__)
+_CUTS = counter("k2_venue_cuts_total", "Connections cut without a close frame.")
 
 
 class Listener:
@@ -100,6 +102,7 @@ class Listener:
     def abort(self, why: str) -> None:
         """Cut the connection without a close frame."""
         self.cut = True
+        _CUTS.inc()
         _log.warning("connection cut", extra={"connection": self.number, "why": why})
         self.connection.transport.abort()
 

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, K2Error, NotFound, Reason
+from k2.metrics import counter
 from servers.venue.archive import Archive, as_json, exchange_info
 from servers.venue.faults import parse_faults
 from servers.venue.hub import Hub
@@ -38,6 +39,7 @@ _WEIGHTS = {
     "/api/v3/historicalTrades": 25,
 }
 _ADDRESSES_MAX = 1000
+_REQUESTS = counter("k2_venue_rest_requests_total", "HTTP requests answered, refused ones too.")
 
 
 class Answer(NamedTuple):
@@ -111,6 +113,7 @@ class Rest:
             headers: of the request.
             address: of the client; its weight is counted.
         """
+        _REQUESTS.inc()
         where, _, asked = path.partition("?")
         query = dict(parse_qsl(asked, keep_blank_values=True))
         shown: dict[str, str] = {}

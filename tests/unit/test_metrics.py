@@ -1,9 +1,11 @@
 """Metrics are declared at the fields and events that they show, once."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
@@ -97,7 +99,10 @@ def test_events_are_observed_while_metrics_are_served(monkeypatch):
     monkeypatch.setattr(SWITCH, "on", False)
     counted.labels("a").inc()
     level.set(5)
+    level.inc()
+    level.dec(2)
     seconds.observe(1)
+    seconds.observe_all(np.array([1.0]))
     assert 'k2_unit_events_total{kind="a"} 0.0' in generate_latest(EVENTS).decode()
     monkeypatch.setattr(SWITCH, "on", True)
     monkeypatch.setattr(SWITCH, "exemplar", lambda: {"trace_id": "4bf9"})
@@ -107,5 +112,40 @@ def test_events_are_observed_while_metrics_are_served(monkeypatch):
     text = open_metrics(EVENTS).decode()
     assert 'k2_unit_events_total{kind="a"} 2.0' in text
     assert "k2_unit_set 5.0" in text
+    level.inc()
+    level.dec(3)
+    assert "k2_unit_set 3.0" in generate_latest(EVENTS).decode()
     assert 'k2_unit_seconds_bucket{le="0.5"} 1.0 # {trace_id="4bf9"} 0.3' in text
     assert "_created" not in text
+
+
+def test_many_observations_are_as_one_after_the_other():
+    one = metrics.histogram("k2_unit_one_seconds", "One.", buckets=(0.1, 0.2, 0.5))
+    many = metrics.histogram("k2_unit_many_seconds", "Many.", buckets=(0.1, 0.2, 0.5))
+    amounts = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 7.0]
+    for amount in amounts:
+        one.observe(amount)
+    many.observe_all(np.array(amounts))
+    many.observe_all(np.array([]))
+
+    def samples(events):
+        return [
+            (sample.name.removeprefix(family.name), sample.labels, sample.value)
+            for family in events.collect()
+            for sample in family.samples
+        ]
+
+    assert samples(one) == samples(many)
+
+
+def test_a_field_of_another_module_may_not_take_a_name(monkeypatch):
+    counters = Counters()
+    counters.add(lambda: TableDone(1), labels=("gaps",))
+    collected(counters)
+    with pytest.raises(AssertionError, match="declared once"):
+        metrics._declared_in("elsewhere", "k2_unit_rows_total")
+
+
+def test_all_fields_of_a_module_are_declared():
+    metrics.declare_fields(sys.modules[__name__])
+    assert DECLARED["k2_unit_held_records"].labels == ("symbol", "tier")

@@ -38,6 +38,7 @@ class InstrumentStream:
         sequence: the check of its ids.
         acknowledged_id: see the module; None until something is acknowledged in this run.
         acknowledged: trades acknowledged in this run.
+        void: ids that were printed without a trade.
         reused: trades whose ids this stream had passed an hour of event time before.
         missing: ids that were jumped over and are not in the ledger yet.
         late: ids that came out of order and are acknowledged, the newest; the taker
@@ -61,7 +62,7 @@ class InstrumentStream:
         self.sequence = Sequence(acknowledged)
         self.acknowledged_id: int | None = None
         self.acknowledged = 0
-        self.reused = 0
+        self.reused = self.void = 0
         self.missing = missing or PendingGaps()
         self.late: deque[int] = deque(maxlen=limits.FEED_MISSING_MAX)
         self.failure: K2Error | None = None
@@ -162,6 +163,7 @@ class InstrumentStream:
         else:
             self.note(trade_id, finding, at_us)
         self.missing.settled(trade_id, trade_id, GapState.VOID, at_us)
+        self.void += 1
         rank = finding if finding is Finding.RESET else Finding.NEXT
         pending = PendingTrade(self, trade_id, rank)
         pending.is_trade = False

@@ -163,6 +163,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class TableSize:
+    """The table as its committer last saw it: its snapshots, and what the newest one holds."""
+
+    snapshots: int = 0
+    files: int = 0
+    bytes: int = 0
+    rows: int = 0
+    committed_at_us: int = 0
+
+
+@dataclass(frozen=True)
 class _Base:
     """The table's head that a commit is made on, read once."""
 
@@ -173,7 +184,15 @@ class _Base:
 
 
 class Committer:
-    """Commits batches of one writer. One thread; another may commit in its place (`excluded`)."""
+    """Commits batches of one writer. One thread; another may commit in its place (`excluded`).
+
+    Attributes:
+        size: of the table as last read or committed.
+        written_files, written_bytes: of the files that its commits added.
+    """
+
+    size = TableSize()
+    written_files = written_bytes = 0
 
     def __init__(
         self,
@@ -208,6 +227,7 @@ class Committer:
     def _adopt(self, table: Table) -> None:
         base, current = self._base, current_of(table.metadata)
         self._base = None
+        self._measure(table, current)
         if base and base.snapshot and current and base.snapshot.state_path == current.state_path:
             self._base = replace(base, table=table, snapshot=current)
 
@@ -284,10 +304,21 @@ class Committer:
         if snapshot is None:
             zero = OffsetVector.zero(self._tape.epoch, self._tape.partitions)
             return _Base(table, None, zero, {})
+        self._measure(table, snapshot)
         assert_same_tape(snapshot, self._tape, self._store.layout.rules)
         if own and own[0] == snapshot.commit_id:
             return _Base(table, snapshot, snapshot.positions, own[1])
         return _Base(table, snapshot, snapshot.positions, read_states(table.io, snapshot))
+
+    def _measure(self, table: Table, snapshot: LakeSnapshot | None) -> None:
+        if snapshot is not None:
+            self.size = TableSize(
+                snapshots=len(table.metadata.snapshots),
+                files=snapshot.files_total,
+                bytes=snapshot.bytes_total,
+                rows=snapshot.rows_total,
+                committed_at_us=snapshot.committed_at_us,
+            )
 
     def _attempt(
         self, base: _Base, due: Sequence[PartitionBatch], commit_id: str, attempt: int
@@ -315,6 +346,8 @@ class Committer:
                 traceparents=self._traceparents,
             )
             table = append(self._catalog, base.table, files, facts, self._clock.now_us())
+        self.written_files += len(files)
+        self.written_bytes += sum(file.file_size_in_bytes for file in files)
         return self._base_of(table, (facts.commit_id, states))
 
 

@@ -39,6 +39,7 @@ from k2.lake.ingest.trade_reader import PartitionSlice, TradeReader
 from k2.market.events import TradeColumns
 from k2.market.fold import FoldState
 from k2.market.offsets import OffsetVector
+from k2.metrics import histogram
 from k2.settings import LakeSettings
 from k2.tape.topics import TopicDescription
 from k2.tape.truncation_check import mark_of
@@ -47,6 +48,7 @@ T = TypeVar("T")
 _NOWHERE = OffsetVector(0, ())
 
 _log = logging.getLogger(__name__)
+_COMMIT_SECONDS = histogram("k2_lake_commit_seconds", "Time of a commit of trades.")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class LakeWriter:
             return False
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self._retry_at_s = 0.0
-        self._settle(batch, outcome, self._clock.monotonic_s() - began_s)
+        took_s = self._clock.monotonic_s() - began_s
+        _COMMIT_SECONDS.observe(took_s)
+        self._settle(batch, outcome, took_s)
         self._enrich(batch, outcome)
         return True
 

@@ -20,6 +20,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import pyarrow as pa
 from pyiceberg.manifest import ManifestContent
@@ -33,6 +34,7 @@ from k2.lake.iceberg.snapshot import CommitSummary, current_of
 from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds, unfenced
 from k2.lake.maintenance.orphan_files import OrphanFileRemover, SweepResult
+from k2.metrics import exported
 from k2.settings import LakeSettings
 from k2.telemetry import Counter, Gauge
 
@@ -53,12 +55,22 @@ class MaintainStats:
         failures: of any kind; the failed work is retried.
     """
 
-    compactions: Counter = 0
-    files_merged: Counter = 0
+    compactions: Annotated[
+        Counter, exported("k2_lake_compactions_total", "Merges committed, of all tables.")
+    ] = 0
+    files_merged: Annotated[
+        Counter,
+        exported("k2_lake_compacted_files_total", "Files that merges replaced, of all tables."),
+    ] = 0
     rows_rewritten: Counter = 0
     abandoned: Counter = 0
     snapshots_dropped: Counter = 0
-    files_removed: Counter = 0
+    files_removed: Annotated[
+        Counter,
+        exported(
+            "k2_lake_orphans_removed_total", "Unnamed files that were removed, of all tables."
+        ),
+    ] = 0
     bytes_removed: Counter = 0
     files_waiting: Gauge = 0
     failures: Counter = 0

@@ -20,6 +20,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -31,6 +32,7 @@ from k2.lake.iceberg.file_stats import LiveFile, read_live_files
 from k2.lake.iceberg.snapshot import RETAINED_FROM, CommitSummary, current_of
 from k2.lake.maintenance.maintenance_commit import MaintenanceCommitter, succeeds
 from k2.market.events import DAY_US
+from k2.metrics import exported
 from k2.settings import LakeSettings
 from k2.telemetry import Counter
 
@@ -50,7 +52,12 @@ class RetentionStats:
     """
 
     files: Counter = 0
-    rows: Counter = 0
+    rows: Annotated[
+        Counter,
+        exported(
+            "k2_lake_retention_removed_rows_total", "Rows that retention removed, of all tables."
+        ),
+    ] = 0
     bytes: Counter = 0
     snapshots: Counter = 0
     failures: Counter = 0

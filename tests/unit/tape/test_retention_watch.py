@@ -72,11 +72,26 @@ def test_it_says_so_loudly_until_the_writer_has_caught_up(caplog):
     assert "partition 0: 90 records are not in the lake" in alert
     assert "(10 h, 1,024 MiB)" in alert
     assert alert in caplog.text
-    assert world.asked == [92 * HOUR_US]
+    assert world.asked[0] == 92 * HOUR_US
     world.position = OffsetVector(0, (60,))
     world.watch.look()
     assert world.watch.alerts == []
     assert world.watch.endangered == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("age_h", "margin_h"), [(0.01, 9.9), (0.1, 9.8), (2.5, 7.5), (9.5, 0.5), (11, 0)]
+)
+def test_the_margin_is_the_time_that_the_oldest_uncommitted_record_has_left(age_h, margin_h):
+    world = World()
+    written_us = 100 * HOUR_US - int(age_h * HOUR_US)
+    world.watch._offsets_since = lambda time_us: (10,) if time_us <= written_us else (50,)
+    assert world.watch.margin_s is None
+    world.watch.look()
+    assert margin_h - 0.2 <= world.watch.margin_s / 3600 <= margin_h + 0.1
+    world.position = OffsetVector(0, (100,))
+    world.watch.look()
+    assert world.watch.margin_s == 10 * 3600
 
 
 def test_without_positions_or_a_broker_nothing_changes():

@@ -11,6 +11,7 @@ from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.query.gate import CANCELLED
 from k2.v1 import market_pb2
+from servers.flight.flight_metrics import AnswerTimer
 from servers.flight.flight_stream import RowStream, Stream, Streams, flight_error
 from servers.services.wire_values import time_to
 
@@ -66,7 +67,9 @@ def streams():
 
 def rows_of(answer, streams, context=None, left=None):
     leave = left.append if left is not None else (lambda _: None)
-    stream = Stream(answer, context or Context(), lambda: leave(1))
+    stream = Stream(
+        answer, context or Context(), lambda: leave(1), AnswerTimer(streams._clock, "tail", 0.0)
+    )
     clock = streams._clock
     provenance = market_pb2.Provenance(planned_time=time_to(clock.now_us() - 1500))
     return RowStream(stream, provenance, clock, streams)

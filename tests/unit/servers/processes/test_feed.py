@@ -109,11 +109,13 @@ def test_it_says_what_it_hears_while_all_is_connected(world):
     assert said() == frozenset(), "it is not connected"
 
 
-def test_the_rate_is_since_the_sample_before(world):
+def test_the_rate_is_of_the_last_moments_however_often_it_is_asked(world):
     world.counters()
     world.take(frame(100), frame(101), frame(102))
     world.clock.advance(2)
     assert world.counters()["trades_per_s"] == 1.5
+    assert world.counters()["trades_per_s"] == 1.5
+    world.clock.advance(2)
     assert world.counters()["trades_per_s"] == 0.0
 
 
