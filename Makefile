@@ -24,7 +24,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test test-slow test-tools sim ci bench chaos gen boards lock lint types layers protos help
+.PHONY: setup up down test test-slow test-tools sim ci bench chaos gen catalogue boards lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -62,6 +62,9 @@ protos: setup ## proto style, compatibility with the last release, generated cod
 
 gen: setup ## regenerate k2/v1 from protos/
 	@scripts/generate_protos
+
+catalogue: setup ## write docs/metrics.md again from the declared metrics
+	@$(BIN)/python -m scripts.metrics_catalogue
 
 boards: setup ## build the boards of compose/observe again from scripts/boards.py
 	@$(BIN)/python -m scripts.boards
