@@ -51,6 +51,9 @@ class Chaos:
             "letters": self._repeat_letters,
             "schema.newer": self._write_by_a_new_schema,
             "venue.reset": self.world.venue.begin_ids_again,
+            "writer.slow": lambda: self._away(self.world, "writers_slow"),
+            "pressure": lambda: self.world.degradation.press_once(self._a_while()),
+            "override": lambda: self.world.degradation.override_once(self._a_while()),
         }
         for name, every_s in self.world.swarm.every_s.items():
             self._spawn(name, deeds[name], every_s)
@@ -65,6 +68,8 @@ class Chaos:
             self.world.scheduler.kill(task)
         world = self.world
         world.tape.away = world.catalog_away = world.registry_away = world.store.full = False
+        world.writers_slow = False
+        world.degradation.end()
 
     def _spawn(self, name, deed, every_s):
         world = self.world
@@ -77,9 +82,12 @@ class Chaos:
 
         self._tasks.append(world.scheduler.spawn(name, body))
 
+    def _a_while(self):
+        return self.world.chance.uniform(*AWAY_S)
+
     def _away(self, what, name):
         setattr(what, name, True)
-        self.world.scheduler.pause(self.world.chance.uniform(*AWAY_S))
+        self.world.scheduler.pause(self._a_while())
         setattr(what, name, False)
 
     def _rebalance(self):

@@ -7,7 +7,7 @@ from tests.sim.violation import Violation
 SEEDS_MAX = 10
 SHARP = {
     "seconds": 20, "rate": 20, "symbols": 2, "writers": 2, "servers": 1, "maintainers": 0,
-    "retainers": 0, "retention_hours": None, "ops_writers": 0,
+    "retainers": 0, "retention_hours": None, "ops_writers": 0, "writer_rate": None,
     "commit_interval_s": 1, "tail_recent_s": 0, "every_s": {"rebalance": 10}, "disaster": None,
 }  # fmt: skip
 

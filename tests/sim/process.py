@@ -4,6 +4,8 @@ Each access pauses, so others run between any two of them, and is where the proc
 or after its effect, or stand still for minutes and go on as if nothing had happened.
 """
 
+from k2.degrade.level import Level
+from k2.degrade.policy import POLICIES
 from k2.errors import Reason, Unavailable
 from tests.sim.schedule import Killed
 
@@ -21,6 +23,7 @@ class Process:
         life: counts its lives; with the name, an identity that no other has.
         body: what runs in this life.
         refusal: why a life of it ended by itself.
+        obeys: the policy that it was last given.
         mortal: whether it may crash or freeze just now.
         skew_max_s: how far its wall clock may be set wrong.
     """
@@ -32,6 +35,7 @@ class Process:
         self.task = None
         self.body = None
         self.refusal = None
+        self.obeys = POLICIES[Level.NORMAL]
         self.mortal = True
         self.skew_max_s = SKEW_S
         self._skew_us = 0

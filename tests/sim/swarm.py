@@ -57,6 +57,9 @@ EVERY_S = {
     "backfill": (2.0, 20.0),  # a person asks for ids again
     "letters": (2.0, 20.0),  # dead letters of long ago are published again
     "venue.reset": (5.0, 40.0),  # the venue begins the ids of a symbol again
+    "writer.slow": (5.0, 30.0),  # writers read few records at a time
+    "pressure": (5.0, 30.0),  # a person injects one
+    "override": (8.0, 40.0),  # an operator sets the level
     "schema.newer": (5.0, 40.0),  # feeds write by a new schema, and the registry may go away
 }
 DISASTERS = ("truncated", "recreated", "overtaken")
@@ -72,6 +75,7 @@ class Swarm:
         rate: trades a second, of all symbols.
         commit_interval_s, tail_bytes_max, tail_recent_s, maintain_interval_s, sweep_interval_s,
             sweep_grace_s, retain_interval_s, retention_hours, bytes_max: settings of K2.
+        writer_rate: records a second that a writer takes at most, as a multiple of `rate`.
         latency_s: of an access to anything outside a process, about.
         chances, every_s: faults that are on.
         disaster: what the tape loses for good, if anything.
@@ -95,6 +99,7 @@ class Swarm:
     retain_interval_s: float
     retention_hours: int | None
     bytes_max: int
+    writer_rate: float | None
     latency_s: float
     chances: dict
     every_s: dict
@@ -112,7 +117,7 @@ class Swarm:
             f" every {self.sweep_interval_s:.1f} s, grace {self.sweep_grace_s:.0f} s;"
             f" {self.retainers} retainers keep {self.bytes_max} bytes and {self.retention_hours}"
             f" hours, every {self.retain_interval_s:.1f} s;"
-            f" {self.ops_writers} ops writers;"
+            f" {self.ops_writers} ops writers; writers take {self.writer_rate} times the rate;"
             f" disaster: {self.disaster}\n  {chances}\n  {every}"
         )
 
@@ -149,6 +154,7 @@ def drawn(chance):
         retain_interval_s=between(0.5, 8),
         retention_hours=0 if chance.random() < 0.3 else None,  # then a day is kept until it ends
         bytes_max=int(between(20_000, 400_000)),
+        writer_rate=between(0.6, 3) if chance.random() < 0.4 else None,
         latency_s=between(0.0005, 0.02),
         chances=chances,
         every_s=every_s,

@@ -8,8 +8,10 @@ given their partitions to another, at first without their knowing.
 
 from k2.errors import Overloaded, Reason, Unavailable
 from tests.fakes.tape import FakeAdmin, FakeBoard, FakeOffice, FakeReader, FakeTape
+from tests.sim.violation import require
 
 IDLE_S = (0.05, 1.0)
+SLOW_RECORDS = 2
 
 
 class SimTape(FakeTape):
@@ -87,6 +89,18 @@ class Member(Reader):
             name = self._process.name
             self._owned = [p for p, owner in self._tape.owners.items() if owner == name]
             self._positions = dict(self._on_assign(self._owned)) if self._owned else {}
+
+    def read(self, max_records=10_000, timeout_s=0.1):
+        """Read, now and then little; nothing of what a level has paused since it was assigned."""
+        if self._process.world.writers_slow:
+            max_records = min(max_records, SLOW_RECORDS)
+        generation, policy = self._generation, self._process.obeys
+        batches = super().read(max_records, timeout_s)
+        if generation == self._generation:
+            for batch in batches:
+                paused = batch.partition not in policy.tiers  # each tier has one
+                require(not paused, "a paused partition is read", batch.partition, policy.summary)
+        return batches
 
     def report(self, positions):
         self._process.before("report")

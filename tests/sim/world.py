@@ -34,6 +34,7 @@ from tests.sim.asker import Asker
 from tests.sim.backfill import audit_gaps, is_settled
 from tests.sim.catalog import LATE_S, Connection, Metastore
 from tests.sim.chaos import Chaos
+from tests.sim.degradation import Degradation
 from tests.sim.epoch import renew
 from tests.sim.feed import SCHEMA_ID, Feed, Venue
 from tests.sim.maintainer import SKEW_S, maintain, retain
@@ -76,7 +77,7 @@ class World:
         self.events = deque(maxlen=EVENTS_SHOWN)
         self.event_count = 0
         self._hash = hashlib.blake2b(digest_size=16)
-        self.calm = self.catalog_away = self.registry_away = False
+        self.calm = self.catalog_away = self.registry_away = self.writers_slow = False
         self.refusals = {Reason.RETENTION_OVERTOOK} if "retention" in self.swarm.every_s else set()
         self.schemas = {
             SCHEMA_ID: schema.avro_schema(schema.TRADE),
@@ -95,6 +96,7 @@ class World:
         self.store.on_delete = self.oracle.removes
         self.venue = Venue(self)
         self.parts = parts or Parts()
+        self.degradation = Degradation(self)
         self.planned = []
         self.writers = [Process(self, f"writer{n}") for n in range(self.swarm.writers)]
         self.beats = {}  # of feeds by name: when, and what was listened to
@@ -198,6 +200,7 @@ class World:
             self.tape.share([self.writers[p % len(self.writers)].name for p in range(PARTITIONS)])
             self.scheduler.spawn("venue", self.venue.run)
             self.scheduler.spawn("supervisor", self._supervise)
+            self.scheduler.spawn("degradation", self.degradation.run)
             self.chaos.begin()
             self.scheduler.run(self.swarm.seconds)
             if self.chaos.struck is not None and self._refused():
@@ -233,11 +236,15 @@ class World:
 
     def _write(self, process):
         try:
-            pump_of(process, self.parts).run()
+            pump = pump_of(process, self.parts)
+            self.degradation.pumps[process.name] = pump
+            pump.run()
         except Data as error:
             require(error.reason in self.refusals, "refused", error.reason, error.message)
             self.note(process.identity, f"refuses: {error.reason}")
             process.refusal = error.reason
+        finally:
+            self.degradation.pumps.pop(process.name, None)
 
     # --- liveness ---------------------------------------------------------------------------------
 
@@ -291,6 +298,7 @@ class World:
         ends = self.reference.ends()
         return (
             self.oracle.positions == ends
+            and self.degradation.rests
             and all(feed.alive and feed.body.idle for feed in self.feeds)
             and is_settled(self)
             and all(
