@@ -82,7 +82,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             settings=settings.lake,
             clock=runtime.clock,
             stopping=runtime.stopping,
-            orders=Orders(lambda: process.levels, lambda: watch.endangered),
+            orders=Orders(lambda: process.levels, lambda: watch.endangered, lambda: deferral.left),
         )
         maintainers = _maintainers(
             settings, runtime, catalog, committer, ops, lambda: not process.levels.policy.maintains

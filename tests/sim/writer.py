@@ -58,7 +58,7 @@ def pump_of(process, parts):
         ),
         clock=process,
         stopping=Flag(process),
-        orders=Orders(world.degradation.levels_of(process)),
+        orders=Orders(world.degradation.levels_of(process), left=lambda: ledger.left),
     )
     ledger = parts.deferral(
         DeferralSources(lambda: pump.backlog, placed, covered, GapLog(process)),

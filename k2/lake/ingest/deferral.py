@@ -82,13 +82,18 @@ class DeferralLedger:
         sources: see there.
         clock: of the events.
         who: makes them; begins with `ledger.LAKE`.
+
+    Attributes:
+        left: partitions that were deferred when it began, once that was read; any thread may ask.
     """
 
     def __init__(self, sources: DeferralSources, clock: Clock, who: str) -> None:
         self._sources = sources
         self._clock = clock
         self._who = who
+        self.left: frozenset[int] = frozenset()
         self._ledger = Ledger()
+        self._began = False
         self._opened_s = float("-inf")
         self._until: dict[Instrument, int] = {}  # offsets of what has caught up
 
@@ -114,6 +119,9 @@ class DeferralLedger:
         for event in self._sources.log.advance():
             self._ledger.apply(event)
         placed, now_us = self._sources.placed(), self._clock.now_us()
+        if not self._began:
+            found = {placed.get(gap.instrument) for gap in deferred_gaps(self._ledger)}
+            self._began, self.left = True, frozenset(each for each in found if each is not None)
         events = [*self._opened(backlog, placed, covered, now_us)]
         if events:
             self._opened_s = self._clock.monotonic_s()

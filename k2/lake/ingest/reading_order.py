@@ -30,6 +30,8 @@ from k2.market.fold import FoldState
 from k2.market.instrument import Tier
 from k2.metrics import exported
 
+_FIRST = -1  # then those that do not catch up, then those that do
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,11 +41,14 @@ class Orders:
 
     Attributes:
         levels: the levels now.
-        endangered: partitions of which retention nears uncommitted records: no level pauses them.
+        endangered: partitions of which retention nears uncommitted records: no level pauses them,
+            and they go first.
+        left: partitions that a writer before this one had deferred: they catch up.
     """
 
     levels: Callable[[], Levels] = Levels
     endangered: Callable[[], Collection[int]] = frozenset
+    left: Callable[[], Collection[int]] = frozenset
 
 
 class Held(Protocol):
@@ -197,6 +202,7 @@ class ReadingOrder:
         self._tiers: tuple[Tier, ...] = ()
         self._allowed: frozenset[Tier] = frozenset()
         self._spared: frozenset[int] = frozenset()
+        self._left: frozenset[int] = frozenset()
         self._look_s = self._looked_s = float("-inf")
         self._ends: tuple[int, ...] = ()
         self._before: tuple[int, ...] = ()
@@ -226,8 +232,10 @@ class ReadingOrder:
         """
         self._obey()
         now_s = self._clock.monotonic_s()
+        left = frozenset(self._orders.left())
         for partition, course in self._courses.items():
-            self._move(partition, course, now_s)
+            self._move(partition, course, now_s, was_left=partition in left - self._left)
+        self._left = left
         if now_s >= self._look_s:
             self._look(held, now_s)
         for partition, course in self._courses.items():
@@ -255,13 +263,13 @@ class ReadingOrder:
     def _is_shed(self, partition: int) -> bool:
         return self._tiers[partition] not in self._allowed and partition not in self._spared
 
-    def _move(self, partition: int, course: _Course, now_s: float) -> None:
+    def _move(self, partition: int, course: _Course, now_s: float, *, was_left: bool) -> None:
         """Pause or resume a partition as the level says."""
         shed = self._is_shed(partition)
         if shed and not course.shed:
             course.shed, course.resumed_s = True, None
             _log.info("a level pauses it", extra=_at(partition))
-        elif course.shed and not shed:
+        elif not shed and (course.shed or was_left):
             course.shed, course.resumed_s = False, now_s
             self._look_s = now_s
             _log.info("it catches up", extra=_at(partition))
@@ -302,11 +310,12 @@ class ReadingOrder:
         if first is None:
             return frozenset()
         return frozenset(
-            p for p, rank in ranks.items() if rank > first and (self.throttle.bounds or rank[0])
+            p for p, rank in ranks.items() if rank > first and (self.throttle.bounds or rank[0] > 0)
         )
 
-    def _rank(self, partition: int, course: _Course) -> tuple[bool, Tier]:
-        return course.resumed_s is not None, self._tiers[partition]
+    def _rank(self, partition: int, course: _Course) -> tuple[int, Tier]:
+        turn = _FIRST if partition in self._spared else int(course.resumed_s is not None)
+        return turn, self._tiers[partition]
 
     def _is_behind(self, partition: int, held: Held) -> bool:
         if held.waits_for:

@@ -50,6 +50,19 @@ def test_what_is_deferred_is_what_feeds_cover_and_neither_lake_nor_ledger_has(
     assert list(deferred_ids(SHIB, state, Coverage(4, top), ledger)) == runs
 
 
+class Stopping(threading.Event):
+    """Is set after some turns, and remembers how long each wait was to be."""
+
+    def __init__(self, turns=2):
+        super().__init__()
+        self.turns = turns
+        self.waits = []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        return len(self.waits) > self.turns
+
+
 class DeferralWorld:
     """A writer under a level, a ledger, and what feeds cover."""
 
@@ -60,9 +73,10 @@ class DeferralWorld:
         world.home[SHIB] = world.placement.place(SHIB)
         self.begin()
 
-    def begin(self):
+    def begin(self, **lake):
         """The lake's process starts, perhaps again."""
-        self.pump = self.world.pump(orders=Orders(lambda: self.levels))
+        orders = Orders(lambda: self.levels, left=lambda: self.deferral.left)
+        self.pump = self.world.pump(orders=orders, **lake)
         self.deferral = DeferralLedger(
             DeferralSources(
                 lambda: self.pump.backlog,
@@ -147,6 +161,21 @@ def test_a_writer_that_starts_closes_what_the_one_before_left_open(shed):
     assert shed.gaps() == [(4, 4, "FILLED")]
 
 
+def test_what_was_left_by_the_writer_before_catches_up_and_is_no_lag(shed):
+    shed.put(*range(4, 24))
+    shed.turn()
+    shed.level(Level.NORMAL)
+    shed.begin(rows_per_s_max=4)
+    shed.deferral.step()
+    assert shed.deferral.left == {shed.world.home[SHIB]}
+    lags = []
+    for _ in range(12):
+        shed.turn()
+        lags.append(shed.pump.stats.lag_s(shed.world.clock.monotonic_s()))
+    assert max(lags[1:]) == 0, "once the ledger was read"
+    assert shed.gaps() == [(4, 23, "FILLED")]
+
+
 def test_gaps_of_feeds_are_left_alone(shed):
     feed = GapEvent(SHIB, 5, 6, NOW_US, Cause.SEQUENCE, GapState.OPEN, NOW_US, "feed")
     shed.world.tape.gaps.append(feed)
@@ -179,18 +208,6 @@ def test_nothing_is_closed_before_the_end_of_the_tape_was_seen_since(shed):
     shed.deferral._sources = replace(shed.deferral._sources, backlog=lambda: stale)
     shed.deferral.step()
     assert shed.gaps() == [(4, 4, "OPEN")]
-
-
-class Stopping(threading.Event):
-    """Is set at the third wait, and remembers how long each was to be."""
-
-    def __init__(self):
-        super().__init__()
-        self.waits = []
-
-    def wait(self, timeout=None):
-        self.waits.append(timeout)
-        return len(self.waits) > 2
 
 
 def test_its_loop_goes_on_when_the_ledger_is_away_and_slows_with_what_it_says(shed):

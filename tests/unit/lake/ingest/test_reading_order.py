@@ -205,6 +205,16 @@ def test_a_partition_whose_retention_is_near_is_read_in_spite_of_the_level(world
     assert world.ids("SHIBUSDT") == [1], "once it is safe the level holds again"
 
 
+def test_a_partition_whose_retention_is_near_goes_first(world, told):
+    pump = started(world, told, rows_per_s_max=8)  # 4 at once
+    world.put(*range(1, 41))
+    world.put(*range(1, 9), symbol="SHIBUSDT")
+    told.endangered = frozenset({world.home[SHIB]})
+    stepped(world, pump, 5)
+    assert len(world.ids("SHIBUSDT")) == 8
+    assert len(world.ids()) < 40
+
+
 def test_while_the_tape_does_not_say_where_it_ends_reading_goes_on(world, told):
     def away():
         raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
