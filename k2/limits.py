@@ -220,11 +220,11 @@ TAIL_CATCH_UP_AHEAD = 500_000  # records of them above the lake's positions
 # Query
 SYMBOLS_PER_QUERY_MAX = 100
 LIMIT_ROWS_MAX = 1_000_000_000
-QUERIES_CRITICAL_MAX = 4  # places of a class, which no other class takes
-QUERIES_INTERACTIVE_MAX = 12
+QUERIES_CRITICAL_MAX = 8  # places of a class, which no other class takes
+QUERIES_INTERACTIVE_MAX = 16
 QUERIES_BATCH_MAX = 6  # without pressure
 QUERIES_CALLER_SHARE = 0.5  # of the places of a class, that one caller may hold
-QUERIES_RUNNING_MAX = 24  # whose pressure is 1
+QUERIES_RUNNING_MAX = 36  # whose pressure is 1
 HEAVY_ROWS = 5_000_000  # estimated
 HEAVY_BYTES = 256 * MIB  # of files, estimated
 POINT_ROWS_MAX = 10_000  # `limit` of a point query
@@ -253,10 +253,9 @@ QUERY_THREADS = 2
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
 GRPC_MESSAGE_BYTES_MAX = 4 * MIB
-GRPC_WORKERS = 32
+GRPC_WORKERS = 48
 GRPC_CALLS_MAX = 128  # in work and waiting for a worker; more are refused with a reason
 GRPC_QUERIES_MAX = 96  # the same for queries: other calls always find room
-FORWARDED_CALLS_MAX = 12  # queries in work elsewhere, each holding a worker
 GRPC_CALLS_REFUSED_MAX = 4096  # those being refused included; more are refused without a word
 ERROR_TEXT_MAX = 1024  # of an error's message, on the wire; a letter beyond ASCII counts for more
 ERROR_DETAIL_MAX = 200  # the same, of one of its details
@@ -325,9 +324,10 @@ assert 20 * FILE_RETRY_S * (2 ** (FILE_ATTEMPTS_MAX - 1) - 1) < DRAIN_S, (
 )
 assert WRITER_PACE_S < THROTTLE_BURST_S, "a throttled writer takes all that its rate allows"
 assert FLIGHT_BATCH_BYTES_MAX < 16 * MIB, "ADBC refuses messages over 16 MiB"
-assert WATCHERS_MAX + FORWARDED_CALLS_MAX < GRPC_WORKERS, "both must leave workers for calls"
+_QUERIES = QUERIES_CRITICAL_MAX + QUERIES_INTERACTIVE_MAX + QUERIES_BATCH_MAX
+assert WATCHERS_MAX + _QUERIES < GRPC_WORKERS, "both must leave workers for other calls"
 assert GRPC_WORKERS < GRPC_QUERIES_MAX < GRPC_CALLS_MAX
-assert QUERIES_CRITICAL_MAX + QUERIES_INTERACTIVE_MAX + QUERIES_BATCH_MAX < QUERIES_RUNNING_MAX
+assert _QUERIES < QUERIES_RUNNING_MAX, "full places alone do not stop the platform"
 assert PAGE_SIZE_DEFAULT <= PAGE_SIZE_MAX
 assert WAIT_FOR_TAIL_S < QUERY_DEADLINE_S
 assert GRPC_WORKERS < GRPC_CALLS_MAX < GRPC_CALLS_REFUSED_MAX

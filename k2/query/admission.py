@@ -32,40 +32,67 @@ PLACES: Final[Mapping[RequestClass, int]] = {
 
 
 class Places:
-    """Counts what runs, such as plans. Thread-safe.
+    """Counts what runs, such as plans, by caller. Thread-safe.
 
     Args:
         running_max: how many may run at once.
         what: names what is counted, for the error message.
+        now: returns how many of `running_max` may run at this moment.
 
     Attributes:
         running: how many run now.
+        answered: how many ran and ended, since the start.
     """
 
-    def __init__(self, running_max: int, what: str) -> None:
+    def __init__(
+        self, running_max: int, what: str, now: Callable[[int], int] = lambda most: most
+    ) -> None:
         self._running_max = running_max
         self._what = what
+        self._now = now
         self._lock = threading.Lock()
+        self._callers: Counter[str] = Counter()
         self.running = 0
+        self.answered = 0
         self._mean_s = _RETRY_MIN_S
 
-    def enter(self) -> None:
+    @property
+    def most(self) -> int:
+        """How many may run at this moment."""
+        return self._now(self._running_max)
+
+    def check(self, caller: Caller) -> None:
+        """Raise what `enter` would at this moment."""
+        most = self.most
+        share = max(1, int(most * limits.QUERIES_CALLER_SHARE))
+        own = self._callers.get(caller.name, 0)
+        if self.running >= most:
+            running = f"{self.running} {self._what}, the most this server takes at once"
+            raise _too_many(running, most, self._mean_s)
+        if own >= share:
+            running = f"{own} {self._what} for this caller, the most that one may have at once"
+            raise _too_many(running, share, self._mean_s)
+
+    def enter(self, caller: Caller) -> None:
         """Count one more; `leave` must follow.
 
         Raises:
             Overloaded: TOO_MANY_QUERIES, with the time after which one has likely ended.
         """
         with self._lock:
-            if self.running >= self._running_max:
-                what = f"{self.running} {self._what}, the most this server takes at once"
-                raise _too_many(what, self._running_max, self._mean_s)
+            self.check(caller)
             self.running += 1
+            self._callers[caller.name] += 1
 
-    def leave(self, took_s: float) -> None:
+    def leave(self, caller: Caller, took_s: float) -> None:
         """Count one less, which ran for `took_s`."""
         with self._lock:
-            assert self.running > 0, "more left than entered"
+            assert self._callers[caller.name] > 0, "more left than entered"
             self.running -= 1
+            self._callers[caller.name] -= 1
+            if not self._callers[caller.name]:
+                del self._callers[caller.name]  # callers come and go
+            self.answered += 1
             self._mean_s += _WEIGHT * (took_s - self._mean_s)
 
 
@@ -77,7 +104,7 @@ class Admission:
         pressure: returns the highest pressure of the process, 0..1.
 
     Attributes:
-        answered: queries of each class that ran and ended, since the start.
+        classes: the places of each class.
     """
 
     def __init__(
@@ -85,33 +112,29 @@ class Admission:
         places: Mapping[RequestClass, int] = PLACES,
         pressure: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._places = dict(places)
-        self._pressure = pressure
-        self._lock = threading.Lock()
-        self._running: Counter[tuple[RequestClass, str]] = Counter()
-        self._of_class: Counter[RequestClass] = Counter(dict.fromkeys(RequestClass, 0))
-        self._mean_s = dict.fromkeys(RequestClass, _RETRY_MIN_S)
-        self.answered: Counter[RequestClass] = Counter(dict.fromkeys(RequestClass, 0))
+        def now(most: int) -> int:
+            return batch_places(most, pressure())
+
+        self.classes: Mapping[RequestClass, Places] = {
+            name: Places(most, f"{name} queries are running", now)
+            if name is RequestClass.BATCH
+            else Places(most, f"{name} queries are running")
+            for name, most in places.items()
+        }
 
     @property
     def running(self) -> int:
         """Queries that run now."""
-        return self._of_class.total()
+        return sum(places.running for places in self.classes.values())
 
-    def running_of(self, request_class: RequestClass) -> int:
-        """Return how many queries of a class run now."""
-        return self._of_class[request_class]
-
-    def places(self, request_class: RequestClass) -> int:
-        """Return how many queries of a class may run now."""
-        places = self._places[request_class]
-        moves = request_class is RequestClass.BATCH
-        return batch_places(places, self._pressure()) if moves else places
+    @property
+    def answered(self) -> int:
+        """Queries that ran and ended, since the start."""
+        return sum(places.answered for places in self.classes.values())
 
     def check(self, caller: Caller) -> None:
         """Raise what `enter` would at this moment."""
-        with self._lock:
-            self._assert_free(caller)
+        self.classes[caller.request_class].check(caller)
 
     def enter(self, caller: Caller) -> None:
         """Count one more running query; `leave` must follow.
@@ -119,36 +142,11 @@ class Admission:
         Raises:
             Overloaded: TOO_MANY_QUERIES, with the time after which a query has likely ended.
         """
-        with self._lock:
-            self._assert_free(caller)
-            self._running[caller.request_class, caller.name] += 1
-            self._of_class[caller.request_class] += 1
+        self.classes[caller.request_class].enter(caller)
 
     def leave(self, caller: Caller, took_s: float) -> None:
         """Count one query less, which ran for `took_s`."""
-        key = caller.request_class, caller.name
-        with self._lock:
-            assert self._running[key] > 0, "more queries left than entered"
-            self._running[key] -= 1
-            if not self._running[key]:
-                del self._running[key]  # callers come and go
-            self._of_class[caller.request_class] -= 1
-            self.answered[caller.request_class] += 1
-            mean_s = self._mean_s[caller.request_class]
-            self._mean_s[caller.request_class] = mean_s + _WEIGHT * (took_s - mean_s)
-
-    def _assert_free(self, caller: Caller) -> None:
-        named, mean_s = caller.request_class, self._mean_s[caller.request_class]
-        places = self.places(named)
-        running = self._of_class[named]
-        if running >= places:
-            what = f"{running} {named} queries are running, the most this server takes at once"
-            raise _too_many(what, places, mean_s)
-        share = max(1, int(places * limits.QUERIES_CALLER_SHARE))
-        own = self._running.get((named, caller.name), 0)
-        if own >= share:
-            what = f"this caller has {own} {named} queries running, the most that one caller may"
-            raise _too_many(what, share, mean_s)
+        self.classes[caller.request_class].leave(caller, took_s)
 
 
 def _too_many(what: str, running_max: int, mean_s: float) -> Overloaded:

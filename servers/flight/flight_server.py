@@ -323,11 +323,12 @@ def _plan_query(
 ) -> fl.FlightInfo:
     """Plan a serialized PlanQueryRequest."""
     started_s = parts.clock.monotonic_s()
-    parts.plans.enter()  # pyarrow gives each call a thread: a plan that cannot run must not wait
+    # pyarrow gives each call a thread: a plan that cannot run must not wait.
+    parts.plans.enter(caller)
     try:
         plan = parts.planner.plan(_plan_request(message), caller)
     finally:
-        parts.plans.leave(parts.clock.monotonic_s() - started_s)
+        parts.plans.leave(caller, parts.clock.monotonic_s() - started_s)
     provenance = provenance_json(plan.provenance)
     endpoints = [
         fl.FlightEndpoint(

@@ -23,6 +23,7 @@ from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, TRANSITIONS_LAYOUT
 from k2.lake.ingest.transition_list import TransitionReader
 from k2.market import schema
 from k2.market.instrument import Instrument
+from k2.query.admission import Admission
 from k2.query.gate import QueryGate
 from k2.settings import Settings
 from k2.tape import topics
@@ -65,7 +66,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         heartbeats = process.follow()
         gate = QueryGate(lambda: process.levels, runtime.clock, dwell_s=settings.degrade.dwell_s)
         forwarded = ForwardedQueryService(
-            address=lambda: _query_address(settings, heartbeats), gate=gate
+            address=lambda: _query_address(settings, heartbeats),
+            gate=gate,
+            admission=Admission(pressure=lambda: process.levels.pressure),
         )
         ending.callback(forwarded.close)
         feeds = FeedService(

@@ -26,7 +26,6 @@ from k2.query.execute import Executor
 from k2.query.expected_ids import ExpectedIds
 from k2.query.gate import QueryGate
 from k2.query.lake_snapshots import LakeSide
-from k2.query.request import RequestClass
 from k2.query.view import QueryView
 from k2.settings import Settings
 from k2.tail.tail import Tail
@@ -289,14 +288,14 @@ class QueryCounters:
     queries_waiting: Gauge
     queries_refused: Counter
     queries_answered: Counter
-    running: Annotated[
+    queries_running_by_class: Annotated[
         Mapping[str, int], exported("k2_query_running", "Queries that run now.", "class")
     ]
-    places: Annotated[
+    queries_places: Annotated[
         Mapping[str, int],
         exported("k2_query_places", "Queries that may run at once at this pressure.", "class"),
     ]
-    answered: Annotated[
+    queries_answered_by_class: Annotated[
         Mapping[str, int],
         exported("k2_query_answered_total", "Queries that ran and ended.", "class"),
     ]
@@ -340,6 +339,7 @@ class QueryGauges:
         """Read all counters."""
         tail, admission = self._sides.tail, self._parts.admission
         stats, running = tail.stats(), admission.running
+        classes = admission.classes.items()
         return QueryCounters(
             tail_rows=stats.rows,
             tail_bytes=stats.size_bytes,
@@ -353,10 +353,10 @@ class QueryGauges:
             queries_running=running,
             queries_waiting=min(self._rows.waiting, running),
             queries_refused=self._parts.planner.gate.refused,
-            queries_answered=admission.answered.total(),
-            running={name.value: admission.running_of(name) for name in RequestClass},
-            places={name.value: admission.places(name) for name in RequestClass},
-            answered={name.value: admission.answered[name] for name in RequestClass},
+            queries_answered=admission.answered,
+            queries_running_by_class={name.value: of.running for name, of in classes},
+            queries_places={name.value: of.most for name, of in classes},
+            queries_answered_by_class={name.value: of.answered for name, of in classes},
         )
 
 

@@ -13,7 +13,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Reason, Unavailable
 from k2.metrics import counter, histogram
-from k2.query.admission import Places
+from k2.query.admission import Admission
 from k2.query.gate import QueryGate, cancelled
 from k2.query.provenance import Completeness
 from k2.query.request import Caller, TradesRequest
@@ -170,17 +170,20 @@ class QueryService(rpc.QueryServiceServicer):
 class ForwardedQueryService(rpc.QueryServiceServicer):
     """Forwards calls to the query server with the remaining deadline, and returns errors unchanged.
 
-    At most `limits.FORWARDED_CALLS_MAX` calls are in work, so that other services find a worker.
+    Calls have the places of their class here as well, so that other services find a worker.
 
     Args:
         address: of the query server's gRPC; asked before each call, empty while it is not known.
         gate: refuses queries by the level of this process.
+        admission: counts the calls that are in work.
     """
 
-    def __init__(self, *, address: Callable[[], str], gate: QueryGate) -> None:
+    def __init__(
+        self, *, address: Callable[[], str], gate: QueryGate, admission: Admission
+    ) -> None:
         self._address = address
         self._gate = gate
-        self._places = Places(limits.FORWARDED_CALLS_MAX, "queries are being planned")
+        self._admission = admission
         self._channels: dict[str, grpc.Channel] = {}
 
     def register(self, server: grpc.Server) -> None:
@@ -194,11 +197,11 @@ class ForwardedQueryService(rpc.QueryServiceServicer):
         caller = caller_of(context)
         with self._gate.refusing(caller):
             self._gate.at_entry(caller)
-            self._places.enter()
+            self._admission.enter(caller)
         try:
             return self._forward(request, context, caller)
         finally:
-            self._places.leave(0.0)
+            self._admission.leave(caller, 0.0)
 
     def _forward(
         self, request: pb.PlanQueryRequest, context: grpc.ServicerContext, caller: Caller

@@ -40,13 +40,14 @@ from k2.market.fold import FoldState, fold, to_table
 from k2.market.instrument import Instrument, Tier
 from k2.market.ledger import Cause, GapEvent, GapState
 from k2.market.offsets import OffsetVector, ReadToken
+from k2.query.request import RequestClass
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.dead_letter_topic import DeadLetter, headers_of
 from k2.tape.partition_map import PartitionMap
 from k2.v1 import query_service_pb2
 from k2cli import main
-from k2client import flights
+from k2client import client, flights
 from k2client import trades as client_trades
 from servers.__main__ import MODULES, exit_code
 from servers.flight import flight_server, flight_stream
@@ -56,7 +57,7 @@ from servers.local.stack_config import StackConfig
 from servers.local.stack_file import Journal, ProcessRecord, StackRecord
 from servers.local.stamp import Stamp, read_stamp, write_stamp
 from servers.processes import lake
-from servers.services import read_token
+from servers.services import interceptors, read_token
 from servers.services.ticket import Signer, signing_key
 from servers.venue.market.synthetic_market import Segment
 from servers.venue.state_files import write_segments
@@ -657,6 +658,9 @@ def test_keys_of_flights_metadata():
     assert flight_stream.PROVENANCE_KEY == client_trades.PROVENANCE_KEY == b"k2.provenance"
     assert flight_server.RESUME_HEADER == "k2-resume-after"
     assert flights.RESUME_HEADER == b"k2-resume-after"
+    assert interceptors.CLASS_HEADER == client.CLASS_HEADER == "k2-class"
+    assert interceptors.CLIENT_HEADER == client.CLIENT_HEADER == "k2-client-id"
+    assert {one.value for one in RequestClass} == set(client.CLASSES)
 
 
 # --- answers of the command -----------------------------------------------------------------------

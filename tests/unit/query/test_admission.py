@@ -1,6 +1,5 @@
 import pytest
 
-from k2 import limits
 from k2.errors import Overloaded, Reason
 from k2.query.admission import PLACES, Admission, Places
 from k2.query.request import Caller, Principal, RequestClass
@@ -21,17 +20,17 @@ def refusal(call, *args):
 
 def test_so_many_may_run_and_no_more():
     places = Places(2, "plans are being made")
-    places.enter()
-    places.enter()
-    assert "2 plans are being made" in refusal(places.enter).message
-    places.leave(0.5)
-    places.enter()
-    assert places.running == 2
+    places.enter(A)
+    places.enter(B)
+    assert "2 plans are being made" in refusal(places.enter, Caller(client="c")).message
+    places.leave(B, 0.5)
+    places.enter(B)
+    assert (places.running, places.answered) == (2, 1)
 
 
 def test_more_cannot_leave_than_entered():
     with pytest.raises(AssertionError):
-        Places(1, "plans").leave(0.0)
+        Places(1, "plans").leave(A, 0.0)
     with pytest.raises(AssertionError):
         Admission().leave(A, 0.0)
 
@@ -45,17 +44,17 @@ def test_each_class_has_places_of_its_own():
     admission.enter(of("interactive"))
     admission.enter(of("critical"))
     assert admission.running == 4
-    assert [admission.running_of(name) for name in RequestClass] == [1, 1, 2]
+    assert [admission.classes[name].running for name in RequestClass] == [1, 1, 2]
     admission.leave(of("batch", "a"), 0.1)
     admission.enter(of("batch", "c"))
-    assert admission.answered == {"critical": 0, "interactive": 0, "batch": 1}
+    assert admission.answered == admission.classes[RequestClass.BATCH].answered == 1
 
 
 def test_one_caller_holds_a_share_of_a_class():
     admission = Admission(dict.fromkeys(RequestClass, 4))
     admission.enter(A)
     admission.enter(A)
-    assert "this caller" in refusal(admission.enter, A).message
+    assert "for this caller" in refusal(admission.enter, A).message
     admission.enter(of("batch"))
     admission.enter(B)
     admission.leave(A, 0.1)
@@ -76,11 +75,10 @@ def test_a_share_is_a_place_at_least():
 def test_batch_has_fewer_places_under_pressure_and_the_others_do_not():
     pressure = [0.0]
     admission = Admission(pressure=lambda: pressure[0])
-    assert {name: admission.places(name) for name in RequestClass} == PLACES
+    assert {name: of.most for name, of in admission.classes.items()} == PLACES
     pressure[0] = 1.0
-    assert admission.places(RequestClass.BATCH) == 1
-    assert admission.places(RequestClass.CRITICAL) == PLACES[RequestClass.CRITICAL]
-    assert admission.places(RequestClass.INTERACTIVE) == limits.QUERIES_INTERACTIVE_MAX
+    most = {name: of.most for name, of in admission.classes.items()}
+    assert most == {**PLACES, RequestClass.BATCH: 1}
     admission.enter(of("batch"))
     assert "1 batch queries" in refusal(admission.enter, of("batch", "b")).message
 
@@ -91,12 +89,12 @@ def test_the_hint_follows_how_long_queries_take_within_bounds():
         for _ in range(50):
             admission.enter(A)
             admission.leave(A, took_s)
-            places.enter()
-            places.leave(took_s)
+            places.enter(A)
+            places.leave(A, took_s)
         admission.enter(A)
-        places.enter()
+        places.enter(A)
         hint_s = refusal(admission.enter, A).retry_after_s
-        assert refusal(places.enter).retry_after_s == hint_s
+        assert refusal(places.enter, B).retry_after_s == hint_s
         return hint_s
 
     assert hint(0.0) == 0.1

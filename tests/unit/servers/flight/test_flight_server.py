@@ -44,7 +44,7 @@ class Wire:
         self.stack = stack
         self.levels = Levels()
         self.admission = Admission(dict.fromkeys(RequestClass, running_max))
-        self.plans = Places(2, "plans are being made")
+        self.plans = Places(4, "plans are being made")  # two of one caller
         self.server = RowServer("127.0.0.1:0")
         self.planner = Planner(
             plans=plans or stack.view,

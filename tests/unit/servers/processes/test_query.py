@@ -79,9 +79,9 @@ def test_the_heartbeat_says_what_tail_and_queries_do(stack):
     assert signals[Signal.QUERIES_RUNNING] == 1  # the other waits for its reader
     assert (counters.queries_running, counters.queries_waiting) == (2, 1)
     assert (signals[Signal.QUERIES_QUEUED], signals[Signal.OLDEST_WORK_S]) == (5.0, 3.0)
-    assert counters.running == {"critical": 0, "interactive": 1, "batch": 1}
-    assert counters.places == {"critical": 4, "interactive": 12, "batch": 6}
-    assert counters.answered == {"critical": 0, "interactive": 0, "batch": 0}
+    assert counters.queries_running_by_class == {"critical": 0, "interactive": 1, "batch": 1}
+    assert counters.queries_places == {"critical": 8, "interactive": 16, "batch": 6}
+    assert counters.queries_answered_by_class == {"critical": 0, "interactive": 0, "batch": 0}
     assert counters.queries_refused == 7
     assert counters.tail_paused == {"critical": 0, "high": 0, "normal": 0, "low": 0}
     assert 0 < signals[Signal.TAIL_BYTES] < 2**21

@@ -5,12 +5,13 @@ import threading
 import grpc
 import pytest
 
-from k2 import limits
 from k2.clock import SystemClock
 from k2.degrade.level import Level
 from k2.degrade.platform import Levels
 from k2.errors import NotFound, Reason
+from k2.query.admission import Admission
 from k2.query.gate import QueryGate
+from k2.query.request import RequestClass
 from k2.v1 import query_service_pb2 as pb
 from k2.v1 import query_service_pb2_grpc as rpc
 from servers.services import query_service
@@ -40,9 +41,10 @@ class Peer(rpc.QueryServiceServicer):
 ASKED = pb.PlanQueryRequest(trades=pb.TradesRequest(symbols=["BTCUSDT"]))
 
 
-def forwarding(address, levels=Levels()):  # noqa: B008 frozen
-    gate = QueryGate(lambda: levels, SystemClock(), dwell_s=3.0)
-    return ForwardedQueryService(address=address, gate=gate)
+def forwarding(address, levels=None, places=4):
+    gate = QueryGate(lambda: levels or Levels(), SystemClock(), dwell_s=3.0)
+    admission = Admission(dict.fromkeys(RequestClass, places))
+    return ForwardedQueryService(address=address, gate=gate, admission=admission)
 
 
 def forwarded(peer, **more):
@@ -100,8 +102,7 @@ def test_a_level_that_answers_no_query_is_obeyed_before_the_peer_is_asked():
     assert reason_of(caught.value) == ("RESOURCE_EXHAUSTED", "SHED")
 
 
-def test_so_many_calls_are_forwarded_that_others_find_a_worker(monkeypatch):
-    monkeypatch.setattr(limits, "FORWARDED_CALLS_MAX", 1)
+def test_so_many_calls_are_forwarded_that_others_find_a_worker():
     asked, released = threading.Event(), threading.Event()
 
     def address():
@@ -109,7 +110,7 @@ def test_so_many_calls_are_forwarded_that_others_find_a_worker(monkeypatch):
         assert released.wait(20)
         return ""
 
-    front = forwarding(address)
+    front = forwarding(address, places=1)
     with served((query_service.NAME, front.register)) as (_, channel):
         stub = rpc.QueryServiceStub(channel)
         first = stub.PlanQuery.future(ASKED)
