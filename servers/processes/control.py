@@ -64,13 +64,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         clients, ending = process.clients, process.ending
         catalog = ending.enter_context(closing(open_catalog(settings, runtime.clock)))
         heartbeats = process.follow()
-        gate = QueryGate(lambda: process.levels, runtime.clock, dwell_s=settings.degrade.dwell_s)
-        forwarded = ForwardedQueryService(
-            address=lambda: _query_address(settings, heartbeats),
-            gate=gate,
-            admission=Admission(pressure=lambda: process.levels.pressure),
-        )
-        ending.callback(forwarded.close)
+        forwarded = _forwarded(process, heartbeats)
         feeds = FeedService(
             heartbeats=heartbeats,
             gaps=GapView(clients.gap_log),
@@ -113,6 +107,18 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             well = process.is_evaluated and not failing(settings.data_dir / "run")
             server.tell(well=well)
     return 0
+
+
+def _forwarded(process: Process, heartbeats: Heartbeats) -> ForwardedQueryService:
+    """Make what forwards queries, refused here by the level of this process."""
+    settings, clock = process.settings, process.runtime.clock
+    forwarded = ForwardedQueryService(
+        address=lambda: _query_address(settings, heartbeats),
+        gate=QueryGate(lambda: process.levels, clock, dwell_s=settings.degrade.dwell_s),
+        admission=Admission(pressure=lambda: process.levels.pressure),
+    )
+    process.ending.callback(forwarded.close)
+    return forwarded
 
 
 @dataclass(frozen=True)
