@@ -74,6 +74,7 @@ FEED_RENEW_S = 23 * 3600.0  # planned renewal before the venue's cut at 24 h
 FEED_OVERLAP_S = 10.0  # both connections open while renewing
 FEED_COVERAGE_INTERVAL_S = 1.0
 FEED_BEGIN_WAIT_S = 1.0  # for the first promise of a line; frames wait meanwhile
+FEED_SAMPLE_S = 2.0  # between two trades that the feed logs
 FEED_TICK_S = 0.02  # between two looks at what is due and what was acknowledged
 STREAMS_PER_CONNECTION_MAX = 1024
 FEEDS_MAX = 4  # that listen to the same at once

@@ -32,6 +32,8 @@ from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
 from k2.feed.publish.malformed_frames import DeadLetterPublisher
 from k2.feed.publish.publisher import TradePublisher
+from k2.market import schema
+from k2.market.events import Trade
 from k2.market.instrument import Instrument
 from k2.market.ledger import Cause
 from k2.tape.ports import RecordSender
@@ -42,6 +44,7 @@ _SENDING = {
     tracing.MESSAGING_OPERATION_TYPE: "send",
 }
 
+_UNIT = 10**limits.PRICE_SCALE
 _log = logging.getLogger(__name__)
 
 
@@ -121,6 +124,8 @@ class FeedLoop:
         self._coverage = coverage
         self._clock = clock
         self._publish_s = 0.0
+        self._sample_s = 0.0
+        self._sampled: Trade | None = None
         self._begin_s = 0.0
         self._room = asyncio.Event()
         for stream in self.streams:
@@ -235,9 +240,27 @@ class FeedLoop:
             subscription.tick(blocked=self._publisher.blocked)
         now_s = self._clock.monotonic_s()
         self._tell_gaps(now_s)
+        if now_s >= self._sample_s:
+            self._sample_s = now_s + limits.FEED_SAMPLE_S
+            self._log_newest()
         if now_s >= self._publish_s:
             self._publish_s = now_s + limits.FEED_COVERAGE_INTERVAL_S
             self._coverage.publish(self.streams, self._clock.now_us())
+
+    def _log_newest(self) -> None:
+        """Log one trade of those that came since the last time, for people who watch."""
+        trade = self._publisher.newest
+        if trade is not None and trade is not self._sampled:
+            self._sampled = trade
+            price, quantity = (
+                f"{mantissa // _UNIT}.{mantissa % _UNIT:08d}"
+                for mantissa in (trade.price, trade.quantity)
+            )
+            side = schema.SIDES[trade.side].lower()
+            _log.info(
+                "Trade %s %s x %s %s id %d",
+                *(trade.label.symbol, price, quantity, side, trade.trade_id),
+            )
 
     def _begin(self) -> None:
         """Publish where new streams begin; while the tape is away, not at each tick."""

@@ -39,6 +39,7 @@ class TradePublisher:
         skipped: frames that are not for K2, by kind.
         malformed: frames that went to the letters.
         void: ids printed without a trade.
+        newest: the trade taken last; None before any.
         shutdown_announced: set by a frame that says the venue closes its connection soon; its
             reader clears it.
     """
@@ -57,6 +58,7 @@ class TradePublisher:
         self.skipped: Counter[str] = Counter()
         self.malformed = 0
         self.void = 0
+        self.newest: Trade | None = None
         self.shutdown_announced = False
         self._source = source
         self._tape = tape
@@ -130,6 +132,7 @@ class TradePublisher:
         finding = stream.observe(trade)
         if finding is Finding.DUPLICATE:
             return
+        self.newest = trade
         if finding is not Finding.NEXT:
             stream.note(trade.trade_id, finding, trade.receive_time_us)
         pending = stream.prepare(trade.trade_id, finding)

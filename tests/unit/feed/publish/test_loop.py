@@ -422,3 +422,16 @@ def test_a_lost_connection_interrupts_the_symbols_of_its_group_alone(venue, tape
 def subscriptions(feed):
     """Those that have begun."""
     return [each for each in feed.pump.subscriptions if each.session.state is not State.IDLE]
+
+
+def test_a_trade_is_logged_now_and_then(venue, tape, caplog):
+    caplog.set_level("INFO", logger="k2.feed.publish.loop")
+    with Feed(venue, tape) as feed:
+        venue.await_connection(1).send(frame(7), frame(8))
+        feed.await_ids(7, 8)
+        said = eventually(
+            lambda: [each for each in caplog.messages if each.startswith("Trade")], 10
+        )
+    assert said[-1] in [
+        f"Trade BTCUSDT 100.50000000 x 0.25000000 buy id {trade_id}" for trade_id in (7, 8)
+    ]
