@@ -22,6 +22,7 @@ from k2cli import (
     doctor,
     down,
     gaps,
+    logs,
     maintain,
     record,
     reports,
@@ -95,6 +96,7 @@ for command in (
     maintain.expire,
     tape.tape,
     dlq.dlq,
+    logs.logs,
 ):
     k2.add_command(command)
 k2.add_command(degrade.degrade, "degradation")
