@@ -45,6 +45,7 @@ ROWS_PER_S = 800
 CRITICAL = ("BTCUSDT", "ETHUSDT")
 CRITICAL_RATE, OTHER_RATE = 300.0, 5 * ROWS_PER_S - 300.0
 CLIENTS, TIMES_THE_CLASS = 8, 12
+ONCE = k2client.Retry(attempts_max=1)
 FRESH_S, ANSWERED, OWN_S, PLATFORM_S, RECOVER_S = 1.0, 0.994, 1.0, 3.0, 180.0
 REFUSAL_S = 0.001
 POLL_S = 0.2
@@ -157,7 +158,7 @@ class Overload:
     def _scan(self) -> None:
         """Ask for all rows of all symbols, without retries, again and again."""
         found = self.findings
-        with k2client.connect(self._control, request_class="batch", retry=k2client.NO_RETRY) as k2:
+        with k2client.connect(self._control, request_class="batch", retry=ONCE) as k2:
             while not self._stop.wait(0.05):
                 began_s = CLOCK.monotonic_s()
                 try:
@@ -238,7 +239,7 @@ class Overload:
             before = len(k2.transitions(limit=1000))
             end_s = CLOCK.monotonic_s() + seconds
             while (left := end_s - CLOCK.monotonic_s()) > 0:
-                k2.inject_pressure("writer_lag_s", 0.5, duration_s=min(600.0, left + 1))
+                k2.inject_pressure("writer_lag_s", 0.5, min(600.0, left + 1))
                 CLOCK.sleep(min(300.0, left))
             CLOCK.sleep(3 * DWELL_S)
             return len(k2.transitions(limit=1000)) - before
