@@ -222,7 +222,7 @@ class Client:
         """
         self._flights.check_process()
         request = degradation_service_pb2.WatchDegradationRequest()
-        answers = self._degradation.WatchDegradation(request, metadata=self._metadata)
+        answers = self._degradation.WatchDegradation(request, metadata=self._traced_metadata())
         try:
             for answer in answers:
                 yield record(records.Degradation, answer.degradation)
