@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,32 @@ from typing import Any
 import click
 
 from k2cli import console, options
+from k2cli.operate import status_screen
+from k2cli.operate.status_screen import Frame
 from k2client import records, stack
 from k2client.errors import K2Error
 
+_COMMITS = 3  # that a frame shows
+
 
 @click.command()
+@click.option("--watch", is_flag=True, help="Draw the level, pressures and rates until Ctrl-C.")
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two frames of --watch.",
+)
 @options.common
 @click.pass_context
-def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
+def status(
+    context: click.Context, watch: bool, interval_s: float, as_json: bool, data_dir: Path | None
+) -> None:
     """Show the processes, their addresses and their restarts; exit code 1 when nothing runs."""
+    if watch and as_json:
+        raise click.UsageError("give --watch or --json, not both")
     described = stack.read_stack(options.directory_of(data_dir))
     view = View(described, _live(described))
     if as_json:
@@ -29,7 +47,9 @@ def status(context: click.Context, as_json: bool, data_dir: Path | None) -> None
         if failure := view.document()["failure"]:
             console.say(f"it failed: {failure.get('reason')}: {failure.get('message')}")
         context.exit(1)
-    if not as_json:
+    if watch:
+        status_screen.watch(lambda: _frame(described.directory), interval_s)
+    elif not as_json:
         _show(view)
 
 
@@ -43,6 +63,25 @@ def _live(described: stack.Stack) -> records.Status | None:
             return k2.status()
     except K2Error:
         return None
+
+
+def _frame(directory: Path) -> Frame:
+    """Read what a frame of `--watch` shows; what does not answer is left out."""
+    described = stack.read_stack(directory)
+    document = View(described, None).document()
+    degradation, trades, snapshots = None, None, []
+    try:
+        with options.connect_at(described.addresses["control"], deadline_s=2.0) as k2:
+            document = View(described, k2.status()).document()
+            degradation = k2.degradation()
+            trades = sum(feed.trades_acknowledged for feed in k2.feeds())
+            snapshots = k2.snapshots(_COMMITS)
+    except (K2Error, KeyError):
+        pass
+    addresses = {each.get("name"): each.get("addresses") or {} for each in document["processes"]}
+    metrics = addresses.get("query", {}).get("metrics")
+    freshness = status_screen.freshness_at(metrics) if metrics else None
+    return Frame(document, degradation, trades, freshness, snapshots, time.monotonic())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from k2cli import status
+from k2cli.operate import status_screen
 from k2client import records, stack
 
 PROCESSES = [
@@ -100,3 +101,30 @@ def test_a_control_plane_that_is_down_leaves_the_supervisors_view(tmp_path):
     assert [each["state"] for each in found["processes"]] == ["SERVING", "SERVING"]
     assert found["level"] is None
     assert found["failure"]["reason"] == "PROCESS_DIED"
+
+
+def test_a_stack_is_watched_until_ctrl_c(k2, script, server, monkeypatch):
+    def ended(seconds):
+        raise KeyboardInterrupt
+
+    content = {"addresses": {"control": server.address}, "processes": PROCESSES}
+    directory = script("up", [{"event": "ready"}], stay=True, stack=content)
+    k2("up", "-d", "--data-dir", directory)
+    with monkeypatch.context() as patched:
+        patched.setattr(status_screen.time, "sleep", ended)
+        done = k2("status", "--watch", "--data-dir", directory)
+    k2("down", "--data-dir", directory)
+    assert (done.code, done.stderr.strip()) == (130, "k2: interrupted")
+    assert "level SOFT: enrichment waits · INJECTED pressure" in done.stdout
+    assert "commit 2021-01-08" in done.stdout
+
+
+def test_a_watch_is_no_document(k2, tmp_path):
+    done = k2("status", "--watch", "--json", "--data-dir", tmp_path)
+    assert done.code == 2
+    assert k2("status", "--watch", "--data-dir", tmp_path).code == 1
+
+
+def test_a_frame_of_a_stack_that_is_down_has_no_level(tmp_path):
+    frame = status._frame(tmp_path)
+    assert (frame.degradation, frame.trades, frame.freshness) == (None, None, None)
