@@ -104,6 +104,8 @@ class _CallHeaders(fl.ServerMiddleware):  # type: ignore[misc]  # pyarrow has no
 
     def call_completed(self, exception: BaseException | None) -> None:
         """End its span; pyarrow calls this after the last batch."""
+        if exception is None:
+            self.span.set({tracing.RPC_STATUS: "OK"})
         self.span.end(exception)
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 from click.testing import CliRunner
 
-from k2 import settings
+from k2 import settings, tracing
 from k2.clock import ManualClock
 from k2.degrade.level import Level
 from k2.degrade.signals import Signal
@@ -31,6 +31,7 @@ from k2.errors import (
 from k2.feed.gaps.backfill_request import FillRequest
 from k2.feed.publish.coverage_topic import CoverageTopic
 from k2.feed.publish.instrument_stream import InstrumentStream
+from k2.lake.iceberg import snapshot
 from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import CommitSummary
 from k2.lake.iceberg.tables import ensure_lake
@@ -95,6 +96,11 @@ def test_topics_and_what_they_keep():
         "k2.transitions": "delete",
     }
     assert topics.subject(TOPIC) == f"{TOPIC}-value"
+
+
+def test_where_the_context_of_a_trace_is_kept():
+    assert tracing.HEADER == "traceparent"  # of calls and of records
+    assert snapshot.TRACEPARENTS == "k2.traceparent"  # of a snapshot's summary
 
 
 def test_the_writers_group_and_instance():

@@ -49,12 +49,12 @@ class Collector(rpc.TraceServiceServicer):
 
 
 @contextmanager
-def collector():
+def collector(port=0):
     """Run a collector while the block lasts."""
     server = grpc.server(ThreadPoolExecutor(4))
     made = Collector()
     rpc.add_TraceServiceServicer_to_server(made, server)
-    made.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    made.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     yield made
     server.stop(None).wait()
