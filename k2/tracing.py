@@ -332,7 +332,16 @@ def ids() -> dict[str, str]:
     """Return `trace_id` and `span_id` of the current span, for logs and exemplars; else nothing."""
     if not recording():
         return {}
-    context = trace.get_current_span().get_span_context()
+    return _ids_of(trace.get_current_span().get_span_context())
+
+
+def exemplar_of(traceparents: str) -> dict[str, str] | None:
+    """Return the ids of the first of some traceparents, with commas between; None without one."""
+    context = _context_of(traceparents.partition(",")[0])
+    return _ids_of(context) if context else None
+
+
+def _ids_of(context: SpanContext) -> dict[str, str]:
     return {
         "trace_id": trace.format_trace_id(context.trace_id),
         "span_id": trace.format_span_id(context.span_id),

@@ -7,7 +7,7 @@ from google.rpc import code_pb2
 
 from k2.clock import Clock
 from k2.errors import K2Error
-from k2.metrics import counter, histogram
+from k2.metrics import SWITCH, counter, histogram
 from k2.query.plan import Plan
 from servers.services.rpc_status import code_of
 
@@ -52,12 +52,13 @@ class AnswerTimer:
         self._side = side
         self._began_s = began_s
         self._batches = 0
+        self._exemplar = SWITCH.exemplar()  # of the call; batches are made in other threads
         self._code = code_pb2.CANCELLED  # unless it is read to its end
 
     def sent(self, batch: pa.RecordBatch) -> None:
         """Count a batch."""
         if not self._batches:
-            _FIRST_BATCH_SECONDS.observe(self._clock.monotonic_s() - self._began_s)
+            _FIRST_BATCH_SECONDS.observe(self._took_s(), self._exemplar)
         self._batches += 1
         _BATCHES.inc()
         _ROWS.inc(batch.num_rows)
@@ -66,7 +67,10 @@ class AnswerTimer:
     def completed(self) -> None:
         """Note that all rows were sent."""
         self._code = code_pb2.OK
-        _SECONDS.labels(_SHAPE, self._side).observe(self._clock.monotonic_s() - self._began_s)
+        _SECONDS.labels(_SHAPE, self._side).observe(self._took_s(), self._exemplar)
+
+    def _took_s(self) -> float:
+        return self._clock.monotonic_s() - self._began_s
 
     def failed(self, error: K2Error) -> None:
         """Note why it ended early."""

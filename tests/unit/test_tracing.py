@@ -156,3 +156,9 @@ def test_an_observation_within_a_span_is_its_example():
         with tracing.begin(tracing.COMMIT):
             assert SWITCH.exemplar() == tracing.ids()
     assert SWITCH.exemplar() is None
+
+
+def test_what_was_traced_elsewhere_can_be_an_example():
+    example = tracing.exemplar_of(",".join(traceparents(2)))
+    assert example == {"trace_id": f"{1:032x}", "span_id": f"{1:016x}"}
+    assert tracing.exemplar_of("") is None

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.degrade.policy import commit_scale
 from k2.errors import Data, K2Error, NotFound, Overloaded, Unavailable
@@ -181,7 +181,7 @@ class LakeWriter:
         self._backoff_s = limits.COMMIT_RETRY_MIN_S
         self._retry_at_s = 0.0
         took_s = self._clock.monotonic_s() - began_s
-        _COMMIT_SECONDS.observe(took_s)
+        _COMMIT_SECONDS.observe(took_s, tracing.exemplar_of(outcome.snapshot.traceparents))
         self._settle(batch, outcome, took_s)
         self._enrich(batch, outcome)
         return True

@@ -1,4 +1,5 @@
 import pytest
+from prometheus_client.openmetrics.exposition import generate_latest
 
 from k2 import limits
 from k2.errors import Data, Reason, Unavailable
@@ -7,6 +8,7 @@ from k2.lake.commit import trade_files as writer_module
 from k2.lake.ingest.trade_writer import WriterStats
 from k2.market.events import DAY_US, Fault
 from k2.market.instrument import Instrument
+from k2.metrics import EVENTS
 from tests.support.eventually import eventually
 from tests.support.lake_world import Crash, FaultyCatalog, piece
 from tests.support.spans import links_of, parent_of, recorded, span_id_of, trace_of
@@ -511,6 +513,7 @@ def test_a_traced_batch_is_followed_to_its_snapshot(world):
     assert commit.attributes["k2.snapshot_id"] == str(traced.snapshot_id)
     expected = [f"00-{trace_of(each)}-{span_id_of(each)}-01" for each in (commit, other_commit)]
     assert (traced.traceparents.split(","), newest.traceparents) == (expected, "")
+    assert f'trace_id="{trace_of(commit)}"' in generate_latest(EVENTS).decode()
     assert "k2.traceparent" not in world.table.properties
     paths = [stat.path for stat in world.snapshots.files(newest.snapshot_id)]
     assert len(paths) == 2

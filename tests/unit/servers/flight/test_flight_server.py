@@ -11,12 +11,14 @@ import pytest
 from google.protobuf import any_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client.openmetrics.exposition import generate_latest
 
 from k2 import limits, tracing
 from k2.degrade.level import Level
 from k2.degrade.platform import Levels
 from k2.errors import Invalid, Reason, Unavailable
 from k2.market.offsets import OffsetVector, ReadToken
+from k2.metrics import EVENTS
 from k2.query.admission import Admission, Places
 from k2.query.gate import QueryGate
 from k2.query.request import Caller, Principal, RequestClass
@@ -632,6 +634,12 @@ def test_one_trace_tells_of_a_query(wire, stack):
     assert links_of(found["plan"]) == links_of(found["execute"]) == [f"{6:016x}"]
     execute = found["execute"].attributes
     assert execute["k2.rows.lake"] + execute["k2.rows.tail"] == 15
+    examples = [line for line in generate_latest(EVENTS).decode().splitlines() if "# {" in line]
+    assert {
+        name
+        for name in ("k2_query_seconds", "k2_query_first_batch_seconds")
+        if any(line.startswith(f"{name}_bucket") and trace_of(get) in line for line in examples)
+    } == {"k2_query_seconds", "k2_query_first_batch_seconds"}
 
 
 def test_a_stream_is_part_of_its_callers_trace(wire, stack):
