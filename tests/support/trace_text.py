@@ -9,6 +9,7 @@ import threading
 
 from tests.support.otlp import collector
 
+_LINKS_SHOWN = 1
 _SHOWN = (
     "messaging.batch.message_count", "messaging.destination.partition.id", "kafka.offset",
     "rpc.status_code", "db.system.name", "k2.frames", "k2.rows", "k2.rows.lake", "k2.rows.tail",
@@ -27,11 +28,11 @@ def text_of(spans, trace_id):
         began_ms, took_ms = (span.start_ns - first_ns) / 1e6, (span.end_ns - span.start_ns) / 1e6
         name = "  " * depth + span.name
         shown = [f"{key}={span.attributes[key]}" for key in _SHOWN if key in span.attributes]
-        linked = [f"link={trace[:8]}/{span_id}" for trace, span_id in span.links]
-        lines.append(
-            f"{name:<52} {span.service:<11} {span.span_id} {began_ms:9.1f} {took_ms:8.1f} ms  "
-            + " ".join([*shown, *linked])
-        )
+        linked = [f"-> {trace[:8]}…/{span_id}" for trace, span_id in span.links[-_LINKS_SHOWN:]]
+        more = len(span.links) - len(linked)
+        lines.append(f"{began_ms:7.1f} {took_ms:6.1f} ms  {name:<50} {span.service} {span.span_id}")
+        said = [*shown, *([f"{more} links and"] if more else []), *linked]
+        lines.extend([" " * 23 + "  " * depth + " ".join(said)] if said else [])
         for each in of_trace:
             if each.parent_id == span.span_id:
                 add(each, depth + 1)
