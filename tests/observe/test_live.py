@@ -1,5 +1,6 @@
 """A real Prometheus on a real stack: every panel has data, and alerts fire and clear."""
 
+import logging
 import os
 import signal
 
@@ -12,6 +13,7 @@ from tests.observe.test_boards import BUILT, PENDING, panels
 from tests.observe.watched import Scraper, Traffic, ask, ask_venue, inject, spoil
 from tests.support import tools
 
+log = logging.getLogger(__name__)
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
@@ -85,6 +87,7 @@ def test_each_panel_but_those_of_disturbances_has_data_of_a_calm_stack(scraper):
     }:
         assert CLOCK.monotonic_s() < deadline_s, empty
         CLOCK.sleep(2)
+    log.info("without data until a disturbance: %s", sorted(empty_panels(scraper)))
 
 
 def test_the_prometheus_beside_the_stack_reads_every_process_and_has_the_rules(stack):
@@ -109,6 +112,7 @@ def test_five_alerts_fire_and_clear(stack, scraper):
     def fires(alert):
         until(lambda: scraper.firing(alert), f"{alert} fires", FIRES_S)
         fired.append(alert)
+        log.info("%s fires: %s", alert, scraper.firing(alert)[0])
 
     pid = stack.pid("query")
     os.kill(pid, signal.SIGSTOP)
@@ -128,8 +132,15 @@ def test_five_alerts_fire_and_clear(stack, scraper):
     fires("K2GapsOpen")
     for alert in fired:
         until(lambda alert=alert: not scraper.firing(alert), f"{alert} clears", CLEARS_S)
+        log.info("%s has cleared", alert)
 
 
 def test_each_panel_has_data_after_the_disturbances(scraper):
     CLOCK.sleep(2)
     assert empty_panels(scraper) == {}
+    shown = [(board, panel) for board in BUILT.values() for panel in panels(board)]
+    for board, panel in shown:
+        for target in panel["targets"]:
+            numbers = [float(value) for value in scraper.numbers(target["expr"])]
+            place = f"{board['title']}: {panel['title']}: {target['legendFormat']}"
+            log.info("%s: %d points, up to %g", place, len(numbers), max(numbers, default=0))
