@@ -8,9 +8,10 @@ import pytest
 
 from tests.chaos.stack import BRISK, CLOCK, Stack, until
 from tests.observe import promql
+from tests.observe.panels import ask
 from tests.observe.test_alerts import ALERTS
 from tests.observe.test_boards import BUILT, PENDING, panels
-from tests.observe.watched import Scraper, Traffic, ask, ask_venue, inject, spoil
+from tests.observe.watched import Scraper, Traffic, ask_venue, inject, spoil
 from tests.support import tools
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,18 @@ def scraper(stack, tmp_path_factory):
 
 
 def empty_panels(scraper):
-    """The panels without data, each with the query that returns none."""
+    """The panels of which a query returns nothing, each with the legend of the query."""
     found = {}
     for board in BUILT.values():
-        for panel in panels(board):
-            for target in panel["targets"]:
-                named = {name for name, _ in promql.metrics_of(target["expr"])}
-                if not named & PENDING and not scraper.numbers(target["expr"]):
-                    found[f"{board['title']}: {panel['title']}"] = target["expr"]
+        pending = {
+            panel["title"]
+            for panel in panels(board)
+            for target in panel["targets"]
+            if {name for name, _ in promql.metrics_of(target["expr"])} & PENDING
+        }
+        for one in scraper.shown(board):
+            if not one.values and one.panel not in pending:
+                found[f"{board['title']}: {one.panel}"] = one.series
     return found
 
 
@@ -138,9 +143,6 @@ def test_five_alerts_fire_and_clear(stack, scraper):
 def test_each_panel_has_data_after_the_disturbances(scraper):
     CLOCK.sleep(2)
     assert empty_panels(scraper) == {}
-    shown = [(board, panel) for board in BUILT.values() for panel in panels(board)]
-    for board, panel in shown:
-        for target in panel["targets"]:
-            numbers = [float(value) for value in scraper.numbers(target["expr"])]
-            place = f"{board['title']}: {panel['title']}: {target['legendFormat']}"
-            log.info("%s: %d points, up to %g", place, len(numbers), max(numbers, default=0))
+    for board in BUILT.values():
+        for one in scraper.shown(board):
+            log.info("%s: %s", board["title"], one.line())

@@ -8,8 +8,6 @@ queries and conditions are otherwise those that operators have.
 import json
 import re
 import threading
-import urllib.error
-import urllib.parse
 import urllib.request
 
 import grpc
@@ -25,6 +23,7 @@ from servers.local.observe import prometheus
 from tests.chaos.faults import TOPIC
 from tests.chaos.stack import CLOCK, until
 from tests.conftest import free_ports
+from tests.observe import panels
 from tests.support import tools
 
 SHORTER = (
@@ -51,16 +50,6 @@ def shortened(rules):
 def seconds(text):
     """A duration of Prometheus, such as 5m."""
     return int(text[:-1]) * _UNITS[text[-1]]
-
-
-def ask(url, path, **parameters):
-    """The data of an answer of the HTTP API of a Prometheus."""
-    asked = f"{url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-    try:
-        with urllib.request.urlopen(asked, timeout=10) as answer:
-            return json.load(answer)["data"]
-    except urllib.error.HTTPError as error:
-        raise AssertionError(f"{parameters}: {error.read().decode()}") from error
 
 
 class Scraper:
@@ -93,7 +82,7 @@ class Scraper:
 
     def ask(self, path, **parameters):
         """The data of an answer of its HTTP API."""
-        return ask(self._server.url, path, **parameters)
+        return panels.ask(self._server.url, path, **parameters)
 
     def firing(self, alert):
         """The labels of an alert that fires; none when it does not."""
@@ -103,12 +92,9 @@ class Scraper:
             if one["labels"]["alertname"] == alert and one["state"] == "firing"
         ]
 
-    def numbers(self, expr):
-        """What a board shows of a query since the begin: every value that is a number."""
-        query = expr.replace("$__rate_interval", "10s")
-        window = {"start": self.began_s, "end": CLOCK.now_us() / 1e6, "step": "1"}
-        series = self.ask("query_range", query=query, **window)["result"]
-        return [value for one in series for _, value in one["values"] if value != "NaN"]
+    def shown(self, board):
+        """What a board shows since the begin."""
+        return list(panels.shown(self._server.url, board, (self.began_s, CLOCK.now_us() / 1e6)))
 
 
 class Traffic:
