@@ -1,13 +1,9 @@
 """Which metrics and labels a PromQL query names, and which the code declares."""
 
-import importlib
-import pkgutil
 import re
 from functools import cache
 
-import k2
-import servers
-from k2.metrics import DECLARED, declare_fields
+from scripts import metrics_catalogue
 
 OF_A_TARGET = {"job", "instance", "process"}  # labels that a scrape adds
 _METRIC = re.compile(r"\b(k2_[a-z0-9_]+)(?:\{([^}]*)\})?")
@@ -17,14 +13,7 @@ _LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _HISTOGRAM = re.compile(r"_(?:bucket|sum|count)$")
 
 
-@cache
-def declared():
-    """Every declaration of the code, by name."""
-    for package in (k2, servers):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.startswith("k2.v1") and not module.name.endswith("__main__"):
-                declare_fields(importlib.import_module(module.name))
-    return dict(DECLARED)
+_declared = cache(metrics_catalogue.declarations)
 
 
 def metrics_of(expr):
@@ -37,7 +26,7 @@ def metrics_of(expr):
 
 def faults(expr, legend="", declarations=None, pending=()):
     """What a query names that is not declared; names that are pending are taken as they come."""
-    declarations = declared() if declarations is None else declarations
+    declarations = _declared() if declarations is None else declarations
     found = []
     grouped = {
         label.strip()
