@@ -24,8 +24,8 @@ def metrics_of(expr):
     ]
 
 
-def faults(expr, legend="", declarations=None, pending=()):
-    """What a query names that is not declared; names that are pending are taken as they come."""
+def faults(expr, legend="", declarations=None):
+    """What a query names that is not declared."""
     declarations = _declared() if declarations is None else declarations
     found = []
     grouped = {
@@ -37,7 +37,7 @@ def faults(expr, legend="", declarations=None, pending=()):
     for name, matchers in metrics_of(expr):
         declaration = declarations.get(name)
         if declaration is None:
-            found += [] if name in pending else [f"no metric {name}"]
+            found.append(f"no metric {name}")
             continue
         suffixed = re.search(rf"\b{name}_(?:bucket|sum|count)\b", expr) is not None
         if suffixed != (declaration.kind == "histogram"):

@@ -1,7 +1,6 @@
 """The boards are those that the code builds, and ask for metrics that are declared."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,6 @@ from scripts import boards
 from tests.observe import promql
 from tests.observe.test_alerts import ALERTS
 
-# Metrics that no process declares yet; empty once all do.
-PENDING = frozenset(Path(__file__).with_name("pending.txt").read_text().split())
 BUILT = {path.stem: json.loads(path.read_text()) for path in boards.FOLDER.glob("*.json")}
 
 
@@ -37,7 +34,7 @@ def test_the_boards_are_those_that_the_code_builds():
 
 @pytest.mark.parametrize(("expr", "legend"), list(queries()))
 def test_a_query_asks_for_metrics_and_labels_that_are_declared(expr, legend):
-    assert promql.faults(expr, legend, pending=PENDING) == []
+    assert promql.faults(expr, legend) == []
 
 
 @pytest.mark.parametrize("board", list(BUILT.values()), ids=BUILT)

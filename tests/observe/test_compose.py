@@ -10,7 +10,6 @@ import yaml
 from scripts import boards
 from servers.local.observe import prometheus
 from tests.observe import promql
-from tests.observe.test_boards import PENDING
 from tests.support import tools
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +81,7 @@ def test_data_sources_link_to_each_other_and_to_metrics_that_are_declared():
     traces = by_uid["k2-tempo"]["jsonData"]
     assert traces["tracesToLogsV2"]["datasourceUid"] == "k2-loki"
     for query in traces["tracesToMetrics"]["queries"]:
-        assert promql.faults(query["query"], pending=PENDING) == []
+        assert promql.faults(query["query"]) == []
 
 
 def test_traces_go_from_alloy_to_tempo():
