@@ -127,9 +127,8 @@ SYSTEM_HEALTH = Board(
             _lines(
                 "Transitions",
                 "short",
-                Query(
-                    "sum by (to) (increase(k2_degradation_transitions_total[5m]))", "to {{to}}"
-                ),
+                Query("sum by (to) (k2_degradation_transitions_total)", "to {{to}}"),
+                about="Since the start of control.",
             ),
         ),
         "API": (
