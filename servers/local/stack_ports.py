@@ -46,7 +46,7 @@ def metrics_port(process: str) -> str:
 
 
 def metrics(settings: Settings, names: Iterable[str]) -> dict[str, int]:
-    """Number the ports of the metrics of processes, from that of the setting or 9101 on.
+    """Choose the ports of the metrics of processes, from that of the setting or 9101 on.
 
     Args:
         settings: of the stack.

@@ -18,9 +18,7 @@ class FeedMeasures:
 
     trades: Annotated[
         Mapping[str, Counter],
-        exported(
-            "k2_feed_trades_total", "Trades in the frames taken, repeated ones too.", "symbol"
-        ),
+        exported("k2_feed_trades_total", "Trades taken, without those that came again.", "symbol"),
     ]
     acknowledged: Annotated[
         Mapping[str, Counter],

@@ -121,14 +121,10 @@ class OpsTables:
         """Return the lock that keeps the writer of a table from committing."""
         return self._writers[layout.name].excluded
 
-    def count(self, counters: Counters) -> None:
-        """Add what was done for each table to the counters."""
+    def count(self, counters: Counters, measures: Counters) -> None:
+        """Add what was done for each table to the counters, and to what only a scrape counts."""
         for name, writer in self._writers.items():
             counters.add(partial(_counted, writer), f"{name}.")
-
-    def measure(self, measures: Counters) -> None:
-        """Add what was done for each table to what only a scrape counts."""
-        for name, writer in self._writers.items():
             measures.add(partial(_measured, writer), labels=(name,))
 
     def _run(self) -> None:

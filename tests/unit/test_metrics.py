@@ -11,8 +11,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 
 from k2 import metrics
-from k2.metrics import DECLARED, EVENTS, SWITCH, FieldCollector, Labelled, exported
+from k2.metrics import DECLARED, EVENTS, SWITCH, Labelled, exported
 from k2.telemetry import Counter, Counters, Gauge
+from tests.support.scraped import scraped_of
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,10 @@ class TableDone:
     rows: Annotated[Counter, exported("k2_unit_rows_total", "Rows.", "table")]
 
 
-def collected(counters):
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in FieldCollector(counters).collect()
-        for sample in family.samples
-    }
-
-
 def test_fields_are_metrics_with_the_labels_of_the_mappings_they_are_in():
     counters = Counters()
     counters.add(lambda: Done(3, True, None, {"BTC": SymbolDone(2, {"low": 7.0})}))
-    assert collected(counters) == {
+    assert scraped_of(counters) == {
         ("k2_unit_frames_total",): 3,
         ("k2_unit_connected",): 1,
         ("k2_unit_gaps_total", "BTC"): 2,
@@ -67,7 +60,7 @@ def test_a_field_of_several_groups_has_their_labels_or_is_summed():
     counters = Counters()
     for table, rows in (("gaps", 1), ("dead_letters", 2), ("gaps", 4)):
         counters.add(lambda rows=rows: TableDone(rows), f"{table}.", (table,))
-    assert collected(counters) == {
+    assert scraped_of(counters) == {
         ("k2_unit_rows_total", "gaps"): 5,
         ("k2_unit_rows_total", "dead_letters"): 2,
     }
@@ -76,7 +69,7 @@ def test_a_field_of_several_groups_has_their_labels_or_is_summed():
 def test_a_declaration_knows_its_kind_labels_and_module():
     counters = Counters()
     counters.add(lambda: Done(1, False, 2.5, {}))
-    collected(counters)
+    scraped_of(counters)
     declared = DECLARED["k2_unit_frames_total"]
     assert (declared.kind, declared.labels, declared.module) == ("counter", (), __name__)
     assert DECLARED["k2_unit_rate"].kind == "gauge"
@@ -141,7 +134,7 @@ def test_many_observations_are_as_one_after_the_other():
 def test_a_field_of_another_module_may_not_take_a_name(monkeypatch):
     counters = Counters()
     counters.add(lambda: TableDone(1), labels=("gaps",))
-    collected(counters)
+    scraped_of(counters)
     with pytest.raises(AssertionError, match="declared once"):
         metrics._declared_in("elsewhere", "k2_unit_rows_total")
 

@@ -163,7 +163,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class TableSize:
+class CommittedTable:
     """The table as its committer last saw it: its snapshots, and what the newest one holds."""
 
     snapshots: int = 0
@@ -191,7 +191,7 @@ class Committer:
         written_files, written_bytes: of the files that its commits added.
     """
 
-    size = TableSize()
+    size = CommittedTable()
     written_files = written_bytes = 0
 
     def __init__(
@@ -312,7 +312,7 @@ class Committer:
 
     def _measure(self, table: Table, snapshot: LakeSnapshot | None) -> None:
         if snapshot is not None:
-            self.size = TableSize(
+            self.size = CommittedTable(
                 snapshots=len(table.metadata.snapshots),
                 files=snapshot.files_total,
                 bytes=snapshot.bytes_total,

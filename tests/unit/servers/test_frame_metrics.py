@@ -5,30 +5,19 @@ import os
 
 from k2.clock import ManualClock
 from k2.degrade.level import Level
-from k2.metrics import FieldCollector
-from k2.telemetry import Counters
 from servers.degradation_topic import DegradationTopic, Override
 from servers.frame_metrics import measure_frame, measure_platform
 from servers.heartbeat import Heartbeats
 from servers.process_signals import SignalReading
 from tests.fakes.wire import MemoryBoard
-
-
-def collected(group):
-    counters = Counters()
-    counters.add(lambda: group)
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in FieldCollector(counters).collect()
-        for sample in family.samples
-    }
+from tests.support.scraped import scraped
 
 
 def test_a_process_measures_itself():
     reading = SignalReading(
         {"rss_bytes": 5.0, "gone": None}, {"rss_bytes": 0.25, "gone": 0.9}, ("gone",)
     )
-    found = collected(measure_frame("lake", Level.SOFT, reading))
+    found = scraped(measure_frame("lake", Level.SOFT, reading))
     assert found["k2_degradation_level", "process", "lake"] == 1
     assert found["k2_degradation_pressure", "lake", "rss_bytes"] == 0.25
     assert found["k2_degradation_pressure", "lake", "gone"] == 0.9
@@ -63,7 +52,7 @@ def test_control_measures_the_platform(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "stack.json").write_text(json.dumps(stack))
     alive = {"broker": lambda: True, "registry": lambda: False}
-    found = collected(measure_platform("control", heartbeats, degradation, alive, tmp_path))
+    found = scraped(measure_platform("control", heartbeats, degradation, alive, tmp_path))
     assert found == {
         ("k2_degradation_level", "platform", "control"): 2,
         ("k2_degradation_override",): 1,
@@ -79,7 +68,7 @@ def test_control_measures_the_platform(tmp_path):
 def test_without_a_stack_there_are_no_restarts(tmp_path):
     degradation = DegradationTopic(MemoryBoard(), ManualClock())
     heartbeats = Heartbeats(MemoryBoard(), ManualClock())
-    found = collected(measure_platform("control", heartbeats, degradation, {}, tmp_path))
+    found = scraped(measure_platform("control", heartbeats, degradation, {}, tmp_path))
     assert found == {
         ("k2_degradation_level", "platform", "control"): 0,
         ("k2_degradation_override",): 0,

@@ -11,6 +11,7 @@ from servers.processes.ops_tables import OpsTables
 from servers.runtime import Runtime
 from tests.support.eventually import eventually
 from tests.support.ops_world import OpsWorld, gap, letter
+from tests.support.scraped import scraped_of
 
 
 def test_a_tape_that_is_away_is_waited_for(tmp_path):
@@ -20,11 +21,12 @@ def test_a_tape_that_is_away_is_waited_for(tmp_path):
     ensure_lake(catalog)
     with TapeClients.open(settings, SystemClock()) as clients:
         ops = OpsTables(settings, runtime, catalog, clients)
-        counters = Counters()
-        ops.count(counters)
+        counters, measures = Counters(), Counters()
+        ops.count(counters, measures)
         assert counters.values()["ops.gaps.failures"] == 0
         ops.start()
         eventually(lambda: counters.values()["ops.gaps.failures"] == 1, 40)
+        assert scraped_of(measures)["k2_ops_failures_total", "ops.gaps"] == 1
         assert counters.values().keys() == {
             f"ops.{table}.{name}"
             for table in ("gaps", "dead_letters", "transitions")
