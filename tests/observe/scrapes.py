@@ -53,9 +53,13 @@ class Scrapes:
 
 
 def venue_json(stack, path):
-    """An answer of the practice venue."""
-    where = stack.recorded()["venue"]["addresses"]["venue"]
-    return json.loads(_get(f"http://{where}{path}"))
+    """An answer of the practice venue; waits for one that is just being restarted."""
+
+    def answer():
+        addresses = stack.recorded()["venue"]["addresses"]
+        return _get(f"http://{addresses['venue']}{path}")
+
+    return json.loads(until(answer, f"the venue answers {path}", 30))
 
 
 def quieten(stack, scrapes):
