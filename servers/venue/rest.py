@@ -3,7 +3,7 @@
     GET  /api/v3/ping  /api/v3/time  /api/v3/exchangeInfo[?symbol=]
     GET  /api/v3/historicalTrades?symbol=&fromId=&limit=     (and /api/v3/trades?symbol=&limit=)
     GET  /k2/faults[?drop=0.01&disconnect=1...&clear]        show or change the faults
-    GET  /k2/rate[?trades_per_s=5000]                        show or change the rate of the market
+    GET  /k2/rate[?trades_per_s=5000&symbols=SOLUSDT]        show or change the rate of the market
     GET  /k2/shutdown[?lead_s=5]                             announce a shutdown, then cut all
     GET  /k2/status                                          counters
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
@@ -67,8 +67,8 @@ class RateControl(Protocol):
     def trades_per_s(self) -> float:
         """The rate now."""
 
-    def change(self, trades_per_s: float) -> None:
-        """Trade at another rate from now on.
+    def change(self, trades_per_s: float, symbols: Sequence[str] = ()) -> None:
+        """Trade at another rate from now on; without symbols, all of the market.
 
         Raises:
             K2Error: it cannot.
@@ -158,7 +158,8 @@ class Rest:
         if self._rate is None:
             raise Invalid(Reason.BAD_REQUEST, "a recording has no rate: set venue.speed instead")
         if query:
-            self._rate.change(_decimal(query, "trades_per_s"))
+            symbols = [each.upper() for each in query.get("symbols", "").split(",") if each]
+            self._rate.change(_decimal(query, "trades_per_s"), symbols)
         return {"trades_per_s": self._rate.trades_per_s}
 
     async def _trades(self, query: Mapping[str, str], microseconds: bool) -> list[dict[str, Any]]:

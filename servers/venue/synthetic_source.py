@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,13 @@ import numpy as np
 
 from k2 import limits
 from k2.clock import Clock
-from k2.errors import Invalid, Reason
+from k2.errors import Invalid, Reason, some_of
 from servers.venue.archive import SyntheticArchive
 from servers.venue.frames import Batch, Form, render
 from servers.venue.hub import Hub, Listener
 from servers.venue.market.hash_random import Int64s
 from servers.venue.market.synthetic_market import Market, continued
+from servers.venue.market.synthetic_market import trades_per_s as rate_of
 from servers.venue.state_files import write_segments
 
 _BATCH_TRADES = 4000  # aimed at: large enough for numpy, small enough not to hold the loop
@@ -143,8 +144,12 @@ class MarketRate:
         self._archive = archive
         self._clock = clock
 
-    def change(self, trades_per_s: float) -> None:
+    def change(self, trades_per_s: float, symbols: Sequence[str] = ()) -> None:
         """Trade at another rate from now on, until it is changed or the venue ends.
+
+        Args:
+            trades_per_s: of the symbols together.
+            symbols: that share it, others go on as before; none: all of the market.
 
         Raises:
             Invalid: BAD_REQUEST when no market trades so.
@@ -156,17 +161,23 @@ class MarketRate:
                 f"trades_per_s is above 0 and at most {limits.VENUE_RATE_MAX:,.0f},"
                 f" not {trades_per_s:g}",
             )
+        if unknown := [symbol for symbol in symbols if symbol not in self._symbols]:
+            raise Invalid(Reason.BAD_REQUEST, f"the market does not trade {some_of(unknown)}")
         with self._archive.paused():
             market = self._source.market
             now_us = max(self._clock.now_us(), self._source.until_us)
-            segments = continued(market, self._symbols, trades_per_s, now_us)
+            named = symbols or self._symbols
+            segments = continued(market, named, trades_per_s, now_us, alone=bool(symbols))
             if segments != market.segments:
                 write_segments(self._kept, market.seed, segments)
                 self._source.play(Market(market.seed, segments))
                 self._archive.play(Market(market.seed, segments))
                 self.shown = Market(market.seed, segments)
-        _log.info("trades_per_s", extra={"before": self.trades_per_s, "now": trades_per_s})
-        self.trades_per_s = trades_per_s
+        before = self.trades_per_s
+        self.trades_per_s = (
+            round(rate_of(segments[-1], self._symbols), 1) if symbols else trades_per_s
+        )
+        _log.info("trades_per_s", extra={"before": before, "now": self.trades_per_s})
 
 
 def _release(groups: Iterable[list[Listener]], now_us: int) -> None:

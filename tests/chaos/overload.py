@@ -92,6 +92,8 @@ class Overload:
         self._stack = stack
         self._control = str(stack.addresses["control"])
         self._stop = threading.Event()
+        with k2client.connect(self._control) as k2:
+            self._symbols = [symbol.symbol for feed in k2.feeds() for symbol in feed.symbols]
         self.findings = Findings()
 
     def load(self, seconds: float) -> None:
@@ -174,8 +176,12 @@ class Overload:
     # --- the stack ------------------------------------------------------------------------------
 
     def _set_rates(self, critical: float, others: float) -> None:
-        symbols = ",".join(CRITICAL)
-        for query in (f"trades_per_s={others:g}", f"trades_per_s={critical:g}&symbols={symbols}"):
+        rest = ",".join(symbol for symbol in self._symbols if symbol not in CRITICAL)
+        critical_too = ",".join(CRITICAL)
+        for query in (
+            f"trades_per_s={others:g}&symbols={rest}",
+            f"trades_per_s={critical:g}&symbols={critical_too}",
+        ):
             address = f"http://{self._stack.addresses['venue']}/k2/rate?{query}"
             urllib.request.urlopen(address, timeout=10).close()
 

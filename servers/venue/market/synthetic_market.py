@@ -94,16 +94,30 @@ def opened(symbols: Iterable[str], rate: float) -> tuple[Segment, ...]:
     return (Segment(ORIGIN_US, dict.fromkeys(quota, 1), quota),)
 
 
+def trades_per_s(segment: Segment, symbols: Iterable[str]) -> float:
+    """Return the rate of some symbols together, as a segment has it."""
+    quota = sum(segment.quota.get(symbol, 0) for symbol in symbols)
+    return quota / _QUOTA_BLOCKS / (BLOCK_US / 1e6)
+
+
 def continued(
-    market: Market, symbols: Iterable[str], rate: float, now_us: int
+    market: Market, symbols: Sequence[str], rate: float, now_us: int, *, alone: bool = False
 ) -> tuple[Segment, ...]:
     """Make the segments of `market` when, from now on, `symbols` trade at `rate`.
 
     The same segments when nothing changes. Symbols that a segment has stay in the next, at their
     old quota where nothing new is said.
+
+    Args:
+        market: as it is.
+        symbols: that share the rate.
+        rate: of them together, trades a second.
+        now_us: when it changes.
+        alone: whether listed symbols that are not named keep their rate, instead of the same scale.
     """
     last = market.segments[-1]
-    quota = {**last.quota, **rates(symbols, rate)}
+    shared = rates(symbols, rate)
+    quota = {**last.quota, **{s: new for s, new in shared.items() if not alone or s in symbols}}
     if quota == dict(last.quota):
         return market.segments
     from_time = max(now_us, last.from_time_us + 1)

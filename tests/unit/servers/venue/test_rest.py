@@ -18,7 +18,7 @@ NOW = 1_795_000_000_123_456
 class FixedRate:
     trades_per_s = 100.0
 
-    def change(self, trades_per_s):
+    def change(self, trades_per_s, symbols=()):
         if trades_per_s > 1000:
             raise Overloaded(Reason.DISK_FULL, "the disk is full")
         self.trades_per_s = trades_per_s

@@ -192,17 +192,17 @@ STREAM = "/stream?timeUnit=MICROSECOND&streams=btcusdt@trade"
 class RatedWorld:
     """A synthetic market that is listened to and asked, on a clock set by hand."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, symbols=("BTCUSDT",)):
         self.clock = ManualClock(NOW)
         self.kept = folder / "segments.json"
-        self.segments = opened(("BTCUSDT",), 200.0)
+        self.segments = opened(symbols, 200.0)
         self.hub = Hub()
         self.source = SyntheticSource(
             market=Market(7, self.segments), hub=self.hub, clock=self.clock
         )
         self.archive = SyntheticArchive(Market(7, self.segments), self.clock)
         self.rate = MarketRate(
-            symbols=("BTCUSDT",),
+            symbols=symbols,
             trades_per_s=200.0,
             kept=self.kept,
             source=self.source,
@@ -225,6 +225,17 @@ class RatedWorld:
 @pytest.fixture
 def rated(tmp_path):
     return RatedWorld(tmp_path)
+
+
+def test_some_symbols_change_alone(tmp_path):
+    rated = RatedWorld(tmp_path, ("BTCUSDT", "SOLUSDT"))
+    before = rated.source.market.segments[-1].quota
+    rated.rate.change(5000.0, ["SOLUSDT"])
+    after = rated.source.market.segments[-1].quota
+    assert {symbol for symbol in after if after[symbol] != before[symbol]} == {"SOLUSDT"}
+    assert rated.rate.trades_per_s == pytest.approx(5150, abs=2)  # BTC has three quarters of 200
+    with pytest.raises(Invalid, match="does not trade NOPE"):
+        rated.rate.change(5.0, ["NOPE"])
 
 
 def test_another_rate_goes_on_with_the_next_id_and_a_later_time(rated):
