@@ -106,8 +106,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             maintained = maintainers if settings.lake.maintain else ()
             with (
                 beside({f"maintain {one.table}": one.run for one in maintained}),
-                beside(retention_runs(retainers, watch)),
-                beside({"deferral": deferral.run}),
+                beside({**retention_runs(retainers, watch), "deferral": deferral.run}),
             ):
                 writer.run()
         finally:
