@@ -81,7 +81,7 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """What callers are told apart by."""
+        """What sets callers apart: the principal, else the program."""
         return self.principal.id or self.client
 
 

@@ -107,7 +107,7 @@ def test_rows_never_read_are_freed_with_the_stream(streams):
     del rows
     assert left == [1]
     assert answer.closed.is_set()
-    assert CANCELLED._value.get() == before + 1, "whoever asked has gone"
+    assert CANCELLED._value.get() == before + 1, "the caller has gone"
     list(rows_of(MemoryAnswer(), streams))
     assert CANCELLED._value.get() == before + 1, "an answer that ended is none"
 
