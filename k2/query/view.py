@@ -446,6 +446,8 @@ class QueryView:
             if not request.allow_partial:
                 raise
             return position, (MissingPart("tail", error.reason, error.message),)
+        if self._tail.catches_up():
+            self._tail.note_end(end)  # sooner than `maintain` does
         return end, ()
 
     def _wait(self, request: TradesRequest, lake: PlannableSnapshot, end: OffsetVector) -> None:

@@ -391,3 +391,17 @@ def test_a_partition_that_is_deferred_while_it_is_waited_for_is_named(stack, imp
     with pytest.raises(Unavailable) as caught:
         stack.view.open(planned.request, planned.snapshot_id, beyond)
     assert caught.value.reason is Reason.DEFERRED
+
+
+def test_that_a_partition_has_caught_up_is_seen_by_the_queries_themselves(stack):
+    deferring(stack)
+    stack.send("ADAUSDT", [2])
+    stack.tail.defer([])
+    eventually(stack.tail.catches_up)
+    eventually(lambda: stack.tail.position()[2] == 2)
+
+    def answered():
+        stack.plan(symbols=ADA)
+        return not stack.tail.deferred()
+
+    eventually(answered)
