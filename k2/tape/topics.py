@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     Consumer,
@@ -83,6 +83,15 @@ class TopicDescription:
     partitions: int
     log_start: tuple[int, ...]
     log_end: tuple[int, ...]
+
+
+class TopicSize(NamedTuple):
+    """How much a topic holds: offsets from its oldest record to its end, and those ever given."""
+
+    topic: str
+    partitions: int
+    messages: int
+    written: int
 
 
 def partition_count(tape: TapeSettings) -> int:
@@ -336,6 +345,20 @@ class TapeAdmin:
             return ends
         finally:
             self._lock.release()
+
+    def sizes(self, tape: TapeSettings) -> tuple[TopicSize, ...]:
+        """Return the size of each topic of a tape, in two round trips each.
+
+        Raises:
+            Unavailable: TAPE_UNAVAILABLE.
+        """
+        found = []
+        for made in layout(tape):
+            start = self._ask(made.topic, made.num_partitions, _OFFSET_BEGINNING)
+            written = sum(self.log_ends(made.topic, made.num_partitions))
+            size = TopicSize(made.topic, made.num_partitions, written - sum(start), written)
+            found.append(size)
+        return tuple(found)
 
     def offsets_since(self, topic: str, partitions: int, time_us: int) -> tuple[int, ...]:
         """Return per partition the first offset written at or after a time, or its end if none.

@@ -27,7 +27,7 @@ from k2.v1 import degradation_service_pb2 as k2_dot_v1_dot_degradation__service_
 from k2.v1 import market_pb2 as k2_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ck2/v1/platform_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fk2/v1/degradation_service.proto\x1a\x12k2/v1/market.proto\"\xfe\x02\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.k2.v1.ComponentState\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x32\n\taddresses\x18\x05 \x03(\x0b\x32\x1f.k2.v1.Component.AddressesEntry\x12&\n\x05level\x18\x06 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\x30\n\x08\x63ounters\x18\x07 \x03(\x0b\x32\x1e.k2.v1.Component.CountersEntry\x12/\n\x0breport_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10GetStatusRequest\"\xe5\x01\n\x11GetStatusResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.k2.v1.ComponentState\x12&\n\x05level\x18\x02 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12!\n\x06source\x18\x03 \x01(\x0e\x32\x11.k2.v1.DataSource\x12$\n\ncomponents\x18\x04 \x03(\x0b\x32\x10.k2.v1.Component\x12\x0f\n\x07version\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x14\n\x12GetSettingsRequest\"7\n\x13GetSettingsResponse\x12 \n\x08settings\x18\x01 \x03(\x0b\x32\x0e.k2.v1.Setting\"\x18\n\x16VerifyIntegrityRequest\"t\n\x17VerifyIntegrityResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.k2.v1.VerifyProgressH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.k2.v1.VerifyResultH\x00\x42\x07\n\x05\x65vent\">\n\x0eVerifyProgress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"S\n\x0cVerifyResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0breport_json\x18\x04 \x01(\t\"\x10\n\x0e\x43ompactRequest\"r\n\x0f\x43ompactResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.k2.v1.MaintenanceProgressH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.k2.v1.CompactResultH\x00\x42\x07\n\x05\x65vent\"C\n\x13MaintenanceProgress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\x9b\x01\n\rCompactResult\x12\x0e\n\x06merges\x18\x01 \x01(\x03\x12\x14\n\x0c\x66iles_merged\x18\x02 \x01(\x03\x12\x16\n\x0erows_rewritten\x18\x03 \x01(\x03\x12\x11\n\tabandoned\x18\x04 \x01(\x03\x12\x13\n\x0b\x66iles_total\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t\"M\n\x16\x45xpireSnapshotsRequest\x12\x33\n\x0folder_than_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x01\n\x17\x45xpireSnapshotsResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.k2.v1.MaintenanceProgressH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.k2.v1.ExpireSnapshotsResultH\x00\x42\x07\n\x05\x65vent\"\xb7\x01\n\x15\x45xpireSnapshotsResult\x12\x19\n\x11snapshots_dropped\x18\x01 \x01(\x03\x12\x16\n\x0esnapshots_kept\x18\x02 \x01(\x03\x12\x15\n\rfiles_removed\x18\x03 \x01(\x03\x12\x15\n\rbytes_removed\x18\x04 \x01(\x03\x12\x15\n\rfiles_waiting\x18\x05 \x01(\x03\x12\x15\n\rbytes_waiting\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t*\xc1\x01\n\x0e\x43omponentState\x12\x1f\n\x1b\x43OMPONENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMPONENT_STATE_STARTING\x10\x01\x12\x1b\n\x17\x43OMPONENT_STATE_SERVING\x10\x02\x12\x1c\n\x18\x43OMPONENT_STATE_DRAINING\x10\x03\x12\x18\n\x14\x43OMPONENT_STATE_LOST\x10\x04\x12\x1b\n\x17\x43OMPONENT_STATE_FAILING\x10\x05\x32\xfb\x02\n\x0fPlatformService\x12>\n\tGetStatus\x12\x17.k2.v1.GetStatusRequest\x1a\x18.k2.v1.GetStatusResponse\x12\x44\n\x0bGetSettings\x12\x19.k2.v1.GetSettingsRequest\x1a\x1a.k2.v1.GetSettingsResponse\x12R\n\x0fVerifyIntegrity\x12\x1d.k2.v1.VerifyIntegrityRequest\x1a\x1e.k2.v1.VerifyIntegrityResponse0\x01\x12:\n\x07\x43ompact\x12\x15.k2.v1.CompactRequest\x1a\x16.k2.v1.CompactResponse0\x01\x12R\n\x0f\x45xpireSnapshots\x12\x1d.k2.v1.ExpireSnapshotsRequest\x1a\x1e.k2.v1.ExpireSnapshotsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ck2/v1/platform_service.proto\x12\x05k2.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fk2/v1/degradation_service.proto\x1a\x12k2/v1/market.proto\"\xfe\x02\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.k2.v1.ComponentState\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x32\n\taddresses\x18\x05 \x03(\x0b\x32\x1f.k2.v1.Component.AddressesEntry\x12&\n\x05level\x18\x06 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12\x30\n\x08\x63ounters\x18\x07 \x03(\x0b\x32\x1e.k2.v1.Component.CountersEntry\x12/\n\x0breport_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10GetStatusRequest\"\xe5\x01\n\x11GetStatusResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.k2.v1.ComponentState\x12&\n\x05level\x18\x02 \x01(\x0e\x32\x17.k2.v1.DegradationLevel\x12!\n\x06source\x18\x03 \x01(\x0e\x32\x11.k2.v1.DataSource\x12$\n\ncomponents\x18\x04 \x03(\x0b\x32\x10.k2.v1.Component\x12\x0f\n\x07version\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x14\n\x12GetSettingsRequest\"7\n\x13GetSettingsResponse\x12 \n\x08settings\x18\x01 \x03(\x0b\x32\x0e.k2.v1.Setting\"\x13\n\x11ListTopicsRequest\"\\\n\x12ListTopicsResponse\x12\x1c\n\x06topics\x18\x01 \x03(\x0b\x32\x0c.k2.v1.Topic\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\x05\x12\x10\n\x08messages\x18\x03 \x01(\x03\x12\x18\n\x10messages_written\x18\x04 \x01(\x03\"\x18\n\x16VerifyIntegrityRequest\"t\n\x17VerifyIntegrityResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.k2.v1.VerifyProgressH\x00\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.k2.v1.VerifyResultH\x00\x42\x07\n\x05\x65vent\">\n\x0eVerifyProgress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"S\n\x0cVerifyResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x11\n\texit_code\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0breport_json\x18\x04 \x01(\t\"\x10\n\x0e\x43ompactRequest\"r\n\x0f\x43ompactResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.k2.v1.MaintenanceProgressH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.k2.v1.CompactResultH\x00\x42\x07\n\x05\x65vent\"C\n\x13MaintenanceProgress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\x9b\x01\n\rCompactResult\x12\x0e\n\x06merges\x18\x01 \x01(\x03\x12\x14\n\x0c\x66iles_merged\x18\x02 \x01(\x03\x12\x16\n\x0erows_rewritten\x18\x03 \x01(\x03\x12\x11\n\tabandoned\x18\x04 \x01(\x03\x12\x13\n\x0b\x66iles_total\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t\"M\n\x16\x45xpireSnapshotsRequest\x12\x33\n\x0folder_than_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x01\n\x17\x45xpireSnapshotsResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1a.k2.v1.MaintenanceProgressH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.k2.v1.ExpireSnapshotsResultH\x00\x42\x07\n\x05\x65vent\"\xb7\x01\n\x15\x45xpireSnapshotsResult\x12\x19\n\x11snapshots_dropped\x18\x01 \x01(\x03\x12\x16\n\x0esnapshots_kept\x18\x02 \x01(\x03\x12\x15\n\rfiles_removed\x18\x03 \x01(\x03\x12\x15\n\rbytes_removed\x18\x04 \x01(\x03\x12\x15\n\rfiles_waiting\x18\x05 \x01(\x03\x12\x15\n\rbytes_waiting\x18\x06 \x01(\x03\x12\x0f\n\x07message\x18\x07 \x01(\t*\xc1\x01\n\x0e\x43omponentState\x12\x1f\n\x1b\x43OMPONENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMPONENT_STATE_STARTING\x10\x01\x12\x1b\n\x17\x43OMPONENT_STATE_SERVING\x10\x02\x12\x1c\n\x18\x43OMPONENT_STATE_DRAINING\x10\x03\x12\x18\n\x14\x43OMPONENT_STATE_LOST\x10\x04\x12\x1b\n\x17\x43OMPONENT_STATE_FAILING\x10\x05\x32\xbe\x03\n\x0fPlatformService\x12>\n\tGetStatus\x12\x17.k2.v1.GetStatusRequest\x1a\x18.k2.v1.GetStatusResponse\x12\x44\n\x0bGetSettings\x12\x19.k2.v1.GetSettingsRequest\x1a\x1a.k2.v1.GetSettingsResponse\x12\x41\n\nListTopics\x12\x18.k2.v1.ListTopicsRequest\x1a\x19.k2.v1.ListTopicsResponse\x12R\n\x0fVerifyIntegrity\x12\x1d.k2.v1.VerifyIntegrityRequest\x1a\x1e.k2.v1.VerifyIntegrityResponse0\x01\x12:\n\x07\x43ompact\x12\x15.k2.v1.CompactRequest\x1a\x16.k2.v1.CompactResponse0\x01\x12R\n\x0f\x45xpireSnapshots\x12\x1d.k2.v1.ExpireSnapshotsRequest\x1a\x1e.k2.v1.ExpireSnapshotsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPONENT_ADDRESSESENTRY']._serialized_options = b'8\001'
   _globals['_COMPONENT_COUNTERSENTRY']._loaded_options = None
   _globals['_COMPONENT_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_COMPONENTSTATE']._serialized_start=1934
-  _globals['_COMPONENTSTATE']._serialized_end=2127
+  _globals['_COMPONENTSTATE']._serialized_start=2136
+  _globals['_COMPONENTSTATE']._serialized_end=2329
   _globals['_COMPONENT']._serialized_start=126
   _globals['_COMPONENT']._serialized_end=508
   _globals['_COMPONENT_ADDRESSESENTRY']._serialized_start=411
@@ -56,28 +56,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSETTINGSREQUEST']._serialized_end=822
   _globals['_GETSETTINGSRESPONSE']._serialized_start=824
   _globals['_GETSETTINGSRESPONSE']._serialized_end=879
-  _globals['_VERIFYINTEGRITYREQUEST']._serialized_start=881
-  _globals['_VERIFYINTEGRITYREQUEST']._serialized_end=905
-  _globals['_VERIFYINTEGRITYRESPONSE']._serialized_start=907
-  _globals['_VERIFYINTEGRITYRESPONSE']._serialized_end=1023
-  _globals['_VERIFYPROGRESS']._serialized_start=1025
-  _globals['_VERIFYPROGRESS']._serialized_end=1087
-  _globals['_VERIFYRESULT']._serialized_start=1089
-  _globals['_VERIFYRESULT']._serialized_end=1172
-  _globals['_COMPACTREQUEST']._serialized_start=1174
-  _globals['_COMPACTREQUEST']._serialized_end=1190
-  _globals['_COMPACTRESPONSE']._serialized_start=1192
-  _globals['_COMPACTRESPONSE']._serialized_end=1306
-  _globals['_MAINTENANCEPROGRESS']._serialized_start=1308
-  _globals['_MAINTENANCEPROGRESS']._serialized_end=1375
-  _globals['_COMPACTRESULT']._serialized_start=1378
-  _globals['_COMPACTRESULT']._serialized_end=1533
-  _globals['_EXPIRESNAPSHOTSREQUEST']._serialized_start=1535
-  _globals['_EXPIRESNAPSHOTSREQUEST']._serialized_end=1612
-  _globals['_EXPIRESNAPSHOTSRESPONSE']._serialized_start=1615
-  _globals['_EXPIRESNAPSHOTSRESPONSE']._serialized_end=1745
-  _globals['_EXPIRESNAPSHOTSRESULT']._serialized_start=1748
-  _globals['_EXPIRESNAPSHOTSRESULT']._serialized_end=1931
-  _globals['_PLATFORMSERVICE']._serialized_start=2130
-  _globals['_PLATFORMSERVICE']._serialized_end=2509
+  _globals['_LISTTOPICSREQUEST']._serialized_start=881
+  _globals['_LISTTOPICSREQUEST']._serialized_end=900
+  _globals['_LISTTOPICSRESPONSE']._serialized_start=902
+  _globals['_LISTTOPICSRESPONSE']._serialized_end=994
+  _globals['_TOPIC']._serialized_start=996
+  _globals['_TOPIC']._serialized_end=1081
+  _globals['_VERIFYINTEGRITYREQUEST']._serialized_start=1083
+  _globals['_VERIFYINTEGRITYREQUEST']._serialized_end=1107
+  _globals['_VERIFYINTEGRITYRESPONSE']._serialized_start=1109
+  _globals['_VERIFYINTEGRITYRESPONSE']._serialized_end=1225
+  _globals['_VERIFYPROGRESS']._serialized_start=1227
+  _globals['_VERIFYPROGRESS']._serialized_end=1289
+  _globals['_VERIFYRESULT']._serialized_start=1291
+  _globals['_VERIFYRESULT']._serialized_end=1374
+  _globals['_COMPACTREQUEST']._serialized_start=1376
+  _globals['_COMPACTREQUEST']._serialized_end=1392
+  _globals['_COMPACTRESPONSE']._serialized_start=1394
+  _globals['_COMPACTRESPONSE']._serialized_end=1508
+  _globals['_MAINTENANCEPROGRESS']._serialized_start=1510
+  _globals['_MAINTENANCEPROGRESS']._serialized_end=1577
+  _globals['_COMPACTRESULT']._serialized_start=1580
+  _globals['_COMPACTRESULT']._serialized_end=1735
+  _globals['_EXPIRESNAPSHOTSREQUEST']._serialized_start=1737
+  _globals['_EXPIRESNAPSHOTSREQUEST']._serialized_end=1814
+  _globals['_EXPIRESNAPSHOTSRESPONSE']._serialized_start=1817
+  _globals['_EXPIRESNAPSHOTSRESPONSE']._serialized_end=1947
+  _globals['_EXPIRESNAPSHOTSRESULT']._serialized_start=1950
+  _globals['_EXPIRESNAPSHOTSRESULT']._serialized_end=2133
+  _globals['_PLATFORMSERVICE']._serialized_start=2332
+  _globals['_PLATFORMSERVICE']._serialized_end=2778
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,11 @@ class PlatformServiceStub:
                 request_serializer=k2_dot_v1_dot_platform__service__pb2.GetSettingsRequest.SerializeToString,
                 response_deserializer=k2_dot_v1_dot_platform__service__pb2.GetSettingsResponse.FromString,
                 _registered_method=True)
+        self.ListTopics = channel.unary_unary(
+                '/k2.v1.PlatformService/ListTopics',
+                request_serializer=k2_dot_v1_dot_platform__service__pb2.ListTopicsRequest.SerializeToString,
+                response_deserializer=k2_dot_v1_dot_platform__service__pb2.ListTopicsResponse.FromString,
+                _registered_method=True)
         self.VerifyIntegrity = channel.unary_stream(
                 '/k2.v1.PlatformService/VerifyIntegrity',
                 request_serializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityRequest.SerializeToString,
@@ -79,6 +84,18 @@ class PlatformServiceServicer:
 
     def GetSettings(self, request, context):
         """Reads the settings that the control process runs with. Secrets are masked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTopics(self, request, context):
+        """Reads how much each topic of the tape holds, by the ends of its partitions.
+
+        Guarantees: every record that was acknowledged before the call is counted. A rate is the
+        difference of two answers over the difference of their times.
+
+        Reasons: TAPE_UNAVAILABLE, STARTING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +168,11 @@ def add_PlatformServiceServicer_to_server(servicer, server):
                     request_deserializer=k2_dot_v1_dot_platform__service__pb2.GetSettingsRequest.FromString,
                     response_serializer=k2_dot_v1_dot_platform__service__pb2.GetSettingsResponse.SerializeToString,
             ),
+            'ListTopics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTopics,
+                    request_deserializer=k2_dot_v1_dot_platform__service__pb2.ListTopicsRequest.FromString,
+                    response_serializer=k2_dot_v1_dot_platform__service__pb2.ListTopicsResponse.SerializeToString,
+            ),
             'VerifyIntegrity': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyIntegrity,
                     request_deserializer=k2_dot_v1_dot_platform__service__pb2.VerifyIntegrityRequest.FromString,
@@ -222,6 +244,33 @@ class PlatformService:
             '/k2.v1.PlatformService/GetSettings',
             k2_dot_v1_dot_platform__service__pb2.GetSettingsRequest.SerializeToString,
             k2_dot_v1_dot_platform__service__pb2.GetSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTopics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/k2.v1.PlatformService/ListTopics',
+            k2_dot_v1_dot_platform__service__pb2.ListTopicsRequest.SerializeToString,
+            k2_dot_v1_dot_platform__service__pb2.ListTopicsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,14 @@ class PlatformServiceStub:
     """
     GetSettings: _grpc.UnaryUnaryMultiCallable[_platform_service_pb2.GetSettingsRequest, _platform_service_pb2.GetSettingsResponse]
     """Reads the settings that the control process runs with. Secrets are masked."""
+    ListTopics: _grpc.UnaryUnaryMultiCallable[_platform_service_pb2.ListTopicsRequest, _platform_service_pb2.ListTopicsResponse]
+    """Reads how much each topic of the tape holds, by the ends of its partitions.
+
+    Guarantees: every record that was acknowledged before the call is counted. A rate is the
+    difference of two answers over the difference of their times.
+
+    Reasons: TAPE_UNAVAILABLE, STARTING.
+    """
     VerifyIntegrity: _grpc.UnaryStreamMultiCallable[_platform_service_pb2.VerifyIntegrityRequest, _platform_service_pb2.VerifyIntegrityResponse]
     """Folds the tape again and compares the outcome with the lake, the dead letters and the
     published state, per partition and symbol.
@@ -99,6 +107,14 @@ class PlatformServiceAsyncStub(PlatformServiceStub):
     """
     GetSettings: _aio.UnaryUnaryMultiCallable[_platform_service_pb2.GetSettingsRequest, _platform_service_pb2.GetSettingsResponse]  # type: ignore[assignment]
     """Reads the settings that the control process runs with. Secrets are masked."""
+    ListTopics: _aio.UnaryUnaryMultiCallable[_platform_service_pb2.ListTopicsRequest, _platform_service_pb2.ListTopicsResponse]  # type: ignore[assignment]
+    """Reads how much each topic of the tape holds, by the ends of its partitions.
+
+    Guarantees: every record that was acknowledged before the call is counted. A rate is the
+    difference of two answers over the difference of their times.
+
+    Reasons: TAPE_UNAVAILABLE, STARTING.
+    """
     VerifyIntegrity: _aio.UnaryStreamMultiCallable[_platform_service_pb2.VerifyIntegrityRequest, _platform_service_pb2.VerifyIntegrityResponse]  # type: ignore[assignment]
     """Folds the tape again and compares the outcome with the lake, the dead letters and the
     published state, per partition and symbol.
@@ -165,6 +181,20 @@ class PlatformServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_platform_service_pb2.GetSettingsResponse, _abc.Awaitable[_platform_service_pb2.GetSettingsResponse]]:
         """Reads the settings that the control process runs with. Secrets are masked."""
+
+    @_abc_1.abstractmethod
+    def ListTopics(
+        self,
+        request: _platform_service_pb2.ListTopicsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_platform_service_pb2.ListTopicsResponse, _abc.Awaitable[_platform_service_pb2.ListTopicsResponse]]:
+        """Reads how much each topic of the tape holds, by the ends of its partitions.
+
+        Guarantees: every record that was acknowledged before the call is counted. A rate is the
+        difference of two answers over the difference of their times.
+
+        Reasons: TAPE_UNAVAILABLE, STARTING.
+        """
 
     @_abc_1.abstractmethod
     def VerifyIntegrity(

@@ -137,8 +137,14 @@ def _server(
 ) -> GrpcServer:
     settings, runtime, degradation = process.settings, process.runtime, process.degradation
     draining = runtime.stopping
+    admin = process.clients.admin
     platform_service = PlatformService(
-        observed=Observed(heartbeats, degradation.level, _probes(settings)),
+        observed=Observed(
+            heartbeats,
+            degradation.level,
+            _probes(settings),
+            topics=lambda: admin.sizes(settings.tape),
+        ),
         settings=settings,
         version=importlib.metadata.version(_DISTRIBUTION),
         clock=runtime.clock,

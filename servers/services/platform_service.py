@@ -18,6 +18,7 @@ from k2.clock import Clock
 from k2.degrade.level import Level
 from k2.errors import Internal, K2Error, Overloaded, Reason, error_of
 from k2.settings import Settings, masked
+from k2.tape.topics import TopicSize
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
 from servers.heartbeat import Beat, Heartbeats
@@ -67,11 +68,13 @@ class Observed:
         heartbeats: of all processes.
         level: returns the platform's level.
         probes: of components without a heartbeat.
+        topics: asks the broker for the size of each topic.
     """
 
     heartbeats: Heartbeats
     level: Callable[[], Level]
     probes: Sequence[Probe]
+    topics: Callable[[], Sequence[TopicSize]]
 
 
 class PlatformService(rpc.PlatformServiceServicer):
@@ -136,6 +139,21 @@ class PlatformService(rpc.PlatformServiceServicer):
         return pb.GetSettingsResponse(
             settings=[pb.Setting(name=name, value=values[name]) for name in sorted(values)]
         )
+
+    def ListTopics(
+        self, request: pb.ListTopicsRequest, context: grpc.ServicerContext
+    ) -> pb.ListTopicsResponse:
+        """Return the size of each topic of the tape."""
+        topics = [
+            pb.Topic(
+                name=size.topic,
+                partitions=size.partitions,
+                messages=size.messages,
+                messages_written=size.written,
+            )
+            for size in self._observed.topics()
+        ]
+        return pb.ListTopicsResponse(topics=topics, time=time_to(self._clock.now_us()))
 
     def VerifyIntegrity(
         self, request: pb.VerifyIntegrityRequest, context: grpc.ServicerContext

@@ -701,6 +701,7 @@ ANSWERS = {
         *("feeds[].symbols[].ids_missing", "feeds[].symbols[].duplicates"),
         *("feeds[].symbols[].reordered", "feeds[].symbols[].resets"),
     ],
+    "tape topics": [f"topics[].{name}" for name in ("topic", "partitions", "messages", "rate")],
     "gaps": [
         *("gaps[].exchange", "gaps[].symbol", "gaps[].first_trade_id", "gaps[].last_trade_id"),
         *("gaps[].state", "gaps[].cause", "gaps[].detect_time", "gaps[].record_time"),

@@ -96,6 +96,7 @@ class K2Server:
         batch_rows: rows a batch.
         missing: missing parts of every answer.
         verify_ok: the outcome of a verification; None: it ends without one.
+        topics_read: how often the topics were asked for; each time 500 trades and 2 s are added.
         cancelled: set when a stream was given up by its reader.
         page_size_max: snapshots a page.
     """
@@ -115,6 +116,7 @@ class K2Server:
         self.cancelled = threading.Event()
         self.page_size_max = 1
         self.verify_ok = True
+        self.topics_read = 0
         self._tickets = {}
 
     def __enter__(self):

@@ -215,6 +215,21 @@ class _Platform(_Service, platform_service_pb2_grpc.PlatformServiceServicer):
             version="0.1.0",
         )
 
+    def ListTopics(self, request, context):
+        self.server.enter("ListTopics", context)
+        self.server.topics_read += 1
+        read, topic = self.server.topics_read, platform_service_pb2.Topic
+        written = 1000 + 500 * read
+        return platform_service_pb2.ListTopicsResponse(
+            topics=[
+                topic(
+                    name="trades", partitions=8, messages=written - 600, messages_written=written
+                ),
+                topic(name="gaps", partitions=1, messages=3, messages_written=3),
+            ],
+            time=stamp(COMMIT_US + 2_000_000 * read),
+        )
+
     def GetSettings(self, request, context):
         self.server.enter("GetSettings", context)
         setting = platform_service_pb2.Setting

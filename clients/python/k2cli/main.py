@@ -22,7 +22,6 @@ from k2cli import (
     doctor,
     down,
     gaps,
-    logs,
     maintain,
     record,
     reports,
@@ -33,7 +32,7 @@ from k2cli import (
     verify,
 )
 from k2cli.child import INTERRUPTED
-from k2cli.operate import degrade
+from k2cli.operate import degrade, process_logs, tape_topics
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -96,10 +95,11 @@ for command in (
     maintain.expire,
     tape.tape,
     dlq.dlq,
-    logs.logs,
+    process_logs.logs,
 ):
     k2.add_command(command)
 k2.add_command(degrade.degrade, "degradation")
+tape.tape.add_command(tape_topics.topics)
 
 
 def main() -> None:

@@ -335,6 +335,11 @@ class Client:
         request = platform_service_pb2.GetStatusRequest()
         return record(records.Status, self._call(self._platform.GetStatus, request))
 
+    def topics(self) -> records.TopicSizes:
+        """Return how much each topic of the tape holds, and when that was read."""
+        request = platform_service_pb2.ListTopicsRequest()
+        return record(records.TopicSizes, self._call(self._platform.ListTopics, request))
+
     def settings(self) -> dict[str, object]:
         """Return the settings of the control process by name; secrets are masked."""
         request = platform_service_pb2.GetSettingsRequest()

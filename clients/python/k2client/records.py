@@ -251,6 +251,24 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Topic:
+    """A topic of the tape: its size in offsets, and the records ever written to it."""
+
+    name: str
+    partitions: int
+    messages: int
+    messages_written: int
+
+
+@dataclass(frozen=True)
+class TopicSizes:
+    """All topics of the tape at one moment."""
+
+    topics: tuple[Topic, ...]
+    time: datetime | None
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of the platform and of each of its components."""
 

@@ -60,6 +60,9 @@ def test_offsets_since_a_time(broker):
     facts = admin.facts("configured.b")
     stale = replace(facts, log_start=(7,) * 8, log_end=(7,) * 8)
     assert admin.bounds(stale) == facts
+    sizes = {size.topic: size for size in admin.sizes(settings)}
+    assert sizes["configured.b"] == topics.TopicSize("configured.b", 8, 2, 2)
+    assert sizes[topics.GAPS].partitions == 1
     admin.close()
 
 

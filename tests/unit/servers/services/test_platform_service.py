@@ -9,6 +9,7 @@ import pytest
 from k2.clock import SystemClock
 from k2.degrade.level import Level
 from k2.settings import load
+from k2.tape.topics import TopicSize
 from k2.v1 import degradation_service_pb2, market_pb2
 from k2.v1 import platform_service_pb2 as pb
 from k2.v1 import platform_service_pb2_grpc as rpc
@@ -36,6 +37,7 @@ def service(command=(), board=None, alive=True, level=Level.NORMAL, **settings):
             heartbeats=Heartbeats(board, SystemClock()),
             level=lambda: level,
             probes=[Probe("broker", {"kafka": "127.0.0.1:9092"}, lambda: alive)],
+            topics=lambda: [TopicSize("trades", 8, 900, 1500), TopicSize("gaps", 1, 3, 3)],
         ),
         settings=load(**{"feed": {"source": "simulated"}} | settings),
         version="1.2.3",
@@ -87,6 +89,14 @@ def test_a_part_that_its_supervisor_gave_up_is_failing(tmp_path):
     states = {each.name: each.state for each in found.components}
     assert states["broker"] == found.state == pb.COMPONENT_STATE_FAILING
     assert states["lake"] == pb.COMPONENT_STATE_SERVING
+
+
+def test_topics_have_their_sizes():
+    with served(service()) as (_, channel):
+        found = rpc.PlatformServiceStub(channel).ListTopics(pb.ListTopicsRequest())
+    assert [(each.name, each.partitions) for each in found.topics] == [("trades", 8), ("gaps", 1)]
+    assert (found.topics[0].messages, found.topics[0].messages_written) == (900, 1500)
+    assert found.time.seconds > 0
 
 
 def test_settings_are_listed_and_secrets_masked(tmp_path):

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from k2cli.logs import LogFile, following, tailed
+from k2cli.operate.process_logs import LogFile, following, tailed
 
 AT_S = 1_700_000_000.25
 
