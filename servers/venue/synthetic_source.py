@@ -177,7 +177,7 @@ class MarketRate:
         self.trades_per_s = (
             round(rate_of(segments[-1], self._symbols), 1) if symbols else trades_per_s
         )
-        _log.info("trades_per_s", extra={"before": before, "now": self.trades_per_s})
+        _log.info("the rate was %g and is %g trades a second", before, self.trades_per_s)
 
 
 def _release(groups: Iterable[list[Listener]], now_us: int) -> None:

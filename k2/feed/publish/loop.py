@@ -75,7 +75,7 @@ class _Group:
     """
 
     subscriptions: tuple[Subscription, ...]
-    streams: tuple[InstrumentStream, ...]
+    streams: frozenset[InstrumentStream]
     wanted: Callable[[], bool]
     open: bool = False
     reconnects: int = 0
@@ -159,12 +159,12 @@ class FeedLoop:
             )
             for address in addresses
         )
-        streams = [
+        streams = frozenset(
             stream
             for stream in self.streams
             if instruments is None or stream.instrument in instruments
-        ]
-        self._groups.append(_Group(subscriptions, tuple(streams), wanted))
+        )
+        self._groups.append(_Group(subscriptions, streams, wanted))
         self.subscriptions += subscriptions
 
     @property
