@@ -17,8 +17,8 @@ from functools import cached_property
 from typing import Any, Self
 
 from k2 import limits, tracing
-from k2.degrade.level import Tuning
-from k2.degrade.platform import Levels, demanded_by
+from k2.degrade.level import LevelState, Tuning, step
+from k2.degrade.platform import Levels, own_need
 from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Scale, Signal, pressures, scales
 from k2.errors import Data
@@ -89,6 +89,7 @@ class Process:
         self._tuning = Tuning(
             confirm_s=settings.degrade.confirm_s, dwell_s=settings.degrade.dwell_s
         )
+        self._needs = LevelState()
         self._subscribers: list[Callable[[Levels], None]] = []
         self._ticking: list[Callable[[], None]] = []
         self.levels = Levels(shadow=settings.degrade.shadow)
@@ -224,12 +225,14 @@ class Process:
         """Tell the levels where they changed."""
         assert self._heart is not None, "it ticks"
         before, reading = self.levels, self._heart.reading
+        now_s = self.runtime.clock.monotonic_s()
+        self._needs = step(self._needs, own_need(reading.pressures), now_s, self._tuning)
         self.levels = replace(
             before,
             own=self._heart.level,
             platform=self.degradation.platform(),
             override=self.degradation.override(),
-            demanded=demanded_by(reading.pressures, self._tuning),
+            demanded=self._needs.level,
             pressure=reading.pressure,
         )
         if self.levels.shadow and self.levels.prescribed is not before.prescribed:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from k2.degrade.level import Level, Tuning, level_of
+from k2.degrade.level import Level
 from k2.degrade.policy import POLICIES, Policy
 from k2.degrade.signals import Signal
 
@@ -33,7 +33,8 @@ class Levels:
         own: of the process.
         platform: as last published.
         override: by an operator; None without one.
-        demanded: what the memory and the disk of the process demand by themselves.
+        demanded: what the memory and the disk of the process demand by themselves, with a confirm
+            and a dwell of its own.
         pressure: the highest of the process, 0..1.
         shadow: levels are published and not obeyed.
     """
@@ -63,9 +64,9 @@ class Levels:
         return POLICIES[self.effective]
 
 
-def demanded_by(pressures: Mapping[str, float], tuning: Tuning) -> Level:
-    """Return the level that the memory and the disk of a process demand, whatever others say."""
-    return level_of(max((pressures.get(name, 0.0) for name in _OWN), default=0.0), tuning)
+def own_need(pressures: Mapping[str, float]) -> float:
+    """Return the pressure of a process's memory and disk, which no override talks away."""
+    return max(pressures.get(name, 0.0) for name in _OWN)
 
 
 def lost_pressure(silent_s: float) -> float:

@@ -123,6 +123,9 @@ class DegradationService(rpc.DegradationServiceServicer):
         if not 0.0 <= request.pressure <= 1.0:
             raise bad_field("pressure", "a pressure is 0 to 1")
         process = request.process or EVERY_PROCESS
+        known = [beat.process for beat in self._heartbeats.beats()]
+        if process not in (EVERY_PROCESS, *known):
+            raise bad_field("process", f"{process[:64]!r} is none of {', '.join(known)}")
         self._state.inject(process, request.signal, request.pressure, until_us)
         return pb.InjectPressureResponse(expire_time=time_to(until_us))
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from k2cli import console, options
-from k2cli.operate import status_screen
+from k2cli.operate import degrade, status_screen
 from k2cli.operate.status_screen import Frame
 from k2client import records, stack
 from k2client.errors import K2Error
@@ -38,7 +38,7 @@ def status(
     if watch and as_json:
         raise click.UsageError("give --watch or --json, not both")
     described = stack.read_stack(options.directory_of(data_dir))
-    view = View(described, _live(described))
+    view = View(described, *_live(described))
     if as_json:
         console.echo_json(view.document())
     if not described.running:
@@ -53,16 +53,16 @@ def status(
         _show(view)
 
 
-def _live(described: stack.Stack) -> records.Status | None:
-    """Return the status of the control plane; None when it does not answer."""
+def _live(described: stack.Stack) -> tuple[records.Status | None, records.Degradation | None]:
+    """Return status and level of the control plane; None when it does not answer."""
     address = described.addresses.get("control")
     if address is None:
-        return None
+        return None, None
     try:
         with options.connect_at(address, deadline_s=2.0) as k2:
-            return k2.status()
+            return k2.status(), k2.degradation()
     except K2Error:
-        return None
+        return None, None
 
 
 def _frame(directory: Path) -> Frame:
@@ -72,8 +72,8 @@ def _frame(directory: Path) -> Frame:
     degradation, trades, snapshots = None, None, []
     try:
         with options.connect_at(described.addresses["control"], deadline_s=2.0) as k2:
-            document = View(described, k2.status()).document()
-            degradation = k2.degradation()
+            live, degradation = k2.status(), k2.degradation()
+            document = View(described, live, degradation).document()
             trades = sum(feed.trades_acknowledged for feed in k2.feeds())
             snapshots = k2.snapshots(_COMMITS)
     except (K2Error, KeyError):
@@ -91,10 +91,12 @@ class View:
     Attributes:
         stack: the description that its supervisor wrote.
         live: the status of the control plane; None when it does not answer.
+        degradation: the level of the platform, as `live`.
     """
 
     stack: stack.Stack
     live: records.Status | None
+    degradation: records.Degradation | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document of `k2 status --json`."""
@@ -108,6 +110,9 @@ class View:
             "exchange": content.get("exchange"),
             "symbols": content.get("symbols", []),
             "level": self.live.level if self.live else None,
+            "override": self.degradation.override if self.degradation else None,
+            "injected": self.degradation.injected if self.degradation else None,
+            "shadow": self.degradation.shadow if self.degradation else None,
             "version": self.live.version if self.live else None,
             "started_at_us": content.get("started_at_us"),
             "addresses": self.stack.addresses,
@@ -186,6 +191,8 @@ def _show(view: View) -> None:
         for process in content["processes"]
     ]
     console.table(("process", "pid", "state", "restarts", "level", "addresses"), rows)
+    if view.degradation and (marks := degrade.marks(view.degradation)):
+        console.echo(" · ".join(marks))
     for name, alert in _alerts(content["processes"]):
         console.echo(f"ALERT {name}: {alert}")
     if content["failure"]:

@@ -4,14 +4,14 @@ import itertools
 
 import pytest
 
-from k2.degrade.level import Level, Tuning
+from k2.degrade.level import Level
 from k2.degrade.platform import (
     LOST_LONG,
     LOST_LONG_S,
     LOST_SOON,
     Levels,
-    demanded_by,
     lost_pressure,
+    own_need,
 )
 from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Signal
@@ -36,12 +36,10 @@ def test_in_shadow_mode_nothing_is_obeyed_and_all_is_said():
     assert levels.policy is POLICIES[Level.NORMAL]
 
 
-def test_memory_and_disk_demand_and_nothing_else_does():
-    tuning = Tuning()
-    assert demanded_by({}, tuning) is Level.NORMAL
-    assert demanded_by({Signal.WRITER_LAG_S: 1.0}, tuning) is Level.NORMAL
-    both = {Signal.RSS_BYTES: 0.5, Signal.DISK_FREE_BYTES: 0.99}
-    assert demanded_by(both, tuning) is Level.CIRCUIT_BREAK
+def test_memory_and_disk_are_needs_and_nothing_else_is():
+    assert own_need({}) == 0.0
+    assert own_need({Signal.WRITER_LAG_S: 1.0}) == 0.0
+    assert own_need({Signal.RSS_BYTES: 0.5, Signal.DISK_FREE_BYTES: 0.99}) == 0.99
 
 
 def test_a_process_that_is_lost_for_longer_presses_more():

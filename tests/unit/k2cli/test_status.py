@@ -59,6 +59,9 @@ def test_what_runs_is_listed_with_what_the_control_plane_adds(k2, script, server
     assert "simulated trades from synthetic · level NORMAL" in people.stdout
     assert "f:1  q:1" in people.stdout
     assert people.stdout.count("q:1") == 1
+    assert (found.json["override"], found.json["injected"]) == (None, True)
+    assert found.json["shadow"] is False
+    assert "INJECTED pressure" in people.stdout
 
 
 def test_what_needs_a_person_is_said():

@@ -185,7 +185,7 @@ def test_the_memory_of_a_process_demands_more_than_an_override(board, runtime, t
         ticks(process, 1)
         assert process.levels.effective is Level.SOFT
         process.degradation.inject("*", Signal.RSS_BYTES, 0.9, now_us + 10**9)
-        ticks(process, 1)
+        ticks(process)
     assert process.levels.effective is Level.AGGRESSIVE
 
 

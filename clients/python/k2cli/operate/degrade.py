@@ -181,14 +181,14 @@ def inject(  # noqa: PLR0913 one parameter per option, by name
 
 def headline(now: records.Degradation) -> str:
     """Describe the level in a line, with what an operator has done to it."""
-    parts = [f"level {now.level}: {now.summary}"]
-    if now.override is not None:
-        parts.append(_override(now.override))
-    if now.injected:
-        parts.append("INJECTED pressure")
-    if now.shadow:
-        parts.append("SHADOW: published and not obeyed")
-    return " · ".join(parts)
+    return " · ".join([f"level {now.level}: {now.summary}", *marks(now)])
+
+
+def marks(now: records.Degradation) -> list[str]:
+    """List what an operator has done to the level."""
+    found = [_override(now.override)] if now.override is not None else []
+    found += ["INJECTED pressure"] * now.injected
+    return found + ["SHADOW: published and not obeyed"] * now.shadow
 
 
 def highest(now: records.Degradation) -> tuple[str, records.Pressure] | None:

@@ -173,6 +173,7 @@ def test_a_pressure_is_injected_into_one_process_or_all(stub, said, process, int
     "changed",
     [
         {"signal": "mood"},
+        {"process": "nosuch"},
         {"pressure": 1.1},
         {"pressure": -0.1},
         {"duration": seconds(0)},
