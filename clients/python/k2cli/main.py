@@ -25,14 +25,13 @@ from k2cli import (
     maintain,
     record,
     reports,
-    status,
     tape,
     trades,
     up,
     verify,
 )
 from k2cli.child import INTERRUPTED
-from k2cli.operate import degrade, process_logs, tape_topics
+from k2cli.operate import degrade, process_logs, status, tape_topics
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2

@@ -30,7 +30,7 @@ _STYLES: Final = ((0.7, "red"), (0.5, "yellow"), (0.0, "green"))
 
 
 @dataclass(frozen=True)
-class Frame:
+class StatusFrame:
     """What is known at one moment.
 
     Attributes:
@@ -50,9 +50,9 @@ class Frame:
     at_s: float
 
 
-def watch(read: Callable[[], Frame], interval_s: float) -> None:
+def watch(read: Callable[[], StatusFrame], interval_s: float) -> None:
     """Draw frames until Ctrl-C."""
-    before: Frame | None = None
+    before: StatusFrame | None = None
     if not sys.stdout.isatty():
         while True:
             before = _print(read(), before)
@@ -67,14 +67,14 @@ def watch(read: Callable[[], Frame], interval_s: float) -> None:
             time.sleep(interval_s)
 
 
-def _print(frame: Frame, before: Frame | None) -> Frame:
+def _print(frame: StatusFrame, before: StatusFrame | None) -> StatusFrame:
     for line in lines(frame, before, _WIDE, sys.stdout.encoding or "utf-8"):
         console.echo(line.plain.rstrip())
     console.echo("")
     return frame
 
 
-def lines(frame: Frame, before: Frame | None, width: int, encoding: str) -> list[Text]:
+def lines(frame: StatusFrame, before: StatusFrame | None, width: int, encoding: str) -> list[Text]:
     """Lay a frame out for a terminal of that width."""
     document, now = frame.document, frame.degradation
     level = degrade.headline(now) if now else "level not known: the control plane does not answer"
@@ -116,7 +116,7 @@ def _bar(one: records.Pressure, width: int) -> Text:
     return bar.append(" injected", style="magenta") if one.injected else bar
 
 
-def _rates(frame: Frame, before: Frame | None) -> str:
+def _rates(frame: StatusFrame, before: StatusFrame | None) -> str:
     lag = _reading(frame.degradation, "writer_lag_s")
     parts = [f"trades/s {console.cell(_rate(frame, before)).plain}"]
     parts.append(f"writer lag {console.cell(lag).plain} s")
@@ -125,14 +125,14 @@ def _rates(frame: Frame, before: Frame | None) -> str:
     return " · ".join(parts)
 
 
-def _rate(frame: Frame, before: Frame | None) -> float | None:
+def _rate(frame: StatusFrame, before: StatusFrame | None) -> float | None:
     if before is None or frame.trades is None or before.trades is None:
         return None
     passed_s, more = frame.at_s - before.at_s, frame.trades - before.trades
     return more / passed_s if more >= 0 and passed_s > 0 else None  # a feed restarted
 
 
-def _mean_freshness(frame: Frame, before: Frame | None) -> float | None:
+def _mean_freshness(frame: StatusFrame, before: StatusFrame | None) -> float | None:
     if frame.freshness is None or before is None or before.freshness is None:
         return None
     seconds, rows = (

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from k2cli.operate import status_screen
-from k2cli.operate.status_screen import Frame, lines
+from k2cli.operate.status_screen import StatusFrame, lines
 from k2client import records
 
 NOW = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
@@ -40,7 +40,7 @@ DOCUMENT = {
         {"name": "lake", "state": "SERVING", "level": "SOFT", "restarts": 2},
     ],
 }
-FRAME = Frame(DOCUMENT, DEGRADATION, 1000, (2.0, 100.0), [SNAPSHOT], 10.0)
+FRAME = StatusFrame(DOCUMENT, DEGRADATION, 1000, (2.0, 100.0), [SNAPSHOT], 10.0)
 LATER = replace(FRAME, trades=1250, freshness=(4.5, 200.0), at_s=12.0)
 
 
@@ -75,7 +75,7 @@ def test_an_encoding_without_blocks_is_no_failure():
 
 
 def test_without_a_control_plane_the_supervisor_still_tells():
-    down = Frame(DOCUMENT, None, None, None, [], 1.0)
+    down = StatusFrame(DOCUMENT, None, None, None, [], 1.0)
     assert texts(down, None) == [
         "RUNNING · simulated trades from synthetic",
         "level not known: the control plane does not answer",

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from k2cli import status
-from k2cli.operate import status_screen
+from k2cli.operate import status, status_screen
 from k2client import records, stack
 
 PROCESSES = [

@@ -12,7 +12,7 @@ import click
 
 from k2cli import console, options
 from k2cli.operate import degrade, status_screen
-from k2cli.operate.status_screen import Frame
+from k2cli.operate.status_screen import StatusFrame
 from k2client import records, stack
 from k2client.errors import K2Error
 
@@ -65,7 +65,7 @@ def _live(described: stack.Stack) -> tuple[records.Status | None, records.Degrad
         return None, None
 
 
-def _frame(directory: Path) -> Frame:
+def _frame(directory: Path) -> StatusFrame:
     """Read what a frame of `--watch` shows; what does not answer is left out."""
     described = stack.read_stack(directory)
     document = View(described, None).document()
@@ -81,7 +81,7 @@ def _frame(directory: Path) -> Frame:
     addresses = {each.get("name"): each.get("addresses") or {} for each in document["processes"]}
     metrics = addresses.get("query", {}).get("metrics")
     freshness = status_screen.freshness_at(metrics) if metrics else None
-    return Frame(document, degradation, trades, freshness, snapshots, time.monotonic())
+    return StatusFrame(document, degradation, trades, freshness, snapshots, time.monotonic())
 
 
 @dataclass(frozen=True)
