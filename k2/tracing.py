@@ -65,6 +65,7 @@ FILES: Final = "k2.files"
 POSITIONS: Final = "k2.positions"
 SNAPSHOT_ID: Final = "k2.snapshot_id"
 CONSISTENCY: Final = "k2.consistency"
+LEVEL: Final = "k2.degradation_level"
 
 Kind = SpanKind
 Value: TypeAlias = str | bool | int | float

@@ -300,7 +300,11 @@ class ResultStream:
             if ordered is not None:
                 yield from self._taken(*ordered, limit)
                 return
-        yield from self._sorted_by_duckdb(part, files, tail, limit)
+        span = self._reading_lake(part)  # current in no thread: several may make the batches
+        try:
+            yield from self._sorted_by_duckdb(part, files, tail, limit)
+        finally:
+            span.end()
 
     def _gathered(
         self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare

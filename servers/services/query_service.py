@@ -72,7 +72,7 @@ class Planner:
         self._weigh(request)
         with tracing.begin(tracing.PLAN) as span:
             planned = self.plans.plan(request)
-            span.set(_attributes_of(planned))
+            span.set(_attributes_of(planned) | {tracing.LEVEL: self.level().name})
             span.link(planned.commits)
         self.gate.of_cost(planned.request, planned.estimate)
         took_s = self.clock.monotonic_s() - began_s
@@ -131,7 +131,7 @@ class Planner:
             self.gate.of_cost(request, self.plans.rough(request))
 
 
-def _attributes_of(planned: PlannedQuery) -> tracing.Attributes:
+def _attributes_of(planned: PlannedQuery) -> dict[str, tracing.Value]:
     return {
         tracing.CONSISTENCY: planned.request.consistency.name,
         tracing.SNAPSHOT_ID: str(planned.snapshot_id),

@@ -31,7 +31,7 @@ def text_of(spans, trace_id):
         linked = [f"-> {trace[:8]}…/{span_id}" for trace, span_id in span.links[-_LINKS_SHOWN:]]
         more = len(span.links) - len(linked)
         lines.append(f"{began_ms:7.1f} {took_ms:6.1f} ms  {name:<50} {span.service} {span.span_id}")
-        said = [*shown, *([f"{more} links and"] if more else []), *linked]
+        said = [*shown, *linked, *([f"and {more} more"] if more else [])]
         lines.extend([" " * 23 + "  " * depth + " ".join(said)] if said else [])
         for each in of_trace:
             if each.parent_id == span.span_id:

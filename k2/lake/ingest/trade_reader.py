@@ -240,6 +240,7 @@ class TradeReader:
             tracing.MESSAGING_SYSTEM: "kafka",
             tracing.MESSAGING_OPERATION: "process",
             tracing.MESSAGING_OPERATION_TYPE: "process",
+            tracing.MESSAGING_DESTINATION: self._tape.identity.topic,
             tracing.MESSAGING_PARTITION: str(batch.partition),
             tracing.MESSAGING_COUNT: len(batch),
             tracing.KAFKA_OFFSET: int(batch.offset[0]),

@@ -27,6 +27,7 @@ from tests.fakes.scripted_venue import FakeVenue, frame
 from tests.fakes.tape import FakeTape
 from tests.support.eventually import eventually
 from tests.support.messages import SCHEMA_ID, Schemas, raw
+from tests.support.spans import parent_of, recorded, span_id_of, trace_of
 
 BTC = Instrument("BINANCE", "BTCUSDT")
 FAST = SessionTimes(
@@ -130,6 +131,19 @@ def test_it_subscribes_and_feeds(venue, tape):
         assert connection.path.endswith("&timeUnit=MICROSECOND")
         connection.send(frame(1), frame(2))
         feed.await_ids(1, 2)
+
+
+def test_what_is_sampled_is_traced_into_the_headers_of_its_records(venue, tape):
+    with recorded() as spans, Feed(venue, tape) as feed:
+        venue.await_connection(1).send(frame(1))
+        feed.await_ids(1)
+        eventually(lambda: len(spans()) == 2)
+    publish, read = spans()
+    assert (read.name, publish.name) == ("frame", "publish")
+    assert parent_of(publish) == span_id_of(read)
+    assert read.attributes["k2.frames"] == publish.attributes["messaging.batch.message_count"] == 1
+    (headers,) = tape.logs[0].headers
+    assert headers == {"traceparent": f"00-{trace_of(publish)}-{span_id_of(publish)}-01".encode()}
 
 
 def test_the_end_publishes_the_high_water_and_the_next_run_counts_the_outage(venue, tape):
