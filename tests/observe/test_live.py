@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import urllib.request
 
 import pytest
 
@@ -98,6 +99,13 @@ def test_the_prometheus_beside_the_stack_reads_every_process_and_has_the_rules(s
     until(lambda: reached() == measured, "all processes are scraped", 30)
     groups = ask(beside, "rules")["groups"]
     assert {rule["name"] for group in groups for rule in group["rules"]} == set(ALERTS)
+
+
+def test_what_a_process_serves_is_clean_for_promtool(stack):
+    for process in stack.recorded().values():
+        if address := process["addresses"].get("metrics"):
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                tools.run("promtool", "check", "metrics", input=answer.read().decode())
 
 
 def test_five_alerts_fire_and_clear(stack, scraper):
