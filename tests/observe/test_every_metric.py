@@ -59,9 +59,13 @@ class Driven:
         self.counted = {}
 
     @contextmanager
-    def client(self):
-        retry = k2client.Retry(attempts_max=1)
-        with k2client.connect(self.control, deadline_s=20.0, retry=retry) as k2:
+    def client(self, request_class="interactive"):
+        with k2client.connect(
+            self.control,
+            deadline_s=20.0,
+            retry=k2client.Retry(attempts_max=1),
+            request_class=request_class,
+        ) as k2:
             yield k2
 
     def pair(self, name, measured, counted):
@@ -142,27 +146,31 @@ def shed(driven):
         k2.set_override("GRACEFUL", 120, "a test defers the low tier")
         until(lambda: scrapes.total("k2_lake_partitions_paused") > 0, "the low tier is paused")
         CLOCK.sleep(SHED_S)
-        driven.refused = refused_of(k2)
         venue_json(stack, "/k2/rate?trades_per_s=0.001")
         until(lambda: scrapes.total("k2_deferred_records") > 0, "records are deferred")
         CLOCK.sleep(5)
         positions = k2.snapshot().positions
         behind = [end - at for end, at in zip(log_ends(stack), positions.offsets, strict=True)]
         driven.pair("deferred", scrapes.total("k2_deferred_records"), sum(behind))
+        k2.set_override("AGGRESSIVE", 120, "a test has long queries refused")
+        until(lambda: scrapes.total("k2_degradation_level", scope="platform") == 3, "it holds")
+        count_refused(driven)
         k2.clear_override()
         venue_json(stack, f"/k2/rate?trades_per_s={RATE}")
         until(lambda: not scrapes.total("k2_deferred_records"), "the low tier has caught up")
 
 
-def refused_of(k2):
-    """Ask what a level refuses; how often it was."""
+def count_refused(driven):
+    """Ask what a level refuses, in a class that no other client is of."""
     refused = 0
-    for _ in range(3):
-        try:
-            k2.trades(None).to_arrow()
-        except K2Error as error:
-            refused += error.reason == "SHED"
-    return refused
+    with driven.client("batch") as k2:
+        for _ in range(7):
+            try:
+                k2.trades(None).to_arrow()
+            except K2Error as error:
+                refused += error.reason == "SHED"
+    shed = {"class": "batch", "reason": "SHED"}
+    driven.pair("refused", driven.scrapes.total("k2_query_refused_total", **shed), refused)
 
 
 def count_all(driven):
@@ -184,7 +192,6 @@ def count_all(driven):
         pair("dead letters", scrapes.total("k2_dead_letters_total"), letters)
         listed = [gap.state for gap in k2.gaps()]
         pair("gaps", scrapes.total("k2_gaps"), len(listed))
-    pair("refused", scrapes.total("k2_query_refused_total"), driven.refused)
 
 
 @pytest.mark.parametrize(
