@@ -2,8 +2,9 @@
 
 1. On assignment, read positions and fold state from the lake's newest snapshot, and refuse, by
    name, a tape that does not fit them.
-2. Read a batch per partition; decode and check it as columns, with a fault per bad record
-   (`trade_reader.py`, as step 3).
+2. Pause and resume partitions as the level and priorities say (`reading_order.py`), and read a
+   batch per partition; decode and check it as columns, with a fault per bad record
+   (`trade_reader.py`, as step 3). The position of a paused partition stands still.
 3. Fold it: accepted, duplicate or dead. Dead letters are acknowledged before their records are
    committed. A partition whose next record cannot be judged now waits alone; all others go on.
 4. When time or bytes say so, write the accepted rows to files: of each partition as many offsets as
