@@ -24,7 +24,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test test-slow test-tools sim ci bench chaos gen catalogue boards lock lint types layers protos help
+.PHONY: setup up down test test-slow test-tools sim ci bench chaos overload gen catalogue boards lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -77,6 +77,9 @@ bench: setup ## measure (at most 10 minutes), judge the ratios; writes bench-res
 
 sim: setup ## simulate SEEDS histories of writers, feeds and queries under faults (SEEDS=200)
 	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),200)
+
+overload: setup ## five times what the writer takes for SECONDS=300 on a real stack, then the whole account
+	@$(BIN)/python -m tests.chaos.overload --seconds $(or $(SECONDS),300) --hold $(or $(HOLD),600)
 
 chaos: setup ## a storm of faults on a real stack for MINUTES=20, then the whole account
 	@$(BIN)/python -m tests.chaos.storm --minutes $(or $(MINUTES),20) --seed $(or $(SEED),1)
