@@ -81,14 +81,24 @@ class QueryServiceServicer:
         expiry of snapshots too.
 
         The header `k2-class`, of this call, `GetFlightInfo` and `DoGet`, says how urgent a request is:
-        `critical`, `interactive` (the default) or `batch`. Another value is BAD_REQUEST.
+        `critical`, `interactive` (the default) or `batch`. Another value is BAD_REQUEST. The header
+        `k2-client-id` names the calling program; without it the connection is the caller.
 
-        Limits: 100 symbols; 16 answers read at a time a server (`DoGet` says TOO_MANY_QUERIES), each
-        for an hour at most; a deadline of 60 s for the plan, or the caller's, if that is shorter.
+        Limits: 100 symbols; each class has places of its own for answers being read, critical 8,
+        interactive 16, batch 6 and fewer under pressure, and one caller has half of them at most: then
+        this call, `GetFlightInfo` and `DoGet` say TOO_MANY_QUERIES. An hour an answer; a deadline of
+        60 s for the plan, or the caller's, if that is shorter: DEADLINE_EXCEEDED comes at once where
+        plans take longer at present.
+
+        Under load, by the degradation level: SHED for heavy queries (above 5 million rows or 256 MiB,
+        estimated) from GRACEFUL on, for all but point queries (a `limit` of 10,000 at most, or a range
+        of a minute) from AGGRESSIVE on, for all at CIRCUIT_BREAK; DEFERRED where a union needs newer
+        rows of a partition that is paused. RetryInfo says when to try again.
 
         Reasons: BAD_REQUEST, RANGE_REVERSED, LIMIT_OUT_OF_BOUNDS, UNKNOWN_COLUMN, UNKNOWN_SYMBOL,
         UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE,
-        LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
+        LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING, TOO_MANY_QUERIES,
+        SHED, DEFERRED, CANCELLED; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
         TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
