@@ -249,6 +249,7 @@ FLIGHT_BATCH_BYTES_MAX = 4 * MIB
 QUERY_MEMORY_BYTES_MAX = 512 * MIB
 QUERY_PARTS_BYTES_MAX = 256 * MIB  # rows that all answers together hold outside DuckDB
 QUERY_THREADS = 2
+QUERY_TURNS = 2  # long streams that make a batch at the same time
 
 # Control
 PAGE_SIZE_DEFAULT = 100

@@ -22,7 +22,8 @@ from k2.clock import Clock
 from k2.errors import Invalid, Reason, Unavailable
 from k2.query.admission import Admission, Places
 from k2.query.execute import Executor
-from k2.query.request import Caller
+from k2.query.gate import is_point
+from k2.query.request import Caller, RequestClass
 from k2.v1 import query_service_pb2 as pb
 from servers.flight.flight_metrics import AnswerTimer, count_refused, side_of
 from servers.flight.flight_stream import (
@@ -236,7 +237,9 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             leave()
             raise
         timer = AnswerTimer(parts.clock, side_of(opened.plan), started_s)
-        stream = Stream(answer, context, leave, timer)
+        critical = caller.request_class is RequestClass.CRITICAL
+        long = not critical and not is_point(opened.request)
+        stream = Stream(answer, context, leave, timer, long)
         rows = RowStream(stream, provenance, parts.clock, streams)
         return fl.GeneratorStream(rows.schema, rows)
 

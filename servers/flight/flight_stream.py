@@ -9,6 +9,9 @@ watches the streams whose next batch is being made. pyarrow's call context may b
 it is freed with the call, without notice. A stream abandoned between two batches ends when pyarrow
 frees it.
 
+Streams that may read much take turns in making their batches: however many there are, point
+queries, critical ones and the tail find a processor.
+
 A reader that is suspended leaves pyarrow blocked in a write that nothing can interrupt. The same
 thread ends a stream whose batch is not taken for long, or whose deadline has passed: it gives the
 place back and frees what the answer holds. Only the batch being written stays until the reader
@@ -61,7 +64,11 @@ def provenance_json(provenance: market_pb2.Provenance) -> bytes:
 
 
 class Stream:
-    """One running answer, as it may be ended from outside."""
+    """One running answer, as it may be ended from outside.
+
+    Attributes:
+        long: it takes turns with others, because it may read much.
+    """
 
     def __init__(
         self,
@@ -69,8 +76,10 @@ class Stream:
         context: fl.ServerCallContext,
         leave: Callable[[], None],
         timer: AnswerTimer,
+        long: bool = False,
     ) -> None:
         self.answer = answer
+        self.long = long
         self.timer = timer
         self.context = context
         self.ended_by: K2Error | None = None
@@ -123,7 +132,7 @@ class RowStream:
         if self._ended:
             raise StopIteration
         try:
-            with self._streams.watching(self._stream):
+            with self._streams.watching(self._stream), self._streams.turn(self._stream):
                 batch = next(self._stream.answer, None)
             if self._stream.ended_by is not None:
                 raise self._stream.ended_by
@@ -177,6 +186,7 @@ class Streams:
         self._lock = threading.Lock()
         self._running: set[Stream] = set()
         self._watched: set[Stream] = set()
+        self._turns = threading.Semaphore(limits.QUERY_TURNS)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="streams", daemon=True)
 
@@ -235,6 +245,15 @@ class Streams:
             with self._lock:
                 self._watched.discard(stream)
                 stream.waiting_since_s = self._clock.monotonic_s()
+
+    @contextmanager
+    def turn(self, stream: Stream) -> Iterator[None]:
+        """Let a few long streams at a time make a batch, so that the tail and others go on."""
+        if not stream.long:
+            yield
+            return
+        with self._turns:
+            yield
 
     def drain(self, timeout_s: float) -> None:
         """Wait up to `timeout_s` for all streams to end; then end them."""

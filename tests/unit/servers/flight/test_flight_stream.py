@@ -7,6 +7,7 @@ import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
 from google.rpc import status_pb2
 
+from k2 import limits
 from k2.clock import ManualClock
 from k2.errors import Data, Internal, Invalid, NotFound, Overloaded, Reason, Unavailable
 from k2.query.gate import CANCELLED
@@ -65,11 +66,10 @@ def streams():
     streams.drain(0)
 
 
-def rows_of(answer, streams, context=None, left=None):
+def rows_of(answer, streams, context=None, left=None, long=False):
     leave = left.append if left is not None else (lambda _: None)
-    stream = Stream(
-        answer, context or Context(), lambda: leave(1), AnswerTimer(streams._clock, "tail", 0.0)
-    )
+    timer = AnswerTimer(streams._clock, "tail", 0.0)
+    stream = Stream(answer, context or Context(), lambda: leave(1), timer, long)
     clock = streams._clock
     provenance = market_pb2.Provenance(planned_time=time_to(clock.now_us() - 1500))
     return RowStream(stream, provenance, clock, streams)
@@ -110,6 +110,26 @@ def test_rows_never_read_are_freed_with_the_stream(streams):
     assert CANCELLED._value.get() == before + 1, "the caller has gone"
     list(rows_of(MemoryAnswer(), streams))
     assert CANCELLED._value.get() == before + 1, "an answer that ended is none"
+
+
+def test_long_streams_take_turns_and_others_wait_for_none(streams):
+    turns = limits.QUERY_TURNS
+    answers = [MemoryAnswer(0, blocks=True) for _ in range(turns + 1)]
+    rows = [rows_of(answer, streams, long=True) for answer in answers]
+    readers = [threading.Thread(target=list, args=(each,)) for each in rows]
+    for reader in readers[:turns]:
+        reader.start()
+    assert all(answer.entered.wait(10) for answer in answers[:turns])
+    readers[turns].start()
+    assert len(list(rows_of(MemoryAnswer(2), streams))) == 3
+    assert not answers[turns].entered.is_set()
+    answers[0].close()
+    assert answers[turns].entered.wait(10)
+    for answer in answers:
+        answer.close()
+    for reader in readers:
+        reader.join(10)
+        assert not reader.is_alive()
 
 
 def test_the_oldest_work_is_the_batch_that_takes_longest(streams):
