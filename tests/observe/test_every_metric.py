@@ -6,10 +6,13 @@ The stack is driven from outside alone: its venue, its broker, its API, its proc
 import random  # noqa: TID251 what a fault takes
 from contextlib import contextmanager, suppress
 
+import grpc
 import pytest
 
 import k2client
+from k2.v1 import query_service_pb2_grpc
 from k2client.errors import K2Error
+from k2client.trades_request import TradesQuestion
 from scripts.metrics_catalogue import declarations
 from tests.chaos.faults import store_away
 from tests.chaos.stack import BRISK, CLOCK, Stack, until
@@ -118,6 +121,7 @@ def disturb(driven):
     CLOCK.sleep(2)
     scrapes.read()
     away = store_away(stack, random.Random(1))
+    venue_json(stack, "/k2/faults?garbage=5")  # letters that cannot be committed
     CLOCK.sleep(STORE_AWAY_S)
     away.undo()
     venue_json(stack, "/k2/faults?disconnect=1")
@@ -136,7 +140,23 @@ def ask_all_sides(driven):
         k2.trades(None, consistency="committed").to_arrow()
         k2.trades(None).to_arrow()
         k2.trades("BTCUSDT", limit=5, order="desc").to_arrow()
-        next(iter(k2.trades(None).batches()))
+    cancel_plans(driven)
+
+
+def cancel_plans(driven):
+    """Call for plans and go away at once, until one was noticed."""
+    asked = TradesQuestion(symbols=None).request()
+    with grpc.insecure_channel(driven.control) as channel:
+        stub = query_service_pb2_grpc.QueryServiceStub(channel)
+
+        def noticed():
+            for pause_s in (0.001, 0.002, 0.004, 0.008):
+                call = stub.PlanQuery.future(asked)
+                CLOCK.sleep(pause_s)
+                call.cancel()
+            return driven.scrapes.total("k2_query_cancelled_total")
+
+        until(noticed, "a query is cancelled", 30)
 
 
 def shed(driven):
