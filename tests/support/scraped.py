@@ -1,6 +1,6 @@
 """What a scrape of some counters shows: values by metric and labels."""
 
-from k2.metrics import FieldCollector
+from k2.metrics import EVENTS, FieldCollector
 from k2.telemetry import Counters
 
 
@@ -18,3 +18,15 @@ def scraped_of(counters):
         for family in FieldCollector(counters).collect()
         for sample in family.samples
     }
+
+
+class Moved:
+    """How far an event's metric has moved since this was made."""
+
+    def __init__(self, name, **labels):
+        self._read = lambda: EVENTS.get_sample_value(name, labels) or 0.0
+        self._before = self._read()
+
+    def by(self):
+        """The difference."""
+        return self._read() - self._before

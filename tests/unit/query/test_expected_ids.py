@@ -186,3 +186,15 @@ def test_asking_asks_nobody(world):
     world.coverage.follow()
     world.tape.away = True
     assert world.promised(0, 0) == [[1, 7]]
+
+
+def test_the_gaps_of_the_ledger_are_counted_by_state(world):
+    assert set(world.coverage.gaps().count.values()) == {0}
+    world.tell(1, 10)
+    world.tell(20, 20)
+    world.tell(20, 20, GapState.FILLED)
+    world.tell(4, 5, GapState.VOID)
+    world.coverage.follow()
+    gaps = world.coverage.gaps()
+    assert gaps.ids == {"OPEN": 8, "FILLED": 1, "UNFILLABLE": 0, "VOID": 2}
+    assert gaps.count["FILLED"] == gaps.count["VOID"] == 1

@@ -15,6 +15,7 @@ from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
 from tests.support.eventually import eventually
 from tests.support.messages import SCHEMA_ID, Schemas
+from tests.support.scraped import Moved
 from tests.support.trades import NOW_US
 
 BTC = Instrument("BINANCE", "BTCUSDT")
@@ -371,3 +372,17 @@ def test_a_start_pauses_before_it_reads(on):
     on.send([1])
     assert on.tail.wait_until(on.end(), 10.0, [0])
     assert on.tail.position()[2] == 0
+
+
+def test_freshness_is_observed_for_each_row_received_since_the_start(on):
+    count, total = Moved("k2_freshness_seconds_count"), Moved("k2_freshness_seconds_sum")
+    on.clock.advance(1)
+    on.send(range(10))
+    on.send([3])
+    assert on.tail.wait_until(on.end(), 10.0)
+    eventually(lambda: count.by() == 10)
+    assert total.by() == pytest.approx(10, abs=0.01)
+    on.tail.start(ZERO, {})
+    assert on.tail.wait_until(on.end(), 10.0)
+    on.tail.close()
+    assert count.by() == 10, "what is read again was queryable before"

@@ -3,8 +3,10 @@
 import pytest
 
 from k2 import limits
+from k2.errors import Reason, Unavailable
 from k2.market.events import Fault
-from k2.tape.dead_letter_topic import DeadLetter, headers_of, read_letter
+from k2.tape.dead_letter_topic import DeadLetter, DeadLetterTopic, headers_of, read_letter
+from tests.support.scraped import Moved
 
 LETTER = DeadLetter("t", 1, 2, 3, None, Fault.NULL_VALUE, "ü", 4, None)
 
@@ -44,3 +46,20 @@ def test_a_record_without_headers_is_no_letter():
 
 def test_a_letter_is_named_by_where_its_record_is():
     assert LETTER.name == "t/1/2/3"
+
+
+def test_letters_are_counted_by_fault_once_they_are_acknowledged(monkeypatch):
+    sent, moved = [], Moved("k2_dead_letters_total", fault="NULL_VALUE")
+    topic = DeadLetterTopic("127.0.0.1:1")
+    monkeypatch.setattr(topic._delivery, "send", lambda records, wait_s: sent.extend(records))
+    topic.publish([LETTER, LETTER])
+    assert (len(sent), moved.by()) == (2, 2)
+
+    def away(records, wait_s):
+        raise Unavailable(Reason.TAPE_UNAVAILABLE, "away")
+
+    monkeypatch.setattr(topic._delivery, "send", away)
+    with pytest.raises(Unavailable):
+        topic.publish([LETTER])
+    assert moved.by() == 2
+    topic.close()

@@ -5,6 +5,7 @@ import pytest
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.settings import TapeSettings
 from k2.tape.producer import Delivery, Record, TapeProducer, producer_configuration
+from tests.support.scraped import scraped
 
 NOWHERE = TapeSettings(bootstrap="127.0.0.1:1", topic="t")
 
@@ -92,3 +93,16 @@ def test_a_broker_that_is_away_ends_the_wait(delivery):
 def test_a_record_that_is_too_large_is_refused(delivery):
     with pytest.raises(Invalid):
         delivery.send([Record("k", bytes(200_000))], 0.05)
+
+
+def test_what_was_taken_and_given_up_is_counted(producer):
+    producer.send(b"k", b"four", 0, None, lambda *answer: None)
+    with pytest.raises(Invalid):
+        producer.send(b"k", bytes(2**20 + 1), 0)
+    found = scraped(producer.stats())
+    assert found["k2_produce_records_total",] == 1
+    assert found["k2_produce_queue_records",] >= 1
+    assert found["k2_produce_bytes_total",] == 4
+    assert found["k2_produce_errors_total",] == 0
+    producer.close(drain_s=0.1)
+    assert scraped(producer.stats())["k2_produce_errors_total",] == 1

@@ -7,24 +7,9 @@ from k2.clock import ManualClock
 from k2.errors import Overloaded, Reason
 from k2.market.files import FileIndex
 from k2.market.offsets import ChunkRange, TimeRange
-from k2.metrics import EVENTS
 from k2.query.plan import Plan
 from servers.flight.flight_metrics import AnswerTimer, count_refused, side_of
-
-
-def value(name, **labels):
-    return EVENTS.get_sample_value(name, labels) or 0.0
-
-
-class Moved:
-    """What a metric gained since it was made."""
-
-    def __init__(self, name, **labels):
-        self.read = lambda: value(name, **labels)
-        self.before = self.read()
-
-    def by(self):
-        return self.read() - self.before
+from tests.support.scraped import Moved
 
 
 def plan(chunks=(), skips_lake=False):

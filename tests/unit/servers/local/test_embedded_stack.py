@@ -89,6 +89,15 @@ def test_prometheus_is_one_where_it_is_installed_and_wanted(tmp_path, monkeypatc
     assert observed(tmp_path, monkeypatch, port)[0].port == port
 
 
+def test_a_port_of_metrics_in_use_is_refused_where_fixed_ports_were_asked_for(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        asked = options(tmp_path, "fixed", telemetry={"listen": listen})
+        error = refused(replace(asked, ports_asked=True))
+    assert error.reason is Reason.PORT_IN_USE
+    assert "(venue metrics)" in error.message
+
+
 def test_a_second_start_is_refused(tmp_path):
     check_writable(tmp_path / "data")
     with holding(tmp_path / "data" / "run", SystemClock()):

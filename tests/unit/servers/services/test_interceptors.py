@@ -19,6 +19,8 @@ from servers.services.interceptors import (
     remaining_s,
 )
 from tests.fakes.wire import reason_of, served
+from tests.support.eventually import eventually
+from tests.support.scraped import Moved
 
 NAME = "k2.v1.DegradationService"
 
@@ -195,3 +197,24 @@ def test_a_caller_is_the_name_it_gives_itself_else_its_connection():
     assert caller_from({"k2-client-id": "x" * 1000}, "ipv4:127.0.0.1:9").client == "x" * 64
     assert caller_from({}, "ipv4:127.0.0.1:9").name == "ipv4:127.0.0.1:9"
     assert caller_from({"k2-client-id": ""}, "p").client == "p"
+
+
+def test_calls_are_measured_by_service_method_and_code():
+    named = {"service": NAME, "method": "GetDegradation"}
+    well = Moved("k2_rpc_requests_total", code="OK", **named)
+    badly = Moved("k2_rpc_requests_total", code="UNAVAILABLE", **named)
+    timed, running = Moved("k2_rpc_duration_seconds_count", **named), Moved("k2_rpc_running")
+    during, failing = [], []
+
+    def act(context):
+        during.append(running.by())
+        if failing:
+            raise Unavailable(Reason.STARTING, "not yet")
+
+    with served((NAME, Service(act).register)) as (_, channel):
+        get(channel)
+        failing.append(True)
+        with pytest.raises(grpc.RpcError):
+            get(channel)
+        eventually(lambda: timed.by() == 2)
+    assert (well.by(), badly.by(), during, running.by()) == (1, 1, [1, 1], 0)
