@@ -157,6 +157,7 @@ def names_of_answers(k2, folder):
         ("dlq replay", ("dlq", "replay", letter, "--value-file", str(repaired), "--again")),
     )
     eventually(lambda: any(gap["state"] == "FILLED" for gap in gaps_of(k2)), 60)
+    rehearse(k2)
     return found | outside_names.of_answers(
         k2,
         ("compact", ("compact",)),
@@ -167,6 +168,20 @@ def names_of_answers(k2, folder):
         *((name, (name,)) for name in ("snapshots", "feeds", "gaps", "degradation", "status")),
         *((name, (name,)) for name in ("doctor", "verify")),
     )
+
+
+def rehearse(k2):
+    """Have every kind of document of the level on the tape."""
+    pressure = ("--signal", "feed_queue", "--pressure", "0.1", "--process", "feed")
+    k2.json("degrade", "inject", *pressure, "--for", "1s")
+    k2.json("degrade", "set", "NORMAL", "--for", "1h", "--reason", "names")
+
+    def causes():
+        return {each["cause"] for each in k2.json("degrade", "history")["transitions"]}
+
+    eventually(lambda: "OVERRIDE" in causes(), 60)
+    k2.json("degrade", "clear")
+    eventually(lambda: "OVERRIDE_ENDED" in causes(), 60)
 
 
 def gaps_of(k2):
