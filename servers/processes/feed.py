@@ -91,8 +91,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             headers={"source": settings.feed.source.encode()},
         )
         sender = sender_of(tape, streams, encode, runtime)
-        intake = Intake(source.instruments, Priorities(settings.symbols.priority))
-        process.subscribe(intake.obey)
+        intake = _intake(process, source)
         backfill = backfill_of(settings, runtime, sender, clients.gap_log, requests, intake.fills)
         loop = FeedLoop(
             publisher=publisher,
@@ -138,6 +137,16 @@ def _streams(
         InstrumentStream(instrument, placement.place(instrument), resumed.get(instrument))
         for instrument in source.instruments
     ]
+
+
+def _intake(process: Process, source: Source) -> Intake:
+    """Make the intake, which obeys the levels of the process from now on."""
+    settings = process.settings
+    recorded = settings.feed.source == "recorded"
+    priorities = Priorities(settings.symbols.priority)
+    intake = Intake(source.instruments, priorities, together=recorded)
+    process.subscribe(intake.obey)
+    return intake
 
 
 def _subscribe(

@@ -36,10 +36,15 @@ class Intake:
     Args:
         instruments: of the feed.
         priorities: rank them.
+        together: whether all share connections: a recording is played once, from the moment that
+            the first connection is there.
     """
 
-    def __init__(self, instruments: Iterable[Instrument], priorities: Priorities) -> None:
+    def __init__(
+        self, instruments: Iterable[Instrument], priorities: Priorities, *, together: bool = False
+    ) -> None:
         self._tiers = {each: priorities.tier(each) for each in instruments}
+        self._together = together
         self._policy = POLICIES[Level.NORMAL]
 
     def obey(self, levels: Levels) -> None:
@@ -48,6 +53,8 @@ class Intake:
 
     def groups(self) -> tuple[tuple[Instrument, ...], ...]:
         """Group the instruments that share connections: the critical ones, and all others."""
+        if self._together:
+            return (tuple(self._tiers),)
         critical = tuple(each for each, tier in self._tiers.items() if tier is Tier.CRITICAL)
         others = tuple(each for each, tier in self._tiers.items() if tier is not Tier.CRITICAL)
         return tuple(group for group in (critical, others) if group)

@@ -18,7 +18,14 @@ pytestmark = pytest.mark.integration
 SERVICES = {
     "k2.v1.QueryService": {"PlanQuery"},
     "k2.v1.SnapshotService": {"ListSnapshots", "GetSnapshot", "WatchSnapshots"},
-    "k2.v1.DegradationService": {"GetDegradation", "WatchDegradation"},
+    "k2.v1.DegradationService": {
+        "GetDegradation",
+        "WatchDegradation",
+        "SetOverride",
+        "ClearOverride",
+        "ListTransitions",
+        "InjectPressure",
+    },
     "k2.v1.FeedService": {"ListFeeds", "WatchFeeds", "ListGaps", "Backfill"},
     "k2.v1.PlatformService": {
         "GetStatus",
@@ -26,6 +33,7 @@ SERVICES = {
         "VerifyIntegrity",
         "Compact",
         "ExpireSnapshots",
+        "ListTopics",
     },
     "k2.v1.DeadLetterService": {"ListDeadLetters", "GetDeadLetter", "ReplayDeadLetters"},
 }
@@ -101,7 +109,9 @@ def test_every_answer_comes_by_reflection_alone(reflected):
     eventually(lambda: feed_state() == "LOST")
     assert reflected.call("k2.v1.FeedService", "WatchFeeds")["feeds"]
     level = reflected.call("k2.v1.DegradationService", "GetDegradation")["degradation"]
-    assert level["level"] == "DEGRADATION_LEVEL_AGGRESSIVE"  # feed, lake and query are not there
+    of = {one["process"]: one for one in level["processes"]}  # feed, lake, query are not there
+    assert {one["signal"] for one in of["lake"]["pressures"]} == {"heartbeat"}
+    assert of["lake"]["level"] in ("DEGRADATION_LEVEL_SOFT", "DEGRADATION_LEVEL_AGGRESSIVE")
     assert reflected.call("k2.v1.DegradationService", "WatchDegradation")["degradation"]
     settings = reflected.call("k2.v1.PlatformService", "GetSettings")["settings"]
     assert {"name": "ticket_key", "value": "null"} in settings

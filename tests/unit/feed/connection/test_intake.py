@@ -52,3 +52,8 @@ def test_it_opens_again_with_the_level(intake):
     intake.obey(Levels())
     assert intake.takes((BTC,))
     assert intake.fills(SHIB)
+
+
+def test_a_recording_comes_over_one_connection():
+    intake = Intake([BTC, SOL, SHIB], Priorities(), together=True)
+    assert intake.groups() == ((BTC, SOL, SHIB),)
