@@ -111,6 +111,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         process.start({"grpc": server.address, "flight": rows.address}, gauges.signals)
         process.serve()
         while not runtime.stopping.wait(_WAIT_S):
+            server.tell(well=process.is_evaluated)
             if sides.lake.failure is not None:
                 raise sides.lake.failure  # all it knows is of another epoch: to be started again
     return 0
