@@ -11,8 +11,8 @@ their class. Then:
 * the other tiers are deferred first, and critical partitions never;
 * no process dies, none exceeds its memory;
 * the process whose signal crosses acts within `OWN_S`, the platform within `PLATFORM_S`;
-* after the load the lake is complete, the level is NORMAL within `RECOVER_S`, and a pressure held
-  on a threshold for `--hold` seconds makes it change at most once up and once down.
+* after the load the level is NORMAL within `RECOVER_S`, a pressure held on a threshold for `--hold`
+  seconds makes it change at most once up and once down, and the lake is complete in the end.
 
 `--mutant idle` and `--mutant wrong-tier` run it with a table that does nothing, and with one that
 pauses the wrong tier: each must fail.
@@ -30,13 +30,14 @@ import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import k2client
 from k2 import limits
-from k2.degrade.level import Level, Tuning
+from k2.degrade.level import Tuning
 from tests.chaos.account import acknowledged, committed_ids, wrong_ids
 from tests.chaos.stack import CLOCK, Stack, until
 from tests.chaos.storm import Memory
@@ -47,8 +48,10 @@ CRITICAL_RATE, OTHER_RATE = 300.0, 5 * ROWS_PER_S - 300.0
 CLIENTS, TIMES_THE_CLASS = 8, 12
 ONCE = k2client.Retry(attempts_max=1)
 FRESH_S, ANSWERED, OWN_S, PLATFORM_S, RECOVER_S = 1.0, 0.994, 1.0, 3.0, 180.0
+SETTLE_S = 2400.0  # four of five trades waited, and the writer takes no more than before
 REFUSAL_S = 0.001
 POLL_S = 0.2
+PRESSED = ("feed", "lake", "query")
 DWELL_S = 5.0
 ENVIRONMENT = {
     "K2_LAKE__ROWS_PER_S_MAX": str(ROWS_PER_S),
@@ -100,7 +103,7 @@ class Overload:
 
     def load(self, seconds: float) -> None:
         """Load the stack for so long, and watch it."""
-        work: list[Callable[[], None]] = [self._watch]
+        work: list[Callable[[], None]] = [self._watch, self._time]
         work += [lambda symbol=symbol: self._point(symbol) for symbol in CRITICAL]  # type: ignore[misc]
         each = TIMES_THE_CLASS * self._places() // CLIENTS
         work += [self._scan for _ in range(CLIENTS) for _ in range(max(1, each))]
@@ -117,31 +120,42 @@ class Overload:
     # --- threads --------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Sample the level, and how late processes and platform follow a signal."""
-        found, tuning = self.findings, Tuning()
-        crossed: dict[tuple[str, int], float] = {}
-        behind: dict[int, float] = {}
+        """Sample the level and what is deferred."""
+        found = self.findings
         with k2client.connect(self._control) as k2:
             while not self._stop.wait(POLL_S):
-                now, said = CLOCK.monotonic_s(), k2.degradation()
-                found.levels[said.level] += POLL_S  # type: ignore[assignment]
+                found.levels[k2.degradation().level] += POLL_S  # type: ignore[assignment]
                 for tier, count in _deferred(k2).items():
                     found.deferred_max[tier] = max(found.deferred_max[tier], count)
-                level = Level[said.level]
-                for process in said.processes:
-                    pressure = max((one.pressure for one in process.pressures), default=0.0)
-                    for entry, above in enumerate(tuning.entries, start=1):
-                        key = (process.process, entry)
-                        if pressure < above:
-                            crossed.pop(key, None)
-                        elif key not in crossed:
-                            crossed[key] = now
-                            behind.setdefault(entry, now)
-                        if key in crossed and Level[process.level] >= entry:
-                            found.own_late_s.append(now - crossed.pop(key))
-                            crossed[key] = sys.maxsize
-                for entry in [entry for entry in behind if level >= entry]:
-                    found.platform_late_s.append(now - behind.pop(entry))
+
+    def _time(self) -> None:
+        """Time how late a process, and the platform, follow a signal that crosses an entry."""
+        found, entries = self.findings, Tuning().entries
+        addresses = self._metric_addresses()
+        crossed: dict[tuple[str, int], float] = {}
+        waiting: dict[int, float] = {}
+        while not self._stop.wait(POLL_S / 2):
+            now_s, highest = CLOCK.monotonic_s(), 0.0
+            for name in PRESSED:
+                text = _scraped(addresses[name])
+                pressure = max(_samples(text, "k2_degradation_pressure"), default=0.0)
+                level = max(_samples(text, "k2_degradation_level", 'scope="process"'), default=0.0)
+                highest = max(highest, pressure)
+                for entry, above in enumerate(entries, start=1):
+                    key = (name, entry)
+                    if pressure < above:
+                        crossed.pop(key, None)
+                    elif key not in crossed and level < entry:
+                        crossed[key] = now_s
+                        waiting.setdefault(entry, now_s)
+                    elif key in crossed and level >= entry:
+                        found.own_late_s.append(now_s - crossed.pop(key))
+            text = _scraped(addresses["control"])
+            platform = max(_samples(text, "k2_degradation_level", 'scope="platform"'), default=0.0)
+            for entry in [entry for entry in waiting if platform >= entry]:
+                found.platform_late_s.append(now_s - waiting.pop(entry))
+            for entry in [entry for entry in waiting if highest < entries[entry - 1]]:
+                del waiting[entry]
 
     def _point(self, symbol: str) -> None:
         """Ask for the newest trades of a critical symbol, ten times a second."""
@@ -187,44 +201,40 @@ class Overload:
             address = f"http://{self._venue}/k2/rate?{query}"
             urllib.request.urlopen(address, timeout=10).close()
 
-    def _places(self) -> int:
-        return round(sum(self.metric("k2_query_places", 'class="batch"')))
+    def _metric_addresses(self) -> dict[str, str]:
+        processes = self._stack.processes()
+        return {
+            name: one["addresses"]["metrics"]
+            for name, one in processes.items()
+            if "metrics" in one["addresses"]
+        }
 
-    def metric(self, name: str, labels: str = "") -> list[float]:
-        """Read the samples of a metric over all processes."""
-        found = []
-        for process in self._stack.processes().values():
-            address = process["addresses"].get("metrics")
-            if address:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-                    text = answer.read().decode()
-                pattern = rf"^{name}\{{?[^}}\n]*{labels}[^}}\n]*\}}? (\S+)$"
-                found += [float(value) for value in re.findall(pattern, text, re.MULTILINE)]
-        return found
+    def _places(self) -> int:
+        text = _scraped(self._metric_addresses()["query"])
+        return round(sum(_samples(text, "k2_query_places", 'class="batch"')))
 
     def refusal_p99_s(self) -> float:
         """Read the 99th percentile of the time from handler entry to a refusal, its upper bound."""
         buckets: Counter[float] = Counter()
-        for process in self._stack.processes().values():
-            address = process["addresses"].get("metrics")
-            if address:
-                with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-                    text = answer.read().decode()
-                pattern = r'^k2_query_refusal_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\S+)$'
-                for bound, count in re.findall(pattern, text, re.MULTILINE):
-                    buckets[float(bound)] += int(float(count))
+        for address in self._metric_addresses().values():
+            pattern = r'^k2_query_refusal_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} (\S+)$'
+            for bound, count in re.findall(pattern, _scraped(address), re.MULTILINE):
+                buckets[float(bound)] += int(float(count))
         total = max(buckets.values(), default=0)
         return min((le for le, count in buckets.items() if count >= 0.99 * total), default=0.0)
 
-    def settle(self) -> float:
-        """Wait until the level is NORMAL and everything is committed; seconds to NORMAL."""
+    def recover(self) -> float:
+        """Wait until the level is NORMAL; the seconds it took."""
         began_s = CLOCK.monotonic_s()
         with k2client.connect(self._control) as k2:
             until(lambda: k2.degradation().level == "NORMAL", "the level is NORMAL", RECOVER_S)
-            took_s = CLOCK.monotonic_s() - began_s
-            until(lambda: not any(_deferred(k2).values()), "nothing is deferred", 900.0)
+        return CLOCK.monotonic_s() - began_s
+
+    def settle(self) -> None:
+        """Wait until nothing is deferred and no gap is OPEN."""
+        with k2client.connect(self._control) as k2:
+            until(lambda: not any(_deferred(k2).values()), "nothing is deferred", SETTLE_S)
             until(lambda: not k2.gaps(state="open"), "no gap is OPEN", 600.0)
-        return took_s
 
     def account(self) -> None:
         """Compare the lake with what the feed had acknowledged."""
@@ -242,6 +252,8 @@ class Overload:
 
     def hold(self, seconds: float) -> int:
         """Hold a pressure on the threshold of SOFT for so long; how often the level changed."""
+        if not seconds:
+            return 0
         with k2client.connect(self._control) as k2:
             before = len(k2.transitions(limit=1000))
             end_s = CLOCK.monotonic_s() + seconds
@@ -250,6 +262,17 @@ class Overload:
                 CLOCK.sleep(min(300.0, left))
             CLOCK.sleep(3 * DWELL_S)
             return len(k2.transitions(limit=1000)) - before
+
+
+def _scraped(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def _samples(text: str, name: str, label: str = "") -> list[float]:
+    """Read the samples of a metric that have a label."""
+    pattern = rf"^{name}(?:\{{[^}}\n]*{label}[^}}\n]*\}})? (\S+)$"
+    return [float(value) for value in re.findall(pattern, text, re.MULTILINE)]
 
 
 def _us(value: Any) -> int:
@@ -279,12 +302,15 @@ def run(stack: Stack, seconds: float, hold_s: float) -> dict[str, Any]:
         CLOCK.sleep(10.0)
         overload.load(seconds)
         refusal_s = overload.refusal_p99_s()
-        recovered_s = overload.settle()
+        recovered_s = overload.recover()
+        with ThreadPoolExecutor(1) as pool:  # what was deferred catches up meanwhile
+            held = pool.submit(overload.hold, hold_s)
+            overload.settle()
+            changes = held.result()
     overload.account()
     faults += [f"k2 verify: {stack.k2('verify', check=False).returncode}"] * (
         stack.k2("verify", check=False).returncode != 0
     )
-    changes = overload.hold(hold_s) if hold_s else 0
     asked = sum(found.points.values())
     share = found.points["answered"] / max(asked, 1)
     checks = {
