@@ -353,6 +353,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--hold", type=float, default=600.0)
     parser.add_argument("--mutant", choices=MUTANTS)
+    parser.add_argument("--observe", action="store_true", help="with Prometheus beside the stack")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, environment = Path(name), dict(ENVIRONMENT)
@@ -360,9 +361,9 @@ def main() -> int:
             (folder / "sitecustomize.py").write_text(_MUTATION + MUTANTS[chosen.mutant] + "\n")
             environment["PYTHONPATH"] = str(folder)
         rate = str(CRITICAL_RATE)
-        with Stack(
-            folder / "data", "--venue", "synthetic", "--rate", rate, environment=environment
-        ) as stack:
+        options = ["--venue", "synthetic", "--rate", rate, *(["--observe"] * chosen.observe)]
+        print(f"data directory: {folder / 'data'}", file=sys.stderr)
+        with Stack(folder / "data", *options, environment=environment) as stack:
             report = run(stack, chosen.seconds, chosen.hold)
     print(json.dumps(report, indent=2))
     return 1 if report["faults"] else 0
