@@ -1,11 +1,11 @@
 """The whole stack on this machine: start, freshness, query latency, Flight rate, memory.
 
 A warm start (artefacts fetched, data directory new and then resumed), then the synthetic market at
-1,000 trades/s. Freshness is taken by a Flight client in a process of its own: it asks for
-the newest rows over and over, and for each trade it first sees takes the time since K2 received the
-frame. It is judged by a bare loop on the same running machine and broker: a record is produced and
-consumed, and as many rows come from a bare Flight server. Flight's rate stands beside a bare
-pyarrow Flight server that sends the same rows.
+1,000 trades/s, of three symbols. Freshness is taken by a Flight client in a process of its own: it
+asks for the newest rows over and over, and for each trade it first sees takes the time since K2
+received the frame. It is judged by a bare loop on the same running machine and broker: a record is
+produced and consumed, and as many rows come from a bare Flight server. Flight's rate stands beside
+a bare pyarrow Flight server that sends the same rows.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 import k2client
 from k2.clock import SystemClock
+from tests.chaos.account import SYMBOLS
 from tests.chaos.stack import Stack
 
 CLOCK = SystemClock()
@@ -45,8 +46,9 @@ def measure() -> list[tuple[str, float, str]]:
     """Name, value, unit of each figure."""
     with tempfile.TemporaryDirectory() as folder:
         options = (Path(folder) / "data", "--venue", "synthetic", "--rate", str(RATE))
-        first_s, _ = _started(Stack(*options))
-        stack = Stack(*options)
+        environment = {"K2_FEED__SYMBOLS": ",".join(SYMBOLS)}
+        first_s, _ = _started(Stack(*options, environment=environment))
+        stack = Stack(*options, environment=environment)
         again_s, control = _started(stack, leave=True)
         try:
             figures = _measured(stack, control)
