@@ -269,7 +269,9 @@ class Feed:
         if world.awaits_epoch:
             return  # what is on the tape is judged when the epoch begins
         for line in self._lines:
-            sent = self._sent.get(line.instrument, [])
+            sent = self._sent.setdefault(line.instrument, [])
+            if line.reused:
+                sent.clear()  # the venue began its ids again: the high water is of their first life
             if line.acknowledged_id in sent:
                 below = sent[: sent.index(line.acknowledged_id) + 1]
                 lacks = world.reference.lacks
