@@ -191,6 +191,7 @@ def account(stack: Stack, storm: Storm) -> dict[str, Any]:
     with k2client.connect(str(stack.addresses["control"])) as k2:
         _await_serving(stack)
         goal = acknowledged(k2)
+        until(lambda: k2.degradation().level == "NORMAL", "nothing is shed", SETTLE_S)
         until(lambda: _whole(stack, goal), "the lake holds every id", SETTLE_S)
     rows = {symbol: committed_ids(stack, symbol) for symbol in SYMBOLS}
     for symbol, ids in rows.items():
