@@ -75,14 +75,12 @@ class DegradationTopic:
 
     def injected(self, process: str) -> dict[str, float]:
         """Return the pressures that are injected into a process now, by signal."""
-        now_us, found = self._clock.now_us(), {}
-        said = self._document(INJECTED)
-        for whose in (EVERY_PROCESS, process):
-            by_signal = said.get(whose)
-            for signal, one in (by_signal if isinstance(by_signal, Mapping) else {}).items():
-                if isinstance(one, Mapping) and one.get("until_us", 0) > now_us:
-                    found[str(signal)] = float(one["pressure"])
-        return found
+        standing = self._standing_injections()
+        return {
+            signal: float(one["pressure"])
+            for whose in (EVERY_PROCESS, process)
+            for signal, one in standing.get(whose, {}).items()
+        }
 
     def put_platform(self, level: Level, override: Override | None = None) -> None:
         """Publish the platform's level, and the override that holds beside it."""
@@ -95,18 +93,22 @@ class DegradationTopic:
 
     def inject(self, process: str, signal: str, pressure: float, until_us: int) -> None:
         """Publish an injected pressure beside those that hold; waits for the acknowledgement."""
+        held = self._standing_injections()
+        held.setdefault(process, {})[signal] = {"pressure": pressure, "until_us": until_us}
+        self._topic.put(INJECTED, held, wait_s=limits.BOARD_WAIT_S)
+
+    def _standing_injections(self) -> dict[str, dict[str, Any]]:
+        """Return the injected pressures that have not ended, by process and signal."""
         now_us = self._clock.now_us()
-        held = {
+        return {
             whose: {
-                name: one
-                for name, one in by_signal.items()
+                str(signal): one
+                for signal, one in by_signal.items()
                 if isinstance(one, Mapping) and one.get("until_us", 0) > now_us
             }
             for whose, by_signal in self._document(INJECTED).items()
             if isinstance(by_signal, Mapping)
         }
-        held.setdefault(process, {})[signal] = {"pressure": pressure, "until_us": until_us}
-        self._topic.put(INJECTED, held, wait_s=limits.BOARD_WAIT_S)
 
     def _document(self, key: str) -> Mapping[str, Any]:
         return self._topic.current().get(key, {})

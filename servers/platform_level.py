@@ -59,9 +59,7 @@ class PlatformLevel:
         self._degradation = degradation
         self._transitions = transitions
         self._clock = clock
-        self._tuning = Tuning(
-            confirm_s=settings.degrade.confirm_s, dwell_s=settings.degrade.dwell_s
-        )
+        self._tuning = Tuning.of(settings.degrade)
         self._shadow = settings.degrade.shadow
         self._state: LevelState | None = None
         self._override: Override | None = None

@@ -86,9 +86,7 @@ class Process:
         self._addresses: Mapping[str, str] = {}
         self._heart: Heart | None = None
         self._heartbeats: Heartbeats | None = None
-        self._tuning = Tuning(
-            confirm_s=settings.degrade.confirm_s, dwell_s=settings.degrade.dwell_s
-        )
+        self._tuning = Tuning.of(settings.degrade)
         self._needs = LevelState()
         self._subscribers: list[Callable[[Levels], None]] = []
         self._ticking: list[Callable[[], None]] = []

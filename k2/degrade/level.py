@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from k2.settings import DegradeSettings
+
 
 class Level(IntEnum):
     """How much the platform sheds; a higher number sheds more."""
@@ -42,6 +44,11 @@ class Tuning:
     exits: tuple[float, float, float, float] = (0.4, 0.6, 0.75, 0.9)
     confirm_s: float = 0.5
     dwell_s: float = 15.0
+
+    @classmethod
+    def of(cls, settings: DegradeSettings) -> Tuning:
+        """Return the default thresholds with the times of the settings."""
+        return cls(confirm_s=settings.confirm_s, dwell_s=settings.dwell_s)
 
     def __post_init__(self) -> None:
         assert list(self.entries) == sorted(self.entries), "entries ascend with the level"

@@ -34,7 +34,7 @@ class Degradation:
         self._changed_s = 0.0
 
     def run(self):
-        """Move the level for ever."""
+        """Move the level until the run ends."""
         scheduler = self.world.scheduler
         while True:
             scheduler.pause(TICK_S)

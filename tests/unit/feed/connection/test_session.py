@@ -256,7 +256,7 @@ def test_a_pause_in_the_middle_of_connecting_forgets_the_attempt():
     assert session.state is State.PAUSED
     session.resume(2)
     session.opened(1, 2)
-    assert session.state is State.CONNECTING, "the attempt of before is not this one"
+    assert session.state is State.CONNECTING, "an earlier attempt is not this one"
 
 
 def test_a_pause_does_not_shorten_a_backoff():
