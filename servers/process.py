@@ -127,6 +127,10 @@ class Process:
         self._subscribers.append(on_change)
         on_change(self.levels)
 
+    def read_levels(self) -> None:
+        """Take over what control says already, before the first beat."""
+        self._tell(self.levels)
+
     def on_tick(self, call: Callable[[], None]) -> None:
         """Have a function called after each reading of the signals; quick, raises nothing."""
         self._ticking.append(call)
@@ -225,22 +229,29 @@ class Process:
         before, reading = self.levels, self._heart.reading
         now_s = self.runtime.clock.monotonic_s()
         self._needs = step(self._needs, own_need(reading.pressures), now_s, self._tuning)
-        self.levels = replace(
-            before,
-            own=self._heart.level,
-            platform=self.degradation.platform(),
-            override=self.degradation.override(),
-            demanded=self._needs.level,
-            pressure=reading.pressure,
+        self._tell(
+            replace(
+                before,
+                own=self._heart.level,
+                demanded=self._needs.level,
+                pressure=reading.pressure,
+            )
         )
         if self.levels.shadow and self.levels.prescribed is not before.prescribed:
             level = self.levels.prescribed
             _log.info("in shadow: level %s would hold: %s", level.name, POLICIES[level].summary)
+        for call in self._ticking:
+            call()
+
+    def _tell(self, levels: Levels) -> None:
+        """Take these levels, with what control says now; tell them where one has changed."""
+        before, degradation = self.levels, self.degradation
+        self.levels = replace(
+            levels, platform=degradation.platform(), override=degradation.override()
+        )
         if replace(self.levels, pressure=before.pressure) != before:
             for on_change in self._subscribers:
                 on_change(self.levels)
-        for call in self._ticking:
-            call()
 
     def _tell_progress(self, counters: Mapping[str, Any]) -> None:
         """Tell the supervisor that work gets done, while the counter for it grows."""

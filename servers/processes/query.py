@@ -6,13 +6,12 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
 
 from k2 import limits
 from k2.degrade.level import Level
-from k2.degrade.platform import Levels
 from k2.degrade.signals import Signal, scales
 from k2.errors import Data, Unavailable
 from k2.lake.iceberg.catalog import open_catalog
@@ -96,7 +95,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         process.ending.callback(_drain, rows, server, runtime)  # before what they read from closes
         server.start()
         process.subscribe(sides.tiers.obey)
-        sides.tiers.obey(_published(process))  # a level that holds already, before the first beat
+        process.read_levels()  # the tail starts before the first beat
         process.on_tick(sides.tiers.refresh)
         if not _caught_up(sides, runtime):
             return 0
@@ -115,11 +114,6 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             if sides.lake.failure is not None:
                 raise sides.lake.failure  # all it knows is of another epoch: to be started again
     return 0
-
-
-def _published(process: Process) -> Levels:
-    topic = process.degradation
-    return replace(process.levels, platform=topic.platform(), override=topic.override())
 
 
 def _drain(rows: RowServer, server: GrpcServer, runtime: Runtime) -> None:
