@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from k2.degrade.level import Level, LevelState, Tuning, level_of, step
+from k2.settings import DegradeSettings
 
 TUNING = Tuning(confirm_s=2, dwell_s=10)
 
@@ -52,6 +53,12 @@ def test_a_break_in_the_calm_starts_the_dwell_again():
 
 def test_level_of_a_pressure_alone():
     assert [level_of(p) for p in (0, 0.5, 0.7, 0.9, 1)] == list(Level)
+
+
+def test_the_times_of_a_tuning_come_from_the_settings():
+    tuning = Tuning.of(DegradeSettings(confirm_s=1.5, dwell_s=4.0))
+    assert (tuning.confirm_s, tuning.dwell_s) == (1.5, 4.0)
+    assert tuning.entries == Tuning().entries
 
 
 def test_defaults_apply_without_a_tuning():
