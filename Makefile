@@ -10,7 +10,7 @@ LOCK := requirements/dev.lock
 # Coverage is measured only where its floor is proved: tracing makes other tests a third slower.
 COVERED := tests/property tests/unit/degrade tests/unit/market tests/unit/query
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder -o console_output_style=classic
-EXTRAS := --extra server --extra local --extra notebook --extra dev
+EXTRAS := --extra server --extra local --extra notebook --extra mcp --extra dev
 
 .uv/stamp: requirements/uv.lock
 	@python3 -m venv .uv
