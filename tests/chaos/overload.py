@@ -51,6 +51,7 @@ FRESH_S, ANSWERED, OWN_S, PLATFORM_S, RECOVER_S = 1.0, 0.994, 1.0, 3.0, 180.0
 SETTLE_S = 2400.0  # four of five trades waited, and the writer takes no more than before
 REFUSAL_S = 0.001
 POLL_S = 0.2
+SCAN_PAUSE_S = 0.2  # of a refused client; all of them share the interpreter of the measurement
 PRESSED = ("feed", "lake", "query")
 DWELL_S = 5.0
 ENVIRONMENT = {
@@ -121,10 +122,12 @@ class Overload:
 
     def _watch(self) -> None:
         """Sample the level and what is deferred."""
-        found = self.findings
+        found, since_s = self.findings, CLOCK.monotonic_s()
         with k2client.connect(self._control) as k2:
             while not self._stop.wait(POLL_S):
-                found.levels[k2.degradation().level] += POLL_S  # type: ignore[assignment]
+                level, now_s = k2.degradation().level, CLOCK.monotonic_s()
+                found.levels[level] += now_s - since_s  # type: ignore[assignment]
+                since_s = now_s
                 for tier, count in _deferred(k2).items():
                     found.deferred_max[tier] = max(found.deferred_max[tier], count)
 
@@ -177,7 +180,7 @@ class Overload:
         """Ask for all rows of all symbols, without retries, again and again."""
         found = self.findings
         with k2client.connect(self._control, request_class="batch", retry=ONCE) as k2:
-            while not self._stop.wait(0.05):
+            while not self._stop.wait(SCAN_PAUSE_S):
                 began_s = CLOCK.monotonic_s()
                 try:
                     sum(batch.num_rows for batch in k2.trades(None, deadline_s=30).batches())
