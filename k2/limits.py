@@ -221,6 +221,7 @@ TAIL_CATCH_UP_AHEAD = 500_000  # records of them above the lake's positions
 # Query
 SYMBOLS_PER_QUERY_MAX = 100
 LIMIT_ROWS_MAX = 1_000_000_000
+BARS_FILLED_MAX = 10_000_000  # of an instrument, in one answer
 QUERIES_CRITICAL_MAX = 8  # places of a class, which no other class takes
 QUERIES_INTERACTIVE_MAX = 16
 QUERIES_BATCH_MAX = 6  # without pressure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from k2 import limits
 from k2.market.events import TIME_MAX_US
+from k2.market.instrument import Instrument
 
 Indices = npt.NDArray[np.intp]
 
@@ -49,6 +51,24 @@ def rows_of(size_bytes: int, columns: pa.Schema) -> int:
         for field in columns
     )
     return max(1024, min(65_536, size_bytes // width // 1024 * 1024))
+
+
+def first_rows(rows: pa.RecordBatch) -> dict[Instrument, int]:
+    """Return the first row of each instrument."""
+    names = pa.table(rows.select(["exchange", "symbol"]))
+    numbered = names.append_column("row", pa.array(np.arange(rows.num_rows)))
+    firsts = numbered.group_by(["exchange", "symbol"]).aggregate([("row", "min")])
+    return {
+        Instrument(each["exchange"], each["symbol"]): each["row_min"] for each in firsts.to_pylist()
+    }
+
+
+def digest_key(rows: pa.RecordBatch, row: int) -> pa.RecordBatch:
+    """Return a key, in the form of a canonical one, that is another for almost any other row."""
+    content = repr(rows.slice(row, 1).to_pylist()).encode()
+    number = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()) >> 1
+    key = {"event_time": [0], "exchange": [""], "symbol": [""], "trade_id": [number]}
+    return pa.RecordBatch.from_pydict(key)
 
 
 def bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

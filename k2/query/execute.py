@@ -6,6 +6,11 @@ put in order with the tail's rows of that part. Parts follow each other in canon
 whole is never in memory, and a limit ends the reading early: a request for the newest rows reads
 the newest files only.
 
+The newest trade of each instrument is searched in such parts too, the newest first. Every other
+shape is one statement over all files of the plan and the tail's rows (`query/shapes`); its order is
+total, and each batch carries a digest of its last row, so its streams are resumed like those of
+trades, by computing the answer again.
+
 Rows that are put in order here count against one bound for all answers, read or paused; beyond it
 DuckDB sorts, which has a bound of its own and a disk.
 
@@ -17,13 +22,16 @@ K2's own statements only, never a user's SQL.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,11 +39,24 @@ from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Data, Internal, K2Error, Overloaded, Reason, Unavailable
 from k2.market import schema
+from k2.market.instrument import Instrument
+from k2.market.offsets import TimeRange
 from k2.query import sql
 from k2.query.admission import MemoryBudget, MemoryShare
-from k2.query.batches import Indices, bounded, canonical_order, conformed, rows_of
+from k2.query.batches import (
+    Indices,
+    bounded,
+    canonical_order,
+    conformed,
+    digest_key,
+    first_rows,
+    rows_of,
+)
 from k2.query.plan import Plan, RowsOverTime
-from k2.query.request import Order
+from k2.query.provenance import holes_table, vouched_table
+from k2.query.request import Order, TradesRequest
+from k2.query.shapes.shape import HOLES, VOUCHED, Extent, Reading, Statement, too_large
+from k2.query.shapes.trades import TradeRows
 from k2.query.view import OpenQuery
 from k2.tail.chunk import TailRows
 
@@ -44,6 +65,8 @@ _ROWS_MAX = 200_000  # of a part, as estimated
 _GROWTH = 4.0
 _FILE_SCHEME = "file://"
 _PATTERN = re.compile(r"[*?[]")
+_DOES_NOT_FIT = "Out of Range Error"
+_NEVER_US = -(2**63)
 
 RowKey = tuple[int, str, str, int]  # event time in microseconds, exchange, symbol, trade id
 _Keys = Callable[[int], pa.RecordBatch]  # rows from one of a batch on, with their ORDER_COLUMNS
@@ -133,7 +156,8 @@ class ResultStream:
         opened: the query that is answered, with its provenance; holds no chunk once the answer has
             ended.
         ends_at_s: deadline, on the monotonic clock.
-        rows_lake, rows_tail: rows returned so far.
+        rows_lake, rows_tail: rows returned so far; of a shape, rows that were read, or are in files
+            that were read.
         resume_after: one batch ends with the row of this number, counted from 1; 0 is none.
         last_key: the canonical key of the last row of the batch returned last.
     """
@@ -163,9 +187,15 @@ class ResultStream:
         self._using = threading.Lock()
         self._done = False
         self._cancelled = False
-        self._needed = pa.schema([trade.field(name) for name in sql.needed_columns(opened.request)])
+        self._request = _walked(opened.request)
+        self._rows = self._request.output_schema
+        self._needed = pa.schema([trade.field(name) for name in sql.needed_columns(self._request)])
         self._batch_rows = rows_of(limits.FLIGHT_BATCH_BYTES_MAX, self.schema)
-        self._source = self._batches()
+        self._source = {
+            Reading.ROWS: self._batches,
+            Reading.NEWEST: self._newest,
+            Reading.TABLE: self._table,
+        }[opened.request.shape.reading]()
         self._span = tracing.begin(tracing.EXECUTE, links=opened.commits)
 
     def __iter__(self) -> ResultStream:
@@ -232,7 +262,7 @@ class ResultStream:
 
     def _batches(self) -> Generator[pa.RecordBatch, None, None]:
         """Yield all batches, part by part."""
-        request = self.opened.request
+        request = self._request
         over_time, left = RowsOverTime(self.opened.plan), request.limit
         wanted = _rows_first(request.limit)
         while left is None or left > 0:
@@ -259,20 +289,23 @@ class ResultStream:
                 self.last_key = _key(keys(done - 1))
                 yield piece
 
-    def _part(self, part: Plan, limit: int | None) -> Iterator[_Keyed]:
+    def _tail(self, part: Plan) -> TailRows:
         held, cuts = self.opened.held, part.cuts
-        tail = TailRows(
+        return TailRows(
             (
                 held[chunk.chunk_id].cut(cuts[chunk.partition].low, cuts[chunk.partition].end)
                 for chunk in part.chunks
             ),
             part.times,
         )
+
+    def _part(self, part: Plan, limit: int | None) -> Iterator[_Keyed]:
+        tail = self._tail(part)
         return self._with_files(part, tail, limit) if len(part.files) else self._of(tail, limit)
 
     def _of(self, tail: TailRows, limit: int | None) -> Iterator[_Keyed]:
         """Yield rows of the tail alone."""
-        request = self.opened.request
+        request = self._request
         order = tail.canonical(descending=request.order is Order.DESC, limit=limit)
         for start in range(0, len(order), self._batch_rows):
             chosen = order[start : start + self._batch_rows]
@@ -291,10 +324,7 @@ class ResultStream:
         what DuckDB's sort does; a part much larger than estimated is left to DuckDB, which can sort
         on disk.
         """
-        files = {
-            lack: [_named(path) for path in paths]
-            for lack, paths in part.files.paths_by_lack(self._needed.names).items()
-        }
+        files = self._files(part)
         with MemoryShare(self._memory) as share:
             ordered = self._ordered(self._gathered(part, files, limit, share), tail, share)
             if ordered is not None:
@@ -306,6 +336,14 @@ class ResultStream:
         finally:
             span.end()
 
+    def _files(self, part: Plan) -> sql.LakeFiles:
+        if not len(part.files):
+            return {}
+        return {
+            lack: [_named(path) for path in paths]
+            for lack, paths in part.files.paths_by_lack(self._needed.names).items()
+        }
+
     def _gathered(
         self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
     ) -> pa.RecordBatch | None:
@@ -316,7 +354,7 @@ class ResultStream:
     def _reading_lake(self, part: Plan) -> tracing.Span:
         attributes: dict[str, tracing.Value] = {
             tracing.DB_SYSTEM: "duckdb",
-            tracing.DB_SUMMARY: "SELECT trades",
+            tracing.DB_SUMMARY: f"SELECT {self.opened.request.shape.name}",
             tracing.FILES: len(part.files),
         }
         return tracing.joined(tracing.LAKE, self._span.traceparents, attributes)
@@ -325,7 +363,7 @@ class ResultStream:
         self, part: Plan, files: sql.LakeFiles, limit: int | None, share: MemoryShare
     ) -> pa.RecordBatch | None:
         first = limit if limit is not None and limit <= _ROWS_FIRST else None
-        reader = self._reader(sql.lake_rows(self.opened.request, part, files, first))
+        reader = self._reader(sql.lake_rows(self._request, part, files, first))
         batches = []
         for batch in reader:
             if not share.take(batch.nbytes):
@@ -353,9 +391,9 @@ class ResultStream:
     def _taken(
         self, rows: pa.RecordBatch, order: Indices, of_lake: int, limit: int | None
     ) -> Iterator[_Keyed]:
-        descending = self.opened.request.order is Order.DESC
+        descending = self._request.order is Order.DESC
         order = (order[::-1] if descending else order)[:limit]
-        ordering, rows = rows.select(sql.ORDER_COLUMNS), rows.select(self.schema.names)
+        ordering, rows = rows.select(sql.ORDER_COLUMNS), rows.select(self._rows.names)
         for start in range(0, len(order), self._batch_rows):
             chosen = order[start : start + self._batch_rows]
             in_lake = int((chosen < of_lake).sum())
@@ -376,21 +414,92 @@ class ResultStream:
         left = limit
         with MemoryShare(self._memory) as share:
             share.take(beside.nbytes)
-            for batch in self._reader(sql.ordered_rows(self.opened.request, part, files)):
+            for batch in self._reader(sql.ordered_rows(self._request, part, files)):
                 given = batch.slice(0, left)
                 left = None if left is None else left - given.num_rows
                 in_tail = pc.sum(given.column(sql.IN_TAIL)).as_py() or 0
                 self.rows_tail += in_tail
                 self.rows_lake += given.num_rows - in_tail
                 ordering = given.select(sql.ORDER_COLUMNS)
-                yield conformed(given.select(self.schema.names), self.schema), ordering.slice
+                yield conformed(given.select(self._rows.names), self._rows), ordering.slice
                 if left == 0:
                     break
         self._cursor.unregister(sql.TAIL_TABLE)
 
-    def _reader(self, statement: sql.Statement) -> pa.RecordBatchReader:
+    # --- shapes ---------------------------------------------------------------------------------
+
+    def _newest(self) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the newest row of each instrument.
+
+        Where it is known when each instrument traded last, a part begins at the newest of these
+        times that is left, and reading ends with the last of them.
+        """
+        request, plan, seen = self.opened.request, self.opened.plan, self.opened.newest_us
+        found: dict[Instrument, pa.RecordBatch] = {}
+        end_us, wanted = plan.times.end_us, _rows_first(1)
+        while True:
+            left = None if seen is None else {i: t for i, t in seen.items() if i not in found}
+            if left is not None:
+                plan = plan.of(left)
+                self._request = replace(self._request, symbols=tuple({i.symbol for i in left}))
+                newest_us = max(left.values(), default=_NEVER_US)
+                end_us = newest_us + 1 if end_us is None else min(end_us, newest_us + 1)
+            rest = plan.during(TimeRange(plan.times.start_us, end_us))
+            part = RowsOverTime(rest).take(wanted, descending=True) if rest.reads else None
+            if part is None:
+                break
+            for batch, _ in self._part(part, None):
+                for instrument, row in first_rows(batch).items():
+                    found.setdefault(instrument, batch.slice(row, 1))
+            end_us, wanted = part.times.start_us, min(wanted * _GROWTH, _ROWS_MAX)
+            if end_us == plan.times.start_us:
+                break
+        order = sorted(found, reverse=request.order is Order.DESC)[: request.limit]
+        if order:
+            rows = pa.concat_batches([found[instrument] for instrument in order])
+            ordering = rows.select(sql.ORDER_COLUMNS)
+            yield from self._sent(rows.select(self.schema.names), ordering.slice)
+
+    def _table(self) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the rows that the shape's statement makes of all trades of the plan."""
+        request, plan, vouched = self.opened.request, self.opened.plan, self.opened.vouched
+        tail, files = self._tail(plan), self._files(plan)
+        beside = tail.batch(self._needed.names, np.arange(len(tail)))
+        holes = holes_table(vouched)
+        extent = Extent(request.symbols, request.range, *plan.bounds_us, holes.num_rows > 0)
+        self.rows_lake, self.rows_tail = int(plan.files.rows.sum()), len(tail)
+        tables = {sql.TAIL_TABLE: beside, VOUCHED: vouched_table(vouched), HOLES: holes}
+        made = request.shape.statement(extent)
+        with MemoryShare(self._memory) as share, self._reading_lake(plan):
+            for name, table in tables.items():
+                share.take(table.nbytes)
+                self._cursor.register(name, table)
+            try:
+                for batch in self._reader(sql.shaped_rows(request, plan, files, made)):
+                    rows = conformed(batch, self.schema)
+                    yield from self._sent(rows, functools.partial(digest_key, rows))
+            except (duckdb.Error, pa.ArrowException) as error:
+                if not str(error).startswith(_DOES_NOT_FIT):
+                    raise
+                made = request.shape.largest(extent)
+                statement = sql.over_trades(request, plan, files, made)
+                raise too_large(request.shape.name, *self._first(statement)) from error
+
+    def _first(self, statement: Statement) -> tuple[Any, ...]:
+        rows = self._cursor.sql(statement.text, params=list(statement.parameters))
+        return rows.fetchone() or ("", "", None)
+
+    def _reader(self, statement: Statement) -> pa.RecordBatchReader:
         relation = self._cursor.sql(statement.text, params=list(statement.parameters))
         return relation.to_arrow_reader(self._batch_rows)
+
+
+def _walked(request: TradesRequest) -> TradesRequest:
+    """Return the request for the rows to go through; the newest of each instrument come first."""
+    if request.shape.reading is not Reading.NEWEST:
+        return request
+    columns = sql.needed_columns(request)
+    return replace(request, shape=TradeRows(), columns=columns, order=Order.DESC, limit=None)
 
 
 def _named(location: str) -> str:

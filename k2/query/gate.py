@@ -1,8 +1,9 @@
 """Refuses queries early and cheaply: by the level, by class and caller, and by the deadline.
 
 What a level refuses is in `degrade.policy`; here is what its words mean. A query is heavy by its
-estimated rows or bytes. It is a point query when its limit or its range is small, and then it is
-not heavy, however much it might read.
+estimated rows or bytes. It is a point query when its limit or its range is small, or when it is for
+the newest trade of each instrument, and then it is not heavy, however much it might read. A limit
+of a shape's rows does not bound what is read, so it makes no point query.
 
 Whether queries are answered at all, whether there is a place and whether the deadline leaves the
 time that such plans take, is known before a request is read; whether it is a point query before it
@@ -24,6 +25,7 @@ from k2.errors import Overloaded, Reason
 from k2.query.admission import Admission
 from k2.query.provenance import Estimate
 from k2.query.request import Caller, RequestClass, TradesRequest
+from k2.query.shapes.shape import Reading
 
 _REFUSALS: Final = frozenset({Reason.SHED, Reason.TOO_MANY_QUERIES, Reason.DEADLINE_EXCEEDED})
 _HALF_S: Final = 5.0  # a mean that is not renewed halves in so long
@@ -44,12 +46,20 @@ CANCELLED = metrics.counter(
 
 
 def is_point(request: TradesRequest) -> bool:
-    """Tell whether a request is for few rows or a short range."""
-    few = request.limit is not None and request.limit <= limits.POINT_ROWS_MAX
+    """Tell whether a request reads few rows or a short range."""
+    rows, stretch_us = request.rows_read_max, request.shape.stretch_us
+    if request.shape.reading is Reading.NEWEST or (
+        rows is not None and rows <= limits.POINT_ROWS_MAX
+    ):
+        return True
     length_us, start_us, end_us = request.last_us, request.range.start_us, request.range.end_us
     if start_us is not None and end_us is not None:
         length_us = end_us - start_us
-    return few or (length_us is not None and length_us <= limits.POINT_RANGE_S * 1e6)
+    return (
+        length_us is not None
+        and stretch_us is not None
+        and length_us + stretch_us <= limits.POINT_RANGE_S * 1e6
+    )
 
 
 def is_heavy(request: TradesRequest, estimate: Estimate) -> bool:

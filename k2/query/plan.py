@@ -23,7 +23,7 @@ decides (`TradesRequest.allow_partial`). A plan never omits rows silently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -115,9 +115,37 @@ class Plan:
     newer_epochs: bool = False
 
     @property
+    def bounds_us(self) -> tuple[int, int]:
+        """The least and the greatest event time that may be read; equal where there is none."""
+        files, chunks = self.files, self.chunks
+        low = min([*files.time_min.tolist(), *(chunk.time_min_us for chunk in chunks)], default=0)
+        high = max([*files.time_max.tolist(), *(chunk.time_max_us for chunk in chunks)], default=0)
+        start, end = self.times.start_us, self.times.end_us
+        low = low if start is None else max(low, start)
+        high = high if end is None else min(high, end - 1)
+        return low, max(low, high)
+
+    @property
     def rows_estimated(self) -> int:
         """Estimated number of rows to read."""
         return round(RowsOverTime(self).total)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it may read a row."""
+        start, end = self.times.start_us, self.times.end_us
+        empty = start is not None and end is not None and start >= end
+        return not empty and bool(len(self.files) or self.chunks)
+
+    def of(self, instruments: Collection[Instrument]) -> Plan:
+        """Return the plan for some of its instruments."""
+        symbols = tuple({instrument.symbol for instrument in instruments})
+        exchanges = tuple({instrument.exchange for instrument in instruments})
+        return replace(
+            self,
+            files=self.files.of(symbols, exchanges) if instruments else _NO_FILES,
+            chunks=tuple(chunk for chunk in self.chunks if chunk.instrument in instruments),
+        )
 
     def during(self, times: TimeRange) -> Plan:
         """Return the plan for a part of its times."""
@@ -204,14 +232,13 @@ def plan_lake(request: TradesRequest, lake: LakeFacts, end: OffsetVector) -> Pla
         lake: the snapshot requested, or any newer one; of an older one the plan says what it lacks.
         end: positions of the snapshot requested.
     """
-    files = lake.files.within(request.range).of(request.symbols, request.exchanges)
+    times = request.read_range
+    files = lake.files.within(times).of(request.read_symbols, request.exchanges)
     newer = lake.positions.epoch > end.epoch
     ends = {p: to for p, to in enumerate(end.offsets) if newer or lake.positions[p] > to}
     behind = tuple(p for p, to in enumerate(end.offsets) if not newer and lake.positions[p] < to)
     missing = (MissingSide(MissingReason.LAKE, behind),) if behind else ()
-    return Plan(
-        request.range, {}, files, ends, (), False, missing, epoch=end.epoch, newer_epochs=newer
-    )
+    return Plan(times, {}, files, ends, (), False, missing, epoch=end.epoch, newer_epochs=newer)
 
 
 def plan_union(
@@ -235,7 +262,7 @@ def plan_union(
     readable = all(p not in tail.released and tail.position[p] >= end[p] for p in partitions)
     floor_us = max(tail.time_max_below.values(), default=_NEVER_US)
     later = tuple(chunk for chunk in tail.chunks if chunk.time_min_us > floor_us)
-    times = _newest(request, request.range, later, alone)
+    times = _newest(request, request.read_range, later, alone)
     above = floor_us == _NEVER_US if times.start_us is None else times.start_us > floor_us
     if readable and above and (times.start_us is not None or lake is None):
         chunks = _chosen(tail.chunks, alone, times)
@@ -260,8 +287,11 @@ def _hybrid(
         if lack:
             lacking.setdefault(lack, []).append(partition)
     missing += [MissingSide(lack, tuple(of)) for lack, of in lacking.items()]
-    times = request.range if missing else _newest(request, request.range, tail.chunks, cuts)
-    files = lake.files.within(times).of(request.symbols, request.exchanges) if lake else _NO_FILES
+    times = request.read_range
+    if not missing:
+        times = _newest(request, times, tail.chunks, cuts)
+    names = request.read_symbols, request.exchanges
+    files = lake.files.within(times).of(*names) if lake else _NO_FILES
     return Plan(
         times,
         cuts,
@@ -317,7 +347,8 @@ def _newest(
     cuts: Mapping[int, PartitionCut],
 ) -> TimeRange:
     """Return the end of `times` that surely holds the last `limit` rows; else `times`."""
-    if request.limit is None or request.order is not Order.DESC:
+    wanted = request.rows_read_max
+    if wanted is None or request.order is not Order.DESC:
         return times
     whole = (
         chunk
@@ -330,6 +361,6 @@ def _newest(
     rows = 0
     for chunk in sorted(whole, key=lambda chunk: chunk.time_min_us, reverse=True):
         rows += chunk.rows
-        if rows >= request.limit:
+        if rows >= wanted:
             return TimeRange(chunk.time_min_us, times.end_us)
     return times

@@ -27,11 +27,12 @@ Where lake retention has removed rows of the range, an answer reads PARTIAL and 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import numpy as np
+import pyarrow as pa
 
 from k2 import limits
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
@@ -42,8 +43,10 @@ from k2.market.offsets import OffsetVector, ReadToken, TimeRange
 from k2.query.plan import MissingReason, MissingSide
 
 GAPS_LISTED_MAX = 100
+RETENTION = "retention"  # the part that it removed
 _NO_IDS: Int64s = np.empty((0, 2), dtype=np.int64)
 _ID_MAX = 2**63 - 1
+_NEVER_US = -(2**63)
 
 
 class Completeness(StrEnum):
@@ -173,6 +176,117 @@ class Holes:
     all_known: bool
     covered_until_us: int | None = None
     reused: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Vouched:
+    """The times of an instrument in which no trade can be missing but those of known ids.
+
+    Attributes:
+        since_us: no earlier trade is vouched for.
+        until_us: no trade at or after it is vouched for.
+        from_id: the first trade seen; ids below may be missing, with no end.
+        missing: ids that are missing. int64[k, 2]
+    """
+
+    since_us: int
+    until_us: int
+    from_id: int
+    missing: Int64s
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known of the trades that an answer may lack.
+
+    Attributes:
+        holes: the gaps that may lie in it; None where they are not known.
+        vouched: what is vouched for, by instrument.
+        newest_us: when each instrument traded last, at or after the answer's newest trade of it;
+            None where that is not known.
+    """
+
+    holes: Holes | None
+    vouched: Mapping[Instrument, Vouched] = field(default_factory=dict)
+    newest_us: Mapping[Instrument, int] | None = None
+
+
+def judgement_of(
+    holes: Holes,
+    states: Mapping[int, FoldState] | None,
+    instruments: Collection[Instrument] | None,
+    expected: Mapping[Instrument, Expected] | None,
+    now: Mapping[int, FoldState] | None = None,
+) -> Judgement:
+    """Add to the holes of an answer what is vouched for; arguments as for `holes_of`.
+
+    Args:
+        holes: as `holes_of` found them.
+        states: None where they are of a moment before the end of the answer.
+        instruments: of the request; None: all.
+        expected: what feeds and ledger knew; None: nothing is vouched for.
+        now: of a pinned answer, the states of a later moment.
+    """
+    seen = _seen(states or {}, instruments)
+    newest_us = None if states is None else {name: of.time_max_us for name, of in seen.items()}
+    vouched = {} if expected is None else _vouched(seen, instruments, expected, now)
+    return Judgement(holes, vouched, newest_us)
+
+
+def since(vouched: Mapping[Instrument, Vouched], since_us: int | None) -> dict[Instrument, Vouched]:
+    """Return what is vouched for from a time on; None: all of it."""
+    begin_us = _NEVER_US if since_us is None else since_us
+    return {name: replace(of, since_us=begin_us) for name, of in vouched.items()}
+
+
+def _vouched(
+    seen: Mapping[Instrument, Seen],
+    instruments: Collection[Instrument] | None,
+    expected: Mapping[Instrument, Expected],
+    now: Mapping[int, FoldState] | None,
+) -> dict[Instrument, Vouched]:
+    """Find what is vouched for: up to the newest trade, or the first that used an id again."""
+    today = _seen(now, instruments) if now is not None else None
+    return {
+        instrument: Vouched(
+            _NEVER_US,
+            of.time_max_us if of.reused_us is None else min(of.time_max_us, of.reused_us),
+            int(of.intervals[0, 0]),
+            _missing(
+                of,
+                expected.get(instrument, _NOTHING),
+                TimeRange(),
+                None if today is None else today.get(instrument),
+                pinned=today is not None,
+            ),
+        )
+        for instrument, of in seen.items()
+    }
+
+
+def vouched_table(vouched: Mapping[Instrument, Vouched]) -> pa.RecordBatch:
+    """Make a table of what is vouched for: exchange, symbol, since_us, until_us, from_id."""
+    numbers = [(of.since_us, of.until_us, of.from_id) for of in vouched.values()]
+    return _table(vouched, numbers, ("since_us", "until_us", "from_id"))
+
+
+def holes_table(vouched: Mapping[Instrument, Vouched]) -> pa.RecordBatch:
+    """Make a table of the missing ids: exchange, symbol, first_id, last_id."""
+    every = [(of, ids) for of, each in vouched.items() for ids in each.missing.tolist()]
+    return _table([of for of, _ in every], [ids for _, ids in every], ("first_id", "last_id"))
+
+
+def _table(
+    instruments: Iterable[Instrument], numbers: Sequence[Sequence[int]], names: Sequence[str]
+) -> pa.RecordBatch:
+    of = list(instruments)
+    columns = {
+        "exchange": pa.array([each.exchange for each in of], pa.string()),
+        "symbol": pa.array([each.symbol for each in of], pa.string()),
+    }
+    for at, name in enumerate(names):
+        columns[name] = pa.array([row[at] for row in numbers], pa.int64())
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def holes_of(
@@ -335,7 +449,7 @@ def below_retention(retained_from_us: int | None, times: TimeRange) -> tuple[Mis
         return ()
     since = datetime.fromtimestamp(retained_from_us / 1e6, UTC).isoformat()
     message = f"retention has removed trades of before {since}; from then on none is missing"
-    return (MissingPart("retention", Reason.OUT_OF_RANGE, message),)
+    return (MissingPart(RETENTION, Reason.OUT_OF_RANGE, message),)
 
 
 def united(*ranges: Int64s) -> Int64s:

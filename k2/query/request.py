@@ -3,11 +3,13 @@
 `validated` checks a request once, and every component behind it relies on that. `last` is a range
 that starts a duration before the moment of planning and has no end; the planner resolves it with
 its own clock, so a ticket always carries fixed times.
+
+A request is for trades, or for a shape of them: what it names are always the trades.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,13 +17,15 @@ import pyarrow as pa
 
 from k2 import limits
 from k2.errors import Invalid, Reason
-from k2.market import schema
 from k2.market.events import TIME_MAX_US
 from k2.market.instrument import Instrument
 from k2.market.offsets import ReadToken, TimeRange
+from k2.query.shapes.shape import Reading, Shape
+from k2.query.shapes.trades import TradeRows
 
 TIME_MIN_US = -62_135_596_800_000_000  # 0001-01-01, the least a timestamp column can be asked for
 ALWAYS = TimeRange()
+TRADES = TradeRows()
 
 
 class Order(StrEnum):
@@ -87,22 +91,23 @@ class Caller:
 
 @dataclass(frozen=True)
 class TradesRequest:
-    """A request for trades.
+    """A request for trades, or for what a shape makes of them.
 
     Attributes:
         symbols: of the trades; empty means all symbols.
         exchanges: whose id spaces to look in; empty means all exchanges.
         range: event times, half-open.
         last_us: instead of a range, the microseconds before the moment of planning.
-        columns: what to return, in this order; empty means all columns.
+        columns: what to return, in this order; empty means all columns of the shape.
         limit: maximum number of rows, from the start of `order`; None is without a limit.
-        order: direction of the canonical order.
+        order: direction of the shape's order; of trades, the canonical one.
         consistency: which rows may be in the answer.
         as_of_snapshot, as_of_time_us, as_of_token: exactly one of them with AS_OF, none otherwise;
             a time means the newest snapshot committed at or before it, a token the rows that the
             answer it came with was made from.
         allow_partial: answer even if a side is missing, and name what is missing.
         caller: who makes the request; the answer does not depend on it.
+        shape: what to make of the trades.
     """
 
     symbols: tuple[str, ...] = ()
@@ -118,17 +123,33 @@ class TradesRequest:
     as_of_token: ReadToken | None = None
     allow_partial: bool = False
     caller: Caller = Caller()
+    shape: Shape = TRADES
 
     @property
     def output_columns(self) -> tuple[str, ...]:
         """Names of the columns to return."""
-        return self.columns or schema.TRADE.columns
+        return self.columns or tuple(self.shape.schema.names)
 
     @property
     def output_schema(self) -> pa.Schema:
         """Arrow schema of the rows to return."""
-        trade = schema.arrow_schema(schema.TRADE)
-        return pa.schema([trade.field(name) for name in self.output_columns])
+        every = self.shape.schema
+        return pa.schema([every.field(name) for name in self.output_columns])
+
+    @property
+    def read_symbols(self) -> tuple[str, ...]:
+        """The symbols of the trades to read; empty means all."""
+        return self.shape.read_symbols(self.symbols)
+
+    @property
+    def read_range(self) -> TimeRange:
+        """Event times of the trades to read."""
+        return self.shape.widened(self.range)
+
+    @property
+    def rows_read_max(self) -> int | None:
+        """The largest number of trades that the answer needs; None: all of its range."""
+        return self.limit if self.shape.reading is Reading.ROWS else None
 
     @property
     def needs_lake_alone(self) -> bool:
@@ -137,7 +158,8 @@ class TradesRequest:
 
     def names(self, instrument: Instrument) -> bool:
         """Tell whether the request is about this instrument."""
-        return (not self.symbols or instrument.symbol in self.symbols) and (
+        symbols = self.read_symbols
+        return (not symbols or instrument.symbol in symbols) and (
             not self.exchanges or instrument.exchange in self.exchanges
         )
 
@@ -146,15 +168,16 @@ class TradesRequest:
         named = [instrument for instrument in instruments if self.names(instrument)]
         symbols = {instrument.symbol for instrument in named}
         exchanges = {instrument.exchange for instrument in named}
-        return [name for name in self.symbols if name not in symbols] + [
+        return [name for name in self.read_symbols if name not in symbols] + [
             name for name in self.exchanges if name not in exchanges
         ]
 
     def resolved(self, now_us: int) -> TradesRequest:
-        """Return the request with `last` replaced by the range that it means at `now_us`."""
-        if self.last_us is None:
-            return self
-        return replace(self, range=TimeRange(max(now_us - self.last_us, TIME_MIN_US)), last_us=None)
+        """Return the request with the times that it means at `now_us`, as its shape aligns them."""
+        times = self.range
+        if self.last_us is not None:
+            times = TimeRange(max(now_us - self.last_us, TIME_MIN_US))
+        return replace(self, range=self.shape.aligned(times), last_us=None)
 
 
 def validated(request: TradesRequest) -> TradesRequest:
@@ -172,12 +195,13 @@ def validated(request: TradesRequest) -> TradesRequest:
             f"limit {request.limit} is not between 1 and {limits.LIMIT_ROWS_MAX}",
             metadata={"limit": str(request.limit)},
         )
-    return replace(
+    request = replace(
         request,
         symbols=_names("symbol", request.symbols),
         exchanges=_names("exchange", request.exchanges),
-        columns=_columns(request.columns),
     )
+    request = replace(request, shape=request.shape.checked(request))
+    return replace(request, columns=_columns(request.columns, request.shape.schema.names))
 
 
 def _check_range(request: TradesRequest) -> None:
@@ -242,13 +266,13 @@ def _names(what: str, given: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def _columns(given: tuple[str, ...]) -> tuple[str, ...]:
+def _columns(given: tuple[str, ...], known: Sequence[str]) -> tuple[str, ...]:
     for column in given:
-        if column not in schema.TRADE.columns:
+        if column not in known:
             raise Invalid(
                 Reason.UNKNOWN_COLUMN,
                 f"there is no column {column[: limits.ERROR_NAME_MAX]!r};"
-                f" there are {', '.join(schema.TRADE.columns)}",
+                f" there are {', '.join(known)}",
                 metadata={"column": column},
             )
     return tuple(dict.fromkeys(given))

@@ -50,7 +50,7 @@ def scope_of(request: TradesRequest, placement: PartitionMap, tail: Tail, partit
     Raises:
         NotFound: UNKNOWN_SYMBOL when a named symbol or exchange was never seen.
     """
-    if not request.symbols and not request.exchanges:
+    if not request.read_symbols and not request.exchanges:
         return Scope(None, frozenset(range(partitions)))
     partition_of = placement.known()
     read = filter(request.names, tail.instruments())
@@ -69,12 +69,12 @@ def _unknown(
     """Make the error that names what is unknown, or known but never seen together."""
     symbols = {instrument.symbol for instrument in instruments}
     exchanges = {instrument.exchange for instrument in instruments}
-    of = [name for name in request.symbols if name not in symbols]
+    of = [name for name in request.read_symbols if name not in symbols]
     on = [name for name in request.exchanges if name not in exchanges]
     unknown = [*of, *on]
     if not unknown:
         unknown = list(names)
-        of = [name for name in request.symbols if name in names] or list(request.symbols)
+        of = [name for name in request.read_symbols if name in names] or list(request.read_symbols)
         on = [name for name in request.exchanges if name in names] or list(request.exchanges)
     named = f" of {some_of(of)}" if of else ""
     placed = f" on {some_of(on)}" if on else ""

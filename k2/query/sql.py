@@ -6,11 +6,11 @@ Text and parameters only; a name that the caller gives (symbol, exchange) is alw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from k2.market import schema
 from k2.query.plan import Plan
 from k2.query.request import Order, TradesRequest
+from k2.query.shapes.shape import TRADES, Reading, Statement
 
 TAIL_TABLE = "tail"
 IN_TAIL = "in_tail"
@@ -19,17 +19,10 @@ LakeFiles = Mapping[tuple[str, ...], Sequence[str]]  # paths, by the columns tha
 ORDER_COLUMNS = ("event_time", "exchange", "symbol", "trade_id")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """SQL text, and the values of its `?` in order."""
-
-    text: str
-    parameters: tuple[object, ...]
-
-
 def needed_columns(request: TradesRequest) -> tuple[str, ...]:
-    """Return the columns to read: those to return and those that order the rows."""
-    wanted = {*request.output_columns, *ORDER_COLUMNS}
+    """Return the columns of trades to read: those to return and their order's, or the shape's."""
+    of_rows = request.shape.reading is not Reading.TABLE
+    wanted = {*request.output_columns, *ORDER_COLUMNS} if of_rows else {*request.shape.columns}
     return tuple(name for name in schema.TRADE.columns if name in wanted)
 
 
@@ -68,6 +61,41 @@ def ordered_rows(request: TradesRequest, plan: Plan, files: LakeFiles) -> Statem
     return Statement(text + _order(request), (*paths, *values))
 
 
+def shaped_rows(request: TradesRequest, plan: Plan, files: LakeFiles, made: Statement) -> Statement:
+    """Write the statement for the rows that a shape's statement makes of a plan's trades.
+
+    Args:
+        request: what is requested, with the order and the limit of these rows.
+        plan: what to read.
+        files: its files; the tail's rows are read from a table named `TAIL_TABLE`.
+        made: the shape's statement.
+    """
+    direction = request.order.name
+    order = ", ".join(f"{name} {direction}" for name in request.shape.order)
+    limit = "" if request.limit is None else f" LIMIT {request.limit}"
+    rows = over_trades(request, plan, files, made, ", ".join(request.output_columns))
+    return Statement(f"{rows.text} ORDER BY {order}{limit}", rows.parameters)
+
+
+def over_trades(
+    request: TradesRequest, plan: Plan, files: LakeFiles, made: Statement, columns: str = "*"
+) -> Statement:
+    """Write a statement that reads the relation `TRADES`, and chooses columns of what it makes."""
+    needed = needed_columns(request)
+    chosen = ", ".join(needed)
+    trades, parameters = f"SELECT {chosen} FROM {TAIL_TABLE}", made.parameters
+    if files:
+        source, paths = _source(needed, files)
+        where, values = _conditions(request, plan)
+        trades = f"SELECT {chosen} FROM {source}{where} UNION ALL {trades}"
+        parameters = (*paths, *values, *parameters)
+    text = (
+        f"WITH {TRADES} AS NOT MATERIALIZED ({trades}), shaped AS ({made.text})"
+        f" SELECT {columns} FROM shaped"
+    )
+    return Statement(text, parameters)
+
+
 def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[str]]]:
     """Return the FROM clause for these columns, and the paths of its files.
 
@@ -90,14 +118,14 @@ def _order(request: TradesRequest) -> str:
 
 def _order_columns(request: TradesRequest) -> tuple[str, ...]:
     """Return the canonical order without the columns that are equal in all rows."""
-    alone = {"exchange": len(request.exchanges) == 1, "symbol": len(request.symbols) == 1}
+    alone = {"exchange": len(request.exchanges) == 1, "symbol": len(request.read_symbols) == 1}
     return tuple(name for name in ORDER_COLUMNS if not alone.get(name, False))
 
 
 def _conditions(request: TradesRequest, plan: Plan) -> tuple[str, list[object]]:
     conditions: list[str] = []
     values: list[object] = []
-    for column, names in (("symbol", request.symbols), ("exchange", request.exchanges)):
+    for column, names in (("symbol", request.read_symbols), ("exchange", request.exchanges)):
         if names:
             conditions.append(f"{column} IN ({', '.join('?' * len(names))})")
             values += names

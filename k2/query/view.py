@@ -17,7 +17,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from k2 import limits, metrics, tracing
@@ -25,6 +25,7 @@ from k2.clock import Clock
 from k2.degrade.level import Tuning
 from k2.errors import Data, K2Error, NotFound, Reason, Unavailable
 from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken
 from k2.query.expected_ids import ExpectedIds
 from k2.query.lake_snapshots import (
@@ -35,16 +36,21 @@ from k2.query.lake_snapshots import (
 )
 from k2.query.plan import MissingReason, Plan, plan_lake, plan_union
 from k2.query.provenance import (
+    RETENTION,
     Estimate,
     Expected,
     Holes,
+    Judgement,
     MissingPart,
     Provenance,
+    Vouched,
     below_retention,
     completeness,
     failure_of,
     holes_of,
+    judgement_of,
     part_of,
+    since,
 )
 from k2.query.request import Consistency, TradesRequest, validated
 from k2.query.scope import Scope, is_settled, judged_otherwise, scope_of
@@ -90,6 +96,9 @@ class OpenQuery:
         held: the tail's rows, by chunk id.
         provenance: where the rows come from.
         commits: as in a plan.
+        vouched: what is vouched for of each instrument, where the shape judges.
+        newest_us: when each instrument traded last, at or below E or later; None where that is not
+            known, or not asked.
     """
 
     request: TradesRequest
@@ -97,6 +106,8 @@ class OpenQuery:
     held: Mapping[int, ChunkView]
     provenance: Provenance
     commits: tuple[str, ...] = ()
+    vouched: Mapping[Instrument, Vouched] = field(default_factory=dict)
+    newest_us: Mapping[Instrument, int] | None = None
 
 
 class QueryView:
@@ -297,14 +308,15 @@ class QueryView:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
-        holes = self._pinned_holes(request, self._scope(request), states)
+        judgement = self._pinned_judgement(request, self._scope(request), states)
         parts += below_retention(lake.retained_from_us, plan.times)
         provenance = replace(
-            self._provenance(request, lake, end, holes),
-            completeness=completeness(holes, parts),
+            self._provenance(request, lake, end, judgement.holes),
+            completeness=completeness(judgement.holes, parts),
             missing=tuple(parts),
         )
-        return OpenQuery(request, plan, {}, provenance, self._commits_of(plan))
+        opened = OpenQuery(request, plan, {}, provenance, self._commits_of(plan))
+        return _judged(opened, judgement, lake.retained_from_us)
 
     def _union(
         self,
@@ -321,42 +333,46 @@ class QueryView:
         parts += () if plan.skips_lake else below_retention(lake.retained_from_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         if to_now:
-            holes: Holes | None = self._holes_to_now(request, scope, end)
+            judgement = self._judgement_to_now(request, scope, end)
         else:
             states = self._lake.states_at(end, lake, scope.partitions)
-            holes = self._pinned_holes(request, scope, states)
+            judgement = self._pinned_judgement(request, scope, states)
         provenance = replace(
-            self._provenance(request, lake, end, holes),
+            self._provenance(request, lake, end, judgement.holes),
             newest_receive_us=view.receive_max_us if to_now else None,
-            completeness=completeness(holes, parts),
+            completeness=completeness(judgement.holes, parts),
             missing=tuple(parts),
         )
-        return OpenQuery(request, plan, view.held, provenance, self._commits_of(plan))
+        opened = OpenQuery(request, plan, view.held, provenance, self._commits_of(plan))
+        return _judged(opened, judgement, lake.retained_from_us)
 
     def _commits_of(self, plan: Plan) -> tuple[str, ...]:
         return self._lake.commits_of(plan.files.paths) if tracing.recording() else ()
 
-    def _holes_to_now(self, request: TradesRequest, scope: Scope, end: OffsetVector) -> Holes:
+    def _judgement_to_now(
+        self, request: TradesRequest, scope: Scope, end: OffsetVector
+    ) -> Judgement:
         """Find the holes of an answer up to E; its edges are unknown until the tail is there."""
         position, released = self._tail.position(), self._tail.released()
         reached = all(position[p] >= end[p] and p not in released for p in scope.partitions)
         states = self._tail.states()
         expected = self._coverage.at(end, scope.partitions) if reached else None
-        holes = holes_of(states, scope.instruments, request.range, expected)
+        holes = holes_of(states, scope.instruments, request.read_range, expected)
         covered = self._lake.published().facts.positions
-        if not is_settled(self._tail, covered, end, scope):
-            holes = replace(holes, all_known=False)
-        return holes
+        settled = is_settled(self._tail, covered, end, scope)
+        holes = holes if settled else replace(holes, all_known=False)
+        vouches = expected if settled and request.shape.judges else None
+        return judgement_of(holes, states if reached else None, scope.instruments, vouches)
 
-    def _pinned_holes(
+    def _pinned_judgement(
         self, request: TradesRequest, scope: Scope, states: Mapping[int, FoldState] | None
-    ) -> Holes | None:
+    ) -> Judgement:
         """Find the holes of an answer cut below the end of the tape; None where not known.
 
         Rows of AS_OF never change, so it does not depend on whether a feed listens now.
         """
         if states is None:
-            return None
+            return Judgement(None)
         expected = self._coverage.at(self._tail.position(), scope.partitions, now=True)
         now = self._tail.states()  # at least as far as the position before
         if expected is not None and request.consistency is Consistency.AS_OF:
@@ -366,7 +382,9 @@ class QueryView:
                 for instrument in seen
                 if scope.instruments is None or instrument in scope.instruments
             }
-        return holes_of(states, scope.instruments, request.range, expected, now)
+        holes = holes_of(states, scope.instruments, request.read_range, expected, now)
+        vouches = expected if request.shape.judges else None
+        return judgement_of(holes, states, scope.instruments, vouches, now)
 
     def _accepted(
         self, request: TradesRequest, plan: Plan, *, waited: bool
@@ -475,6 +493,15 @@ class QueryView:
             self._placement.refresh()
         needed = [p for p in partitions if lake.facts.positions[p] < end[p] and p not in released]
         return self._tail.wait_until(end, wait_s, needed)
+
+
+def _judged(opened: OpenQuery, judgement: Judgement, retained_from_us: int | None) -> OpenQuery:
+    """Return the answer with what is vouched for: nothing where it lacks more than old trades."""
+    if not opened.request.shape.judges:
+        return opened
+    lacks = any(part.part != RETENTION for part in opened.provenance.missing)
+    vouched = {} if lacks else since(judgement.vouched, retained_from_us)
+    return replace(opened, vouched=vouched, newest_us=judgement.newest_us)
 
 
 def _estimate_of(plan: Plan) -> Estimate:

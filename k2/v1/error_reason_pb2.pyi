@@ -183,6 +183,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 79
     """Overloaded. The caller, or its broken connection, ended a query before its last row."""
+    ERROR_REASON_VALUE_TOO_LARGE: _ErrorReason.ValueType  # 81
+    """Data. The volume of a bar has more digits than its column: ask for shorter bars, or leave the
+    symbol out; the metadata name `symbol` and `bar_start`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason that `google.rpc.ErrorInfo` of domain `k2` can carry, there without the prefix:
@@ -358,4 +362,8 @@ GRACEFUL; the metadata `level` names it. RetryInfo says when to try again.
 """
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 79
 """Overloaded. The caller, or its broken connection, ended a query before its last row."""
+ERROR_REASON_VALUE_TOO_LARGE: ErrorReason.ValueType  # 81
+"""Data. The volume of a bar has more digits than its column: ask for shorter bars, or leave the
+symbol out; the metadata name `symbol` and `bar_start`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

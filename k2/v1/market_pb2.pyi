@@ -370,9 +370,13 @@ class Provenance(_message.Message):
     gaps_total: _builtins.int
     """How many gaps there are in all."""
     rows_lake: _builtins.int
-    """Rows that came from the lake. Unset until the last row was sent."""
+    """Rows that came from the lake; of an answer that is computed from trades, the rows of the files
+    it was computed from. Unset until the last row was sent.
+    """
     rows_tail: _builtins.int
-    """Rows that came from the tail. Unset until the last row was sent."""
+    """Rows that came from the tail, or that the answer was computed from. Unset until the last row
+    was sent.
+    """
     freshness_ms: _builtins.float
     """How old the answer is at most: the time from reading E to the first batch, in milliseconds.
     Unset until the first batch was made.

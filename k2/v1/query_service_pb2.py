@@ -27,31 +27,53 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from k2.v1 import market_pb2 as k2_dot_v1_dot_market__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19k2/v1/query_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xf8\x02\n\rTradesRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\texchanges\x18\x02 \x03(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\'\n\x04last\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x12\n\x05limit\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x05order\x18\x07 \x01(\x0e\x32\x0c.k2.v1.Order\x12\'\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x12.k2.v1.Consistency\x12\x1b\n\x11\x61s_of_snapshot_id\x18\t \x01(\x03H\x00\x12\x30\n\nas_of_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x15\n\x0b\x61s_of_token\x18\x0c \x01(\tH\x00\x12\x15\n\rallow_partial\x18\x0b \x01(\x08\x42\x07\n\x05\x61s_ofB\x08\n\x06_limit\"C\n\x10PlanQueryRequest\x12&\n\x06trades\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequestH\x00\x42\x07\n\x05query\"\xd2\x01\n\x11PlanQueryResponse\x12\x14\n\x0c\x61rrow_schema\x18\x01 \x01(\x0c\x12\'\n\tendpoints\x18\x02 \x03(\x0b\x32\x14.k2.v1.QueryEndpoint\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.k2.v1.QueryEstimate\x12%\n\nprovenance\x18\x04 \x01(\x0b\x32\x11.k2.v1.Provenance\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rQueryEndpoint\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x11\n\tlocations\x18\x02 \x03(\t\"K\n\rQueryEstimate\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x9c\x02\n\x0bQueryTicket\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.k2.v1.PlanQueryRequest\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x03\x12*\n\rend_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cprincipal_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0btraceparent\x18\x07 \x01(\tB\x0f\n\r_principal_id\"2\n\x0cSignedTicket\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*s\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_UNION\x10\x01\x12\x19\n\x15\x43ONSISTENCY_COMMITTED\x10\x02\x12\x15\n\x11\x43ONSISTENCY_AS_OF\x10\x03*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02\x32N\n\x0cQueryService\x12>\n\tPlanQuery\x12\x17.k2.v1.PlanQueryRequest\x1a\x18.k2.v1.PlanQueryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19k2/v1/query_service.proto\x12\x05k2.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12k2/v1/market.proto\"\xf8\x02\n\rTradesRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x11\n\texchanges\x18\x02 \x03(\t\x12\x1f\n\x05range\x18\x03 \x01(\x0b\x32\x10.k2.v1.TimeRange\x12\'\n\x04last\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\x12\x12\n\x05limit\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x05order\x18\x07 \x01(\x0e\x32\x0c.k2.v1.Order\x12\'\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x12.k2.v1.Consistency\x12\x1b\n\x11\x61s_of_snapshot_id\x18\t \x01(\x03H\x00\x12\x30\n\nas_of_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x15\n\x0b\x61s_of_token\x18\x0c \x01(\tH\x00\x12\x15\n\rallow_partial\x18\x0b \x01(\x08\x42\x07\n\x05\x61s_ofB\x08\n\x06_limit\"l\n\x0b\x42\x61rsRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\x12\r\n\x05\x65very\x18\x02 \x01(\t\x12\x19\n\x04\x66ill\x18\x03 \x01(\x0e\x32\x0b.k2.v1.Fill\x12\x11\n\ttime_zone\x18\x04 \x01(\t\"/\n\x0bVwapRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\"/\n\x0bTwapRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\"1\n\rLatestRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\"\x95\x01\n\x0b\x41sofRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\x12\r\n\x05right\x18\x02 \x01(\t\x12,\n\ttolerance\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\tdirection\x18\x04 \x01(\x0e\x32\x14.k2.v1.AsofDirection\"`\n\x0fMarkoutsRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\x12+\n\x08horizons\x18\x02 \x03(\x0b\x32\x19.google.protobuf.Duration\"S\n\x0eSummaryRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\x12\x0c\n\x04\x64\x61te\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\"2\n\x0eSymbolsRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\"J\n\x13\x41vailabilityRequest\x12 \n\x02of\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequest\x12\x11\n\ttime_zone\x18\x02 \x01(\t\"\xaf\x03\n\x10PlanQueryRequest\x12&\n\x06trades\x18\x01 \x01(\x0b\x32\x14.k2.v1.TradesRequestH\x00\x12\"\n\x04\x62\x61rs\x18\x02 \x01(\x0b\x32\x12.k2.v1.BarsRequestH\x00\x12\"\n\x04vwap\x18\x03 \x01(\x0b\x32\x12.k2.v1.VwapRequestH\x00\x12\"\n\x04twap\x18\x04 \x01(\x0b\x32\x12.k2.v1.TwapRequestH\x00\x12&\n\x06latest\x18\x05 \x01(\x0b\x32\x14.k2.v1.LatestRequestH\x00\x12\"\n\x04\x61sof\x18\x06 \x01(\x0b\x32\x12.k2.v1.AsofRequestH\x00\x12*\n\x08markouts\x18\x07 \x01(\x0b\x32\x16.k2.v1.MarkoutsRequestH\x00\x12(\n\x07summary\x18\x08 \x01(\x0b\x32\x15.k2.v1.SummaryRequestH\x00\x12(\n\x07symbols\x18\t \x01(\x0b\x32\x15.k2.v1.SymbolsRequestH\x00\x12\x32\n\x0c\x61vailability\x18\n \x01(\x0b\x32\x1a.k2.v1.AvailabilityRequestH\x00\x42\x07\n\x05query\"\xd2\x01\n\x11PlanQueryResponse\x12\x14\n\x0c\x61rrow_schema\x18\x01 \x01(\x0c\x12\'\n\tendpoints\x18\x02 \x03(\x0b\x32\x14.k2.v1.QueryEndpoint\x12&\n\x08\x65stimate\x18\x03 \x01(\x0b\x32\x14.k2.v1.QueryEstimate\x12%\n\nprovenance\x18\x04 \x01(\x0b\x32\x11.k2.v1.Provenance\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"2\n\rQueryEndpoint\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x11\n\tlocations\x18\x02 \x03(\t\"K\n\rQueryEstimate\x12\r\n\x05\x66iles\x18\x01 \x01(\x03\x12\x0e\n\x06\x63hunks\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0c\n\x04rows\x18\x04 \x01(\x03\"\x9c\x02\n\x0bQueryTicket\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.k2.v1.PlanQueryRequest\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\x03\x12*\n\rend_positions\x18\x03 \x01(\x0b\x32\x13.k2.v1.OffsetVector\x12\x30\n\x0cplanned_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cprincipal_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x0btraceparent\x18\x07 \x01(\tB\x0f\n\r_principal_id\"2\n\x0cSignedTicket\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c*s\n\x0b\x43onsistency\x12\x1b\n\x17\x43ONSISTENCY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43ONSISTENCY_UNION\x10\x01\x12\x19\n\x15\x43ONSISTENCY_COMMITTED\x10\x02\x12\x15\n\x11\x43ONSISTENCY_AS_OF\x10\x03*=\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\r\n\tORDER_ASC\x10\x01\x12\x0e\n\nORDER_DESC\x10\x02*I\n\x04\x46ill\x12\x14\n\x10\x46ILL_UNSPECIFIED\x10\x00\x12\r\n\tFILL_NONE\x10\x01\x12\r\n\tFILL_PREV\x10\x02\x12\r\n\tFILL_NULL\x10\x03*h\n\rAsofDirection\x12\x1e\n\x1a\x41SOF_DIRECTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41SOF_DIRECTION_BACKWARD\x10\x01\x12\x1a\n\x16\x41SOF_DIRECTION_FORWARD\x10\x02\x32N\n\x0cQueryService\x12>\n\tPlanQuery\x12\x17.k2.v1.PlanQueryRequest\x1a\x18.k2.v1.PlanQueryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'k2.v1.query_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONSISTENCY']._serialized_start=1250
-  _globals['_CONSISTENCY']._serialized_end=1365
-  _globals['_ORDER']._serialized_start=1367
-  _globals['_ORDER']._serialized_end=1428
+  _globals['_CONSISTENCY']._serialized_start=2337
+  _globals['_CONSISTENCY']._serialized_end=2452
+  _globals['_ORDER']._serialized_start=2454
+  _globals['_ORDER']._serialized_end=2515
+  _globals['_FILL']._serialized_start=2517
+  _globals['_FILL']._serialized_end=2590
+  _globals['_ASOFDIRECTION']._serialized_start=2592
+  _globals['_ASOFDIRECTION']._serialized_end=2696
   _globals['_TRADESREQUEST']._serialized_start=122
   _globals['_TRADESREQUEST']._serialized_end=498
-  _globals['_PLANQUERYREQUEST']._serialized_start=500
-  _globals['_PLANQUERYREQUEST']._serialized_end=567
-  _globals['_PLANQUERYRESPONSE']._serialized_start=570
-  _globals['_PLANQUERYRESPONSE']._serialized_end=780
-  _globals['_QUERYENDPOINT']._serialized_start=782
-  _globals['_QUERYENDPOINT']._serialized_end=832
-  _globals['_QUERYESTIMATE']._serialized_start=834
-  _globals['_QUERYESTIMATE']._serialized_end=909
-  _globals['_QUERYTICKET']._serialized_start=912
-  _globals['_QUERYTICKET']._serialized_end=1196
-  _globals['_SIGNEDTICKET']._serialized_start=1198
-  _globals['_SIGNEDTICKET']._serialized_end=1248
-  _globals['_QUERYSERVICE']._serialized_start=1430
-  _globals['_QUERYSERVICE']._serialized_end=1508
+  _globals['_BARSREQUEST']._serialized_start=500
+  _globals['_BARSREQUEST']._serialized_end=608
+  _globals['_VWAPREQUEST']._serialized_start=610
+  _globals['_VWAPREQUEST']._serialized_end=657
+  _globals['_TWAPREQUEST']._serialized_start=659
+  _globals['_TWAPREQUEST']._serialized_end=706
+  _globals['_LATESTREQUEST']._serialized_start=708
+  _globals['_LATESTREQUEST']._serialized_end=757
+  _globals['_ASOFREQUEST']._serialized_start=760
+  _globals['_ASOFREQUEST']._serialized_end=909
+  _globals['_MARKOUTSREQUEST']._serialized_start=911
+  _globals['_MARKOUTSREQUEST']._serialized_end=1007
+  _globals['_SUMMARYREQUEST']._serialized_start=1009
+  _globals['_SUMMARYREQUEST']._serialized_end=1092
+  _globals['_SYMBOLSREQUEST']._serialized_start=1094
+  _globals['_SYMBOLSREQUEST']._serialized_end=1144
+  _globals['_AVAILABILITYREQUEST']._serialized_start=1146
+  _globals['_AVAILABILITYREQUEST']._serialized_end=1220
+  _globals['_PLANQUERYREQUEST']._serialized_start=1223
+  _globals['_PLANQUERYREQUEST']._serialized_end=1654
+  _globals['_PLANQUERYRESPONSE']._serialized_start=1657
+  _globals['_PLANQUERYRESPONSE']._serialized_end=1867
+  _globals['_QUERYENDPOINT']._serialized_start=1869
+  _globals['_QUERYENDPOINT']._serialized_end=1919
+  _globals['_QUERYESTIMATE']._serialized_start=1921
+  _globals['_QUERYESTIMATE']._serialized_end=1996
+  _globals['_QUERYTICKET']._serialized_start=1999
+  _globals['_QUERYTICKET']._serialized_end=2283
+  _globals['_SIGNEDTICKET']._serialized_start=2285
+  _globals['_SIGNEDTICKET']._serialized_end=2335
+  _globals['_QUERYSERVICE']._serialized_start=2698
+  _globals['_QUERYSERVICE']._serialized_end=2776
 # @@protoc_insertion_point(module_scope)

@@ -76,6 +76,62 @@ ORDER_DESC: Order.ValueType  # 2
 """The exact reverse, newest first. With a limit: the last so many rows."""
 Global___Order: _TypeAlias = Order  # noqa: Y015
 
+class _Fill:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FillEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fill.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILL_UNSPECIFIED: _Fill.ValueType  # 0
+    """The same as NONE."""
+    FILL_NONE: _Fill.ValueType  # 1
+    """They are left out."""
+    FILL_PREV: _Fill.ValueType  # 2
+    """With the last close as all four prices, volumes and count 0, no vwap; before the first trade of
+    the range the prices are null.
+    """
+    FILL_NULL: _Fill.ValueType  # 3
+    """With null prices, volumes and count 0."""
+
+class Fill(_Fill, metaclass=_FillEnumTypeWrapper):
+    """How bars without trades are given."""
+
+FILL_UNSPECIFIED: Fill.ValueType  # 0
+"""The same as NONE."""
+FILL_NONE: Fill.ValueType  # 1
+"""They are left out."""
+FILL_PREV: Fill.ValueType  # 2
+"""With the last close as all four prices, volumes and count 0, no vwap; before the first trade of
+the range the prices are null.
+"""
+FILL_NULL: Fill.ValueType  # 3
+"""With null prices, volumes and count 0."""
+Global___Fill: _TypeAlias = Fill  # noqa: Y015
+
+class _AsofDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AsofDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AsofDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASOF_DIRECTION_UNSPECIFIED: _AsofDirection.ValueType  # 0
+    """The same as BACKWARD."""
+    ASOF_DIRECTION_BACKWARD: _AsofDirection.ValueType  # 1
+    """The last one at or before the time."""
+    ASOF_DIRECTION_FORWARD: _AsofDirection.ValueType  # 2
+    """The first one at or after the time."""
+
+class AsofDirection(_AsofDirection, metaclass=_AsofDirectionEnumTypeWrapper):
+    """Where the row that an as-of join takes lies."""
+
+ASOF_DIRECTION_UNSPECIFIED: AsofDirection.ValueType  # 0
+"""The same as BACKWARD."""
+ASOF_DIRECTION_BACKWARD: AsofDirection.ValueType  # 1
+"""The last one at or before the time."""
+ASOF_DIRECTION_FORWARD: AsofDirection.ValueType  # 2
+"""The first one at or after the time."""
+Global___AsofDirection: _TypeAlias = AsofDirection  # noqa: Y015
+
 @_typing.final
 class TradesRequest(_message.Message):
     """Trades of instruments in a range of event times."""
@@ -170,26 +226,366 @@ class TradesRequest(_message.Message):
 Global___TradesRequest: _TypeAlias = TradesRequest  # noqa: Y015
 
 @_typing.final
+class BarsRequest(_message.Message):
+    """Bars: per instrument and interval its first, greatest, least and last price, and sums. Columns:
+    `bar_start exchange symbol open high low close volume quote_volume count vwap buy_volume final`,
+    ordered by (bar_start, exchange, symbol). Decimals are exact; a sum that does not fit is
+    VALUE_TOO_LARGE.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    EVERY_FIELD_NUMBER: _builtins.int
+    FILL_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    every: _builtins.str
+    """The length of a bar: `100ms` to `1d`, n of `ms s m h` that divides a day, counted from each
+    midnight of `time_zone`; or `1d`, `1w` (from Monday on), `1mo`, by its calendar. Empty: `1m`.
+    """
+    fill: Global___Fill.ValueType
+    """How bars without trades are given. Unset: NONE."""
+    time_zone: _builtins.str
+    """A time zone of the IANA database, such as `Europe/Berlin`. Empty: `UTC`."""
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades. The start of its range is moved to the start of a bar; `columns`, `limit` and
+        `order` are those of the bars.
+        """
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+        every: _builtins.str = ...,
+        fill: Global___Fill.ValueType = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["every", b"every", "fill", b"fill", "of", b"of", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BarsRequest: _TypeAlias = BarsRequest  # noqa: Y015
+
+@_typing.final
+class VwapRequest(_message.Message):
+    """The volume-weighted mean price of each instrument, exact, rounded half to even. Columns:
+    `exchange symbol start_time end_time vwap volume quote_volume count`, ordered by (exchange,
+    symbol); the times are those of the first and the last trade.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VwapRequest: _TypeAlias = VwapRequest  # noqa: Y015
+
+@_typing.final
+class TwapRequest(_message.Message):
+    """The time-weighted mean price of each instrument, exact, rounded half to even: a price weighs as
+    long as it is the newest, the last one until the end of the range, or not at all where the range
+    has none. Columns: `exchange symbol start_time end_time twap count`, ordered by (exchange,
+    symbol).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TwapRequest: _TypeAlias = TwapRequest  # noqa: Y015
+
+@_typing.final
+class LatestRequest(_message.Message):
+    """The newest trade of each instrument, with the columns of a trade, ordered by (exchange, symbol)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatestRequest: _TypeAlias = LatestRequest  # noqa: Y015
+
+@_typing.final
+class AsofRequest(_message.Message):
+    """Each trade of one side with the nearest trade of another symbol before or after it: the columns of
+    the left trade, then those of the right one with the prefix `right_`, null where there is none.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    right: _builtins.str
+    """The symbol of the right trades, on the same exchange as the left one."""
+    direction: Global___AsofDirection.ValueType
+    """Where the right trade lies. Unset: BACKWARD."""
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """The left trades; `columns`, `limit` and `order` are those of the joined rows."""
+
+    @_builtins.property
+    def tolerance(self) -> _duration_pb2.Duration:
+        """How far apart both may be. Unset: any."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+        right: _builtins.str = ...,
+        tolerance: _duration_pb2.Duration | None = ...,
+        direction: Global___AsofDirection.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "of", b"of", "right", b"right", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AsofRequest: _TypeAlias = AsofRequest  # noqa: Y015
+
+@_typing.final
+class MarkoutsRequest(_message.Message):
+    """Each trade at each horizon with the price of its instrument then: the columns of the trade, then
+    `horizon_us price_then markout`. A markout is what the price moved in favour of the aggressor.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    HORIZONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    @_builtins.property
+    def horizons(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """How long after each trade, at most 16. Empty: 1 s, 10 s and 1 min."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+        horizons: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["horizons", b"horizons", "of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkoutsRequest: _TypeAlias = MarkoutsRequest  # noqa: Y015
+
+@_typing.final
+class SummaryRequest(_message.Message):
+    """One day of an instrument, one row each: `date exchange symbol open high low close volume
+    quote_volume count vwap twap buy_volume first_time last_time first_trade_id last_trade_id
+    largest_quantity final`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    date: _builtins.str
+    """The day, as `2026-01-31`."""
+    time_zone: _builtins.str
+    """A time zone of the IANA database, whose day it is. Empty: `UTC`."""
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; without a range."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+        date: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "of", b"of", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummaryRequest: _TypeAlias = SummaryRequest  # noqa: Y015
+
+@_typing.final
+class SymbolsRequest(_message.Message):
+    """The instruments that have trades: `exchange symbol first_time last_time first_trade_id
+    last_trade_id count`, ordered by (exchange, symbol).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SymbolsRequest: _TypeAlias = SymbolsRequest  # noqa: Y015
+
+@_typing.final
+class AvailabilityRequest(_message.Message):
+    """What there is of each day of each instrument: `date exchange symbol status count gaps
+    missing_ids`; the status is `available`, `degraded`, `pending` or `missing`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OF_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    time_zone: _builtins.str
+    """A time zone of the IANA database, whose days they are. Empty: `UTC`."""
+    @_builtins.property
+    def of(self) -> Global___TradesRequest:
+        """Of which trades; `columns`, `limit` and `order` are those of the rows of the answer."""
+
+    def __init__(
+        self,
+        *,
+        of: Global___TradesRequest | None = ...,
+        time_zone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["of", b"of", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AvailabilityRequest: _TypeAlias = AvailabilityRequest  # noqa: Y015
+
+@_typing.final
 class PlanQueryRequest(_message.Message):
     """A query."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRADES_FIELD_NUMBER: _builtins.int
+    BARS_FIELD_NUMBER: _builtins.int
+    VWAP_FIELD_NUMBER: _builtins.int
+    TWAP_FIELD_NUMBER: _builtins.int
+    LATEST_FIELD_NUMBER: _builtins.int
+    ASOF_FIELD_NUMBER: _builtins.int
+    MARKOUTS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trades(self) -> Global___TradesRequest:
         """Trades, row by row."""
+
+    @_builtins.property
+    def bars(self) -> Global___BarsRequest:
+        """Open, high, low, close and sums, by intervals."""
+
+    @_builtins.property
+    def vwap(self) -> Global___VwapRequest:
+        """The volume-weighted mean price."""
+
+    @_builtins.property
+    def twap(self) -> Global___TwapRequest:
+        """The time-weighted mean price."""
+
+    @_builtins.property
+    def latest(self) -> Global___LatestRequest:
+        """The newest trade of each instrument."""
+
+    @_builtins.property
+    def asof(self) -> Global___AsofRequest:
+        """Trades beside the nearest ones of another symbol."""
+
+    @_builtins.property
+    def markouts(self) -> Global___MarkoutsRequest:
+        """The price some time after each trade."""
+
+    @_builtins.property
+    def summary(self) -> Global___SummaryRequest:
+        """A day in one row."""
+
+    @_builtins.property
+    def symbols(self) -> Global___SymbolsRequest:
+        """The instruments that have trades."""
+
+    @_builtins.property
+    def availability(self) -> Global___AvailabilityRequest:
+        """What there is of each day."""
 
     def __init__(
         self,
         *,
         trades: Global___TradesRequest | None = ...,
+        bars: Global___BarsRequest | None = ...,
+        vwap: Global___VwapRequest | None = ...,
+        twap: Global___TwapRequest | None = ...,
+        latest: Global___LatestRequest | None = ...,
+        asof: Global___AsofRequest | None = ...,
+        markouts: Global___MarkoutsRequest | None = ...,
+        summary: Global___SummaryRequest | None = ...,
+        symbols: Global___SymbolsRequest | None = ...,
+        availability: Global___AvailabilityRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "trades", b"trades"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asof", b"asof", "availability", b"availability", "bars", b"bars", "latest", b"latest", "markouts", b"markouts", "query", b"query", "summary", b"summary", "symbols", b"symbols", "trades", b"trades", "twap", b"twap", "vwap", b"vwap"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "trades", b"trades"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asof", b"asof", "availability", b"availability", "bars", b"bars", "latest", b"latest", "markouts", b"markouts", "query", b"query", "summary", b"summary", "symbols", b"symbols", "trades", b"trades", "twap", b"twap", "vwap", b"vwap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["trades"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["trades", "bars", "vwap", "twap", "latest", "asof", "markouts", "summary", "symbols", "availability"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
@@ -286,7 +682,7 @@ class QueryEstimate(_message.Message):
     bytes: _builtins.int
     """Bytes of those files."""
     rows: _builtins.int
-    """Rows in those files and chunks: an upper bound of the rows of the answer."""
+    """Rows in those files and chunks: an upper bound of the trades that are read."""
     def __init__(
         self,
         *,

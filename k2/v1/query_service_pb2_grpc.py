@@ -36,7 +36,8 @@ class QueryServiceStub:
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     def __init__(self, channel):
@@ -63,7 +64,8 @@ class QueryServiceServicer:
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     def PlanQuery(self, request, context):
@@ -99,7 +101,7 @@ class QueryServiceServicer:
         UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE,
         LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING, TOO_MANY_QUERIES,
         SHED, DEFERRED, CANCELLED; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
-        TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
+        TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT, VALUE_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +134,8 @@ class QueryService:
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     @staticmethod

@@ -39,7 +39,8 @@ class QueryServiceStub:
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     @_typing.overload
@@ -79,7 +80,7 @@ class QueryServiceStub:
     UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE,
     LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING, TOO_MANY_QUERIES,
     SHED, DEFERRED, CANCELLED; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
-    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
+    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT, VALUE_TOO_LARGE.
     """
 
 @_typing.type_check_only
@@ -94,7 +95,8 @@ class QueryServiceAsyncStub(QueryServiceStub):
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -131,7 +133,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE,
     LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING, TOO_MANY_QUERIES,
     SHED, DEFERRED, CANCELLED; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
-    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
+    TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT, VALUE_TOO_LARGE.
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -145,7 +147,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A stream that broke after n rows: `DoGet` of the same ticket with the header
     `k2-resume-after: n` sends all rows again and ends a batch with row n, so that its `last_row`
-    says whether the rows before it are those that were read.
+    says whether the rows before it are those that were read. The `trade_id` of that key is a digest of
+    the row where the answer is neither `trades` nor `latest`.
     """
 
     @_abc_1.abstractmethod
@@ -186,7 +189,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         UNKNOWN_SNAPSHOT, BAD_TOKEN, UNKNOWN_TOKEN, OUT_OF_RANGE, TAIL_FULL, TAPE_UNAVAILABLE,
         LAKE_UNAVAILABLE, PEER_UNAVAILABLE, DEADLINE_EXCEEDED, STARTING, DRAINING, TOO_MANY_QUERIES,
         SHED, DEFERRED, CANCELLED; of `DoGet` besides: BAD_TICKET, TICKET_EXPIRED,
-        TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT.
+        TAIL_BEHIND, TOO_MANY_QUERIES, PARTITIONS_CHANGED, LAKE_CORRUPT, VALUE_TOO_LARGE.
         """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

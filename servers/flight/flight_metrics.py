@@ -23,7 +23,6 @@ _SECONDS = histogram(
 _FIRST_BATCH_SECONDS = histogram(
     "k2_query_first_batch_seconds", "Time from the call for rows to their first batch."
 )
-_SHAPE = "trades"
 
 
 def side_of(plan: Plan) -> str:
@@ -43,12 +42,14 @@ class AnswerTimer:
 
     Args:
         clock: monotonic time.
+        shape: of the answer.
         side: of the answer's plan (`side_of`).
         began_s: when it was called for.
     """
 
-    def __init__(self, clock: Clock, side: str, began_s: float) -> None:
+    def __init__(self, clock: Clock, shape: str, side: str, began_s: float) -> None:
         self._clock = clock
+        self._shape = shape
         self._side = side
         self._began_s = began_s
         self._batches = 0
@@ -67,7 +68,7 @@ class AnswerTimer:
     def completed(self) -> None:
         """Note that all rows were sent."""
         self._code = code_pb2.OK
-        _SECONDS.labels(_SHAPE, self._side).observe(self._took_s(), self._exemplar)
+        _SECONDS.labels(self._shape, self._side).observe(self._took_s(), self._exemplar)
 
     def _took_s(self) -> float:
         return self._clock.monotonic_s() - self._began_s

@@ -236,7 +236,7 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
         except BaseException:
             leave()
             raise
-        timer = AnswerTimer(parts.clock, side_of(opened.plan), started_s)
+        timer = AnswerTimer(parts.clock, opened.request.shape.name, side_of(opened.plan), started_s)
         critical = caller.request_class is RequestClass.CRITICAL
         long = not critical and not is_point(opened.request)
         stream = Stream(answer, context, leave, timer, long)

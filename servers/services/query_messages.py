@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.descriptor import EnumDescriptor
-
 from k2.degrade.level import Level
 from k2.market.offsets import ReadToken
 from k2.query.provenance import Provenance
@@ -12,8 +10,8 @@ from k2.v1 import market_pb2
 from k2.v1 import query_service_pb2 as pb
 from k2.v1.error_reason_pb2 import ErrorReason
 from servers.services import read_token
+from servers.services.shape_messages import enum_name, shape_from, shape_to
 from servers.services.wire_values import (
-    bad_field,
     duration_us_from,
     level_to,
     range_from,
@@ -32,9 +30,7 @@ def request_from(message: pb.PlanQueryRequest, caller: Caller) -> TradesRequest:
     Raises:
         Invalid: BAD_REQUEST when a part of it has no meaning, BAD_TOKEN when that is its token.
     """
-    if message.WhichOneof("query") != "trades":
-        raise bad_field("query", "the request asks nothing: set `trades`")
-    trades = message.trades
+    shape, trades = shape_from(message)
     consistency, snapshot, time_us, token = _as_of(trades)
     return TradesRequest(
         symbols=tuple(trades.symbols),
@@ -50,6 +46,7 @@ def request_from(message: pb.PlanQueryRequest, caller: Caller) -> TradesRequest:
         as_of_token=token,
         allow_partial=trades.allow_partial,
         caller=caller,
+        shape=shape,
     )
 
 
@@ -66,19 +63,13 @@ def _as_of(
 
 
 def _order(number: pb.Order.ValueType) -> Order:
-    name = _name(pb.Order.DESCRIPTOR, number, "order")
+    name = enum_name(pb.Order.DESCRIPTOR, number, "order")
     return Order.ASC if name == "ORDER_UNSPECIFIED" else Order[name.removeprefix("ORDER_")]
 
 
 def _consistency(number: pb.Consistency.ValueType) -> Consistency:
-    name = _name(pb.Consistency.DESCRIPTOR, number, "consistency")
+    name = enum_name(pb.Consistency.DESCRIPTOR, number, "consistency")
     return Consistency[name.removeprefix("CONSISTENCY_")]
-
-
-def _name(enum: EnumDescriptor, number: int, field: str) -> str:
-    if number not in enum.values_by_number:
-        raise bad_field(field, f"{field} has no value {number}")
-    return enum.values_by_number[number].name
 
 
 def request_to(request: TradesRequest) -> pb.PlanQueryRequest:
@@ -101,7 +92,7 @@ def request_to(request: TradesRequest) -> pb.PlanQueryRequest:
         trades.as_of_time.CopyFrom(time_to(request.as_of_time_us))
     if request.as_of_token is not None:
         trades.as_of_token = read_token.to_text(request.as_of_token)
-    return pb.PlanQueryRequest(trades=trades)
+    return shape_to(request.shape, trades)
 
 
 def provenance_to(provenance: Provenance, level: Level) -> market_pb2.Provenance:

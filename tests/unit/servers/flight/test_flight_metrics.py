@@ -25,7 +25,7 @@ def test_the_side_is_what_the_plan_reads():
 
 def test_a_whole_answer_is_timed_and_its_rows_counted():
     clock = ManualClock()
-    timer = AnswerTimer(clock, "both", clock.monotonic_s())
+    timer = AnswerTimer(clock, "trades", "both", clock.monotonic_s())
     rows, batches = Moved("k2_flight_rows_total"), Moved("k2_flight_batches_total")
     size, code = Moved("k2_flight_bytes_total"), Moved("k2_flight_streams_total", code="OK")
     first = Moved("k2_query_first_batch_seconds_sum")
@@ -46,8 +46,8 @@ def test_an_answer_that_ends_early_has_the_code_of_its_error():
     cancelled = Moved("k2_flight_streams_total", code="CANCELLED")
     failed = Moved("k2_flight_streams_total", code="RESOURCE_EXHAUSTED")
     whole = Moved("k2_query_seconds_count", shape="trades", side="lake")
-    AnswerTimer(ManualClock(), "lake", 0.0).ended()
-    timer = AnswerTimer(ManualClock(), "lake", 0.0)
+    AnswerTimer(ManualClock(), "trades", "lake", 0.0).ended()
+    timer = AnswerTimer(ManualClock(), "trades", "lake", 0.0)
     timer.failed(Overloaded(Reason.STREAM_IDLE, "idle"))
     timer.ended()
     count_refused(Overloaded(Reason.TOO_MANY_QUERIES, "many"))

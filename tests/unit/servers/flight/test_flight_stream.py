@@ -68,7 +68,7 @@ def streams():
 
 def rows_of(answer, streams, context=None, left=None, long=False):
     leave = left.append if left is not None else (lambda _: None)
-    timer = AnswerTimer(streams._clock, "tail", 0.0)
+    timer = AnswerTimer(streams._clock, "trades", "tail", 0.0)
     stream = Stream(answer, context or Context(), lambda: leave(1), timer, long)
     clock = streams._clock
     provenance = market_pb2.Provenance(planned_time=time_to(clock.now_us() - 1500))
