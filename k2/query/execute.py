@@ -486,8 +486,10 @@ class ResultStream:
                 raise too_large(request.shape.name, *self._first(statement)) from error
 
     def _first(self, statement: Statement) -> tuple[Any, ...]:
-        rows = self._cursor.sql(statement.text, params=list(statement.parameters))
-        return rows.fetchone() or ("", "", None)
+        row: tuple[Any, ...] = self._cursor.sql(
+            statement.text, params=list(statement.parameters)
+        ).fetchall()[0]
+        return row
 
     def _reader(self, statement: Statement) -> pa.RecordBatchReader:
         relation = self._cursor.sql(statement.text, params=list(statement.parameters))
