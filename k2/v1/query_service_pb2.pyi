@@ -301,7 +301,7 @@ class TwapRequest(_message.Message):
     """The time-weighted mean price of each instrument, exact, rounded half to even: a price weighs as
     long as it is the newest, the last one until the end of the range, or not at all where the range
     has none. Columns: `exchange symbol start_time end_time twap count`, ordered by (exchange,
-    symbol).
+    symbol); the times are those that it is taken over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -12,6 +12,8 @@ from k2.query.shapes.bars import Bars, Fill
 from k2.query.shapes.latest import Latest
 from k2.query.shapes.shape import Shape
 from k2.query.shapes.trades import TradeRows
+from k2.query.shapes.twap import Twap
+from k2.query.shapes.vwap import Vwap
 from k2.v1 import query_service_pb2 as pb
 from servers.services.wire_values import bad_field
 
@@ -50,6 +52,8 @@ def _bars_options(bars: Bars) -> Mapping[str, object]:
 _FORMS: Final = {
     TradeRows.name: _plain("trades", TradeRows()),
     Bars.name: _Form("bars", _bars, _bars_options),
+    Vwap.name: _plain("vwap", Vwap()),
+    Twap.name: _plain("twap", Twap()),
     Latest.name: _plain("latest", Latest()),
 }
 _BY_FIELD: Final = {form.field: form for form in _FORMS.values()}

@@ -13,20 +13,19 @@ from k2.query.shapes import exact
 from k2.query.shapes.bar_grid import BarGrid
 from k2.query.shapes.shape import HOLES, TRADES, Statement
 
-_KEY = "(epoch_us(event_time)::HUGEINT * 18446744073709551616 + trade_id)"  # canonical order
 SUMS = {
-    "open": f"arg_min(price, {_KEY})",
+    "open": f"arg_min(price, {exact.ORDER_KEY})",
     "high": "max(price)",
     "low": "min(price)",
-    "close": f"arg_max(price, {_KEY})",
+    "close": f"arg_max(price, {exact.ORDER_KEY})",
     "volume": "sum(quantity)",
     "quote_volume": f"sum({exact.QUOTE})",
     "count": "count(*)",
     "buy_volume": "sum(CASE WHEN side = 'BUY' THEN quantity ELSE 0 END)",
     "first_id": "min(trade_id)",
     "last_id": "max(trade_id)",
-    "first_key": f"min({_KEY})",
-    "last_key": f"max({_KEY})",
+    "first_key": f"min({exact.ORDER_KEY})",
+    "last_key": f"max({exact.ORDER_KEY})",
 }
 SIZES = {
     "volume": "sum(quantity::DOUBLE)",

@@ -6,6 +6,8 @@ divides as DOUBLE, so quotients are made of integers.
 
 from __future__ import annotations
 
+# Orders the trades of an instrument canonically.
+ORDER_KEY = "(epoch_us(event_time)::HUGEINT * 18446744073709551616 + trade_id)"
 QUOTE = "price::DECIMAL(38, 8) * quantity::DECIMAL(38, 8)"  # exact, of scale 16
 
 
