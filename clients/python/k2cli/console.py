@@ -8,12 +8,11 @@ times are ISO 8601 with microseconds and Z.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from rich import box
@@ -22,6 +21,8 @@ from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from k2client.json_form import json_value
 
 _PIPE_WIDTH = 10_000
 _LAST_WIDTH_MIN = 24  # the last column is folded to this width, the others never
@@ -102,22 +103,6 @@ def say(message: str) -> None:
     echo(message, err=True)
 
 
-def json_value(value: object) -> Any:  # noqa: ANN401 JSON
-    """Convert a record, or anything made of records, to JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _field(field.name, getattr(value, field.name))
-            for field in dataclasses.fields(value)
-        }
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    if isinstance(value, Mapping):
-        return {str(key): _field(str(key), item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(item) for item in value]
-    return value
-
-
 def echo_json(value: object) -> None:
     """Write one JSON document to stdout, laid out for reading."""
     echo(json.dumps(json_value(value), indent=2, ensure_ascii=_is_escaped()))
@@ -131,13 +116,6 @@ def json_line(value: object) -> str:
 def _is_escaped() -> bool:
     """Return whether stdout has an encoding that JSON does not, so characters are escaped."""
     return not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-
-
-def _field(name: str, value: object) -> Any:  # noqa: ANN401 JSON
-    # 64-bit ids lose digits as JSON numbers.
-    if name.endswith("_id") and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return json_value(value)
 
 
 def table(

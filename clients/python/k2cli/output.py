@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.cells import cell_len
 
-from k2cli import arrow_text, console
+from k2cli import console
+from k2client import arrow_text
 
 TABLE_SAMPLE_ROWS = 1000
 _GAP = 2  # between two columns

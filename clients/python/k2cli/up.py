@@ -18,11 +18,12 @@ import click
 import pyarrow as pa
 
 import k2client
-from k2cli import arrow_text, console, options, output
+from k2cli import console, options, output
 from k2cli.child import INTERRUPTED, Event, Spawned
 from k2cli.trades import summary
-from k2client import records
+from k2client import arrow_text, records
 from k2client.errors import K2Error
+from k2client.json_form import json_value
 
 _WAIT_S = 6.0
 _POLL_S = 0.25
@@ -205,7 +206,7 @@ class FirstAnswer:
                 for batch in self.rows.to_batches()
                 for row in zip(*(arrow_text.json_values(column) for column in batch), strict=True)
             ],
-            "provenance": console.json_value(self.provenance),
+            "provenance": json_value(self.provenance),
             "took_ms": round(self.took_ms, 3),
         }
 

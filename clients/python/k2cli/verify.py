@@ -11,6 +11,7 @@ import click
 from k2cli import console, options
 from k2cli.child import tool_answer
 from k2client import stack
+from k2client.json_form import json_value
 
 _HOLES_SHOWN_MAX = 20
 
@@ -50,7 +51,7 @@ def tape_of(directory: Path) -> dict[str, str]:
 
 
 def _show(answer: dict[str, Any], report: dict[str, Any]) -> None:
-    report = console.json_value(report)
+    report = json_value(report)
     verdict = "ok" if answer.get("ok") else "FAILED"
     console.echo(f"{verdict}: {answer.get('message', '')}".rstrip(": "))
     for name, listed in report.items():

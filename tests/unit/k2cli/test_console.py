@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from k2cli import console
-from k2client.records import Gap, OffsetVector
 
 
 @pytest.mark.parametrize(
@@ -87,21 +86,6 @@ def test_progress_without_a_terminal_is_a_line_a_change(capfd):
             step("artifacts", "kafka.jar", done, 3)
         step("broker", "SERVING", None, None)
     assert capfd.readouterr().err == "artifacts: kafka.jar\nbroker: SERVING\n"
-
-
-def test_ids_are_text_and_times_iso():
-    assert console.json_value(Gap("BINANCE", "BTCUSDT", 2**60, 3)) == {
-        "exchange": "BINANCE",
-        "symbol": "BTCUSDT",
-        "first_trade_id": "1152921504606846976",
-        "last_trade_id": "3",
-    }
-    noon = dt.datetime(2026, 1, 31, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
-    assert console.json_value({"at": noon}) == {"at": "2026-01-31T10:00:00.000000Z"}
-    assert console.json_value((OffsetVector(0, (1, 2)), None)) == [
-        {"epoch": 0, "offsets": [1, 2]},
-        None,
-    ]
 
 
 def test_a_json_line_is_one_line_and_a_document_is_laid_out(capsys):

@@ -32,7 +32,7 @@ def json_values(column: pa.Array) -> list[object]:
     kind = column.type
     if pa.types.is_map(kind):
         return [_plain(value) for value in column.to_pylist()]
-    if pa.types.is_decimal(kind) or pa.types.is_timestamp(kind) or pa.types.is_int64(kind):
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_int64(kind):
         column = texts(column)
     values: list[object] = column.to_pylist()
     return values

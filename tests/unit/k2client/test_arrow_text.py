@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2cli import arrow_text
+from k2client import arrow_text
 
 PRICE = pa.decimal128(18, 8)
 QUANTITY = pa.decimal128(38, 8)
@@ -51,6 +51,7 @@ def test_json_keeps_every_digit():
             "price": pa.array([Decimal("0.1")], PRICE),
             "vendor_data": pa.array([[("M", "é")]], LABELS),
             "side": pa.array([None], pa.string()),
+            "date": pa.array([18_635], pa.date32()),
         }
     )
     (line,) = arrow_text.json_rows(batch)
@@ -60,6 +61,7 @@ def test_json_keeps_every_digit():
         "price": "0.10000000",
         "vendor_data": {"M": "é"},
         "side": None,
+        "date": "2021-01-08",
     }
 
 
