@@ -278,6 +278,24 @@ DRAIN_S = 10.0
 STOP_S = 0.5  # from a request to stop until long work ends that has no drain
 DRAIN_CLOSE_S = 2.0  # of it, for a row server to close after its streams were ended
 
+# HTTP edge
+EDGE_ROWS_DEFAULT = 1000  # `limit` of an answer that names none
+EDGE_ROWS_MAX = 5000  # of an answer in JSON, which is made whole
+EDGE_LISTED_MAX = 1000  # snapshots or gaps of an answer
+EDGE_THREADS = 8  # that call K2 for rows; those that call it for all else are beside them
+EDGE_CALLS_MAX = 64  # for rows, in work and waiting for a thread; more are refused
+EDGE_STREAMS_MAX = 16  # answers that are sent while they are read
+EDGE_CALL_S = 20.0  # to plan and to read an answer that is made whole
+EDGE_STATUS_S = 2.0  # to ask for the state of the platform
+EDGE_CURSOR_CHARS_MAX = 24 * KIB
+EDGE_WATCHERS_MAX = 64  # streams of events
+EDGE_WATCHED_MAX = 32  # different questions behind them
+EDGE_POLL_S = 0.5  # between two asks for what is new
+EDGE_EVENTS_KEPT = 16  # that a slow watcher has not read; it is let go at more
+EDGE_EVENT_ROWS_MAX = 500  # of one event
+EDGE_DRAIN_S = 5.0  # for answers on their way
+EDGE_REQUEST_BYTES_MAX = 64 * KIB  # of a request's line and headers
+
 # Local stack
 RESTARTS_MAX = 5
 RESTARTS_WINDOW_S = 60.0
@@ -361,6 +379,9 @@ assert PARTITIONS_MAX * 10 * 4 / 3 + LABEL_BYTES_MAX * 2 < READ_TOKEN_CHARS_MAX,
 assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fits into a ticket"
 assert CHILD_DRAIN_S > DRAIN_S > DRAIN_CLOSE_S
 assert CHILD_DRAIN_S > DRAIN_S + TRACE_DRAIN_S
+assert EDGE_ROWS_DEFAULT <= EDGE_ROWS_MAX < POINT_ROWS_MAX, "a page is a point query"
+assert EDGE_THREADS <= QUERIES_CALLER_SHARE * QUERIES_INTERACTIVE_MAX, "the edge is one caller"
+assert READ_TOKEN_CHARS_MAX < EDGE_CURSOR_CHARS_MAX < EDGE_REQUEST_BYTES_MAX
 assert STREAM_POLL_S < STREAM_WAITING_S < STREAM_IDLE_S < STREAM_S
 assert HEARTBEAT_INTERVAL_S < PROGRESS_TOLD_S < RESTARTS_WINDOW_S / RESTARTS_MAX
 assert SNAPSHOTS_NEWEST_KEPT < SNAPSHOTS_KEPT_MAX

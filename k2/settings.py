@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,7 @@ def _listed(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_listed)]
 
 
 def _spelt(path: Path) -> Path:
@@ -230,6 +232,23 @@ class ControlSettings(_Group):
     query_address: str = Field(default="", description="host:port of the query server's gRPC")
 
 
+class EdgeSettings(_Group):
+    """The HTTP edge."""
+
+    listen: str = "127.0.0.1:8000"
+    control_address: str = Field(
+        default="", description="host:port of the control server; unset: control.listen"
+    )
+
+
+class AccessSettings(_Group):
+    """Who may call beside this machine itself."""
+
+    trusted_networks: Networks = Field(
+        default=(), description="networks such as 172.18.0.0/16, taken for this machine"
+    )
+
+
 class DegradeSettings(_Group):
     """How the degradation level follows pressure."""
 
@@ -288,6 +307,8 @@ class Settings(BaseSettings):
     venue: VenueSettings = VenueSettings()
     query: QuerySettings = QuerySettings()
     control: ControlSettings = ControlSettings()
+    edge: EdgeSettings = EdgeSettings()
+    access: AccessSettings = AccessSettings()
     degrade: DegradeSettings = DegradeSettings()
     symbols: SymbolSettings = SymbolSettings()
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

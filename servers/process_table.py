@@ -111,6 +111,13 @@ PROCESSES = {
         ports=(Port("control", "control.listen"),),
         peers=("feed", "lake", "query"),
     ),
+    "edge": ProcessSpec(
+        "servers.processes.edge",
+        progress="answered",
+        ports=(Port("edge", "edge.listen"),),
+        drain=0,
+        essential=False,
+    ),
 }
 """In the order in which a stack shows them."""
 

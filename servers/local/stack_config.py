@@ -210,6 +210,7 @@ class StackConfig:
             "K2_VENUE__RATE": str(settings.venue.rate),
             "K2_VENUE__SPEED": str(settings.venue.speed),
             "K2_CONTROL__QUERY_ADDRESS": self._address("query"),
+            "K2_EDGE__CONTROL_ADDRESS": self._address("control"),
             **listens,
         }
 

@@ -8,7 +8,7 @@
     run_id          32 hexadecimal digits, also K2_RUN_ID in the environment of every process
     supervisor_pid  the process to send SIGTERM to
     data_dir, source, venue, exchange, symbols, started_at_us, updated_at_us
-    addresses       control, flight, query, broker, registry, venue: once the part has served
+    addresses       control, flight, query, edge, broker, registry, venue: once the part has served
     processes       of each: name, pid (null while it does not run), state (WAITING, STARTING,
                     SERVING, RESTARTING, FAILING, STOPPING, STOPPED, FAILED), restarts,
                     addresses, exit_code (of its last life), log

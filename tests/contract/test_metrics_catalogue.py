@@ -10,15 +10,16 @@ DECLARED = metrics_catalogue.declarations()
 NAME = re.compile(r"k2(_[a-z0-9]+)+")
 BOUNDED = {  # by what
     "class": "the classes of requests",
-    "code": "the codes of gRPC",
+    "code": "the codes of gRPC, those of HTTP",
     "completeness": "its enumeration",
     "component": "broker and registry",
     "fault": "its enumeration",
     "kind": "the frames that a venue sends beside trades",
     "level": "those of logging",
-    "method": "the methods of k2.v1: others are not served",
+    "method": "the methods of k2.v1: others are not served; those of HTTP",
     "process": "the processes of the stack",
     "reason": "its enumeration",
+    "route": "the paths of the HTTP API as templates, and other",
     "scope": "process and platform",
     "service": "the services of k2.v1",
     "shape": "the kinds of query",

@@ -511,6 +511,9 @@ SETTINGS = {
     "K2_QUERY__STREAM_IDLE_S": "18",
     "K2_CONTROL__LISTEN": "127.0.0.1:4",
     "K2_CONTROL__QUERY_ADDRESS": "127.0.0.1:5",
+    "K2_EDGE__LISTEN": "127.0.0.1:8",
+    "K2_EDGE__CONTROL_ADDRESS": "127.0.0.1:9",
+    "K2_ACCESS__TRUSTED_NETWORKS": "172.18.0.0/16",
     "K2_DEGRADE__CONFIRM_S": "18",
     "K2_DEGRADE__DWELL_S": "19",
     "K2_DEGRADE__SHADOW": "true",
@@ -556,7 +559,7 @@ def test_the_priority_of_symbols_is_a_table(bare):
 
 def test_what_a_process_can_be_started_as():
     assert set(MODULES) == {
-        *("feed", "lake", "query", "control", "venue", "up", "doctor", "record", "verify"),
+        *("feed", "lake", "query", "control", "edge", "venue", "up", "doctor", "record", "verify"),
         *("backup", "restore", "backfill", "maintain", "new-epoch"),
     }
 
@@ -576,7 +579,7 @@ def test_a_process_says_why_it_fails(tmp_path):
 
 
 def test_the_processes_of_a_stack(tmp_path):
-    names = ("control", "flight", "query", "venue", "broker", "registry")
+    names = ("control", "flight", "query", "venue", "broker", "registry", "edge")
     more = ("broker_controller", "registry_management")
     ports = {name: number for number, name in enumerate((*names, *more), 1)}
     config = StackConfig(
@@ -598,6 +601,7 @@ def test_the_processes_of_a_stack(tmp_path):
         "lake": [],
         "query": ["flight", "query"],
         "control": ["control"],
+        "edge": ["edge"],
     }
     feed = next(part for part in config.parts() if part.name == "feed-2").prepare()
     assert feed.argv[-3:] == ("-m", "servers", "feed")

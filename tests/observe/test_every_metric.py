@@ -5,6 +5,8 @@ The stack is driven from outside alone: its venue, its broker, its API, its proc
 
 import random  # noqa: TID251 what a fault takes
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -140,6 +142,8 @@ def ask_all_sides(driven):
         k2.trades(None, consistency="committed").to_arrow()
         k2.trades(None).to_arrow()
         k2.trades("BTCUSDT", limit=5, order="desc").to_arrow()
+    with urlopen(f"http://{driven.stack.addresses['edge']}/health", timeout=10) as answer:
+        assert answer.status == HTTPStatus.OK
     cancel_plans(driven)
 
 

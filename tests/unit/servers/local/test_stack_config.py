@@ -20,6 +20,7 @@ PORTS = {
     "registry": 6,
     "registry_management": 7,
     "venue": 8,
+    "edge": 9,
 }
 
 
@@ -39,7 +40,7 @@ def site(tmp_path, venue="synthetic", **feed):
 
 def test_the_practice_venue_is_part_of_a_stack_that_practises(tmp_path):
     names = [part.name for part in site(tmp_path).parts()]
-    assert names == ["broker", "registry", "venue", "feed", "lake", "query", "control"]
+    assert names == ["broker", "registry", "venue", "feed", "lake", "query", "control", "edge"]
     live = site(tmp_path, "live")
     assert "venue" not in [part.name for part in live.parts()]
     assert "venue" not in live.used_ports()
@@ -78,6 +79,8 @@ def test_children_get_everything_by_settings(tmp_path, monkeypatch):
     assert loaded.lake.commit_interval_s == 2
     assert loaded.control.listen == "127.0.0.1:1"
     assert loaded.query.listen_flight == "127.0.0.1:2"
+    assert loaded.edge.listen == "127.0.0.1:9"
+    assert loaded.edge.control_address == "127.0.0.1:1"
     assert loaded.query.listen_grpc == loaded.control.query_address == "127.0.0.1:3"
 
 
@@ -106,6 +109,12 @@ def test_the_feed_is_stopped_first_and_the_broker_last(tmp_path):
     assert order["feed"] < order["lake"] < order["registry"] < order["broker"]
 
 
+def test_the_stack_goes_on_without_its_edge(tmp_path):
+    edge = next(part for part in site(tmp_path).parts() if part.name == "edge")
+    assert not edge.essential
+    assert edge.drain == 0
+
+
 def test_only_what_keeps_the_tape_starts_without_it(tmp_path):
     free = {part.name for part in site(tmp_path).parts() if not part.needs_tape}
     assert free == {"broker", "registry", "venue"}
@@ -123,4 +132,5 @@ def test_each_process_serves_metrics_on_a_port_of_its_own(tmp_path):
         "lake": "127.0.0.1:103",
         "query": "127.0.0.1:104",
         "control": "127.0.0.1:105",
+        "edge": "127.0.0.1:106",
     }

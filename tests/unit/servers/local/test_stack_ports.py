@@ -12,12 +12,8 @@ from servers.local import stack_ports
 
 def test_fixed_ports_are_the_known_ones():
     found = stack_ports.fixed(settings.load())
-    assert [found[name] for name in ("control", "flight", "broker", "registry")] == [
-        50051,
-        8815,
-        9092,
-        8081,
-    ]
+    names = ("control", "flight", "broker", "registry", "edge")
+    assert [found[name] for name in names] == [50051, 8815, 9092, 8081, 8000]
     assert len(set(found.values())) == len(found)
 
 
@@ -38,7 +34,7 @@ def test_free_ports_are_distinct_and_avoid_what_is_taken():
     first = stack_ports.free("0" * 32)
     with socket.create_server(("127.0.0.1", first["control"])):
         second = stack_ports.free("0" * 32)
-    assert len(set(first.values())) == 8
+    assert len(set(first.values())) == 9
     assert first["control"] not in second.values()
     assert all(20000 <= port < 32000 for port in second.values())
 

@@ -1,0 +1,100 @@
+"""Builds the HTTP application: its routes, what wraps them, its OpenAPI document and its pages."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from servers.edge import routes_platform
+from servers.edge.access import DEVELOPMENT_KEY, AccessGuard
+from servers.edge.http_telemetry import HttpTelemetry
+from servers.edge.parts import EdgeParts
+from servers.edge.problems import KEY_HEADER, add_handlers
+
+ASSETS: Final = Path(__file__).parent / "assets"
+PAGE: Final = ASSETS / "page" / "index.html"
+_SWAGGER: Final = "/assets/swagger"
+_GZIP_LEVEL: Final = 5
+_PACKED: Final = ("application/vnd.apache.arrow.stream", "application/vnd.apache.parquet")
+_ABOUT: Final = f"""\
+Market trades from lake and tail as one table, exactly once, as of any moment.
+
+* Ranges are half-open: `start` is the first time inside, `end` the first outside.
+* Prices, quantities and 64-bit integers are strings, so that no digit is lost.
+* Every answer carries its provenance. Its `token`, given as `as_of`, asks for the same rows again
+  at any later time. `next_cursor` does so for the next page.
+* Failures are `application/problem+json` with a `reason` that programs may rely on.
+* From this machine no key is needed. The development key `{DEVELOPMENT_KEY}` works from this
+  machine only.
+"""
+
+
+def make_app(parts: EdgeParts) -> FastAPI:
+    """Make the application; nothing is asked of K2 before a request is."""
+    app = FastAPI(
+        title="K2",
+        version=version("k2-lakehouse"),
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.parts = parts
+    app.include_router(routes_platform.router)
+    _add_pages(app)
+    add_handlers(app)
+    # The last one added is outermost.
+    app.add_middleware(
+        GZipMiddleware,
+        compresslevel=_GZIP_LEVEL,
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, *_PACKED),
+    )
+    app.add_middleware(AccessGuard, trusted=parts.trusted)
+    app.add_middleware(
+        HttpTelemetry,
+        clock=parts.clock,
+        templates=lambda: document(app)["paths"],
+        tally=parts.tally,
+    )
+    return app
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document; a key is optional in it."""
+    made = app.openapi()
+    schemes = made.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes["key"] = {
+        "type": "apiKey",
+        "in": "header",
+        "name": KEY_HEADER,
+        "description": f"optional on this machine, where `{DEVELOPMENT_KEY}` is one",
+    }
+    made["security"] = [{}, {"key": []}]
+    return made
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Add what people look at: the page, the documentation, their assets."""
+
+    async def page() -> Response:
+        return FileResponse(PAGE) if PAGE.exists() else RedirectResponse("/docs")
+
+    async def docs() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="K2 API",
+            swagger_js_url=f"{_SWAGGER}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_SWAGGER}/swagger-ui.css",
+            swagger_favicon_url=f"{_SWAGGER}/favicon-32x32.png",
+        )
+
+    app.add_api_route("/", page, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.mount("/assets", StaticFiles(directory=ASSETS))

@@ -1,0 +1,61 @@
+"""Runs the HTTP edge: a client of control and query that speaks HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client.registry import Collector
+
+from k2.clock import Clock
+from k2.errors import Internal, Reason
+from k2.metrics import EVENTS, FieldCollector
+from k2.settings import Settings
+from k2.telemetry import Counter
+from servers.edge.app import make_app
+from servers.edge.http_server import HttpServer
+from servers.edge.parts import EdgeParts
+from servers.process import Process
+from servers.runtime import Runtime
+
+_WAIT_S: Final = 0.5
+
+
+@dataclass(frozen=True)
+class EdgeCounters:
+    """The edge's counters."""
+
+    answered: Counter
+
+
+def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
+    """Serve until stopped, then drain.
+
+    Raises:
+        Unavailable: PORT_IN_USE.
+    """
+    with Process.running("edge", settings, runtime) as process:
+        fields = (FieldCollector(process.counters), FieldCollector(process.measures))
+        parts = parts_of(settings, runtime.clock, (EVENTS, *fields))
+        process.ending.callback(parts.close)
+        server = HttpServer(settings.edge.listen, make_app(parts), runtime.clock)
+        process.ending.callback(server.drain)
+        process.counters.add(lambda: EdgeCounters(answered=parts.tally.answered))
+        server.start()
+        process.start({"http": server.address})
+        process.serve()
+        while not runtime.stopping.wait(_WAIT_S):
+            if not server.alive:
+                raise Internal(Reason.INTERNAL, "the HTTP server ended: see the log")
+    return 0
+
+
+def parts_of(settings: Settings, clock: Clock, collectors: Sequence[Collector] = ()) -> EdgeParts:
+    """Make what the edge of these settings is made of; it calls control where they say."""
+    return EdgeParts.of(
+        settings.edge.control_address or settings.control.listen,
+        clock,
+        settings.access.trusted_networks,
+        collectors,
+    )

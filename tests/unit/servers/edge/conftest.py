@@ -1,0 +1,38 @@
+"""An edge over the in-memory K2, as a browser on this machine sees it."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from k2.clock import SystemClock
+from servers.edge.app import make_app
+from servers.edge.parts import EdgeParts
+from tests.fakes.k2_server import K2Server
+
+PEER = ("127.0.0.1", 4711)
+
+
+@pytest.fixture(scope="module")
+def k2():
+    """The K2 that the edge asks."""
+    with K2Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def parts(k2):
+    made = EdgeParts.of(k2.address, SystemClock())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def http(parts):
+    """A client of the edge on this machine."""
+    with TestClient(
+        make_app(parts),
+        base_url="http://localhost:8000",
+        client=PEER,
+        raise_server_exceptions=False,
+        follow_redirects=False,
+    ) as client:
+        yield client
