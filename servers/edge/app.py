@@ -12,11 +12,11 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from servers.edge import routes_platform
+from servers.edge import routes_platform, routes_rows
 from servers.edge.access import DEVELOPMENT_KEY, AccessGuard
 from servers.edge.http_telemetry import HttpTelemetry
 from servers.edge.parts import EdgeParts
-from servers.edge.problems import KEY_HEADER, add_handlers
+from servers.edge.problems import KEY_HEADER, ProblemDocument, add_handlers
 
 ASSETS: Final = Path(__file__).parent / "assets"
 PAGE: Final = ASSETS / "page" / "index.html"
@@ -45,9 +45,11 @@ def make_app(parts: EdgeParts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.parts = parts
     app.include_router(routes_platform.router)
+    app.include_router(routes_rows.router)
     _add_pages(app)
     add_handlers(app)
     # The last one added is outermost.
@@ -67,9 +69,11 @@ def make_app(parts: EdgeParts) -> FastAPI:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document; a key is optional in it."""
+    """Return the OpenAPI document; the key is optional in it."""
     made = app.openapi()
-    schemes = made.setdefault("components", {}).setdefault("securitySchemes", {})
+    components = made.setdefault("components", {})
+    components["schemas"][ProblemDocument.__name__] = ProblemDocument.model_json_schema()
+    schemes = components.setdefault("securitySchemes", {})
     schemes["key"] = {
         "type": "apiKey",
         "in": "header",
@@ -77,7 +81,18 @@ def document(app: FastAPI) -> dict[str, Any]:
         "description": f"optional on this machine, where `{DEVELOPMENT_KEY}` is one",
     }
     made["security"] = [{}, {"key": []}]
+    for methods in made["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
     return made
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter, which may be absent but never null."""
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    return rest | kinds[0] if len(kinds) == 1 else schema
 
 
 def _add_pages(app: FastAPI) -> None:

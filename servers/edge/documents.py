@@ -29,7 +29,7 @@ def of_record(kind: type) -> Model:
     """Make the model of a record of `k2client.records`, by its fields."""
     hints = typing.get_type_hints(kind)
     fields: dict[str, Any] = {name: (_value(name, hint), ...) for name, hint in hints.items()}
-    made: Model = create_model(f"{kind.__name__}Document", __doc__=kind.__doc__, **fields)
+    made: Model = create_model(kind.__name__, __doc__=kind.__doc__, **fields)
     return made
 
 
@@ -72,8 +72,6 @@ TradeRow = _of_rows(
     "A trade; `columns` chooses among its fields.",
     schema.arrow_schema(schema.TRADE),
 )
-ProvenanceDocument = of_record(records.Provenance)
-EstimateDocument = of_record(records.Estimate)
 
 
 class TimingDocument(BaseModel):
@@ -94,8 +92,8 @@ class _Rows(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     next_cursor: str | None = Field(description="`cursor` of the next page; null at the end")
-    provenance: ProvenanceDocument  # type: ignore[valid-type]  # computed
-    estimate: EstimateDocument  # type: ignore[valid-type]  # computed
+    provenance: of_record(records.Provenance)  # type: ignore[valid-type]  # computed
+    estimate: of_record(records.Estimate)  # type: ignore[valid-type]  # computed
     timing_ms: TimingDocument
 
 

@@ -95,6 +95,10 @@ class CallThreads:
         future.add_done_callback(self._ended)
         return await asyncio.wrap_future(future)
 
+    async def go_on(self, work: Callable[[], T]) -> T:
+        """Run a further call of work that was admitted before."""
+        return await asyncio.wrap_future(self._pool.submit(copy_context().run, work))
+
     def submit(self, work: Callable[[], object]) -> None:
         """Run what nothing waits for, such as closing a stream that its reader left."""
         self._pool.submit(work)
@@ -108,6 +112,34 @@ class CallThreads:
             self._calls -= 1
 
 
+class StreamPlaces:
+    """Places for answers that are sent while they are read.
+
+    Args:
+        most: so many at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[object] = set()
+
+    def enter(self) -> Callable[[], None]:
+        """Take a place; returns what gives it back, once or more often.
+
+        Raises:
+            Overloaded: TOO_MANY_CALLS.
+        """
+        if len(self._taken) >= self._most:
+            raise Overloaded(
+                "TOO_MANY_CALLS",
+                f"{self._most} answers are being sent: ask again in a moment",
+                retry_after_s=1.0,
+            )
+        place = object()
+        self._taken.add(place)
+        return lambda: self._taken.discard(place)
+
+
 @dataclass(frozen=True)
 class EdgeParts:
     """What the application is made of.
@@ -117,6 +149,7 @@ class EdgeParts:
         state: the same with a short deadline, for the state of the platform.
         rows: threads that ask for rows.
         control: threads for all else, so that health answers while rows wait.
+        streams: places for answers that are sent while they are read.
         clock: time.
         tally: counts the requests.
         trusted: networks whose peers are taken for this machine.
@@ -127,6 +160,7 @@ class EdgeParts:
     state: Connections
     rows: CallThreads
     control: CallThreads
+    streams: StreamPlaces
     clock: Clock
     tally: Tally
     trusted: Sequence[IPv4Network | IPv6Network] = ()
@@ -146,6 +180,7 @@ class EdgeParts:
             state=Connections(address, limits.EDGE_STATUS_S),
             rows=CallThreads("rows", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX),
             control=CallThreads("control", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX),
+            streams=StreamPlaces(limits.EDGE_STREAMS_MAX),
             clock=clock,
             tally=Tally(),
             trusted=trusted,

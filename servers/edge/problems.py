@@ -59,6 +59,14 @@ class ProblemDocument(BaseModel):
     retry_after_s: float | None = Field(description="seconds after which a retry makes sense")
 
 
+_ANSWER: Final[dict[str, Any]] = {
+    "description": "A problem, with its reason",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+}
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": _ANSWER, "5XX": _ANSWER}
+"""The failures of a route, as OpenAPI has them."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A failure as HTTP says it.

@@ -17,19 +17,14 @@ from k2 import limits
 from k2client import records
 from k2client.errors import K2Error, NotFound
 from k2client.json_form import json_value
-from servers.edge import documents, problems
+from servers.edge import documents
 from servers.edge.parts import EdgeParts, Parts
+from servers.edge.problems import PROBLEMS
 
 _TRANSITIONS: Final = 20
 _SERVING: Final = "SERVING"
 _NOT_SERVING: Final = "NOT_SERVING"
 _NEEDED: Final = ("feed", "query")  # without one of each there is nothing new or no answer
-_PROBLEM: Final[dict[str, Any]] = {
-    "model": problems.ProblemDocument,
-    "content": {problems.MEDIA_TYPE: {}},
-    "description": "A problem, with its reason",
-}
-PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": _PROBLEM, "5XX": _PROBLEM}
 
 router = APIRouter(responses=PROBLEMS, tags=["platform"])
 Limit = Annotated[int, Query(ge=1, le=limits.EDGE_LISTED_MAX, description="the newest so many")]

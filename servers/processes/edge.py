@@ -14,8 +14,8 @@ from k2.metrics import EVENTS, FieldCollector
 from k2.settings import Settings
 from k2.telemetry import Counter
 from servers.edge.app import make_app
-from servers.edge.http_server import HttpServer
 from servers.edge.parts import EdgeParts
+from servers.http_server import HttpServer
 from servers.process import Process
 from servers.runtime import Runtime
 

@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse
 
 from k2.clock import SystemClock
 from k2.errors import Reason, Unavailable
-from servers.edge.http_server import HttpServer
+from servers.http_server import HttpServer
 
 
 def test_it_answers_from_its_start_to_its_drain():

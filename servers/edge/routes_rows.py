@@ -1,0 +1,233 @@
+"""Answers questions for rows: trades, and what is made of trades."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+import k2client
+from k2 import limits
+from k2client.errors import Invalid
+from servers.edge import documents, negotiation
+from servers.edge.negotiation import Form
+from servers.edge.parts import Parts, RequestClass
+from servers.edge.problems import PROBLEMS
+from servers.edge.row_answers import Answer, Ask, RowQuestion, answered
+from servers.edge.row_cursor import Cursor
+
+RECENT: Final = "15m"
+_NAME: Final = Field(min_length=1, max_length=limits.SYMBOL_BYTES_MAX)
+_Name = Annotated[str, _NAME]
+_Names = Annotated[list[_Name] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
+_OF_A_PAGE: Final = frozenset({"limit", "cursor", "format", "plan_only"})
+_RENAMED: Final = {"symbol": "symbols", "exchange": "exchanges"}  # the parameter is repeated
+_STREAMS: Final[dict[str, Any]] = {form.media_type: {} for form in negotiation.FORMS if form.write}
+
+router = APIRouter(
+    tags=["rows"],
+    responses=PROBLEMS
+    | {
+        200: {
+            "description": "Rows, in the form that Accept or `format` asks for",
+            "content": _STREAMS,
+            "headers": {
+                name: {"schema": {"type": "string"}, "description": about}
+                for name, about in {
+                    "k2-token": "asks for the same rows again, as `as_of`",
+                    "k2-snapshot-id": "the newest snapshot that the rows are from",
+                    "k2-source": "LIVE, RECORDED or SIMULATED",
+                    "k2-completeness": "whether rows are known to be missing",
+                    "k2-level": "of degradation",
+                    "k2-gaps-total": "runs of missing ids among the rows",
+                    "ETag": "the same for the same rows",
+                }.items()
+            },
+        },
+        304: {"description": "The rows are those of If-None-Match"},
+    },
+)
+
+
+class _Page(BaseModel):
+    """The parameters of a page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(
+        default=limits.EDGE_ROWS_DEFAULT,
+        ge=1,
+        le=limits.LIMIT_ROWS_MAX,
+        description=f"rows at most; in JSON no more than {limits.EDGE_ROWS_MAX}",
+    )
+    cursor: str | None = Field(
+        default=None,
+        max_length=limits.EDGE_CURSOR_CHARS_MAX,
+        description="`next_cursor` of a page: the next one of the same answer",
+    )
+    format: Literal["json", "ndjson", "csv", "arrow", "parquet"] | None = Field(
+        default=None, description="the form of the answer, in place of Accept"
+    )
+    plan_only: bool = Field(default=False, description="plan and estimate, without rows; JSON")
+
+
+class _Rows(_Page):
+    """The parameters that all questions for rows have."""
+
+    symbol: _Names = Field(default=None, description="may be repeated; unset: all")
+    exchange: _Names = Field(default=None, description="may be repeated; unset: all that know it")
+    as_of: str | None = Field(
+        default=None,
+        max_length=limits.READ_TOKEN_CHARS_MAX,
+        description="a snapshot's id, a time, or the read token of an answer",
+    )
+    consistency: Literal["union", "committed"] | None = Field(
+        default=None, description="lake and tail (default), or the lake alone"
+    )
+    allow_partial: bool = Field(
+        default=False, description="answer although a side is missing; `provenance` says which"
+    )
+    columns: _Names = Field(default=None, description="may be repeated; unset: all")
+
+
+class _Ranged(_Rows):
+    """A half-open range of event times."""
+
+    start: str | None = Field(
+        default=None,
+        max_length=64,
+        description="the first time inside: ISO 8601, or microseconds since 1970",
+    )
+    end: str | None = Field(default=None, max_length=64, description="the first time outside")
+    last: str | None = Field(
+        default=None,
+        max_length=64,
+        description="the length of a range that ends now, such as 15m, instead of both",
+    )
+
+
+class TradesParameters(_Ranged):
+    """A question for trades."""
+
+    order: Literal["asc", "desc"] = Field(default="desc", description="newest or oldest first")
+
+
+class RecentParameters(_Rows):
+    """A question for the newest trades."""
+
+    last: str = Field(default=RECENT, max_length=64, description="the length of the range")
+    order: Literal["asc", "desc"] = Field(default="desc", description="newest or oldest first")
+
+
+@router.get("/v1/trades", response_model=documents.TradesDocument)
+async def trades(
+    parts: Parts,
+    request: Request,
+    asked: Annotated[TradesParameters, Query()],
+    k2_class: RequestClass = None,
+) -> Response:
+    """Return trades of a half-open range of event times, newest first.
+
+    They are of lake and tail as one, each exactly once. Pages of one answer have the same rows
+    whatever is committed meanwhile.
+    """
+    return await answered(parts, request, question_of(request, asked, _trades, k2_class))
+
+
+@router.get("/v1/trades/recent", response_model=documents.TradesDocument)
+async def recent_trades(
+    parts: Parts,
+    request: Request,
+    asked: Annotated[RecentParameters, Query()],
+    k2_class: RequestClass = None,
+) -> Response:
+    """Return the trades of the last 15 minutes, or of another duration, newest first.
+
+    Trades that are not committed yet are among them: they are read from the tail.
+    """
+    return await answered(parts, request, question_of(request, asked, _trades, k2_class))
+
+
+def _trades(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:
+    return k2.trades(given.get("symbols"), **_without(given, "symbols"))
+
+
+def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in names}
+
+
+def question_of(
+    request: Request,
+    asked: _Page,
+    ask: Ask,
+    request_class: str | None,
+    fixed: Mapping[str, Any] | None = None,
+) -> RowQuestion:
+    """Make the question of a request.
+
+    Args:
+        request: its path and its Accept.
+        asked: its parameters.
+        ask: asks K2.
+        request_class: how urgent it is.
+        fixed: further parameters, of its path.
+
+    Raises:
+        Invalid: NOT_ACCEPTABLE, BAD_PAGE_TOKEN, LIMIT_OUT_OF_BOUNDS.
+    """
+    form = negotiation.chosen(request.headers.get("Accept", ""), asked.format)
+    form = negotiation.JSON if asked.plan_only else form
+    _check_limit(asked.limit, form)
+    named = _named(asked.model_dump(exclude_none=True)) | dict(fixed or {})
+    cursor = None
+    if asked.cursor is not None:
+        cursor = Cursor.decode(asked.cursor)
+        given = _named(asked.model_dump(exclude_unset=True)) | dict(fixed or {})
+        _check_same(cursor, request.url.path, given)
+        named = dict(cursor.asked)
+    return RowQuestion(
+        path=request.url.path,
+        asked=named,
+        ask=ask,
+        limit=asked.limit,
+        form=form,
+        cursor=cursor,
+        by_time=ask is _trades,
+        plan_only=asked.plan_only,
+        request_class=request_class,
+    )
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters by the client's names; names that are split at commas as lists."""
+    return {
+        _RENAMED.get(name, name): _listed(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name not in _OF_A_PAGE
+    }
+
+
+def _listed(names: list[str]) -> list[str]:
+    return [part for name in names for part in name.split(",")]
+
+
+def _check_limit(limit: int, form: Form) -> None:
+    if form.write is None and limit > limits.EDGE_ROWS_MAX:
+        raise Invalid(
+            "LIMIT_OUT_OF_BOUNDS",
+            f"limit: a page in JSON has at most {limits.EDGE_ROWS_MAX} rows: take its next_cursor,"
+            " or another form",
+            metadata={"field": "limit"},
+        )
+
+
+def _check_same(cursor: Cursor, path: str, given: Mapping[str, Any]) -> None:
+    """Check that a page is one of the answer that its cursor is of."""
+    other = [name for name, value in given.items() if cursor.asked.get(name) != value]
+    if cursor.path != path or other:
+        what = ", ".join(other) or "path"
+        raise Invalid("BAD_PAGE_TOKEN", f"cursor: it is of a request with another {what}")
