@@ -108,6 +108,7 @@ def _add_pages(app: FastAPI) -> None:
             swagger_js_url=f"{_SWAGGER}/swagger-ui-bundle.js",
             swagger_css_url=f"{_SWAGGER}/swagger-ui.css",
             swagger_favicon_url=f"{_SWAGGER}/favicon-32x32.png",
+            swagger_ui_parameters={"validatorUrl": None},
         )
 
     app.add_api_route("/", page, include_in_schema=False)

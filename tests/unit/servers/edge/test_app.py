@@ -1,3 +1,5 @@
+import pytest
+
 from servers.edge.app import document
 
 
@@ -12,6 +14,19 @@ def test_no_path_promises_an_answer_that_is_not_given(http):
         for operation in methods.values():
             assert "422" not in operation["responses"], path
             assert operation["summary"]
+
+
+@pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"])
+def test_what_the_documentation_loads_is_here(http, name):
+    answer = http.get(f"/assets/swagger/{name}")
+    assert answer.status_code == 200
+    tag = {"If-None-Match": answer.headers["ETag"]}
+    assert http.get(f"/assets/swagger/{name}", headers=tag).status_code == 304
+
+
+def test_no_other_file_is(http):
+    assert http.get("/assets/swagger/../../app.py").status_code == 404
+    assert http.get("/assets/%2e%2e/app.py").status_code == 404
 
 
 def test_the_documentation_needs_no_other_host(http):
