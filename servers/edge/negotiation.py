@@ -18,7 +18,7 @@ Writer = Callable[[pa.Schema, Batches], Iterator[bytes]]
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerForm:
     """A form of answers.
 
     Attributes:
@@ -102,17 +102,17 @@ class _Sink(io.RawIOBase):
         return chunk
 
 
-JSON: Final = Form("json", "application/json", "json")
-NDJSON: Final = Form(
+JSON: Final = AnswerForm("json", "application/json", "json")
+NDJSON: Final = AnswerForm(
     "ndjson", "application/x-ndjson", "ndjson", _ndjson, ("application/ndjson", "application/jsonl")
 )
-CSV: Final = Form("csv", "text/csv", "csv", _csv)
-ARROW: Final = Form("arrow", "application/vnd.apache.arrow.stream", "arrows", _arrow)
-PARQUET: Final = Form("parquet", "application/vnd.apache.parquet", "parquet", _parquet)
+CSV: Final = AnswerForm("csv", "text/csv", "csv", _csv)
+ARROW: Final = AnswerForm("arrow", "application/vnd.apache.arrow.stream", "arrows", _arrow)
+PARQUET: Final = AnswerForm("parquet", "application/vnd.apache.parquet", "parquet", _parquet)
 FORMS: Final = (JSON, NDJSON, CSV, ARROW, PARQUET)  # the first is preferred
 
 
-def chosen(accept: str, name: str | None = None) -> Form:
+def chosen(accept: str, name: str | None = None) -> AnswerForm:
     """Choose the form of an answer.
 
     Args:
@@ -145,7 +145,7 @@ def _weights(accept: str) -> dict[str, float]:
     return found
 
 
-def _weight(form: Form, weights: dict[str, float]) -> float:
+def _weight(form: AnswerForm, weights: dict[str, float]) -> float:
     """Return the weight of a form by the most specific range that has it."""
     main = form.media_type.partition("/")[0]
     for kind in (form.media_type, *form.also, f"{main}/*", "*/*"):

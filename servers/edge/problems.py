@@ -68,7 +68,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": _ANSWER, "5XX": _ANSW
 
 
 @dataclass(frozen=True)
-class Problem:
+class HttpProblem:
     """A failure as HTTP says it.
 
     Attributes:
@@ -107,7 +107,7 @@ class Problem:
         return JSONResponse(self.document(), self.status, headers, MEDIA_TYPE)
 
 
-def problem_of(error: K2Error) -> Problem:
+def problem_of(error: K2Error) -> HttpProblem:
     """Convert an error of K2."""
     by_kind = next((status for kind, status in _BY_KIND if isinstance(error, kind)), 500)
     status = _BY_REASON.get(error.reason, by_kind)
@@ -115,7 +115,7 @@ def problem_of(error: K2Error) -> Problem:
     if after_s is None and status in (429, 503):
         after_s = _RETRY_AFTER_S
     headers = {"WWW-Authenticate": KEY_HEADER} if status == HTTPStatus.UNAUTHORIZED else {}
-    return Problem(status, error.reason, error.message, error.metadata, after_s, headers)
+    return HttpProblem(status, error.reason, error.message, error.metadata, after_s, headers)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -141,16 +141,16 @@ async def _of_request(_request: Request, error: Exception) -> Response:
         for name, one in zip(names, found, strict=True)
     ]
     detail = "; ".join(parts[:_FIELD_INPUT_MAX])
-    return Problem(400, "BAD_REQUEST", detail, {"field": names[0]} if names else {}).response()
+    return HttpProblem(400, "BAD_REQUEST", detail, {"field": names[0]} if names else {}).response()
 
 
 async def _of_http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reason = _HTTP_REASONS.get(error.status_code, "BAD_REQUEST")
     detail = f"{error.detail}: /docs lists what is here"
-    return Problem(error.status_code, reason, detail, headers=error.headers or {}).response()
+    return HttpProblem(error.status_code, reason, detail, headers=error.headers or {}).response()
 
 
 async def _of_defect(_request: Request, _error: Exception) -> Response:
     """Answer a defect; the server logs it."""
-    return Problem(500, "INTERNAL", "a defect in K2: its log says more").response()
+    return HttpProblem(500, "INTERNAL", "a defect in K2: its log says more").response()

@@ -14,7 +14,7 @@ import k2client
 from k2 import limits
 from k2client.errors import Invalid
 from servers.edge import documents, negotiation
-from servers.edge.negotiation import Form
+from servers.edge.negotiation import AnswerForm
 from servers.edge.parts import Parts, RequestClass
 from servers.edge.problems import PROBLEMS
 from servers.edge.row_answers import Answer, Ask, RowQuestion, answered
@@ -215,7 +215,7 @@ def _listed(names: list[str]) -> list[str]:
     return [part for name in names for part in name.split(",")]
 
 
-def _check_limit(limit: int, form: Form) -> None:
+def _check_limit(limit: int, form: AnswerForm) -> None:
     if form.write is None and limit > limits.EDGE_ROWS_MAX:
         raise Invalid(
             "LIMIT_OUT_OF_BOUNDS",

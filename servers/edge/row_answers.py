@@ -26,7 +26,7 @@ from k2client import arrow_text, records
 from k2client.errors import Invalid, K2Error
 from k2client.json_form import json_value
 from k2client.times import from_us, to_us
-from servers.edge.negotiation import Form
+from servers.edge.negotiation import AnswerForm
 from servers.edge.parts import CallThreads, EdgeParts
 from servers.edge.row_cursor import Cursor
 
@@ -58,7 +58,7 @@ class RowQuestion:
     asked: Mapping[str, Any]
     ask: Ask
     limit: int
-    form: Form
+    form: AnswerForm
     cursor: Cursor | None = None
     by_time: bool = False
     plan_only: bool = False

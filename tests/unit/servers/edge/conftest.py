@@ -1,14 +1,16 @@
 """An edge over the in-memory K2, as a browser on this machine sees it."""
 
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from k2.clock import SystemClock
 from servers.edge.app import make_app
 from servers.edge.parts import EdgeParts
-from tests.fakes.k2_server import K2Server
+from tests.fakes.k2_server import K2Server, trade_rows
 
 PEER = ("127.0.0.1", 4711)
+COUNT = 23
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +38,16 @@ def http(parts):
         follow_redirects=False,
     ) as client:
         yield client
+
+
+@pytest.fixture
+def market(k2):
+    """Trades of two symbols, several at the same time."""
+    rows = trade_rows(COUNT).to_pylist()
+    for number, row in enumerate(rows):
+        row["event_time"] = rows[number - number % 4]["event_time"]
+    k2.rows = pa.Table.from_pylist(rows, trade_rows(1).schema)
+    k2.requests.clear()
+    k2.headers.clear()
+    yield
+    k2.missing, k2.fail_calls, k2.fail_rows = [], [], []

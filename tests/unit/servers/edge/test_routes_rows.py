@@ -1,29 +1,13 @@
-import io
 import json
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from google.rpc import code_pb2
 
 from k2.v1 import query_service_pb2
 from k2client.arrow_text import json_rows
-from tests.fakes.k2_server import SNAPSHOT_IDS, TOKEN, status, trade_rows, unavailable
+from tests.fakes.k2_server import SNAPSHOT_IDS, TOKEN
+from tests.unit.servers.edge.conftest import COUNT
 
-COUNT = 23
-
-
-@pytest.fixture(autouse=True)
-def market(k2):
-    """Trades of two symbols, several at the same time."""
-    rows = trade_rows(COUNT).to_pylist()
-    for number, row in enumerate(rows):
-        row["event_time"] = rows[number - number % 4]["event_time"]
-    k2.rows = pa.Table.from_pylist(rows, trade_rows(1).schema)
-    k2.requests.clear()
-    k2.headers.clear()
-    yield
-    k2.missing, k2.fail_calls, k2.fail_rows = [], [], []
+pytestmark = pytest.mark.usefixtures("market")
 
 
 def ids(answer):
@@ -92,14 +76,6 @@ def test_a_cursor_is_of_one_request(http, path, more):
     assert (refused.status_code, refused.json()["reason"]) == (400, "BAD_PAGE_TOKEN")
 
 
-def test_a_partial_answer_has_no_next_page_and_no_tag(http, k2):
-    k2.missing = [k2.missing_lake()]
-    answer = http.get("/v1/trades?symbol=BTCUSDT&limit=5&allow_partial=true")
-    assert answer.json()["next_cursor"] is None
-    assert "ETag" not in answer.headers
-    assert answer.headers["k2-missing"] == "lake LAKE_UNAVAILABLE"
-
-
 def test_recent_trades_are_those_of_a_quarter_of_an_hour(http, k2):
     http.get("/v1/trades/recent?symbol=BTCUSDT&limit=10")
     http.get("/v1/trades/recent?symbol=BTCUSDT&last=90s")
@@ -119,47 +95,6 @@ def test_everything_is_asked_as_it_was_given(http, k2):
     assert asked.consistency == query_service_pb2.CONSISTENCY_COMMITTED
     assert asked.order == query_service_pb2.ORDER_ASC
     assert asked.allow_partial
-
-
-def test_a_tag_saves_reading_the_same_rows(http, k2):
-    path = f"/v1/trades?symbol=BTCUSDT&limit=5&as_of={TOKEN}"
-    tag = http.get(path).headers["ETag"]
-    again = http.get(path, headers={"If-None-Match": f'"x", {tag}'})
-    assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["ETag"] == tag
-    for other in ("&order=asc", "&format=csv", "&columns=price"):
-        assert http.get(path + other, headers={"If-None-Match": tag}).status_code == 200
-
-
-def test_forms_follow_accept_and_format(http):
-    path = "/v1/trades?symbol=BTCUSDT&limit=6&columns=trade_id,price"
-    arrow = http.get(path, headers={"Accept": "application/vnd.apache.arrow.stream"})
-    table = pa.ipc.open_stream(arrow.content).read_all()
-    assert table.column_names == ["trade_id", "price"]
-    assert b"k2.provenance" in table.schema.metadata
-    parquet = http.get(path + "&format=parquet")
-    assert pq.read_table(io.BytesIO(parquet.content)).equals(table)
-    lines = http.get(path + "&format=ndjson")
-    assert [json.loads(line)["trade_id"] for line in lines.text.splitlines()] == [
-        str(number) for number in table.column("trade_id").to_pylist()
-    ]
-    text = http.get(path + "&format=csv")
-    assert text.text.splitlines()[0] == "trade_id,price"
-    assert text.headers["content-disposition"] == 'inline; filename="k2-trades.csv"'
-    assert text.headers["k2-token"] == TOKEN
-
-
-def test_a_stream_goes_on_where_a_page_ended(http):
-    cursor = http.get("/v1/trades?symbol=BTCUSDT&limit=6").json()["next_cursor"]
-    rest = http.get("/v1/trades", params={"cursor": cursor, "format": "ndjson"})
-    assert [int(json.loads(line)["trade_id"]) for line in rest.text.splitlines()] == [
-        *range(17, 0, -1)
-    ]
-
-
-def test_a_plan_has_an_estimate_and_no_rows(http):
-    answer = http.get("/v1/trades?symbol=BTCUSDT&plan_only=true&format=csv").json()
-    assert (answer["data"], answer["estimate"]["rows"]) == ([], COUNT)
 
 
 @pytest.mark.parametrize(
@@ -188,26 +123,8 @@ def test_a_form_that_is_not_here_is_refused(http):
     assert (refused.status_code, refused.json()["reason"]) == (406, "NOT_ACCEPTABLE")
 
 
-@pytest.mark.parametrize("form", ["json", "csv"])
-def test_what_k2_refuses_has_its_status_in_every_form(http, k2, form):
-    k2.fail_calls = [status(code_pb2.RESOURCE_EXHAUSTED, "SHED", "no", retry_after_s=2.0)]
-    refused = http.get(f"/v1/trades?symbol=BTCUSDT&format={form}")
-    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "2")
-    k2.fail_rows = [(0, unavailable())]
-    refused = http.get(f"/v1/trades?symbol=BTCUSDT&format={form}")
-    assert (refused.status_code, refused.json()["reason"]) == (503, "TAIL_BEHIND")
-
-
 def test_the_class_and_the_trace_of_a_request_go_on(http, k2):
     http.get("/v1/trades?symbol=BTCUSDT", headers={"k2-class": "critical"})
     assert {headers["k2-class"] for headers in k2.headers} == {"critical"}
     refused = http.get("/v1/trades?symbol=BTCUSDT", headers={"k2-class": "urgent"})
     assert refused.status_code == 400
-
-
-def test_long_answers_are_packed_for_those_that_unpack(http):
-    path = "/v1/trades?symbol=BTCUSDT"
-    assert http.get(path).headers["content-encoding"] == "gzip"
-    plain = http.get(path, headers={"Accept-Encoding": "identity"})
-    assert "content-encoding" not in plain.headers
-    assert "content-encoding" not in http.get(f"{path}&format=parquet").headers
