@@ -27,6 +27,7 @@ from k2.errors import K2Error
 from k2.market.instrument import Instrument
 from k2.tape.ports import DocumentTopic
 from servers.process_signals import SignalReading
+from servers.process_table import is_essential
 
 SERVING = "SERVING"
 DRAINING = "DRAINING"
@@ -329,7 +330,8 @@ class Heartbeats:
 
         A process without a beat is STARTING, not LOST, while this reader is new itself: parts of a
         stack start together, and a first beat takes its time. A process of an earlier stack, that
-        is neither expected nor ever heard of, is LOST and exerts no pressure.
+        is neither expected nor ever heard of, is LOST and exerts no pressure. Nor does one that the
+        stack goes on without: shedding load for it would help nothing.
         """
         notices = dict.fromkeys(self._expected, _NEVER) | dict(self._board.current())
         heard_s = dict(self._heard_s)
@@ -341,8 +343,11 @@ class Heartbeats:
         beats = read_beats(notices, heard_s, now_s, since_s)
         if now_s < self._patient_until_s:
             return [_calm(beat, STARTING) if beat.state == LOST else beat for beat in beats]
-        waited_for = heard_s.keys() | set(self._expected)
-        return [beat if beat.process in waited_for else _calm(beat, LOST) for beat in beats]
+        waited_for = set(filter(is_essential, heard_s.keys() | set(self._expected)))
+        return [
+            beat if beat.process in waited_for or beat.state != LOST else _calm(beat, LOST)
+            for beat in beats
+        ]
 
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait for a heartbeat after `version`, at most so long; returns the newest version."""

@@ -148,6 +148,12 @@ def expected_by(process: str, settings: Settings) -> tuple[str, ...]:
     return tuple(name for kind in kinds for name in names_of(kind, settings))
 
 
+def is_essential(name: str) -> bool:
+    """Return whether a stack ends without the process of this name, as in heartbeats."""
+    spec = PROCESSES.get(process_of(name))
+    return spec is None or spec.essential
+
+
 def process_of(name: str) -> str:
     """Find the process that a name in heartbeats belongs to; the name itself where it is none.
 

@@ -263,6 +263,19 @@ def test_a_process_of_an_earlier_stack_presses_nothing():
     ]
 
 
+def test_a_process_that_a_stack_goes_on_without_presses_only_while_it_lives():
+    board, clock = FakeTape().board(topics.HEARTBEATS), ManualClock()
+    seen = Heartbeats(board, clock, expected=("lake",), patience_s=0)
+    for process in ("edge", "lake"):
+        board.put(process, beat(process) | {"pressures": {"rss_bytes": 0.7}})
+    assert [each.pressure for each in seen.beats()] == [0.7, 0.7]
+    clock.advance(LOST_LONG_S)
+    assert [(each.process, each.state, each.pressure) for each in seen.beats()] == [
+        ("edge", LOST, 0.0),
+        ("lake", LOST, LOST_LONG),
+    ]
+
+
 def test_only_a_feed_that_is_heard_from_listens():
     symbols = {
         "BTCUSDT": {"listened": True},
