@@ -282,7 +282,9 @@ DRAIN_CLOSE_S = 2.0  # of it, for a row server to close after its streams were e
 EDGE_ROWS_DEFAULT = 1000  # `limit` of an answer that names none
 EDGE_ROWS_MAX = 5000  # of an answer in JSON, which is made whole
 EDGE_LISTED_MAX = 1000  # snapshots or gaps of an answer
-EDGE_THREADS = 8  # that call K2 for rows; those that call it for all else are beside them
+EDGE_THREADS = 6  # that call K2 for rows
+EDGE_LIVE_THREADS = 2  # that call it for what is new
+EDGE_CONTROL_THREADS = 4  # that call it for all else
 EDGE_CALLS_MAX = 64  # for rows, in work and waiting for a thread; more are refused
 EDGE_STREAMS_MAX = 16  # answers that are sent while they are read
 EDGE_CALL_S = 20.0  # to plan and to read an answer that is made whole
@@ -380,7 +382,9 @@ assert READ_TOKEN_CHARS_MAX + PARTITIONS_MAX * 10 < TICKET_BYTES_MAX / 2, "it fi
 assert CHILD_DRAIN_S > DRAIN_S > DRAIN_CLOSE_S
 assert CHILD_DRAIN_S > DRAIN_S + TRACE_DRAIN_S
 assert EDGE_ROWS_DEFAULT <= EDGE_ROWS_MAX < POINT_ROWS_MAX, "a page is a point query"
-assert EDGE_THREADS <= QUERIES_CALLER_SHARE * QUERIES_INTERACTIVE_MAX, "the edge is one caller"
+assert EDGE_THREADS + EDGE_LIVE_THREADS <= QUERIES_CALLER_SHARE * QUERIES_INTERACTIVE_MAX, (
+    "the edge is one caller"
+)
 assert READ_TOKEN_CHARS_MAX < EDGE_CURSOR_CHARS_MAX < EDGE_REQUEST_BYTES_MAX
 assert STREAM_POLL_S < STREAM_WAITING_S < STREAM_IDLE_S < STREAM_S
 assert HEARTBEAT_INTERVAL_S < PROGRESS_TOLD_S < RESTARTS_WINDOW_S / RESTARTS_MAX

@@ -14,9 +14,9 @@ from starlette.staticfiles import StaticFiles
 
 from servers.edge import routes_platform, routes_rows
 from servers.edge.access import DEVELOPMENT_KEY, AccessGuard
-from servers.edge.http_telemetry import HttpTelemetry
 from servers.edge.parts import EdgeParts
 from servers.edge.problems import KEY_HEADER, ProblemDocument, add_handlers
+from servers.http_telemetry import HttpTelemetry
 
 ASSETS: Final = Path(__file__).parent / "assets"
 PAGE: Final = ASSETS / "page" / "index.html"
@@ -50,6 +50,7 @@ def make_app(parts: EdgeParts) -> FastAPI:
     app.state.parts = parts
     app.include_router(routes_platform.router)
     app.include_router(routes_rows.router)
+    app.include_router(routes_rows.router_live)
     _add_pages(app)
     add_handlers(app)
     # The last one added is outermost.

@@ -1,143 +1,21 @@
-"""Calls K2 from the event loop: connections by request class, and a bounded number of threads.
-
-The client blocks, so its calls run in threads. A call that finds too many others in work is refused
-at once: a request that waits in a queue is answered late or for no one.
-"""
+"""Joins what the HTTP application is made of, and hands it to its routes."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from fastapi import Depends, Header
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 
-import k2client
 from k2 import limits
 from k2.clock import Clock
-from k2client.errors import Overloaded
-from servers.edge.http_telemetry import Tally
-
-T = TypeVar("T")
-_ONCE = k2client.Retry(attempts_max=1)  # the caller decides whether to try again
-
-
-class Connections:
-    """Connections to one K2, one a request class, each made when it is first needed."""
-
-    def __init__(self, address: str, deadline_s: float = limits.EDGE_CALL_S) -> None:
-        self._address = address
-        self._deadline_s = deadline_s
-        self._lock = threading.Lock()
-        self._made: dict[str | None, k2client.Client] = {}
-
-    def client(self, request_class: str | None = None) -> k2client.Client:
-        """Return the connection of a class; None: as the server has it by default.
-
-        Raises:
-            Invalid: BAD_REQUEST when there is no such class.
-        """
-        with self._lock:
-            if request_class not in self._made:
-                self._made[request_class] = k2client.connect(
-                    self._address,
-                    deadline_s=self._deadline_s,
-                    retry=_ONCE,
-                    request_class=request_class,
-                )
-            return self._made[request_class]
-
-    def close(self) -> None:
-        """Close them all."""
-        with self._lock:
-            for client in self._made.values():
-                client.close()
-            self._made.clear()
-
-
-class CallThreads:
-    """Threads for blocking calls, and how many calls may be in work or wait for one.
-
-    Args:
-        name: of the threads.
-        threads: how many.
-        calls_max: more are refused.
-    """
-
-    def __init__(self, name: str, threads: int, calls_max: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._calls_max = calls_max
-        self._counting = threading.Lock()
-        self._calls = 0
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run a call in a thread, in the trace of the caller.
-
-        Raises:
-            Overloaded: TOO_MANY_CALLS.
-        """
-        with self._counting:
-            if self._calls >= self._calls_max:
-                raise Overloaded(
-                    "TOO_MANY_CALLS",
-                    f"{self._calls} requests are in work: ask again in a moment",
-                    retry_after_s=1.0,
-                )
-            self._calls += 1
-        future = self._pool.submit(copy_context().run, work)
-        future.add_done_callback(self._ended)
-        return await asyncio.wrap_future(future)
-
-    async def go_on(self, work: Callable[[], T]) -> T:
-        """Run a further call of work that was admitted before."""
-        return await asyncio.wrap_future(self._pool.submit(copy_context().run, work))
-
-    def submit(self, work: Callable[[], object]) -> None:
-        """Run what nothing waits for, such as closing a stream that its reader left."""
-        self._pool.submit(work)
-
-    def close(self) -> None:
-        """Take no more calls."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _ended(self, _future: Future[Any]) -> None:
-        with self._counting:
-            self._calls -= 1
-
-
-class StreamPlaces:
-    """Places for answers that are sent while they are read.
-
-    Args:
-        most: so many at once.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: set[object] = set()
-
-    def enter(self) -> Callable[[], None]:
-        """Take a place; returns what gives it back, once or more often.
-
-        Raises:
-            Overloaded: TOO_MANY_CALLS.
-        """
-        if len(self._taken) >= self._most:
-            raise Overloaded(
-                "TOO_MANY_CALLS",
-                f"{self._most} answers are being sent: ask again in a moment",
-                retry_after_s=1.0,
-            )
-        place = object()
-        self._taken.add(place)
-        return lambda: self._taken.discard(place)
+from servers.edge.calls import CallThreads, Connections, StreamPlaces
+from servers.edge.live import LiveTopics
+from servers.http_telemetry import Tally
 
 
 @dataclass(frozen=True)
@@ -150,6 +28,7 @@ class EdgeParts:
         rows: threads that ask for rows.
         control: threads for all else, so that health answers while rows wait.
         streams: places for answers that are sent while they are read.
+        live: what is watched.
         clock: time.
         tally: counts the requests.
         trusted: networks whose peers are taken for this machine.
@@ -161,6 +40,7 @@ class EdgeParts:
     rows: CallThreads
     control: CallThreads
     streams: StreamPlaces
+    live: LiveTopics
     clock: Clock
     tally: Tally
     trusted: Sequence[IPv4Network | IPv6Network] = ()
@@ -175,12 +55,15 @@ class EdgeParts:
         collectors: Sequence[Collector] = (),
     ) -> EdgeParts:
         """Make the parts that speak to the control server at `address`; nothing is sent yet."""
+        connections = Connections(address)
+        watching = CallThreads("live", limits.EDGE_LIVE_THREADS, limits.EDGE_WATCHED_MAX)
         return cls(
-            connections=Connections(address),
+            connections=connections,
             state=Connections(address, limits.EDGE_STATUS_S),
             rows=CallThreads("rows", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX),
-            control=CallThreads("control", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX),
+            control=CallThreads("control", limits.EDGE_CONTROL_THREADS, limits.EDGE_CALLS_MAX),
             streams=StreamPlaces(limits.EDGE_STREAMS_MAX),
+            live=LiveTopics(connections, watching),
             clock=clock,
             tally=Tally(),
             trusted=trusted,
@@ -189,8 +72,10 @@ class EdgeParts:
 
     def close(self) -> None:
         """Take no more calls and close the connections."""
+        self.live.close()
         self.rows.close()
         self.control.close()
+        self.live.threads.close()
         self.connections.close()
         self.state.close()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +15,7 @@ import k2client
 from k2 import limits
 from k2client.errors import Invalid
 from servers.edge import documents, negotiation
+from servers.edge.live import NewestTrades, Watcher
 from servers.edge.negotiation import AnswerForm
 from servers.edge.parts import Parts, RequestClass
 from servers.edge.problems import PROBLEMS
@@ -51,6 +53,9 @@ router = APIRouter(
         304: {"description": "The rows are those of If-None-Match"},
     },
 )
+
+
+router_live = APIRouter(tags=["rows"], responses=PROBLEMS)
 
 
 class _Page(BaseModel):
@@ -150,6 +155,34 @@ async def recent_trades(
     Trades that are not committed yet are among them: they are read from the tail.
     """
     return await answered(parts, request, question_of(request, asked, _trades, k2_class))
+
+
+async def _watching_trades(
+    parts: Parts,
+    symbol: Annotated[_Name, Query()],
+    exchange: Annotated[_Name | None, Query()] = None,
+) -> AsyncIterator[Watcher]:
+    """Watch the trades of a symbol until the answer ends; what cannot be asked has its status."""
+    key = ("trades", symbol, exchange)
+    watcher = await parts.live.watch(key, "trades", lambda: NewestTrades(symbol, exchange))
+    try:
+        yield watcher
+    finally:
+        watcher.leave()
+
+
+@router_live.get("/v1/trades/stream", response_class=EventSourceResponse)
+async def trades_stream(
+    watcher: Annotated[Watcher, Depends(_watching_trades)],
+) -> AsyncIterable[ServerSentEvent]:
+    """Send the newest trades of a symbol, and then those that come, as server-sent events.
+
+    An event `trades` has rows as `/v1/trades` has them, oldest first, at most twice a second. An
+    event `problem` says why there is nothing new. A stream that ends is to be opened again, as
+    browsers do; it begins with the newest trades, so a reader drops the ids it has.
+    """
+    async for event in watcher.events():
+        yield event
 
 
 def _trades(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:

@@ -26,8 +26,9 @@ from k2client import arrow_text, records
 from k2client.errors import Invalid, K2Error
 from k2client.json_form import json_value
 from k2client.times import from_us, to_us
+from servers.edge.calls import CallThreads
 from servers.edge.negotiation import AnswerForm
-from servers.edge.parts import CallThreads, EdgeParts
+from servers.edge.parts import EdgeParts
 from servers.edge.row_cursor import Cursor
 
 TIME: Final = "event_time"

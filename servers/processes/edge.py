@@ -41,6 +41,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         process.ending.callback(parts.close)
         server = HttpServer(settings.edge.listen, make_app(parts), runtime.clock)
         process.ending.callback(server.drain)
+        process.ending.callback(parts.live.close)  # its streams end, or the drain would wait
         process.counters.add(lambda: EdgeCounters(answered=parts.tally.answered))
         server.start()
         process.start({"http": server.address})

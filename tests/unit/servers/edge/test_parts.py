@@ -1,38 +1,14 @@
 import asyncio
-import threading
 
 import pytest
 
-from k2client.errors import Invalid, Overloaded
-from servers.edge.parts import CallThreads, Connections
+from k2.clock import ManualClock
+from servers.edge.parts import EdgeParts
 
 
-def test_a_class_has_one_connection():
-    connections = Connections("127.0.0.1:1")
-    assert connections.client() is connections.client(None)
-    assert connections.client("batch") is not connections.client()
-    with pytest.raises(Invalid):
-        connections.client("urgent")
-    connections.close()
-
-
-def test_calls_beyond_the_bound_are_refused_at_once():
-    threads, begun, leave = CallThreads("t", 1, 2), threading.Event(), threading.Event()
-
-    def work():
-        begun.set()
-        leave.wait(10)
-        return "done"
-
-    async def ask():
-        first = [asyncio.ensure_future(threads.run(work)) for _ in range(2)]
-        await asyncio.to_thread(begun.wait, 10)
-        with pytest.raises(Overloaded) as refused:
-            await threads.run(work)
-        leave.set()
-        return refused.value, await asyncio.gather(*first), await threads.run(work)
-
-    refusal, answers, after = asyncio.run(ask())
-    assert (refusal.reason, refusal.retry_after_s) == ("TOO_MANY_CALLS", 1.0)
-    assert [*answers, after] == ["done"] * 3
-    threads.close()
+def test_parts_are_made_without_a_k2_and_take_no_calls_once_closed():
+    parts = EdgeParts.of("127.0.0.1:1", ManualClock())
+    assert asyncio.run(parts.control.run(lambda: "done")) == "done"
+    parts.close()
+    with pytest.raises(RuntimeError):
+        asyncio.run(parts.control.run(lambda: "done"))

@@ -5,7 +5,10 @@ import pytest
 from k2.v1 import query_service_pb2
 from k2client.arrow_text import json_rows
 from tests.fakes.k2_server import SNAPSHOT_IDS, TOKEN
+from tests.support.spans import recorded, span_id_of
 from tests.unit.servers.edge.conftest import COUNT
+
+PARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 
 pytestmark = pytest.mark.usefixtures("market")
 
@@ -126,5 +129,11 @@ def test_a_form_that_is_not_here_is_refused(http):
 def test_the_class_and_the_trace_of_a_request_go_on(http, k2):
     http.get("/v1/trades?symbol=BTCUSDT", headers={"k2-class": "critical"})
     assert {headers["k2-class"] for headers in k2.headers} == {"critical"}
+    k2.headers.clear()
+    with recorded() as spans:
+        http.get("/v1/trades?symbol=BTCUSDT", headers={"traceparent": PARENT})
+    (span,) = spans()
+    sent = f"00-{'1' * 32}-{span_id_of(span)}-01"
+    assert [headers["traceparent"] for headers in k2.headers] == [sent, sent]  # gRPC and Flight
     refused = http.get("/v1/trades?symbol=BTCUSDT", headers={"k2-class": "urgent"})
     assert refused.status_code == 400
