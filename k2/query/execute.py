@@ -523,6 +523,7 @@ def _database(
         ("temp_directory", str(temp_dir)),
         ("TimeZone", "UTC"),
         ("preserve_insertion_order", True),
+        ("parquet_metadata_cache", True),  # files never change; bounded with all else by the memory
         ("autoinstall_known_extensions", False),
         ("autoload_known_extensions", False),
         ("python_enable_replacements", False),
