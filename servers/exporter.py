@@ -1,14 +1,13 @@
-"""Serves the metrics of a process over HTTP on loopback, for Prometheus and for people.
+"""Serves the metrics of a process over HTTP, for Prometheus and for people.
 
 `GET /metrics` answers in the text format, or as OpenMetrics, with exemplars, where the Accept
-header asks for that. A request must name this machine as its host, so that a page in a browser
-cannot read it by a name of its own.
+header asks for that. It comes from this machine or a trusted network, and names this machine as its
+host, so that a page in a browser cannot read it by a name of its own.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -20,10 +19,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from servers.network import split_address
+from servers.network import (
+    Networks,
+    is_trusted_host,
+    names_this_machine,
+    reached_at,
+    split_address,
+)
 
 PATH: Final = "/metrics"
-_HOST: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 _IDLE_S: Final = 10.0  # for a request that does not arrive
 
 _log = logging.getLogger(__name__)
@@ -37,23 +41,27 @@ class Exporter:
     """Serves what some collectors collect, from its creation until `close`.
 
     Args:
-        listen: `host:port` of this machine; a port that is taken, or 0, takes a free one.
+        listen: `host:port` of this machine, or any while networks are trusted; a port that is
+            taken, or 0, takes a free one.
         collectors: read at each scrape, in a thread of the scrape.
+        trusted: the networks of peers that are taken beside this machine's.
 
     Attributes:
         address: `host:port` where it listens.
 
     Raises:
-        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Invalid: BAD_SETTING when `listen` is not such an address.
     """
 
-    def __init__(self, listen: str, collectors: Iterable[Collector]) -> None:
+    def __init__(
+        self, listen: str, collectors: Iterable[Collector], trusted: Networks = ()
+    ) -> None:
         registry = CollectorRegistry(auto_describe=False)
         for collector in collectors:
             registry.register(collector)
-        host, port = split_address(listen)
-        self._server = _listening(host, port, _handler(registry))
-        self.address = f"{host}:{self._server.server_port}"
+        host, port = split_address(listen, trusted)
+        self._server = _listening(host, port, _handler(registry, trusted))
+        self.address = f"{reached_at(host)}:{self._server.server_port}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="exporter", daemon=True
         )
@@ -76,8 +84,8 @@ def _listening(host: str, port: int, handler: Callable[..., BaseHTTPRequestHandl
         return _Server((host, 0), handler)
 
 
-def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
-    """Make the class that answers requests from a registry."""
+def _handler(registry: CollectorRegistry, trusted: Networks) -> type[BaseHTTPRequestHandler]:
+    """Make the class that answers requests of trusted peers from a registry."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _IDLE_S
@@ -86,12 +94,16 @@ def _handler(registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             """Answer a scrape."""
-            if not _HOST.fullmatch(self.headers.get("Host", "")):
+            if not self._is_trusted():
                 self._answer(HTTPStatus.FORBIDDEN, b"this machine only\n")
             elif urlsplit(self.path).path != PATH:
                 self._answer(HTTPStatus.NOT_FOUND, f"only {PATH} is here\n".encode())
             else:
                 self._scraped()
+
+        def _is_trusted(self) -> bool:
+            named = names_this_machine(self.headers.get("Host", ""), trusted)
+            return named and is_trusted_host(str(self.client_address[0]), trusted)
 
         def _scraped(self) -> None:
             encode, kind = choose_encoder(self.headers.get("Accept", ""))

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from k2 import limits
 from k2.clock import Clock
-from servers.network import port_in_use, split_address
+from servers.network import Networks, port_in_use, reached_at, split_address
 
 _START_S: Final = 10.0
 _POLL_S: Final = 0.01
@@ -23,22 +23,24 @@ class HttpServer:
     """Listens from its creation, answers from `start` on.
 
     Args:
-        listen: `host:port` of this machine; port 0 takes a free one.
+        listen: `host:port` of this machine, or any while networks are trusted; port 0 takes a free
+            one.
         app: the application.
         clock: waits.
+        trusted: networks whose peers are taken for this machine.
 
     Attributes:
         address: where it listens.
 
     Raises:
-        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Invalid: BAD_SETTING when `listen` is not such an address.
         Unavailable: PORT_IN_USE when something else listens there.
     """
 
-    def __init__(self, listen: str, app: ASGIApp, clock: Clock) -> None:
-        host, port = split_address(listen)
+    def __init__(self, listen: str, app: ASGIApp, clock: Clock, trusted: Networks = ()) -> None:
+        host, port = split_address(listen, trusted)
         self._socket = _bound(host.strip("[]"), port)
-        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        self.address = f"{reached_at(host)}:{self._socket.getsockname()[1]}"
         self._clock = clock
         config = uvicorn.Config(
             app,

@@ -194,7 +194,8 @@ class Process:
             return {}
         self.measures.add(lambda: measure_frame(self.name, self.levels.own, self.reading))
         fields = (FieldCollector(self.counters), FieldCollector(self.measures))
-        exporter = Exporter(self.settings.telemetry.listen, (EVENTS, *fields))
+        trusted = self.settings.access.trusted_networks
+        exporter = Exporter(self.settings.telemetry.listen, (EVENTS, *fields), trusted)
         self.ending.callback(exporter.close)
         return {METRICS: exporter.address}
 

@@ -20,11 +20,14 @@ class Port:
         name: in `stack.json`.
         setting: the dotted name of the setting that holds the address, `host:port`.
         unset: the port in a stack of fixed ports where the setting has 0.
+        gives_way: where something else listens, a free port is taken, unless fixed ones are asked
+            for.
     """
 
     name: str
     setting: str
     unset: int = 0
+    gives_way: bool = False
 
     @property
     def variable(self) -> str:
@@ -114,7 +117,7 @@ PROCESSES = {
     "edge": ProcessSpec(
         "servers.processes.edge",
         progress="answered",
-        ports=(Port("edge", "edge.listen"),),
+        ports=(Port("edge", "edge.listen", gives_way=True),),
         drain=0,
         essential=False,
     ),

@@ -76,6 +76,7 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     yield "stack", lambda: _stack(config.data_dir)
     if not stack_file.is_held(config.data_dir / "run"):
         yield "ports", lambda: _ports(options, runtime)
+    yield "access", lambda: _access(config)
     yield "priorities", lambda: _priorities(config, runtime.clock)
     yield "stamp", lambda: _stamp(config)
     yield "tape on disk", lambda: _tape(config)
@@ -144,6 +145,14 @@ def _ports(options: Options, runtime: Runtime) -> str:
     chosen = choose_ports(options, runtime.run_id)
     stack_ports.check(chosen.items())
     return ", ".join(f"{name} {port}" for name, port in chosen.items())
+
+
+def _access(settings: Settings) -> str:
+    networks = settings.access.trusted_networks
+    if not networks:
+        return "peers of this machine only"
+    named = ", ".join(map(str, networks))
+    return f"open: peers inside {named} are taken without a key, beside those of this machine"
 
 
 def _priorities(settings: Settings, clock: Clock) -> str:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from k2client.errors import Invalid
 from servers.edge.problems import KEY_HEADER, problem_of
+from servers.network import is_trusted_host
 
 DEVELOPMENT_KEY: Final = "k2-dev-api-key-2026"
 SAYS_DEVELOPMENT: Final = "development key: public, for requests from this machine only"
@@ -62,7 +63,7 @@ class AccessGuard:
             Invalid: NOT_LOCAL.
         """
         peer = (scope.get("client") or ("", 0))[0]
-        if not (_is_loopback(peer) or self._trusts(peer)):
+        if not is_trusted_host(peer, self._trusted):
             raise Invalid(
                 "NOT_LOCAL",
                 f"{peer} is neither this machine nor in access.trusted_networks;"

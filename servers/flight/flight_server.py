@@ -34,9 +34,16 @@ from servers.flight.flight_stream import (
     flight_error,
     provenance_json,
 )
-from servers.network import flight_uri, port_in_use, split_address
+from servers.network import (
+    Networks,
+    flight_locations,
+    flight_uri,
+    port_in_use,
+    reached_at,
+    split_address,
+)
 from servers.services.call_spans import flight_span
-from servers.services.interceptors import caller_from, is_local
+from servers.services.interceptors import caller_from, check_peer
 from servers.services.query_service import Planner
 from servers.services.rpc_status import as_k2
 
@@ -73,13 +80,12 @@ Command = Callable[[Parts, fl.FlightDescriptor, bytes, Caller], fl.FlightInfo]
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Wrap a handler, so that it raises Flight errors only, and serves this machine only."""
+    """Wrap a handler, so that it raises Flight errors only, and serves trusted peers only."""
 
     @functools.wraps(handler)
     def guarded(server: RowServer, context: fl.ServerCallContext, *rest: Any) -> Any:  # noqa: ANN401 any handler
         try:
-            if not is_local(context.peer()):
-                raise Invalid(Reason.NOT_LOCAL, "calls without a key are for this machine only")
+            check_peer(context.peer(), server.trusted)
             return handler(server, context, *rest)
         except Exception as error:  # noqa: BLE001 the last place before the wire
             raise flight_error(as_k2(error)) from None
@@ -134,15 +140,18 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
     """The Flight server. It listens from its creation on and answers STARTING until `ready`.
 
     Args:
-        listen: `host:port` of this machine; port 0 takes a free one.
+        listen: `host:port` of this machine, or any while networks are trusted; port 0 takes a free
+            one.
+        trusted: the networks of peers that are taken beside this machine's.
 
     Raises:
-        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Invalid: BAD_SETTING when `listen` is not such an address.
         Unavailable: PORT_IN_USE when something else listens there.
     """
 
-    def __init__(self, listen: str) -> None:
-        host, port = split_address(listen)
+    def __init__(self, listen: str, trusted: Networks = ()) -> None:
+        host, port = split_address(listen, trusted)
+        self.trusted = trusted
         self._parts: Parts | None = None
         self._draining = threading.Event()
         self._closing = threading.Thread(target=self.shutdown, name="closing", daemon=True)
@@ -151,8 +160,8 @@ class RowServer(fl.FlightServerBase):  # type: ignore[misc]  # pyarrow has no ty
             super().__init__(flight_uri(host, port), middleware={_HEADERS: _HeaderReader()})
         except (OSError, pa.ArrowException):
             raise port_in_use(host, port) from None
-        self.address = f"{host}:{self.port}"
-        self.uri = flight_uri(host, self.port)
+        self.address = f"{reached_at(host)}:{self.port}"
+        self.locations = flight_locations(host, self.port)
 
     def ready(self, parts: Parts) -> None:
         """Answer from now on."""

@@ -126,11 +126,25 @@ def check_files() -> int:
     return soft
 
 
-def choose_ports(options: Options, run_id: str) -> dict[str, int]:
-    """Take the ports of the settings, or any that are free."""
-    return (
-        stack_ports.free(run_id) if options.ports == "free" else stack_ports.fixed(options.settings)
-    )
+def choose_ports(
+    options: Options, run_id: str, say: Callable[[str], None] = _log.info
+) -> dict[str, int]:
+    """Take the ports of the settings, or any that are free.
+
+    One that is taken gives way where it may (`Port.gives_way`), unless fixed ports were asked for.
+
+    Args:
+        options: of the stack.
+        run_id: decides where the search for free ones begins.
+        say: is given one line about each that gave way.
+    """
+    if options.ports == "free":
+        return stack_ports.free(run_id)
+    ports = stack_ports.fixed(options.settings)
+    if options.ports_asked:
+        return ports
+    yielding = {name: ports[name] for name in stack_ports.yielding()}
+    return {**ports, **stack_ports.give_way(yielding, run_id, say)}
 
 
 def choose_prometheus(
@@ -171,7 +185,7 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
         exchange = stamped.exchange
     chosen = StackConfig(
         settings=config,
-        ports=choose_ports(options, runtime.run_id),
+        ports=choose_ports(options, runtime.run_id, lambda said: _step(runtime, "ports", said)),
         venue=venue,
         exchange=exchange,
         run_id=runtime.run_id,
@@ -201,7 +215,10 @@ def _measured(stack: StackConfig, options: Options, runtime: Runtime) -> StackCo
         ports = stack_ports.metrics(stack.settings, names)
         if not options.ports_asked:
             ports = stack_ports.give_way(
-                ports, runtime.run_id, lambda said: _step(runtime, "metrics", said)
+                ports,
+                runtime.run_id,
+                lambda said: _step(runtime, "metrics", said),
+                stack.ports.values(),
             )
     return replace(stack, ports={**stack.ports, **ports})
 
@@ -272,6 +289,7 @@ def _supervise(stack: StackConfig, runtime: Runtime) -> None:
         exchange=stack.exchange,
         symbols=list(config.feed.symbols),
         started_at_us=runtime.clock.now_us(),
+        trusted_networks=[str(network) for network in config.access.trusted_networks],
     )
     tape = config.tape.model_copy(
         update={"bootstrap": stack.bootstrap, "registry_url": stack.registry_url}

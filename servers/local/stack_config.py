@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 
 from k2.settings import Settings
@@ -17,10 +18,12 @@ from servers.local.observe.prometheus import Prometheus
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
 from servers.local.stamp import LIVE, source_of
-from servers.process_table import PROCESSES, Lifecycle, names_of
+from servers.process_table import PROCESSES, Lifecycle, Port, names_of
 
 FOUNDATION = ("broker", "registry")
 _PRACTICE_PORTS = {port.name for spec in PROCESSES.values() if spec.practice for port in spec.ports}
+_LOOPBACK = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "[::]")
 _ARENAS = "2"  # of glibc's allocator: each holds on to freed memory
 
 
@@ -121,11 +124,12 @@ class StackConfig:
         named = {f"K2_{process.upper()}__NAME": name} if spec.copies else {}
         listens = stack_ports.metrics_port(name)
         if listens in self.ports:
-            named["K2_TELEMETRY__LISTEN"] = self._address(listens)
+            host = self._host("telemetry.listen")
+            named["K2_TELEMETRY__LISTEN"] = f"{host}:{self.ports[listens]}"
         return StackPart(
             name,
             self._python(process, named),
-            {port.name: self._address(port.name) for port in spec.ports},
+            {port.name: self._reached(port) for port in spec.ports},
             **{trait.name: getattr(spec, trait.name) for trait in fields(Lifecycle)},
         )
 
@@ -190,11 +194,11 @@ class StackConfig:
     def child_environment(self) -> dict[str, str]:
         """Build the settings of every Python part, as environment variables."""
         settings = self.settings
-        practice = f"ws://{self._address('venue')}"
+        ports = {port.name: port for spec in PROCESSES.values() for port in spec.ports}
+        practice = f"ws://{self._reached(ports['venue'])}"
         listens = {
-            port.variable: self._address(port.name)
-            for spec in PROCESSES.values()
-            for port in spec.ports
+            port.variable: f"{self._host(port.setting)}:{self.ports[name]}"
+            for name, port in ports.items()
         }
         return {
             "K2_DATA_DIR": str(self.data_dir),
@@ -209,10 +213,18 @@ class StackConfig:
             "K2_FEED__COPIES": str(settings.feed.copies),
             "K2_VENUE__RATE": str(settings.venue.rate),
             "K2_VENUE__SPEED": str(settings.venue.speed),
-            "K2_CONTROL__QUERY_ADDRESS": self._address("query"),
-            "K2_EDGE__CONTROL_ADDRESS": self._address("control"),
+            "K2_CONTROL__QUERY_ADDRESS": self._reached(ports["query"]),
+            "K2_EDGE__CONTROL_ADDRESS": self._reached(ports["control"]),
             **listens,
         }
 
-    def _address(self, port: str) -> str:
-        return f"127.0.0.1:{self.ports[port]}"
+    def _host(self, setting: str) -> str:
+        """Return where a process listens: on loopback, unless networks are trusted."""
+        if not self.settings.access.trusted_networks:
+            return _LOOPBACK
+        return str(attrgetter(setting)(self.settings)).rpartition(":")[0]
+
+    def _reached(self, port: Port) -> str:
+        """Return where the parts of this stack reach a listener."""
+        host = self._host(port.setting)
+        return f"{_LOOPBACK if host in _EVERYWHERE else host}:{self.ports[port.name]}"

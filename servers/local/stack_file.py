@@ -13,6 +13,7 @@
                     SERVING, RESTARTING, FAILING, STOPPING, STOPPED, FAILED), restarts,
                     addresses, exit_code (of its last life), log
     failure         null, or reason and message
+    trusted_networks    whose peers are taken beside this machine's
 
 `targets.json` beside it lists the addresses of metrics, as Prometheus reads them (file_sd).
 
@@ -74,6 +75,7 @@ class StackRecord:
     addresses: dict[str, str] = field(default_factory=dict)
     processes: list[ProcessRecord] = field(default_factory=list)
     failure: dict[str, str] | None = None
+    trusted_networks: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in a stable order."""

@@ -1,7 +1,10 @@
-"""Chooses the ports of a stack by name, all on loopback: those of the settings, or free ones.
+"""Chooses the ports of a stack by name: those of the settings, or free ones.
+
+All are on loopback; while networks are trusted, processes may listen elsewhere.
 
 What watches a stack listens beside it: each process serves its metrics from 9101 on. Such a port
-need not be the one that was expected: where it is taken, a free one is chosen (`give_way`).
+need not be the one that was expected: where it is taken, a free one is chosen (`give_way`). So are
+the ports that people open in a browser.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ def fixed(settings: Settings) -> dict[str, int]:
     Raises:
         Invalid: NOT_LOCAL when a setting names another host than this one.
     """
-    tape = settings.tape
+    tape, anywhere = settings.tape, bool(settings.access.trusted_networks)
     broker = _port("tape.bootstrap", tape.bootstrap)
     registry = _port("tape.registry_url", tape.registry_url.split("//")[-1].split("/")[0])
     foundation = (broker, broker + 1, registry, registry + 1)
     return {
-        port.name: _port(port.setting, attrgetter(port.setting)(settings)) or port.unset
+        port.name: _port(port.setting, attrgetter(port.setting)(settings), anywhere) or port.unset
         for port in _process_ports()
     } | dict(zip(_FOUNDATION, foundation, strict=True))
 
@@ -52,20 +55,27 @@ def metrics(settings: Settings, names: Iterable[str]) -> dict[str, int]:
         settings: of the stack.
         names: of its processes, in the order of their start.
     """
-    first = _port("telemetry.listen", settings.telemetry.listen) or _METRICS_FIRST
+    anywhere = bool(settings.access.trusted_networks)
+    first = _port("telemetry.listen", settings.telemetry.listen, anywhere) or _METRICS_FIRST
     return {metrics_port(name): first + place for place, name in enumerate(names)}
 
 
-def give_way(wanted: Mapping[str, int], run_id: str, say: Callable[[str], None]) -> dict[str, int]:
+def give_way(
+    wanted: Mapping[str, int],
+    run_id: str,
+    say: Callable[[str], None],
+    without: Collection[int] = (),
+) -> dict[str, int]:
     """Keep those of some ports that nothing listens on, and take free ones for the others.
 
     Args:
         wanted: by name.
         run_id: decides where the search begins.
         say: is given one line about each that was taken.
+        without: ports that other parts of the stack take.
     """
     taken = [name for name, port in wanted.items() if not is_free(port)]
-    instead = free_for(taken, run_id)
+    instead = free_for(taken, run_id, without)
     for name, port in instead.items():
         was = wanted[name]
         say(f"port {was} ({name}) is in use{_owner(was)}: it listens on port {port} instead")
@@ -87,6 +97,11 @@ def free_for(names: Sequence[str], run_id: str, without: Collection[int] = ()) -
     if len(chosen) < len(names):
         raise Unavailable(Reason.PORT_IN_USE, "there are not enough free ports on this machine")
     return chosen
+
+
+def yielding() -> list[str]:
+    """List the ports of processes that give way where something else listens."""
+    return [port.name for port in _process_ports() if port.gives_way]
 
 
 def _process_ports() -> Iterator[Port]:
@@ -120,9 +135,10 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _port(setting: str, address: str) -> int:
+def _port(setting: str, address: str, anywhere: bool = False) -> int:
     host, _, port = address.rpartition(":")
-    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
+    known = anywhere or host in ("127.0.0.1", "localhost")
+    if not known or not port.isdecimal() or int(port) > 65535:
         raise Invalid(
             Reason.NOT_LOCAL,
             f"{setting} = {address}: the stack of one machine listens on 127.0.0.1:PORT only",

@@ -163,7 +163,9 @@ def _server(
         ).register,
         platform.NAME: platform_service.register,
     }
-    return GrpcServer(settings.control.listen, services, runtime.clock)
+    return GrpcServer(
+        settings.control.listen, services, runtime.clock, settings.access.trusted_networks
+    )
 
 
 class _AskedPartitionMap:

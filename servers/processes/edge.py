@@ -39,7 +39,8 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         fields = (FieldCollector(process.counters), FieldCollector(process.measures))
         parts = parts_of(settings, runtime.clock, (EVENTS, *fields))
         process.ending.callback(parts.close)
-        server = HttpServer(settings.edge.listen, make_app(parts), runtime.clock)
+        trusted = settings.access.trusted_networks
+        server = HttpServer(settings.edge.listen, make_app(parts), runtime.clock, trusted)
         process.ending.callback(server.drain)
         process.ending.callback(parts.live.close)  # its streams end, or the drain would wait
         process.counters.add(lambda: EdgeCounters(answered=parts.tally.answered))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final
@@ -83,15 +83,16 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
             on to another epoch of the tape.
     """
     with Process.running("query", settings, runtime) as process:
-        rows = RowServer(settings.query.listen_flight)
+        trusted = settings.access.trusted_networks
+        rows = RowServer(settings.query.listen_flight, trusted)
         process.ending.callback(rows.drain)
         sides = _sides(process)
         if sides is None:
             return 0
-        parts = _parts(process, sides, rows.uri)
+        parts = _parts(process, sides, rows.locations)
         service = QueryService(planner=parts.planner)
         services = {query_service.NAME: service.register}
-        server = GrpcServer(settings.query.listen_grpc, services, runtime.clock)
+        server = GrpcServer(settings.query.listen_grpc, services, runtime.clock, trusted)
         process.ending.callback(_drain, rows, server, runtime)  # before what they read from closes
         server.start()
         process.subscribe(sides.tiers.obey)
@@ -201,7 +202,7 @@ def _coverage(
     return coverage
 
 
-def _parts(process: Process, sides: Sides, uri: str) -> Parts:
+def _parts(process: Process, sides: Sides, locations: Sequence[str]) -> Parts:
     """Join what plans and answers."""
     settings, clock = process.settings, process.runtime.clock
     signer = Signer(signing_key(settings, secrets.token_bytes(KEY_BYTES)))
@@ -215,7 +216,7 @@ def _parts(process: Process, sides: Sides, uri: str) -> Parts:
         signer=signer,
         clock=clock,
         level=level,
-        location=uri,
+        locations=locations,
         gate=QueryGate(lambda: process.levels, clock, admission, settings.degrade.dwell_s),
     )
     return Parts(

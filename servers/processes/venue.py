@@ -15,7 +15,7 @@ from k2.market.instrument import is_symbol
 from k2.metrics import exported
 from k2.settings import Settings
 from k2.telemetry import Counter, DataclassInstance, Gauge
-from servers.network import split_address
+from servers.network import reached_at, split_address
 from servers.process import Process
 from servers.runtime import Runtime
 from servers.venue.archive import Archive, RecordingArchive, SyntheticArchive
@@ -82,7 +82,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """
     if argv:
         raise Invalid(Reason.BAD_REQUEST, "the venue takes no arguments, only settings")
-    host, port = split_address(settings.venue.listen)
+    host, port = split_address(settings.venue.listen, settings.access.trusted_networks)
     with Process.running("venue", settings, runtime) as process:
         hub = Hub()
         show = _show(settings, runtime, hub)
@@ -99,10 +99,13 @@ async def _serve(process: Process, hub: Hub, show: _Show, address: tuple[str, in
         archive=show.archive,
         hub=hub,
         clock=runtime.clock,
-        terms=VenueOptions(cut_s=process.settings.venue.cut_s),
+        terms=VenueOptions(
+            cut_s=process.settings.venue.cut_s,
+            trusted=process.settings.access.trusted_networks,
+        ),
         rate=show.rate,
     )
-    host = address[0]
+    host = reached_at(address[0])
     port = await venue.start(*address)
     process.start({"ws": f"ws://{host}:{port}", "http": f"http://{host}:{port}"})
     process.serve()

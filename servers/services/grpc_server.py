@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Overloaded, Reason
-from servers.network import bind_grpc, split_address
+from servers.network import Networks, bind_grpc, reached_at, split_address
 from servers.services.interceptors import METHOD_PREFIX, CallAdmission, chain
 from servers.services.rpc_status import to_grpc
 
@@ -125,25 +125,34 @@ class GrpcServer:
     """Serves services on one address.
 
     Args:
-        listen: `host:port`; port 0 takes a free one. The host must be this machine.
+        listen: `host:port`; port 0 takes a free one. The host must be this machine, unless networks
+            are trusted.
         services: registers each service, by its full name (`k2.v1.QueryService`).
         clock: for telemetry.
+        trusted: the networks of peers that are taken beside this machine's.
 
     Raises:
-        Invalid: BAD_SETTING when `listen` is not an address of this machine.
+        Invalid: BAD_SETTING when `listen` is not such an address.
         Unavailable: PORT_IN_USE when something else listens there.
     """
 
     def __init__(
-        self, listen: str, services: Mapping[str, Callable[[grpc.Server], None]], clock: Clock
+        self,
+        listen: str,
+        services: Mapping[str, Callable[[grpc.Server], None]],
+        clock: Clock,
+        trusted: Networks = (),
     ) -> None:
-        host, port = split_address(listen)
+        host, port = split_address(listen, trusted)
         self.admission = CallAdmission()
         self._pool = _Workers(clock)
         self._health_pool = ThreadPoolExecutor(2, thread_name_prefix="health")
         self._server = grpc.server(
             self._pool,
-            interceptors=[_Capacity(self._pool, self._health_pool), *chain(clock, self.admission)],
+            interceptors=[
+                _Capacity(self._pool, self._health_pool),
+                *chain(clock, self.admission, trusted),
+            ],
             options=_OPTIONS,
             maximum_concurrent_rpcs=limits.GRPC_CALLS_REFUSED_MAX,
         )
@@ -159,7 +168,7 @@ class GrpcServer:
         reflection.enable_server_reflection(
             (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self.address = f"{host}:{bind_grpc(self._server, host, port)}"
+        self.address = f"{reached_at(host)}:{bind_grpc(self._server, host, port)}"
 
     @property
     def queued(self) -> int:

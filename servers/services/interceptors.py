@@ -8,10 +8,8 @@ reflection bypass them: they must answer when nothing else does.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -25,6 +23,7 @@ from k2.clock import Clock
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.metrics import counter, gauge, histogram
 from k2.query.request import Caller, RequestClass
+from servers.network import Networks, is_trusted
 from servers.services.call_spans import traced
 from servers.services.rpc_status import DETAILS_KEY, PeerError, as_k2, to_grpc
 from servers.services.wire_values import bad_field
@@ -151,13 +150,15 @@ class CallAdmission:
             self._places.release()
 
 
-def chain(clock: Clock, admission: CallAdmission) -> list[grpc.ServerInterceptor]:
-    """Make all interceptors, outermost first."""
+def chain(
+    clock: Clock, admission: CallAdmission, trusted: Networks = ()
+) -> list[grpc.ServerInterceptor]:
+    """Make all interceptors, outermost first; calls of trusted networks are taken as local ones."""
     return [
         Interceptor("traces", traced),
         Interceptor("telemetry", Telemetry(clock).around),
         Interceptor("errors", errors),
-        Interceptor("auth", auth),
+        Interceptor("auth", Auth(trusted).around),
         Interceptor("admission", admission.around),
         Interceptor("deadline", deadline),
     ]
@@ -207,18 +208,34 @@ def _passed_on(error: PeerError) -> tuple[Any, ...]:
     return tuple(pair for pair in error.trailing_metadata if pair[0] == DETAILS_KEY)
 
 
-@contextmanager
-def auth(call: Incoming) -> Iterator[None]:
-    """Admit callers of this machine only, and attach the caller to the call's context.
+@dataclass(frozen=True)
+class Auth:
+    """Admits callers of this machine and of trusted networks only."""
+
+    trusted: Networks = ()
+
+    @contextmanager
+    def around(self, call: Incoming) -> Iterator[None]:
+        """Admit one call, and attach its caller to its context.
+
+        Raises:
+            Invalid: NOT_LOCAL; BAD_REQUEST.
+        """
+        check_peer(call.context.peer(), self.trusted)
+        headers = {name: str(value) for name, value in call.context.invocation_metadata()}
+        setattr(call.context, _CALLER, caller_from(headers, call.context.peer()))
+        yield
+
+
+def check_peer(peer: str, trusted: Networks) -> None:
+    """Refuse the calls of a peer of gRPC or Flight that needs a key.
 
     Raises:
-        Invalid: NOT_LOCAL; BAD_REQUEST.
+        Invalid: NOT_LOCAL.
     """
-    if not is_local(call.context.peer()):
-        raise Invalid(Reason.NOT_LOCAL, "calls without a key are taken from this machine only")
-    headers = {name: str(value) for name, value in call.context.invocation_metadata()}
-    setattr(call.context, _CALLER, caller_from(headers, call.context.peer()))
-    yield
+    if not is_trusted(peer, trusted):
+        where = "this machine and trusted networks" if trusted else "this machine"
+        raise Invalid(Reason.NOT_LOCAL, f"calls without a key are taken from {where} only")
 
 
 def caller_of(context: grpc.ServicerContext) -> Caller:
@@ -244,18 +261,6 @@ def caller_from(headers: Mapping[str, str], peer: str = "") -> Caller:
     except ValueError:
         shown, classes = name[: limits.ERROR_NAME_MAX], ", ".join(RequestClass)
         raise bad_field(CLASS_HEADER, f"{CLASS_HEADER}: {shown!r} is none of {classes}") from None
-
-
-def is_local(peer: str) -> bool:
-    """Tell whether a gRPC or Flight peer (`ipv4:127.0.0.1:4711`) is on this machine."""
-    kind, _, address = peer.partition(":")
-    if kind == "unix":
-        return True
-    host = re.sub(r":\d+$", "", address).replace("%5B", "").replace("%5D", "").strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

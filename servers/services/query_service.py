@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class Planner:
         signer: signs and opens tickets.
         clock: tells when they expire.
         level: returns the level of the platform.
-        location: where tickets are redeemed, a Flight URI.
+        locations: where tickets are redeemed, Flight URIs.
         gate: refuses queries under load.
     """
 
@@ -59,7 +59,7 @@ class Planner:
     signer: Signer
     clock: Clock
     level: Callable[[], Level]
-    location: str
+    locations: Sequence[str]
     gate: QueryGate
 
     def plan(self, message: pb.PlanQueryRequest, caller: Caller) -> pb.PlanQueryResponse:
@@ -88,7 +88,7 @@ class Planner:
             principal_id=caller.principal.id or None,
             traceparent=tracing.traceparent(),
         )
-        endpoint = pb.QueryEndpoint(ticket=self.signer.sign(ticket), locations=[self.location])
+        endpoint = pb.QueryEndpoint(ticket=self.signer.sign(ticket), locations=self.locations)
         return pb.PlanQueryResponse(
             arrow_schema=planned.request.output_schema.serialize().to_pybytes(),
             endpoints=[endpoint],

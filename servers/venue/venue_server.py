@@ -25,6 +25,7 @@ from websockets.http11 import Request, Response
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Invalid, Reason, Unavailable
+from servers.network import Networks, is_trusted_host
 from servers.venue.archive import Archive
 from servers.venue.frames import framed
 from servers.venue.hub import Hub, Listener
@@ -50,12 +51,17 @@ class MarketSource(Protocol):
 
 @dataclass(frozen=True)
 class VenueOptions:
-    """The rules of the venue for its connections, seconds."""
+    """The rules of the venue for its connections; times in seconds.
+
+    Attributes:
+        trusted: the networks of peers that are taken beside this machine's.
+    """
 
     ping_s: float = limits.VENUE_PING_S
     pong_s: float = limits.VENUE_PONG_S
     cut_s: float = limits.VENUE_CUT_S
     close_s: float = 2.0
+    trusted: Networks = ()
 
 
 class Venue:
@@ -182,9 +188,11 @@ class Venue:
 
     async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer a plain HTTP request; None continues the handshake."""
+        address = str((connection.remote_address or ("",))[0])
+        if not is_trusted_host(address, self._terms.trusted):
+            return _response(_error(HTTPStatus.FORBIDDEN, "not a trusted network"))
         if is_stream_path(request.path) and "Upgrade" in request.headers:
             return self._refusal(request.path)
-        address = str((connection.remote_address or ("",))[0])
         return _response(
             await self._rest.answer(request.path, dict(request.headers.raw_items()), address)
         )

@@ -434,7 +434,7 @@ def test_the_file_of_a_running_stack(tmp_path):
     assert list(found) == [
         *("run_id", "supervisor_pid", "data_dir", "source", "venue", "exchange", "symbols"),
         *("started_at_us", "state", "version", "updated_at_us", "addresses", "processes"),
-        "failure",
+        *("failure", "trusted_networks"),
     ]
     assert list(found["processes"][0]) == [
         *("name", "log", "pid", "state", "restarts", "addresses", "exit_code"),

@@ -1,6 +1,7 @@
 """Metrics are served to this machine, in two formats."""
 
 import http.client
+import ipaddress
 import socket
 
 import pytest
@@ -51,6 +52,19 @@ def test_exemplars_are_there_under_the_accept_header_that_asks_for_them(exporter
 @pytest.mark.parametrize("host", ["localhost:9101", "127.0.0.1", "[::1]:1", "LOCALHOST"])
 def test_this_machine_may_be_named(exporter, host):
     assert get(exporter.address, Host=host)[0] == 200
+
+
+def test_a_trusted_network_may_scrape_by_the_name_of_the_machine(events):
+    name = socket.gethostname()
+    open_to = Exporter("0.0.0.0:0", [events], (ipaddress.ip_network("10.0.0.0/8"),))
+    try:
+        assert open_to.address.startswith(f"{name}:")
+        local = f"127.0.0.1:{open_to.address.rpartition(':')[2]}"
+        assert get(local, Host=open_to.address)[0] == 200
+        assert get(local, Host="10.0.0.1")[0] == 200
+        assert get(local, Host="evil.example")[0] == 403
+    finally:
+        open_to.close()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:9101", "10.0.0.1"])

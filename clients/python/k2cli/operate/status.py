@@ -118,6 +118,7 @@ class View:
             "addresses": self.stack.addresses,
             "processes": [self.process(process) for process in self.stack.processes],
             "failure": self.stack.content.get("failure"),
+            "trusted_networks": content.get("trusted_networks", []),
         }
 
     def process(self, supervised: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +196,8 @@ def _show(view: View) -> None:
         console.echo(" · ".join(marks))
     for name, alert in _alerts(content["processes"]):
         console.echo(f"ALERT {name}: {alert}")
+    if networks := content["trusted_networks"]:
+        console.echo(f"OPEN: peers inside {', '.join(networks)} are taken without a key")
     if content["failure"]:
         failure = content["failure"]
         console.echo(f"failed: {failure.get('reason')}: {failure.get('message')}")

@@ -105,6 +105,16 @@ def test_a_control_plane_that_is_down_leaves_the_supervisors_view(tmp_path):
     assert found["failure"]["reason"] == "PROCESS_DIED"
 
 
+def test_a_stack_that_trusts_networks_says_so(tmp_path, capsys):
+    opened = {"processes": PROCESSES, "trusted_networks": ["172.28.0.0/16"]}
+    view = status.View(stack.Stack(tmp_path, True, opened), None)
+    assert view.document()["trusted_networks"] == ["172.28.0.0/16"]
+    status._show(view)
+    assert "OPEN: peers inside 172.28.0.0/16" in capsys.readouterr().out
+    status._show(status.View(stack.Stack(tmp_path, True, {"processes": PROCESSES}), None))
+    assert "OPEN" not in capsys.readouterr().out
+
+
 def test_a_stack_is_watched_until_ctrl_c(k2, script, server, monkeypatch):
     def ended(seconds):
         raise KeyboardInterrupt

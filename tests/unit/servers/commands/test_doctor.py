@@ -41,6 +41,15 @@ def test_a_fit_machine_is_fit(tmp_path):
     assert shown["lake.commit_interval_s"] == 10.0
 
 
+def test_what_is_open_is_told(tmp_path):
+    _, checks, _ = examine(tmp_path, "--ports", "free")
+    assert checks["access"]["message"] == "peers of this machine only"
+    networks = {"trusted_networks": ("172.28.0.0/16", "fd00::/64")}
+    _, checks, shown = examine(tmp_path, "--ports", "free", access=networks)
+    assert checks["access"]["message"].startswith("open: peers inside 172.28.0.0/16, fd00::/64")
+    assert shown["access.trusted_networks"] == ["172.28.0.0/16", "fd00::/64"]
+
+
 def test_sizes_stand_beside_their_budgets(tmp_path):
     for name, size in (("kafka/a/b.log", 3), ("lake/warehouse/c.parquet", 2), ("logs/d", 1)):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,11 @@ def test_a_trusted_network_is_this_machine(host):
     assert asked(peer="172.19.0.9", host=host, trusted=NETWORKS).status_code == 403
 
 
+def test_a_peer_of_a_trusted_network_may_be_written_as_ipv4_in_ipv6():
+    assert asked(peer="::ffff:172.18.0.9", host="localhost", trusted=NETWORKS).status_code == 200
+    assert asked(peer="::ffff:172.19.0.9", host="localhost", trusted=NETWORKS).status_code == 403
+
+
 @pytest.mark.parametrize("host", ["evil.example", "10.0.0.1"])
 def test_a_trusted_network_names_no_other_host(host):
     assert asked(peer="172.18.0.9", host=host, trusted=NETWORKS).status_code == 403

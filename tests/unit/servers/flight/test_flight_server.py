@@ -53,10 +53,10 @@ class Wire:
             signer=Signer(b"k" * 32),
             clock=stack.clock,
             level=lambda: Level.SOFT,
-            location=self.server.uri,
+            locations=self.server.locations,
             gate=QueryGate(lambda: self.levels, stack.clock, self.admission, 3.0),
         )
-        self.client = fl.FlightClient(self.server.uri)
+        self.client = fl.FlightClient(self.server.locations[0])
 
     def ready(self, executor=None):
         self.server.ready(
@@ -181,7 +181,7 @@ def test_get_flight_info_does_both_for_a_flight_only_client(wire, stack):
     assert info.schema.names == ["trade_id", "price"]
     assert info.schema.metadata[PROVENANCE_KEY] == info.app_metadata
     (endpoint,) = info.endpoints
-    assert endpoint.locations == [fl.Location(wire.server.uri)]
+    assert endpoint.locations == [fl.Location(uri) for uri in wire.server.locations]
     assert wire.client.do_get(endpoint.ticket).read_all().num_rows == 5
 
 

@@ -48,6 +48,22 @@ def test_the_practice_venue_is_part_of_a_stack_that_practises(tmp_path):
     assert live.child_environment()["K2_FEED__SOURCE"] == "live"
 
 
+def test_where_networks_are_trusted_processes_listen_where_the_settings_say(tmp_path):
+    closed = site(tmp_path)
+    config = settings.load(
+        data_dir=tmp_path,
+        control={"listen": "0.0.0.0:50051"},
+        query={"listen_flight": "10.0.0.5:8815"},
+        access={"trusted_networks": ("10.0.0.0/8",)},
+    )
+    opened = replace(closed, settings=config)
+    assert opened.child_environment()["K2_CONTROL__LISTEN"] == "0.0.0.0:1"
+    assert opened.child_environment()["K2_QUERY__LISTEN_FLIGHT"] == "10.0.0.5:2"
+    assert opened.child_environment()["K2_QUERY__LISTEN_GRPC"] == "127.0.0.1:3"
+    addresses = {name: one for part in opened.parts() for name, one in part.addresses.items()}
+    assert (addresses["control"], addresses["flight"]) == ("127.0.0.1:1", "10.0.0.5:2")
+
+
 def test_prometheus_is_a_part_that_the_stack_can_do_without(tmp_path):
     config = replace(site(tmp_path), prometheus=Prometheus(tmp_path / "prometheus", 9090))
     part = config.parts()[-1]

@@ -30,6 +30,24 @@ def test_only_loopback_is_listened_on(listen):
     assert refused.value.reason is Reason.NOT_LOCAL
 
 
+def test_where_networks_are_trusted_processes_listen_anywhere():
+    trusted = {"trusted_networks": ("10.0.0.0/8",)}
+    found = settings.load(control={"listen": "0.0.0.0:6000"}, access=trusted)
+    assert stack_ports.fixed(found)["control"] == 6000
+    with pytest.raises(Invalid):
+        stack_ports.fixed(settings.load(tape={"bootstrap": "10.0.0.1:9092"}, access=trusted))
+
+
+def test_a_port_that_gives_way_takes_none_that_others_take():
+    first = stack_ports.free_for(["a"], "0" * 32)["a"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = []
+        wanted = {"a": taken.getsockname()[1]}
+        assert stack_ports.give_way(wanted, "0" * 32, said.append) == {"a": first}
+        assert stack_ports.give_way(wanted, "0" * 32, said.append, [first])["a"] != first
+    assert f"it listens on port {first} instead" in said[0]
+
+
 def test_free_ports_are_distinct_and_avoid_what_is_taken():
     first = stack_ports.free("0" * 32)
     with socket.create_server(("127.0.0.1", first["control"])):

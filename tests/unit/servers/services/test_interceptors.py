@@ -1,21 +1,22 @@
 """Around every call: a reason for each failure, watchers bounded, nobody from elsewhere."""
 
+import ipaddress
 import threading
 
 import grpc
 import pytest
 
 from k2.clock import ManualClock
-from k2.errors import Overloaded, Reason, Unavailable
+from k2.errors import Invalid, Overloaded, Reason, Unavailable
 from k2.query.request import ANONYMOUS, RequestClass
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from servers.services.interceptors import (
     CallAdmission,
+    Incoming,
     caller_from,
     caller_of,
     chain,
-    is_local,
     remaining_s,
 )
 from tests.fakes.wire import reason_of, served
@@ -146,28 +147,28 @@ def test_the_order_has_names():
 
 
 @pytest.mark.parametrize(
-    ("peer", "local"),
-    [
-        ("ipv4:127.0.0.1:4711", True),
-        ("ipv6:[::1]:4711", True),
-        ("ipv6:%5B::1%5D:4711", True),
-        ("unix:/tmp/x", True),
-        ("unix:", True),
-        ("ipv4:10.0.0.3:4711", False),
-        ("ipv6:[2001:db8::1]:4711", False),
-        ("ipv4:localhost:1", False),
-        ("", False),
-    ],
+    ("trusted", "said"),
+    [((), "this machine only"), (("10.0.1.0/24",), "this machine and trusted networks only")],
 )
-def test_only_this_machine_is_local(peer, local):
-    assert is_local(peer) is local
+def test_a_caller_from_elsewhere_is_refused(trusted, said):
+    with pytest.raises(Invalid, match=said) as refused:
+        admitted("ipv4:10.0.0.3:1", trusted)
+    assert refused.value.reason is Reason.NOT_LOCAL
 
 
-def test_a_caller_from_elsewhere_is_refused():
-    around = chain(ManualClock(), CallAdmission())[3]
-    context = type("Context", (), {"peer": lambda self: "ipv4:10.0.0.3:1"})()
-    with pytest.raises(Exception, match="this machine only"):
-        around._around(type("Call", (), {"context": context})).__enter__()
+@pytest.mark.parametrize("peer", ["ipv4:10.0.0.3:1", "ipv6:%5B::ffff:10.0.0.3%5D:1"])
+def test_a_caller_of_a_trusted_network_is_taken(peer):
+    assert admitted(peer, ("10.0.0.0/24",)).client == peer
+
+
+def admitted(peer, trusted):
+    """The caller of a call from a peer."""
+    networks = tuple(ipaddress.ip_network(network) for network in trusted)
+    around = chain(ManualClock(), CallAdmission(), networks)[3]._around
+    methods = {"peer": lambda self: peer, "invocation_metadata": lambda self: ()}
+    context = type("Context", (), methods)()
+    with around(Incoming("/k2.v1.X/Y", False, context)):
+        return caller_of(context)
 
 
 def test_a_handler_knows_its_caller():

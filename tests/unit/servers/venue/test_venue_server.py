@@ -1,6 +1,7 @@
 """The venue over real sockets on loopback, with the real client of the library."""
 
 import asyncio
+import ipaddress
 import json
 import socket
 import urllib.error
@@ -18,6 +19,7 @@ from servers.venue.hub import Hub
 from servers.venue.market.synthetic_market import Market, opened
 from servers.venue.synthetic_source import SyntheticSource
 from servers.venue.venue_server import Venue, VenueOptions
+from tests.support.elsewhere import other_address
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 HANDSHAKE = (
@@ -217,6 +219,28 @@ def test_a_connection_that_answers_pings_stays():
         async with Serving(rate=50.0, terms=terms) as serving, serving.connect() as client:
             assert len(await trades(client, 40)) == 40
             assert client.latency == 0.0, "it is the venue that pings"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("inside", "status"), [(True, 200), (False, 403)])
+def test_peers_of_trusted_networks_are_taken(inside, status):
+    host = other_address()
+    network = ipaddress.ip_network(host if inside else "198.51.100.0/24")
+
+    async def scenario():
+        serving = Serving(terms=VenueOptions(trusted=(network,)))
+        port = await serving.venue.start("0.0.0.0", 0)
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"GET /api/v3/time HTTP/1.1\r\nHost: venue\r\n\r\n")
+            async with asyncio.timeout(5):
+                answer = await reader.read(-1)
+            assert answer.split(b" ")[1] == str(status).encode()
+            writer.close()
+            await writer.wait_closed()
+        finally:
+            await serving.venue.close()
 
     asyncio.run(scenario())
 
