@@ -127,6 +127,8 @@ PROCESSES = {
 COMMANDS = {
     "up": "servers.commands.up",
     "doctor": "servers.commands.doctor",
+    "deploy": "servers.commands.deploy",
+    "join": "servers.commands.join",
     "record": "servers.commands.record",
     "verify": "servers.commands.verify",
     "backup": "servers.commands.backup",

