@@ -129,7 +129,7 @@ DEAD_LETTER = Event(
         Field("origin_offset", Kind.LONG, "Offset there, or the number of the feed's letter."),
         Field("schema_id", Kind.LONG, "The schema it names; null for none.", nullable=True),
         Field("fault", Kind.STRING, "What is wrong with it: a Fault of market/events.py."),
-        Field("error", Kind.STRING, "The same for a person."),
+        Field("error", Kind.STRING, "The same in words."),
         Field("judged", Kind.TIME, "When it was found wrong (UTC)."),
         Field("value", Kind.BYTES, "Its bytes as they were; null for none.", nullable=True),
         Field("tape_epoch", Kind.INT, "Life of the topic k2.dead-letters.", on_tape=False),
