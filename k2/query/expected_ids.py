@@ -170,6 +170,7 @@ class ExpectedIds:
             self._of_ledger[instrument] = Expected(
                 _ranges(gap for gap in gaps if _is_missing(gap)),
                 _ranges(gap for gap in gaps if gap.state is GapState.VOID),
+                _ranges(gap for gap in gaps if gap.state is GapState.OPEN),
             )
 
     def _keep(self, newest: _Observation) -> None:

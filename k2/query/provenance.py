@@ -147,12 +147,14 @@ class Expected:
         promised: ids that are on the tape or known to be missing, as disjoint and ascending
             inclusive ranges. int64[k, 2]
         void: ids that are no trades, in the same form.
+        filling: ids that the ledger has OPEN, for whatever cause, in the same form.
         since: the first id that a feed listened for, promised or not; None: not known.
         listened: whether a feed hears the instrument, without a break since its newest trade.
     """
 
     promised: Int64s = field(default_factory=lambda: _NO_IDS)
     void: Int64s = field(default_factory=lambda: _NO_IDS)
+    filling: Int64s = field(default_factory=lambda: _NO_IDS)
     since: int | None = None
     listened: bool = False
 

@@ -88,10 +88,12 @@ def test_the_ledger_says_what_is_missing_besides_and_what_is_no_trade(world):
     world.coverage.follow()
     assert world.promised(0, 0) == [[10, 20], [22, 25]]
     assert world.at(0, 0)[BTC].void.tolist() == [[26, 27]]
+    assert world.at(0, 0)[BTC].filling.tolist() == [[1, 3], [22, 25]]
     world.tell(22, 25, GapState.VOID)
     world.coverage.follow()
     assert world.promised(0, 0) == [[10, 20]]
     assert world.at(0, 0)[BTC].void.tolist() == [[22, 27]]
+    assert world.at(0, 0)[BTC].filling.tolist() == [[1, 3]]
 
 
 def test_an_end_is_held_against_what_was_promised_before_it(world):
