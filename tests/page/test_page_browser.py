@@ -1,0 +1,175 @@
+"""The page in a real browser on a real stack: live rows, time travel, downloads, links."""
+
+import csv
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from scripts import screenshots
+from tests.chaos.stack import ENVIRONMENT, Stack
+from tests.support import tools
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.tools,
+    pytest.mark.timeout(300),
+]
+WAIT_MS = 20_000
+WIDE = {"width": 1360, "height": 860}
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    tools.tool("chromium")
+    folder = tmp_path_factory.mktemp("page")
+    with Stack(folder, "--venue", "synthetic", "--rate", "60", environment=ENVIRONMENT):
+        address = screenshots.edge_of(str(folder))
+        assert address
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(url):
+    with screenshots.chromium(tools.tool("chromium")) as running:
+        yield running
+
+
+class Noise:
+    """What a page does beside showing: errors it reports, and whom it asks."""
+
+    def __init__(self, page):
+        self.errors = []
+        self.asked = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.on("request", lambda request: self.asked.append(request.url))
+
+    def elsewhere(self, url):
+        own = urlsplit(url).netloc
+        parts = [urlsplit(one) for one in self.asked]
+        return [one for one in parts if one.scheme not in ("data", "blob") and one.netloc != own]
+
+
+@pytest.fixture
+def blank(browser):
+    context = browser.new_context(viewport=WIDE, accept_downloads=True)
+    opened = context.new_page()
+    opened.set_default_timeout(WAIT_MS)
+    yield opened
+    context.close()
+
+
+@pytest.fixture
+def noise(blank):
+    return Noise(blank)
+
+
+@pytest.fixture
+def page(blank, noise, url):
+    blank.goto(url)
+    yield blank
+    assert noise.errors == []
+    assert noise.asked
+    assert noise.elsewhere(url) == []
+
+
+def ids(page, table="#trades"):
+    return page.locator(f"{table} tbody td:last-child").all_inner_texts()
+
+
+def test_rows_come_by_themselves_and_say_that_they_are_simulated(page):
+    expect(page.locator("#source")).to_contain_text("Simulated data")
+    expect(page.locator("#feed-state")).to_have_attribute("data-state", "live", timeout=WAIT_MS)
+    page.locator("#trades tbody tr").first.wait_for()
+    first = ids(page)[0]
+    page.wait_for_function(
+        "first => document.querySelector('#trades tbody td:last-child').textContent !== first",
+        arg=first,
+    )
+    assert int(ids(page)[0]) > int(first)
+    expect(page.locator("#chart canvas").first).to_be_visible()
+    expect(page.locator("#legend")).to_contain_text("O")
+
+
+def test_the_level_and_what_presses_it_is_shown(page):
+    expect(page.locator("#level-chip")).to_have_text("NORMAL", timeout=WAIT_MS)
+    screenshots.show(page, "platform")
+    expect(page.locator("#ladder li")).to_have_count(5)
+    expect(page.locator("#ladder [aria-current]")).to_contain_text("Normal")
+    expect(page.locator("#pressures [role=meter]").first).to_be_visible()
+    expect(page.locator("#feeds tbody tr")).to_have_count(3)
+    expect(page.locator("#commits tbody tr").first).to_be_visible()
+
+
+def test_the_slider_asks_for_the_rows_of_a_snapshot(page):
+    page.wait_for_function("Number(document.querySelector('#slider').max) > 2", timeout=60_000)
+    with page.expect_request(lambda one: "/v1/trades?" in one.url and "as_of=" in one.url) as asked:
+        page.locator("#slider").press("Home")
+    assert asked.value.response().status == 200
+    expect(page.locator("#feed-state")).to_have_attribute("data-state", "as-of")
+    page.wait_for_timeout(500)
+    oldest = ids(page)
+    page.wait_for_timeout(1500)
+    assert ids(page) == oldest, "what was committed does not change"
+    page.get_by_role("button", name="Later snapshot").click()
+    page.wait_for_function(
+        "before => document.querySelector('#trades tbody td:last-child')?.textContent !== before",
+        arg=oldest[0] if oldest else "",
+    )
+    page.get_by_role("button", name="Back to live").click()
+    expect(page.locator("#feed-state")).to_have_attribute("data-state", "live")
+
+
+def test_an_answer_can_be_downloaded_and_its_link_gives_the_same_rows(page, browser):
+    screenshots.show(page, "query")
+    shown = page.locator("#grid tbody tr").all_inner_texts()
+    expect(page.locator("#answer-facts")).to_contain_text("Estimate")
+    with page.expect_download() as loading:
+        page.get_by_role("link", name="Download CSV").click()
+    with loading.value.path().open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(shown)
+    assert all(one["trade_id"] in text for one, text in zip(rows, shown, strict=True))
+    link = page.locator("#share").evaluate("link => link.href")
+    assert "as_of=k2t" in link
+    other = browser.new_page()
+    other.goto(link)
+    other.locator("#grid tbody tr").first.wait_for(timeout=WAIT_MS)
+    assert other.locator("#grid tbody tr").all_inner_texts() == shown
+    other.close()
+
+
+def test_a_refusal_is_shown_with_its_reason(page, noise):
+    page.get_by_role("tab", name="Query").click()
+    page.get_by_label("Symbols").fill("BTCUSTD")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator("#ask-notice")).to_contain_text("UNKNOWN_SYMBOL")
+    said = noise.errors.pop()  # the browser reports the status itself
+    assert "404" in said
+
+
+def test_health_shows_figures_and_says_where_they_come_from(page):
+    screenshots.show(page, "health")
+    expect(page.locator("#health-origin")).to_contain_text("Prometheus")
+    expect(page.get_by_role("heading", name="Platform level")).to_be_visible()
+
+
+def test_keys_lead_through_the_tabs(page):
+    page.get_by_role("tab", name="Market").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tabpanel", name="Platform")).to_be_visible()
+    page.keyboard.press("End")
+    expect(page.get_by_role("tabpanel", name="Health")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", ["market", "platform", "query", "health"])
+def test_a_phone_need_not_scroll_sideways(browser, url, view):
+    opened = browser.new_page(viewport=PHONE)
+    opened.goto(url)
+    screenshots.show(opened, view)
+    wide = opened.evaluate("document.documentElement.scrollWidth")
+    opened.close()
+    assert wide <= PHONE["width"]
