@@ -39,6 +39,7 @@ function main(): void {
   });
   const stats = new Poll(() => ask<Stats>("v1/stats"), 2000, (state) => {
     platform.showFeeds(state);
+    named((state.value?.feeds ?? []).flatMap((feed) => feed.symbols.map((one) => one.symbol)));
     everything();
   });
   const snapshots = new Poll(() => ask<Snapshot[]>("v1/snapshots", { limit: 200 }), 4000, (state) => {
@@ -51,10 +52,19 @@ function main(): void {
     everything();
   });
   const symbols = new Poll(() => ask<Row[]>("v1/symbols"), 30_000, (state) => {
-    const names = [...new Set((state.value ?? []).map((row) => String(row.symbol)))];
+    named((state.value ?? []).map((row) => String(row.symbol)));
+  });
+
+  // Symbols of the feeds come first; those that no feed listens to any more come with their rows.
+  const known = new Set<string>();
+  function named(come: readonly string[]): void {
+    const before = known.size;
+    for (const symbol of come) known.add(symbol);
+    if (known.size === before) return;
+    const names = [...known];
     market.symbols(names);
     query.symbols(names);
-  });
+  }
 
   async function ask<T>(path: string, parameters: Parameters = {}): Promise<T> {
     return (await edge.get<Told<T>>(path, parameters)).data;

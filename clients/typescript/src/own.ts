@@ -1,7 +1,7 @@
 // The figures of System Health as the edge itself knows them, for stacks without Prometheus. Their
 // history is what this page has seen since it was opened.
 
-import { LEVELS, type Degradation, type Stats, type Status } from "./wire.ts";
+import { rankOf, type Degradation, type Stats, type Status } from "./wire.ts";
 import type { Line } from "./sparkline.ts";
 
 export interface Seen {
@@ -25,7 +25,7 @@ const byProcess = (seen: Seen, signal: string): Values =>
 /** What a panel of the board shows, by its title. A panel that is not here needs Prometheus. */
 export const OWN: Record<string, (seen: Seen) => Values> = {
   "Platform level": ({ degradation }) => ({
-    level: degradation ? LEVELS.indexOf(degradation.level) : null,
+    level: degradation && rankOf(degradation.level),
   }),
   "Override set": ({ degradation }) => ({ set: degradation && (degradation.override ? 1 : 0) }),
   "Signals injected": ({ degradation }) => ({
@@ -35,9 +35,9 @@ export const OWN: Record<string, (seen: Seen) => Values> = {
         .length,
   }),
   Level: ({ degradation }) => ({
-    platform: degradation ? LEVELS.indexOf(degradation.level) : null,
+    platform: degradation && rankOf(degradation.level),
     ...Object.fromEntries(
-      (degradation?.processes ?? []).map((one) => [one.process, LEVELS.indexOf(one.level)]),
+      (degradation?.processes ?? []).map((one) => [one.process, rankOf(one.level)]),
     ),
   }),
   "Pressure by signal": ({ degradation }) =>

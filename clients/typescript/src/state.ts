@@ -104,8 +104,8 @@ export function positionOf(snapshots: readonly Snapshot[], chosen: string | null
 
 /** The snapshots of the slider, oldest first, each once. */
 export function onSlider(listed: readonly Snapshot[]): Snapshot[] {
-  const appends = listed.filter((snapshot) => Boolean(snapshot.commit_time));
-  return [...appends].sort((left, right) => (left.commit_time < right.commit_time ? -1 : 1));
+  const order = (snapshot: Snapshot): number => milliseconds(snapshot.commit_time) ?? 0;
+  return listed.filter(order).sort((left, right) => order(left) - order(right));
 }
 
 export interface Healing {

@@ -1,7 +1,11 @@
-// The edge's answers, as far as the page reads them. Exact decimals and 64-bit ids are text.
+// The edge's answers under the names that the page uses. The types are generated from the edge's
+// OpenAPI document by `npm run types`. Exact decimals and 64-bit ids are text.
+
+import type { components } from "./generated/edge.ts";
+
+type Schemas = components["schemas"];
 
 export type Level = "NORMAL" | "SOFT" | "GRACEFUL" | "AGGRESSIVE" | "CIRCUIT_BREAK";
-export type Source = "LIVE" | "RECORDED" | "SIMULATED";
 export type Row = Record<string, unknown>;
 
 export const LEVELS: readonly Level[] = [
@@ -12,16 +16,24 @@ export const LEVELS: readonly Level[] = [
   "CIRCUIT_BREAK",
 ];
 
-export interface Trade {
-  exchange: string;
-  symbol: string;
-  trade_id: string;
-  event_time: string;
-  receive_time?: string;
-  price: string;
-  quantity: string;
-  side: "BUY" | "SELL";
-}
+/** A row whose columns are all there, because the page chooses none. */
+type Whole<T> = { [Name in keyof T]-?: NonNullable<T[Name]> };
+
+export type Trade = Whole<Schemas["TradeRow"]>;
+export type Provenance = Schemas["Provenance"];
+export type Snapshot = Schemas["Snapshot"];
+export type GapRecord = Schemas["GapRecord"];
+export type Degradation = Schemas["LevelDocument"];
+export type ProcessLevel = Schemas["ProcessDegradation"];
+export type Pressure = Schemas["Pressure"];
+export type Transition = Schemas["Transition"];
+export type Status = Schemas["Status"];
+export type Stats = Schemas["Stats"];
+export type Feed = Schemas["Feed"];
+export type ProblemBody = Partial<Schemas["ProblemDocument"]>;
+
+/** What wraps rows. */
+export type Answer<R> = Omit<Schemas["TradesDocument"], "data"> & { data: R[] };
 
 export interface Bar {
   bar_start: string;
@@ -32,152 +44,13 @@ export interface Bar {
   low: string | null;
   close: string | null;
   volume: string;
-  count: string | number;
+  count: string;
   vwap: string | null;
   final: boolean;
 }
 
-export interface Provenance {
-  snapshot_id: string | null;
-  snapshot_commit_time: string | null;
-  planned_time: string | null;
-  level: Level;
-  source: Source;
-  completeness: "COMPLETE" | "GAPS" | "PARTIAL" | "UNKNOWN";
-  gaps_total: number | string;
-  rows_lake: number | string | null;
-  rows_tail: number | string | null;
-  freshness_ms: number | null;
-  token: string | null;
-  range: { start_time: string | null; end_time: string | null };
-}
-
-export interface Estimate {
-  files: number | string;
-  chunks: number | string;
-  bytes: number | string;
-  rows: number | string;
-}
-
-export interface Answer<R> {
-  data: R[];
-  next_cursor: string | null;
-  provenance: Provenance;
-  timing_ms: { plan: number; first_batch: number | null; total: number };
-  estimate: Estimate;
-}
-
-export interface Snapshot {
-  snapshot_id: string;
-  commit_time: string;
-  rows_total: number | string;
-  rows_added: number | string;
-  files_total: number | string;
-  bytes_total: number | string;
-  operation: string;
-}
-
-export interface GapRecord {
-  exchange: string;
-  symbol: string;
-  first_trade_id: string;
-  last_trade_id: string;
-  state: "OPEN" | "FILLED" | "UNFILLABLE" | "VOID";
-  cause: string;
-  detect_time: string | null;
-  fill_time: string | null;
-  reason: string;
-}
-
-export interface Pressure {
-  signal: string;
-  reading: number | null;
-  pressure: number;
-  injected: boolean;
-}
-
-export interface ProcessLevel {
-  process: string;
-  state: string;
-  level: Level;
-  pressures: Pressure[];
-}
-
-export interface Transition {
-  time: string;
-  from_level: Level;
-  to_level: Level;
-  cause: string;
-  process: string;
-  signal: string;
-  pressure: number;
-  injected: boolean;
-  reason: string;
-}
-
-export interface Degradation {
-  level: Level;
-  summary: string;
-  override: { level: Level; reason: string; expire_time: string } | null;
-  injected: boolean;
-  shadow: boolean;
-  processes: ProcessLevel[];
-  transitions?: Transition[];
-}
-
-export interface SymbolFeed {
-  symbol: string;
-  acknowledged_trade_id: string | null;
-  gaps: number | string;
-  ids_missing: number | string;
-  duplicates: number | string;
-  reordered: number | string;
-}
-
-export interface Feed {
-  name: string;
-  state: string;
-  exchange: string;
-  source: Source;
-  venue_url: string;
-  connected: boolean;
-  symbols: SymbolFeed[];
-  trades_acknowledged: number | string;
-  reconnects: number | string;
-}
-
-export interface Component {
-  name: string;
-  state: string;
-  level: Level | null;
-  addresses: Record<string, string>;
-  counters: Record<string, string>;
-}
-
-export interface Status {
-  state: string;
-  level: Level;
-  source: Source;
-  version: string;
-  components: Component[];
-}
-
-export interface Topic {
-  name: string;
-  messages: number | string;
-  messages_written: number | string;
-}
-
-export interface Stats {
-  snapshot: Snapshot | null;
-  topics: Topic[];
-  feeds: Feed[];
-  gaps: Record<string, number>;
-}
-
-/** RFC 9457, with K2's reason. */
-export interface ProblemBody {
-  title?: string;
-  detail?: string;
-  reason?: string;
+/** Returns the number of a level, NORMAL 0; null for one that this page does not know. */
+export function rankOf(level: string): number | null {
+  const rank = LEVELS.findIndex((known) => known === level);
+  return rank < 0 ? null : rank;
 }

@@ -12,7 +12,7 @@ import type { Bar, GapRecord, Snapshot, Trade } from "../src/wire.ts";
 
 function trade(id: string, time: string): Trade {
   const rest = { exchange: "BINANCE", symbol: "BTCUSDT", price: "1", quantity: "1" };
-  return { ...rest, trade_id: id, event_time: time, side: "BUY" };
+  return { ...rest, trade_id: id, event_time: time, side: "BUY" } as Trade;
 }
 
 test("trades are shown once, newest first, ties by id as numbers", () => {
@@ -66,8 +66,9 @@ test("a counter has a rate from its second reading, and starts again when it fal
 });
 
 test("the slider runs from the oldest snapshot to live", () => {
-  const of = (id: string, time: string): Snapshot => ({ snapshot_id: id, commit_time: time }) as Snapshot;
-  const shown = onSlider([of("3", "T3"), of("1", "T1"), of("2", "T2")]);
+  const of = (id: string, time: string): Snapshot =>
+    ({ snapshot_id: id, commit_time: `2026-01-01T00:00:0${time}Z` }) as Snapshot;
+  const shown = onSlider([of("3", "3"), of("1", "1"), of("2", "2")]);
   assert.deepEqual(shown.map((one) => one.snapshot_id), ["1", "2", "3"]);
   assert.equal(positionOf(shown, "2"), 1);
   assert.equal(positionOf(shown, null), 3);

@@ -3,7 +3,7 @@
 import { byId, fill, h, say } from "../dom.ts";
 import * as format from "../format.ts";
 import { Rate } from "../state.ts";
-import type { Degradation, Feed, Snapshot, Source } from "../wire.ts";
+import type { Degradation, Feed, Snapshot } from "../wire.ts";
 
 export interface Figures {
   degradation: Degradation | null;
@@ -16,16 +16,16 @@ export interface Figures {
 
 const trades = new Rate();
 
-const SOURCES: Record<Source, string> = {
+const SOURCES: Record<string, string> = {
   SIMULATED: "Simulated data — a seeded synthetic market. No venue printed these trades.",
   RECORDED: "Recorded data — a recording of a venue, played back.",
   LIVE: "",
 };
 
 /** Says what the rows are. Live data needs no banner; the feeds name their venue. */
-export function showSource(source: Source | null): void {
+export function showSource(source: string | null): void {
   const place = byId("source");
-  const text = source ? SOURCES[source] : "";
+  const text = SOURCES[source ?? ""] ?? "";
   place.hidden = !text;
   place.dataset.source = source ?? "";
   say(place, text);

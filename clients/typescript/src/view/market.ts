@@ -170,7 +170,7 @@ export class Market {
   }
 
   /** The range of the newest bars before a time: nothing else bounds a bar's price. */
-  #window(end: string): Parameters {
+  #window(end: string | null): Parameters {
     const endMs = (format.milliseconds(end) ?? Date.now()) + 1000;
     return {
       start: new Date(endMs - BARS_SHOWN * secondsOf(this.#every) * 1000).toISOString(),

@@ -28,7 +28,7 @@ const MEANING: Record<Level, string> = {
 const PRESSURES_SHOWN = 4;
 
 /** Shows the level in the header, for every view. */
-export function showLevelChip(level: Level | null): void {
+export function showLevelChip(level: string | null): void {
   const chip = byId("level-chip");
   chip.dataset.level = level ?? "";
   say(chip, level ?? "Level not known");

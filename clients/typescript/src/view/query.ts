@@ -53,6 +53,7 @@ export class Query {
     });
     this.#input("date").value = new Date().toISOString().slice(0, 10);
     byId("more").addEventListener("click", () => void this.#more());
+    byId("estimate").addEventListener("click", () => void this.#estimate());
     byId("copy").addEventListener("click", () => void this.#copy());
     for (const [id, type, suffix] of DOWNLOADS) {
       byId(id).addEventListener("click", (event) => void this.#download(event, type, suffix));
@@ -84,6 +85,7 @@ export class Query {
     this.#asking = new AbortController();
     this.#asked = question;
     this.#rows = [];
+    fill(byId("grid"));
     say(byId("answer-state"), "Asking");
     byId("answer-actions").hidden = true;
     await this.#page(null, this.#asking.signal);
@@ -117,6 +119,21 @@ export class Query {
     }
   }
 
+  /** Shows what a question would cost, without asking for its rows. */
+  async #estimate(): Promise<void> {
+    const question = this.#read();
+    const { signal } = this.#asking;
+    try {
+      const asked = { ...parametersOf(question), plan_only: true };
+      const path = shapeOf(question).path(question);
+      const answer = await this.edge.get<Answer<Row>>(path, asked, signal);
+      showNotice(byId("ask-notice"), null);
+      say(byId("answer-state"), `At most ${estimateOf(answer)}`);
+    } catch (error) {
+      this.#failed(error, signal);
+    }
+  }
+
   async #more(): Promise<void> {
     await this.#page(this.#cursor, this.#asking.signal);
   }
@@ -135,12 +152,16 @@ export class Query {
       this.#cursor = answer.next_cursor;
       this.#show(answer, asked);
     } catch (error) {
-      if (signal.aborted) return;
-      const problem =
-        error instanceof Problem ? error : new Problem(0, "INTERNAL", String(error), null);
-      showNotice(byId("ask-notice"), problem, "Try again in");
-      say(byId("answer-state"), "");
+      this.#failed(error, signal);
     }
+  }
+
+  #failed(error: unknown, signal: AbortSignal): void {
+    if (signal.aborted) return;
+    const problem =
+      error instanceof Problem ? error : new Problem(0, "INTERNAL", String(error), null);
+    showNotice(byId("ask-notice"), problem, "Try again in");
+    say(byId("answer-state"), "");
   }
 
   #show(answer: Answer<Row>, asked: Question): void {
@@ -163,13 +184,8 @@ export class Query {
 
   #facts(answer: Answer<Row>): void {
     const origin = answer.provenance;
-    const { rows, files, chunks, bytes } = answer.estimate;
     const facts: [string, string][] = [
-      [
-        "Estimate",
-        `${format.count(rows)} rows at most, from ${format.count(files)} files` +
-          ` (${format.bytes(bytes)}) and ${format.count(chunks)} chunks of the tail`,
-      ],
+      ["Estimate", `at most ${estimateOf(answer)}`],
       ["Completeness", format.plain(origin.completeness)],
       ["From the lake", format.count(origin.rows_lake)],
       ["From the tail", format.count(origin.rows_tail)],
@@ -224,6 +240,14 @@ function parametersOf(question: Question): Parameters {
   const takes = shapeOf(question).takes.filter((name) => name !== "date");
   const asked: Parameters = Object.fromEntries(takes.map((name) => [name, question[name]]));
   return question.shape === "summary" ? asked : { symbol: question.symbols, ...asked };
+}
+
+function estimateOf(answer: Answer<Row>): string {
+  const { rows, files, chunks, bytes } = answer.estimate;
+  return (
+    `${format.count(rows)} rows to be read, from ${format.count(files)} files` +
+    ` (${format.bytes(bytes)}) and ${format.count(chunks)} chunks of the tail`
+  );
 }
 
 function gridOf(rows: readonly Row[]): HTMLElement {
