@@ -1,5 +1,6 @@
-"""`python -m servers doctor`: checks whether K2 can run on this machine, and shows its settings.
+"""`python -m servers doctor [--fetch]`: checks whether K2 can run here, and shows its settings.
 
+progress   name, what, done, total   with --fetch: bytes of artefacts, so that K2 starts offline
 check      name, ok, message    one for each thing looked at
 settings   settings             the effective ones, secrets masked
 done       ok                   whether all checks passed; the exit code is 0 then, else 1
@@ -43,9 +44,9 @@ Check = Callable[[], str]
 
 def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
     """Look at everything; what is wrong does not keep the rest from being looked at."""
-    options = read_options(settings, argv)
+    options = read_options(settings, [each for each in argv if each != "--fetch"])
     fit = True
-    for name, check in _checks(options, runtime):
+    for name, check in _checks(options, runtime, fetch="--fetch" in argv):
         try:
             ok, message = True, check()
         except (K2Error, OSError) as error:
@@ -63,7 +64,7 @@ def _effective(settings: Settings) -> dict[str, object]:
     return {name: json.loads(value) for name, value in masked(settings).items()}
 
 
-def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
+def _checks(options: Options, runtime: Runtime, *, fetch: bool) -> Iterator[tuple[str, Check]]:
     config = options.settings
     yield "python", _python
     yield "java", _java
@@ -72,7 +73,10 @@ def _checks(options: Options, runtime: Runtime) -> Iterator[tuple[str, Check]]:
     yield "open files", lambda: f"a process may open {check_files()} files"
     yield "data directory", lambda: _writable(config.data_dir)
     yield "disk", lambda: _disk(config.data_dir)
-    yield "artefacts", lambda: _artifacts(Artifacts(config.cache_dir, runtime.clock))
+    artifacts = Artifacts(config.cache_dir, runtime.clock)
+    if fetch:
+        yield "fetch", lambda: _fetch(artifacts, runtime)
+    yield "artefacts", lambda: _artifacts(artifacts)
     yield "stack", lambda: _stack(config.data_dir)
     if not stack_file.is_held(config.data_dir / "run"):
         yield "ports", lambda: _ports(options, runtime)
@@ -127,6 +131,16 @@ def _writable(data_dir: Path) -> str:
 def _disk(data_dir: Path) -> str:
     check_room(data_dir)
     return f"{shutil.disk_usage(data_dir).free // limits.MIB} MiB are free"
+
+
+def _fetch(artifacts: Artifacts, runtime: Runtime) -> str:
+    """Have everything that a stack fetches at its first start, so that it can start offline."""
+
+    def report(what: str, done: int, total: int) -> None:
+        runtime.emit("progress", name="artifacts", what=what, done=done, total=total)
+
+    artifacts.ensure(report)
+    return "every artefact is here: a stack starts without network"
 
 
 def _artifacts(artifacts: Artifacts) -> str:

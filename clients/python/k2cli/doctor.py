@@ -13,9 +13,10 @@ from k2cli.child import Event, run_tool
 
 
 @click.command()
+@click.option("--fetch", is_flag=True, help="First fetch what a stack needs, for use offline.")
 @options.common
 @click.pass_context
-def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
+def doctor(context: click.Context, fetch: bool, as_json: bool, data_dir: Path | None) -> None:
     """Check disk, ports, memory, artefacts and the venue; show the settings, secrets masked."""
     checks: list[Event] = []
     settings: dict[str, Any] = {}
@@ -26,7 +27,8 @@ def doctor(context: click.Context, as_json: bool, data_dir: Path | None) -> None
         elif event["event"] == "settings":
             settings.update(event.get("settings") or {})
 
-    code = run_tool("doctor", [], options.directory_of(data_dir), take)
+    arguments = ["--fetch"] if fetch else []
+    code = run_tool("doctor", arguments, options.directory_of(data_dir), take)
     if as_json:
         ok = code == 0 and all(check.get("ok") for check in checks)
         console.echo_json({"ok": ok, "checks": checks, "settings": settings})

@@ -1,3 +1,5 @@
+import json
+
 CHECKS = [
     {"event": "check", "name": "disk", "ok": True, "message": "9 GiB free"},
     {"event": "check", "name": "ports", "ok": True, "message": "all free"},
@@ -26,3 +28,9 @@ def test_a_failed_check_is_an_exit_code(k2, script):
         "doctor", "--json", "--data-dir", script("doctor", [failed], exit=1, stderr="a log\n")
     )
     assert (done.code, done.json["ok"], done.stderr) == (1, False, "")
+
+
+def test_what_a_stack_needs_is_fetched_when_asked(k2, script):
+    directory = script("doctor", CHECKS)
+    assert k2("doctor", "--fetch", "--data-dir", directory).code == 0
+    assert json.loads((directory / "doctor.given.json").read_text())["arguments"] == ["--fetch"]

@@ -150,3 +150,12 @@ def test_a_tail_larger_than_the_memory_is_named(tmp_path):
         f"takes up to {(2**60 - limits.TAIL_BYTES_MAX + limits.STACK_RSS_MAX) // limits.MIB}"
         in (checks["memory"]["message"])
     )
+
+
+def test_a_fetch_that_fails_is_named_and_the_rest_is_looked_at(tmp_path):
+    (tmp_path / "file").write_text("")
+    code, checks, _ = examine(tmp_path, "--fetch", cache_dir=tmp_path / "file")
+    assert code == 1
+    assert not checks["fetch"]["ok"]
+    assert "artefacts cannot be kept" in checks["fetch"]["message"]
+    assert "artefacts" in checks
