@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from k2client import stack
 from k2client.errors import Overloaded
 
 _POLL_S = 0.05
+_AGAIN_S = 0.3
 
 
 @click.command()
@@ -29,12 +31,17 @@ def down(timeout_s: float, data_dir: Path | None) -> None:
         return
     console.say(f"stopping the K2 of {target.directory} (process {target.supervisor_pid})")
     began = time.monotonic()
-    _stop(target, timeout_s)
+    stop(target, timeout_s)
     console.say(f"stopped in {time.monotonic() - began:.1f} s")
 
 
-def _stop(target: stack.Stack, timeout_s: float) -> None:
+def stop(target: stack.Stack, timeout_s: float, *, at_once: bool = False) -> None:
     """Signal the supervisor and wait until it releases its lock.
+
+    Args:
+        target: the stack that runs.
+        timeout_s: the longest time to wait.
+        at_once: ask twice, so that processes are killed and not drained.
 
     Raises:
         Overloaded: DEADLINE_EXCEEDED when it still holds the lock after `timeout_s`.
@@ -44,7 +51,8 @@ def _stop(target: stack.Stack, timeout_s: float) -> None:
         os.kill(target.supervisor_pid, signal.SIGTERM)
     except ProcessLookupError:
         return
-    end = time.monotonic() + timeout_s
+    began = time.monotonic()
+    end, again_s = began + timeout_s, began + _AGAIN_S
     while stack.is_locked(target.directory / "run" / "lock"):
         if time.monotonic() > end:
             raise Overloaded(
@@ -52,4 +60,8 @@ def _stop(target: stack.Stack, timeout_s: float) -> None:
                 f"process {target.supervisor_pid} still drains after {timeout_s:g} s:"
                 " run `k2 down` again to stop it at once",
             )
+        if at_once and time.monotonic() > again_s:
+            at_once = False
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target.supervisor_pid, signal.SIGTERM)
         time.sleep(_POLL_S)

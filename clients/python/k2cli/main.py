@@ -31,7 +31,9 @@ from k2cli import (
     verify,
 )
 from k2cli.child import INTERRUPTED
-from k2cli.operate import degrade, process_logs, status, tape_topics
+from k2cli.cost import cost_report
+from k2cli.demo import demo
+from k2cli.operate import browse, degrade, process_logs, status, tape_topics
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -95,6 +97,10 @@ for command in (
     tape.tape,
     dlq.dlq,
     process_logs.logs,
+    demo.demo,
+    cost_report.cost,
+    browse.open_page,
+    browse.completion,
 ):
     k2.add_command(command)
 k2.add_command(degrade.degrade, "degradation")

@@ -1,0 +1,1 @@
+"""The demonstration: seven sections whose every claim is measured while they are shown."""

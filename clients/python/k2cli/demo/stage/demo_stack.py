@@ -1,0 +1,157 @@
+"""Reaches the parts of a running stack: control plane, HTTP edge, metrics, practice venue."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import k2client
+from k2cli import options
+from k2client import stack
+from k2client.stack import Stack
+
+API_KEY = "k2-dev-api-key-2026"  # of development, public; the edge takes it on loopback only
+_METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})? (\S+)")
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class NotServed(Exception):
+    """An address did not answer as asked; the text says what it did."""
+
+
+@dataclass(frozen=True)
+class DemoStack:
+    """A running stack, and connections to it.
+
+    Attributes:
+        described: what its supervisor wrote.
+        k2: a connection to its control plane.
+    """
+
+    described: Stack
+    k2: k2client.Client
+
+    @classmethod
+    @contextmanager
+    def open(cls, data_dir: Path | None) -> Iterator[Self]:
+        """Connect to the stack of a data directory while the block lasts.
+
+        Raises:
+            K2Error: STACK_NOT_RUNNING.
+        """
+        described = stack.read_stack(options.directory_of(data_dir))
+        if not described.running:
+            raise stack.not_running(described.directory)
+        with k2client.connect(data_dir=str(described.directory), deadline_s=30.0) as k2:
+            yield cls(described, k2)
+
+    @property
+    def directory(self) -> Path:
+        """The data directory."""
+        return self.described.directory
+
+    @property
+    def source(self) -> str:
+        """What its trades are: live, recorded or simulated."""
+        return str(self.described.content.get("source", "unknown"))
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols of its feed, the first one first."""
+        return [str(symbol) for symbol in self.described.content.get("symbols") or ()]
+
+    @property
+    def edge(self) -> str | None:
+        """The base URL of the HTTP edge; None when it is not part of this stack."""
+        address = self.address("edge", "http")
+        return based(address) if address else None
+
+    def address(self, process: str, name: str) -> str | None:
+        """Return an address of a process."""
+        return address_of(self.described, process, name)
+
+    def ask_edge(self, path: str, timeout_s: float = 10.0) -> Any:  # noqa: ANN401 JSON
+        """Ask the edge and return its JSON.
+
+        Raises:
+            NotServed: there is no edge, or it refused.
+        """
+        if self.edge is None:
+            raise NotServed("edge not part of this stack")
+        return json.loads(fetch(self.edge + path, timeout_s, headers={"X-API-Key": API_KEY}))
+
+    def metrics(self) -> dict[str, str]:
+        """Read the metrics of every process, as text by its name; a silent one is left out."""
+        found = {}
+        for process in self.described.processes:
+            address = (process.get("addresses") or {}).get("metrics")
+            if address:
+                try:
+                    found[str(process.get("name"))] = fetch(f"http://{address}/metrics", 5.0)
+                except NotServed:
+                    continue
+        return found
+
+    def acknowledged(self) -> int:
+        """Return how many trades the tape has acknowledged, over all feeds."""
+        return sum(feed.trades_acknowledged for feed in self.k2.feeds())
+
+    def trade_rate(self, over_s: float) -> float:
+        """Measure the trades a second that reach the tape."""
+        before, began = self.acknowledged(), time.monotonic()
+        time.sleep(over_s)
+        return (self.acknowledged() - before) / (time.monotonic() - began)
+
+
+def address_of(described: Stack, process: str, name: str) -> str | None:
+    """Return an address of a process, as the supervisor wrote it; None when it has none."""
+    for record in described.processes:
+        if record.get("name") == process:
+            address = (record.get("addresses") or {}).get(name)
+            return str(address) if address else None
+    return None
+
+
+def based(address: str) -> str:
+    """Make a base URL of an address."""
+    url = address if "://" in address else f"http://{address}"
+    return url.rstrip("/")
+
+
+def fetch(url: str, timeout_s: float, headers: dict[str, str] | None = None) -> str:
+    """Get a page, past any proxy.
+
+    Raises:
+        NotServed: nothing answers, or with an error.
+    """
+    request = urllib.request.Request(url, headers=headers or {})
+    try:
+        with _DIRECT.open(request, timeout=timeout_s) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        raise NotServed(f"{url} answered {error.code}") from error
+    except (OSError, ValueError) as error:
+        raise NotServed(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def samples(text: str, name: str) -> dict[str, float]:
+    """Read the samples of a metric from a scrape, by their labels as written."""
+    found = {}
+    for line in text.splitlines():
+        matched = _METRIC.match(line)
+        if matched and matched[1] == name:
+            found[matched[2] or ""] = float(matched[3])
+    return found
+
+
+def families(text: str) -> set[str]:
+    """List the metrics of K2 that a scrape declares."""
+    return set(re.findall(r"^# TYPE (k2_\w+) ", text, re.MULTILINE))

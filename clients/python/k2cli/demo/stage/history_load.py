@@ -1,0 +1,188 @@
+"""Loads an hour of history of every symbol by backfill from the venue's REST, with progress.
+
+The range of ids is found by asking the venue for single trades: an id so much lower than the oldest
+trade of the lake, and lower again until it was printed before the hour. K2 itself then fetches the
+ids, as it fills any gap.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from k2cli.demo.stage.demo_stack import DemoStack, NotServed, fetch
+from k2client import records
+from k2client.errors import Invalid, K2Error, Unavailable
+from k2client.times import to_us
+
+SPAN_S = 3600.0
+TARGET_S = 300.0
+_MARGIN = 1.02  # of the hour, since the search ends at an id somewhat older
+_SEARCHES_MAX = 12
+_POLL_S = 1.0
+_FIRST_TRADES_S = 30.0
+_STALLED_S = 60.0
+
+IdTime = Callable[[int], int | None]
+"""Returns the time of a trade id in microseconds; None when the venue has no such id."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to fetch of a symbol: ids, both ends inclusive."""
+
+    symbol: str
+    first_id: int
+    last_id: int
+
+    @property
+    def ids(self) -> int:
+        """How many ids that is."""
+        return self.last_id - self.first_id + 1
+
+
+def load(demo: DemoStack, step: Callable[[str, float, float], None]) -> tuple[int, float]:
+    """Load the hour; returns the trades fetched and the seconds that took.
+
+    Args:
+        demo: a stack with the practice venue.
+        step: shows progress: words, done, total.
+
+    Raises:
+        Invalid: BAD_REQUEST when the stack has no practice venue.
+        Unavailable: VENUE_UNAVAILABLE when the venue or the feed does not go on.
+    """
+    began = time.monotonic()
+    venue = demo.described.addresses.get("venue")
+    if venue is None:
+        raise Invalid(
+            "BAD_REQUEST",
+            f"the K2 of {demo.directory} has no practice venue: history is loaded only of simulated"
+            " trades; `k2 backfill` fetches ids of a live venue",
+        )
+    loads = []
+    for done, symbol in enumerate(demo.symbols):
+        step(f"looking for the ids of the last hour of {symbol}", done, len(demo.symbols))
+        wanted = _wanted(demo, venue, symbol)
+        if wanted is not None:
+            loads.append(wanted)
+            demo.k2.backfill(wanted.symbol, wanted.first_id, wanted.last_id)
+    total = sum(each.ids for each in loads)
+    _wait(demo, loads, total, step)
+    return total, time.monotonic() - began
+
+
+def first_id_before(oldest_id: int, oldest_us: int, until_us: int, time_of: IdTime) -> int:
+    """Find an id that was printed at or before a time, close below it.
+
+    Args:
+        oldest_id: of a trade from which the search goes down.
+        oldest_us: when it was printed, after `until_us`.
+        until_us: the time to reach.
+        time_of: asks the venue.
+    """
+    low_id, low_us = oldest_id, oldest_us
+    reach = 1024
+    for _ in range(_SEARCHES_MAX):
+        if low_us <= until_us or low_id <= 0:
+            break
+        low_id = max(0, oldest_id - reach)
+        found = time_of(low_id)
+        if found is None:
+            return low_id
+        low_us = found
+        if low_us > until_us:
+            rate = reach / max(1, oldest_us - low_us)
+            reach = max(reach * 5 // 4, int((oldest_us - until_us) * rate * _MARGIN))
+    return low_id
+
+
+def _wanted(demo: DemoStack, venue: str, symbol: str) -> Load | None:
+    """Choose the ids to fetch of a symbol; None when it has its hour already."""
+    oldest_id, oldest_us = _oldest(demo, symbol)
+    until_us = time.time_ns() // 1000 - int(SPAN_S * 1e6 * _MARGIN)
+    if oldest_us <= until_us:
+        return None
+
+    def time_of(trade_id: int) -> int | None:
+        return _venue_time(venue, symbol, trade_id)
+
+    return Load(symbol, first_id_before(oldest_id, oldest_us, until_us, time_of), oldest_id - 1)
+
+
+def _oldest(demo: DemoStack, symbol: str) -> tuple[int, int]:
+    """Return id and time of the oldest trade of a symbol; waits for the first one."""
+    end = time.monotonic() + _FIRST_TRADES_S
+    while True:
+        try:
+            rows = demo.k2.trades(symbol, limit=1, columns=["trade_id", "event_time"]).to_arrow()
+            if rows.num_rows:
+                row = rows.to_pylist()[0]
+                return int(row["trade_id"]), to_us(row["event_time"])
+        except K2Error:
+            pass  # a symbol is not known before its first trade
+        if time.monotonic() > end:
+            return _newest_of_venue(demo, symbol)
+        time.sleep(_POLL_S)
+
+
+def _newest_of_venue(demo: DemoStack, symbol: str) -> tuple[int, int]:
+    """Return the newest trade of the venue: the symbol trades so seldom that K2 has none yet."""
+    trades = _history(demo.described.addresses["venue"], f"symbol={symbol}&limit=1")
+    if not trades:
+        raise Unavailable("VENUE_UNAVAILABLE", f"the practice venue has no trade of {symbol}")
+    return int(trades[0]["id"]) + 1, int(trades[0]["time"]) * 1000
+
+
+def _venue_time(venue: str, symbol: str, trade_id: int) -> int | None:
+    trades = _history(venue, f"symbol={symbol}&fromId={trade_id}&limit=1")
+    return int(trades[0]["time"]) * 1000 if trades else None
+
+
+def _history(venue: str, query: str) -> list[dict[str, Any]]:
+    try:
+        answer = json.loads(fetch(f"http://{venue}/api/v3/historicalTrades?{query}", 10.0))
+    except (NotServed, ValueError) as error:
+        raise Unavailable("VENUE_UNAVAILABLE", f"the practice venue: {error}") from error
+    return [dict(trade) for trade in answer]
+
+
+def _wait(
+    demo: DemoStack, loads: Iterable[Load], total: int, step: Callable[[str, float, float], None]
+) -> None:
+    """Wait until nothing of the loads is open any more.
+
+    Raises:
+        Unavailable: VENUE_UNAVAILABLE when nothing is fetched for a minute.
+    """
+    wanted = {each.symbol: each for each in loads}
+    last, moved = -1, time.monotonic()
+    seen: set[str] = set()
+    while wanted:
+        gaps = demo.k2.gaps()
+        seen |= {gap.symbol for gap in gaps if _within(gap, wanted)}
+        left = sum(
+            gap.last_trade_id - gap.first_trade_id + 1
+            for gap in gaps
+            if gap.state == "OPEN" and _within(gap, wanted)
+        ) + sum(each.ids for each in wanted.values() if each.symbol not in seen)
+        step(f"{total - left:,} of {total:,} trades of {len(wanted)} symbols", total - left, total)
+        if left == 0:
+            return
+        if left != last:
+            last, moved = left, time.monotonic()
+        elif time.monotonic() - moved > _STALLED_S:
+            raise Unavailable(
+                "VENUE_UNAVAILABLE",
+                f"{left:,} trades were not fetched, and none in the last {_STALLED_S:.0f} s: see"
+                " `k2 gaps --state open` and `k2 logs feed`",
+            )
+        time.sleep(_POLL_S)
+
+
+def _within(gap: records.GapRecord, wanted: dict[str, Load]) -> bool:
+    of = wanted.get(gap.symbol)
+    return of is not None and of.first_id <= gap.first_trade_id <= of.last_id
