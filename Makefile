@@ -24,7 +24,7 @@ EXTRAS := --extra server --extra local --extra notebook --extra mcp --extra dev
 	@$(UV) pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: setup up down test test-slow test-tools sim ci bench chaos overload gen catalogue boards lock lint types layers protos help
+.PHONY: setup up down demo demo-quick demo-reset test-e2e-health screenshots test test-slow test-tools sim ci bench chaos overload gen catalogue boards lock lint types layers protos help
 
 setup: .venv/stamp ## bring uv and the pinned environment into .venv
 
@@ -33,6 +33,21 @@ up: setup ## run K2 on this machine: broker, registry, feed, lake, query, contro
 
 down: setup ## stop the K2 that `make up` or `k2 up -d` started
 	@$(UV) run k2 down
+
+demo: setup ## the demonstration in 12 minutes; starts a simulated stack where none runs
+	@$(UV) run k2 demo --start
+
+demo-quick: setup ## the same in 5 minutes
+	@$(UV) run k2 demo --start --quick
+
+demo-reset: setup ## restart the simulated stack empty, on the same ports, in at most 30 s
+	@$(UV) run python scripts/demo_mode.py --reset
+
+test-e2e-health: setup ## look at each address: healthy, failed, or not part of this stack
+	@$(UV) run k2 demo health
+
+screenshots: setup ## pictures of the status page and the API documentation, in docs/demo/screenshots
+	@$(UV) run k2 demo pictures
 
 test: setup ## every guarantee once, at most 8 minutes on 2 cores: all tests that are not slow
 	@echo "1 of 2: the modules that decide, with their coverage floor"
@@ -87,4 +102,4 @@ chaos: setup ## a storm of faults on a real stack for MINUTES=20, then the whole
 ci: lint types layers protos test test-slow ## exactly what CI runs, at most 25 minutes on 2 cores
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
