@@ -17,6 +17,7 @@ from k2cli.demo.presenter import Performance, Presenter, draw_checklist, summary
 from k2cli.demo.stage.demo_stack import DemoStack, NotServed
 from k2cli.demo.stage.readiness import MATERIALS, checklist, read_state
 from k2client.errors import K2Error
+from k2client.json_form import json_value
 
 _WIDTH = 118
 NOTEBOOKS = ("clients/notebooks/executed", "clients/notebooks")
@@ -80,12 +81,12 @@ def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 
             answer = demo.k2.trades(symbol, limit=10, order="desc")
             rows = answer.to_arrow().to_pylist()
             shown = [{key: str(value) for key, value in row.items()} for row in rows]
-            return {"data": shown, "provenance": console.json_value(answer.provenance)}
+            return {"data": shown, "provenance": json_value(answer.provenance)}
         if name == "snapshots":
-            return {"data": console.json_value(demo.k2.snapshots(20))}
+            return {"data": json_value(demo.k2.snapshots(20))}
         if name == "degradation":
-            return console.json_value(demo.k2.degradation())
-        return console.json_value(demo.k2.health())
+            return json_value(demo.k2.degradation())
+        return json_value(demo.k2.health())
     except K2Error as error:
         return {"not answered": f"{error.reason}: {error.message}"}
 
