@@ -3,14 +3,17 @@
 A warm start (artefacts fetched, data directory new and then resumed), then the synthetic market at
 1,000 trades/s, of three symbols. Freshness is taken by a Flight client in a process of its own: it
 asks for the newest rows over and over, and for each trade it first sees takes the time since K2
-received the frame. It is judged by a bare loop on the same running machine and broker: a record is
-produced and consumed, and as many rows come from a bare Flight server. Flight's rate stands beside
-a bare pyarrow Flight server that sends the same rows.
+received the frame. It is judged by a bare loop that runs at the same time, in a process of its own
+on the same broker: a record is produced and consumed, and as many rows come from a bare Flight
+server. So both wait for the same two processors. Flight's rate stands beside a bare pyarrow Flight
+server that sends the same rows.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+import select
 import statistics
 import subprocess
 import sys
@@ -39,7 +42,7 @@ ROWS_MIN = 60_000
 SYMBOL = "BTCUSDT"
 NEWEST = {"columns": ["symbol", "trade_id", "receive_time"], "limit": 400, "order": "desc"}
 BARE_TOPIC = "bench.bare"
-BARE_LOOPS = 2000
+BARE_PAUSE_S = 0.01
 
 
 def measure() -> list[tuple[str, float, str]]:
@@ -72,20 +75,19 @@ def _started(stack: Stack, leave: bool = False) -> tuple[float, str]:
 
 def _measured(stack: Stack, control: str) -> list[tuple[str, float, str]]:
     with k2client.connect(control) as k2:
-        ages = _ages(k2)
-        with _bare_flight(k2.trades(None, **NEWEST).to_arrow()) as read:
-            loops = _bare_loops(str(stack.addresses["broker"]), read)
+        with _beside(str(stack.addresses["broker"]), k2.trades(None, **NEWEST).to_arrow()) as loops:
+            ages = _ages(k2)
         latencies = _latencies(k2)
         while len(table := k2.trades(None).to_arrow()) < ROWS_MIN:
             CLOCK.sleep(1.0)
         ours = _best(lambda: k2.trades(None).to_arrow())
-    with _bare_flight(table) as read:
+    with _sent(table) as location, _read_from(location) as read:
         bare = _best(read)
     fresh_ms, loop_ms = _quantile(ages, 99), _quantile(loops, 99)
     return [
         (f"freshness p50 at {RATE} trades/s (n={len(ages)})", _quantile(ages, 50), "ms"),
         ("freshness p99", fresh_ms, "ms"),
-        (f"bare produce, consume, Flight p50 (n={BARE_LOOPS})", _quantile(loops, 50), "ms"),
+        (f"bare produce, consume, Flight p50 (n={len(loops)})", _quantile(loops, 50), "ms"),
         ("bare produce, consume, Flight p99", loop_ms, "ms"),
         ("freshness p99 ÷ p99 of the bare loop", fresh_ms / loop_ms, "ratio"),
         (f"last 1,000 of a symbol p50 (n={QUERIES})", _quantile(latencies, 50), "ms"),
@@ -142,6 +144,25 @@ def _best(read: Callable[[], pa.Table]) -> float:
     return max(rates)
 
 
+@contextmanager
+def _beside(bootstrap: str, table: pa.Table) -> Iterator[list[float]]:
+    """Run the bare loop in a process of its own, and give its milliseconds at the end."""
+    loops: list[float] = []
+    with _sent(table) as location:
+        looping = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.bench_stack", bootstrap, location],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield loops
+            loops += json.loads(looping.communicate(timeout=30)[0])  # the end of its input ends it
+        finally:
+            looping.kill()
+            looping.wait(10)
+
+
 def _bare_loops(bootstrap: str, read: Callable[[], pa.Table]) -> list[float]:
     """Milliseconds to produce a record, consume it and read from a bare Flight server, of each."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
@@ -149,14 +170,14 @@ def _bare_loops(bootstrap: str, read: Callable[[], pa.Table]) -> list[float]:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bare"})
     consumer.assign([TopicPartition(BARE_TOPIC, 0, 0)])
-    taken = []
+    taken: list[float] = []
     with closing(consumer):
-        for number in range(BARE_LOOPS + 1):
+        while not select.select([sys.stdin], [], [], BARE_PAUSE_S)[0]:
             begun = CLOCK.monotonic_s()
-            producer.produce(BARE_TOPIC, b"%d" % number)
+            producer.produce(BARE_TOPIC, b"%d" % len(taken))
             producer.poll(0)
             (message,) = consumer.consume(1, 10.0)
-            assert message.value() == b"%d" % number
+            assert message.value() == b"%d" % len(taken)
             read()
             taken.append((CLOCK.monotonic_s() - begun) * 1e3)
     producer.flush(10)
@@ -164,8 +185,8 @@ def _bare_loops(bootstrap: str, read: Callable[[], pa.Table]) -> list[float]:
 
 
 @contextmanager
-def _bare_flight(table: pa.Table) -> Iterator[Callable[[], pa.Table]]:
-    """Reads rows from a Flight server that does nothing else, in a process of its own."""
+def _sent(table: pa.Table) -> Iterator[str]:
+    """Give the location of a Flight server that sends these rows, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -177,12 +198,16 @@ def _bare_flight(table: pa.Table) -> Iterator[Callable[[], pa.Table]]:
         )
         try:
             assert server.stdout is not None
-            port = int(server.stdout.readline())
-            with fl.connect(f"grpc://127.0.0.1:{port}") as client:
-                yield lambda: client.do_get(fl.Ticket(b"rows")).read_all()
+            yield f"grpc://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.terminate()
             server.wait(10)
+
+
+@contextmanager
+def _read_from(location: str) -> Iterator[Callable[[], pa.Table]]:
+    with fl.connect(location) as client:
+        yield lambda: client.do_get(fl.Ticket(b"rows")).read_all()
 
 
 class _BareServer(fl.FlightServerBase):
@@ -208,7 +233,11 @@ def _lake_size(stack: Stack) -> list[tuple[str, float, str]]:
 
 
 if __name__ == "__main__":
-    with pa.memory_map(sys.argv[1]) as source:
-        bare = _BareServer(pa.ipc.open_file(source).read_all())
-        print(bare.port, flush=True)
-        bare.serve()
+    if len(sys.argv) > 2:
+        with _read_from(sys.argv[2]) as rows:
+            print(json.dumps(_bare_loops(sys.argv[1], rows)))
+    else:
+        with pa.memory_map(sys.argv[1]) as source:
+            server_of_rows = _BareServer(pa.ipc.open_file(source).read_all())
+            print(server_of_rows.port, flush=True)
+            server_of_rows.serve()
