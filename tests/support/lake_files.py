@@ -18,6 +18,7 @@ def write_rows(path, rows):
             [row.trade_id for row in some],
             symbols=[row.symbol for row in some],
             times=[row.event_time for row in some],
+            varied=True,
         )
         batch.offset[:] = np.array([row.offset for row in some])
         batches.append(to_arrow(batch, 0, partition))

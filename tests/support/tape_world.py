@@ -113,6 +113,7 @@ class World:
             symbols=[symbol for symbol, _, _ in records],
             times=[time for _, _, time in records],
             first_offset=first,
+            varied=True,
         )
         self.judged[partition], verdicts, *_ = fold(self.judged[partition], batch)
         accepted = np.flatnonzero(verdicts == Verdict.ACCEPTED)
@@ -208,6 +209,7 @@ class World:
             [row.trade_id for row in rows],
             symbols=[row.symbol for row in rows],
             times=[row.event_time for row in rows],
+            varied=True,
         )
         batch.offset[:] = [row.offset for row in rows]
         self._append(partition, batch, np.arange(len(rows)), end, self.clock_s)

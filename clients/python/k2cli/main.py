@@ -34,6 +34,7 @@ from k2cli.child import INTERRUPTED
 from k2cli.cost import cost_report
 from k2cli.demo import demo
 from k2cli.operate import browse, degrade, process_logs, status, tape_topics
+from k2cli.shapes import prices
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -83,6 +84,10 @@ for command in (
     status.status,
     doctor.doctor,
     trades.trades,
+    prices.bars,
+    prices.vwap,
+    prices.twap,
+    prices.latest,
     reports.snapshots,
     degrade.degrade,
     reports.feeds,

@@ -26,7 +26,10 @@ from k2client import arrow_text
 
 TABLE_SAMPLE_ROWS = 1000
 _GAP = 2  # between two columns
-_LEFT_ALIGNED = ("exchange", "symbol", "side", "source", "event_time", "receive_time")
+_LEFT_ALIGNED = (
+    *("exchange", "symbol", "side", "source", "event_time", "receive_time"),
+    *("bar_start", "start_time", "end_time"),
+)
 
 FORMATS = ("table", "json", "ndjson", "csv", "tsv", "arrow", "parquet")
 BINARY = ("arrow", "arrows", "parquet")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import k2client
 from k2cli import console, options, output
 from k2cli.child import INTERRUPTED, Event, Spawned
-from k2cli.trades import summary
+from k2cli.shapes.asking import summary
 from k2client import arrow_text, records
 from k2client.errors import K2Error
 from k2client.json_form import json_value

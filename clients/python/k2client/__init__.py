@@ -10,6 +10,7 @@ from k2client import errors, records
 from k2client.client import Client, connect
 from k2client.deadline import Retry
 from k2client.errors import K2Error
+from k2client.shape_questions import ShapeQuestion
 from k2client.trades import Trades
 from k2client.trades_request import TradesQuestion
 
@@ -17,6 +18,7 @@ __all__ = [
     "Client",
     "K2Error",
     "Retry",
+    "ShapeQuestion",
     "Trades",
     "TradesQuestion",
     "connect",

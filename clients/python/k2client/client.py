@@ -39,6 +39,8 @@ from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_rpc
 from k2client.errors import Internal, Invalid
 from k2client.flights import FlightPool
+from k2client.shape_questions import ShapeQuestion
+from k2client.shape_verbs import ShapeVerbs
 from k2client.times import Duration, Time, from_us
 from k2client.trace_context import traceparent
 from k2client.trades import Trades
@@ -74,7 +76,7 @@ _CHANNEL_OPTIONS = (
 )
 
 
-class Client:
+class Client(ShapeVerbs):
     """A connection; `k2client.connect` makes one. Safe for several threads.
 
     Every method raises `k2client.errors.K2Error` with a reason.
@@ -187,8 +189,10 @@ class Client:
             deadline_s=deadline_s,
         )
 
-    def ask(self, question: TradesQuestion, *, deadline_s: float | None = None) -> Trades:
-        """Query trades by a prepared question."""
+    def ask(
+        self, question: TradesQuestion | ShapeQuestion, *, deadline_s: float | None = None
+    ) -> Trades:
+        """Query trades, or a shape of them, by a prepared question."""
         plan = self._call(self._query.PlanQuery, question.request(), deadline_s)
         return Trades(plan, self._flights, self._retry, deadline_s or ROWS_DEADLINE_S)
 

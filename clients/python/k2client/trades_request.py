@@ -79,11 +79,11 @@ class TradesQuestion:
             symbols=self.symbols or (),
             exchanges=self.exchanges or (),
             columns=self.columns or (),
-            order=_choice("order", self.order, _ORDERS),
+            order=choice("order", self.order, _ORDERS),
             allow_partial=bool(self.allow_partial),
         )
         if self.consistency is not None:
-            trades.consistency = _choice("consistency", self.consistency, _CONSISTENCIES)
+            trades.consistency = choice("consistency", self.consistency, _CONSISTENCIES)
         if self.limit is not None:
             trades.limit = _int64(self.limit)
         self._set_range(trades)
@@ -180,7 +180,12 @@ def name_of(what: str, given: str | None) -> str:
     return names[0]
 
 
-def _choice(what: str, given: str, known: Mapping[str, V]) -> V:
+def choice(what: str, given: str, known: Mapping[str, V]) -> V:
+    """Return the value of a name, in any case.
+
+    Raises:
+        Invalid: BAD_REQUEST when there is no such name.
+    """
     if not isinstance(given, str) or given.lower() not in known:
         raise Invalid("BAD_REQUEST", f"{what}: {given!r} is not one of {', '.join(known)}")
     return known[given.lower()]

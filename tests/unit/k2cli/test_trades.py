@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from k2.market import schema
-from k2cli.trades import summary
+from k2cli.shapes.asking import summary
 from k2client import records
 from tests.fakes.k2_server import TOKEN
 

@@ -1,0 +1,1 @@
+"""The commands that ask for trades and shapes of them, with the options that they share."""
