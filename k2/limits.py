@@ -21,6 +21,7 @@ PRICE_SCALE = 8
 QUANTITY_SCALE = 8
 PRICE_DIGITS = 18
 QUANTITY_DIGITS = 38
+NARROW_QUANTITY_DIGITS = 18  # where each value of a file has no more, it is stored as 64 bits
 TRADE_ID_MAX = 2**63 - 1
 
 # Records that cannot be judged as they are
@@ -151,7 +152,7 @@ METADATA_VERSIONS_KEPT = 20  # earlier metadata files, for readers that just loo
 MANIFESTS_TO_MERGE = 8  # of a size class; each class holds so many times the one below
 MANIFEST_CLASSES = 3  # size classes that are merged upwards
 MANIFEST_BYTES_MAX = 512 * KIB
-ROW_GROUP_ROWS = 131_072
+ROW_GROUP_ROWS = 32_768  # what a query decodes at least of a file
 FILE_LISTS_KEPT = 32  # snapshots whose file list is kept in memory
 MANIFESTS_KEPT = 256  # manifests whose files are kept in memory
 DEAD_LETTER_WAIT_S = 30.0  # for the tape to acknowledge dead letters

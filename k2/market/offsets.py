@@ -97,6 +97,7 @@ class FileStat:
         symbol_min, symbol_max: least and greatest symbol, inclusive.
         time_min_us, time_max_us: least and greatest event_time, inclusive.
         lacks: optional columns that it was written without; they are null in all its rows.
+        narrow: whether every quantity is known to fit into `schema.NARROW_QUANTITY`.
     """
 
     path: str
@@ -108,6 +109,7 @@ class FileStat:
     time_min_us: int
     time_max_us: int
     lacks: tuple[str, ...] = ()
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

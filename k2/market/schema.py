@@ -173,6 +173,8 @@ _ARROW: dict[Kind, pa.DataType] = {
     Kind.BOOL: pa.bool_(),
 }
 
+NARROW_QUANTITY = pa.decimal128(limits.NARROW_QUANTITY_DIGITS, limits.QUANTITY_SCALE)
+
 _AVRO: dict[Kind, object] = {
     Kind.STRING: "string",
     Kind.SIDE: {"type": "enum", "name": "Side", "symbols": list(SIDES)},

@@ -340,8 +340,8 @@ class ResultStream:
         if not len(part.files):
             return {}
         return {
-            lack: [_named(path) for path in paths]
-            for lack, paths in part.files.paths_by_lack(self._needed.names).items()
+            form: [_named(path) for path in paths]
+            for form, paths in part.files.paths_by_form(self._needed.names).items()
         }
 
     def _gathered(

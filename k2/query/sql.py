@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from k2.market import schema
+from k2.market.files import FileForm
 from k2.query.plan import Plan
 from k2.query.request import Order, TradesRequest
 from k2.query.shapes.shape import TRADES, Reading, Statement
@@ -15,7 +16,7 @@ from k2.query.shapes.shape import TRADES, Reading, Statement
 TAIL_TABLE = "tail"
 IN_TAIL = "in_tail"
 _FILES = "read_parquet(?, hive_partitioning = FALSE)"
-LakeFiles = Mapping[tuple[str, ...], Sequence[str]]  # paths, by the columns that they lack
+LakeFiles = Mapping[FileForm, Sequence[str]]  # paths, by the form of their files
 ORDER_COLUMNS = ("event_time", "exchange", "symbol", "trade_id")
 
 
@@ -99,13 +100,15 @@ def over_trades(
 def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[str]]]:
     """Return the FROM clause for these columns, and the paths of its files.
 
-    Files that lack a column are read by a query of their own: DuckDB's `union_by_name` would open
-    every file before the first is read.
+    Files of each form are read by a query of their own: DuckDB takes the columns and their types
+    from the first file, and its `union_by_name` would open every file before the first is read.
+    Quantity is decimal(18,8) where all files are narrow, else decimal(38,8): arithmetic casts it.
     """
-    if list(files) == [()]:
-        return _FILES, [list(files[()])]
+    if len(files) == 1 and not any(form.lacks for form in files):
+        return _FILES, [list(paths) for paths in files.values()]
     parts = [
-        ", ".join(f"NULL AS {name}" if name in lack else name for name in columns) for lack in files
+        ", ".join(f"NULL AS {name}" if name in form.lacks else name for name in columns)
+        for form in files
     ]
     union = " UNION ALL ".join(f"SELECT {part} FROM {_FILES}" for part in parts)
     return f"({union})", [list(paths) for paths in files.values()]

@@ -2,8 +2,14 @@
 
 The layout decides size and speed (more than the codec does): sorted by (symbol, event_time,
 trade_id), integers and times as differences (DELTA_BINARY_PACKED), prices as integers behind a
-decimal, strings as dictionaries, zstd at its fastest, a page index. pyiceberg exposes none of
-these, so the files are written here and handed to the commit as data files with their statistics.
+decimal, strings as dictionaries, zstd at its fastest, a page index, row groups that a query of few
+rows decodes quickly. pyiceberg exposes none of these, so the files are written here and handed to
+the commit as data files with their statistics.
+
+Quantity is decimal(38,8) in the table. A file whose quantities all have at most 18 digits stores
+them as prices are stored, as decimal(18,8): half of a sum's time is the wide type. Iceberg lets a
+table's decimal be wider than a file's. The bounds of such a file's quantities are in its manifest,
+which is how a query knows (`FileStat.narrow`).
 
 One file is written per (day of event_time, exchange), with the rows of all partitions merged.
 """
@@ -12,12 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyiceberg.conversions import to_bytes
 from pyiceberg.io.pyarrow import (
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
@@ -27,7 +36,8 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
-from pyiceberg.types import MapType
+from pyiceberg.types import DecimalType, MapType
+from pyiceberg.utils.decimal import unscaled_to_decimal
 
 from k2 import limits
 from k2.lake.iceberg.catalog import write_file
@@ -47,6 +57,8 @@ _DELTA = (
     "trade_id", "event_time", "receive_time", "price",
     "tape_epoch", "tape_partition", "tape_offset",
 )  # fmt: skip
+_QUANTITY = ("quantity",)  # where it is narrow
+_NARROW_END = Decimal(10) ** (limits.NARROW_QUANTITY_DIGITS - limits.QUANTITY_SCALE)
 _DICTIONARY = (
     *schema.LABEL_COLUMNS, "side", "vendor_data.key_value.key", "vendor_data.key_value.value",
 )  # fmt: skip
@@ -244,11 +256,12 @@ def _described(
     icebergs, spec = table.schema(), table.spec()
     path = spec.partition_to_path(partition, icebergs)
     location = table.location_provider().new_data_location(f"{path}/{name}.parquet")
+    ids = parquet_path_to_id_mapping(icebergs)
     statistics = data_file_statistics_from_parquet_metadata(
-        metadata,
-        compute_statistics_plan(icebergs, table.properties),
-        parquet_path_to_id_mapping(icebergs),
-    )
+        metadata, compute_statistics_plan(icebergs, table.properties), ids
+    ).to_serialized_dict()
+    for bounds, found in zip(("lower_bounds", "upper_bounds"), _narrow(metadata), strict=True):
+        statistics[bounds] |= {ids[name]: value for name, value in found.items()}
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=location,
@@ -259,8 +272,25 @@ def _described(
         spec_id=spec.spec_id,
         equality_ids=None,
         key_metadata=None,
-        **statistics.to_serialized_dict(),
+        **statistics,
     )
+
+
+def _narrow(metadata: pq.FileMetaData) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the least and the greatest quantity, serialised, where a file stores it narrow."""
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    place = names.index("quantity") if "quantity" in names else -1
+    if place < 0 or metadata.schema.column(place).physical_type != "INT64":
+        return {}, {}
+    groups = [metadata.row_group(number).column(place) for number in range(metadata.num_row_groups)]
+    low = min(group.statistics.min_raw for group in groups)
+    high = max(group.statistics.max_raw for group in groups)
+    return {"quantity": _serialised(low)}, {"quantity": _serialised(high)}
+
+
+def _serialised(mantissa: int) -> bytes:
+    kind = DecimalType(limits.QUANTITY_DIGITS, limits.QUANTITY_SCALE)
+    return to_bytes(kind, unscaled_to_decimal(mantissa, kind.scale))
 
 
 def parquet_schema(icebergs: Schema) -> pa.Schema:
@@ -315,7 +345,19 @@ def _dictionary(codes: Int32s, values: list[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(values, pa.string()))
 
 
+def _narrowed(rows: pa.Table) -> tuple[pa.Table, bool]:
+    """Return the rows with quantity as `schema.NARROW_QUANTITY` if every value fits; whether so."""
+    place = rows.schema.get_field_index("quantity")
+    field, column = rows.field(place), rows.column(place)
+    extremes = pc.min_max(column).as_py().values()
+    if any(abs(value) >= _NARROW_END for value in extremes):
+        return rows, False
+    narrow = pa.chunked_array([chunk.view(schema.NARROW_QUANTITY) for chunk in column.chunks])
+    return rows.set_column(place, field.with_type(schema.NARROW_QUANTITY), narrow), True
+
+
 def _parquet(rows: pa.Table) -> tuple[memoryview, pq.FileMetaData]:
+    rows, narrow = _narrowed(rows)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -324,7 +366,7 @@ def _parquet(rows: pa.Table) -> tuple[memoryview, pq.FileMetaData]:
         compression="zstd",
         compression_level=1,
         use_dictionary=list(_DICTIONARY),
-        column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
+        column_encoding=dict.fromkeys(_DELTA + _QUANTITY * narrow, "DELTA_BINARY_PACKED"),
         store_decimal_as_integer=True,
         store_schema=False,
         write_page_index=True,

@@ -9,11 +9,13 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.types import MapType, NestedField
 
+from k2 import limits
 from k2.errors import Data, Reason
 from k2.lake.iceberg.catalog import local_path
 from k2.market.events import DAY_US
 from k2.market.offsets import FileStat
 
+_NARROW_END = 10**limits.NARROW_QUANTITY_DIGITS
 _NO_MAX = "\U0010ffff"
 
 
@@ -89,6 +91,7 @@ def read_manifest(
     ids = _FieldIds(
         fields["symbol"].field_id,
         fields["event_time"].field_id,
+        fields["quantity"].field_id,
         tuple((name, _known_as(fields.get(name))) for name in optional),
     )
     return tuple(
@@ -103,12 +106,14 @@ class _FieldIds:
 
     Attributes:
         symbol, time: of the columns that are bounded.
+        quantity: bounded in a file where it is stored narrow.
         optional: of each optional column, the id of its values in a file; None where the table does
             not have the column yet.
     """
 
     symbol: int
     time: int
+    quantity: int
     optional: tuple[tuple[str, int | None], ...]
 
 
@@ -133,7 +138,13 @@ def _stat(file: DataFile, ids: _FieldIds) -> FileStat:
         time_min_us=_int64(low.get(time), -(2**63)),
         time_max_us=_int64(high.get(time), 2**63 - 1),
         lacks=tuple(name for name, known_as in ids.optional if _lacks(file, known_as)),
+        narrow=_fits(low.get(ids.quantity)) and _fits(high.get(ids.quantity)),
     )
+
+
+def _fits(bound: bytes | None) -> bool:
+    """Return whether a bound of a decimal is known and has few enough digits."""
+    return bound is not None and abs(int.from_bytes(bound, "big", signed=True)) < _NARROW_END
 
 
 def _lacks(file: DataFile, known_as: int | None) -> bool:

@@ -1,4 +1,4 @@
-from k2.market.files import FileIndex
+from k2.market.files import FileForm, FileIndex
 from k2.market.offsets import FileStat, TimeRange
 
 
@@ -44,10 +44,23 @@ def test_paths_come_oldest_first_and_sizes_add_up():
 def test_paths_are_parted_by_the_columns_that_their_files_lack():
     old = FileStat("old", 10, 100, "X", "A", "Z", 5, 9, lacks=("note", "fee"))
     index = FileIndex([*INDEX.stats, old])
-    assert index.paths_by_lack(["note", "price"]) == {
-        (): ["early", "other", "late"],
-        ("note",): ["old"],
+    assert index.paths_by_form(["note", "price"]) == {
+        FileForm(): ["early", "other", "late"],
+        FileForm(("note",)): ["old"],
     }
-    assert index.paths_by_lack(["price"]) == {(): ["early", "other", "old", "late"]}
-    assert INDEX.paths_by_lack(["note"]) == {(): INDEX.paths}
-    assert FileIndex([old]).paths_by_lack(["fee", "note"]) == {("note", "fee"): ["old"]}
+    assert index.paths_by_form(["price"]) == {FileForm(): ["early", "other", "old", "late"]}
+    assert INDEX.paths_by_form(["note"]) == {FileForm(): INDEX.paths}
+    lacking = FileIndex([old]).paths_by_form(["fee", "note"])
+    assert lacking == {FileForm(("note", "fee")): ["old"]}
+
+
+def test_paths_are_parted_by_how_wide_their_quantities_are():
+    narrow = FileStat("narrow", 10, 100, "X", "A", "Z", 5, 9, narrow=True)
+    index = FileIndex([*INDEX.stats, narrow])
+    assert index.paths_by_form(["quantity"]) == {
+        FileForm(): ["early", "other", "late"],
+        FileForm(narrow=True): ["narrow"],
+    }
+    assert index.paths_by_form(["price"]) == {FileForm(): index.paths}
+    assert FileIndex([narrow]).paths_by_form(["quantity"]) == {FileForm(narrow=True): ["narrow"]}
+    assert FileIndex([]).paths_by_form(["quantity"]) == {}

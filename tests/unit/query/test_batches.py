@@ -1,7 +1,10 @@
+from decimal import Decimal
+
 import pyarrow as pa
 import pytest
 
 from k2 import limits
+from k2.market import schema
 from k2.market.events import TIME_MAX_US
 from k2.market.schema import TRADE, arrow_schema
 from k2.query.batches import bounded, canonical_order, conformed, rows_of
@@ -41,6 +44,16 @@ def test_a_column_of_nulls_has_whatever_type_is_wanted():
     rows = pa.RecordBatch.from_pydict({"m": pa.nulls(2, pa.int32())})
     made = conformed(rows, wanted)
     assert (made.schema, made.column("m").null_count) == (wanted, 2)
+
+
+def test_a_narrow_quantity_is_widened_exactly():
+    wanted = pa.schema([schema.arrow_schema(TRADE).field("quantity")])
+    values = [Decimal("9999999999.99999999"), Decimal("0.00000001"), Decimal(-1)]
+    rows = pa.RecordBatch.from_pydict({"quantity": pa.array(values, schema.NARROW_QUANTITY)})
+    made = conformed(rows.slice(1), wanted)
+    assert made.schema == wanted
+    assert made.column("quantity").to_pylist() == values[1:]
+    made.validate(full=True)
 
 
 def test_large_batches_are_halved_until_they_fit_or_are_one_row():

@@ -1,4 +1,4 @@
-from k2.market.files import FileIndex
+from k2.market.files import FileForm, FileIndex
 from k2.market.offsets import TimeRange
 from k2.query.plan import Plan
 from k2.query.request import Order, TradesRequest
@@ -12,14 +12,16 @@ def plan_of(times=None, ends=None, **more):
 def test_what_a_caller_names_is_a_parameter_and_never_text():
     evil = "X'; DROP TABLE trades; --"
     request = TradesRequest(symbols=(evil, "B"), exchanges=(evil,), columns=("price",))
-    statement = lake_rows(request, plan_of(), {(): ["a.parquet"]}, None)
+    statement = lake_rows(request, plan_of(), {FileForm(): ["a.parquet"]}, None)
     assert evil not in statement.text
     assert statement.parameters == (["a.parquet"], evil, "B", evil)
     assert statement.text.count("?") == len(statement.parameters)
 
 
 def test_times_and_ends_of_partitions_are_conditions():
-    statement = lake_rows(TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), {(): ["a"]}, 5)
+    statement = lake_rows(
+        TradesRequest(), plan_of(TimeRange(1, 2), {3: 40, 1: 7}), {FileForm(): ["a"]}, 5
+    )
     assert "event_time >= make_timestamptz(?)" in statement.text
     assert "event_time < make_timestamptz(?)" in statement.text
     assert statement.parameters == (["a"], 1, 2, 0, 1, 7, 0, 3, 40)
@@ -29,25 +31,25 @@ def test_times_and_ends_of_partitions_are_conditions():
 
 def test_rows_of_newer_epochs_do_not_count_and_older_ones_are_not_cut():
     plan = plan_of(ends={3: 40}, epoch=2, newer_epochs=True)
-    statement = lake_rows(TradesRequest(), plan, {(): ["a"]}, None)
+    statement = lake_rows(TradesRequest(), plan, {FileForm(): ["a"]}, None)
     assert "tape_epoch <= ?" in statement.text
     assert statement.parameters == (["a"], 2, 2, 3, 40)
 
 
 def test_the_tail_stands_beside_the_files():
-    statement = ordered_rows(TradesRequest(), plan_of(), {(): ["a"]})
+    statement = ordered_rows(TradesRequest(), plan_of(), {FileForm(): ["a"]})
     assert "UNION ALL" in statement.text
     assert " WHERE " not in statement.text
 
 
 def test_the_order_leaves_out_what_is_the_same_in_all_rows():
-    whole = ordered_rows(TradesRequest(order=Order.DESC), plan_of(), {(): ["a"]}).text
+    whole = ordered_rows(TradesRequest(order=Order.DESC), plan_of(), {FileForm(): ["a"]}).text
     assert whole.endswith("ORDER BY event_time DESC, exchange DESC, symbol DESC, trade_id DESC")
     one = TradesRequest(symbols=("A",), exchanges=("B",))
-    assert lake_rows(one, plan_of(), {(): ["a"]}, 3).text.endswith(
+    assert lake_rows(one, plan_of(), {FileForm(): ["a"]}, 3).text.endswith(
         "ORDER BY event_time ASC, trade_id ASC LIMIT 3"
     )
-    assert "ORDER" not in lake_rows(one, plan_of(), {(): ["a"]}, None).text
+    assert "ORDER" not in lake_rows(one, plan_of(), {FileForm(): ["a"]}, None).text
 
 
 def test_what_orders_is_read_also_where_it_is_not_returned():
@@ -57,7 +59,7 @@ def test_what_orders_is_read_also_where_it_is_not_returned():
 
 def test_files_that_lack_a_column_are_read_beside_the_others():
     request = TradesRequest(columns=("price", "trade_id"), symbols=("A",))
-    files = {("price",): ["old"], (): ["new", "newer"]}
+    files = {FileForm(("price",)): ["old"], FileForm(): ["new", "newer"]}
     for statement in (
         lake_rows(request, plan_of(), files, 7),
         ordered_rows(request, plan_of(), files),
@@ -65,11 +67,20 @@ def test_files_that_lack_a_column_are_read_beside_the_others():
         assert statement.text.count("NULL AS price") == 1
         assert statement.parameters == (["old"], ["new", "newer"], "A")
         assert statement.text.count("?") == 3
-    assert "NULL" not in lake_rows(request, plan_of(), {(): ["a"]}, 7).text
+    assert "NULL" not in lake_rows(request, plan_of(), {FileForm(): ["a"]}, 7).text
 
 
 def test_a_column_that_no_file_has_is_null():
     request = TradesRequest(columns=("price",))
-    statement = lake_rows(request, plan_of(), {("price",): ["old"]}, None)
+    statement = lake_rows(request, plan_of(), {FileForm(("price",)): ["old"]}, None)
     assert "NULL AS price" in statement.text
     assert statement.parameters == (["old"],)
+
+
+def test_narrow_and_wide_files_are_read_apart():
+    files = {FileForm(narrow=True): ["new"], FileForm(): ["old"]}
+    statement = lake_rows(TradesRequest(columns=("quantity",)), plan_of(), files, None)
+    assert statement.text.count("UNION ALL") == 1
+    assert statement.parameters == (["new"], ["old"])
+    alone = lake_rows(TradesRequest(), plan_of(), {FileForm(narrow=True): ["new"]}, None)
+    assert "UNION" not in alone.text

@@ -106,14 +106,17 @@ def test_field_ids_encodings_and_bounds_are_as_designed(lake):
     assert ids == {name: schema.find_field(name).field_id for name in TRADE.columns}
     group = parquet.metadata.row_group(0)
     by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
-    for name in ("trade_id", "event_time", "receive_time", "price", "tape_offset"):
+    for name in ("trade_id", "event_time", "receive_time", "price", "quantity"):
         assert "DELTA_BINARY_PACKED" in by_name[name].encodings
     assert by_name["symbol"].has_dictionary_page
-    assert by_name["price"].physical_type == "INT64"
+    for name in ("price", "quantity"):
+        assert by_name[name].physical_type == "INT64"
     assert by_name["price"].compression == "ZSTD"
     assert by_name["price"].has_column_index
     symbol = schema.find_field("symbol").field_id
     assert (file.lower_bounds[symbol], file.upper_bounds[symbol]) == (b"BTCUSDT", b"ETHUSDT")
+    quantity = schema.find_field("quantity").field_id
+    assert (file.lower_bounds[quantity], file.upper_bounds[quantity]) == (b"\x05", b"\x05")
     offset = schema.find_field("tape_offset").field_id
     assert int.from_bytes(file.upper_bounds[offset], "little") == 99
     assert file.file_size_in_bytes == Path(local_path(file.file_path)).stat().st_size

@@ -13,6 +13,7 @@ from k2.lake.iceberg.file_stats import LiveFile
 from k2.lake.iceberg.tables import TRADES_LAYOUT
 from k2.lake.maintenance.compaction import plan_compaction, rewrite
 from k2.market.events import DAY_US
+from k2.market.schema import TRADE, arrow_schema
 from tests.support.lake_world import piece
 from tests.support.trades import NOW_US
 
@@ -105,7 +106,8 @@ def commit(lake, number, changed=None, **given):
 
 
 def content(*paths):
-    tables = [pq.read_table(local_path(path), partitioning=None) for path in paths]
+    trade = arrow_schema(TRADE)
+    tables = [pq.read_table(local_path(path), partitioning=None).cast(trade) for path in paths]
     keys = [(name, "ascending") for name in ("symbol", "event_time", "trade_id")]
     return pa.concat_tables(tables).sort_by(keys)
 
@@ -124,7 +126,7 @@ def test_every_column_of_every_row_is_as_before_and_in_order(lake):
     new, count = rewrite(lake.table, files, "merged", TradeStore())
     assert (new.record_count, count) == (6, 3)
     found = pq.read_table(local_path(new.file_path), partitioning=None)
-    assert found.equals(content(*(file.location for file in files)))
+    assert found.cast(arrow_schema(TRADE)).equals(content(*(file.location for file in files)))
     assert found["symbol"].to_pylist() == ["ADAUSDT"] + ["BTCUSDT"] * 2 + ["ETHUSDT"] * 3
     assert found["trade_id"].to_pylist()[3:] == [1, 3, 5]
 
