@@ -11,26 +11,73 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2 import limits
-from k2.market.events import TIME_MAX_US
+from k2.market import schema
+from k2.market.events import TIME_MAX_US, Bools, Int64s
 from k2.market.instrument import Instrument
 
 Indices = npt.NDArray[np.intp]
 
+_KEYS = ("event_time", "exchange", "symbol", "trade_id")
+_QUANTITY = schema.arrow_schema(schema.TRADE).field("quantity").type
 _LABEL_BYTES = 12  # estimate for a text in a row
 
 
 def canonical_order(rows: pa.RecordBatch) -> Indices:
     """Return the indices that put rows in canonical order.
 
+    Files are runs of ascending times, which a stable sort by time merges. Rows of one moment that
+    are not known to be in order then are put in order by all keys: texts cost most of that.
+
     Args:
         rows: with at least the columns that order them.
     """
     times = rows.column("event_time").cast(pa.int64()).to_numpy()
-    ids = rows.column("trade_id").to_numpy()
-    if bool((np.diff(times) > 0).all()):
+    if bool((times[1:] > times[:-1]).all()):
         return np.arange(len(times))
+    order: Indices = np.argsort(times, kind="stable")
+    places = _unsettled(rows, times[order], order)
+    if 8 * len(places) > len(times):  # taking texts costs more than reading them in place
+        return by_all_keys(rows)
+    if len(places):
+        chosen = order[places]
+        keys = rows.select(_KEYS).take(pa.array(chosen))
+        order[places] = chosen[by_all_keys(keys)]
+    return order
+
+
+def _unsettled(rows: pa.RecordBatch, times: Int64s, order: Indices) -> Indices:
+    """Return the places of an order by time whose rows may have to change them.
+
+    A row stays behind another of its moment where it follows it in the file, too, with the same
+    symbol and no lower id. If all rows of a moment stay, the moment is in order.
+    """
+    tied = np.flatnonzero(times[1:] == times[:-1]) + 1
+    if not len(tied):
+        return tied
+    ids = rows.column("trade_id").to_numpy()
+    row, before = order[tied], order[tied - 1]
+    stays = (row == before + 1) & (ids[row] >= ids[before]) & _like_before(rows)[row]
+    moment = np.concatenate(([0], np.cumsum(times[1:] != times[:-1])))
+    unsettled = np.zeros(len(times), dtype=np.bool_)
+    unsettled[moment[tied[~stays]]] = True
+    return np.flatnonzero(unsettled[moment])
+
+
+def _like_before(rows: pa.RecordBatch) -> Bools:
+    """Which rows have the exchange and the symbol of the row before them."""
+    like = np.zeros(rows.num_rows, dtype=np.bool_)
+    like[1:] = True
+    for name in ("exchange", "symbol"):
+        texts = rows.column(name)
+        like[1:] &= pc.equal(texts[1:], texts[:-1]).to_numpy(zero_copy_only=False)
+    return like
+
+
+def by_all_keys(rows: pa.RecordBatch) -> Indices:
+    """Return the same as `canonical_order`, whatever is in order already."""
+    times = rows.column("event_time").cast(pa.int64()).to_numpy()
     symbols, exchanges = _ranks(rows.column("symbol")), _ranks(rows.column("exchange"))
-    order: Indices = np.lexsort((ids, symbols, exchanges, times))
+    order: Indices = np.lexsort((rows.column("trade_id").to_numpy(), symbols, exchanges, times))
     return order
 
 
@@ -93,7 +140,9 @@ def conformed(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
 
 
 def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if column.type != kind:
+    if column.type == schema.NARROW_QUANTITY and kind == _QUANTITY:
+        column = column.view(kind)  # copies nothing: both are 128 bits wide in memory
+    elif column.type != kind:
         nothing = column.null_count == len(column)
         column = pa.nulls(len(column), kind) if nothing else column.cast(kind)
     return _nameable(column) if pa.types.is_timestamp(kind) else column
