@@ -151,6 +151,29 @@ class TradeColumns:
             optional,
         )
 
+    def between(self, low: int, high: int) -> TradeColumns:
+        """Select the records low <= i < high of a batch without vendor_data and optional columns.
+
+        Labels that none of them has are left out, so that the others are all that costs time.
+        """
+        assert self.vendor_data is None
+        assert self.optional is None
+        codes = self.label[low:high]
+        used = sorted(set(codes.tolist()))
+        return TradeColumns(
+            self.offset[low:high],
+            tuple(self.labels[code] for code in used),
+            np.searchsorted(used, codes).astype(np.int32),
+            self.trade_id[low:high],
+            self.event_time[low:high],
+            self.receive_time[low:high],
+            self.price[low:high],
+            self.quantity[low:high],
+            self.side[low:high],
+            None,
+            self.fault[low:high],
+        )
+
 
 def check(
     columns: TradeColumns,

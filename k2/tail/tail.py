@@ -32,7 +32,7 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
-from k2.market.events import Int64s
+from k2.market.events import Int64s, TradeColumns
 from k2.market.fold import FoldState, Verdict
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
@@ -111,6 +111,7 @@ class Tail:
         self._thread: threading.Thread | None = None
         self._reader: BatchReader | None = None
         self._unjudged: dict[int, deque[RawBatch]] = {}
+        self._decoded: dict[int, TradeColumns] = {}  # the first of them, in the present step
         self._waiting_for: dict[int, tuple[float, Unavailable]] = {}  # and when to try again
         self._to_defer: frozenset[int] = frozenset()
         self._noted_end: OffsetVector | None = None
@@ -306,6 +307,7 @@ class Tail:
         self._late: list[dict[Instrument, int]] = [{} for _ in positions.offsets]
         self._covered = positions
         self._unjudged = {partition: deque() for partition in range(len(positions.offsets))}
+        self._decoded = {}
         self._waiting_for = {}
         self._pauses = Pauses()
         self._deferral = Deferral()
@@ -348,6 +350,7 @@ class Tail:
             took += len(batch)
         read = ((batch.partition, len(batch)) for batch in batches)
         self._deferral.count(read, self._clock.monotonic_s())
+        self._decode_together()
         for partition, unjudged in self._unjudged.items():
             if unjudged and self._may_judge(partition):
                 self._take_all(self._reader, partition, unjudged)
@@ -376,6 +379,17 @@ class Tail:
     def _may_judge(self, partition: int) -> bool:
         waiting = self._waiting_for.get(partition)
         return waiting is None or self._clock.monotonic_s() >= waiting[0]
+
+    def _decode_together(self) -> None:
+        """Decode what was read of several partitions at once, where it is little."""
+        little = [
+            unjudged[0]
+            for partition, unjudged in self._unjudged.items()
+            if len(unjudged) == 1 and self._may_judge(partition)
+        ]
+        few = sum(map(len, little)) <= limits.TAIL_GATHER_RECORDS
+        together = few and len(little) > 1
+        self._decoded = self._acceptance.decode_together(little) if together else {}
 
     def _take_all(self, reader: BatchReader, partition: int, unjudged: deque[RawBatch]) -> None:
         """Judge what was read of a partition, up to a record that has to wait for a step or more.
@@ -416,7 +430,8 @@ class Tail:
         if partition in self._window.released:
             return None
         before = self._states[partition]
-        judged = self._acceptance.judge(batch, before)
+        decoded = self._decoded.pop(partition, None)
+        judged = self._acceptance.judge(batch, before, decoded=decoded)
         rows = np.flatnonzero(judged.verdicts == Verdict.ACCEPTED)
         dead = judged.verdicts == Verdict.DEAD
         if dead.any():

@@ -19,7 +19,8 @@ in an hour; beyond them the partition stands still, since the defect is then in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ import numpy as np
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import K2Error, Reason, Unavailable
-from k2.market.events import Bools, Bytes, Fault, TradeColumns, check
+from k2.market.events import ANYWHERE, Bools, Bytes, Fault, TradeColumns, check
 from k2.market.fold import FoldState, Verdict, fold
 from k2.market.instrument import Instrument
 from k2.tape.avro.trade_codec import Decoder
@@ -103,12 +104,39 @@ class Acceptance:
         self._standing: dict[int, tuple[float, Unavailable]] = {}
         self._outages: dict[int, _Outage] = {}
 
-    def judge(self, batch: RawBatch, state: FoldState, recorded: Recorded | None = None) -> Judged:
+    def decode_together(self, batches: Sequence[RawBatch]) -> dict[int, TradeColumns]:
+        """Decode small batches at once, each of another partition: one costs as much as all.
+
+        Returns:
+            By partition what `judge` may be given; nothing where it could differ from what each
+                batch gives: where a record is no plain trade, or cannot be decoded now.
+        """
+        values = [value for batch in batches for value in batch.values]
+        offsets = np.concatenate([batch.offset for batch in batches])
+        columns = None
+        with suppress(Exception):  # `judge` meets it again, in the partition where it belongs
+            columns = self._decoder.decode(RawBatch(ANYWHERE, offsets, values, 0))
+        if columns is None or len(columns) < len(values) or not _are_plain(columns):
+            return {}
+        ends = np.cumsum([len(batch) for batch in batches]).tolist()
+        return {
+            batch.partition: columns.between(end - len(batch), end)
+            for batch, end in zip(batches, ends, strict=True)
+        }
+
+    def judge(
+        self,
+        batch: RawBatch,
+        state: FoldState,
+        recorded: Recorded | None = None,
+        decoded: TradeColumns | None = None,
+    ) -> Judged:
         """Judge the next records of a partition, at least one of them.
 
         Args:
             batch: of one partition.
             state: what the fold remembers of the records before it.
+            decoded: what `decode_together` gave for the batch.
             recorded: gives the records as they were judged before: with the faults recorded then,
                 without duplicates of rows that are gone; None: the records as they are found now.
 
@@ -122,10 +150,11 @@ class Acceptance:
         while True:
             self._assert_goes_on(batch.partition)
             try:
-                return _folded(self._checked(batch), state, recorded, rest)
+                return _folded(self._checked(batch, decoded), state, recorded, rest)
             except (K2Error, OSError, MemoryError):
                 raise
             except Exception as error:  # a defect: the record that shows it is set aside
+                decoded = None
                 if len(batch) > 1:
                     half = len(batch) // 2
                     later = batch.between(half, len(batch))
@@ -168,7 +197,7 @@ class Acceptance:
 
     # --- before the fold ------------------------------------------------------------------------
 
-    def _checked(self, batch: RawBatch) -> Checked:
+    def _checked(self, batch: RawBatch, decoded: TradeColumns | None) -> Checked:
         """Decode the longest prefix that can be decoded now and check its values and its place."""
         aside = self._internal.get(batch.partition, {})
         internal = np.isin(batch.offset, np.array(sorted(aside), dtype=np.int64))
@@ -177,7 +206,8 @@ class Acceptance:
             values = [None if bad else one for bad, one in zip(internal, batch.values, strict=True)]
             blanked = replace(batch, values=values)
         try:
-            columns = self._decoder.decode(blanked)
+            known = decoded if blanked is batch else None
+            columns = known or self._decoder.decode(blanked)
         except Unavailable as error:
             if error.reason is not Reason.REGISTRY_UNAVAILABLE or not self._unasked(batch):
                 raise
@@ -186,15 +216,15 @@ class Acceptance:
             columns.fault[:] = Fault.UNKNOWN_SCHEMA
             return _prefix(batch, columns, np.ones(1, np.bool_))
         columns.fault[internal[: len(columns)]] = Fault.INTERNAL
-        known = self._placement.refresh_for(_instruments(columns))
+        homes = self._placement.refresh_for(_instruments(columns))
         appended = batch.append_time
         columns = check(
             columns,
-            known,
+            homes,
             batch.partition,
             None if appended is None else appended[: len(columns)],
         )
-        return _prefix(batch, columns, _undecided(columns, known))
+        return _prefix(batch, columns, _undecided(columns, homes))
 
     def _unasked(self, batch: RawBatch) -> bool:
         """Return whether the first record is judged though its schema id cannot be asked for."""
@@ -236,6 +266,11 @@ def _folded(
         after,
         late,
     )
+
+
+def _are_plain(columns: TradeColumns) -> bool:
+    beside = columns.vendor_data is not None or columns.optional is not None
+    return not (beside or columns.fault.any())
 
 
 def _prefix(batch: RawBatch, columns: TradeColumns, undecided: Bools) -> Checked:

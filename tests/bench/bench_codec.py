@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import fastavro
@@ -16,6 +16,9 @@ import fastavro
 from k2.clock import SystemClock
 from k2.market import schema
 from k2.market.events import Label, Trade
+from k2.market.fold import FoldState
+from k2.market.instrument import Instrument
+from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import HEADER_BYTES, Decoder, encode_trade
 from k2.tape.consumer import RawBatch
 from tests.support.messages import SCHEMA, SCHEMA_ID, Schemas, raw, record
@@ -43,6 +46,7 @@ def measure() -> list[tuple[str, float, str]]:
         ("decode, one vendor entry each", _decode_rate(decoder, raw(vendor)), "records/s"),
         ("decode, 1 % truncated", _decode_rate(decoder, raw(spoilt)), "records/s"),
         ("decode, batches of 10", _decode_rate(decoder, raw(messages[:10])), "records/s"),
+        *_small_batches(),
         ("decode, fastavro schemaless_reader", theirs, "records/s"),
         ("decode ÷ fastavro", fast / theirs, "x"),
         ("encode", rate(BATCH, lambda: [encode_trade(t, SCHEMA_ID) for t in trades]), "records/s"),
@@ -52,6 +56,36 @@ def measure() -> list[tuple[str, float, str]]:
             "records/s",
         ),
     ]
+
+
+def _small_batches() -> list[tuple[str, float, str]]:
+    """What a step of the tail judges: ten records of each of seven partitions, and again."""
+    batches = [
+        raw([encode_trade(_of(f"S{p}{n % 2}USDT", n), SCHEMA_ID) for n in range(10)], partition=p)
+        for p in range(7)
+    ]
+    judge = Acceptance(Decoder(Schemas()), _Homes(), _CLOCK)
+
+    def alone() -> None:
+        for batch in batches:
+            judge.judge(batch, FoldState())
+
+    def together() -> None:
+        decoded = judge.decode_together(batches)
+        for batch in batches:
+            judge.judge(batch, FoldState(), decoded=decoded[batch.partition])
+
+    return [
+        ("judge, 7 batches of 10, one by one", rate(70, alone), "records/s"),
+        ("judge, 7 batches of 10, decoded together", rate(70, together), "records/s"),
+    ]
+
+
+class _Homes:
+    """The n-th symbol lives in the n-th partition."""
+
+    def refresh_for(self, instruments: Collection[Instrument]) -> dict[Instrument, int]:
+        return {one: int(one.symbol[1]) for one in instruments}
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
@@ -67,6 +101,11 @@ def rate(count: int, work: Callable[[], object]) -> float:
 
 def _decode_rate(decoder: Decoder, batch: RawBatch) -> float:
     return rate(len(batch), lambda: decoder.decode(batch))
+
+
+def _of(symbol: str, number: int) -> Trade:
+    label = Label("BINANCE", symbol, symbol.removesuffix("USDT"), "USDT", "crypto", "simulated")
+    return _trade(number, {})._replace(label=label)
 
 
 def _trade(number: int, vendor_data: dict[str, str]) -> Trade:

@@ -8,8 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k2.clock import ManualClock
 from k2.market import schema
 from k2.market.events import Fault
+from k2.tape.acceptance import Acceptance
 from k2.tape.avro.record_codec import RecordCodec
 from k2.tape.avro.trade_codec import HEADER_BYTES, Decoder, encode_trade
 from tests.support import tomorrow
@@ -52,6 +54,31 @@ def test_what_was_encoded_is_decoded(made):
     columns = Decoder(Schemas()).decode(raw([encode_trade(one, SCHEMA_ID) for one in made]))
     assert not columns.fault.any()
     assert [trade_at(columns, row) for row in range(len(made))] == made
+
+
+PLAIN_TRADES = st.lists(trades().map(lambda one: one._replace(vendor_data={})), min_size=1)
+
+
+@given(st.lists(PLAIN_TRADES, min_size=1, max_size=5))
+def test_batches_decoded_together_are_as_decoded_one_by_one(made):
+    batches = [
+        raw([encode_trade(one, SCHEMA_ID) for one in some], first_offset=7, partition=partition)
+        for partition, some in enumerate(made)
+    ]
+    together = Acceptance(Decoder(Schemas()), None, ManualClock()).decode_together(batches)
+    alone = Decoder(Schemas())
+    for batch in batches:
+        alone.decode(batch)  # labels get their codes in the same order
+    assert list(together) == list(range(len(batches)))
+    for batch in batches:
+        one, other = together[batch.partition], alone.decode(batch)
+        for name, value in vars(other).items():
+            found = getattr(one, name)
+            assert type(found) is type(value), name
+            if isinstance(value, np.ndarray):
+                assert (found.dtype, found.tolist()) == (value.dtype, value.tolist()), name
+            else:
+                assert found == value, name
 
 
 @given(st.lists(trades(), min_size=1, max_size=10))

@@ -386,3 +386,32 @@ def test_freshness_is_observed_for_each_row_received_since_the_start(on):
     assert on.tail.wait_until(on.end(), 10.0)
     on.tail.close()
     assert count.by() == 10, "what is read again was queryable before"
+
+
+def test_little_of_several_partitions_is_decoded_at_once(stepped):
+    on, calls = stepped, []
+    on.tail._acceptance._decoder = Counted(on.tail._acceptance._decoder, calls)
+    on.send([1, 2])
+    on.send([1, 2, 3], ADA)
+    assert on.tail.step(0.0) == 5
+    assert calls == [5]
+    assert on.rows() == 5
+    assert on.tail.position() == on.end()
+    on.send([4], ADA)
+    on.send([3])
+    on.tape.append(0, b"garbage")
+    assert on.tail.step(0.0) == 3
+    assert calls[1] == 3
+    assert sorted(calls[2:]) == [1, 2], "a record at fault is judged in its own partition"
+    assert on.rows() == 7
+
+
+class Counted:
+    """A decoder that notes how many records it is given at once."""
+
+    def __init__(self, inner, calls):
+        self.inner, self.calls = inner, calls
+
+    def decode(self, batch):
+        self.calls.append(len(batch))
+        return self.inner.decode(batch)

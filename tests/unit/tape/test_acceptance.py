@@ -99,6 +99,44 @@ def test_a_batch_is_judged_record_by_record():
     assert judged.rest is None
 
 
+def elsewhere(*values):
+    return replace(batch(*values), partition=2)
+
+
+def test_batches_decoded_together_are_judged_as_ever():
+    judge = acceptance(placement=Map({BTC: 1}))
+    batches = [batch(message(1), message(1)), elsewhere(message(2))]
+    decoded = judge.decode_together(batches)
+    assert decoded.keys() == {1, 2}
+    for one in batches:
+        alone, after = (
+            judge.judge(one, FoldState(), decoded=d) for d in (None, decoded[one.partition])
+        )
+        assert alone.verdicts.tolist() == after.verdicts.tolist()
+        assert alone.faults.tolist() == after.faults.tolist()
+        assert alone.state.seen.keys() == after.state.seen.keys()
+
+
+@pytest.mark.parametrize("strange", [b"bad", None, message(2, vendor={"a": "b"})])
+def test_what_is_no_plain_trade_is_decoded_by_itself(strange):
+    assert acceptance().decode_together([batch(message(1)), elsewhere(strange)]) == {}
+
+
+@pytest.mark.parametrize("decoder", [Failing(message(2)), Prefix(message(2)), Prefix(message(1))])
+def test_what_cannot_be_decoded_now_is_decoded_by_itself(decoder):
+    judge = acceptance(decoder)
+    assert judge.decode_together([batch(message(1)), elsewhere(message(2))]) == {}
+
+
+def test_a_record_that_was_set_aside_stays_so_though_it_was_decoded():
+    judge = acceptance()
+    judge.set_aside(1, [11], OverflowError("a defect elsewhere"))
+    batches = [batch(message(1), message(2)), elsewhere(message(3))]
+    decoded = judge.decode_together(batches)
+    judged = judge.judge(batches[0], FoldState(), decoded=decoded[1])
+    assert judged.faults.tolist() == [Fault.NONE, Fault.INTERNAL]
+
+
 def test_only_symbols_of_good_records_are_asked_for():
     places = Map({BTC: 1})
     judge = acceptance(placement=places)
