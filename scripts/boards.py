@@ -133,6 +133,18 @@ SYSTEM_HEALTH = Board(
         ),
         "API": (
             _lines(
+                "API rate",
+                "reqps",
+                Query(_rate("k2_http_requests_total", "route, code"), "{{route}} {{code}}"),
+                about="Requests of the HTTP edge.",
+            ),
+            _lines(
+                "API latency",
+                "s",
+                *_quantiles("k2_http_request_duration_seconds", "route"),
+                about="Of the HTTP edge; of a stream until it ended.",
+            ),
+            _lines(
                 "Calls",
                 "reqps",
                 Query(_rate("k2_rpc_requests_total", "service, method"), "{{method}}"),

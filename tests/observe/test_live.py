@@ -60,7 +60,7 @@ def scraper(stack, tmp_path_factory):
     targets = stack.data_dir / "run" / "targets.json"
     with (
         Scraper(tmp_path_factory.mktemp("scraper"), targets) as running,
-        Traffic(str(stack.addresses["control"])),
+        Traffic(stack),
     ):
         yield running
 
@@ -88,7 +88,7 @@ def test_each_panel_but_those_of_disturbances_has_data_of_a_calm_stack(scraper):
 def test_the_prometheus_beside_the_stack_reads_every_process_and_has_the_rules(stack):
     listed = stack.recorded()
     measured = {name for name, process in listed.items() if "metrics" in process["addresses"]}
-    assert measured == {"venue", "feed", "lake", "query", "control"}
+    assert measured == {"venue", "feed", "lake", "query", "control", "edge"}
     assert listed["prometheus"]["state"] == "SERVING"
     beside = stack.addresses["prometheus"]
 

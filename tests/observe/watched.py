@@ -9,6 +9,7 @@ import json
 import re
 import threading
 import urllib.request
+from contextlib import suppress
 
 import grpc
 import yaml
@@ -98,16 +99,21 @@ class Scraper:
 
 
 class Traffic:
-    """Clients that ask for trades of critical and other symbols until the `with` block ends."""
+    """Clients that ask for trades of critical and other symbols until the `with` block ends.
+
+    One of them asks the HTTP edge.
+    """
 
     SYMBOLS = ("BTCUSDT", "SHIBUSDT")
 
-    def __init__(self, control):
-        self._control = control
+    def __init__(self, stack):
+        self._control = str(stack.addresses["control"])
+        self._edge = str(stack.addresses["edge"])
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._ask, args=(one,), daemon=True) for one in self.SYMBOLS
         ]
+        self._threads.append(threading.Thread(target=self._ask_edge, daemon=True))
 
     def __enter__(self):
         for thread in self._threads:
@@ -128,6 +134,12 @@ class Traffic:
                         k2.trades(symbol, **question).to_arrow()
                     except K2Error:
                         self._stop.wait(QUIET_S)
+
+    def _ask_edge(self):
+        while not self._stop.wait(QUIET_S):
+            for path in ("/health", f"/v1/trades?symbol={self.SYMBOLS[0]}&limit=10"):
+                with suppress(OSError):
+                    urllib.request.urlopen(f"http://{self._edge}{path}", timeout=10).close()
 
 
 def inject(stack, signal, pressure, lasts_s):
