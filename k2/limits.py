@@ -297,7 +297,7 @@ EDGE_POLL_S = 0.5  # between two asks for what is new
 EDGE_EVENTS_KEPT = 16  # that a slow watcher has not read; it is let go at more
 EDGE_EVENT_ROWS_MAX = 500  # of one event
 EDGE_DRAIN_S = 5.0  # for answers on their way
-EDGE_REQUEST_BYTES_MAX = 64 * KIB  # of a request's line and headers
+EDGE_REQUEST_BYTES_MAX = 256 * KIB  # of a request's line and headers
 
 # Local stack
 RESTARTS_MAX = 5
@@ -386,7 +386,8 @@ assert EDGE_ROWS_DEFAULT <= EDGE_ROWS_MAX < POINT_ROWS_MAX, "a page is a point q
 assert EDGE_THREADS + EDGE_LIVE_THREADS <= QUERIES_CALLER_SHARE * QUERIES_INTERACTIVE_MAX, (
     "the edge is one caller"
 )
-assert READ_TOKEN_CHARS_MAX < EDGE_CURSOR_CHARS_MAX < EDGE_REQUEST_BYTES_MAX
+assert READ_TOKEN_CHARS_MAX < EDGE_CURSOR_CHARS_MAX
+assert SYMBOLS_PER_QUERY_MAX * SYMBOL_BYTES_MAX * 12 < EDGE_REQUEST_BYTES_MAX, "quoted in a URL"
 assert STREAM_POLL_S < STREAM_WAITING_S < STREAM_IDLE_S < STREAM_S
 assert HEARTBEAT_INTERVAL_S < PROGRESS_TOLD_S < RESTARTS_WINDOW_S / RESTARTS_MAX
 assert SNAPSHOTS_NEWEST_KEPT < SNAPSHOTS_KEPT_MAX

@@ -20,12 +20,15 @@ from servers.edge.negotiation import AnswerForm
 from servers.edge.parts import Parts, RequestClass
 from servers.edge.problems import PROBLEMS
 from servers.edge.row_answers import Answer, Ask, RowQuestion, answered
+from servers.edge.row_cursor import PATTERN as CURSOR_PATTERN
 from servers.edge.row_cursor import Cursor
 
 RECENT: Final = "15m"
 _NAME: Final = Field(min_length=1, max_length=limits.SYMBOL_BYTES_MAX)
 _Name = Annotated[str, _NAME]
 _Names = Annotated[list[_Name] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
+_Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_,]+$")]
+_Words = Annotated[list[_Word] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
 _OF_A_PAGE: Final = frozenset({"limit", "cursor", "format", "plan_only"})
 _RENAMED: Final = {"symbol": "symbols", "exchange": "exchanges"}  # the parameter is repeated
 _STREAMS: Final[dict[str, Any]] = {form.media_type: {} for form in negotiation.FORMS if form.write}
@@ -72,6 +75,7 @@ class _Page(BaseModel):
     cursor: str | None = Field(
         default=None,
         max_length=limits.EDGE_CURSOR_CHARS_MAX,
+        pattern=CURSOR_PATTERN,
         description="`next_cursor` of a page: the next one of the same answer",
     )
     format: Literal["json", "ndjson", "csv", "arrow", "parquet"] | None = Field(
@@ -84,10 +88,11 @@ class _Rows(_Page):
     """The parameters that all questions for rows have."""
 
     symbol: _Names = Field(default=None, description="may be repeated; unset: all")
-    exchange: _Names = Field(default=None, description="may be repeated; unset: all that know it")
+    exchange: _Words = Field(default=None, description="may be repeated; unset: all that know it")
     as_of: str | None = Field(
         default=None,
         max_length=limits.READ_TOKEN_CHARS_MAX,
+        pattern=r"^[ -~]*$",
         description="a snapshot's id, a time, or the read token of an answer",
     )
     consistency: Literal["union", "committed"] | None = Field(
@@ -96,7 +101,7 @@ class _Rows(_Page):
     allow_partial: bool = Field(
         default=False, description="answer although a side is missing; `provenance` says which"
     )
-    columns: _Names = Field(default=None, description="may be repeated; unset: all")
+    columns: _Words = Field(default=None, description="may be repeated; unset: all")
 
 
 class _Ranged(_Rows):

@@ -22,6 +22,7 @@ from k2 import limits
 from k2client.errors import Invalid
 
 PREFIX: Final = "k2c1."
+PATTERN: Final = r"^k2c1\.[A-Za-z0-9_-]*$"
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "path": (str,),
     "asked": (dict,),

@@ -28,6 +28,9 @@ BOUNDS: dict[str, tuple[str, float]] = {
     "feed, RSS": ("max", 1024),
     "freshness p99 ÷ p99 of the bare loop": ("max", 8),
     "RSS of the whole stack": ("max", 2560),
+    "HTTP: snapshots, p99": ("max", 500),
+    "HTTP: newest trades, p99": ("max", 500),
+    "HTTP: recent trades, p99": ("max", 500),
 }
 
 

@@ -111,6 +111,7 @@ def test_everything_is_asked_as_it_was_given(http, k2):
         ("symbol=BTCUSDT&as_of=k2t1.other", 400, "BAD_TOKEN"),
         ("symbol=BTCUSDT&as_of=99", 404, "UNKNOWN_SNAPSHOT"),
         ("symbol=BTCUSDT&cursor=k2c1.x", 400, "BAD_PAGE_TOKEN"),
+        ("symbol=BTCUSDT&cursor=x", 400, "BAD_REQUEST"),
         ("symbol=BTCUSDT&form=csv", 400, "BAD_REQUEST"),
         ("symbol=", 400, "BAD_REQUEST"),
     ],
