@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from k2cli import console
@@ -21,6 +22,8 @@ from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import StageState, checklist, read_state
 from k2client import stack
 from k2client.errors import K2Error
+
+_LINE_S = 10.0  # between two lines of progress in a log
 
 
 def main() -> int:
@@ -56,9 +59,9 @@ def _reset(directory: Path) -> None:
 
 def _load(directory: Path) -> None:
     with DemoStack.open(directory) as demo, console.steps() as step:
-        loaded, took_s = history_load.load(
-            demo, lambda words, done, total: step("load", words, done, total)
-        )
+        show = partial(step, "load")
+        every_s = 0.0 if sys.stderr.isatty() else _LINE_S
+        loaded, took_s = history_load.load(demo, history_load.seldom(show, every_s))
     kept = "kept" if took_s <= history_load.TARGET_S else "missed"
     print(
         f"loaded {loaded:,} trades in {took_s:.0f} s"

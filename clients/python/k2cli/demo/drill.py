@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from k2cli.demo.stage.readiness import MATERIALS, newest_ms
 from k2client import stack
 from k2client.errors import K2Error
 
-_DEAD_S = 5.0
+_SAID_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ def _service_down(directory: Path, say: Callable[[str], None]) -> str:
 def _empty_answer(directory: Path, say: Callable[[str], None]) -> str:
     """Load the hour into the stack that the reset left empty."""
     with DemoStack.open(directory) as demo:
-        loaded, took_s = history_load.load(demo, _progress(say))
+        loaded, took_s = history_load.load(
+            demo, history_load.seldom(lambda words, _done, _total: say(words), _SAID_S)
+        )
         if took_s > history_load.TARGET_S:
             raise _Unsolved(f"{loaded:,} trades took {took_s:.0f} s")
         return (
@@ -112,14 +113,3 @@ def _is_loopback(address: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _progress(say: Callable[[str], None]) -> Callable[[str, float, float], None]:
-    last = [float("-inf")]
-
-    def step(words: str, _done: float, _total: float) -> None:
-        if time.monotonic() - last[0] > _DEAD_S:
-            last[0] = time.monotonic()
-            say(words)
-
-    return step

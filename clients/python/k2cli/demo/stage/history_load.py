@@ -75,6 +75,18 @@ def load(demo: DemoStack, step: Callable[[str, float, float], None]) -> tuple[in
     return total, time.monotonic() - began
 
 
+def seldom(step: Callable[[str, float, float], None], every_s: float) -> Callable[..., None]:
+    """Pass on a step only every so often, and the last one: for a log instead of a terminal."""
+    last = [float("-inf")]
+
+    def pass_on(words: str, done: float, total: float) -> None:
+        if time.monotonic() - last[0] >= every_s or done == total:
+            last[0] = time.monotonic()
+            step(words, done, total)
+
+    return pass_on
+
+
 def first_id_before(oldest_id: int, oldest_us: int, until_us: int, time_of: IdTime) -> int:
     """Find an id that was printed at or before a time, close below it.
 
