@@ -1,7 +1,6 @@
-"""The containers beside K2: pinned, bounded, on loopback, and on the files that K2 itself uses."""
+"""The containers beside a `k2 up`: pinned, bounded, on loopback, on the files that K2 uses."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,10 @@ import yaml
 from scripts import boards
 from servers.local.observe import prometheus
 from tests.observe import promql
-from tests.support import tools
 
 ROOT = Path(__file__).parents[2]
 OBSERVE = ROOT / "compose/observe"
-SERVICES = yaml.safe_load((OBSERVE / "compose.yaml").read_text())["services"]
+SERVICES = yaml.safe_load((OBSERVE / "host.yaml").read_text())["services"]
 DATA_SOURCES = yaml.safe_load(
     (OBSERVE / "grafana/provisioning/datasources/k2.yaml").read_text()
 )["datasources"]  # fmt: skip
@@ -92,43 +90,3 @@ def test_traces_go_from_alloy_to_tempo():
     assert f'endpoint = "{endpoint}"' in alloy
     assert 'endpoint = "127.0.0.1:4317"' in alloy
     assert alloy.count("{") == alloy.count("}")
-
-
-@pytest.mark.tools
-def test_the_files_are_linted_and_fit_the_schema_of_compose():
-    tools.run("dclint", "--recursive", "--max-warnings", 0, ".", cwd=ROOT)
-
-
-@pytest.mark.tools
-def test_the_linter_finds_what_the_schema_forbids(tmp_path):
-    text = (OBSERVE / "compose.yaml").read_text()
-    (tmp_path / "compose.yaml").write_text(text.replace("healthcheck:", "healthchecks:", 1))
-    with pytest.raises(AssertionError, match="invalid-schema"):
-        tools.run("dclint", tmp_path)
-
-
-@pytest.mark.tools
-def test_docker_compose_accepts_the_files(tmp_path):
-    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "K2_DATA_DIR": str(tmp_path)}
-    said = subprocess.run(
-        [*docker_compose(), "config"],
-        cwd=ROOT,
-        env=env,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert said.returncode == 0, said.stderr
-    assert set(yaml.safe_load(said.stdout)["services"]) == set(SERVICES)
-    assert f"{tmp_path}/run" in said.stdout
-
-
-def docker_compose():
-    """The client of Docker Compose: a plugin of docker, or a program of its own."""
-    docker = tools.find("docker")
-    if docker:
-        asked = subprocess.run([docker, "compose", "version"], check=False, capture_output=True)
-        if asked.returncode == 0:
-            return [docker, "compose"]
-    alone = tools.find("docker-compose")
-    return [alone] if alone else tools.missing("docker compose")
