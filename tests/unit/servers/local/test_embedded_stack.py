@@ -18,6 +18,7 @@ from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.embedded_stack import (
     check_room,
     check_writable,
+    choose_ports,
     choose_prometheus,
     clear_scratch,
     disk_error,
@@ -55,6 +56,20 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path):
     assert "(control)" in error.message
     assert not (tmp_path / "data" / "stamp.json").exists()
     assert not (tmp_path / "data" / "run" / "stack.json").exists()
+
+
+def test_the_port_of_the_edge_gives_way_unless_fixed_ports_are_asked_for(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        asked = options(tmp_path, "fixed", edge={"listen": f"127.0.0.1:{port}"})
+        said = []
+        chosen = choose_ports(asked, "6" * 32, said.append)
+        assert chosen["edge"] != port
+        (line,) = said
+        assert line.startswith(f"port {port} (edge) is in use")
+        fixed = replace(asked, ports_asked=True)
+        assert choose_ports(fixed, "6" * 32, said.append)["edge"] == port
+        assert len(said) == 1
 
 
 def observed(tmp_path, monkeypatch, port, **asked):
