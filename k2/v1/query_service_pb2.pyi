@@ -435,7 +435,7 @@ class SummaryRequest(_message.Message):
     date: _builtins.str
     """The day, as `2026-01-31`."""
     time_zone: _builtins.str
-    """A time zone of the IANA database, whose day it is. Empty: `UTC`."""
+    """The time zone of the day, a name of the IANA database. Empty: `UTC`."""
     @_builtins.property
     def of(self) -> Global___TradesRequest:
         """Of which trades; without a range."""
