@@ -25,7 +25,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs/api.md"
-OPENAPI = ROOT / "servers/edge/openapi.json"
+OPENAPI = ROOT / "clients/typescript/openapi.json"
 _PROTOS = ROOT / "protos"
 _SYNTAX = (12,)  # paths in a descriptor, by the numbers of its fields
 _ENUM, _MESSAGE, _SERVICE = 5, 4, 6

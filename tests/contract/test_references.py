@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from k2.market.schema import TRADE
 from scripts import api_reference, data_dictionary
 
 
@@ -17,6 +18,14 @@ def test_every_table_is_in_the_data_dictionary():
     text = data_dictionary.FILE.read_text()
     for name in data_dictionary.tables():
         assert text.count(f"<!-- columns {name} -->") == 1, name
+
+
+def test_every_column_of_an_answer_has_a_meaning():
+    shapes = data_dictionary.kinds_of_answers()
+    assert {"trades", "bars", "latest"} <= {shape.name for shape in shapes}
+    for shape in shapes:
+        for name in set(shape.schema.names) - set(TRADE.columns):
+            assert data_dictionary.meaning(name), name
 
 
 @pytest.mark.parametrize(
