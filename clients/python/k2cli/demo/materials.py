@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from k2cli import console
 from k2cli.demo import demo_card, screenshots
 from k2cli.demo.agenda import slots
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, summary

@@ -1,4 +1,4 @@
-"""Implements `k2 bars`, `vwap`, `twap` and `latest`: what is made of the trades of an instrument."""
+"""Implements `k2 bars`, `vwap`, `twap` and `latest`: what is made of an instrument's trades."""
 
 from __future__ import annotations
 
