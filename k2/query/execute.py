@@ -524,6 +524,7 @@ def _database(
         ("TimeZone", "UTC"),
         ("preserve_insertion_order", True),
         ("parquet_metadata_cache", True),  # files never change; bounded with all else by the memory
+        ("asof_loop_join_threshold", 0),  # a nested loop is chosen of files, by a wrong estimate
         ("autoinstall_known_extensions", False),
         ("autoload_known_extensions", False),
         ("python_enable_replacements", False),

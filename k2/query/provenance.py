@@ -36,7 +36,7 @@ import pyarrow as pa
 
 from k2 import limits
 from k2.errors import K2Error, Overloaded, Reason, Unavailable
-from k2.market.events import Int64s
+from k2.market.events import Bools, Int64s
 from k2.market.fold import FoldState, Seen
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector, ReadToken, TimeRange
@@ -189,12 +189,14 @@ class Vouched:
         until_us: no trade at or after it is vouched for.
         from_id: the first trade seen; ids below may be missing, with no end.
         missing: ids that are missing. int64[k, 2]
+        filling: ids that the ledger has OPEN, missing or not. int64[k, 2]
     """
 
     since_us: int
     until_us: int
     from_id: int
     missing: Int64s
+    filling: Int64s = field(default_factory=lambda: _NO_IDS)
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,7 @@ def _vouched(
                 None if today is None else today.get(instrument),
                 pinned=today is not None,
             ),
+            expected.get(instrument, _NOTHING).filling,
         )
         for instrument, of in seen.items()
     }
@@ -273,9 +276,19 @@ def vouched_table(vouched: Mapping[Instrument, Vouched]) -> pa.RecordBatch:
 
 
 def holes_table(vouched: Mapping[Instrument, Vouched]) -> pa.RecordBatch:
-    """Make a table of the missing ids: exchange, symbol, first_id, last_id."""
+    """Make a table of the missing ids: exchange, symbol, first_id, last_id, filling."""
     every = [(of, ids) for of, each in vouched.items() for ids in each.missing.tolist()]
-    return _table([of for of, _ in every], [ids for _, ids in every], ("first_id", "last_id"))
+    table = _table([of for of, _ in every], [ids for _, ids in every], ("first_id", "last_id"))
+    filling = [_overlaps(each.missing, each.filling) for each in vouched.values()]
+    found = np.concatenate(filling) if filling else np.empty(0, np.bool_)
+    return table.append_column("filling", pa.array(found, pa.bool_()))
+
+
+def _overlaps(ranges: Int64s, others: Int64s) -> Bools:
+    """Tell of each range whether it shares an id with one of others; both ascending, disjoint."""
+    low = np.searchsorted(others[:, 1], ranges[:, 0])
+    overlaps: Bools = low < np.searchsorted(others[:, 0], ranges[:, 1], side="right")
+    return overlaps
 
 
 def _table(

@@ -24,7 +24,7 @@ from k2.market.offsets import TimeRange
 
 TRADES = "trades"  # relation: the trades to read, with the columns of the shape
 VOUCHED = "vouched"  # relation: exchange, symbol, since_us, until_us, from_id
-HOLES = "holes"  # relation: exchange, symbol, first_id, last_id
+HOLES = "holes"  # relation: exchange, symbol, first_id, last_id, filling
 
 TEXT = pa.string()
 PRICE = schema.arrow_schema(schema.TRADE).field("price").type
@@ -191,6 +191,14 @@ def too_large(shape: str, exchange: str, symbol: str, start_us: int | None) -> D
         f" {shape} of fewer trades, or without this symbol",
         metadata=metadata,
     )
+
+
+def within(times: TimeRange) -> Statement:
+    """Write the condition that a trade lies in times, to append to another."""
+    bounds = ((">=", times.start_us), ("<", times.end_us))
+    named = [(sign, time_us) for sign, time_us in bounds if time_us is not None]
+    text = "".join(f" AND event_time {sign} make_timestamptz(?)" for sign, _ in named)
+    return Statement(text, tuple(time_us for _, time_us in named))
 
 
 def bad_option(message: str) -> Invalid:
