@@ -21,7 +21,7 @@ from k2.market.offsets import TimeRange
 from k2.query import execute, sql
 from k2.query.plan import plan_union
 from k2.query.provenance import Vouched, holes_table, vouched_table
-from k2.query.request import TradesRequest, validated
+from k2.query.request import TRADES, TradesRequest, validated
 from k2.query.shapes.asof import RIGHT, Asof, Direction
 from k2.query.shapes.availability import Availability
 from k2.query.shapes.bar_grid import BarGrid
@@ -35,6 +35,7 @@ from tests.property.test_union import happen, ranges, steps
 from tests.support import join_oracles
 from tests.support.join_oracles import Print
 from tests.support.tape_world import HOMES, World
+from tests.support.trades import is_buy, price_of, quantity_of
 
 TRADE = schema.arrow_schema(schema.TRADE)
 DAY_US = 86_400_000_000
@@ -302,36 +303,35 @@ def executor(folder):
     made.close()
 
 
-def expected_of(shape, world, request, end):
+def expected_of(world, request, end):
     """The answer by definition: the accepted rows below E, and nothing else, joined."""
-    wide = replace(request, range=request.read_range, shape=TradesRequest().shape)
-    accepted = world.expected(replace(wide, symbols=request.read_symbols), end)
-    prints = [Print(*row[:4]) for row in accepted]
-    if isinstance(shape, Asof):
-        return join_oracles.asof(
-            prints,
-            request.symbols,
-            shape.right,
-            inside(request.range),
-            tolerance_us=shape.tolerance_us,
-            backward=shape.direction is Direction.BACKWARD,
+    wide = replace(
+        request, symbols=request.read_symbols, range=request.read_range, shape=TRADES, limit=None
+    )
+    prints = [
+        Print(
+            *row[:4],
+            "BUY" if is_buy(row.trade_id) else "SELL",
+            Decimal(price_of(row.trade_id)).scaleb(-8),
+            Decimal(quantity_of(row.trade_id)).scaleb(-8),
         )
+        for row in world.expected(wide, end)
+    ]
+    shape, times = request.shape, request.range
+    if isinstance(shape, Asof):
+        backward = shape.direction is Direction.BACKWARD
+        bounds = {"tolerance_us": shape.tolerance_us, "backward": backward}
+        return join_oracles.asof(prints, request.symbols, shape.right, inside(times), **bounds)
     if isinstance(shape, Markouts):
-        of = inside(request.range)
-        return join_oracles.markouts(prints, of, shape.horizons_us, request.range.end_us)
+        return join_oracles.markouts(prints, inside(times), shape.horizons_us, times.end_us)
     return join_oracles.symbols(prints)
 
 
 def shown(shape, row):
-    """The part of a row that a world's trades tell apart; they have one price."""
-    key = ("event_time", "exchange", "symbol", "trade_id")
-    near = Print(*(row.get(name) for name in key))
     if isinstance(shape, Asof):
-        known = row[RIGHT + "trade_id"] is not None
-        return near, Print(*(row[RIGHT + name] for name in key)) if known else None
+        return print_of(row), print_of(row, RIGHT)
     if isinstance(shape, Markouts):
-        known = row["price_then"] is not None
-        return near, row["horizon_us"], Decimal(1) if known else None, row["markout"]
+        return print_of(row), row["horizon_us"], row["price_then"], row["markout"]
     return tuple(row.values())
 
 
@@ -364,4 +364,4 @@ def test_the_answer_is_made_of_the_accepted_rows_below_the_end(
     table = pa.Table.from_batches(list(given_), schema=given_.schema)
     assert table.schema == shape.schema
     found = [shown(shape, row) for row in plain(table)]
-    assert found == expected_of(shape, world, request, end)
+    assert found == expected_of(world, request, end)

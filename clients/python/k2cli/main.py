@@ -34,7 +34,7 @@ from k2cli.child import INTERRUPTED
 from k2cli.cost import cost_report
 from k2cli.demo import demo
 from k2cli.operate import browse, degrade, process_logs, status, tape_topics
-from k2cli.shapes import prices
+from k2cli.shapes import days, joins, prices
 from k2client.errors import Invalid, K2Error
 
 _EXIT_INVALID = 2
@@ -88,6 +88,11 @@ for command in (
     prices.vwap,
     prices.twap,
     prices.latest,
+    joins.asof,
+    joins.markouts,
+    days.summary,
+    days.symbols,
+    days.availability,
     reports.snapshots,
     degrade.degrade,
     reports.feeds,

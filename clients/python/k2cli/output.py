@@ -28,7 +28,9 @@ TABLE_SAMPLE_ROWS = 1000
 _GAP = 2  # between two columns
 _LEFT_ALIGNED = (
     *("exchange", "symbol", "side", "source", "event_time", "receive_time"),
-    *("bar_start", "start_time", "end_time"),
+    *("bar_start", "start_time", "end_time", "date", "first_time", "last_time", "status"),
+    *("right_exchange", "right_symbol", "right_side", "right_source"),
+    *("right_event_time", "right_receive_time"),
 )
 
 FORMATS = ("table", "json", "ndjson", "csv", "tsv", "arrow", "parquet")

@@ -92,10 +92,7 @@ class TradesQuestion:
 
     def _set_range(self, trades: query_service_pb2.TradesRequest) -> None:
         if self.last is not None:
-            micros = duration_us(self.last)
-            trades.last.CopyFrom(
-                WireDuration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
-            )
+            trades.last.CopyFrom(wire_duration(duration_us(self.last)))
         if self.start is not None or self.end is not None:
             trades.range.CopyFrom(market_pb2.TimeRange())
         if self.start is not None:
@@ -134,6 +131,11 @@ def snapshot_id_of(as_of: Time) -> int | None:
     if not 0 <= number <= _INT64_MAX:
         raise NotFound("UNKNOWN_SNAPSHOT", f"{number} cannot be a snapshot's id")
     return number
+
+
+def wire_duration(micros: int) -> WireDuration:
+    """Convert microseconds to a Duration."""
+    return WireDuration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
 
 
 def moment(value: Time) -> Timestamp:
