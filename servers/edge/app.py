@@ -12,7 +12,7 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from servers.edge import routes_platform, routes_rows
+from servers.edge import routes_platform, routes_rows, routes_shapes
 from servers.edge.access import DEVELOPMENT_KEY, AccessGuard
 from servers.edge.parts import EdgeParts
 from servers.edge.problems import KEY_HEADER, ProblemDocument, add_handlers
@@ -51,6 +51,8 @@ def make_app(parts: EdgeParts) -> FastAPI:
     app.include_router(routes_platform.router)
     app.include_router(routes_rows.router)
     app.include_router(routes_rows.router_live)
+    app.include_router(routes_shapes.router)
+    app.include_router(routes_shapes.router_live)
     _add_pages(app)
     add_handlers(app)
     # The last one added is outermost.

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from datetime import date, datetime
 from functools import cache
-from typing import Any, TypeAlias, Union
+from typing import Any, Final, TypeAlias, Union
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -74,6 +74,51 @@ TradeRow = _of_rows(
 )
 
 
+_TEXT, _TIME, _COUNT = pa.string(), pa.timestamp("us", "UTC"), pa.int64()
+_DECIMAL: Final = pa.decimal128(38, 8)
+_BAR: Final = {
+    "exchange": _TEXT,
+    "symbol": _TEXT,
+    **dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume"), _DECIMAL),
+    "count": _COUNT,
+    "vwap": _DECIMAL,
+}
+BarRow = _of_rows(
+    "BarRow",
+    "A bar; `columns` chooses among its fields.",
+    pa.schema({"bar_start": _TIME, **_BAR, "buy_volume": _DECIMAL, "final": pa.bool_()}),
+)
+SummaryRow = _of_rows(
+    "SummaryRow",
+    "A day of an instrument.",
+    pa.schema(
+        {
+            "date": pa.date32(),
+            **_BAR,
+            "twap": _DECIMAL,
+            "buy_volume": _DECIMAL,
+            **dict.fromkeys(("first_time", "last_time"), _TIME),
+            **dict.fromkeys(("first_trade_id", "last_trade_id"), _COUNT),
+            "largest_quantity": _DECIMAL,
+            "final": pa.bool_(),
+        }
+    ),
+)
+SymbolRow = _of_rows(
+    "SymbolRow",
+    "An instrument that has trades.",
+    pa.schema(
+        {
+            "exchange": _TEXT,
+            "symbol": _TEXT,
+            "first_time": _TIME,
+            "last_time": _TIME,
+            **dict.fromkeys(("first_trade_id", "last_trade_id", "count"), _COUNT),
+        }
+    ),
+)
+
+
 class TimingDocument(BaseModel):
     """The time that an answer took here, in milliseconds."""
 
@@ -101,6 +146,24 @@ class TradesDocument(_Rows):
     """A page of trades."""
 
     data: list[TradeRow]  # type: ignore[valid-type]  # computed
+
+
+class BarsDocument(_Rows):
+    """A page of bars."""
+
+    data: list[BarRow]  # type: ignore[valid-type]  # computed
+
+
+class SummaryDocument(_Rows):
+    """A day of an instrument in one row, or none where it had no trade."""
+
+    data: list[SummaryRow]  # type: ignore[valid-type]  # computed
+
+
+class SymbolsDocument(_Rows):
+    """A page of instruments."""
+
+    data: list[SymbolRow]  # type: ignore[valid-type]  # computed
 
 
 class HealthDocument(BaseModel):

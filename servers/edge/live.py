@@ -12,9 +12,9 @@ import asyncio
 import json
 import logging
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -26,17 +26,24 @@ from k2 import limits
 from k2client import arrow_text, records
 from k2client.errors import K2Error, Overloaded
 from k2client.json_form import json_value
-from k2client.times import from_us
+from k2client.times import duration_us, from_us
 from servers.edge.calls import CallThreads, Connections
 from servers.edge.problems import problem_of
 
 _BACKLOG: Final = 50  # rows that a watcher begins with
+_MONTH: Final = 31  # days at most
 _OVERLAP_US: Final = 5_000_000  # trades may come that much out of their order
 _log = logging.getLogger(__name__)
 
 
 class Newest(Protocol):
-    """Asks for the newest rows of a topic; used by one thread at a time."""
+    """Asks for the newest rows of a topic; used by one thread at a time.
+
+    Attributes:
+        recent: the rows that a new watcher begins with, as JSON, oldest first.
+    """
+
+    recent: list[str]
 
     def ask(self, k2: k2client.Client) -> tuple[list[str], records.Provenance]:
         """Return the rows that were not returned before, as JSON, oldest first."""
@@ -53,6 +60,7 @@ class NewestTrades:
     """
 
     def __init__(self, symbol: str, exchange: str | None) -> None:
+        self.recent: list[str] = []
         self._symbol = symbol
         self._exchange = exchange
         self._seen: set[tuple[str, int]] = set()
@@ -70,12 +78,14 @@ class NewestTrades:
             order="desc",
         )
         rows = answer.to_arrow()
-        return self._unseen(rows, full=rows.num_rows == most), answer.provenance
+        fresh = self._unseen(rows, full=rows.num_rows == most)
+        self.recent = [*self.recent, *fresh][-_BACKLOG:]
+        return fresh, answer.provenance
 
     def _unseen(self, rows: pa.Table, *, full: bool) -> list[str]:
         """Choose the rows that were not seen before, and note what was seen.
 
-        Older rows than the oldest of a full answer will not be sent.
+        What is as old as the oldest row of a full answer, or older, will not be sent.
         """
         if not rows.num_rows:
             self._floor_us = self._floor_us or 0
@@ -85,10 +95,54 @@ class NewestTrades:
         times = pc.cast(rows.column("event_time"), pa.int64())
         oldest, newest = times[-1].as_py(), times[0].as_py()
         fresh = pa.array([key not in self._seen for key in keys])
-        self._floor_us = max(self._floor_us or 0, newest - _OVERLAP_US, oldest if full else 0)
+        self._floor_us = max(self._floor_us or 0, newest - _OVERLAP_US, oldest + 1 if full else 0)
         at = times.to_pylist()
         self._seen = {key for key, us in zip(keys, at, strict=True) if us >= self._floor_us}
         return _lines(rows.filter(fresh))[::-1]
+
+
+class ChangingBars:
+    """The newest bars of a symbol, each again whenever it has changed.
+
+    An ask reads the last two bars again, because a trade may come late.
+
+    Args:
+        symbol: whose.
+        exchange: None: every exchange that knows it.
+        every: the length of a bar.
+        tz: the zone of its days.
+    """
+
+    def __init__(self, symbol: str, exchange: str | None, every: str, tz: str) -> None:
+        self.recent: list[str] = []
+        self._asked: dict[str, Any] = {
+            "symbols": symbol,
+            "exchanges": exchange,
+            "every": every,
+            "tz": tz,
+        }
+        self._length_us = duration_us(every.replace("mo", "d")) * (_MONTH if "mo" in every else 1)
+        self._start_us: int | None = None
+        self._known: dict[tuple[int, str], str] = {}
+
+    def ask(self, k2: k2client.Client) -> tuple[list[str], records.Provenance]:
+        """Return the bars that are not as they were returned before."""
+        since: dict[str, Any] = (
+            {"last": timedelta(microseconds=self._length_us * _BACKLOG)}
+            if self._start_us is None
+            else {"start": from_us(self._start_us)}
+        )
+        answer = k2.bars(**self._asked, **since, limit=limits.EDGE_EVENT_ROWS_MAX, order="desc")
+        rows = answer.to_arrow()
+        starts = pc.cast(rows.column("bar_start"), pa.int64()).to_pylist()
+        keys = list(zip(starts, rows.column("exchange").to_pylist(), strict=True))[::-1]
+        found = dict(zip(keys, _lines(rows)[::-1], strict=True))
+        changed = [line for key, line in found.items() if self._known.get(key) != line]
+        self._known = dict(sorted((self._known | found).items())[-_BACKLOG:])
+        self.recent = list(self._known.values())
+        if starts:
+            self._start_us = starts[0] - self._length_us
+        return changed, answer.provenance
 
 
 def _lines(rows: pa.Table) -> list[str]:
@@ -143,7 +197,6 @@ class _Topic:
         self.watchers: set[Watcher] = set()
         self.task: asyncio.Task[None] | None = None
         self.began = asyncio.Lock()
-        self._recent: deque[str] = deque(maxlen=_BACKLOG)
         self._origin: records.Provenance | None = None
 
     @property
@@ -154,7 +207,6 @@ class _Topic:
     def take(self, rows: list[str], origin: records.Provenance) -> None:
         """Send rows to all watchers; let go those that do not keep up."""
         begins, self._origin = self._origin is None, origin
-        self._recent.extend(rows)
         if rows or begins:
             self.send(self._event(rows, origin))
 
@@ -167,7 +219,7 @@ class _Topic:
     def backlog(self) -> ServerSentEvent:
         """Return what a new watcher begins with."""
         assert self._origin is not None, "it has begun"
-        return self._event(list(self._recent), self._origin)
+        return self._event(self.newest.recent, self._origin)
 
     def _event(self, rows: list[str], origin: records.Provenance) -> ServerSentEvent:
         about: dict[str, Any] = {

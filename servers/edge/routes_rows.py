@@ -25,43 +25,40 @@ from servers.edge.row_cursor import Cursor
 
 RECENT: Final = "15m"
 _NAME: Final = Field(min_length=1, max_length=limits.SYMBOL_BYTES_MAX)
-_Name = Annotated[str, _NAME]
-_Names = Annotated[list[_Name] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
-_Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_,]+$")]
-_Words = Annotated[list[_Word] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
+Name = Annotated[str, _NAME]
+Names = Annotated[list[Name] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
+Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_,]+$")]
+Words = Annotated[list[Word] | None, Field(max_length=limits.SYMBOLS_PER_QUERY_MAX)]
 _OF_A_PAGE: Final = frozenset({"limit", "cursor", "format", "plan_only"})
 _RENAMED: Final = {"symbol": "symbols", "exchange": "exchanges"}  # the parameter is repeated
 _STREAMS: Final[dict[str, Any]] = {form.media_type: {} for form in negotiation.FORMS if form.write}
 
-router = APIRouter(
-    tags=["rows"],
-    responses=PROBLEMS
-    | {
-        200: {
-            "description": "Rows, in the form that Accept or `format` asks for",
-            "content": _STREAMS,
-            "headers": {
-                name: {"schema": {"type": "string"}, "description": about}
-                for name, about in {
-                    "k2-token": "asks for the same rows again, as `as_of`",
-                    "k2-snapshot-id": "the newest snapshot that the rows are from",
-                    "k2-source": "LIVE, RECORDED or SIMULATED",
-                    "k2-completeness": "whether rows are known to be missing",
-                    "k2-level": "of degradation",
-                    "k2-gaps-total": "runs of missing ids among the rows",
-                    "ETag": "the same for the same rows",
-                }.items()
-            },
+ROWS: Final[dict[int | str, dict[str, Any]]] = PROBLEMS | {
+    200: {
+        "description": "Rows, in the form that Accept or `format` asks for",
+        "content": _STREAMS,
+        "headers": {
+            name: {"schema": {"type": "string"}, "description": about}
+            for name, about in {
+                "k2-token": "asks for the same rows again, as `as_of`",
+                "k2-snapshot-id": "the newest snapshot that the rows are from",
+                "k2-source": "LIVE, RECORDED or SIMULATED",
+                "k2-completeness": "whether rows are known to be missing",
+                "k2-level": "of degradation",
+                "k2-gaps-total": "runs of missing ids among the rows",
+                "ETag": "the same for the same rows",
+            }.items()
         },
-        304: {"description": "The rows are those of If-None-Match"},
     },
-)
+    304: {"description": "The rows are those of If-None-Match"},
+}
+"""The answers of a route for rows, as OpenAPI has them."""
 
-
+router = APIRouter(tags=["rows"], responses=ROWS)
 router_live = APIRouter(tags=["rows"], responses=PROBLEMS)
 
 
-class _Page(BaseModel):
+class PageParameters(BaseModel):
     """The parameters of a page."""
 
     model_config = ConfigDict(extra="forbid")
@@ -84,11 +81,11 @@ class _Page(BaseModel):
     plan_only: bool = Field(default=False, description="plan and estimate, without rows; JSON")
 
 
-class _Rows(_Page):
+class RowsParameters(PageParameters):
     """The parameters that all questions for rows have."""
 
-    symbol: _Names = Field(default=None, description="may be repeated; unset: all")
-    exchange: _Words = Field(default=None, description="may be repeated; unset: all that know it")
+    symbol: Names = Field(default=None, description="may be repeated; unset: all")
+    exchange: Words = Field(default=None, description="may be repeated; unset: all that know it")
     as_of: str | None = Field(
         default=None,
         max_length=limits.READ_TOKEN_CHARS_MAX,
@@ -101,10 +98,10 @@ class _Rows(_Page):
     allow_partial: bool = Field(
         default=False, description="answer although a side is missing; `provenance` says which"
     )
-    columns: _Words = Field(default=None, description="may be repeated; unset: all")
+    columns: Words = Field(default=None, description="may be repeated; unset: all")
 
 
-class _Ranged(_Rows):
+class RangedParameters(RowsParameters):
     """A half-open range of event times."""
 
     start: str | None = Field(
@@ -120,13 +117,13 @@ class _Ranged(_Rows):
     )
 
 
-class TradesParameters(_Ranged):
+class TradesParameters(RangedParameters):
     """A question for trades."""
 
     order: Literal["asc", "desc"] = Field(default="desc", description="newest or oldest first")
 
 
-class RecentParameters(_Rows):
+class RecentParameters(RowsParameters):
     """A question for the newest trades."""
 
     last: str = Field(default=RECENT, max_length=64, description="the length of the range")
@@ -164,8 +161,8 @@ async def recent_trades(
 
 async def _watching_trades(
     parts: Parts,
-    symbol: Annotated[_Name, Query()],
-    exchange: Annotated[_Name | None, Query()] = None,
+    symbol: Annotated[Name, Query()],
+    exchange: Annotated[Name | None, Query()] = None,
 ) -> AsyncIterator[Watcher]:
     """Watch the trades of a symbol until the answer ends; what cannot be asked has its status."""
     key = ("trades", symbol, exchange)
@@ -200,7 +197,7 @@ def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def question_of(
     request: Request,
-    asked: _Page,
+    asked: PageParameters,
     ask: Ask,
     request_class: str | None,
     fixed: Mapping[str, Any] | None = None,

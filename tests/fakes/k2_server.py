@@ -95,6 +95,7 @@ class K2Server:
         shift: of the ids in the keys of last rows; another one is another answer.
         batch_rows: rows a batch.
         missing: missing parts of every answer.
+        shapes: the whole answers to other questions than trades, by name, in ascending order.
         verify_ok: the outcome of a verification; None: it ends without one.
         topics_read: how often the topics were asked for; each time 500 trades and 2 s are added.
         cancelled: set when a stream was given up by its reader.
@@ -113,6 +114,7 @@ class K2Server:
         self.shift = 0
         self.batch_rows = 4
         self.missing = []
+        self.shapes = {}
         self.cancelled = threading.Event()
         self.page_size_max = 1
         self.verify_ok = True
@@ -147,9 +149,10 @@ class K2Server:
         context.abort_with_status(rpc_status.to_status(status(code, reason, message, field=field)))
 
     def plan(self, request, context):
-        trades = request.trades
+        kind = request.WhichOneof("query")
+        trades = request.trades if kind == "trades" else getattr(request, kind).of
         self._check(trades, context)
-        table = self._answer(trades)
+        table = self._answer(trades) if kind == "trades" else _cut(self.shapes[kind], trades)
         ticket = f"ticket-{len(self._tickets)}".encode()
         times = _resolved(trades)
         self._tickets[ticket] = table, times
@@ -173,12 +176,15 @@ class K2Server:
             )
         if trades.HasField("limit") and trades.limit < 1:
             self.refuse(context, invalid, "LIMIT_OUT_OF_BOUNDS", "limit is below 1", "limit")
-        if wrong := set(trades.columns) - set(SCHEMA.names):
+        if wrong := set(trades.columns) - self._columns():
             self.refuse(context, invalid, "UNKNOWN_COLUMN", f"no column {wrong.pop()}", "columns")
         if trades.as_of_token and trades.as_of_token != TOKEN:
             self.refuse(context, invalid, "BAD_TOKEN", "a read token is something else")
         if trades.WhichOneof("as_of") == "as_of_snapshot_id":
             self._known_snapshot(trades.as_of_snapshot_id, context)
+
+    def _columns(self):
+        return {name for table in (self.rows, *self.shapes.values()) for name in table.schema.names}
 
     def _known_snapshot(self, snapshot_id, context):
         if snapshot_id not in SNAPSHOT_IDS:
@@ -283,6 +289,15 @@ class K2Server:
             )
             for number, snapshot_id in enumerate(SNAPSHOT_IDS)
         ]
+
+
+def _cut(table, trades):
+    """The rows and columns of an answer that are asked for."""
+    if trades.order == query_service_pb2.ORDER_DESC:
+        table = table.take(list(range(table.num_rows))[::-1])
+    if trades.HasField("limit"):
+        table = table.slice(0, trades.limit)
+    return table.select(list(trades.columns)) if trades.columns else table
 
 
 def _resolved(trades):

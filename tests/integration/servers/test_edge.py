@@ -87,6 +87,16 @@ def test_rows_are_those_of_the_command(stack):
     assert found["provenance"]["rows_lake"] + found["provenance"]["rows_tail"] > 0
 
 
+def test_bars_are_those_of_the_command(stack):
+    found = page(stack, "/v1/bars", symbol=SYMBOL, every="1s", last="10s", order="asc")
+    origin = found["provenance"]
+    since = ("--from", origin["range"]["start_time"], "--as-of", origin["token"])
+    assert found["data"] == stack.json("bars", SYMBOL, "--every", "1s", *since)
+    assert len(found["data"]) >= 10
+    newest = page(stack, "/v1/latest", as_of=origin["token"])["data"]
+    assert {row["symbol"] for row in newest} == {"BTCUSDT", "ETHUSDT", "BNBUSDT"}
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_are_one_answer_although_the_lake_commits(stack, k2, order):
     before = k2.snapshot().snapshot_id

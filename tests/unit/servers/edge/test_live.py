@@ -25,12 +25,14 @@ class Scripted:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.asked = 0
+        self.recent = []
 
     def ask(self, _k2):
         self.asked += 1
         answer = self.answers.pop(0) if self.answers else []
         if isinstance(answer, Exception):
             raise answer
+        self.recent = self.recent + answer
         return answer, ORIGIN
 
 
@@ -137,12 +139,16 @@ class Rows:
     def __init__(self, *numbers):
         self.numbers = set(numbers)
         self.starts = []
+        self.same_time = False
 
     def trades(self, _symbol, start, limit, **_):
         self.starts.append(start)
+        all_rows = trade_rows(100).to_pylist()
+        for row in all_rows if self.same_time else ():
+            row["event_time"] = from_us(FIRST_US)
         rows = [
             row
-            for row in trade_rows(100).to_pylist()
+            for row in all_rows
             if row["trade_id"] in self.numbers and (start is None or row["event_time"] >= start)
         ]
         self.table = trade_rows(1).from_pylist(rows[::-1][:limit], trade_rows(1).schema)
@@ -167,7 +173,16 @@ def test_each_new_trade_is_sent_once_also_one_that_comes_late():
     k2.numbers |= {62}
     assert ids(newest, k2) == [62]
     assert k2.starts[0] is None
-    assert k2.starts[1] == from_us(FIRST_US + 9 * 1000 + 7)
+    assert k2.starts[1] == from_us(FIRST_US + 9 * 1000 + 8)
+
+
+def test_nothing_older_than_the_first_rows_is_sent_also_of_the_same_time():
+    k2, newest = Rows(*range(1, 60)), NewestTrades("BTCUSDT", None)
+    k2.same_time = True
+    assert ids(newest, k2) == list(range(10, 60))
+    k2.numbers |= {60}
+    assert ids(newest, k2) == []
+    assert k2.starts[1] == from_us(FIRST_US + 1)
 
 
 def test_a_symbol_without_trades_begins_with_its_first():
