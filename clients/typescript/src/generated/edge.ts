@@ -193,10 +193,147 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/trades/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Trades Stream
+         * @description Send the newest trades of a symbol, and then those that come, as server-sent events.
+         *
+         *     An event `trades` has rows as `/v1/trades` has them, oldest first, at most twice a second. An
+         *     event `problem` says why there is nothing new. A stream that ends is to be opened again, as
+         *     browsers do; it begins with the newest trades, so a reader drops the ids it has.
+         */
+        get: operations["trades_stream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bars": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Bars
+         * @description Return bars: open, high, low, close, volumes, vwap, and whether they are final.
+         *
+         *     Newest first. The range's start is moved to the start of a bar.
+         */
+        get: operations["bars"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/latest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Latest
+         * @description Return the newest trade of each instrument.
+         */
+        get: operations["latest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/bars/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Bars Stream
+         * @description Send the newest bars of a symbol, and each again when it has changed, as events.
+         *
+         *     An event `bars` has rows as `/v1/bars` has them, oldest first: a later row of a `bar_start`
+         *     replaces an earlier one. An event `problem` says why there is nothing new.
+         */
+        get: operations["bars_stream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * BarRow
+         * @description A bar; `columns` chooses among its fields.
+         */
+        BarRow: {
+            /** Bar Start */
+            bar_start?: string | null;
+            /** Exchange */
+            exchange?: string | null;
+            /** Symbol */
+            symbol?: string | null;
+            /** Open */
+            open?: string | null;
+            /** High */
+            high?: string | null;
+            /** Low */
+            low?: string | null;
+            /** Close */
+            close?: string | null;
+            /** Volume */
+            volume?: string | null;
+            /** Quote Volume */
+            quote_volume?: string | null;
+            /** Count */
+            count?: string | null;
+            /** Vwap */
+            vwap?: string | null;
+            /** Buy Volume */
+            buy_volume?: string | null;
+            /** Final */
+            final?: boolean | null;
+        };
+        /**
+         * BarsDocument
+         * @description A page of bars.
+         */
+        BarsDocument: {
+            /**
+             * Next Cursor
+             * @description `cursor` of the next page; null at the end
+             */
+            next_cursor: string | null;
+            provenance: components["schemas"]["Provenance"];
+            estimate: components["schemas"]["Estimate"];
+            timing_ms: components["schemas"]["TimingDocument"];
+            /** Data */
+            data: components["schemas"]["BarRow"][];
+        };
         /**
          * Component
          * @description One part of the platform, such as the broker or a feed.
@@ -1245,6 +1382,280 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    trades_stream: {
+        parameters: {
+            query: {
+                symbol: string;
+                exchange?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    bars: {
+        parameters: {
+            query?: {
+                /** @description rows at most; in JSON no more than 5000 */
+                limit?: number;
+                /** @description `next_cursor` of a page: the next one of the same answer */
+                cursor?: string;
+                /** @description the form of the answer, in place of Accept */
+                format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
+                /** @description plan and estimate, without rows; JSON */
+                plan_only?: boolean;
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
+                /** @description may be repeated; unset: all that know it */
+                exchange?: string[];
+                /** @description a snapshot's id, a time, or the read token of an answer */
+                as_of?: string;
+                /** @description lake and tail (default), or the lake alone */
+                consistency?: "union" | "committed";
+                /** @description answer although a side is missing; `provenance` says which */
+                allow_partial?: boolean;
+                /** @description may be repeated; unset: all */
+                columns?: string[];
+                /** @description the first time inside: ISO 8601, or microseconds since 1970 */
+                start?: string;
+                /** @description the first time outside */
+                end?: string;
+                /** @description the length of a range that ends now, such as 15m, instead of both */
+                last?: string;
+                /** @description n of ms s m h that divides a day, or 1d 1w 1mo */
+                every?: string;
+                /** @description bars without trades: left out, with the last close, or null */
+                fill?: "none" | "prev" | "null";
+                /** @description of the IANA database, whose days they are */
+                tz?: string;
+                /** @description newest or oldest first */
+                order?: "asc" | "desc";
+            };
+            header?: {
+                /** @description how urgent the request is; unset: interactive */
+                "k2-class"?: "critical" | "interactive" | "batch";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Rows, in the form that Accept or `format` asks for */
+            200: {
+                headers: {
+                    /** @description asks for the same rows again, as `as_of` */
+                    "k2-token"?: string;
+                    /** @description the newest snapshot that the rows are from */
+                    "k2-snapshot-id"?: string;
+                    /** @description LIVE, RECORDED or SIMULATED */
+                    "k2-source"?: string;
+                    /** @description whether rows are known to be missing */
+                    "k2-completeness"?: string;
+                    /** @description of degradation */
+                    "k2-level"?: string;
+                    /** @description runs of missing ids among the rows */
+                    "k2-gaps-total"?: string;
+                    /** @description the same for the same rows */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BarsDocument"];
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
+                    "application/vnd.apache.arrow.stream": unknown;
+                    "application/vnd.apache.parquet": unknown;
+                };
+            };
+            /** @description The rows are those of If-None-Match */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    latest: {
+        parameters: {
+            query?: {
+                /** @description rows at most; in JSON no more than 5000 */
+                limit?: number;
+                /** @description `next_cursor` of a page: the next one of the same answer */
+                cursor?: string;
+                /** @description the form of the answer, in place of Accept */
+                format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
+                /** @description plan and estimate, without rows; JSON */
+                plan_only?: boolean;
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
+                /** @description may be repeated; unset: all that know it */
+                exchange?: string[];
+                /** @description a snapshot's id, a time, or the read token of an answer */
+                as_of?: string;
+                /** @description lake and tail (default), or the lake alone */
+                consistency?: "union" | "committed";
+                /** @description answer although a side is missing; `provenance` says which */
+                allow_partial?: boolean;
+                /** @description may be repeated; unset: all */
+                columns?: string[];
+            };
+            header?: {
+                /** @description how urgent the request is; unset: interactive */
+                "k2-class"?: "critical" | "interactive" | "batch";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Rows, in the form that Accept or `format` asks for */
+            200: {
+                headers: {
+                    /** @description asks for the same rows again, as `as_of` */
+                    "k2-token"?: string;
+                    /** @description the newest snapshot that the rows are from */
+                    "k2-snapshot-id"?: string;
+                    /** @description LIVE, RECORDED or SIMULATED */
+                    "k2-source"?: string;
+                    /** @description whether rows are known to be missing */
+                    "k2-completeness"?: string;
+                    /** @description of degradation */
+                    "k2-level"?: string;
+                    /** @description runs of missing ids among the rows */
+                    "k2-gaps-total"?: string;
+                    /** @description the same for the same rows */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TradesDocument"];
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
+                    "application/vnd.apache.arrow.stream": unknown;
+                    "application/vnd.apache.parquet": unknown;
+                };
+            };
+            /** @description The rows are those of If-None-Match */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    bars_stream: {
+        parameters: {
+            query: {
+                symbol: string;
+                exchange?: string;
+                /** @description n of ms s m h that divides a day, or 1d 1w 1mo */
+                every?: string;
+                /** @description of the IANA database, whose days they are */
+                tz?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/event-stream": unknown;
+                };
             };
             /** @description A problem, with its reason */
             "4XX": {
