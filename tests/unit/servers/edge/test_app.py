@@ -24,6 +24,14 @@ def test_what_the_documentation_loads_is_here(http, name):
     assert http.get(f"/assets/swagger/{name}", headers=tag).status_code == 304
 
 
+def test_the_page_loads_nothing_from_elsewhere_and_stands_in_no_frame(http):
+    page = http.get("/")
+    assert page.status_code == 200
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+
+
 def test_no_other_file_is(http):
     assert http.get("/assets/swagger/../../app.py").status_code == 404
     assert http.get("/assets/%2e%2e/app.py").status_code == 404
