@@ -239,6 +239,9 @@ class EdgeSettings(_Group):
     control_address: str = Field(
         default="", description="host:port of the control server; unset: control.listen"
     )
+    prometheus_url: str = Field(
+        default="", description="of a Prometheus of this stack, whose panels the page then shows"
+    )
 
 
 class AccessSettings(_Group):

@@ -208,6 +208,32 @@ class StatusDocument(BaseModel):
     timing_ms: TookDocument
 
 
+class PanelsDocument(BaseModel):
+    """Whether a Prometheus answers for the panels of the board System Health, and their titles."""
+
+    class Panels(BaseModel):
+        """The board."""
+
+        prometheus: bool
+        titles: list[str]
+
+    data: Panels
+    timing_ms: TookDocument
+
+
+class SeriesDocument(BaseModel):
+    """The series of a panel's query, as Prometheus has them."""
+
+    class Series(BaseModel):
+        """Labels, and values by Unix seconds."""
+
+        metric: dict[str, str]
+        values: list[tuple[float, str]]
+
+    data: list[Series]
+    timing_ms: TookDocument
+
+
 class Stats(BaseModel):
     """How much there is: the newest snapshot, the topics of the tape, the feeds."""
 

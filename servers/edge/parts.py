@@ -33,6 +33,7 @@ class EdgeParts:
         tally: counts the requests.
         trusted: networks whose peers are taken for this machine.
         collectors: of the metrics of this process.
+        prometheus_url: of the stack's Prometheus; empty without one.
     """
 
     connections: Connections
@@ -45,6 +46,7 @@ class EdgeParts:
     tally: Tally
     trusted: Sequence[IPv4Network | IPv6Network] = ()
     collectors: Sequence[Collector] = ()
+    prometheus_url: str = ""
 
     @classmethod
     def of(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from k2client import records
 from k2client.errors import K2Error, NotFound
 from k2client.json_form import json_value
 from servers.edge import documents
+from servers.edge import panels as board
 from servers.edge.parts import EdgeParts, Parts
 from servers.edge.problems import PROBLEMS
 
@@ -121,6 +122,31 @@ def _newest(k2: k2client.Client) -> records.Snapshot | None:
         return None
 
 
+@router.get("/v1/panels", response_model=documents.PanelsDocument)
+async def panels(parts: Parts) -> Response:
+    """Tell which panels the board System Health has, and whether a Prometheus has their values."""
+    titles = [panel["title"] for panel in board.panels()]
+    return await _timed(parts, lambda: {"prometheus": bool(parts.prometheus_url), "titles": titles})
+
+
+@router.get("/v1/panels/{panel}/{target}", response_model=documents.SeriesDocument)
+async def panel_series(
+    parts: Parts,
+    panel: Annotated[int, Path(ge=0, le=999)],
+    target: Annotated[int, Path(ge=0, le=99)],
+    last_s: Annotated[int, Query(ge=60, le=86_400)] = 900,
+    step_s: Annotated[int, Query(ge=5, le=3_600)] = 15,
+) -> Response:
+    """Return the series of a query of a panel, both by their place on the board."""
+    query = board.query_of(panel, target)
+    if not parts.prometheus_url:
+        raise NotFound("OUT_OF_RANGE", "this stack has no Prometheus: k2 up --observe brings one")
+    end_s = parts.clock.now_us() / 1e6
+    return await _timed(
+        parts, lambda: board.ranged(parts.prometheus_url, query, end_s, last_s, step_s)
+    )
+
+
 @router.get(
     "/metrics",
     response_class=Response,
@@ -142,7 +168,11 @@ def _registry(parts: EdgeParts) -> CollectorRegistry:
 
 async def _answer(parts: EdgeParts, ask: Callable[[k2client.Client], object]) -> Response:
     """Ask K2 in a thread; the answer is `{"data": …, "timing_ms": …}`."""
+    return await _timed(parts, lambda: ask(parts.connections.client()))
+
+
+async def _timed(parts: EdgeParts, make: Callable[[], object]) -> Response:
     started_s = parts.clock.monotonic_s()
-    data = await parts.control.run(lambda: json_value(ask(parts.connections.client())))
+    data = await parts.control.run(lambda: json_value(make()))
     took_s = parts.clock.monotonic_s() - started_s
     return JSONResponse({"data": data, "timing_ms": {"total": round(took_s * 1e3, 3)}})

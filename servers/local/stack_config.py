@@ -215,6 +215,7 @@ class StackConfig:
             "K2_VENUE__SPEED": str(settings.venue.speed),
             "K2_CONTROL__QUERY_ADDRESS": self._reached(ports["query"]),
             "K2_EDGE__CONTROL_ADDRESS": self._reached(ports["control"]),
+            **({"K2_EDGE__PROMETHEUS_URL": self.prometheus.url} if self.prometheus else {}),
             **listens,
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from prometheus_client.registry import Collector
@@ -55,9 +55,10 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
 
 def parts_of(settings: Settings, clock: Clock, collectors: Sequence[Collector] = ()) -> EdgeParts:
     """Make what the edge of these settings is made of; it calls control where they say."""
-    return EdgeParts.of(
+    parts = EdgeParts.of(
         settings.edge.control_address or settings.control.listen,
         clock,
         settings.access.trusted_networks,
         collectors,
     )
+    return replace(parts, prometheus_url=settings.edge.prometheus_url)

@@ -72,6 +72,8 @@ def test_prometheus_is_a_part_that_the_stack_can_do_without(tmp_path):
     assert not part.needs_tape
     assert part.addresses == {"prometheus": "http://127.0.0.1:9090"}
     assert part.prepare().env[RUN_ID] == "5" * 32
+    edge = next(part for part in config.parts() if part.name == "edge").prepare()
+    assert edge.env["K2_EDGE__PROMETHEUS_URL"] == "http://127.0.0.1:9090"
 
 
 def test_children_get_everything_by_settings(tmp_path, monkeypatch):
