@@ -128,6 +128,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/panels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Panels
+         * @description Tell which panels the board System Health has, and whether a Prometheus has their values.
+         */
+        get: operations["panels"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/panels/{panel}/{target}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Panel Series
+         * @description Return the series of a query of a panel, both by their place on the board.
+         */
+        get: operations["panel_series"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/metrics": {
         parameters: {
             query?: never;
@@ -548,6 +588,24 @@ export interface components {
             expire_time: string | null;
         };
         /**
+         * Panels
+         * @description The board.
+         */
+        Panels: {
+            /** Prometheus */
+            prometheus: boolean;
+            /** Titles */
+            titles: string[];
+        };
+        /**
+         * PanelsDocument
+         * @description Whether a Prometheus answers for the panels of the board System Health, and their titles.
+         */
+        PanelsDocument: {
+            data: components["schemas"]["Panels"];
+            timing_ms: components["schemas"]["TookDocument"];
+        };
+        /**
          * PartitionCounters
          * @description The records of one partition since the epoch began, counted by outcome.
          */
@@ -631,6 +689,30 @@ export interface components {
             covered_until_time: string | null;
             /** As Of Ahead Ms */
             as_of_ahead_ms: number | null;
+        };
+        /**
+         * Series
+         * @description Labels, and values by Unix seconds.
+         */
+        Series: {
+            /** Metric */
+            metric: {
+                [key: string]: string;
+            };
+            /** Values */
+            values: [
+                number,
+                string
+            ][];
+        };
+        /**
+         * SeriesDocument
+         * @description The series of a panel's query, as Prometheus has them.
+         */
+        SeriesDocument: {
+            /** Data */
+            data: components["schemas"]["Series"][];
+            timing_ms: components["schemas"]["TookDocument"];
         };
         /**
          * Snapshot
@@ -1156,6 +1238,88 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["StatsDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    panels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PanelsDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    panel_series: {
+        parameters: {
+            query?: {
+                last_s?: number;
+                step_s?: number;
+            };
+            header?: never;
+            path: {
+                panel: number;
+                target: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesDocument"];
                 };
             };
             /** @description A problem, with its reason */
