@@ -12,7 +12,7 @@ import { noticeOf } from "./view/notice.ts";
 import { Query } from "./view/query.ts";
 import * as platform from "./view/platform.ts";
 import { showFigures, showSource } from "./view/figures.ts";
-import type { Degradation, GapRecord, Row, Snapshot, Stats, Status } from "./wire.ts";
+import type { Degradation, GapRecord, Snapshot, Stats, Status } from "./wire.ts";
 
 /** What wraps every answer about the platform. */
 interface Told<T> {
@@ -51,17 +51,11 @@ function main(): void {
     platform.showGaps(state);
     everything();
   });
-  const symbols = new Poll(() => ask<Row[]>("v1/symbols"), 30_000, (state) => {
-    named((state.value ?? []).map((row) => String(row.symbol)));
-  });
-
-  // Symbols of the feeds come first; those that no feed listens to any more come with their rows.
-  const known = new Set<string>();
-  function named(come: readonly string[]): void {
-    const before = known.size;
-    for (const symbol of come) known.add(symbol);
-    if (known.size === before) return;
-    const names = [...known];
+  let known = "";
+  function named(symbols: readonly string[]): void {
+    const names = [...new Set(symbols)].sort();
+    if (names.length === 0 || names.join() === known) return;
+    known = names.join();
     market.symbols(names);
     query.symbols(names);
   }
@@ -90,7 +84,7 @@ function main(): void {
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     edge.key = byId<HTMLInputElement>("key").value;
-    for (const poll of [degradation, status, stats, snapshots, gaps, symbols]) void poll.now();
+    for (const poll of [degradation, status, stats, snapshots, gaps]) void poll.now();
   });
   wireTheme(byId<HTMLButtonElement>("theme"), () => market.recolour());
   addEventListener("hashchange", () => {
@@ -99,7 +93,7 @@ function main(): void {
   });
   tabs.open(location.hash);
   query.open(location.hash);
-  for (const poll of [degradation, status, stats, snapshots, gaps, symbols]) poll.start();
+  for (const poll of [degradation, status, stats, snapshots, gaps]) poll.start();
   setInterval(() => {
     health.seen({
       degradation: degradation.state.value,

@@ -203,9 +203,14 @@ export function pinned(
   };
 }
 
-/** The columns of rows, in the order in which they come. */
+const FIRST = [
+  "bar_start", "event_time", "exchange", "symbol", "side", "price", "quantity", "trade_id",
+];
+
+/** The columns of rows: those that are read first lead, the others come in their order. */
 export function columnsOf(rows: readonly Row[]): string[] {
   const seen = new Set<string>();
   for (const row of rows.slice(0, 50)) for (const name of Object.keys(row)) seen.add(name);
-  return [...seen];
+  const leading = FIRST.filter((name) => seen.has(name));
+  return [...leading, ...[...seen].filter((name) => !leading.includes(name))];
 }

@@ -35,19 +35,11 @@ export type ProblemBody = Partial<Schemas["ProblemDocument"]>;
 /** What wraps rows. */
 export type Answer<R> = Omit<Schemas["TradesDocument"], "data"> & { data: R[] };
 
-export interface Bar {
-  bar_start: string;
-  exchange: string;
-  symbol: string;
-  open: string | null;
-  high: string | null;
-  low: string | null;
-  close: string | null;
-  volume: string;
-  count: string;
-  vwap: string | null;
-  final: boolean;
-}
+type Prices = "open" | "high" | "low" | "close" | "vwap";
+type BarRow = Schemas["BarRow"];
+
+/** A bar; one that was filled may have no prices. */
+export type Bar = Whole<Omit<BarRow, Prices>> & { [Name in Prices]: string | null };
 
 /** Returns the number of a level, NORMAL 0; null for one that this page does not know. */
 export function rankOf(level: string): number | null {

@@ -5,7 +5,7 @@ import { legendOf, seriesOf } from "../src/board.ts";
 import { pathOf, problemOf } from "../src/edge.ts";
 import { EventParser } from "../src/sse.ts";
 import {
-  ASKED_FIRST, Freshness, healing, linkOf, merged, mergedBars, onSlider, pinned, positionOf,
+  ASKED_FIRST, columnsOf, Freshness, healing, linkOf, merged, mergedBars, onSlider, pinned, positionOf,
   questionOf, Rate, rowsOf, unseen,
 } from "../src/state.ts";
 import type { Bar, GapRecord, Snapshot, Trade } from "../src/wire.ts";
@@ -91,6 +91,12 @@ test("a link carries the question with the read token", () => {
   assert.equal(exact.last, "");
   assert.deepEqual(questionOf(linkOf(exact)), exact);
   assert.equal(questionOf("#market"), null);
+});
+
+test("columns that are read first lead", () => {
+  assert.deepEqual(columnsOf([{ a: 1, price: 2 }, { b: 3, event_time: 4 }]), [
+    "event_time", "price", "a", "b",
+  ]);
 });
 
 test("a problem has its reason and when to try again", () => {

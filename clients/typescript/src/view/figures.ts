@@ -22,6 +22,13 @@ const SOURCES: Record<string, string> = {
   LIVE: "",
 };
 
+const MEANING: Record<string, string> = {
+  Trades: "Acknowledged on the tape by all feeds, over the last 10 seconds",
+  Freshness: "From the feed's receipt of a trade to this page: the median of the last 200",
+  "Writer lag": "Age of the oldest record that is not in the lake yet",
+  "Open gaps": "Trade ids that are known to be missing and are still to be fetched",
+};
+
 /** Says what the rows are. Live data needs no banner; the feeds name their venue. */
 export function showSource(source: string | null): void {
   const place = byId("source");
@@ -35,7 +42,7 @@ export function showFigures(now: Figures): void {
   const taken = now.feeds.map((feed) => Number(feed.trades_acknowledged));
   if (taken.length) trades.read(taken.reduce((sum, each) => sum + each, 0), Date.now());
   const connected = now.feeds.filter((feed) => feed.connected).length;
-  const shown: [string, string, string?][] = [
+  const shown: [string, string][] = [
     ["Trades", trades.perSecond == null ? "–" : `${format.measured(trades.perSecond)}/s`],
     ["Freshness", format.duration(now.freshnessMs == null ? null : now.freshnessMs / 1000)],
     ["Writer lag", format.duration(readingOf(now.degradation, "writer_lag_s"))],
@@ -49,7 +56,9 @@ export function showFigures(now: Figures): void {
   if (place.children.length !== shown.length) {
     fill(
       place,
-      ...shown.map(([name]) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, ""))),
+      ...shown.map(([name]) =>
+        h("div", { title: MEANING[name] }, h("dt", {}, name), h("dd", { class: "num" }, "")),
+      ),
     );
   }
   shown.forEach(([, value], at) => say(place.children[at]?.lastElementChild as Element, value));

@@ -10,6 +10,7 @@ import {
 import type { Answer, Bar, ProblemBody, Snapshot, Trade } from "../wire.ts";
 import { showNotice } from "./notice.ts";
 
+export const SYMBOL_FIRST = "BTCUSDT";
 const TRADES_SHOWN = 60;
 const BARS_SHOWN = 500;
 const DRAW_MS = 250;
@@ -87,8 +88,12 @@ export class Market {
     if (before.join() === names.join()) return;
     const chosen = select.value;
     fill(select, ...names.map((name) => h("option", { value: name }, name)));
-    if (names.includes(chosen)) select.value = chosen;
-    else if (names.length) this.#restart();
+    if (names.includes(chosen)) {
+      select.value = chosen;
+    } else if (names.length) {
+      if (names.includes(SYMBOL_FIRST)) select.value = SYMBOL_FIRST;
+      this.#restart();
+    }
   }
 
   /** Takes the retained snapshots; the chosen one stays chosen. */
@@ -155,18 +160,20 @@ export class Market {
   /** Shows what a snapshot held: trades and bars up to its commit. */
   async #asOf(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
     const as_of = snapshot.snapshot_id;
-    try {
-      const [trades, bars] = await Promise.all([
-        this.#ask<Trade>("trades", { as_of, limit: TRADES_SHOWN }, signal),
-        this.#ask<Bar>("bars", { as_of, ...this.#window(snapshot.commit_time) }, signal),
-      ]);
-      this.#come(trades.data);
-      this.#comeBars(bars.data);
-      this.#went("bars", "as-of", "");
-      this.#went("trades", "as-of", `As of snapshot ${as_of}`);
-    } catch (error) {
-      if (!signal.aborted) this.#failed(error, "trades");
-    }
+    const said = `As of snapshot ${as_of}`;
+    const trades = async (): Promise<void> => {
+      this.#come((await this.#ask<Trade>("trades", { as_of, limit: TRADES_SHOWN }, signal)).data);
+      this.#went("trades", "as-of", said);
+    };
+    const bars = async (): Promise<void> => {
+      const range = this.#window(snapshot.commit_time);
+      this.#comeBars((await this.#ask<Bar>("bars", { as_of, ...range }, signal)).data);
+      this.#went("bars", "as-of", said);
+    };
+    const kept = (kind: Kind) => (error: unknown) => {
+      if (!signal.aborted) this.#failed(error, kind);
+    };
+    await Promise.all([trades().catch(kept("trades")), bars().catch(kept("bars"))]);
   }
 
   /** The range of the newest bars before a time: nothing else bounds a bar's price. */

@@ -26,6 +26,8 @@ const MEANING: Record<Level, string> = {
   CIRCUIT_BREAK: "Nothing is taken, health still answers",
 };
 const PRESSURES_SHOWN = 4;
+// Signals that every process has.
+const SHARED = /^(cpu_|io_|memory_|disk_|loop_)/;
 
 /** Shows the level in the header, for every view. */
 export function showLevelChip(level: string | null): void {
@@ -67,7 +69,7 @@ function summaryOf(now: Degradation): string {
 }
 
 function processOf(process: ProcessLevel): HTMLElement {
-  const shown = process.pressures.slice(0, PRESSURES_SHOWN);
+  const shown = [...process.pressures].sort(pressing).slice(0, PRESSURES_SHOWN);
   return h(
     "section",
     { class: "process" },
@@ -81,6 +83,12 @@ function processOf(process: ProcessLevel): HTMLElement {
     ),
     ...shown.map(barOf),
   );
+}
+
+/** The highest pressure first; among equals what is the process's own. */
+function pressing(left: Pressure, right: Pressure): number {
+  const shared = (one: Pressure): number => (SHARED.test(one.signal) ? 1 : 0);
+  return right.pressure - left.pressure || shared(left) - shared(right);
 }
 
 function barOf(one: Pressure): HTMLElement {

@@ -5,6 +5,7 @@ import { pathOf, Problem, type Edge, type Parameters } from "../edge.ts";
 import * as format from "../format.ts";
 import { columnsOf, linkOf, pinned, questionOf, type Question } from "../state.ts";
 import type { Answer, Row } from "../wire.ts";
+import { SYMBOL_FIRST } from "./market.ts";
 import { showNotice } from "./notice.ts";
 
 interface Shape {
@@ -64,7 +65,8 @@ export class Query {
   symbols(names: readonly string[]): void {
     fill(byId("known-symbols"), ...names.map((name) => h("option", { value: name })));
     const symbols = this.#input("symbols");
-    if (!symbols.value && names[0]) symbols.value = names[0];
+    if (symbols.value) return;
+    symbols.value = names.includes(SYMBOL_FIRST) ? SYMBOL_FIRST : (names[0] ?? "");
   }
 
   /** Runs the question that the page's address carries, if it does. */
