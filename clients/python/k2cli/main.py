@@ -30,6 +30,7 @@ from k2cli import (
     up,
     verify,
 )
+from k2cli.assistant import mcp
 from k2cli.child import INTERRUPTED
 from k2cli.cost import cost_report
 from k2cli.demo import demo
@@ -111,6 +112,7 @@ for command in (
     cost_report.cost,
     browse.open_page,
     browse.completion,
+    mcp.mcp,
 ):
     k2.add_command(command)
 k2.add_command(degrade.degrade, "degradation")

@@ -1,0 +1,1 @@
+"""Serves K2 to assistants by the Model Context Protocol (extra `mcp`)."""
