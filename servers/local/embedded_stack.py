@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import resource
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -27,7 +28,7 @@ from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.compacted_topic import CompactedTopic
 from k2.tape.schema_registry import SchemaStore
-from servers.local import layout, stack_ports, stamp
+from servers.local import jupyter, layout, stack_ports, stamp
 from servers.local.artifacts import Artifacts, Progress
 from servers.local.observe import prometheus
 from servers.local.stack_config import StackConfig
@@ -38,6 +39,7 @@ from servers.local.supervisor import Supervisor
 from servers.runtime import Runtime
 
 _PROGRESS_S = 0.2
+_TOKEN_BYTES = 24  # of Jupyter's token
 _log = logging.getLogger(__name__)
 
 
@@ -163,14 +165,44 @@ def choose_prometheus(
     if program is None:
         _step(runtime, "prometheus", prometheus.HOW_TO_GET)
         return None
-    if options.ports_asked and options.ports == "fixed":
-        stack_ports.check([("prometheus", port)])
-    elif options.ports == "free" or not stack_ports.is_free(port):
-        names, taken = ("prometheus",), port
-        port = stack_ports.free_for(names, runtime.run_id, used)["prometheus"]
-        if options.ports != "free":
-            _step(runtime, "prometheus", f"port {taken} is in use: Prometheus takes {port}")
+    port = _port_beside(options, runtime, used, "prometheus", port)
     return prometheus.Prometheus(program, port)
+
+
+def choose_jupyter(
+    options: Options,
+    runtime: Runtime,
+    used: Collection[int],
+    port: int = jupyter.PORT,
+    is_installed: Callable[[], bool] = jupyter.is_installed,
+) -> jupyter.Jupyter | None:
+    """Choose how Jupyter runs beside the stack; None where it is not wanted or not installed.
+
+    It listens on `port`, or on a free one where that is taken or free ports are asked for.
+
+    Raises:
+        Unavailable: PORT_IN_USE when fixed ports are asked for and this one is taken.
+    """
+    if not options.notebooks:
+        return None
+    if not is_installed():
+        _step(runtime, "jupyter", jupyter.HOW_TO_GET)
+        return None
+    port = _port_beside(options, runtime, used, "jupyter", port)
+    return jupyter.Jupyter(port, secrets.token_hex(_TOKEN_BYTES), settings.environment())
+
+
+def _port_beside(
+    options: Options, runtime: Runtime, used: Collection[int], name: str, port: int
+) -> int:
+    """Choose the port of what runs beside the stack: a free one where `port` is taken."""
+    if options.ports_asked and options.ports == "fixed":
+        stack_ports.check([(name, port)])
+    elif options.ports == "free" or not stack_ports.is_free(port):
+        taken, port = port, stack_ports.free_for((name,), runtime.run_id, used)[name]
+        if options.ports != "free":
+            _step(runtime, name, f"port {taken} is in use: {name.capitalize()} takes {port}")
+    return port
 
 
 def _choose(options: Options, runtime: Runtime) -> StackConfig:
@@ -194,7 +226,8 @@ def _choose(options: Options, runtime: Runtime) -> StackConfig:
     )
     stack = _measured(chosen, options, runtime)
     beside = choose_prometheus(options, runtime, stack.ports.values())
-    stack = replace(stack, prometheus=beside)
+    used = {*stack.ports.values(), *((beside.port,) if beside else ())}
+    stack = replace(stack, prometheus=beside, jupyter=choose_jupyter(options, runtime, used))
     stack_ports.check(stack.used_ports().items())
     _step(runtime, "venue", f"{stamp.source_of(venue)} trades of {exchange} from {venue}")
     return stack

@@ -14,6 +14,7 @@ from servers.local import broker, registry, stack_ports
 from servers.local.artifacts import Artifacts
 from servers.local.broker import BrokerPorts
 from servers.local.child_process import ChildCommand
+from servers.local.jupyter import Jupyter
 from servers.local.observe.prometheus import Prometheus
 from servers.local.registry import RegistryPorts
 from servers.local.stack_file import RUN_ID
@@ -57,6 +58,7 @@ class StackConfig:
         artifacts: Kafka and the registry.
         environment: of the supervisor, which the parts inherit.
         prometheus: that reads the metrics of this stack; None without one.
+        jupyter: that serves the notebooks; None without one.
     """
 
     settings: Settings
@@ -67,6 +69,7 @@ class StackConfig:
     artifacts: Artifacts
     environment: Mapping[str, str] = field(repr=False)
     prometheus: Prometheus | None = None
+    jupyter: Jupyter | None = None
 
     @property
     def data_dir(self) -> Path:
@@ -108,6 +111,7 @@ class StackConfig:
             self._registry(),
             *(self._process(process, name) for process, name in self.processes()),
             *([self._prometheus(self.prometheus)] if self.prometheus else ()),
+            *([self._jupyter(self.jupyter)] if self.jupyter else ()),
         ]
 
     def processes(self) -> list[tuple[str, str]]:
@@ -173,6 +177,16 @@ class StackConfig:
             lambda: self._marked(prometheus.prepare(self.data_dir)),
             {"prometheus": prometheus.url},
             prometheus.answers,
+            needs_tape=False,
+            essential=False,
+        )
+
+    def _jupyter(self, jupyter: Jupyter) -> StackPart:
+        return StackPart(
+            "jupyter",
+            lambda: self._marked(jupyter.prepare(self.data_dir)),
+            {"jupyter": jupyter.url},
+            jupyter.answers,
             needs_tape=False,
             essential=False,
         )

@@ -8,7 +8,8 @@
     run_id          32 hexadecimal digits, also K2_RUN_ID in the environment of every process
     supervisor_pid  the process to send SIGTERM to
     data_dir, source, venue, exchange, symbols, started_at_us, updated_at_us
-    addresses       control, flight, query, edge, broker, registry, venue: once the part has served
+    addresses       control, flight, query, edge, broker, registry, venue, jupyter (its URL, with
+                    the token): once the part has served
     processes       of each: name, pid (null while it does not run), state (WAITING, STARTING,
                     SERVING, RESTARTING, FAILING, STOPPING, STOPPED, FAILED), restarts,
                     addresses, exit_code (of its last life), log
@@ -41,6 +42,8 @@ from k2.errors import Invalid, Reason
 
 RUN_ID = "K2_RUN_ID"
 _LOCK_WAIT_S = 1.0
+_TOKEN = "token="  # in the address of Jupyter
+_PRIVATE, _PUBLIC = 0o600, 0o666
 _log = logging.getLogger(__name__)
 
 
@@ -186,8 +189,12 @@ def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _replace(path: Path, content: object) -> None:
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
+    """Replace a file; only its user may read one that holds a token."""
+    scratch, text = path.with_suffix(".new"), json.dumps(content, indent=1) + "\n"
+    scratch.unlink(missing_ok=True)
+    mode = _PRIVATE if _TOKEN in text else _PUBLIC
+    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
     scratch.rename(path)
 
 

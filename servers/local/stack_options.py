@@ -22,6 +22,7 @@ class Options:
         ports: free or fixed.
         ports_asked: whether that was an argument.
         observe: whether Prometheus is started too, where it is installed.
+        notebooks: whether Jupyter is started too, where it is installed.
         exchange_asked: whether an exchange was named, by argument or setting.
     """
 
@@ -30,6 +31,7 @@ class Options:
     exchange_asked: bool
     ports_asked: bool = False
     observe: bool = False
+    notebooks: bool = False
 
 
 class Arguments(argparse.ArgumentParser):
@@ -73,6 +75,7 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
         exchange_asked="exchange" in merged.feed.model_fields_set,
         ports_asked=arguments.ports is not None,
         observe=arguments.observe,
+        notebooks=arguments.notebooks,
     )
 
 
@@ -106,6 +109,7 @@ def _parser() -> Arguments:
     parser.add_argument("--feeds", type=int)
     parser.add_argument("--ports", choices=("free", "fixed"))
     parser.add_argument("--observe", action="store_true")
+    parser.add_argument("--notebooks", action="store_true")
     return parser
 
 

@@ -51,6 +51,9 @@ _COLUMNS = ("event_time", "symbol", "trade_id", "side", "price", "quantity", "so
 @click.option(
     "--observe", is_flag=True, help="Also start Prometheus on this stack, where it is installed."
 )
+@click.option(
+    "--notebooks", is_flag=True, help="Also serve the notebooks by Jupyter (extra `notebook`)."
+)
 @options.common
 @click.pass_context
 def up(
@@ -58,6 +61,7 @@ def up(
     /,
     detach: bool,
     observe: bool,
+    notebooks: bool,
     as_json: bool,
     data_dir: Path | None,
     **given: object,
@@ -68,7 +72,8 @@ def up(
     only when all parts were SERVING.
     """
     directory = options.directory_of(data_dir)
-    arguments = [*options.arguments(given), *(["--observe"] if observe else ())]
+    beside = [*(["--observe"] if observe else ()), *(["--notebooks"] if notebooks else ())]
+    arguments = [*options.arguments(given), *beside]
     supervisor = Spawned("up", arguments, directory, detached=detach)
     with supervisor, supervisor.forwarding():
         code = _run(supervisor, as_json=as_json, detach=detach)

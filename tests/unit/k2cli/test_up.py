@@ -36,14 +36,15 @@ def given(directory):
 
 def test_detached_it_returns_when_all_is_serving_and_leaves_it_running(k2, script, server):
     directory = script("up", ready(server), stay=True, stack=STACK)
-    options = ("--venue", "synthetic", "--rate", "5", "--observe")
+    options = ("--venue", "synthetic", "--rate", "5", "--observe", "--notebooks")
     done = k2("up", "-d", *options, "--data-dir", directory)
     assert done.code == 0
     assert f"control   {server.address}" in done.stdout
     assert "simulated trades of BTCUSDT" in done.stdout
     assert "39441.28000000" in done.stdout
     assert "broker: SERVING" in done.stderr
-    assert given(directory)["arguments"] == ["--venue", "synthetic", "--rate", "5.0", "--observe"]
+    passed = ["--venue", "synthetic", "--rate", "5.0", "--observe", "--notebooks"]
+    assert given(directory)["arguments"] == passed
     assert stack.read_stack(directory).running
     down = k2("down", "--data-dir", directory)
     assert (down.code, "stopped in" in down.stderr) == (0, True)

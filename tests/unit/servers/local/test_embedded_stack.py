@@ -18,6 +18,7 @@ from k2.errors import Data, Invalid, Overloaded, Reason, Unavailable
 from servers.local.embedded_stack import (
     check_room,
     check_writable,
+    choose_jupyter,
     choose_ports,
     choose_prometheus,
     clear_scratch,
@@ -102,6 +103,37 @@ def test_prometheus_is_one_where_it_is_installed_and_wanted(tmp_path, monkeypatc
         assert (chosen.port != port, said) == (True, [])
         assert observed(tmp_path, monkeypatch, port, observe=False) == (None, [])
     assert observed(tmp_path, monkeypatch, port)[0].port == port
+
+
+def served(tmp_path, port, *, installed=True, **asked):
+    """The Jupyter that is chosen, or the reason why there is none, and what is said of it."""
+    out = io.StringIO()
+    runtime = Runtime(SystemClock(), "6" * 32, out=out)
+    asked = replace(options(tmp_path, asked.pop("ports", "fixed")), **{"notebooks": True} | asked)
+    try:
+        chosen = choose_jupyter(asked, runtime, (), port, lambda: installed)
+    except Unavailable as error:
+        chosen = error.reason
+    return chosen, [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+
+
+def test_jupyter_is_one_where_it_is_installed_and_wanted(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        chosen, (said,) = served(tmp_path, port, installed=False)
+        assert chosen is None
+        assert "k2-lakehouse[notebook]" in said
+        chosen, (said,) = served(tmp_path, port)
+        assert chosen.port != port
+        assert said == f"port {port} is in use: Jupyter takes {chosen.port}"
+        assert served(tmp_path, port, ports_asked=True) == (Reason.PORT_IN_USE, [])
+        chosen, said = served(tmp_path, port, ports="free", ports_asked=True)
+        assert (chosen.port != port, said) == (True, [])
+        assert served(tmp_path, port, notebooks=False) == (None, [])
+    first, second = served(tmp_path, port)[0], served(tmp_path, port)[0]
+    assert first.port == second.port == port
+    assert first.token != second.token
+    assert len(first.token) >= 32
 
 
 def test_a_port_of_metrics_in_use_is_refused_where_fixed_ports_were_asked_for(tmp_path):

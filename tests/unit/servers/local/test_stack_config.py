@@ -6,6 +6,7 @@ from dataclasses import replace
 from k2 import settings
 from k2.clock import ManualClock
 from servers.local.artifacts import Artifacts
+from servers.local.jupyter import Jupyter
 from servers.local.observe.prometheus import Prometheus
 from servers.local.stack_config import StackConfig
 from servers.local.stack_file import RUN_ID
@@ -74,6 +75,16 @@ def test_prometheus_is_a_part_that_the_stack_can_do_without(tmp_path):
     assert part.prepare().env[RUN_ID] == "5" * 32
     edge = next(part for part in config.parts() if part.name == "edge").prepare()
     assert edge.env["K2_EDGE__PROMETHEUS_URL"] == "http://127.0.0.1:9090"
+
+
+def test_jupyter_is_a_part_that_the_stack_can_do_without(tmp_path):
+    config = replace(site(tmp_path), jupyter=Jupyter(8888, "t0ken", {"PATH": "/bin"}))
+    part = config.parts()[-1]
+    assert part.name == "jupyter"
+    assert not part.essential
+    assert not part.needs_tape
+    assert part.addresses == {"jupyter": "http://127.0.0.1:8888/?token=t0ken"}
+    assert part.prepare().env[RUN_ID] == "5" * 32
 
 
 def test_children_get_everything_by_settings(tmp_path, monkeypatch):

@@ -61,6 +61,16 @@ def test_the_addresses_of_metrics_are_targets_for_prometheus(tmp_path):
     assert json.loads((tmp_path / "targets.json").read_text()) == there
 
 
+def test_a_record_with_a_token_is_for_its_user_alone(tmp_path):
+    journal = Journal(tmp_path, record(tmp_path), ManualClock())
+    journal.write()
+    public = (tmp_path / "stack.json").stat().st_mode & 0o077
+    journal.record.addresses["jupyter"] = "http://127.0.0.1:8888/?token=t0ken"
+    journal.write()
+    private = (tmp_path / "stack.json").stat().st_mode & 0o077
+    assert (public != 0, private) == (True, 0)
+
+
 def test_a_disk_that_refuses_does_not_end_the_stack(tmp_path):
     Journal(tmp_path / "not-there", record(tmp_path), ManualClock()).write()
 

@@ -20,11 +20,13 @@ def test_without_arguments_the_settings_hold(tmp_path):
     assert not options.exchange_asked
     assert not options.ports_asked
     assert not options.observe
+    assert not options.notebooks
 
 
 def test_prometheus_and_fixed_ports_are_asked_for():
     options = read("--observe", "--ports", "fixed")
     assert (options.observe, options.ports, options.ports_asked) == (True, "fixed", True)
+    assert read("--notebooks").notebooks
 
 
 def test_arguments_go_before_settings(tmp_path):
