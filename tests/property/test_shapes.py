@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from k2.clock import SystemClock
@@ -151,7 +151,12 @@ examples = settings(
 )
 
 
+BACKWARDS = [("half_evict", [2], [0], [0])]  # a later id of an earlier time
+ALL = {"symbols": (), "range": TimeRange(), "limit": None, "order": Order.ASC}
+
+
 @examples
+@example(scaled=(FINE, Bars("100ms")), before=BACKWARDS, meanwhile=[], asked=ALL)
 @given(scaled=scaled_bars, before=steps, meanwhile=steps, asked=asked_of)
 def test_bars(executor, folder, scaled, before, meanwhile, asked):
     scale, shape = scaled

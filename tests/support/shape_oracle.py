@@ -99,8 +99,9 @@ def _bars_of(name, rows, shape, times, seen):
     close = None
     for at, (start, end) in enumerate(starts):
         some = held.get((start, end), [])
-        before = [row.trade_id for key in starts[: at + 1] for row in held.get(key, [])]
-        after = [row.trade_id for key in starts[at:] for row in held.get(key, [])]
+        own = [row.trade_id for row in some]
+        before = own or [row.trade_id for key in starts[:at] for row in held.get(key, [])]
+        after = own or [row.trade_id for key in starts[at:] for row in held.get(key, [])]
         final = end <= max(row.event_time for row in seen) and _whole(before, after, seen)
         final = final and (times.end_us is None or end <= times.end_us)
         bar, close = _bar(some, close if shape.fill == "prev" else None)
@@ -120,7 +121,13 @@ def _bar(rows, last_close):
 
 
 def _whole(before, after, seen):
-    """Whether no id is missing beside the trades of a bar, or between those around it."""
+    """Whether no id is missing beside the trades of a bar, or between those around it.
+
+    Args:
+        before: ids of the bar, or of all before it.
+        after: ids of the bar, or of all after it.
+        seen: every trade of the instrument.
+    """
     ids = {row.trade_id for row in seen}
     last = max(before) if before else min(after) - 1
     first = min(after) if after else max(before) + 1

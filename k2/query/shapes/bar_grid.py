@@ -102,7 +102,7 @@ class BarGrid:
 
     def unit_us(self, edges: list[int]) -> int:
         """Return the longest step, counted from 1970 on, that crosses the start of no bar."""
-        return math.gcd(self.step_us or 0, *edges) or DAY_US
+        return math.gcd(self.step_us or 0, *edges)
 
 
 def zone_of(name: str) -> ZoneInfo:

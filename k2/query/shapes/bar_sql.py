@@ -48,13 +48,14 @@ _PREVIOUS = (
 NO_PRICES = ("open", "high", "low", "close")
 LAST_CLOSE = tuple(f"coalesce({name}, {_PREVIOUS}) AS {name}" for name in NO_PRICES)
 
-# The trades around a bar: its own last and first one, else the ones before and after it; null where
-# there is none.
+# The first and the last trade of a bar, else the one before and the one after it.
+OWN = "last_id AS id_before, first_id AS id_after"
 _WINDOW = "OVER (PARTITION BY exchange, symbol ORDER BY start_us"
 _BEFORE = f"(max(last_id) {_WINDOW}))::HUGEINT"
 _AFTER = f"(min(first_id) {_WINDOW} DESC))::HUGEINT"
 NEIGHBOURS = (
-    f"coalesce({_BEFORE}, {_AFTER} - 1) AS id_before, coalesce({_AFTER}, {_BEFORE} + 1) AS id_after"
+    f"coalesce(last_id, {_BEFORE}, {_AFTER} - 1) AS id_before,"
+    f" coalesce(first_id, {_AFTER}, {_BEFORE} + 1) AS id_after"
 )
 # Ids are missing in a bar when one of the trades beside them is in it, or it lies between them.
 HOLED = (

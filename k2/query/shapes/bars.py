@@ -125,8 +125,7 @@ class Bars(Shape):
         """Write the statement; see the module."""
         relations = self._relations(extent)
         source = "bars" if self.fill is Fill.NONE else "filled"
-        apart = extent.has_holes or self.fill is not Fill.NONE
-        neighbours = bar_sql.NEIGHBOURS if apart else "first_id AS id_after"
+        neighbours = bar_sql.OWN if self.fill is Fill.NONE else bar_sql.NEIGHBOURS
         end_us = extent.range.end_us
         ends: tuple[object, ...] = ()
         final = (

@@ -21,6 +21,8 @@ from k2.query.gate import (
 )
 from k2.query.provenance import Estimate
 from k2.query.request import Caller, RequestClass, TradesRequest
+from k2.query.shapes.bars import Bars
+from k2.query.shapes.latest import Latest
 
 CALLER = Caller(client="a")
 WHOLE = TradesRequest()
@@ -53,6 +55,11 @@ def refused(call, *args):
         (TradesRequest(range=TimeRange(5, 5 + MINUTE_US)), True),
         (TradesRequest(range=TimeRange(5, 6 + MINUTE_US)), False),
         (TradesRequest(range=TimeRange(5)), False),
+        (TradesRequest(limit=1, shape=Bars("1s")), False),
+        (TradesRequest(last_us=MINUTE_US - 1_000_000, shape=Bars("1s")), True),
+        (TradesRequest(last_us=MINUTE_US, shape=Bars("1s")), False),
+        (TradesRequest(range=TimeRange(5, 6), shape=Bars("1mo")), False),
+        (TradesRequest(shape=Latest()), True),
     ],
 )
 def test_a_point_query_is_for_few_rows_or_a_short_range(request_, point):
