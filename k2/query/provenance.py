@@ -200,7 +200,7 @@ class Vouched:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Assurance:
     """What is known of the trades that an answer may lack.
 
     Attributes:
@@ -215,13 +215,13 @@ class Judgement:
     newest_us: Mapping[Instrument, int] | None = None
 
 
-def judgement_of(
+def assurance_of(
     holes: Holes,
     states: Mapping[int, FoldState] | None,
     instruments: Collection[Instrument] | None,
     expected: Mapping[Instrument, Expected] | None,
     now: Mapping[int, FoldState] | None = None,
-) -> Judgement:
+) -> Assurance:
     """Add to the holes of an answer what is vouched for; arguments as for `holes_of`.
 
     Args:
@@ -234,7 +234,7 @@ def judgement_of(
     seen = _seen(states or {}, instruments)
     newest_us = None if states is None else {name: of.time_max_us for name, of in seen.items()}
     vouched = {} if expected is None else _vouched(seen, instruments, expected, now)
-    return Judgement(holes, vouched, newest_us)
+    return Assurance(holes, vouched, newest_us)
 
 
 def since(vouched: Mapping[Instrument, Vouched], since_us: int | None) -> dict[Instrument, Vouched]:

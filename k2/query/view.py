@@ -37,18 +37,18 @@ from k2.query.lake_snapshots import (
 from k2.query.plan import MissingReason, Plan, plan_lake, plan_union
 from k2.query.provenance import (
     RETENTION,
+    Assurance,
     Estimate,
     Expected,
     Holes,
-    Judgement,
     MissingPart,
     Provenance,
     Vouched,
+    assurance_of,
     below_retention,
     completeness,
     failure_of,
     holes_of,
-    judgement_of,
     part_of,
     since,
 )
@@ -308,15 +308,15 @@ class QueryView:
         plan = plan_lake(request, lake.facts, end)
         parts = list(self._accepted(request, plan, waited=True))
         states = self._lake.states_at(end, lake, range(len(end.offsets)))
-        judgement = self._pinned_judgement(request, self._scope(request), states)
+        assurance = self._pinned_assurance(request, self._scope(request), states)
         parts += below_retention(lake.retained_from_us, plan.times)
         provenance = replace(
-            self._provenance(request, lake, end, judgement.holes),
-            completeness=completeness(judgement.holes, parts),
+            self._provenance(request, lake, end, assurance.holes),
+            completeness=completeness(assurance.holes, parts),
             missing=tuple(parts),
         )
         opened = OpenQuery(request, plan, {}, provenance, self._commits_of(plan))
-        return _judged(opened, judgement, lake.retained_from_us)
+        return _judged(opened, assurance, lake.retained_from_us)
 
     def _union(
         self,
@@ -333,25 +333,25 @@ class QueryView:
         parts += () if plan.skips_lake else below_retention(lake.retained_from_us, plan.times)
         to_now = request.consistency is Consistency.UNION
         if to_now:
-            judgement = self._judgement_to_now(request, scope, end)
+            assurance = self._assurance_to_now(request, scope, end)
         else:
             states = self._lake.states_at(end, lake, scope.partitions)
-            judgement = self._pinned_judgement(request, scope, states)
+            assurance = self._pinned_assurance(request, scope, states)
         provenance = replace(
-            self._provenance(request, lake, end, judgement.holes),
+            self._provenance(request, lake, end, assurance.holes),
             newest_receive_us=view.receive_max_us if to_now else None,
-            completeness=completeness(judgement.holes, parts),
+            completeness=completeness(assurance.holes, parts),
             missing=tuple(parts),
         )
         opened = OpenQuery(request, plan, view.held, provenance, self._commits_of(plan))
-        return _judged(opened, judgement, lake.retained_from_us)
+        return _judged(opened, assurance, lake.retained_from_us)
 
     def _commits_of(self, plan: Plan) -> tuple[str, ...]:
         return self._lake.commits_of(plan.files.paths) if tracing.recording() else ()
 
-    def _judgement_to_now(
+    def _assurance_to_now(
         self, request: TradesRequest, scope: Scope, end: OffsetVector
-    ) -> Judgement:
+    ) -> Assurance:
         """Find the holes of an answer up to E; its edges are unknown until the tail is there."""
         position, released = self._tail.position(), self._tail.released()
         reached = all(position[p] >= end[p] and p not in released for p in scope.partitions)
@@ -362,17 +362,17 @@ class QueryView:
         settled = is_settled(self._tail, covered, end, scope)
         holes = holes if settled else replace(holes, all_known=False)
         vouches = expected if settled and request.shape.judges else None
-        return judgement_of(holes, states if reached else None, scope.instruments, vouches)
+        return assurance_of(holes, states if reached else None, scope.instruments, vouches)
 
-    def _pinned_judgement(
+    def _pinned_assurance(
         self, request: TradesRequest, scope: Scope, states: Mapping[int, FoldState] | None
-    ) -> Judgement:
+    ) -> Assurance:
         """Find the holes of an answer cut below the end of the tape; None where not known.
 
         Rows of AS_OF never change, so it does not depend on whether a feed listens now.
         """
         if states is None:
-            return Judgement(None)
+            return Assurance(None)
         expected = self._coverage.at(self._tail.position(), scope.partitions, now=True)
         now = self._tail.states()  # at least as far as the position before
         if expected is not None and request.consistency is Consistency.AS_OF:
@@ -384,7 +384,7 @@ class QueryView:
             }
         holes = holes_of(states, scope.instruments, request.read_range, expected, now)
         vouches = expected if request.shape.judges else None
-        return judgement_of(holes, states, scope.instruments, vouches, now)
+        return assurance_of(holes, states, scope.instruments, vouches, now)
 
     def _accepted(
         self, request: TradesRequest, plan: Plan, *, waited: bool
@@ -495,13 +495,13 @@ class QueryView:
         return self._tail.wait_until(end, wait_s, needed)
 
 
-def _judged(opened: OpenQuery, judgement: Judgement, retained_from_us: int | None) -> OpenQuery:
+def _judged(opened: OpenQuery, assurance: Assurance, retained_from_us: int | None) -> OpenQuery:
     """Return the answer with what is vouched for: nothing where it lacks more than old trades."""
     if not opened.request.shape.judges:
         return opened
     lacks = any(part.part != RETENTION for part in opened.provenance.missing)
-    vouched = {} if lacks else since(judgement.vouched, retained_from_us)
-    return replace(opened, vouched=vouched, newest_us=judgement.newest_us)
+    vouched = {} if lacks else since(assurance.vouched, retained_from_us)
+    return replace(opened, vouched=vouched, newest_us=assurance.newest_us)
 
 
 def _estimate_of(plan: Plan) -> Estimate:

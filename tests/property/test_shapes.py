@@ -15,7 +15,7 @@ from k2.market.instrument import Instrument
 from k2.market.offsets import TimeRange
 from k2.query import execute
 from k2.query.plan import plan_union
-from k2.query.provenance import judgement_of
+from k2.query.provenance import assurance_of
 from k2.query.request import TRADES, Order, TradesRequest, validated
 from k2.query.shapes.bars import Bars, Fill
 from k2.query.shapes.latest import Latest
@@ -107,7 +107,7 @@ class Moment:
                 yield self._answer(OpenQuery(self.request, on, view.held, None))
 
     def _answer(self, opened):
-        known = judgement_of(None, self.states, None, {})
+        known = assurance_of(None, self.states, None, {})
         opened = replace(opened, vouched=known.vouched, newest_us=self._newest(known))
         given_ = self.executor.run(opened)
         table = pa.Table.from_batches(list(given_), schema=given_.schema)

@@ -21,5 +21,5 @@ def trades(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shar
     Without a range, all trades are returned. The origin of the rows is printed to stderr, with the
     read token that requests the same rows again at any later time.
     """
-    question = asking.Asked.of_options(symbols, asked, TABLE_COLUMNS)
+    question = asking.Typed.of_options(symbols, asked, TABLE_COLUMNS)
     asking.answer(question, question.of)

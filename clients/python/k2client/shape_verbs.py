@@ -168,7 +168,7 @@ class ShapeVerbs(ABC):
         Args:
             symbols: as in `trades`; usually one.
             date: the day, such as `"2026-01-31"`.
-            tz: the time zone whose day it is.
+            tz: the time zone of the day.
             deadline_s: as in `trades`.
             asked: the other options of `trades`, without a range.
         """
@@ -204,7 +204,7 @@ class ShapeVerbs(ABC):
 
         Args:
             symbols: as in `trades`; unset: all.
-            tz: the time zone whose days they are.
+            tz: the time zone of the days.
             deadline_s: as in `trades`.
             asked: the other options of `trades`; the range is lengthened to whole days.
         """

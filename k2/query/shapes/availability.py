@@ -137,7 +137,7 @@ class Availability(Shape):
     """How much there is of each day.
 
     Attributes:
-        zone: the time zone whose days they are.
+        zone: the time zone of the days.
         block_ids: how many ids are looked at as one.
     """
 

@@ -73,7 +73,7 @@ class Bars(Shape):
     Attributes:
         every: the length of a bar, as in `BarGrid`.
         fill: how bars without trades are given.
-        zone: the time zone whose days, weeks and months they follow.
+        zone: the time zone of the days, weeks and months that they follow.
     """
 
     every: str = "1m"

@@ -78,7 +78,7 @@ class Summary(Shape):
 
     Attributes:
         day: as `2026-01-31`.
-        zone: the time zone whose day it is.
+        zone: the time zone of the day.
     """
 
     day: str = ""

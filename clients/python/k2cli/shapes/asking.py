@@ -77,7 +77,7 @@ def options(command: F) -> F:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Typed:
     """A question as it was typed.
 
     Attributes:
@@ -98,7 +98,7 @@ class Asked:
         symbols: tuple[str, ...],
         asked: Mapping[str, Any],
         table_columns: tuple[str, ...] | None = None,
-    ) -> Asked:
+    ) -> Typed:
         """Read the options of a command.
 
         Args:
@@ -123,7 +123,7 @@ class Asked:
         return cls(question, form, path, data_dir)
 
 
-def answer(asked: Asked, question: Question) -> None:
+def answer(asked: Typed, question: Question) -> None:
     """Ask, and write the rows and where they come from."""
     in_terminal = sys.stdout.isatty() and asked.form == "table" and asked.of.limit is None
     with shared.connect(asked.data_dir) as k2:

@@ -46,7 +46,7 @@ def asof(
 
     The columns of the right trade begin with `right_`; they are empty where there is none.
     """
-    question = asking.Asked.of_options((left,), asked, _ASOF_COLUMNS)
+    question = asking.Typed.of_options((left,), asked, _ASOF_COLUMNS)
     asking.answer(question, shape_questions.asof(question.of, right, tolerance, direction))
 
 
@@ -60,10 +60,10 @@ def asof(
     help="How long after each trade.",
 )
 @asking.options
-def markouts(symbols: tuple[str, ...], horizons: str, **asked: Any) -> None:  # noqa: ANN401
+def markouts(symbols: tuple[str, ...], horizons: str, **asked: Any) -> None:  # noqa: ANN401 shared options
     """Query what the price did after each trade, in favour of the side that took.
 
     One row for each trade and horizon; empty where the price at that moment is not known yet.
     """
-    question = asking.Asked.of_options(symbols, asked, _MARKOUT_COLUMNS)
+    question = asking.Typed.of_options(symbols, asked, _MARKOUT_COLUMNS)
     asking.answer(question, shape_questions.markouts(question.of, asking.split(horizons)))

@@ -39,7 +39,7 @@ def bars(
 
     A range begins with the start of a bar. A bar is final when no trade of it can be missing.
     """
-    question = asking.Asked.of_options(symbols, asked)
+    question = asking.Typed.of_options(symbols, asked)
     asking.answer(question, shape_questions.bars(question.of, every, fill, tz))
 
 
@@ -48,7 +48,7 @@ def bars(
 @asking.options
 def vwap(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared options
     """Query the volume-weighted mean price of each symbol, exact."""
-    question = asking.Asked.of_options(symbols, asked)
+    question = asking.Typed.of_options(symbols, asked)
     asking.answer(question, ShapeQuestion("vwap", question.of))
 
 
@@ -60,7 +60,7 @@ def twap(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared
 
     A price weighs until the next trade, the last one until the end of the range.
     """
-    question = asking.Asked.of_options(symbols, asked)
+    question = asking.Typed.of_options(symbols, asked)
     asking.answer(question, ShapeQuestion("twap", question.of))
 
 
@@ -69,5 +69,5 @@ def twap(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared
 @asking.options
 def latest(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared options
     """Query the newest trade of each symbol; without a symbol, of all."""
-    question = asking.Asked.of_options(symbols, asked, trades.TABLE_COLUMNS)
+    question = asking.Typed.of_options(symbols, asked, trades.TABLE_COLUMNS)
     asking.answer(question, ShapeQuestion("latest", question.of))
