@@ -532,7 +532,7 @@ def _database(
         ("enable_external_access", False),
         ("lock_configuration", True),
     ):
-        database.execute(f"SET {name} = {_literal(value)}")
+        database.execute(f"SET GLOBAL {name} = {_literal(value)}")  # else cursors do not have it
     return database
 
 

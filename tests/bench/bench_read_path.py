@@ -98,9 +98,9 @@ class Site:
                 config={
                     "threads": limits.QUERY_THREADS,
                     "memory_limit": f"{limits.QUERY_MEMORY_BYTES_MAX}B",
-                    "TimeZone": "UTC",
                 }
             )
+            self.executor._database.execute("SET TimeZone = 'UTC'")
 
     def write(self, world, rows, number):
         """Write a file."""

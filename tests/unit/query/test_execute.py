@@ -107,6 +107,13 @@ def test_each_batch_has_the_key_of_its_last_row_and_one_ends_where_asked(
     assert {77_777, 150_000} < ends
 
 
+def test_every_statement_runs_by_the_settings_of_the_database(executor):
+    names = ("parquet_metadata_cache", "TimeZone", "preserve_insertion_order", "threads")
+    asked = ", ".join(f"current_setting('{name}')" for name in names)
+    cursor = executor._database.cursor()
+    assert cursor.sql(f"SELECT {asked}").fetchall() == [(True, "UTC", True, limits.QUERY_THREADS)]
+
+
 def test_the_newest_rows_in_the_other_direction(executor, tmp_path):
     query = opened(tmp_path, table_of(300_000), limit=3, order=Order.DESC, columns=("event_time",))
     (batch,) = executor.run(query)
