@@ -17,6 +17,7 @@ from k2.errors import Data, Reason
 from k2.lake.maintenance.relocation import Move, relocate
 from k2.market.events import Fault
 from k2.query.lake_snapshots import LakeSide
+from tests.support.lake_answers import answer_of
 from tests.support.writer_world import BTC, PumpWorld, begun, ended
 
 ARCHIVE = Path(__file__).parents[2] / "golden" / "rules_0.zip"
@@ -78,3 +79,17 @@ def test_the_rows_of_the_older_epoch_stay_as_they_were_judged(old):
     year_10000_us = 253_402_300_800_000_000
     times = old.table.scan().to_arrow().column("receive_time").cast("int64").to_pylist()
     assert max(times) == year_10000_us + 7
+
+
+def test_files_of_before_and_of_now_are_one_answer(old):
+    ended(old, why=Reason.RULES_CHANGED)
+    begun(old)
+    pump = old.pump("w2")
+    pump.step()
+    pump.commit()
+    stats = old.snapshots.files(old.snapshots.current().snapshot_id)
+    assert {stat.narrow for stat in stats} == {False, True}
+    rows = answer_of(old, columns=("trade_id", "quantity"))
+    assert sorted(rows["trade_id"].to_pylist()) == [1, 2, 3, 4, 5]
+    stored = old.table.scan().to_arrow()["quantity"].to_pylist()
+    assert sorted(rows["quantity"].to_pylist()) == sorted(stored)
