@@ -81,10 +81,9 @@ class PageParameters(BaseModel):
     plan_only: bool = Field(default=False, description="plan and estimate, without rows; JSON")
 
 
-class RowsParameters(PageParameters):
-    """The parameters that all questions for rows have."""
+class SourceParameters(PageParameters):
+    """Which trades a question is about, its symbols aside."""
 
-    symbol: Names = Field(default=None, description="may be repeated; unset: all")
     exchange: Words = Field(default=None, description="may be repeated; unset: all that know it")
     as_of: str | None = Field(
         default=None,
@@ -99,6 +98,12 @@ class RowsParameters(PageParameters):
         default=False, description="answer although a side is missing; `provenance` says which"
     )
     columns: Words = Field(default=None, description="may be repeated; unset: all")
+
+
+class RowsParameters(SourceParameters):
+    """A question about some symbols."""
+
+    symbol: Names = Field(default=None, description="may be repeated; unset: all")
 
 
 class RangedParameters(RowsParameters):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
 from starlette.requests import Request
@@ -21,12 +21,14 @@ from servers.edge.routes_rows import (
     Name,
     RangedParameters,
     RowsParameters,
+    SourceParameters,
     question_of,
 )
 from servers.edge.row_answers import Answer, answered
 
 _EVERY: Final = r"^[1-9][0-9]{0,7}(ms|s|m|h|d|w|mo)$"
 _ZONE: Final = r"^[A-Za-z0-9_+/-]{1,64}$"
+_DAY: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 Every = Annotated[
     str, Field(pattern=_EVERY, description="n of ms s m h that divides a day, or 1d 1w 1mo")
 ]
@@ -45,6 +47,12 @@ class BarsParameters(RangedParameters):
     )
     tz: Zone = "UTC"
     order: Literal["asc", "desc"] = Field(default="desc", description="newest or oldest first")
+
+
+class SummaryParameters(SourceParameters):
+    """A question for a day."""
+
+    tz: Zone = "UTC"
 
 
 @router.get("/v1/bars", response_model=documents.BarsDocument)
@@ -70,6 +78,31 @@ async def latest(
 ) -> Response:
     """Return the newest trade of each instrument."""
     return await answered(parts, request, question_of(request, asked, _latest, k2_class))
+
+
+@router.get("/v1/symbols", response_model=documents.SymbolsDocument)
+async def symbols(
+    parts: Parts,
+    request: Request,
+    asked: Annotated[RangedParameters, Query()],
+    k2_class: RequestClass = None,
+) -> Response:
+    """Return the instruments that have trades: first and last one, and how many."""
+    return await answered(parts, request, question_of(request, asked, _symbols, k2_class))
+
+
+@router.get("/v1/summary/{symbol}/{date}", response_model=documents.SummaryDocument)
+async def summary(
+    parts: Parts,
+    request: Request,
+    asked: Annotated[SummaryParameters, Query()],
+    symbol: Annotated[Name, Path()],
+    date: Annotated[str, Path(pattern=_DAY, description="such as 2026-01-31")],
+    k2_class: RequestClass = None,
+) -> Response:
+    """Return a day of an instrument in one row: prices, volumes, means, first and last trade."""
+    fixed = {"symbols": [symbol], "date": date}
+    return await answered(parts, request, question_of(request, asked, _summary, k2_class, fixed))
 
 
 async def _watching_bars(
@@ -111,6 +144,14 @@ def _bars(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:
 
 def _latest(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:
     return k2.latest(**_with_symbols(given))
+
+
+def _symbols(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:
+    return k2.symbols(**given)
+
+
+def _summary(k2: k2client.Client, given: Mapping[str, Any]) -> Answer:
+    return k2.summary(**given)
 
 
 def _with_symbols(given: Mapping[str, Any]) -> dict[str, Any]:

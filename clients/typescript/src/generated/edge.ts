@@ -299,6 +299,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/symbols": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Symbols
+         * @description Return the instruments that have trades: first and last one, and how many.
+         */
+        get: operations["symbols"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/summary/{symbol}/{date}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Summary
+         * @description Return a day of an instrument in one row: prices, volumes, means, first and last trade.
+         */
+        get: operations["summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/bars/stream": {
         parameters: {
             query?: never;
@@ -809,6 +849,66 @@ export interface components {
             timing_ms: components["schemas"]["TookDocument"];
         };
         /**
+         * SummaryDocument
+         * @description A day of an instrument in one row, or none where it had no trade.
+         */
+        SummaryDocument: {
+            /**
+             * Next Cursor
+             * @description `cursor` of the next page; null at the end
+             */
+            next_cursor: string | null;
+            provenance: components["schemas"]["Provenance"];
+            estimate: components["schemas"]["Estimate"];
+            timing_ms: components["schemas"]["TimingDocument"];
+            /** Data */
+            data: components["schemas"]["SummaryRow"][];
+        };
+        /**
+         * SummaryRow
+         * @description A day of an instrument.
+         */
+        SummaryRow: {
+            /** Date */
+            date?: string | null;
+            /** Exchange */
+            exchange?: string | null;
+            /** Symbol */
+            symbol?: string | null;
+            /** Open */
+            open?: string | null;
+            /** High */
+            high?: string | null;
+            /** Low */
+            low?: string | null;
+            /** Close */
+            close?: string | null;
+            /** Volume */
+            volume?: string | null;
+            /** Quote Volume */
+            quote_volume?: string | null;
+            /** Count */
+            count?: string | null;
+            /** Vwap */
+            vwap?: string | null;
+            /** Twap */
+            twap?: string | null;
+            /** Buy Volume */
+            buy_volume?: string | null;
+            /** First Time */
+            first_time?: string | null;
+            /** Last Time */
+            last_time?: string | null;
+            /** First Trade Id */
+            first_trade_id?: string | null;
+            /** Last Trade Id */
+            last_trade_id?: string | null;
+            /** Largest Quantity */
+            largest_quantity?: string | null;
+            /** Final */
+            final?: boolean | null;
+        };
+        /**
          * SymbolFeed
          * @description The counters of one symbol of a feed since its process started.
          */
@@ -827,6 +927,42 @@ export interface components {
             reordered: number;
             /** Resets */
             resets: number;
+        };
+        /**
+         * SymbolRow
+         * @description An instrument that has trades.
+         */
+        SymbolRow: {
+            /** Exchange */
+            exchange?: string | null;
+            /** Symbol */
+            symbol?: string | null;
+            /** First Time */
+            first_time?: string | null;
+            /** Last Time */
+            last_time?: string | null;
+            /** First Trade Id */
+            first_trade_id?: string | null;
+            /** Last Trade Id */
+            last_trade_id?: string | null;
+            /** Count */
+            count?: string | null;
+        };
+        /**
+         * SymbolsDocument
+         * @description A page of instruments.
+         */
+        SymbolsDocument: {
+            /**
+             * Next Cursor
+             * @description `cursor` of the next page; null at the end
+             */
+            next_cursor: string | null;
+            provenance: components["schemas"]["Provenance"];
+            estimate: components["schemas"]["Estimate"];
+            timing_ms: components["schemas"]["TimingDocument"];
+            /** Data */
+            data: components["schemas"]["SymbolRow"][];
         };
         /**
          * TimeRange
@@ -1392,8 +1528,6 @@ export interface operations {
                 format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
                 /** @description plan and estimate, without rows; JSON */
                 plan_only?: boolean;
-                /** @description may be repeated; unset: all */
-                symbol?: string[];
                 /** @description may be repeated; unset: all that know it */
                 exchange?: string[];
                 /** @description a snapshot's id, a time, or the read token of an answer */
@@ -1404,6 +1538,8 @@ export interface operations {
                 allow_partial?: boolean;
                 /** @description may be repeated; unset: all */
                 columns?: string[];
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
                 /** @description the first time inside: ISO 8601, or microseconds since 1970 */
                 start?: string;
                 /** @description the first time outside */
@@ -1487,8 +1623,6 @@ export interface operations {
                 format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
                 /** @description plan and estimate, without rows; JSON */
                 plan_only?: boolean;
-                /** @description may be repeated; unset: all */
-                symbol?: string[];
                 /** @description may be repeated; unset: all that know it */
                 exchange?: string[];
                 /** @description a snapshot's id, a time, or the read token of an answer */
@@ -1499,6 +1633,8 @@ export interface operations {
                 allow_partial?: boolean;
                 /** @description may be repeated; unset: all */
                 columns?: string[];
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
                 /** @description the length of the range */
                 last?: string;
                 /** @description newest or oldest first */
@@ -1619,8 +1755,6 @@ export interface operations {
                 format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
                 /** @description plan and estimate, without rows; JSON */
                 plan_only?: boolean;
-                /** @description may be repeated; unset: all */
-                symbol?: string[];
                 /** @description may be repeated; unset: all that know it */
                 exchange?: string[];
                 /** @description a snapshot's id, a time, or the read token of an answer */
@@ -1631,6 +1765,8 @@ export interface operations {
                 allow_partial?: boolean;
                 /** @description may be repeated; unset: all */
                 columns?: string[];
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
                 /** @description the first time inside: ISO 8601, or microseconds since 1970 */
                 start?: string;
                 /** @description the first time outside */
@@ -1720,8 +1856,6 @@ export interface operations {
                 format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
                 /** @description plan and estimate, without rows; JSON */
                 plan_only?: boolean;
-                /** @description may be repeated; unset: all */
-                symbol?: string[];
                 /** @description may be repeated; unset: all that know it */
                 exchange?: string[];
                 /** @description a snapshot's id, a time, or the read token of an answer */
@@ -1732,6 +1866,8 @@ export interface operations {
                 allow_partial?: boolean;
                 /** @description may be repeated; unset: all */
                 columns?: string[];
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
             };
             header?: {
                 /** @description how urgent the request is; unset: interactive */
@@ -1763,6 +1899,190 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["TradesDocument"];
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
+                    "application/vnd.apache.arrow.stream": unknown;
+                    "application/vnd.apache.parquet": unknown;
+                };
+            };
+            /** @description The rows are those of If-None-Match */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    symbols: {
+        parameters: {
+            query?: {
+                /** @description rows at most; in JSON no more than 5000 */
+                limit?: number;
+                /** @description `next_cursor` of a page: the next one of the same answer */
+                cursor?: string;
+                /** @description the form of the answer, in place of Accept */
+                format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
+                /** @description plan and estimate, without rows; JSON */
+                plan_only?: boolean;
+                /** @description may be repeated; unset: all that know it */
+                exchange?: string[];
+                /** @description a snapshot's id, a time, or the read token of an answer */
+                as_of?: string;
+                /** @description lake and tail (default), or the lake alone */
+                consistency?: "union" | "committed";
+                /** @description answer although a side is missing; `provenance` says which */
+                allow_partial?: boolean;
+                /** @description may be repeated; unset: all */
+                columns?: string[];
+                /** @description may be repeated; unset: all */
+                symbol?: string[];
+                /** @description the first time inside: ISO 8601, or microseconds since 1970 */
+                start?: string;
+                /** @description the first time outside */
+                end?: string;
+                /** @description the length of a range that ends now, such as 15m, instead of both */
+                last?: string;
+            };
+            header?: {
+                /** @description how urgent the request is; unset: interactive */
+                "k2-class"?: "critical" | "interactive" | "batch";
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Rows, in the form that Accept or `format` asks for */
+            200: {
+                headers: {
+                    /** @description asks for the same rows again, as `as_of` */
+                    "k2-token"?: string;
+                    /** @description the newest snapshot that the rows are from */
+                    "k2-snapshot-id"?: string;
+                    /** @description LIVE, RECORDED or SIMULATED */
+                    "k2-source"?: string;
+                    /** @description whether rows are known to be missing */
+                    "k2-completeness"?: string;
+                    /** @description of degradation */
+                    "k2-level"?: string;
+                    /** @description runs of missing ids among the rows */
+                    "k2-gaps-total"?: string;
+                    /** @description the same for the same rows */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SymbolsDocument"];
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
+                    "application/vnd.apache.arrow.stream": unknown;
+                    "application/vnd.apache.parquet": unknown;
+                };
+            };
+            /** @description The rows are those of If-None-Match */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem, with its reason */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description A problem, with its reason */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    summary: {
+        parameters: {
+            query?: {
+                /** @description rows at most; in JSON no more than 5000 */
+                limit?: number;
+                /** @description `next_cursor` of a page: the next one of the same answer */
+                cursor?: string;
+                /** @description the form of the answer, in place of Accept */
+                format?: "json" | "ndjson" | "csv" | "arrow" | "parquet";
+                /** @description plan and estimate, without rows; JSON */
+                plan_only?: boolean;
+                /** @description may be repeated; unset: all that know it */
+                exchange?: string[];
+                /** @description a snapshot's id, a time, or the read token of an answer */
+                as_of?: string;
+                /** @description lake and tail (default), or the lake alone */
+                consistency?: "union" | "committed";
+                /** @description answer although a side is missing; `provenance` says which */
+                allow_partial?: boolean;
+                /** @description may be repeated; unset: all */
+                columns?: string[];
+                /** @description of the IANA database, whose days they are */
+                tz?: string;
+            };
+            header?: {
+                /** @description how urgent the request is; unset: interactive */
+                "k2-class"?: "critical" | "interactive" | "batch";
+            };
+            path: {
+                symbol: string;
+                /** @description such as 2026-01-31 */
+                date: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Rows, in the form that Accept or `format` asks for */
+            200: {
+                headers: {
+                    /** @description asks for the same rows again, as `as_of` */
+                    "k2-token"?: string;
+                    /** @description the newest snapshot that the rows are from */
+                    "k2-snapshot-id"?: string;
+                    /** @description LIVE, RECORDED or SIMULATED */
+                    "k2-source"?: string;
+                    /** @description whether rows are known to be missing */
+                    "k2-completeness"?: string;
+                    /** @description of degradation */
+                    "k2-level"?: string;
+                    /** @description runs of missing ids among the rows */
+                    "k2-gaps-total"?: string;
+                    /** @description the same for the same rows */
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SummaryDocument"];
                     "application/x-ndjson": unknown;
                     "text/csv": unknown;
                     "application/vnd.apache.arrow.stream": unknown;

@@ -32,7 +32,12 @@ def bars(count=COUNT, close="2.00000001"):
 
 @pytest.fixture(autouse=True)
 def shapes(k2, market):
-    k2.shapes = {"bars": bars(), "latest": k2.rows.slice(0, 1)}
+    k2.shapes = {
+        "bars": bars(),
+        "latest": k2.rows.slice(0, 1),
+        "symbols": k2.rows.select(["exchange", "symbol"]).slice(0, 2),
+        "summary": bars(1),
+    }
     yield
     k2.shapes = {}
 
@@ -85,6 +90,24 @@ def test_a_wrong_option_is_refused(http, more):
 def test_the_latest_trades_are_of_all_symbols_unless_some_are_named(http, k2):
     assert len(http.get("/v1/latest").json()["data"]) == 1
     assert list(k2.requests[-1].latest.of.symbols) == []
+
+
+def test_symbols_are_paged_like_any_rows(http, k2):
+    first = http.get("/v1/symbols?limit=1").json()
+    second = http.get("/v1/symbols", params={"cursor": first["next_cursor"], "limit": 1}).json()
+    assert [len(page["data"]) for page in (first, second)] == [1, 1]
+    assert second["next_cursor"] is None
+    assert k2.requests[-1].symbols.of.as_of_token
+
+
+def test_a_summary_is_of_the_day_and_symbol_of_its_path(http, k2):
+    answer = http.get("/v1/summary/BTCUSDT/2021-01-08?tz=Asia/Tokyo")
+    assert len(answer.json()["data"]) == 1
+    asked = k2.requests[-1].summary
+    assert (list(asked.of.symbols), asked.date) == (["BTCUSDT"], "2021-01-08")
+    assert asked.time_zone == "Asia/Tokyo"
+    assert http.get("/v1/summary/BTCUSDT/yesterday").status_code == 400
+    assert http.get("/v1/summary/BTCUSDT/2021-01-08?symbol=X").status_code == 400
 
 
 def test_a_bar_that_changes_is_sent_again(http, parts, k2):
