@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from starlette.requests import Request
 
 from k2 import limits
 from k2.clock import Clock
+from k2client.errors import K2Error
 from servers.edge.calls import CallThreads, Connections, StreamPlaces
 from servers.edge.live import LiveTopics
 from servers.http_telemetry import Tally
@@ -71,6 +73,12 @@ class EdgeParts:
             trusted=trusted,
             collectors=collectors,
         )
+
+    def connect(self) -> None:
+        """Make the connections before the first request, which else waits for them."""
+        with suppress(K2Error):
+            self.state.client().status()
+            self.connections.client().status()
 
     def close(self) -> None:
         """Take no more calls and close the connections."""

@@ -46,6 +46,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         process.counters.add(lambda: EdgeCounters(answered=parts.tally.answered))
         server.start()
         process.start({"http": server.address})
+        parts.control.submit(parts.connect)
         process.serve()
         while not runtime.stopping.wait(_WAIT_S):
             if not server.alive:
