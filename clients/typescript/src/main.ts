@@ -99,6 +99,8 @@ function main(): void {
       degradation: degradation.state.value,
       status: status.state.value,
       stats: stats.state.value,
+      freshnessMs: market.freshnessMs,
+      atS: Date.now() / 1000,
     });
     void health.tick(tabs.current === "health");
     everything();

@@ -1,5 +1,4 @@
 declare module "k2:board" {
-  import type { BoardRow } from "./board.ts";
-  const rows: BoardRow[];
+  const rows: import("./board.ts").BoardRow[];
   export default rows;
 }

@@ -39,7 +39,7 @@ export class Health {
 
   /** Takes the edge's own figures, which are drawn where there is no Prometheus. */
   seen(seen: Seen): void {
-    this.#history.take(seen, Date.now() / 1000);
+    this.#history.take(seen);
     if (this.#shown && this.#prometheus === false) this.#drawOwn();
   }
 

@@ -301,7 +301,9 @@ export class Market {
     ];
     const shown = table(`Trades of ${this.symbol}, newest first`, columns, rows);
     fill(byId("trades"), rows.length ? shown : h("p", { class: "empty" }, "No trades yet."));
-    say(byId("trades-sub"), rows.length ? `${this.symbol}, newest first` : "");
+    const past = this.#snapshots[this.#position];
+    const when = past ? `as of ${format.timeOfDay(past.commit_time, 0)}` : "newest first";
+    say(byId("trades-sub"), rows.length ? `${this.symbol}, ${when}` : "");
   }
 
   #legend(): void {
