@@ -94,6 +94,41 @@ def test_rows_come_by_themselves_and_say_that_they_are_simulated(page):
     expect(page.locator("#legend")).to_contain_text("O")
 
 
+def test_without_a_stream_the_page_asks_instead(blank, url):
+    blank.route("**/stream?*", lambda route: route.fulfill(status=503, json={"reason": "DRAINING"}))
+    blank.goto(url)
+    expect(blank.locator("#feed-state")).to_have_attribute("data-state", "polling")
+    before = ids(blank)
+    blank.wait_for_function(
+        "first => document.querySelector('#trades tbody td:last-child').textContent !== first",
+        arg=before[0],
+    )
+
+
+def test_an_edge_that_is_gone_is_said(blank, url):
+    blank.goto(url)
+    blank.locator("#trades tbody tr").first.wait_for()
+    blank.context.set_offline(True)
+    expect(blank.locator("#outage")).to_contain_text("UNREACHABLE")
+    blank.context.set_offline(False)
+    expect(blank.locator("#outage")).to_be_hidden()
+
+
+def test_the_theme_is_that_of_the_system_until_one_is_chosen(page):
+    def paper():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    page.emulate_media(color_scheme="light")
+    light = paper()
+    page.emulate_media(color_scheme="dark")
+    assert paper() != light
+    page.locator("#theme").click()
+    expect(page.locator("#theme")).to_have_text("Light")
+    assert paper() == light
+    page.reload()
+    assert paper() == light, "the choice is kept"
+
+
 def test_the_level_and_what_presses_it_is_shown(page):
     expect(page.locator("#level-chip")).to_have_text("NORMAL", timeout=WAIT_MS)
     screenshots.show(page, "platform")
@@ -144,7 +179,7 @@ def test_an_answer_can_be_downloaded_and_its_link_gives_the_same_rows(page, brow
 
 def test_a_refusal_is_shown_with_its_reason(page, noise):
     page.get_by_role("tab", name="Query").click()
-    page.get_by_label("Symbols").fill("BTCUSTD")
+    page.locator("[name=symbols]").fill("BTCUSTD")
     page.get_by_role("button", name="Run").click()
     expect(page.locator("#ask-notice")).to_contain_text("UNKNOWN_SYMBOL")
     said = noise.errors.pop()  # the browser reports the status itself

@@ -61,6 +61,39 @@ def test_each_control_has_a_name():
             assert names & (labelled | within), attributes
 
 
+def luminance(colour):
+    """As WCAG 2 defines it."""
+    shares = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (
+        one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "under"),
+    [
+        *((ink, "card") for ink in ("ink", "ink-2", "accent", "ok", "note", "warn", "bad")),
+        *((ink, "card") for ink in ("up", "down")),
+        *((ink, "paper") for ink in ("ink", "ink-2", "accent")),
+        *((ink, "wash") for ink in ("ink", "up", "down")),
+        *(("note", "note-wash"), ("ink", "note-wash"), ("ink-2", "note-wash")),
+        *(("bad", "bad-wash"), ("on-accent", "accent")),
+    ],
+)
+def test_text_is_legible_on_what_lies_under_it(ink, under, theme):
+    text = (SOURCES / "src/page.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", text)
+    colours = {name: both[theme] for name, *both in pairs}
+    assert contrast(colours[ink], colours[under]) >= 4.5
+
+
 def test_the_chart_library_is_credited():
     assert "TradingView" in (BUILT / "index.html").read_text()
     assert "TradingView" in (BUILT / "NOTICE.txt").read_text()
