@@ -37,7 +37,7 @@ function main(): void {
     if (state.value) showSource(state.value.source);
     everything();
   });
-  const stats = new Poll(() => ask<Stats>("v1/stats"), 2000, (state) => {
+  const stats = new Poll(() => ask<Stats>("v1/stats"), 3000, (state) => {
     platform.showFeeds(state);
     named((state.value?.feeds ?? []).flatMap((feed) => feed.symbols.map((one) => one.symbol)));
     everything();
