@@ -20,6 +20,7 @@ from k2client import stack
 FOLDER = Path(__file__).parents[1] / "docs/images"
 CHROMIUM = "/usr/bin/chromium"
 WAIT_MS = 30_000
+BARS = "5s"  # of the market: a stack that has just begun has some of them
 Theme = Literal["light", "dark"]
 
 
@@ -87,6 +88,7 @@ def take(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
     context = browser.new_context(viewport=size, color_scheme=shot.theme, device_scale_factor=scale)
     page = context.new_page()
     page.goto(url)
+    page.locator("#every").select_option(BARS)
     show(page, shot.view)
     page.wait_for_timeout(3000)  # for a few more live rows, and the drawing of them
     file = folder / f"{shot.name}.png"
