@@ -21,9 +21,7 @@ from servers.http_telemetry import HttpTelemetry
 ASSETS: Final = Path(__file__).parent / "assets"
 PAGE: Final = ASSETS / "page" / "index.html"
 _PAGE_HEADERS: Final = {
-    # A style that a chart sets on its elements is the only thing inline.
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:;"
-    " style-src 'self' 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
 }
