@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from k2cli import console, options
-from k2cli.demo import demo_card, materials, screenshots
+from k2cli.demo import demo_card, materials
 from k2cli.demo.agenda import SECTIONS, slots
 from k2cli.demo.drill import drill as drilled
 from k2cli.demo.presenter import RUN_FILE, Presenter, draw_checklist, keep, now_text, summary
@@ -140,19 +140,3 @@ def drill(context: click.Context, data_dir: Path | None) -> None:
     for each in done:
         console.echo(f"{'ok    ' if each.ok else 'FAILED'}  {each.what}: {each.found}")
     context.exit(0 if all(each.ok for each in done) else 1)
-
-
-@demo.command()
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=_CARD / "screenshots",
-    show_default=True,
-)  # fmt: skip
-@options.data_dir
-def pictures(out: Path, data_dir: Path | None) -> None:
-    """Take screenshots of the status page and the API's documentation, in three looks."""
-    with DemoStack.open(data_dir) as shown:
-        if shown.edge is None:
-            raise NotFound("STACK_NOT_RUNNING", "edge not part of this stack: nothing to picture")
-        pages = [("page", f"{shown.edge}/"), ("docs", f"{shown.edge}/docs")]
-        for taken in screenshots.take(pages, out):
-            console.echo(str(taken))

@@ -25,8 +25,12 @@ _STORED = ("kafka", "registry", "schemas", "lake", "tmp")
 # K2's defaults, not what a user has chosen.
 DEMO_SETTINGS = {"degrade.dwell_s": 3, "feed.rest_weight_per_minute": 5500}
 _DEFAULTS = {"degrade.dwell_s": 15, "feed.rest_weight_per_minute": 3000}
-_KEPT_GROUPS = ("tape", "lake", "feed", "venue", "query", "control", "degrade", "symbols")
-_DERIVED = ("feed.venue_url", "feed.source", "feed.name", "control.query_address")
+_KEPT_GROUPS = (
+    "tape", "lake", "feed", "venue", "query", "control", "edge", "access", "degrade", "symbols",
+)  # fmt: skip
+_DERIVED = (
+    "feed.venue_url", "feed.source", "feed.name", "control.query_address", "edge.control_address",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
