@@ -124,10 +124,10 @@ p50, p99 = took_ms[QUESTIONS // 2], took_ms[QUESTIONS * 99 // 100]
 claims.append((f"the 10 newest trades in {AIM_MS} ms, p99", f"{p99:.1f} ms", p99 < AIM_MS))
 
 figure, axis = plt.subplots(figsize=(9, 1.9), layout="constrained")
-tiers = (("execution, < 10 µs: not K2", 1e-3, 1e-2), ("research, compliance", 1e-2, AIM_MS))
+tiers = (("execution: not K2", 1e-3, 1e-2), ("research, compliance", 1e-2, AIM_MS))
 for name, low, high in tiers:
     axis.barh(0, high - low, left=low, height=0.5, alpha=0.25)
-    axis.text((low * high) ** 0.5, 0.34, name, ha="center", fontsize=8)
+    axis.text(low * 1.1, 0.34, name, fontsize=8)
 axis.axvline(AIM_MS, linestyle="--", color="tab:red", label=f"aim {AIM_MS} ms")
 axis.axvline(p50, color="tab:blue", label=f"p50 {p50:.1f} ms")
 axis.axvline(p99, color="tab:green", label=f"p99 {p99:.1f} ms")

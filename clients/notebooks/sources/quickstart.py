@@ -31,14 +31,14 @@ trades.select("event_time", "trade_id", "side", "price", "quantity").tail(5)
 # %% [markdown]
 # ## One table, two sources
 #
-# The lake holds what was committed; the tail holds what arrived since. The answer joins both at an
-# offset, never by a clock, so each trade is there exactly once. Its provenance says how many rows
-# each side gave and how complete they are.
+# The lake holds what was committed; the tail, in memory, holds what arrived since, and for a while
+# also what was just committed. The answer joins both at an offset of the tape, never by a clock, so
+# each trade is there exactly once. Its provenance says how many rows each side gave.
 
 # %%
 origin = answer.provenance
 print(f"source        {origin.source}")
-print(f"from the lake {origin.rows_lake:>8,} rows of snapshot {origin.snapshot_id}")
+print(f"from the lake {origin.rows_lake:>8,} rows")
 print(f"from the tail {origin.rows_tail:>8,} rows")
 print(f"together      {trades.height:>8,} rows, {origin.completeness}")
 
@@ -46,25 +46,36 @@ assert origin.rows_lake + origin.rows_tail == trades.height
 assert trades.select("exchange", "trade_id").is_unique().all(), "each trade exactly once"
 
 # %% [markdown]
-# ## The same rows again
+# ## Committed and not yet committed
 #
-# The answer carries a read token. Asked with it, now or next month, K2 returns the same rows, also
-# after they moved from the tail into the lake. The snapshot alone holds exactly those rows that the
-# lake gave above.
+# The provenance names a snapshot, and per partition of the tape the offset up to which it holds all
+# records. So the rows fall into two parts: those below, which the snapshot alone returns too, and
+# those above, which no snapshot held at that moment.
 
 # %%
 start, end = origin.range.start_time, origin.range.end_time
-again = k2.trades(SYMBOL, start=start, end=end, as_of=origin.token).to_polars()
-assert again.equals(trades), "the read token returns the same rows"
-
-committed = 0
+cut = origin.lake_positions
+held = pl.col("tape_offset") < pl.col("tape_partition").replace_strict(dict(enumerate(cut.offsets)))
+below = trades.filter((pl.col("tape_epoch") < cut.epoch) | held)
+committed = trades.clear()
 if origin.snapshot_id is not None:
-    lake = k2.trades(SYMBOL, start=start, end=end, as_of=origin.snapshot_id)
-    committed = lake.to_arrow().num_rows
-print(f"{committed:,} committed + {origin.rows_tail:,} in the tail = {trades.height:,} in all")
+    committed = k2.trades(SYMBOL, start=start, end=end, as_of=origin.snapshot_id).to_polars()
+above = trades.height - below.height
+print(f"{committed.height:,} committed + {above:,} not yet = {trades.height:,} in all")
 
-assert committed == origin.rows_lake
-assert committed + origin.rows_tail == trades.height
+assert committed.equals(below), "the snapshot returns the same rows"
+assert committed.height + above == trades.height
+
+# %% [markdown]
+# ## The same rows again
+#
+# The answer carries a read token. Asked with it, now or next month, K2 returns the same rows, also
+# after they moved from the tail into files.
+
+# %%
+again = k2.trades(SYMBOL, start=start, end=end, as_of=origin.token)
+assert again.to_polars().equals(trades), "the read token returns the same rows"
+print(f"{trades.height:,} rows again, by {origin.token}")
 
 # %% [markdown]
 # ## Exact numbers
