@@ -188,7 +188,8 @@ class RowReading:
                 wait = self.retry.wait_s(error, attempt, self.deadline)
                 if wait is None or (position.rows and not self.resumable):
                     raise
-            self.retry.sleep(wait)
+            if tries >= len(endpoint.locations):  # another address is tried at once
+                self.retry.sleep(wait)
 
     def _batches_after(
         self, position: _Position, endpoint: query_service_pb2.QueryEndpoint, tries: int

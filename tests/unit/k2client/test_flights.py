@@ -99,6 +99,17 @@ def test_another_location_is_tried_and_rows_are_given_once():
     assert pool.resumed == [0, 0, 2]
 
 
+@pytest.mark.parametrize(("locations", "waits"), [(("grpc://a:1", "grpc://b:1"), 1), ((), 2)])
+def test_another_location_is_tried_at_once_and_the_same_one_after_a_while(locations, waits):
+    waited = []
+    retry = Retry(attempts_max=3, backoff_min_s=0, sleep=waited.append)
+    away = Unavailable("PEER_UNAVAILABLE", "away")
+    pool = Pool(away, away, Reader(Chunk([1])))
+    found = RowReading(pool, Deadline(60), retry, True, lambda _: None)
+    assert ids(found.batches([endpoint(*locations)])) == [1]
+    assert len(waited) == waits
+
+
 def test_progress_renews_the_tries():
     rows = [[row] for row in range(6)]
     turns = [Reader(*chunks(*rows[:last]), unavailable()) for last in range(1, 6)]
