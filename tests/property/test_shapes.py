@@ -23,7 +23,7 @@ from k2.query.shapes.twap import Twap
 from k2.query.shapes.vwap import Vwap
 from k2.query.view import OpenQuery
 from tests.property.test_execute import on_disk
-from tests.property.test_union import asked_by, happen, ranges, steps
+from tests.property.test_union import asked_by, happen, pauses, ranges, steps
 from tests.support import shape_oracle
 from tests.support.tape_world import EXCHANGE, HOMES, World
 
@@ -170,7 +170,7 @@ def test_bars(executor, folder, scaled, before, meanwhile, asked):
 
 
 @examples
-@given(before=steps, meanwhile=steps, asked=asked_of)
+@given(before=steps | pauses, meanwhile=steps | pauses, asked=asked_of)
 def test_means(executor, folder, before, meanwhile, asked):
     world = world_of(FINE, before)
     volume = Moment(world, executor, folder, shape=Vwap(), **asked)
