@@ -24,7 +24,7 @@ from tests.chaos.stack import Stack, until
 CLOCK = SystemClock()
 RATE = 1000
 HISTORY_RATE = 130
-HISTORY_IDS = 110_000  # an hour of the symbol at that rate, and more
+HISTORY_IDS = 150_000  # an hour of the symbol at that rate
 REQUESTS = 1000
 SYMBOL = "BTCUSDT"
 KEY = {"X-API-Key": "k2-dev-api-key-2026", "Accept": "*/*", "User-Agent": "curl"}
