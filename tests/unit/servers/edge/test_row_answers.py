@@ -1,3 +1,4 @@
+import http.client as http_client
 import io
 import json
 
@@ -6,6 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from google.rpc import code_pb2
 
+from k2 import limits
+from k2.clock import SystemClock
+from servers.edge.app import make_app
+from servers.http_server import HttpServer
 from tests.fakes.k2_server import TOKEN, status, unavailable
 from tests.unit.servers.edge.conftest import COUNT
 
@@ -77,3 +82,33 @@ def test_long_answers_are_packed_for_those_that_unpack(http):
     plain = http.get(path, headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
     assert "content-encoding" not in http.get(f"{path}&format=parquet").headers
+
+
+def test_a_page_is_read_again_when_its_answer_changed(http, k2):
+    k2.fail_rows = [(4, unavailable("ANSWER_CHANGED"))]
+    answer = http.get("/v1/trades?symbol=BTCUSDT")
+    assert [int(row["trade_id"]) for row in answer.json()["data"]] == list(range(COUNT, 0, -1))
+
+
+def test_a_stream_that_breaks_ends_the_connection(parts, k2):
+    k2.fail_rows = [(4, unavailable())]
+    server = HttpServer("127.0.0.1:0", make_app(parts), SystemClock())
+    server.start()
+    connection = http_client.HTTPConnection(server.address, timeout=10)
+    connection.request("GET", "/v1/trades?symbol=BTCUSDT&format=csv")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    with pytest.raises(http_client.IncompleteRead):
+        answer.read()
+    connection.close()
+    server.drain()
+    parts.streams.enter()()  # its place is free
+
+
+def test_streams_are_bounded(http, parts):
+    leave = [parts.streams.enter() for _ in range(limits.EDGE_STREAMS_MAX)]
+    refused = http.get("/v1/trades?symbol=BTCUSDT&format=csv")
+    assert (refused.status_code, refused.json()["reason"]) == (429, "TOO_MANY_CALLS")
+    for each in leave:
+        each()
+    assert http.get("/v1/trades?symbol=BTCUSDT&format=csv").status_code == 200
