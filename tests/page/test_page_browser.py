@@ -98,6 +98,7 @@ def test_without_a_stream_the_page_asks_instead(blank, url):
     blank.route("**/stream?*", lambda route: route.fulfill(status=503, json={"reason": "DRAINING"}))
     blank.goto(url)
     expect(blank.locator("#feed-state")).to_have_attribute("data-state", "polling")
+    blank.locator("#trades tbody tr").first.wait_for()
     before = ids(blank)
     blank.wait_for_function(
         "first => document.querySelector('#trades tbody td:last-child').textContent !== first",

@@ -105,7 +105,8 @@ export function positionOf(snapshots: readonly Snapshot[], chosen: string | null
 /** The snapshots of the slider, oldest first, each once. */
 export function onSlider(listed: readonly Snapshot[]): Snapshot[] {
   const order = (snapshot: Snapshot): number => milliseconds(snapshot.commit_time) ?? 0;
-  return listed.filter(order).sort((left, right) => order(left) - order(right));
+  const once = new Map(listed.map((snapshot) => [snapshot.snapshot_id, snapshot]));
+  return [...once.values()].filter(order).sort((left, right) => order(left) - order(right));
 }
 
 export interface Healing {

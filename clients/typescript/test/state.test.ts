@@ -68,7 +68,7 @@ test("a counter has a rate from its second reading, and starts again when it fal
 test("the slider runs from the oldest snapshot to live", () => {
   const of = (id: string, time: string): Snapshot =>
     ({ snapshot_id: id, commit_time: `2026-01-01T00:00:0${time}Z` }) as Snapshot;
-  const shown = onSlider([of("3", "3"), of("1", "1"), of("2", "2")]);
+  const shown = onSlider([of("2", "2"), of("3", "3"), of("1", "1"), of("2", "2")]);
   assert.deepEqual(shown.map((one) => one.snapshot_id), ["1", "2", "3"]);
   assert.equal(positionOf(shown, "2"), 1);
   assert.equal(positionOf(shown, null), 3);

@@ -96,11 +96,10 @@ export class Market {
     }
   }
 
-  /** Takes the retained snapshots; the chosen one stays chosen. */
+  /** Takes the newest snapshots; the chosen one stays, although newer ones push it off the list. */
   snapshots(listed: readonly Snapshot[]): void {
-    this.#snapshots = onSlider(listed);
-    const gone = this.#chosen && !this.#snapshots.some((one) => one.snapshot_id === this.#chosen);
-    if (gone) this.#choose(null);
+    const chosen = this.#snapshots[this.#position];
+    this.#snapshots = onSlider(chosen ? [chosen, ...listed] : listed);
     this.#showMoment();
   }
 
