@@ -6,6 +6,8 @@ import type { ProblemBody } from "./wire.ts";
 export type Parameters = Record<string, string | number | boolean | null | undefined>;
 
 const KEY = "k2-api-key";
+// The edge says something every 15 s. A stream that says nothing for longer is dead.
+const SILENT_MS = 45_000;
 
 /** A refusal or failure, with what the edge says of it. */
 export class Problem extends Error {
@@ -75,8 +77,18 @@ export class Edge {
     const parser = new EventParser();
     const decoder = new TextDecoder();
     const reader = answer.body?.getReader();
-    for (let part = await reader?.read(); part && !part.done; part = await reader?.read()) {
-      for (const event of parser.push(decoder.decode(part.value, { stream: true }))) heard(event);
+    let silence: ReturnType<typeof setTimeout> | undefined;
+    const read = (): Promise<ReadableStreamReadResult<Uint8Array>> | undefined => {
+      clearTimeout(silence);
+      silence = setTimeout(() => void reader?.cancel(), SILENT_MS);
+      return reader?.read();
+    };
+    try {
+      for (let part = await read(); part && !part.done; part = await read()) {
+        for (const event of parser.push(decoder.decode(part.value, { stream: true }))) heard(event);
+      }
+    } finally {
+      clearTimeout(silence);
     }
   }
 
