@@ -79,10 +79,9 @@ export class Candles {
     if (before.length > 0 && changed >= before.length - 1 && !fit) this.#update(changed);
     else this.#draw();
     if (fit && bars.length) {
-      this.#chart.timeScale().setVisibleLogicalRange({
-        from: Math.max(-0.5, bars.length - 90),
-        to: bars.length + 2,
-      });
+      const wide = Math.min(90, Math.max(40, bars.length));
+      const [from, to] = [bars.length - wide - 0.5, bars.length + 2];
+      this.#chart.timeScale().setVisibleLogicalRange({ from, to });
     }
   }
 

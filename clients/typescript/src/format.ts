@@ -104,7 +104,7 @@ export function dateTime(time: string | null | undefined): string {
 
 /** Formats a share of one as a percentage. */
 export function percent(share: number | null | undefined): string {
-  return share == null || !Number.isFinite(share) ? NONE : `${measured(Math.round(share * 1000) / 10)}${THIN}%`;
+  return share == null || !Number.isFinite(share) ? NONE : `${Math.round(share * 1000) / 10}${THIN}%`;
 }
 
 /** Converts an ISO time to milliseconds since 1970; null where there is none. */

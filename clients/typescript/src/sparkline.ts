@@ -8,6 +8,13 @@ export interface Line {
   points: [number, number][];
 }
 
+/** Returns the lines that go on to the newest time of all: others are of what is gone. */
+export function current(lines: readonly Line[], graceS: number): Line[] {
+  const last = (line: Line): number => line.points.at(-1)?.[0] ?? 0;
+  const newest = Math.max(...lines.map(last));
+  return lines.filter((line) => last(line) >= newest - graceS);
+}
+
 const [WIDTH, HEIGHT, PAD] = [320, 84, 3];
 export const INKS = 6;
 

@@ -35,6 +35,7 @@ test("bytes and shares", () => {
   assert.equal(plain(format.bytes("12")), "12 B");
   assert.equal(plain(format.percent(0.125)), "12.5 %");
   assert.equal(plain(format.percent(0.55)), "55 %");
+  assert.equal(plain(format.percent(0.002)), "0.2 %");
 });
 
 test("times are UTC, and one that is missing is a dash", () => {

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import board from "k2:board";
 
+import { current, type Line } from "../src/sparkline.ts";
 import { History, OWN, type Seen } from "../src/own.ts";
 
 function seen(atS: number, answered: string): Seen {
@@ -40,6 +41,12 @@ test("figures are kept as lines, and counters become rates", () => {
   assert.deepEqual(newest("Evaluated"), [["age", [12, 3]]]);
   assert.deepEqual(newest("Transitions"), [["to SOFT, of the last 20", [12, 2]]]);
   assert.equal(history.lines("Restarts").length, 0);
+});
+
+test("a line that ended is not shown", () => {
+  const lines: Line[] = [{ name: "a", points: [[1, 1], [60, 2]] }, { name: "b", points: [[1, 9]] }];
+  assert.deepEqual(current(lines, 30).map((line) => line.name), ["a"]);
+  assert.deepEqual(current([], 30), []);
 });
 
 test("a process that started again has no rate", () => {

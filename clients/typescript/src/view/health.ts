@@ -8,7 +8,7 @@ import { byId, fill, h, say } from "../dom.ts";
 import { Problem, type Edge } from "../edge.ts";
 import * as format from "../format.ts";
 import { History, OWN, type Seen } from "../own.ts";
-import { INKS, sparkline, type Line } from "../sparkline.ts";
+import { current, INKS, sparkline, type Line } from "../sparkline.ts";
 import { LEVELS } from "../wire.ts";
 
 const SPAN_S = 900;
@@ -98,8 +98,9 @@ export class Health {
     return this.#places.get(panel.title) as HTMLElement;
   }
 
-  #draw(panel: Panel, lines: readonly Line[]): void {
+  #draw(panel: Panel, all: readonly Line[]): void {
     const place = this.#place(panel);
+    const lines = current(all, 2 * STEP_S);
     if (lines.length === 0) return fill(place, h("p", { class: "empty" }, "No data"));
     if (panel.kind === "stat") return fill(place, h("p", { class: "stat" }, statOf(panel, lines)));
     const ordered = [...lines].sort((left, right) => newest(right) - newest(left));
