@@ -9,7 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from k2cli import console, options
-from k2cli.demo.stage.page_addresses import HEALTHY, PAGES, looked_at, url_of
+from k2cli.demo.stage.page_addresses import HEALTHY, PAGES, looked_at, opened_url
 from k2client import stack
 from k2client.errors import NotFound, Unavailable
 
@@ -30,7 +30,7 @@ def open_page(page: str, only_print: bool, data_dir: Path | None) -> None:
         if found.state.startswith("not"):
             raise NotFound("STACK_NOT_RUNNING", f"{page} is {found.state}: {found.message}")
         raise Unavailable("PEER_UNAVAILABLE", f"{page} does not answer: {found.message}")
-    url = url_of(described, _PAGES[page]) + _PAGES[page].shows
+    url = opened_url(described, _PAGES[page])
     console.echo(url)
     if not only_print and not webbrowser.open(url):
         console.say("there is no browser here: open the address yourself")

@@ -9,7 +9,16 @@ from k2cli.demo.evidence import Latency
 from k2cli.demo.stage import fresh_start
 from k2cli.demo.stage.demo_stack import NotServed, address_of, based, families, samples
 from k2cli.demo.stage.history_load import first_id_before
-from k2cli.demo.stage.page_addresses import FAILED, HEALTHY, NO_PART, Found, looked_at
+from k2cli.demo.stage.page_addresses import (
+    FAILED,
+    HEALTHY,
+    NO_PART,
+    PAGES,
+    Found,
+    looked_at,
+    opened_url,
+    url_of,
+)
 from k2cli.demo.stage.readiness import StageState, ages_s, checklist, decision
 from k2client.errors import Data
 from k2client.stack import Stack
@@ -118,6 +127,15 @@ def test_an_address_is_a_base_url(tmp_path):
     assert address_of(described, "edge", "grpc") is None
     assert based("127.0.0.1:8000") == "http://127.0.0.1:8000"
     assert based("http://127.0.0.1:9090/") == "http://127.0.0.1:9090"
+
+
+def test_a_page_with_a_token_is_opened_with_it(tmp_path):
+    (jupyter,) = [page for page in PAGES if page.name == "jupyter"]
+    listed = "http://127.0.0.1:8888/lab?token=abc"
+    described = stack_with(tmp_path, jupyter=("jupyter", listed))
+    assert url_of(described, jupyter) == "http://127.0.0.1:8888"
+    assert opened_url(described, jupyter) == listed
+    assert opened_url(Stack(tmp_path, True, {}), jupyter) == "http://127.0.0.1:8888/"
 
 
 def test_scrapes_are_read():

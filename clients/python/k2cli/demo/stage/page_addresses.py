@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from k2cli.demo.stage.demo_stack import NotServed, address_of, based, fetch
 from k2client.stack import Stack
@@ -39,7 +40,7 @@ PAGES = (
     WebPage("edge", "edge", "http", 8000, "/health"),
     WebPage("prometheus", "prometheus", "prometheus", 9090, "/-/healthy"),
     WebPage("grafana", "grafana", "http", 3000, "/api/health"),
-    WebPage("jupyter", "jupyter", "http", 8888, "/api"),
+    WebPage("jupyter", "jupyter", "jupyter", 8888, "/api"),
     WebPage("kafka-ui", "kafka-ui", "http", 8080, "/"),
     WebPage("object-store", "object-store", "http", 9001, "/"),
 )
@@ -93,7 +94,16 @@ def looked_at(
 def url_of(described: Stack, page: WebPage) -> str:
     """Return the base URL of a page: as the stack lists it, else at its default port."""
     listed = address_of(described, page.process, page.address)
-    return based(listed).split("?")[0].rstrip("/") if listed else f"http://127.0.0.1:{page.port}"
+    if not listed:
+        return f"http://127.0.0.1:{page.port}"
+    parts = urlsplit(based(listed))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def opened_url(described: Stack, page: WebPage) -> str:
+    """Return what to open in a browser: as the stack lists it, with its token where it has one."""
+    listed = address_of(described, page.process, page.address) or ""
+    return listed if "?" in listed else url_of(described, page) + page.shows
 
 
 def is_listening(port: int) -> bool:
