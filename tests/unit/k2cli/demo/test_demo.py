@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,13 @@ def test_every_part_is_performed_whatever_fails(tmp_path):
     said = summary(done, waited=False, whole=True)
     assert said[0].startswith("1 claims kept, 1 missed, 0 about")
     assert said[1] == "missed: it is fast: 900 ms"
+
+
+def test_a_part_is_held_until_its_time(tmp_path):
+    screen = Console(file=io.StringIO(), width=118)
+    presenter = Presenter(fake_demo(tmp_path), quick=True, wait=True, screen=screen, proofs={})
+    (first, *_) = slots(quick=True)
+    assert presenter.perform([replace(first, ends_s=0.1)]).took_s >= 0.1
 
 
 def test_a_whole_run_says_whether_it_kept_its_time():
