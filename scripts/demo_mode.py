@@ -19,7 +19,7 @@ from k2cli import console
 from k2cli.demo.presenter import draw_checklist
 from k2cli.demo.stage import fresh_start, history_load
 from k2cli.demo.stage.demo_stack import DemoStack
-from k2cli.demo.stage.readiness import StageState, checklist, read_state
+from k2cli.demo.stage.readiness import checklist, state_of
 from k2client import stack
 from k2client.errors import K2Error
 
@@ -41,8 +41,8 @@ def main() -> int:
         if asked.reset:
             _reset(directory)
         if asked.load:
-            _load(directory)
-        return _validate(directory) if asked.validate else 0
+            _load(asked.data_dir)
+        return _validate(asked.data_dir) if asked.validate else 0
     except K2Error as error:
         print(f"demo_mode: {error.reason}: {error.message}", file=sys.stderr)
         return 1
@@ -57,8 +57,8 @@ def _reset(directory: Path) -> None:
     print(f"reset in {took_s:.1f} s (at most {fresh_start.TARGET_S:.0f} s: {kept})", flush=True)
 
 
-def _load(directory: Path) -> None:
-    with DemoStack.open(directory) as demo, console.steps() as step:
+def _load(data_dir: Path | None) -> None:
+    with DemoStack.open(data_dir) as demo, console.steps() as step:
         show = partial(step, "load")
         every_s = 0.0 if sys.stderr.isatty() else _LINE_S
         loaded, took_s = history_load.load(demo, history_load.seldom(show, every_s))
@@ -70,12 +70,8 @@ def _load(directory: Path) -> None:
     )
 
 
-def _validate(directory: Path) -> int:
-    state = StageState(running=False)
-    if stack.read_stack(directory).running:
-        with DemoStack.open(directory) as demo:
-            state = read_state(demo)
-    return 0 if draw_checklist(checklist(state)) == "GO" else 1
+def _validate(data_dir: Path | None) -> int:
+    return 0 if draw_checklist(checklist(state_of(data_dir))) == "GO" else 1
 
 
 if __name__ == "__main__":

@@ -13,10 +13,9 @@ from k2cli.demo.agenda import SECTIONS, slots
 from k2cli.demo.drill import drill as drilled
 from k2cli.demo.presenter import RUN_FILE, Presenter, draw_checklist, keep, now_text, summary
 from k2cli.demo.stage import fresh_start
-from k2cli.demo.stage.demo_stack import DemoStack
+from k2cli.demo.stage.demo_stack import DemoStack, described_at
 from k2cli.demo.stage.page_addresses import FAILED, NO_PART, looked_at
-from k2cli.demo.stage.readiness import StageState, checklist, decision, read_state
-from k2client import stack
+from k2cli.demo.stage.readiness import checklist, decision, read_state, state_of
 from k2client.errors import NotFound
 
 _CARD = Path("docs/demo")
@@ -65,12 +64,7 @@ def demo(
 @click.pass_context
 def check(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Compute the checklist: GO (exit code 0) or NO-GO (1)."""
-    directory = options.directory_of(data_dir)
-    state = StageState(running=False)
-    if stack.read_stack(directory).running:
-        with DemoStack.open(data_dir) as shown:
-            state = read_state(shown)
-    items = checklist(state)
+    items = checklist(state_of(data_dir))
     if as_json:
         console.echo_json({"decision": decision(items), "items": items})
     else:
@@ -83,7 +77,7 @@ def check(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
 @click.pass_context
 def health(context: click.Context, as_json: bool, data_dir: Path | None) -> None:
     """Look at each address: healthy, failed, or not part of this stack."""
-    described = stack.read_stack(options.directory_of(data_dir))
+    described = described_at(data_dir)
     found = looked_at(described)
     processes = [(str(each.get("name")), str(each.get("state"))) for each in described.processes]
     wrong = [name for name, state in processes if state != "SERVING"]

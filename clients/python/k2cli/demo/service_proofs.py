@@ -23,6 +23,10 @@ _LEVELS = ("NORMAL", *INJECTED)
 def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     """Count the metrics that the processes serve at this moment."""
     scraped = demo.metrics()
+    if not scraped:
+        why = "the processes' metrics cannot be reached from here: ask Prometheus"
+        evidence.absent(f"{METRICS_TARGET} metrics or more", why, "make test-e2e-health")
+        return
     named = set().union(*(families(text) for text in scraped.values()))
     evidence.judge(
         f"{METRICS_TARGET} metrics or more",

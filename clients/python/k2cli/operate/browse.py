@@ -9,6 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from k2cli import console, options
+from k2cli.demo.stage.demo_stack import described_at
 from k2cli.demo.stage.page_addresses import HEALTHY, PAGES, looked_at, opened_url
 from k2client import stack
 from k2client.errors import NotFound, Unavailable
@@ -22,7 +23,7 @@ _PAGES = {page.name: page for page in PAGES}
 @options.data_dir
 def open_page(page: str, only_print: bool, data_dir: Path | None) -> None:
     """Open a page of the stack in a browser; its status page (edge) unless another is named."""
-    described = stack.read_stack(options.directory_of(data_dir))
+    described = described_at(data_dir)
     (found,) = looked_at(described, pages=[_PAGES[page]])
     if found.state != HEALTHY:
         if not described.running:

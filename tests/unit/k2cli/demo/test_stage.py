@@ -7,8 +7,15 @@ import pytest
 
 from k2cli.demo.evidence import Latency
 from k2cli.demo.stage import fresh_start
-from k2cli.demo.stage.demo_stack import NotServed, address_of, based, families, samples
-from k2cli.demo.stage.history_load import first_id_before
+from k2cli.demo.stage.demo_stack import (
+    NotServed,
+    address_of,
+    based,
+    families,
+    of_components,
+    samples,
+)
+from k2cli.demo.stage.history_load import estimated_first_id, first_id_before, seldom
 from k2cli.demo.stage.page_addresses import (
     FAILED,
     HEALTHY,
@@ -20,7 +27,8 @@ from k2cli.demo.stage.page_addresses import (
     url_of,
 )
 from k2cli.demo.stage.readiness import StageState, ages_s, checklist, decision
-from k2client.errors import Data
+from k2client.errors import Data, Invalid
+from k2client.records import Component, Status
 from k2client.stack import Stack
 
 READY = StageState(
@@ -223,3 +231,44 @@ def test_the_search_ends_close_below_the_hour(per_s):
 def test_the_search_ends_at_the_first_id():
     assert first_id_before(500, 2_000_000_000_000, 0, lambda _: 1_000_000_000_000) == 0
     assert first_id_before(5000, 2_000_000_000_000, 0, lambda _: None) == 3976
+
+
+def test_without_a_venue_the_rate_of_what_is_there_decides():
+    oldest, newest = (1_000_000, 3_700_000_000), (1_000_600, 3_760_000_000)  # 10 a second
+    first = estimated_first_id(oldest, newest, 100_000_000)
+    assert 36_000 <= 1_000_000 - first <= 36_000 * 1.25
+    assert estimated_first_id((50, 2), (60, 3), 0) == 0
+
+
+def test_a_log_gets_a_step_now_and_then_and_the_last():
+    shown = []
+    step = seldom(lambda *what: shown.append(what), 3600)
+    for done in range(5):
+        step("a", done, 4)
+    assert shown == [("a", 0, 4), ("a", 4, 4)]
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+
+def test_a_stack_of_containers_is_described_by_its_control_plane(tmp_path):
+    def component(name, state="SERVING"):
+        return Component(name, state, 1, "", {"metrics": "0.0.0.0:9101"}, "NORMAL", {}, None)
+
+    status = Status(
+        "SERVING", "NORMAL", "SIMULATED", (component("edge"), component("feed", "LOST")), "1", None
+    )
+    described = of_components(tmp_path, status, ["BTCUSDT", "BTCUSDT"])
+    assert described.running
+    assert described.content["source"] == "simulated"
+    assert described.content["symbols"] == ["BTCUSDT"]
+    assert address_of(described, "edge", "http") == "127.0.0.1:8000"
+    assert address_of(described, "feed", "metrics") is None
+
+
+def test_a_reset_never_starts_beside_a_stack_of_another(tmp_path):
+    nothing = Stack(tmp_path, False, {})
+    fresh_start.refuse_others(nothing, control_listens=False)
+    fresh_start.refuse_others(Stack(tmp_path, False, {"state": "STOPPED"}), control_listens=True)
+    with pytest.raises(Invalid, match="docker compose down -v"):
+        fresh_start.refuse_others(nothing, control_listens=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any, Self
 
 import k2client
 from k2cli import options
-from k2client import stack
+from k2client import records, stack
+from k2client.errors import K2Error
 from k2client.stack import Stack
 
+EDGE_PUBLISHED = "127.0.0.1:8000"  # of containers
 API_KEY = "k2-dev-api-key-2026"  # of development, public; the edge takes it on loopback only
 _METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})? (\S+)")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -44,14 +47,20 @@ class DemoStack:
     def open(cls, data_dir: Path | None) -> Iterator[Self]:
         """Connect to the stack of a data directory while the block lasts.
 
+        Where no directory is given and none runs in the default one, a stack of containers is
+        looked for, at K2_ADDRESS or at the port of the control server.
+
         Raises:
             K2Error: STACK_NOT_RUNNING.
         """
         described = stack.read_stack(options.directory_of(data_dir))
-        if not described.running:
-            raise stack.not_running(described.directory)
-        with k2client.connect(data_dir=str(described.directory), deadline_s=30.0) as k2:
-            yield cls(described, k2)
+        if described.running:
+            with k2client.connect(data_dir=str(described.directory), deadline_s=30.0) as k2:
+                yield cls(described, k2)
+            return
+        with k2client.connect(_published(described, data_dir), deadline_s=30.0) as k2:
+            names = [symbol.symbol for feed in k2.feeds() for symbol in feed.symbols]
+            yield cls(of_components(described.directory, k2.status(), names), k2)
 
     @property
     def directory(self) -> Path:
@@ -109,6 +118,59 @@ class DemoStack:
         before, began = self.acknowledged(), time.monotonic()
         time.sleep(over_s)
         return (self.acknowledged() - before) / (time.monotonic() - began)
+
+
+def described_at(data_dir: Path | None) -> Stack:
+    """Describe the stack that `DemoStack.open` would connect to; one that does not run if none."""
+    try:
+        with DemoStack.open(data_dir) as demo:
+            return demo.described
+    except K2Error:
+        return stack.read_stack(options.directory_of(data_dir))
+
+
+def of_components(directory: Path, status: records.Status, symbols: Sequence[str]) -> Stack:
+    """Describe a stack by its control plane: its processes run elsewhere, as in containers.
+
+    Of their addresses only the published one of the edge can be reached from here.
+    """
+    processes = [
+        {
+            "name": component.name,
+            "state": component.state,
+            "addresses": {"http": EDGE_PUBLISHED} if component.name == "edge" else {},
+        }
+        for component in status.components
+    ]
+    content = {
+        "state": "SERVING",
+        "source": status.source.lower(),
+        "venue": "containers",
+        "symbols": list(dict.fromkeys(symbols)),
+        "processes": processes,
+    }
+    return Stack(directory, True, content)
+
+
+def _published(described: Stack, data_dir: Path | None) -> str:
+    """Return the address of a control server that no stack of this directory has."""
+    if data_dir is not None:
+        raise stack.not_running(described.directory)
+    try:
+        return stack.control_address()
+    except K2Error:
+        if not is_listening(stack.CONTROL_PORT):
+            raise
+        return f"127.0.0.1:{stack.CONTROL_PORT}"
+
+
+def is_listening(port: int) -> bool:
+    """Return whether a port of this machine takes connections."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=3.0):
+            return True
+    except OSError:
+        return False
 
 
 def address_of(described: Stack, process: str, name: str) -> str | None:

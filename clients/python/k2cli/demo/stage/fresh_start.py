@@ -13,8 +13,9 @@ from typing import Any
 import k2client
 from k2cli import down
 from k2cli.child import Spawned
+from k2cli.demo.stage.demo_stack import is_listening
 from k2client import stack
-from k2client.errors import Data, K2Error, Unavailable
+from k2client.errors import Data, Invalid, K2Error, Unavailable
 from k2client.stack import Stack
 
 TARGET_S = 30.0
@@ -56,6 +57,7 @@ def reset(directory: Path, say: Callable[[str], None]) -> float:
     began = time.monotonic()
     described = stack.read_stack(directory)
     refuse_real(directory, described)
+    refuse_others(described, is_listening(stack.CONTROL_PORT))
     restart = restart_of(described, _settings_of(described))
     if described.running:
         say(f"stopping the K2 of {directory}")
@@ -76,6 +78,7 @@ def ensure(directory: Path, say: Callable[[str], None]) -> None:
     described = stack.read_stack(directory)
     if not described.running:
         refuse_real(directory, described)
+        refuse_others(described, is_listening(stack.CONTROL_PORT))
         variables = {variable_of(name): text_of(value) for name, value in DEMO_SETTINGS.items()}
         _start(directory, Restart(("--venue", "synthetic"), variables), say)
 
@@ -98,6 +101,21 @@ def refuse_real(directory: Path, described: Stack) -> None:
             f"{directory} holds {source} trades, which a reset would delete: demonstrate in a"
             " directory of its own, `k2 up -d --venue synthetic --data-dir DIR`, and reset that one"
             " with --data-dir DIR",
+        )
+
+
+def refuse_others(described: Stack, control_listens: bool) -> None:
+    """Refuse to start beside a stack that is none of this directory's, such as one of containers.
+
+    Raises:
+        Invalid: BAD_REQUEST, with the way out.
+    """
+    if not described.running and not described.content and control_listens:
+        raise Invalid(
+            "BAD_REQUEST",
+            f"the K2 on port {stack.CONTROL_PORT} is none of {described.directory}: give its"
+            " --data-dir; one of containers is reset by `docker compose down -v` and"
+            " `docker compose up -d`",
         )
 
 

@@ -15,12 +15,15 @@ from typing import Any
 
 from k2cli.demo.stage.demo_stack import DemoStack, NotServed, fetch
 from k2client import records
-from k2client.errors import Invalid, K2Error, Unavailable
+from k2client.errors import K2Error, Unavailable
 from k2client.times import to_us
 
 SPAN_S = 3600.0
 TARGET_S = 300.0
 _MARGIN = 1.02  # of the hour, since the search ends at an id somewhat older
+_SPARE = 1.2  # of an estimate
+_LEAST_IDS = 200
+_ROUNDS_MAX = 4
 _SEARCHES_MAX = 12
 _POLL_S = 1.0
 _FIRST_TRADES_S = 30.0
@@ -48,31 +51,26 @@ def load(demo: DemoStack, step: Callable[[str, float, float], None]) -> tuple[in
     """Load the hour; returns the trades fetched and the seconds that took.
 
     Args:
-        demo: a stack with the practice venue.
+        demo: the stack.
         step: shows progress: words, done, total.
 
     Raises:
-        Invalid: BAD_REQUEST when the stack has no practice venue.
         Unavailable: VENUE_UNAVAILABLE when the venue or the feed does not go on.
     """
-    began = time.monotonic()
-    venue = demo.described.addresses.get("venue")
-    if venue is None:
-        raise Invalid(
-            "BAD_REQUEST",
-            f"the K2 of {demo.directory} has no practice venue: history is loaded only of simulated"
-            " trades; `k2 backfill` fetches ids of a live venue",
-        )
-    loads = []
-    for done, symbol in enumerate(demo.symbols):
-        step(f"looking for the ids of the last hour of {symbol}", done, len(demo.symbols))
-        wanted = _wanted(demo, venue, symbol)
-        if wanted is not None:
-            loads.append(wanted)
-            demo.k2.backfill(wanted.symbol, wanted.first_id, wanted.last_id)
-    total = sum(each.ids for each in loads)
-    _wait(demo, loads, total, step)
-    return total, time.monotonic() - began
+    began, loaded = time.monotonic(), 0
+    for _ in range(_ROUNDS_MAX):
+        loads = []
+        for done, symbol in enumerate(demo.symbols):
+            step(f"looking for the ids of the last hour of {symbol}", done, len(demo.symbols))
+            if (wanted := _wanted(demo, symbol)) is not None:
+                loads.append(wanted)
+                demo.k2.backfill(wanted.symbol, wanted.first_id, wanted.last_id)
+        if not loads:
+            break
+        total = sum(each.ids for each in loads)
+        _wait(demo, loads, total, step)
+        loaded += total
+    return loaded, time.monotonic() - began
 
 
 def seldom(step: Callable[[str, float, float], None], every_s: float) -> Callable[..., None]:
@@ -112,40 +110,72 @@ def first_id_before(oldest_id: int, oldest_us: int, until_us: int, time_of: IdTi
     return low_id
 
 
-def _wanted(demo: DemoStack, venue: str, symbol: str) -> Load | None:
-    """Choose the ids to fetch of a symbol; None when it has its hour already."""
+def estimated_first_id(oldest: tuple[int, int], newest: tuple[int, int], until_us: int) -> int:
+    """Estimate an id printed at about a time, from the rate between two trades; never below 0.
+
+    Args:
+        oldest: id and time of the trade from which to go back.
+        newest: of a later trade.
+        until_us: the time to reach.
+    """
+    rate = max(1, newest[0] - oldest[0]) / max(1, newest[1] - oldest[1])
+    return max(0, oldest[0] - max(_LEAST_IDS, int((oldest[1] - until_us) * rate * _SPARE)))
+
+
+def _wanted(demo: DemoStack, symbol: str) -> Load | None:
+    """Choose the ids to fetch of a symbol; None when it has its hour already.
+
+    The practice venue of a stack is asked; otherwise the rate of the trades that are there decides,
+    and the next round looks whether they were enough.
+    """
+    venue = demo.described.addresses.get("venue")
     oldest_id, oldest_us = _oldest(demo, symbol)
-    until_us = time.time_ns() // 1000 - int(SPAN_S * 1e6 * _MARGIN)
-    if oldest_us <= until_us:
+    until_us = time.time_ns() // 1000 - int(SPAN_S * 1e6)
+    if oldest_us <= until_us or oldest_id == 0:
         return None
+    if venue is None:
+        newest = _outermost_trade(demo, symbol, "desc") or (oldest_id, oldest_us)
+        first = estimated_first_id((oldest_id, oldest_us), newest, until_us)
+        return Load(symbol, first, oldest_id - 1)
 
     def time_of(trade_id: int) -> int | None:
         return _venue_time(venue, symbol, trade_id)
 
-    return Load(symbol, first_id_before(oldest_id, oldest_us, until_us, time_of), oldest_id - 1)
+    goal_us = until_us - int(SPAN_S * 1e6 * (_MARGIN - 1))
+    return Load(symbol, first_id_before(oldest_id, oldest_us, goal_us, time_of), oldest_id - 1)
+
+
+def _outermost_trade(demo: DemoStack, symbol: str, order: str) -> tuple[int, int] | None:
+    """Return id and time of the oldest (asc) or newest (desc) trade; None before the first."""
+    try:
+        columns = ["trade_id", "event_time"]
+        rows = demo.k2.trades(symbol, limit=1, order=order, columns=columns).to_arrow()
+    except K2Error:
+        return None  # a symbol is not known before its first trade
+    if not rows.num_rows:
+        return None
+    row = rows.to_pylist()[0]
+    return int(row["trade_id"]), to_us(row["event_time"])
 
 
 def _oldest(demo: DemoStack, symbol: str) -> tuple[int, int]:
     """Return id and time of the oldest trade of a symbol; waits for the first one."""
     end = time.monotonic() + _FIRST_TRADES_S
-    while True:
-        try:
-            rows = demo.k2.trades(symbol, limit=1, columns=["trade_id", "event_time"]).to_arrow()
-            if rows.num_rows:
-                row = rows.to_pylist()[0]
-                return int(row["trade_id"]), to_us(row["event_time"])
-        except K2Error:
-            pass  # a symbol is not known before its first trade
+    while (found := _outermost_trade(demo, symbol, "asc")) is None:
         if time.monotonic() > end:
             return _newest_of_venue(demo, symbol)
         time.sleep(_POLL_S)
+    return found
 
 
 def _newest_of_venue(demo: DemoStack, symbol: str) -> tuple[int, int]:
     """Return the newest trade of the venue: the symbol trades so seldom that K2 has none yet."""
-    trades = _history(demo.described.addresses["venue"], f"symbol={symbol}&limit=1")
+    venue = demo.described.addresses.get("venue")
+    trades = _history(venue, f"symbol={symbol}&limit=1") if venue else []
     if not trades:
-        raise Unavailable("VENUE_UNAVAILABLE", f"the practice venue has no trade of {symbol}")
+        raise Unavailable(
+            "VENUE_UNAVAILABLE", f"no trade of {symbol} has come yet: load again later"
+        )
     return int(trades[0]["id"]) + 1, int(trades[0]["time"]) * 1000
 
 

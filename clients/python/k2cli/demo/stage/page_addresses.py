@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from k2cli.demo.stage.demo_stack import NotServed, address_of, based, fetch
+from k2cli.demo.stage.demo_stack import NotServed, address_of, based, fetch, is_listening
 from k2client.stack import Stack
 
 HEALTHY = "healthy"
@@ -104,12 +103,3 @@ def opened_url(described: Stack, page: WebPage) -> str:
     """Return what to open in a browser: as the stack lists it, with its token where it has one."""
     listed = address_of(described, page.process, page.address) or ""
     return listed if "?" in listed else url_of(described, page) + page.shows
-
-
-def is_listening(port: int) -> bool:
-    """Return whether a port of this machine takes connections."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S):
-            return True
-    except OSError:
-        return False

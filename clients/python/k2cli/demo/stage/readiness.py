@@ -16,7 +16,7 @@ from k2cli.demo.evidence import Latency, latency
 from k2cli.demo.stage.demo_stack import DemoStack, NotServed, samples
 from k2cli.demo.stage.history_load import SPAN_S
 from k2cli.demo.stage.page_addresses import FAILED, Found, looked_at
-from k2client.errors import K2Error
+from k2client.errors import K2Error, NotFound
 from k2client.stack import Stack
 from k2client.times import to_us
 
@@ -150,6 +150,8 @@ def _stable(state: StageState) -> Item:
         if count and state.ages_s.get(name, 0.0) < STABLE_S
     ]
     found = f"no restart in {STABLE_S / 60:.0f} minutes"
+    if not state.restarts:
+        found = "restarts are the container engine's: docker compose ps"
     if young:
         found = f"started again within {STABLE_S / 60:.0f} minutes: {', '.join(young)}"
     elif state.ages_s:
@@ -174,6 +176,15 @@ def _pages(state: StageState) -> Item:
         "; ".join(page.message for page in failed) or ", ".join(words),
         "make test-e2e-health",
     )
+
+
+def state_of(data_dir: Path | None) -> StageState:
+    """Ask the stack of a data directory, or that of containers, whether or not one runs."""
+    try:
+        with DemoStack.open(data_dir) as demo:
+            return read_state(demo)
+    except NotFound:
+        return StageState(running=False)
 
 
 def read_state(demo: DemoStack, flow_s: float = FLOW_S) -> StageState:
@@ -238,7 +249,8 @@ def _supervised(described: Stack) -> tuple[dict[str, str], dict[str, int]]:
     for record in described.processes:
         name = str(record.get("name"))
         states[name] = str(record.get("state"))
-        restarts[name] = int(record.get("restarts") or 0)
+        if "restarts" in record:
+            restarts[name] = int(record["restarts"] or 0)
     return states, restarts
 
 
