@@ -153,9 +153,9 @@ QUESTIONS = (
     ),
     Question(
         "summary",
-        "A day of a symbol: open, high, low, close, volume, count, vwap, twap, largest trade.",
+        "A day of each symbol: open, high, low, close, volume, count, vwap, twap, largest trade.",
         {
-            "symbol": (_Symbol, _REQUIRED),
+            "symbols": (_Symbols, None),
             "date": (Annotated[str, Field(description="The day, YYYY-MM-DD.")], _REQUIRED),
             "tz": (_Zone, None),
         }
@@ -163,11 +163,15 @@ QUESTIONS = (
         | _STATE
         | _ROWS,
     ),
-    Question("symbols", "The symbols that K2 has, with first and last trade.", _COMMON),
+    Question(
+        "symbols",
+        "The symbols that K2 has, with first and last trade.",
+        {"symbols": (_Symbols, None)} | _COMMON,
+    ),
     Question(
         "availability",
         "Per day and symbol: available, degraded, pending or missing, and what is missing.",
-        {"symbols": (_Symbols, None)} | _COMMON,
+        {"symbols": (_Symbols, None), "tz": (_Zone, None)} | _COMMON,
     ),
 )
 

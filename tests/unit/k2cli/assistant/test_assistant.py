@@ -1,6 +1,7 @@
 """What an assistant sees of K2: tools, bounded rows with their provenance, reasons of errors."""
 
 import functools
+import inspect
 import json
 import sys
 from datetime import UTC, date, datetime
@@ -124,9 +125,16 @@ def test_each_verb_is_a_read_only_tool():
     assert all(tool.annotations.read_only_hint for tool in tools)
     assert all(tool.description for tool in tools)
     (summary,) = (tool for tool in tools if tool.name == "summary")
-    assert summary.input_schema["required"] == ["symbol", "date"]
+    assert summary.input_schema["required"] == ["date"]
     (asof,) = (tool for tool in tools if tool.name == "asof")
     assert asof.input_schema["required"] == ["left", "right"]
+
+
+@pytest.mark.parametrize("question", mcp_server.QUESTIONS, ids=lambda question: question.verb)
+def test_a_tool_takes_what_its_verb_takes(question):
+    verb = inspect.signature(getattr(k2client.Client, question.verb)).parameters
+    taken = set(verb) | set(k2client.TradesQuestion.__dataclass_fields__)
+    assert set(question.parameters) <= taken
 
 
 def test_rows_are_exact_and_come_with_their_provenance():
@@ -168,14 +176,13 @@ def test_rows_are_bounded():
 def test_a_question_without_arguments_asks_for_all(tool):
     k2 = FakeClient()
     assert call(k2, tool)[0] is False
-    named = {} if tool == "symbols" else {"symbols": None}
-    assert k2.asked == [(tool, named | {"limit": 101})]
+    assert k2.asked == [(tool, {"symbols": None, "limit": 101})]
 
 
 def test_the_arguments_of_a_verb_are_passed_by_name():
     k2 = FakeClient()
     call(k2, "asof", left="ETHUSDT", right="BTCUSDT", tolerance="5s", allow_partial=True, limit=1)
-    call(k2, "summary", symbol="BTCUSDT", date="2026-01-31", tz="Europe/Berlin")
+    call(k2, "summary", symbols="BTCUSDT", date="2026-01-31", tz="Europe/Berlin")
     call(k2, "markouts", symbols="BTCUSDT", horizons=["1s"], as_of="9007199254740993")
     assert k2.asked == [
         (
@@ -183,7 +190,7 @@ def test_the_arguments_of_a_verb_are_passed_by_name():
             {"left": "ETHUSDT", "right": "BTCUSDT", "tolerance": "5s", "allow_partial": True}
             | {"order": "desc", "limit": 2},
         ),
-        ("summary", {"symbol": "BTCUSDT", "date": "2026-01-31", "tz": "Europe/Berlin"}
+        ("summary", {"symbols": "BTCUSDT", "date": "2026-01-31", "tz": "Europe/Berlin"}
             | {"limit": 101}),
         (
             "markouts",
@@ -195,7 +202,7 @@ def test_the_arguments_of_a_verb_are_passed_by_name():
 
 def test_what_json_lacks_is_text():
     rows = pa.table({"date": [date(2026, 1, 31)], "final": [True], "volume": [Decimal("1.50")]})
-    _, found = call(FakeClient(rows), "summary", symbol="BTCUSDT", date="2026-01-31")
+    _, found = call(FakeClient(rows), "summary", symbols="BTCUSDT", date="2026-01-31")
     assert found["rows"] == [{"date": "2026-01-31", "final": True, "volume": "1.50"}]
 
 
