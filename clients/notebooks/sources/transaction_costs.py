@@ -119,8 +119,9 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# On simulated trades these means scatter around zero: the practice venue walks at random and no
-# trade knows the next one. On live trades they are the toxicity of the flow.
+# On simulated trades nothing is to be learned: the practice venue walks at random, and a drift of
+# the price within these minutes moves both sides apart, mirrored. On live trades the part that
+# remains after the drift is what a flow costs the one who takes the other side.
 
 # %%
 k2.close()
