@@ -10,6 +10,7 @@ import pytest
 
 from scripts import notebooks
 from scripts.notebooks import EXECUTED, FOLDER, NAMES, SOURCES
+from tests.arch.test_tidy import banned
 from tests.fakes.k2_server import K2Server, trade_rows
 
 EXPECTED = ("backtest", "executive_demo", "quickstart", "time_travel", "transaction_costs")
@@ -35,6 +36,11 @@ def test_a_notebook_is_built_from_its_source(name):
     assert (FOLDER / f"{name}.ipynb").read_text() == notebooks.build(name), (
         "python -m scripts.notebooks"
     )
+
+
+@each
+def test_a_notebook_is_written_in_plain_words(name):
+    assert banned((SOURCES / f"{name}.py").read_text().replace("\n# ", " ")) == []
 
 
 @each

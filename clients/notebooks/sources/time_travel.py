@@ -76,7 +76,7 @@ assert digest(by_time.to_arrow()) == digest(first)
 # ## The lake moves on, the answer does not
 #
 # The union above carries a read token. The next cell waits for a commit that changes the lake; then
-# the token still returns the rows of before, though some of them moved from the tail into files.
+# the token still returns the same rows, though some of them moved from the tail into files.
 
 # %%
 later, token = newest, union.provenance.token
