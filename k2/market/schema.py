@@ -9,6 +9,7 @@ does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from functools import cache
 
@@ -174,6 +175,7 @@ _ARROW: dict[Kind, pa.DataType] = {
 }
 
 NARROW_QUANTITY = pa.decimal128(limits.NARROW_QUANTITY_DIGITS, limits.QUANTITY_SCALE)
+NARROW_END = Decimal(10) ** (limits.NARROW_QUANTITY_DIGITS - limits.QUANTITY_SCALE)
 
 _AVRO: dict[Kind, object] = {
     Kind.STRING: "string",

@@ -17,6 +17,10 @@ TAIL_TABLE = "tail"
 IN_TAIL = "in_tail"
 _FILES = "read_parquet(?, hive_partitioning = FALSE)"
 LakeFiles = Mapping[FileForm, Sequence[str]]  # paths, by the form of their files
+_CONDITIONED = (  # by `_conditions`
+    *("exchange", "symbol", "event_time"),
+    *("tape_epoch", "tape_partition", "tape_offset"),
+)
 ORDER_COLUMNS = ("event_time", "exchange", "symbol", "trade_id")
 
 
@@ -106,8 +110,9 @@ def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[st
     """
     if len(files) == 1 and not any(form.lacks for form in files):
         return _FILES, [list(paths) for paths in files.values()]
+    names = dict.fromkeys((*columns, *_CONDITIONED))
     parts = [
-        ", ".join(f"NULL AS {name}" if name in form.lacks else name for name in columns)
+        ", ".join(f"NULL AS {name}" if name in form.lacks else name for name in names)
         for form in files
     ]
     union = " UNION ALL ".join(f"SELECT {part} FROM {_FILES}" for part in parts)

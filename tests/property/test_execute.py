@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +31,8 @@ from tests.support.tape_world import World
 
 COLUMNS = ("event_time", "exchange", "symbol", "trade_id", "tape_partition", "tape_offset")
 
+_NUMBERS = count()
+
 
 @pytest.fixture(scope="module")
 def folder():
@@ -50,9 +53,10 @@ def on_disk(plan, files, folder):
     """The plan with the files it reads written out."""
     stats = []
     for stat in plan.files.stats:
-        path = folder / f"{stat.path}.parquet"
-        write_rows(path, files[stat.path])
-        stats.append(replace(stat, path=f"file://{path}"))
+        path = folder / f"{next(_NUMBERS)}-{stat.path}.parquet"  # a path never has other content
+        narrow = len(files[stat.path]) % 2 == 1  # the others as an earlier K2 wrote them
+        write_rows(path, files[stat.path], narrow=narrow)
+        stats.append(replace(stat, path=f"file://{path}", narrow=narrow))
     return replace(plan, files=FileIndex(stats))
 
 

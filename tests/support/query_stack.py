@@ -10,13 +10,13 @@ from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from k2.clock import ManualClock
 from k2.errors import Unavailable
 from k2.lake.commit.committer import PartitionBatch
 from k2.lake.iceberg.epochs import EpochHistory
 from k2.lake.iceberg.snapshot import SnapshotReader
+from k2.market import schema
 from k2.market.coverage import Coverage
 from k2.market.events import DAY_US, Fault, Label, Trade, to_arrow
 from k2.market.fold import RULES, FoldState
@@ -34,6 +34,7 @@ from k2.tape.avro.trade_codec import Decoder, encode_trade
 from k2.tape.partition_map import PartitionMap
 from tests.fakes.lake import FakeSnapshots, lake_snapshot
 from tests.fakes.tape import FakeTape
+from tests.support.lake_files import read_table, write_table
 from tests.support.lake_world import TAPE
 from tests.support.messages import SCHEMA_ID, Schemas
 from tests.support.trades import NOW_US
@@ -183,7 +184,7 @@ class QueryStack:
         """What compaction does: all files as one a exchange, under a snapshot of the same rows."""
         self.commits += 1
         stats, self.files = self.files, []
-        tables = [pq.read_table(stat.path.removeprefix("file://")) for stat in stats]
+        tables = [read_table(stat.path.removeprefix("file://")) for stat in stats]
         self._write(pa.concat_tables(tables) if tables else None)
         self._publish()
         return [Path(stat.path.removeprefix("file://")) for stat in stats]
@@ -228,14 +229,16 @@ class QueryStack:
         for exchange in sorted(set(table.column("exchange").to_pylist())):
             some = table.filter(pa.compute.equal(table.column("exchange"), exchange))
             path = self.folder / f"{self.commits}-{exchange}.parquet"
-            pq.write_table(some, path, store_decimal_as_integer=True)
+            fits = pa.compute.max(some["quantity"]).as_py() < schema.NARROW_END
+            narrow = fits and self.commits % 2 == 1  # the others as an earlier K2 wrote them
+            write_table(path, some, narrow=narrow)
             times = some.column("event_time").cast("int64").to_pylist()
             symbols = some.column("symbol").to_pylist()
             size = path.stat().st_size
             self.files.append(
                 FileStat(
                     f"file://{path}", size, len(some), exchange, min(symbols), max(symbols),
-                    min(times), max(times),
+                    min(times), max(times), narrow=narrow,
                 )
             )  # fmt: skip
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,7 +57,6 @@ _DELTA = (
     "tape_epoch", "tape_partition", "tape_offset",
 )  # fmt: skip
 _QUANTITY = ("quantity",)  # where it is narrow
-_NARROW_END = Decimal(10) ** (limits.NARROW_QUANTITY_DIGITS - limits.QUANTITY_SCALE)
 _DICTIONARY = (
     *schema.LABEL_COLUMNS, "side", "vendor_data.key_value.key", "vendor_data.key_value.value",
 )  # fmt: skip
@@ -350,7 +348,7 @@ def _narrowed(rows: pa.Table) -> tuple[pa.Table, bool]:
     place = rows.schema.get_field_index("quantity")
     field, column = rows.field(place), rows.column(place)
     extremes = pc.min_max(column).as_py().values()
-    if any(abs(value) >= _NARROW_END for value in extremes):
+    if any(abs(value) >= schema.NARROW_END for value in extremes):
         return rows, False
     narrow = pa.chunked_array([chunk.view(schema.NARROW_QUANTITY) for chunk in column.chunks])
     return rows.set_column(place, field.with_type(schema.NARROW_QUANTITY), narrow), True

@@ -82,5 +82,7 @@ def test_narrow_and_wide_files_are_read_apart():
     statement = lake_rows(TradesRequest(columns=("quantity",)), plan_of(), files, None)
     assert statement.text.count("UNION ALL") == 1
     assert statement.parameters == (["new"], ["old"])
+    ends = lake_rows(TradesRequest(columns=("quantity",)), plan_of(ends={3: 40}), files, None)
+    assert ends.text.count("tape_offset") == 3, "each part has the columns of the conditions"
     alone = lake_rows(TradesRequest(), plan_of(), {FileForm(narrow=True): ["new"]}, None)
     assert "UNION" not in alone.text
