@@ -50,6 +50,7 @@ from k2.query.batches import (
     conformed,
     digest_key,
     first_rows,
+    narrowed,
     rows_of,
 )
 from k2.query.plan import Plan, RowsOverTime
@@ -465,6 +466,8 @@ class ResultStream:
         request, plan, vouched = self.opened.request, self.opened.plan, self.opened.vouched
         tail, files = self._tail(plan), self._files(plan)
         beside = tail.batch(self._needed.names, np.arange(len(tail)))
+        if all(form.narrow for form in files):
+            beside = narrowed(beside)
         holes = holes_table(vouched)
         extent = Extent(request.symbols, request.range, *plan.bounds_us, holes.num_rows > 0)
         self.rows_lake, self.rows_tail = int(plan.files.rows.sum()), len(tail)

@@ -27,6 +27,8 @@ from k2.market.offsets import FileStat, OffsetVector, TimeRange
 from k2.query import batches, execute
 from k2.query.plan import LakeFacts, plan_lake
 from k2.query.request import Order, TradesRequest
+from k2.query.shapes.bars import Bars
+from k2.query.shapes.vwap import Vwap
 from k2.query.view import OpenQuery
 from tests.support.lake_world import LakeWorld
 
@@ -48,14 +50,11 @@ STATEMENTS = {
         "SELECT symbol, sum(price::DECIMAL(38,8) * quantity), sum(quantity) FROM read_parquet(?)"
         " GROUP BY symbol"
     ),
-    "1-minute bars of one symbol": (
-        "SELECT epoch_us(event_time) // 60000000 AS bar, arg_min(price, event_time), max(price),"
-        " min(price), arg_max(price, event_time), sum(quantity),"
-        " sum(price::DECIMAL(38,8) * quantity), count(*) FROM read_parquet(?)"
-        f" WHERE symbol = '{SYMBOL}' GROUP BY bar ORDER BY bar"
-    ),
 }
 REQUESTS = {
+    "1-minute bars of one symbol": TradesRequest(symbols=(SYMBOL,), shape=Bars(every="1m")),
+    "1-minute bars of all symbols": TradesRequest(shape=Bars(every="1m")),
+    "vwap of each symbol": TradesRequest(shape=Vwap()),
     "last 1,000 of a symbol": TradesRequest(symbols=(SYMBOL,), limit=1000, order=Order.DESC),
     "an hour of a symbol": TradesRequest(
         symbols=(SYMBOL,), range=TimeRange(START_US + HOUR_US // 2, START_US + 3 * HOUR_US // 2)

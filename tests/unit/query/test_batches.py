@@ -7,7 +7,7 @@ from k2 import limits
 from k2.market import schema
 from k2.market.events import TIME_MAX_US
 from k2.market.schema import TRADE, arrow_schema
-from k2.query.batches import bounded, canonical_order, conformed, rows_of
+from k2.query.batches import bounded, canonical_order, conformed, narrowed, rows_of
 
 
 def batch(times, exchanges, symbols, ids):
@@ -54,6 +54,26 @@ def test_a_narrow_quantity_is_widened_exactly():
     assert made.schema == wanted
     assert made.column("quantity").to_pylist() == values[1:]
     made.validate(full=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "narrow"),
+    [
+        (["1", "9999999999.99999999"], True),
+        (["1", "10000000000"], False),
+        (["-10000000000"], False),
+        ([], True),
+    ],
+)
+def test_quantities_that_fit_are_narrowed(values, narrow):
+    kind = arrow_schema(TRADE).field("quantity").type
+    values = [Decimal(value) for value in values]
+    rows = pa.RecordBatch.from_pydict({"quantity": pa.array(values, kind)})
+    made = narrowed(rows)
+    assert made.column("quantity").type == (schema.NARROW_QUANTITY if narrow else kind)
+    assert made.column("quantity").to_pylist() == values
+    other = rows.rename_columns(["volume"])
+    assert narrowed(other) is other
 
 
 def test_large_batches_are_halved_until_they_fit_or_are_one_row():
