@@ -472,12 +472,13 @@ class ResultStream:
         extent = Extent(request.symbols, request.range, *plan.bounds_us, holes.num_rows > 0)
         self.rows_lake, self.rows_tail = int(plan.files.rows.sum()), len(tail)
         tables = {sql.TAIL_TABLE: beside, VOUCHED: vouched_table(vouched), HOLES: holes}
-        made = request.shape.statement(extent)
-        with MemoryShare(self._memory) as share, self._reading_lake(plan):
+        span = self._reading_lake(plan)  # current in no thread: several may make the batches
+        with MemoryShare(self._memory) as share:
             for name, table in tables.items():
                 share.take(table.nbytes)
                 self._cursor.register(name, table)
             try:
+                made = request.shape.statement(extent)
                 for batch in self._reader(sql.shaped_rows(request, plan, files, made)):
                     rows = conformed(batch, self.schema)
                     yield from self._sent(rows, functools.partial(digest_key, rows))
@@ -487,6 +488,8 @@ class ResultStream:
                 made = request.shape.largest(extent)
                 statement = sql.over_trades(request, plan, files, made)
                 raise too_large(request.shape.name, *self._first(statement)) from error
+            finally:
+                span.end()
 
     def _first(self, statement: Statement) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._cursor.sql(

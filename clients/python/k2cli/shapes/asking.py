@@ -176,7 +176,8 @@ def summary(rows: int, origin: records.Provenance) -> str:
     """Describe the origin of an answer in one line."""
     parts = [f"{rows:,} rows"]
     if origin.rows_lake is not None and origin.rows_tail is not None:
-        parts[0] += f" ({origin.rows_lake:,} lake, {origin.rows_tail:,} tail)"
+        of = "" if rows == origin.rows_lake + origin.rows_tail else "read: "
+        parts[0] += f" ({of}{origin.rows_lake:,} lake, {origin.rows_tail:,} tail)"
     if origin.snapshot_id is None:
         parts.append("no snapshot yet")
     else:
