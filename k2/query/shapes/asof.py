@@ -9,8 +9,8 @@ The right side is read beyond the range, as far as the tolerance, so that trades
 theirs. Without a tolerance that is the whole history of the right symbol before the range, or after
 it (forward): a tolerance keeps a question about a short range cheap.
 
-The join compares time and trade id together, which name one right trade; by the time alone DuckDB
-would take any of a moment.
+The join compares time and trade id as one number, which names one right trade: by the time alone
+DuckDB would take any of a moment, and pairs of both it compares three times slower.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import pyarrow as pa
 from k2 import limits
 from k2.market import schema
 from k2.market.offsets import TimeRange
+from k2.query.shapes import exact
 from k2.query.shapes.shape import TRADES, Asked, Extent, Shape, Statement, bad_option, within
 
 RIGHT: Final = "right_"
 _TOLERANCE_MAX_US: Final = 366 * 24 * 3_600_000_000
-_ID_MIN, _ID_MAX = -(2**63), 2**63 - 1
 
 
 class Direction(StrEnum):
@@ -106,17 +106,17 @@ class Asof(Shape):
 
     def statement(self, extent: Extent) -> Statement:
         """Write the statement; see the module."""
-        beyond = ">= (far.event_time, far.trade_id)"
-        edge = _ID_MAX
+        sign, edge = ">=", exact.order_key("epoch_us(event_time)", exact.ID_MAX)
         if self.direction is Direction.FORWARD:
-            beyond, edge = "<= (far.event_time, far.trade_id)", _ID_MIN
+            sign, edge = "<=", exact.order_key("epoch_us(event_time)", exact.ID_MIN)
         marks = ", ".join("?" * len(extent.symbols))
         inside = within(extent.range)
         text = (
             f"SELECT {', '.join(self._chosen())}"
-            f" FROM (SELECT * FROM {TRADES} WHERE symbol IN ({marks}){inside.text}) AS near"
-            f" ASOF LEFT JOIN (SELECT * FROM {TRADES} WHERE symbol = ?) AS far"
-            f" ON near.exchange = far.exchange AND (near.event_time, {edge}) {beyond}"
+            f" FROM (SELECT *, {edge} AS edge FROM {TRADES}"
+            f" WHERE symbol IN ({marks}){inside.text}) AS near"
+            f" ASOF LEFT JOIN (SELECT *, {exact.ORDER_KEY} AS place FROM {TRADES}"
+            f" WHERE symbol = ?) AS far ON near.exchange = far.exchange AND edge {sign} place"
         )
         return Statement(text, (*extent.symbols, *inside.parameters, self.right))
 

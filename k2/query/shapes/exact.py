@@ -6,9 +6,16 @@ divides as DOUBLE, so quotients are made of integers.
 
 from __future__ import annotations
 
-# Orders the trades of an instrument canonically.
-ORDER_KEY = "(epoch_us(event_time)::HUGEINT * 18446744073709551616 + trade_id)"
+ID_MIN, ID_MAX = -(2**63), 2**63 - 1
 QUOTE = "price::DECIMAL(38, 8) * quantity::DECIMAL(38, 8)"  # exact, of scale 16
+
+
+def order_key(time_us: str, trade_id: int | str) -> str:
+    """Write an integer that orders the trades of an instrument canonically, by time and id."""
+    return f"(({time_us})::HUGEINT * 18446744073709551616 + ({trade_id}))"
+
+
+ORDER_KEY = order_key("epoch_us(event_time)", "trade_id")
 
 
 def raw(decimal: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from k2.market import schema
 from k2.market.offsets import TimeRange
+from k2.query.shapes import exact
 from k2.query.shapes.shape import (
     COUNT,
     PRICE,
@@ -35,7 +36,6 @@ from k2.query.shapes.shape import (
 HORIZONS_MAX: Final = 16
 _HORIZON_MAX_US: Final = 24 * 3_600_000_000
 _REST_US: Final = 3_600_000_000  # how long an instrument may rest after a horizon
-_ID_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,17 @@ class Markouts(Shape):
         """Write the statement; see the module."""
         inside = within(extent.range)
         horizons = ", ".join(f"({horizon_us}::BIGINT)" for horizon_us in self.horizons_us)
-        moved = "price_then - price"
+        moved, edge = "price_then - price", exact.order_key("then_us", exact.ID_MAX)
         text = (
-            f"WITH newest AS (SELECT exchange, symbol, max(epoch_us(event_time)) AS newest_us"
+            "WITH newest AS (SELECT exchange, symbol, max(epoch_us(event_time)) AS newest_us"
             f" FROM {TRADES} GROUP BY ALL),"
             f" chosen AS (SELECT *, epoch_us(event_time) + horizon_us AS then_us FROM {TRADES},"
             f" (VALUES {horizons}) AS horizons(horizon_us) WHERE TRUE{inside.text}),"
             " priced AS (SELECT chosen.*, CASE WHEN then_us <= newest_us THEN later.price END"
             " AS price_then FROM chosen JOIN newest USING (exchange, symbol)"
-            " ASOF LEFT JOIN (SELECT exchange, symbol, trade_id, price,"
-            f" epoch_us(event_time) AS time_us FROM {TRADES}) AS later"
-            " ON chosen.exchange = later.exchange AND chosen.symbol = later.symbol"
-            f" AND (then_us, {_ID_MAX}) >= (time_us, later.trade_id))"
+            f" ASOF LEFT JOIN (SELECT exchange, symbol, price, {exact.ORDER_KEY} AS place"
+            f" FROM {TRADES}) AS later ON chosen.exchange = later.exchange"
+            f" AND chosen.symbol = later.symbol AND {edge} >= place)"
             f" SELECT *, CASE WHEN side = 'BUY' THEN {moved} ELSE -({moved}) END AS markout"
             " FROM priced"
         )
