@@ -178,6 +178,17 @@ def test_an_answer_can_be_downloaded_and_its_link_gives_the_same_rows(page, brow
     other.close()
 
 
+@pytest.mark.parametrize("shape", ["trades", "bars", "latest", "summary", "symbols"])
+def test_each_shape_has_an_estimate_and_rows(page, shape):
+    page.get_by_role("tab", name="Query").click()
+    page.locator("#ask-shape").select_option(shape)
+    page.get_by_role("button", name="Estimate").click()
+    expect(page.locator("#answer-state")).to_contain_text("At most")
+    page.get_by_role("button", name="Run").click()
+    page.locator("#grid tbody tr").first.wait_for()
+    expect(page.locator("#answer-facts")).to_contain_text("k2t1.")
+
+
 def test_a_refusal_is_shown_with_its_reason(page, noise):
     page.get_by_role("tab", name="Query").click()
     page.locator("[name=symbols]").fill("BTCUSTD")
