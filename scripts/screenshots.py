@@ -74,7 +74,7 @@ def show(page: Page, view: str) -> None:
     """
     page.get_by_role("tab", name="market" if view == "past" else view).click()
     if view == "past":
-        page.wait_for_function("Number(document.querySelector('#slider').max) > 0")
+        page.locator("#slider:not([max='0'])").wait_for(timeout=WAIT_MS)
         page.locator("#earlier").click(click_count=3)
     if view == "query":
         page.get_by_role("button", name="Run").click()

@@ -19,6 +19,7 @@ pytestmark = [
 WAIT_MS = 20_000
 WIDE = {"width": 1360, "height": 860}
 PHONE = {"width": 390, "height": 844}
+expect.set_options(timeout=WAIT_MS)
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +81,16 @@ def ids(page, table="#trades"):
     return page.locator(f"{table} tbody td:last-child").all_inner_texts()
 
 
+def newest(page):
+    return page.locator("#trades tbody td:last-child").first
+
+
 def test_rows_come_by_themselves_and_say_that_they_are_simulated(page):
     expect(page.locator("#source")).to_contain_text("Simulated data")
-    expect(page.locator("#feed-state")).to_have_attribute("data-state", "live", timeout=WAIT_MS)
+    expect(page.locator("#feed-state")).to_have_attribute("data-state", "live")
     page.locator("#trades tbody tr").first.wait_for()
     first = ids(page)[0]
-    page.wait_for_function(
-        "first => document.querySelector('#trades tbody td:last-child').textContent !== first",
-        arg=first,
-    )
+    expect(newest(page)).not_to_have_text(first)
     assert int(ids(page)[0]) > int(first)
     expect(page.locator("#chart canvas").first).to_be_visible()
     expect(page.locator("#legend")).to_contain_text("O")
@@ -100,10 +102,7 @@ def test_without_a_stream_the_page_asks_instead(blank, url):
     expect(blank.locator("#feed-state")).to_have_attribute("data-state", "polling")
     blank.locator("#trades tbody tr").first.wait_for()
     before = ids(blank)
-    blank.wait_for_function(
-        "first => document.querySelector('#trades tbody td:last-child').textContent !== first",
-        arg=before[0],
-    )
+    expect(newest(blank)).not_to_have_text(before[0])
 
 
 def test_an_edge_that_is_gone_is_said(blank, url):
@@ -131,7 +130,7 @@ def test_the_theme_is_that_of_the_system_until_one_is_chosen(page):
 
 
 def test_the_level_and_what_presses_it_is_shown(page):
-    expect(page.locator("#level-chip")).to_have_text("NORMAL", timeout=WAIT_MS)
+    expect(page.locator("#level-chip")).to_have_text("NORMAL")
     screenshots.show(page, "platform")
     expect(page.locator("#ladder li")).to_have_count(5)
     expect(page.locator("#ladder [aria-current]")).to_contain_text("Normal")
@@ -141,7 +140,8 @@ def test_the_level_and_what_presses_it_is_shown(page):
 
 
 def test_the_slider_asks_for_the_rows_of_a_snapshot(page):
-    page.wait_for_function("Number(document.querySelector('#slider').max) > 2", timeout=60_000)
+    several = "".join(f":not([max='{few}'])" for few in range(3))
+    page.locator(f"#slider{several}").wait_for(timeout=60_000)
     with page.expect_request(lambda one: "/v1/trades?" in one.url and "as_of=" in one.url) as asked:
         page.locator("#slider").press("Home")
     assert asked.value.response().status == 200
@@ -151,10 +151,7 @@ def test_the_slider_asks_for_the_rows_of_a_snapshot(page):
     page.wait_for_timeout(1500)
     assert ids(page) == oldest, "what was committed does not change"
     page.get_by_role("button", name="Later snapshot").click()
-    page.wait_for_function(
-        "before => document.querySelector('#trades tbody td:last-child')?.textContent !== before",
-        arg=oldest[0] if oldest else "",
-    )
+    expect(newest(page)).not_to_have_text(oldest[0] if oldest else "no row")
     page.get_by_role("button", name="Back to live").click()
     expect(page.locator("#feed-state")).to_have_attribute("data-state", "live")
 
