@@ -24,6 +24,8 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
+from k2cli.cost.cost_model import per_million_expression, read_prices
+
 FOLDER = Path(__file__).parents[1] / "compose/observe/grafana/dashboards"
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="k2-prometheus")
 LEVELS = ("NORMAL", "SOFT", "GRACEFUL", "AGGRESSIVE", "CIRCUIT_BREAK")
@@ -332,6 +334,18 @@ LAKE = Board(
                    about="Skipped from SOFT on."),
             _lines("Largest jump", "percentunit",
                    Query("max by (symbol) (k2_quality_largest_jump_ratio)", "{{symbol}}")),
+        ),
+        "Cost": (
+            _one(
+                "Cost of a million messages",
+                "currencyUSD",
+                per_million_expression(
+                    _rate("k2_feed_trades_acknowledged_total"),
+                    "max(k2_lake_bytes_per_trade)",
+                    read_prices(),
+                ),
+                about="At this rate on one machine, by the list prices of docs/cost-model.md.",
+            ),
         ),
     },
 )  # fmt: skip

@@ -215,6 +215,27 @@ def sensitivity(
     return [(name, total, total / base) for name, total in totals]
 
 
+def per_million_expression(rate: str, lake_bytes: str, prices: Prices) -> str:
+    """Write the cost of a million messages on one machine as PromQL, for a board.
+
+    It is `bill` of `at_scale` while the smallest machine suffices.
+
+    Args:
+        rate: an expression of the messages a second.
+        lake_bytes: an expression of the bytes a trade.
+        prices: of the lists.
+    """
+    one = at_scale(1.0)
+    empty = bill(one, Measured(), prices)
+    fixed = empty.cores + empty.requests
+    lake = one.lake_days * _DAY_S / _GB * prices.object_gb_month.price
+    millions = HOURS * 3600 / 1e6
+    return (
+        f"({fixed:.4f} + {rate} * ({empty.tape:.6f} + {lake:.8f} * {lake_bytes}))"
+        f" / ({rate} * {millions:.3f})"
+    )
+
+
 def at_scale(messages_per_s: float) -> Deployment:
     """Choose how so many messages a second are run: below 1,000 on one machine, else in copies."""
     if messages_per_s < 1000:

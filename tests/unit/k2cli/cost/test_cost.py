@@ -15,6 +15,7 @@ from k2cli.cost.cost_model import (
     at_scale,
     bill,
     crossings,
+    per_million_expression,
     read_prices,
     sensitivity,
 )
@@ -97,6 +98,20 @@ def test_each_assumption_moves_the_bill_the_right_way():
     assert found["one zone instead of three"] < 1
     assert found["rows kept for a year"] > 1 > found["rows kept for 30 days"]
     assert found["cores used to 25 %"] > 1 > found["cores used to 80 %"]
+
+
+@pytest.mark.parametrize(("rate", "size"), [(1.0, 7.0), (138.0, 7.7), (900.0, 16.0)])
+def test_the_panel_computes_the_same(rate, size):
+    expression = per_million_expression(str(rate), str(size), read_prices())
+    measured = replace(Measured(), lake_bytes=size)
+    expected = bill(at_scale(rate), measured, read_prices()).per_million
+    assert arithmetic(expression) == pytest.approx(expected, rel=1e-3)
+
+
+def arithmetic(expression):
+    """Evaluate numbers, + * / and parentheses."""
+    assert re.fullmatch(r"[\d.+*/() ]+", expression)
+    return eval(expression, {"__builtins__": {}})
 
 
 def test_every_price_has_a_public_source_and_a_date():
