@@ -40,7 +40,6 @@ SHOTS = (
     Shot("page-market-phone", "market", "light", 390, 844),
     Shot("page-past", "past"),
     Shot("page-platform", "platform"),
-    Shot("page-platform-phone", "platform", "dark", 390, 844),
     Shot("page-query", "query"),
     Shot("page-health", "health"),
 )

@@ -79,9 +79,9 @@ export const OWN: Record<string, (seen: Seen, before: Seen | null) => Values> = 
   "Pressure by signal": ({ degradation }) =>
     Object.fromEntries(
       (degradation?.processes ?? []).flatMap((process) =>
-        process.pressures
-          .filter((one) => one.pressure > 0)
-          .slice(0, 2)
+        [...process.pressures]
+          .sort((left, right) => right.pressure - left.pressure)
+          .slice(0, 1)
           .map((one) => [`${process.process} ${one.signal}`, one.pressure]),
       ),
     ),
