@@ -75,11 +75,10 @@ def shaped_rows(request: TradesRequest, plan: Plan, files: LakeFiles, made: Stat
         files: its files; the tail's rows are read from a table named `TAIL_TABLE`.
         made: the shape's statement.
     """
-    direction = request.order.name
-    order = ", ".join(f"{name} {direction}" for name in request.shape.order)
     limit = "" if request.limit is None else f" LIMIT {request.limit}"
     rows = over_trades(request, plan, files, made, ", ".join(request.output_columns))
-    return Statement(f"{rows.text} ORDER BY {order}{limit}", rows.parameters)
+    order = _order(request, _varying(request, request.shape.order, request.symbols))
+    return Statement(f"{rows.text}{order}{limit}", rows.parameters)
 
 
 def over_trades(
@@ -119,15 +118,21 @@ def _source(columns: Sequence[str], files: LakeFiles) -> tuple[str, list[list[st
     return f"({union})", [list(paths) for paths in files.values()]
 
 
-def _order(request: TradesRequest) -> str:
+def _order(request: TradesRequest, columns: Sequence[str] | None = None) -> str:
+    """Write the order by columns, the canonical ones by default."""
+    if columns is None:
+        columns = _varying(request, ORDER_COLUMNS, request.read_symbols)
     direction = "DESC" if request.order is Order.DESC else "ASC"
-    return f" ORDER BY {', '.join(f'{name} {direction}' for name in _order_columns(request))}"
+    names = ", ".join(f"{name} {direction}" for name in columns)
+    return f" ORDER BY {names}" if names else ""
 
 
-def _order_columns(request: TradesRequest) -> tuple[str, ...]:
-    """Return the canonical order without the columns that are equal in all rows."""
-    alone = {"exchange": len(request.exchanges) == 1, "symbol": len(request.read_symbols) == 1}
-    return tuple(name for name in ORDER_COLUMNS if not alone.get(name, False))
+def _varying(
+    request: TradesRequest, columns: Sequence[str], symbols: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the columns but for those that are equal in all rows, which are of these symbols."""
+    alone = {"exchange": len(request.exchanges) == 1, "symbol": len(symbols) == 1}
+    return tuple(name for name in columns if not alone.get(name, False))
 
 
 def _conditions(request: TradesRequest, plan: Plan) -> tuple[str, list[object]]:

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 from k2.market.files import FileForm, FileIndex
 from k2.market.offsets import TimeRange
 from k2.query.plan import Plan
 from k2.query.request import Order, TradesRequest
-from k2.query.sql import lake_rows, needed_columns, ordered_rows
+from k2.query.shapes.bars import Bars
+from k2.query.shapes.shape import Statement
+from k2.query.shapes.vwap import Vwap
+from k2.query.sql import lake_rows, needed_columns, ordered_rows, shaped_rows
 
 
 def plan_of(times=None, ends=None, **more):
@@ -86,3 +91,13 @@ def test_narrow_and_wide_files_are_read_apart():
     assert ends.text.count("tape_offset") == 3, "each part has the columns of the conditions"
     alone = lake_rows(TradesRequest(), plan_of(), {FileForm(narrow=True): ["new"]}, None)
     assert "UNION" not in alone.text
+
+
+def test_a_shape_is_ordered_by_what_varies():
+    made = Statement("SELECT 1")
+    several = TradesRequest(symbols=("A", "B"), shape=Bars(), order=Order.DESC, limit=3)
+    text = shaped_rows(several, plan_of(), {}, made).text
+    assert text.endswith(" ORDER BY bar_start DESC, exchange DESC, symbol DESC LIMIT 3")
+    one = TradesRequest(symbols=("A",), exchanges=("E",), shape=Bars())
+    assert shaped_rows(one, plan_of(), {}, made).text.endswith(" ORDER BY bar_start ASC")
+    assert "ORDER BY" not in shaped_rows(replace(one, shape=Vwap()), plan_of(), {}, made).text
