@@ -80,10 +80,10 @@ _GAPS = """
 beside AS (
   SELECT exchange, symbol, id, day, lead(id) OVER ids AS next_id, lead(day) OVER ids AS next_day
   FROM (
-    SELECT t.exchange, t.symbol, t.trade_id AS id, b.block, epoch_us(t.event_time) AS at_us
-    FROM {trades} AS t JOIN blocks AS b ON t.exchange = b.exchange AND t.symbol = b.symbol
-      AND t.trade_id // {ids} = b.block
-    WHERE b.high - b.low + 1 > b.n
+    SELECT exchange, symbol, trade_id AS id, trade_id // {ids} AS block,
+      epoch_us(event_time) AS at_us
+    FROM {trades} AS t SEMI JOIN (FROM blocks WHERE high - low + 1 > n) AS b
+      ON t.exchange = b.exchange AND t.symbol = b.symbol AND t.trade_id // {ids} = b.block
   ) ASOF JOIN days ON at_us >= edge_us
   WINDOW ids AS (PARTITION BY exchange, symbol, block ORDER BY id)
   UNION ALL
