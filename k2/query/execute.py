@@ -469,7 +469,13 @@ class ResultStream:
         if all(form.narrow for form in files):
             beside = narrowed(beside)
         holes = holes_table(vouched)
-        extent = Extent(request.symbols, request.range, *plan.bounds_us, holes.num_rows > 0)
+        extent = Extent(
+            request.symbols,
+            request.range,
+            *plan.bounds_us,
+            has_holes=holes.num_rows > 0,
+            one_exchange=len(plan.exchanges) < 2,
+        )
         self.rows_lake, self.rows_tail = int(plan.files.rows.sum()), len(tail)
         tables = {sql.TAIL_TABLE: beside, VOUCHED: vouched_table(vouched), HOLES: holes}
         span = self._reading_lake(plan)  # current in no thread: several may make the batches

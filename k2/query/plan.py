@@ -126,6 +126,12 @@ class Plan:
         return low, max(low, high)
 
     @property
+    def exchanges(self) -> frozenset[str]:
+        """The exchanges whose rows may be read; a file has rows of one."""
+        of_files = {stat.exchange for stat in self.files.stats}
+        return frozenset(of_files | {chunk.instrument.exchange for chunk in self.chunks})
+
+    @property
     def rows_estimated(self) -> int:
         """Estimated number of rows to read."""
         return round(RowsOverTime(self).total)

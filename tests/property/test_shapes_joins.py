@@ -111,7 +111,8 @@ def rows_of(database, prints, shape, *, symbols=(), times=ALWAYS, vouched=None):
     read = [one for one in prints if inside(request.read_range)(one)]
     moments = [one.event_time for one in read] or [0]
     holes = holes_table(vouched or {})
-    extent = Extent(symbols, request.range, min(moments), max(moments), holes.num_rows > 0)
+    of_one = len({one.exchange for one in read}) < 2
+    extent = Extent(symbols, request.range, min(moments), max(moments), holes.num_rows > 0, of_one)
     tables = {sql.TAIL_TABLE: table_of(read), VOUCHED: vouched_table(vouched or {}), HOLES: holes}
     for name, table in tables.items():
         database.register(name, table)

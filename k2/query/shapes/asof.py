@@ -109,6 +109,7 @@ class Asof(Shape):
         sign, edge = ">=", exact.order_key("epoch_us(event_time)", exact.ID_MAX)
         if self.direction is Direction.FORWARD:
             sign, edge = "<=", exact.order_key("epoch_us(event_time)", exact.ID_MIN)
+        same = "" if extent.one_exchange else "near.exchange = far.exchange AND "
         marks = ", ".join("?" * len(extent.symbols))
         inside = within(extent.range)
         text = (
@@ -116,7 +117,7 @@ class Asof(Shape):
             f" FROM (SELECT *, {edge} AS edge FROM {TRADES}"
             f" WHERE symbol IN ({marks}){inside.text}) AS near"
             f" ASOF LEFT JOIN (SELECT *, {exact.ORDER_KEY} AS place FROM {TRADES}"
-            f" WHERE symbol = ?) AS far ON near.exchange = far.exchange AND edge {sign} place"
+            f" WHERE symbol = ?) AS far ON {same}edge {sign} place"
         )
         return Statement(text, (*extent.symbols, *inside.parameters, self.right))
 

@@ -81,6 +81,7 @@ class Extent:
         range: the times that the answer is about (`Shape.aligned`).
         low_us, high_us: no trade that is read is older or newer; equal where there is none.
         has_holes: whether the relation `HOLES` has a row.
+        one_exchange: whether no two trades that are read are of different exchanges.
     """
 
     symbols: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class Extent:
     low_us: int = 0
     high_us: int = 0
     has_holes: bool = False
+    one_exchange: bool = False
 
 
 class Shape(ABC):
