@@ -45,6 +45,7 @@ def test_exports():
         "Client",
         "K2Error",
         "Retry",
+        "ShapeQuestion",
         "Trades",
         "TradesQuestion",
         "connect",
