@@ -72,7 +72,8 @@ def k2(tmp_path_factory):
 def test_status_names_every_process(k2):
     found = k2.json("status")
     names = {each["name"] for each in found["processes"]}
-    assert names == {"broker", "registry", "venue", "feed", "lake", "query", "control"}
+    ours = {"venue", "feed", "lake", "query", "control", "edge"}
+    assert names == {"broker", "registry"} | ours
     assert {each["state"] for each in found["processes"]} == {"SERVING"}
     assert (found["state"], found["source"]) == ("SERVING", "simulated")
     os.kill(found["supervisor_pid"], 0)

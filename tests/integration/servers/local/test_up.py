@@ -15,7 +15,7 @@ from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 START_S = 400  # on a machine that is busy with other things
-PARTS = ["broker", "registry", "venue", "feed", "lake", "query", "control"]
+PARTS = ["broker", "registry", "venue", "feed", "lake", "query", "control", "edge"]
 
 
 class Up:
