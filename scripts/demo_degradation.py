@@ -166,9 +166,10 @@ class Demonstration:
         while before != "NORMAL":
             level = self._level()
             if level != before:
-                if LEVELS.index(before) - LEVELS.index(level) > 1:
+                down = LEVELS.index(before) - LEVELS.index(level)
+                if down > 1:
                     raise Failed(f"the level fell from {before} to {level} in one step")
-                self._say(f"{level:<14} one step down")
+                self._say(f"{level:<14} {'one step down' if down == 1 else 'up: it catches up'}")
                 before = level
             if CLOCK.monotonic_s() > end_s:
                 raise Failed(f"the level stays {before}")
