@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http
 import http.client
 import socket
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,3 +35,17 @@ def answers_http(url: str) -> bool:
             connection.close()
     except (OSError, ValueError, http.client.HTTPException):
         return False
+
+
+def answers_ok(
+    port: int, path: str, timeout_s: float = _PROBE_S, headers: Mapping[str, str] | None = None
+) -> bool:
+    """Whether the HTTP server at a port of this machine answers a path with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -8,7 +8,6 @@ it asks the network. A notebook finds the stack by `K2_DATA_DIR`.
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from servers.local.child_process import ChildCommand
+from servers.probes import answers_ok
 
 PORT: Final = 8888
 NOTEBOOKS: Final = Path(__file__).parents[2] / "clients" / "notebooks"
@@ -92,15 +92,8 @@ class Jupyter:
 
     def answers(self) -> bool:
         """Whether it serves to those that show its token."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PROBE_S)
-        try:
-            headers = {"Authorization": f"token {self.token}"}
-            connection.request("GET", "/api/status", headers=headers)
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        headers = {"Authorization": f"token {self.token}"}
+        return answers_ok(self.port, "/api/status", _PROBE_S, headers)
 
 
 def is_installed() -> bool:

@@ -8,7 +8,6 @@ exports the state of all processes.
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from servers.local.child_process import ChildCommand
+from servers.probes import answers_ok
 
 PORT: Final = 9090
 RULES: Final = Path(__file__).with_name("rules") / "k2.yaml"
@@ -28,7 +28,6 @@ _SCRAPE_INTERVAL: Final = "5s"
 _TARGETS_INTERVAL: Final = "5s"  # Prometheus sees a change of the file by itself where it can
 _KEPT_TIME: Final = "7d"
 _KEPT_BYTES: Final = "512MB"
-_PROBE_S: Final = 0.5
 _VERSION_S: Final = 10.0
 
 
@@ -76,14 +75,7 @@ class Prometheus:
 
     def answers(self) -> bool:
         """Whether it has loaded its configuration and serves queries."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PROBE_S)
-        try:
-            connection.request("GET", "/-/ready")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return answers_ok(self.port, "/-/ready")
 
 
 def find_program(path: str | None) -> Path | None:

@@ -4,7 +4,7 @@ import http.server
 import socket
 import threading
 
-from servers.probes import answers_http, answers_tcp
+from servers.probes import answers_http, answers_ok, answers_tcp
 
 
 def test_what_listens_answers():
@@ -35,9 +35,12 @@ def test_a_registry_answers_when_it_is_well():
     try:
         assert answers_http(f"{url}/v7")
         assert not answers_http(f"{url}/other")
+        assert answers_ok(server.server_port, "/v7/subjects")
+        assert not answers_ok(server.server_port, "/other")
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     assert not answers_http(f"{url}/v7")
+    assert not answers_ok(server.server_port, "/v7/subjects")
     assert not answers_http("http://127.0.0.1:x")
