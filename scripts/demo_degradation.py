@@ -169,7 +169,7 @@ class Demonstration:
                 down = LEVELS.index(before) - LEVELS.index(level)
                 if down > 1:
                     raise Failed(f"the level fell from {before} to {level} in one step")
-                self._say(f"{level:<14} {'one step down' if down == 1 else 'up: it catches up'}")
+                self._say(f"{level:<14} {'one step down' if down == 1 else 'up again'}")
                 before = level
             if CLOCK.monotonic_s() > end_s:
                 raise Failed(f"the level stays {before}")

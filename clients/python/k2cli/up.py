@@ -207,9 +207,7 @@ class FirstAnswer:
         return {
             "symbol": self.symbol,
             "rows": [
-                dict(zip(self.rows.schema.names, row, strict=True))
-                for batch in self.rows.to_batches()
-                for row in zip(*(arrow_text.json_values(column) for column in batch), strict=True)
+                row for batch in self.rows.to_batches() for row in arrow_text.json_objects(batch)
             ],
             "provenance": json_value(self.provenance),
             "took_ms": round(self.took_ms, 3),

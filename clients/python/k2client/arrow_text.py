@@ -6,7 +6,7 @@ It converts whole columns at once, because a wide export has millions of rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 
 import pyarrow as pa
@@ -43,12 +43,18 @@ def text_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([texts(column) for column in batch], batch.schema.names)
 
 
+def json_objects(batch: pa.RecordBatch) -> Iterator[dict[str, object]]:
+    """Yield each row of a batch as a JSON object."""
+    names = batch.schema.names
+    columns = [json_values(column) for column in batch]
+    for row in zip(*columns, strict=True):
+        yield dict(zip(names, row, strict=True))
+
+
 def json_rows(batch: pa.RecordBatch) -> list[str]:
     """Format each row of a batch as a JSON object on one line."""
-    names = batch.schema.names
     dump: Callable[[object], str] = json.JSONEncoder(ensure_ascii=False).encode
-    columns = [json_values(column) for column in batch]
-    return [dump(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+    return [dump(row) for row in json_objects(batch)]
 
 
 def csv_lines(batch: pa.RecordBatch, separator: str = ",") -> list[str]:

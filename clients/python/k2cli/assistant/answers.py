@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 import k2client
 from k2client import arrow_text
 from k2client.errors import K2Error
@@ -23,9 +21,10 @@ def row_document(answer: k2client.Trades, limit: int) -> dict[str, Any]:
     rows = answer.to_arrow()
     origin = json_value(answer.provenance)
     origin["gaps"] = origin["gaps"][:_GAPS_MAX]
-    return _bounded("rows", _json_rows(rows.slice(0, limit)), rows.num_rows, limit) | {
-        "provenance": origin
-    }
+    shown = [
+        row for batch in rows.slice(0, limit).to_batches() for row in arrow_text.json_objects(batch)
+    ]
+    return _bounded("rows", shown, rows.num_rows, limit) | {"provenance": origin}
 
 
 def record_document(
@@ -70,12 +69,3 @@ def _bounded(name: str, shown: list[Any], found: int, limit: int) -> dict[str, A
         f" raise limit (at most {ROWS_MAX})"
     )
     return {name: shown, "count": len(shown), "cut": cut} | ({"note": note} if cut else {})
-
-
-def _json_rows(rows: pa.Table) -> list[dict[str, Any]]:
-    names = rows.schema.names
-    return [
-        dict(zip(names, row, strict=True))
-        for batch in rows.to_batches()
-        for row in zip(*(arrow_text.json_values(column) for column in batch), strict=True)
-    ]
