@@ -21,6 +21,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +99,11 @@ class Demonstration:
         finally:
             if self._venue:
                 self._set_rate(CALM_RATE if self._own else self._rate_before or CALM_RATE)
+        loaded = self._k2.transitions(limit=1)[0].time
         self._recover()
         self._settle()
+        if self._own:
+            self._assert_it_only_fell(loaded)
         self._account()
 
     # --- up -------------------------------------------------------------------------------------
@@ -183,6 +188,18 @@ class Demonstration:
         goal = {symbol: max(of, goal.get(symbol, 0)) for symbol, of in self._acknowledged().items()}
         self._until(lambda: self._committed(goal), "the lake has every trade", SETTLE_S)
         self._say("               nothing is deferred, no gap is OPEN")
+
+    def _assert_it_only_fell(self, since: datetime) -> None:
+        """Check that what caught up raised the level to SOFT at most, from its first step down."""
+        later = [one for one in self._k2.transitions(limit=200) if one.time > since]
+        changes = dropwhile(lambda one: one.cause != "CALM", reversed(later))
+        for change in changes:
+            at = LEVELS.index(change.to_level)
+            if at > max(LEVELS.index(change.from_level), LEVELS.index("SOFT")):
+                raise Failed(
+                    f"catching up raised the level to {change.to_level}: {change.process}"
+                    f" {change.signal} = {change.reading}"
+                )
 
     def _committed(self, goal: dict[str, int]) -> bool:
         for symbol, trade_id in goal.items():

@@ -37,7 +37,7 @@ from k2.market.offsets import ChunkRange, TimeRange
 Indices = npt.NDArray[np.intp]
 
 _INT64 = np.iinfo(np.int64)
-_ROW_BYTES = 5 * 8 + 2 * 8 + 1
+ROW_BYTES = 5 * 8 + 2 * 8 + 1
 _RUNS_MAX: Final = 64  # kept apart before they are made one
 
 
@@ -111,7 +111,7 @@ class Chunk:
     def size_bytes(self) -> int:
         """Memory it takes, filled or not."""
         beside = self.vendor_data.size_bytes + self.optional.size_bytes
-        return self.capacity * _ROW_BYTES + beside
+        return self.capacity * ROW_BYTES + beside
 
     @property
     def free(self) -> int:

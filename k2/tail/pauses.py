@@ -4,8 +4,10 @@ The reasons of a partition are a set: it is read again when the last of them has
 level paused is not resumed because there is memory again, nor the reverse.
 
 A partition whose pause ends is read at a bounded pace, together with the others that catch up, and
-never far ahead of the lake: else its rows would fill the tail. It has caught up when it reaches an
-end of the tape that was noted a moment ago.
+never far ahead of the lake: else its rows would fill the tail. It reaches the tape when its
+position is at an end that was noted a moment ago, and it has caught up when the lake covers that
+position. Until then its rows press nothing: the lake reads them last, so they stay in the tail for
+as long as other partitions are behind.
 """
 
 from __future__ import annotations
@@ -56,17 +58,22 @@ class Pauses:
 class Deferral:
     """What a level pauses, and what catches up after that. For the thread of the tail.
 
+    Args:
+        ahead_max: so many records of what catches up may lie above the lake's positions.
+
     Attributes:
         paused: partitions that the level pauses.
-        catching_up: partitions that it paused, until they reach the end of the tape.
+        catching_up: partitions that it paused, until the lake covers where they reached the tape.
         all: both: partitions of which the tail may lack records; any thread may read it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead_max: int = limits.TAIL_CATCH_UP_AHEAD) -> None:
+        self._ahead_max = ahead_max
         self.paused: frozenset[int] = frozenset()
         self.catching_up: frozenset[int] = frozenset()
         self.all: frozenset[int] = frozenset()
         self._end: OffsetVector | None = None  # noted last, since a partition was resumed
+        self._reached: dict[int, int] = {}  # where a partition was at the end of the tape
         self._allowed = 0.0
         self._at_s: float | None = None
 
@@ -83,14 +90,20 @@ class Deferral:
             self._end, self._at_s, self._allowed = None, now_s, limits.CONSUME_BATCH_RECORDS
         for partition in resumed:
             pauses.remove(reader, partition, Why.LEVEL)
+            self._reached.pop(partition, None)
         self.paused, self.catching_up = paused, (self.catching_up | resumed) - paused
         self.all = self.paused | self.catching_up
 
-    def note_end(self, end: OffsetVector, position: OffsetVector) -> frozenset[int]:
-        """Note where the tape ends; return the partitions that reached the end noted before."""
+    def note_end(
+        self, end: OffsetVector, position: OffsetVector, covered: OffsetVector
+    ) -> frozenset[int]:
+        """Note where the tape ends; return the partitions that have caught up."""
         before, self._end = self._end, end
+        for p in self.catching_up - self._reached.keys():
+            if before is not None and position[p] >= before[p]:
+                self._reached[p] = position[p]
         done = frozenset(
-            p for p in self.catching_up if before is not None and position[p] >= before[p]
+            p for p in self.catching_up if p in self._reached and covered[p] >= self._reached[p]
         )
         self.catching_up -= done
         self.all = self.paused | self.catching_up
@@ -101,7 +114,7 @@ class Deferral:
     ) -> None:
         """Pause what catches up while it was read faster than it may, or far above the lake."""
         ahead = sum(max(0, position[p] - covered[p]) for p in self.catching_up)
-        too_fast = self._allowed <= 0 or ahead > limits.TAIL_CATCH_UP_AHEAD
+        too_fast = self._allowed <= 0 or ahead > self._ahead_max
         for partition in self.catching_up:
             (pauses.add if too_fast else pauses.remove)(reader, partition, Why.PACE)
 

@@ -37,6 +37,7 @@ from k2.market.fold import FoldState, Verdict
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
 from k2.metrics import histogram
+from k2.tail.chunk import ROW_BYTES
 from k2.tail.dead_records import DeadSeen
 from k2.tail.pauses import Deferral, Pauses, Why
 from k2.tail.window import TailView, Window
@@ -310,7 +311,8 @@ class Tail:
         self._decoded = {}
         self._waiting_for = {}
         self._pauses = Pauses()
-        self._deferral = Deferral()
+        ahead_max = self._bytes_max // (2 * ROW_BYTES)  # half of it, the rest is for the others
+        self._deferral = Deferral(min(limits.TAIL_CATCH_UP_AHEAD, ahead_max))
         self._noted_end = None
         self._restoring = {}
         self._records = 0
@@ -372,7 +374,7 @@ class Tail:
             return
         end, self._noted_end = self._noted_end, None
         if end is not None:
-            for partition in deferral.note_end(end, position):
+            for partition in deferral.note_end(end, position, self._covered):
                 self._pauses.remove(reader, partition, Why.PACE)
         deferral.pace(position, self._covered, self._pauses, reader)
 

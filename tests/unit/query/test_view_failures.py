@@ -363,6 +363,7 @@ def test_a_partition_that_was_deferred_is_answered_once_it_has_caught_up(stack):
     stack.tail.defer([])
 
     def caught_up():
+        stack.commit()
         stack.view.maintain()
         return not stack.tail.deferred()
 
@@ -399,8 +400,10 @@ def test_that_a_partition_has_caught_up_is_seen_by_the_queries_themselves(stack)
     stack.tail.defer([])
     eventually(stack.tail.catches_up)
     eventually(lambda: stack.tail.position()[2] == 2)
+    stack.commit()
 
     def answered():
+        stack.view.maintain()
         stack.plan(symbols=ADA)
         return not stack.tail.deferred()
 

@@ -329,6 +329,10 @@ def test_a_deferred_partition_stands_still_and_catches_up_later(stepped):
         tail.note_end(stepped.end())
         tail.step(0.0)
     assert tail.position() == stepped.end()
+    assert tail.deferred() == {2}, "the lake does not cover it yet"
+    tail.evict(stepped.end())
+    tail.note_end(stepped.end())
+    tail.step(0.0)
     assert (tail.deferred(), tail.catches_up()) == (frozenset(), False)
     assert stepped.rows({ADA}) == 2
 
@@ -351,7 +355,9 @@ def test_memory_does_not_resume_what_a_level_paused_nor_the_reverse():
     assert on.tail.released() == {2}
     on.tail.defer([2])
     on.tail.step(0.0)
-    on.tail.restore(OffsetVector(0, (0, 0, 4000, 0)), {2: FoldState(accepted=4000)})
+    lake = OffsetVector(0, (0, 0, 4000, 0))
+    on.tail.evict(lake)
+    on.tail.restore(lake, {2: FoldState(accepted=4000)})
     on.tail.step(0.0)
     assert not on.tail.released()
     assert on.tail._reader._paused == {2}, "the level still pauses it"
