@@ -28,6 +28,8 @@ from typing import Any
 
 import k2client
 from k2.clock import SystemClock
+from k2.degrade.level import Level
+from k2.degrade.policy import POLICIES
 from k2.settings import environment
 
 CLOCK = SystemClock()
@@ -153,7 +155,7 @@ class Demonstration:
             f"{' (injected)' if change.injected else ''}; deferred records:"
             f" {', '.join(f'{tier} {deferred.get(tier, 0):,}' for tier in TIERS)}"
         )
-        self._say(f"               {self._k2.degradation().summary}")
+        self._say(f"               {POLICIES[Level[level]].summary}")
 
     def _change_to(self, level: str) -> Any:  # noqa: ANN401 a record of the client
         for change in self._k2.transitions(limit=50):
