@@ -41,6 +41,7 @@ CALM_RATE = 130.0  # trades a second
 RATE_MAX = 20_000.0
 POLL_S = 0.25
 SETTLE_S = 240.0
+RECORDED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,13 @@ class Demonstration:
         self._say(f"               {POLICIES[Level[level]].summary}")
 
     def _change_to(self, level: str) -> Any:  # noqa: ANN401 a record of the client
-        for change in self._k2.transitions(limit=50):
-            wanted = LEVELS.index(level)
-            if LEVELS.index(change.from_level) < wanted <= LEVELS.index(change.to_level):
-                return change
+        """Return the newest transition to a level or past it; it is on record soon after."""
+        wanted, end_s = LEVELS.index(level), CLOCK.monotonic_s() + RECORDED_S
+        while CLOCK.monotonic_s() < end_s:
+            for change in self._k2.transitions(limit=50):
+                if LEVELS.index(change.from_level) < wanted <= LEVELS.index(change.to_level):
+                    return change
+            CLOCK.sleep(POLL_S)
         raise Failed(f"no transition to {level} is on record")
 
     # --- down -----------------------------------------------------------------------------------
