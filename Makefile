@@ -47,7 +47,7 @@ test-e2e-health: setup ## look at each address: healthy, failed, or not part of 
 	@$(UV) run k2 demo health
 
 screenshots: setup ## pictures of the status page of the running stack, in docs/images
-	@$(BIN)/python -m scripts.screenshots
+	@$(UV) run k2 demo screenshots
 
 test: setup ## every guarantee once, at most 8 minutes on 2 cores: all tests that are not slow
 	@echo "1 of 2: the modules that decide, with their coverage floor"

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from scripts import screenshots
+from k2cli.demo import screenshots
+from k2cli.demo.stage.demo_stack import address_of, based, described_at
 from tests.chaos.stack import ENVIRONMENT, Stack
 from tests.support import tools
 
@@ -27,9 +28,9 @@ def url(tmp_path_factory):
     tools.tool("chromium")
     folder = tmp_path_factory.mktemp("page")
     with Stack(folder, "--venue", "synthetic", "--rate", "60", environment=ENVIRONMENT):
-        address = screenshots.edge_of(str(folder))
+        address = address_of(described_at(folder), "edge", "http")
         assert address
-        yield address
+        yield f"{based(address)}/"
 
 
 @pytest.fixture(scope="module")

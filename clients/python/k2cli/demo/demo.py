@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 
 from k2cli import console, options
-from k2cli.demo import demo_card, materials
+from k2cli.demo import demo_card, materials, screenshots
 from k2cli.demo.agenda import SECTIONS, slots
 from k2cli.demo.drill import drill as drilled
 from k2cli.demo.presenter import RUN_FILE, Presenter, draw_checklist, keep, now_text, summary
 from k2cli.demo.stage import fresh_start
-from k2cli.demo.stage.demo_stack import DemoStack, described_at
+from k2cli.demo.stage.demo_stack import DemoStack, address_of, based, described_at
 from k2cli.demo.stage.page_addresses import FAILED, NO_PART, looked_at
 from k2cli.demo.stage.readiness import checklist, decision, read_state, state_of
 from k2client.errors import NotFound
 
 _CARD = Path("docs/demo")
+_PICTURES = Path("docs/images")
 
 
 @click.group(invoke_without_command=True)
@@ -122,6 +123,22 @@ def card(out: Path, data_dir: Path | None) -> None:
         message = f"no demonstration was performed on this stack: there is no {path}; run `k2 demo`"
         raise NotFound("STACK_NOT_RUNNING", message) from error
     for written in demo_card.write(run, out):
+        console.echo(str(written))
+
+
+@demo.command("screenshots")
+@click.option("--url", help="Of the status page, instead of that of the stack.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=_PICTURES, show_default=True
+)
+@options.data_dir
+def pictures(url: str | None, out: Path, data_dir: Path | None) -> None:
+    """Take pictures of the status page, in both themes and on a phone."""
+    described = described_at(data_dir)
+    address = url or address_of(described, "edge", "http")
+    if address is None:
+        raise NotFound("STACK_NOT_RUNNING", f"no edge runs in {described.directory}: k2 up -d")
+    for written in screenshots.take(based(address), out):
         console.echo(str(written))
 
 

@@ -118,7 +118,7 @@ def _take_screenshots(demo: DemoStack, folder: Path, say: Callable[[str], None])
         say("screenshots: edge not part of this stack")
         return
     try:
-        taken = screenshots.take([("page", f"{demo.edge}/"), ("docs", f"{demo.edge}/docs")], folder)
-        say(f"screenshots: {len(taken)}")
+        shots = (*screenshots.SHOTS, screenshots.API_DOCS)
+        say(f"screenshots: {len(list(screenshots.take(demo.edge, folder, shots)))}")
     except K2Error as error:
         say(f"screenshots: {error.message}")

@@ -238,7 +238,13 @@ def test_loopback_is_known_in_every_form():
 def test_screenshots_without_a_browser_say_what_they_need(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Invalid, match="screenshots need"):
-        take([("page", "http://127.0.0.1:1/")], tmp_path)
+        list(take("http://127.0.0.1:1", tmp_path))
+
+
+def test_screenshots_need_an_edge(k2, tmp_path):
+    done = k2("demo", "screenshots", "--data-dir", tmp_path)
+    assert done.code == 1
+    assert "no edge runs" in done.stderr
 
 
 def test_the_card_needs_a_run(k2, tmp_path):
