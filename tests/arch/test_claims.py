@@ -42,6 +42,7 @@ CLAIMS = {
     "stop-accepting": "CIRCUIT_BREAK",
     "hysteresis": "hysteresis",
     "hybrid": "Iceberg",
+    "bars": "bars",
     "fifteen-minutes": "15 minutes",
     "transparent": "users",
     "dollars-085": "$0.85",

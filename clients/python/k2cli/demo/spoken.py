@@ -106,11 +106,13 @@ WORDS: dict[str, Words] = {
             " exact: no trade is in both, none in neither.",
             "The answer says which side gave how many rows, and how complete it is.",
             "If a side is missing, the question fails by name. It does not return half an answer.",
+            "Bars and joins are made from the same rows, in exact decimals.",
         ),
         show=(
             "{edge}/v1/trades/recent?symbol=BTCUSDT&limit=10",
             "{edge}/docs : every endpoint, to try",
             "k2 trades BTCUSDT --last 15m --limit 10 --order desc",
+            "k2 bars BTCUSDT --every 1m --last 15m",
         ),
         next="Last, what it costs.",
     ),

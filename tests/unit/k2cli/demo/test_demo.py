@@ -4,6 +4,8 @@ import io
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +29,7 @@ from k2cli.demo.evidence import ABSENT, KEPT, MISSED, Evidence, frame_of, latenc
 from k2cli.demo.overload_walk import Walk
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, keep, summary
 from k2cli.demo.screenshots import take
-from k2cli.demo.service_proofs import PROOFS
+from k2cli.demo.service_proofs import PROOFS, minute_averages
 from k2cli.demo.spoken import QUESTIONS, WORDS
 from k2cli.demo.stage.demo_stack import NotServed
 from k2cli.demo.stage.readiness import Item
@@ -109,6 +111,18 @@ def test_a_fall_of_two_levels_is_no_single_step():
         steps_down=[("CIRCUIT_BREAK", "AGGRESSIVE"), ("AGGRESSIVE", "GRACEFUL")]
     ).by_single_steps
     assert not Walk(steps_down=[("CIRCUIT_BREAK", "GRACEFUL")]).by_single_steps
+
+
+def test_the_average_of_a_minute_is_exact_and_rounded_once():
+    def trade(second, price, quantity):
+        moment = datetime(2026, 1, 1, 12, second // 60, second % 60, 7, UTC)
+        return {"event_time": moment, "price": Decimal(price), "quantity": Decimal(quantity)}
+
+    trades = [trade(0, "1", "1"), trade(59, "2", "2"), trade(60, "99999.00000001", "1e-8")]
+    assert minute_averages(trades) == {
+        datetime(2026, 1, 1, 12, 0, tzinfo=UTC): Decimal("1.66666667"),
+        datetime(2026, 1, 1, 12, 1, tzinfo=UTC): Decimal("99999.00000001"),
+    }
 
 
 # --- performing -----------------------------------------------------------------------------------
