@@ -25,8 +25,9 @@ from typing import Protocol
 from k2 import limits
 from k2.clock import Clock
 from k2.errors import Data, Invalid, K2Error, Overloaded, Reason, Unavailable
+from k2.shipped_files import shipped_file
 
-LOCK_FILE = Path(__file__).parents[2] / "artifacts.lock"
+LOCK_FILE = shipped_file("artifacts.lock")
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, bytes done, bytes in all) while artefacts are fetched, from several threads.

@@ -18,11 +18,12 @@ from importlib import util
 from pathlib import Path
 from typing import Final
 
+from k2.shipped_files import shipped_file
 from servers.local.child_process import ChildCommand
 from servers.probes import answers_ok
 
 PORT: Final = 8888
-NOTEBOOKS: Final = Path(__file__).parents[2] / "clients" / "notebooks"
+NOTEBOOKS: Final = shipped_file("clients/notebooks")
 HOW_TO_GET: Final = (
     "jupyterlab is not installed: pip install 'k2-lakehouse[notebook]' (k2 up --notebooks)"
 )

@@ -88,7 +88,7 @@ def _empty_answer(directory: Path, say: Callable[[str], None]) -> str:
 
 def _dead_kernel(directory: Path, _say: Callable[[str], None]) -> str:
     """Look for a notebook with its outputs, which needs no kernel to be read."""
-    folders = [*directory.joinpath(*MATERIALS).glob("*/notebooks"), *map(Path, NOTEBOOKS)]
+    folders = [*directory.joinpath(*MATERIALS).glob("*/notebooks"), *NOTEBOOKS]
     copies = [path for folder in folders for path in folder.glob("*.ipynb") if has_outputs(path)]
     if not copies:
         raise _Unsolved("there is no executed copy: k2 demo export makes them")

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from k2.shipped_files import shipped_file
 from k2cli.demo import demo_card, screenshots
 from k2cli.demo.agenda import slots
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, summary
@@ -19,7 +20,8 @@ from k2client.errors import K2Error
 from k2client.json_form import json_value
 
 _WIDTH = 118
-NOTEBOOKS = ("clients/notebooks/executed", "clients/notebooks")
+_SHIPPED = shipped_file("clients/notebooks")
+NOTEBOOKS = (_SHIPPED / "executed", _SHIPPED)
 
 
 def export(demo: DemoStack, made_at: str, say: Callable[[str], None]) -> tuple[Path, Performance]:
@@ -91,9 +93,9 @@ def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 
 
 
 def _copy_notebooks(folder: Path, say: Callable[[str], None]) -> None:
-    """Copy the executed notebooks of the repository, where this is one."""
+    """Copy the executed notebooks that K2 ships."""
     for source in NOTEBOOKS:
-        found = sorted(Path(source).glob("*.ipynb"))
+        found = sorted(source.glob("*.ipynb"))
         executed = [path for path in found if has_outputs(path)]
         if executed:
             folder.mkdir(exist_ok=True)
@@ -101,7 +103,7 @@ def _copy_notebooks(folder: Path, say: Callable[[str], None]) -> None:
                 shutil.copy(path, folder / path.name)
             say(f"notebooks: {len(executed)} executed copies")
             return
-    say("notebooks: none executed here (clients/notebooks)")
+    say(f"notebooks: none executed in {_SHIPPED}")
 
 
 def has_outputs(path: Path) -> bool:
