@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from k2 import settings
 from k2.settings import Settings
+from k2cli.demo.stage import fresh_start
 from servers.commands.join import venue_settings
 from servers.local import broker, pinning, registry, stack_ports
 from servers.local.observe import prometheus
@@ -149,6 +150,17 @@ def subnet():
         for path in containers.FILES
     }
     return network
+
+
+def test_a_demonstration_recovers_as_soon_as_on_the_stack_that_it_starts(bare):
+    wanted = {
+        fresh_start.variable_of(name): fresh_start.text_of(value)
+        for name, value in fresh_start.DEMO_SETTINGS.items()
+    }
+    for name in PROCESSES:
+        assert k2_settings(processes()[name]).items() >= wanted.items()
+    chosen = processes(K2_DEGRADE__DWELL_S="15")["control"]
+    assert k2_settings(chosen)["K2_DEGRADE__DWELL_S"] == "15"
 
 
 def test_every_process_of_a_stack_is_a_service():
