@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from k2cli.demo.evidence import Evidence, frame_of, latency
-from k2cli.demo.stage.demo_stack import DemoStack, samples
+from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
+from k2cli.operate import scrape
 from k2cli.operate.process_logs import LogFile
 from k2client.errors import K2Error
 from k2client.times import to_us
@@ -17,7 +18,6 @@ RATE_TARGET = 100.0  # a market comes in bursts: "about 130" is kept from here o
 RATIO_TARGET = 10.0
 SHOWN_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 TRADES_TOPIC = "market.crypto.trades.binance"
-_FRESHNESS = "k2_freshness_seconds"
 _SAMPLE_ROWS = 2000
 _COMMIT_WAIT_S = 20.0
 _POLL_S = 0.5
@@ -215,9 +215,7 @@ def _next_commit(demo: DemoStack, snapshot_id: int) -> int:
 
 
 def _freshness(demo: DemoStack) -> tuple[float, float] | None:
-    text = demo.metrics().get("query", "")
-    total, count = samples(text, f"{_FRESHNESS}_sum"), samples(text, f"{_FRESHNESS}_count")
-    return (sum(total.values()), sum(count.values())) if total and count else None
+    return scrape.freshness(demo.metrics().get("query", ""))
 
 
 POSITIONING: tuple[Proof, ...] = (what_the_data_is, answers_in_time)

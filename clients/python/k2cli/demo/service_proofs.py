@@ -14,9 +14,10 @@ from k2cli.cost.cost_report import live_figures
 from k2cli.demo.evidence import Evidence, latency
 from k2cli.demo.ingest_proofs import POSITIONING, STORAGE, STREAMING, Proof
 from k2cli.demo.overload_walk import INJECTED, walk
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed, families, fetch, samples
+from k2cli.demo.stage.demo_stack import DemoStack, NotServed, fetch
 from k2cli.demo.stage.page_addresses import looked_at
 from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
+from k2cli.operate import scrape
 
 METRICS_TARGET = 83
 NO_EDGE = "edge not part of this stack"
@@ -33,7 +34,7 @@ def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
         why = "the processes' metrics cannot be reached from here: ask Prometheus"
         evidence.absent(f"{METRICS_TARGET} metrics or more", why, "make test-e2e-health")
         return
-    named = set().union(*(families(text) for text in scraped.values()))
+    named = set().union(*(scrape.families(text) for text in scraped.values()))
     evidence.judge(
         f"{METRICS_TARGET} metrics or more",
         f"{len(named)} served at this moment by {len(scraped)} processes; docs/metrics.md lists"
@@ -44,7 +45,7 @@ def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     levels = {
         value
         for text in scraped.values()
-        for labels, value in samples(text, "k2_degradation_level").items()
+        for labels, value in scrape.samples(text, "k2_degradation_level").items()
         if 'scope="platform"' in labels
     }
     level = demo.k2.degradation().level
@@ -55,7 +56,7 @@ def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
         levels == {float(_LEVELS.index(level))},
         "k2 degrade",
     )
-    lag = samples(scraped.get("lake", ""), "k2_consumer_lag_messages")
+    lag = scrape.samples(scraped.get("lake", ""), "k2_consumer_lag_messages")
     evidence.show("records the lake has not committed", f"{sum(lag.values()):,.0f}", "k2 degrade")
 
 
@@ -267,7 +268,9 @@ def _recent(demo: DemoStack) -> str:
 
 
 def _requests(demo: DemoStack) -> float:
-    return sum(samples(fetch(f"{demo.edge}/metrics", 5.0), "k2_http_requests_total").values())
+    return sum(
+        scrape.samples(fetch(f"{demo.edge}/metrics", 5.0), "k2_http_requests_total").values()
+    )
 
 
 PROOFS: dict[str, tuple[Proof, ...]] = {

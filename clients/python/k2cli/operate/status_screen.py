@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,13 +17,13 @@ from rich.live import Live
 from rich.text import Text
 
 from k2cli import console
-from k2cli.operate import degrade
+from k2cli.demo.stage.demo_stack import NotServed, fetch
+from k2cli.operate import degrade, scrape
 from k2client import records
 
 _WIDE: Final = 84  # columns that a process and a pressure need side by side
 _PREFIX: Final = 36
 _BARS: Final = 3  # of a process
-_FRESHNESS: Final = "k2_freshness_seconds"
 _SCRAPE_S: Final = 0.5
 _STYLES: Final = ((0.7, "red"), (0.5, "yellow"), (0.0, "green"))
 
@@ -168,12 +167,6 @@ def _style(pressure: float) -> str:
 def freshness_at(address: str) -> tuple[float, float] | None:
     """Read sum and count of the freshness histogram from a process's metrics; None: not there."""
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=_SCRAPE_S) as answer:
-            text = answer.read().decode()
-    except (OSError, ValueError):
-        return None
-    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
-    try:
-        return float(samples[f"{_FRESHNESS}_sum"]), float(samples[f"{_FRESHNESS}_count"])
-    except KeyError:
+        return scrape.freshness(fetch(f"http://{address}/metrics", _SCRAPE_S))
+    except NotServed:
         return None

@@ -11,9 +11,7 @@ from k2cli.demo.stage.demo_stack import (
     NotServed,
     address_of,
     based,
-    families,
     of_components,
-    samples,
 )
 from k2cli.demo.stage.history_load import estimated_first_id, first_id_before, seldom
 from k2cli.demo.stage.page_addresses import (
@@ -144,12 +142,6 @@ def test_a_page_with_a_token_is_opened_with_it(tmp_path):
     assert url_of(described, jupyter) == "http://127.0.0.1:8888"
     assert opened_url(described, jupyter) == listed
     assert opened_url(Stack(tmp_path, True, {}), jupyter) == "http://127.0.0.1:8888/"
-
-
-def test_scrapes_are_read():
-    text = '# TYPE k2_a gauge\nk2_a{x="1"} 2\nk2_a{x="2"} 3.5\n# TYPE other counter\nother 1\n'
-    assert samples(text, "k2_a") == {'{x="1"}': 2.0, '{x="2"}': 3.5}
-    assert families(text) == {"k2_a"}
 
 
 # --- reset ----------------------------------------------------------------------------------------

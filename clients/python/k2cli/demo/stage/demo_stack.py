@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import time
 import urllib.error
@@ -22,7 +21,6 @@ from k2client.stack import Stack
 
 EDGE_PUBLISHED = "127.0.0.1:8000"  # of containers
 API_KEY = "k2-dev-api-key-2026"  # of development, public; the edge takes it on loopback only
-_METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})? (\S+)")
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -202,18 +200,3 @@ def fetch(url: str, timeout_s: float, headers: dict[str, str] | None = None) -> 
         raise NotServed(f"{url} answered {error.code}") from error
     except (OSError, ValueError) as error:
         raise NotServed(f"{url} does not answer: {getattr(error, 'reason', error)}") from error
-
-
-def samples(text: str, name: str) -> dict[str, float]:
-    """Read the samples of a metric from a scrape, by their labels as written."""
-    found = {}
-    for line in text.splitlines():
-        matched = _METRIC.match(line)
-        if matched and matched[1] == name:
-            found[matched[2] or ""] = float(matched[3])
-    return found
-
-
-def families(text: str) -> set[str]:
-    """List the metrics of K2 that a scrape declares."""
-    return set(re.findall(r"^# TYPE (k2_\w+) ", text, re.MULTILINE))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from k2cli.demo.evidence import Latency, latency
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed, samples
+from k2cli.demo.stage.demo_stack import DemoStack, NotServed
 from k2cli.demo.stage.history_load import SPAN_S
 from k2cli.demo.stage.page_addresses import FAILED, Found, looked_at
+from k2cli.operate import scrape
 from k2client.errors import K2Error, NotFound
 from k2client.stack import Stack
 from k2client.times import to_us
@@ -232,7 +233,7 @@ def ages_s(metrics: Mapping[str, str], now_s: float) -> dict[str, float]:
     """Read from scrapes how long each process has run."""
     found = {}
     for name, text in metrics.items():
-        for started_s in samples(text, "k2_process_start_time_seconds").values():
+        for started_s in scrape.samples(text, "k2_process_start_time_seconds").values():
             found[name] = now_s - started_s
     return found
 
