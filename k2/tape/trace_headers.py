@@ -18,7 +18,7 @@ Traces: TypeAlias = tuple[tuple[int, str], ...]  # offset of a record, and its t
 
 def traces_of(messages: Sequence[Message]) -> dict[int, Traces]:
     """Find the traceparents of records, by partition; each with the first offset it was seen at."""
-    distance = -(-len(messages) // limits.TRACE_LOOKED_AT_MAX)
+    distance = max(1, -(-len(messages) // limits.TRACE_LOOKED_AT_MAX))
     found: dict[int, dict[str, int]] = {}
     for message in messages[::distance]:
         headers = message.headers()

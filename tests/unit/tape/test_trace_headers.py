@@ -22,6 +22,10 @@ def test_each_trace_is_found_once_a_partition():
     assert found == {0: ((5, A), (7, B)), 1: ((9, A),)}
 
 
+def test_a_read_of_no_record_has_no_trace():
+    assert traces_of([]) == {}
+
+
 def test_headers_of_others_are_no_trace():
     assert traces_of([message(0, 4, [("source", b"live"), ("traceparent", None)])]) == {}
     assert traces_of([message(0, 4, [("traceparent", b"\xff")])]) == {0: ((4, "\ufffd"),)}
