@@ -68,7 +68,7 @@ for line in sys.stdin:  # a life each, in a process of its own
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-ROUNDS = 6
+ROUNDS = 4
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
