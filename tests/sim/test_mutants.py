@@ -324,24 +324,27 @@ class DropsOpsRows(OpsWriter):
             self._slice = one
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 NO_ROWS = np.empty(0, np.intp)
-BUSY = {"chances": {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}}
-OFTEN = {"seconds": 8, "symbols": 5, "commit_interval_s": 0.3, "latency_s": 0.03}  # writers meet
-RESET = {"seconds": 10, "every_s": {"venue.reset": 4}}
+UNSURE = {"catalog.reply_lost": 0.5, "catalog.busy": 0.4}
+BUSY = {"chances": UNSURE}
+DEAF = {"chances": UNSURE | {"tape.deaf": 0.6}, "every_s": {"rebalance": 2}}
+OFTEN = {"symbols": 5, "commit_interval_s": 0.3, "latency_s": 0.03}  # writers meet
+LATE = {"chances": {"catalog.late": 0.5}, "every_s": {"rebalance": 3}, "commit_interval_s": 0.5}
+RESET = {"symbols": 1, "every_s": {"venue.reset": 3}}
 # Each in worlds of the kind that shows it: what is given is on, nothing else.
 MUTANTS = [
-    (Parts(committer=CommitsWithoutComparing), BUSY),
+    (Parts(committer=CommitsWithoutComparing), DEAF),
     (Parts(committer=BelievesWhatItWasTold), OFTEN),
     (Parts(committer=TidiesUp), BUSY),
     (Parts(pump=ForgetsOnRestart), {"chances": {"crash": 0.005, "net.double": 0.2}}),
-    (Parts(pump=DoesNotSeek), {"chances": {"catalog.late": 0.5}}),
+    (Parts(pump=DoesNotSeek), LATE),
     (Parts(pump=GoesOnAfterAFailure), {"chances": {"catalog.busy": 0.5}}),
     (Parts(pump=DropsTheRest), {"chances": {"garbage.schema": 0.05}}),
     (Parts(pump=TakesThemForCopies), RESET),
     (Parts(pump=MovesTheMaximum), RESET),
     (Parts(office=PublishesLater), {"chances": {"poison": 0.1}}),
-    (Parts(tail=StartsWithoutState), {"chances": {"tail.restart": 0.1, "tape.ack_lost": 0.1}}),
+    (Parts(tail=StartsWithoutState), {"chances": {"tail.restart": 0.3, "tape.ack_lost": 0.3}}),
     (Parts(tail=EvictsWhatItHas), {}),
 ]
 AGAIN = {"chances": {"poison": 0.1, "tape.error": 0.3, "tape.ack_lost": 0.1}}
@@ -368,7 +371,7 @@ MAINTAINED = SHARP | {
     "sweep_grace_s": GRACE_MIN_S, "chances": {}, "every_s": {},
 }  # fmt: skip
 RETAINED = SHARP | {
-    "seconds": 8, "rate": 40, "commit_interval_s": 0.5, "writers": 1, "retainers": 1,
+    "rate": 40, "commit_interval_s": 0.5, "writers": 1, "retainers": 1,
     "retain_interval_s": 0.5, "bytes_max": 30_000, "chances": {}, "every_s": {},
 }  # fmt: skip
 RENEWED = SHARP | {
