@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from k2cli.demo.materials import NOTEBOOKS, has_outputs
 from k2cli.demo.stage import fresh_start, history_load
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed
+from k2cli.demo.stage.demo_stack import DemoStack, NotServed, address_of, fetch
 from k2cli.demo.stage.readiness import MATERIALS, newest_ms
 from k2client import stack
 from k2client.errors import K2Error
@@ -49,7 +50,7 @@ def drill(directory: Path, say: Callable[[str], None]) -> list[Tried]:
         say(what)
         try:
             done.append(Tried(what, True, attempt(directory, say)))
-        except (K2Error, NotServed, OSError, ValueError, _Unsolved) as error:
+        except (K2Error, NotServed, OSError, ValueError, LookupError, _Unsolved) as error:
             done.append(Tried(what, False, getattr(error, "message", "") or str(error)))
     return done
 
@@ -87,12 +88,30 @@ def _empty_answer(directory: Path, say: Callable[[str], None]) -> str:
 
 
 def _dead_kernel(directory: Path, _say: Callable[[str], None]) -> str:
-    """Look for a notebook with its outputs, which needs no kernel to be read."""
+    """Look for a notebook with its outputs, which needs no kernel; open one where Jupyter runs."""
     folders = [*directory.joinpath(*MATERIALS).glob("*/notebooks"), *NOTEBOOKS]
     copies = [path for folder in folders for path in folder.glob("*.ipynb") if has_outputs(path)]
     if not copies:
         raise _Unsolved("there is no executed copy: k2 demo export makes them")
-    return f"{len(copies)} executed copies, such as {copies[0]}"
+    found = f"{len(copies)} executed copies, such as {copies[0]}"
+    listed = address_of(stack.read_stack(directory), "jupyter", "jupyter")
+    if listed is None:
+        return found
+    url = opened_copy(listed, copies[0].name)
+    if not any(cell.get("outputs") for cell in json.loads(fetch(url, 10.0))["content"]["cells"]):
+        raise _Unsolved(f"Jupyter opens {copies[0].name} without its outputs")
+    return f"{found}; Jupyter opens it"
+
+
+def opened_copy(listed: str, name: str) -> str:
+    """Return the URL at which Jupyter gives an executed copy.
+
+    Args:
+        listed: of its page, with the token.
+        name: of the notebook's file.
+    """
+    page = urlsplit(listed)
+    return urlunsplit(page._replace(path=f"/api/contents/executed/{name}"))
 
 
 def _no_network(directory: Path, _say: Callable[[str], None]) -> str:

@@ -24,7 +24,7 @@ from k2cli.demo.agenda import (
     minutes,
     slots,
 )
-from k2cli.demo.drill import _is_loopback
+from k2cli.demo.drill import _is_loopback, opened_copy
 from k2cli.demo.evidence import ABSENT, KEPT, MISSED, Evidence, frame_of, latency
 from k2cli.demo.overload_walk import Walk
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, keep, summary
@@ -241,6 +241,11 @@ def test_a_notebook_with_outputs_needs_no_kernel(tmp_path):
     path.write_text(json.dumps({"cells": [{"outputs": [{"text": "1"}]}]}))
     assert materials.has_outputs(path)
     assert not materials.has_outputs(tmp_path / "missing.ipynb")
+
+
+def test_an_executed_copy_is_asked_of_jupyter_with_its_token():
+    asked = opened_copy("http://127.0.0.1:8888/?token=t", "a.ipynb")
+    assert asked == "http://127.0.0.1:8888/api/contents/executed/a.ipynb?token=t"
 
 
 def test_loopback_is_known_in_every_form():
