@@ -169,12 +169,12 @@ def bars_of_both_sides(demo: DemoStack, evidence: Evidence, _quick: bool) -> Non
         end=origin.range.end_time,
         as_of=origin.token,
     )
-    expected = minute_averages(trades.to_arrow().to_pylist())
+    expected, sides = minute_averages(trades.to_arrow().to_pylist()), trades.provenance
     same = [bar for bar in bars if bar["vwap"] == expected.get(bar["bar_start"])]
     evidence.judge(
         "each 1-minute bar has the vwap of the trades of the same token, to the last digit",
-        f"{len(same)} of {len(bars)} bars, from {origin.rows_lake or 0:,} rows of the lake and"
-        f" {origin.rows_tail or 0:,} of memory",
+        f"{len(same)} of {len(bars)} bars, from {sides.rows_lake or 0:,} trades of the lake and"
+        f" {sides.rows_tail or 0:,} of memory",
         bool(bars) and len(same) == len(bars) == len(expected),
         f"k2 bars {symbol} --every 1m --last 15m",
     )
