@@ -16,7 +16,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.errors import Overloaded, Reason
 from servers.network import Networks, bind_grpc, reached_at, split_address
-from servers.services.interceptors import METHOD_PREFIX, CallAdmission, chain
+from servers.services.interceptors import METHOD_PREFIX, CallAdmission, chain, count_call
 from servers.services.rpc_status import to_grpc
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -87,7 +87,9 @@ class _Capacity(grpc.ServerInterceptor):
     def __init__(self, workers: _Workers, beside: ThreadPoolExecutor) -> None:
         self._workers = workers
         self._pool = beside
-        self._refuse = self._beside(_refuse)
+        self._refusing = functools.cache(
+            lambda name: self._beside(functools.partial(_refuse, name))
+        )
 
     def intercept_service(
         self,
@@ -104,8 +106,8 @@ class _Capacity(grpc.ServerInterceptor):
         if handler is None or not method.startswith(METHOD_PREFIX) or not full:
             return handler
         if handler.response_streaming:
-            return handler._replace(unary_stream=self._refuse)
-        return handler._replace(unary_unary=self._refuse)
+            return handler._replace(unary_stream=self._refusing(method))
+        return handler._replace(unary_unary=self._refusing(method))
 
     def _beside(self, behavior: Callable[..., Any]) -> Callable[..., Any]:
         placed = functools.partial(behavior)
@@ -113,7 +115,9 @@ class _Capacity(grpc.ServerInterceptor):
         return placed
 
 
-def _refuse(request: object, context: grpc.ServicerContext) -> NoReturn:
+def _refuse(method: str, request: object, context: grpc.ServicerContext) -> NoReturn:
+    """Refuse a call, and count it: the interceptors that count the others never see it."""
+    count_call(method, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
     error = Overloaded(
         Reason.TOO_MANY_CALLS,
         "too many calls are in work or waiting: call again in a moment",

@@ -174,7 +174,6 @@ class Telemetry:
     def around(self, call: Incoming) -> Iterator[None]:
         """Log and measure one call when it ends."""
         started_s = self.clock.monotonic_s()
-        service, _, method = call.method.removeprefix("/").partition("/")
         _RUNNING.inc()
         try:
             yield
@@ -185,10 +184,26 @@ class Telemetry:
             milliseconds = round(took_s * 1e3, 3)
             outcome = code.name if code else "OK"
             _RUNNING.dec()
-            _REQUESTS.labels(service, method, outcome).inc()
-            _SECONDS.labels(service, method).observe(took_s)
+            count_call(call.method, outcome)
+            _SECONDS.labels(*_parts(call.method)).observe(took_s)
             details = {"method": call.method, "code": outcome, "milliseconds": milliseconds}
             _log.log(level, "call", extra=details)
+
+
+def count_call(method: str, code: str) -> None:
+    """Count a call that ended.
+
+    Args:
+        method: its path.
+        code: the name of its status.
+    """
+    _REQUESTS.labels(*_parts(method), code).inc()
+
+
+def _parts(method: str) -> tuple[str, str]:
+    """Split the path of a method into service and method."""
+    service, _, name = method.removeprefix("/").partition("/")
+    return service, name
 
 
 @contextmanager

@@ -25,7 +25,6 @@ RETRY_SHARE = 0.1
 RETRIES_AT_FIRST = 10
 
 _DOUBLINGS_MAX = 30
-_OVERLOAD = frozenset({"SHED", "DEFERRED", "TOO_MANY_QUERIES"})
 
 
 class Deadline:
@@ -84,7 +83,7 @@ class Retry:
             doubles with each attempt.
         sleep: waits a number of seconds.
         jitter: returns a new random number from 0 to 1.
-        budget: of the retries of SHED, DEFERRED and TOO_MANY_QUERIES.
+        budget: of the retries of what was refused under load.
     """
 
     attempts_max: int | None = None
@@ -111,7 +110,7 @@ class Retry:
         ):
             return None
         wait = self._jittered(error.retry_after_s, attempt, deadline.left_s())
-        if wait is not None and error.reason in _OVERLOAD and not self.budget.take():
+        if wait is not None and _is_under_load(error) and not self.budget.take():
             _say_spent(error)
             return None
         return wait
@@ -153,6 +152,11 @@ def _is_transient(error: K2Error) -> bool:
     return isinstance(error, Unavailable) or (
         isinstance(error, Overloaded) and error.retry_after_s is not None
     )
+
+
+def _is_under_load(error: K2Error) -> bool:
+    """Return whether a limit or a level refused it, so that a retry adds to the load."""
+    return isinstance(error, Overloaded) or error.reason == "DEFERRED"
 
 
 def _say_spent(error: K2Error) -> None:

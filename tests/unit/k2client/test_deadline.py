@@ -121,7 +121,8 @@ def test_jitter_leaves_time_for_the_call(time):
 OVERLOAD = [
     Overloaded("SHED", "m", retry_after_s=0.1),
     Unavailable("DEFERRED", "m", retry_after_s=0.1),
-    Overloaded("TOO_MANY_QUERIES", "m", retry_after_s=0.1),
+    *(Overloaded(name, "m", retry_after_s=0.1) for name in ("TOO_MANY_QUERIES", "TAIL_FULL")),
+    Overloaded("TOO_MANY_CALLS", "m", retry_after_s=0.1),
 ]
 
 

@@ -16,11 +16,13 @@ from k2 import limits
 from k2.clock import SystemClock
 from k2.errors import Reason, Unavailable
 from k2.lake.ingest.transition_list import TransitionReader
+from k2.metrics import EVENTS
 from k2.settings import Settings
 from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from k2.v1 import query_service_pb2_grpc as query_rpc
 from k2.v1.query_service_pb2 import PlanQueryRequest
+from k2client.deadline import RetryBudget
 from k2client.error_mapping import from_rpc
 from servers.degradation_topic import DegradationTopic
 from servers.heartbeat import Heartbeats
@@ -117,10 +119,17 @@ class Blocking(rpc.DegradationServiceServicer):
         rpc.add_DegradationServiceServicer_to_server(self, server)
 
 
+def counted(method):
+    labels = {"service": degradation_service.NAME, "method": method, "code": "RESOURCE_EXHAUSTED"}
+    return EVENTS.get_sample_value("k2_rpc_requests_total", labels) or 0
+
+
 def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypatch):
     monkeypatch.setattr(limits, "GRPC_WORKERS", 1)
     monkeypatch.setattr(limits, "GRPC_CALLS_MAX", 3)
     blocking = Blocking()
+    names = ("GetDegradation", "WatchDegradation")
+    before = [counted(name) for name in names]
     with served((degradation_service.NAME, blocking.register)) as (listener, channel):
         stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
         taken = [stub.GetDegradation.future(ask, timeout=20) for _ in range(3)]
@@ -139,6 +148,7 @@ def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypa
     for refused in (once.value, streamed.value):
         assert reason_of(refused) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CALLS")
         assert from_rpc(refused, "a:1").retry_after_s == RETRY_AFTER_S
+    assert [counted(name) for name in names] == [count + 1 for count in before]
 
 
 def register_query(server):
@@ -174,7 +184,7 @@ def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):
         never.wait(0.01)
 
     with served(service()) as (listener, _):
-        retry = k2client.Retry(sleep=sleep)
+        retry = k2client.Retry(sleep=sleep, budget=RetryBudget(at_first=1_000_000))
         k2 = k2client.connect(listener.address, retry=retry)
         with k2, ThreadPoolExecutor(40) as pool:
             levels = list(pool.map(lambda _: k2.degradation().level, range(400)))
