@@ -168,9 +168,11 @@ class Priorities:
         )
 
 
-def first_partition(instrument: Instrument, partitions_per_tier: int) -> int:
+def first_partition(
+    instrument: Instrument, partitions_per_tier: int, priorities: Priorities | None = None
+) -> int:
     """Choose the partition of a new symbol: a stable one among those of its tier."""
-    tier = tier_of(instrument.symbol)
+    tier = (priorities or Priorities()).tier(instrument)
     return int(tier) * partitions_per_tier + (
         zlib.crc32(instrument.key.encode()) % partitions_per_tier
     )

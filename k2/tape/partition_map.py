@@ -1,10 +1,10 @@
 """Maps each symbol to the partition it keeps: the first one recorded, for the life of the topic.
 
-A symbol's first placement is a pure choice (`market/instrument.py`); another version of K2 may
-choose otherwise, so the choice is written to a compacted topic, and the first record of a key *in
-log order* holds for every process. Two writers that race both read the log after writing and both
-find the same first record. Compaction keeps the last record of a key, so a process that finds a key
-whose last record differs from its first writes the first one again.
+A symbol's first placement is a pure choice (`market/instrument.py`); other settings, or another
+version of K2, may choose otherwise, so the choice is written to a compacted topic, and the first
+record of a key *in log order* holds for every process. Two writers that race both read the log
+after writing and both find the same first record. Compaction keeps the last record of a key, so a
+process that finds a key whose last record differs from its first writes the first one again.
 
 The topic is followed: a process reads on from where it was, and a symbol that it does not find has
 no place as long as the topic's end is where it was.
@@ -24,7 +24,7 @@ from typing import Any
 
 from k2 import limits
 from k2.errors import Invalid
-from k2.market.instrument import Instrument, Tier, first_partition, parse_key
+from k2.market.instrument import Instrument, Priorities, Tier, first_partition, parse_key
 from k2.tape.kafka_client import SharedAnswer
 from k2.tape.ports import DocumentTopic
 
@@ -36,12 +36,20 @@ class PartitionMap:
         topic: `CompactedTopic(bootstrap, topics.PARTITIONS)`.
         topic_id: of the trades topic; a topic of the same name made again has another.
         partitions_per_tier: each of the four tiers owns so many.
+        priorities: give a new symbol its tier; by default its base does.
     """
 
-    def __init__(self, topic: DocumentTopic, topic_id: str, partitions_per_tier: int) -> None:
+    def __init__(
+        self,
+        topic: DocumentTopic,
+        topic_id: str,
+        partitions_per_tier: int,
+        priorities: Priorities | None = None,
+    ) -> None:
         self._topic = topic
         self._prefix = f"{topic_id}/"
         self._partitions_per_tier = partitions_per_tier
+        self._priorities = priorities or Priorities()
         self._log = topic.log_reader()
         self._reading = SharedAnswer(self._read)
         self._known: Mapping[Instrument, int] = {}
@@ -106,7 +114,8 @@ class PartitionMap:
             known = self.refresh().get(instrument)
         if known is None:
             key = f"{self._prefix}{instrument.key}"
-            self._write(key, first_partition(instrument, self._partitions_per_tier))
+            chosen = first_partition(instrument, self._partitions_per_tier, self._priorities)
+            self._write(key, chosen)
             known = self.refresh()[instrument]
         return known
 

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from typing import Self, TypeVar
 
 from k2.clock import Clock
+from k2.market.instrument import Priorities
 from k2.settings import Settings
 from k2.tape import topics
 from k2.tape.compacted_topic import CompactedTopic
@@ -27,7 +28,7 @@ class TapeClients:
     The first use of each belongs in one thread; what is opened is as thread-safe as its class.
 
     Args:
-        settings: name broker, registry and the data directory, where schemas are cached.
+        settings: name broker, registry, the data directory, where schemas are cached, and tiers.
         clock: of the process.
         pause: waits so many seconds for a new schema to be known, or shorter when the process is
             to end; by default the clock's `sleep`.
@@ -37,6 +38,7 @@ class TapeClients:
         self, settings: Settings, clock: Clock, pause: Callable[[float], object] | None = None
     ) -> None:
         self._tape = settings.tape
+        self._priorities = Priorities(settings.symbols.priority)
         self._opened = ExitStack()
         self.schemas = SchemaStore(
             self._tape.registry_url, settings.data_dir / "schemas", clock, pause
@@ -83,7 +85,8 @@ class TapeClients:
         if topic_id is None:
             topic_id = topics.topic_id(self._tape)
         partitions = self.topic(topics.PARTITIONS)
-        return PartitionMap(partitions, topic_id, self._tape.partitions_per_tier)
+        per_tier = self._tape.partitions_per_tier
+        return PartitionMap(partitions, topic_id, per_tier, self._priorities)
 
     def _topic(self, name: str) -> CompactedTopic:
         return self._close_later(CompactedTopic(self._tape.bootstrap, name))

@@ -92,6 +92,8 @@ def test_a_symbol_starts_in_a_partition_of_its_tier():
     for symbol in ("BTCUSDT", "ETHUSDT", "BNBUSDT", "ADAUSDT", "PEPEUSDT"):
         partition = first_partition(Instrument("BINANCE", symbol), 3)
         assert partition // 3 == tier_of(symbol)
+    pepe = Instrument("BINANCE", "PEPEUSDT")
+    assert first_partition(pepe, 3, Priorities({pepe.key: "critical"})) < 3
 
 
 def test_at_least_fifty_symbols_are_ranked_and_none_twice():

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from k2.errors import Reason, Unavailable
-from k2.market.instrument import Instrument, Tier, first_partition, tier_of
+from k2.market.instrument import Instrument, Priorities, Tier, first_partition, tier_of
 from k2.tape.partition_map import PartitionMap
 from tests.fakes.tape import FakeTape
 from tests.support.queue_lock import ask_together
@@ -31,6 +31,14 @@ def test_a_new_symbol_gets_the_pure_choice_and_keeps_it(board):
     assert placed.place(BTC) == first_partition(BTC, 2)
     assert placed.known() == {BTC: first_partition(BTC, 2)}
     assert len(board.read_log()) == 1
+
+
+def test_the_settings_rank_a_new_symbol_and_move_none_that_is_placed(board):
+    priorities = Priorities({BTC.key: "low", ETH.key: "low"})
+    assert placement(board).place(BTC) // 2 == Tier.CRITICAL
+    ranked = PartitionMap(board, 0, 2, priorities)
+    assert ranked.place(BTC) // 2 == Tier.CRITICAL
+    assert ranked.place(ETH) // 2 == Tier.LOW
 
 
 def test_what_is_written_wins_over_the_choice(board):

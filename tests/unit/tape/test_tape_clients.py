@@ -5,7 +5,8 @@ import pytest
 from k2.clock import ManualClock, SystemClock
 from k2.errors import Reason, Unavailable
 from k2.market import schema
-from k2.settings import Settings
+from k2.market.instrument import Instrument, Tier
+from k2.settings import Settings, SymbolSettings
 from k2.tape import topics
 from k2.tape.tape_clients import TapeClients
 from tests.fakes.registry import Registry
@@ -48,3 +49,11 @@ def test_what_is_not_used_is_not_opened(tmp_path):
     with TapeClients.open(Settings(data_dir=tmp_path, tape=AWAY), SystemClock()) as clients:
         pass
     assert not {"admin", "producer", "dead_letters", "gap_log"} & vars(clients).keys()
+
+
+def test_the_partition_map_ranks_by_the_settings(tmp_path):
+    pepe = Instrument("BINANCE", "PEPEUSDT")
+    symbols = SymbolSettings(priority={pepe.key: "critical"})
+    settings = Settings(data_dir=tmp_path, tape=AWAY, symbols=symbols)
+    with TapeClients.open(settings, SystemClock()) as clients:
+        assert clients.partition_map("id")._priorities.tier(pepe) is Tier.CRITICAL
