@@ -229,7 +229,8 @@ class Process:
         assert self._heart is not None, "it ticks"
         before, reading = self.levels, self._heart.reading
         now_s = self.runtime.clock.monotonic_s()
-        self._needs = step(self._needs, own_need(reading.pressures), now_s, self._tuning)
+        measured = pressures(reading.signals, self.scales)  # an injection hides no need
+        self._needs = step(self._needs, own_need(measured), now_s, self._tuning)
         self._tell(
             replace(
                 before,

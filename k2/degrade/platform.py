@@ -5,8 +5,8 @@ falls one level at a time after a dwell. Its pressure is the highest of any proc
 is LOST presses `LOST_SOON` at first and `LOST_LONG` later; one that drains presses nothing, nor
 does one that drained before it was lost.
 
-An operator's override replaces the platform's level, downward too. A process whose own memory or
-disk demands more than the override keeps to what those demand.
+An operator's override replaces the platform's level, downward too. A process whose own memory (or
+that of its control group) or disk demands more than the override keeps to what those demand.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOST_SOON = 0.6  # SOFT by the default tuning
 LOST_LONG = 0.9  # AGGRESSIVE
 LOST_LONG_S = 30.0
 
-_OWN = (Signal.RSS_BYTES, Signal.DISK_FREE_BYTES)
+_OWN = (Signal.RSS_BYTES, Signal.CGROUP_BYTES, Signal.DISK_FREE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Levels:
 
 
 def own_need(pressures: Mapping[str, float]) -> float:
-    """Return the pressure of a process's memory and disk, which no override talks away."""
+    """Return the pressure of a process's memory and disk, which no override talks away.
+
+    Args:
+        pressures: as measured, without what is injected.
+    """
     return max(pressures.get(name, 0.0) for name in _OWN)
 
 

@@ -40,6 +40,7 @@ def test_memory_and_disk_are_needs_and_nothing_else_is():
     assert own_need({}) == 0.0
     assert own_need({Signal.WRITER_LAG_S: 1.0}) == 0.0
     assert own_need({Signal.RSS_BYTES: 0.5, Signal.DISK_FREE_BYTES: 0.99}) == 0.99
+    assert own_need({Signal.RSS_BYTES: 0.5, Signal.CGROUP_BYTES: 0.9}) == 0.9
 
 
 def test_a_process_that_is_lost_for_longer_presses_more():

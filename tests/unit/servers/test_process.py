@@ -184,9 +184,11 @@ def test_the_memory_of_a_process_demands_more_than_an_override(board, runtime, t
         process.degradation.put_override(Override(Level.SOFT, "test", now_us, now_us + 10**9))
         ticks(process, 1)
         assert process.levels.effective is Level.SOFT
-        process.degradation.inject("*", Signal.RSS_BYTES, 0.9, now_us + 10**9)
+        process._common = SimpleNamespace(read=lambda: {Signal.RSS_BYTES: None})
+        process.degradation.inject("*", Signal.RSS_BYTES, 0.0, now_us + 10**9)
         ticks(process)
-    assert process.levels.effective is Level.AGGRESSIVE
+        assert process.levels.own is Level.NORMAL, "an injected pressure hides the real one"
+        assert process.levels.effective is Level.AGGRESSIVE, "and no need"
 
 
 def test_every_process_reads_its_memory_its_disk_and_how_late_it_wakes(board, runtime, tmp_path):
