@@ -59,6 +59,11 @@ class DegradationTopic:
         """Return the platform's level as last published, without overrides; at first NORMAL."""
         return _level(self._document(PLATFORM).get("level")) or Level.NORMAL
 
+    def is_raised_by_injection(self) -> bool:
+        """Return whether an injected pressure last raised the platform's level, and it stands."""
+        document = self._document(PLATFORM)
+        return document.get("injected") is True and bool(_level(document.get("level")))
+
     def override(self) -> Level | None:
         """Return the level of the override that holds now."""
         override = self.standing_override()
@@ -82,9 +87,17 @@ class DegradationTopic:
             for signal, one in standing.get(whose, {}).items()
         }
 
-    def put_platform(self, level: Level, override: Override | None = None) -> None:
-        """Publish the platform's level, and the override that holds beside it."""
-        document = {"level": level.name, "at_us": self._clock.now_us()}
+    def put_platform(
+        self, level: Level, override: Override | None = None, *, injected: bool = False
+    ) -> None:
+        """Publish the platform's level.
+
+        Args:
+            level: without overrides.
+            override: that holds beside it.
+            injected: whether an injected pressure last raised it.
+        """
+        document = {"level": level.name, "at_us": self._clock.now_us(), "injected": injected}
         self._topic.put(PLATFORM, document | {"override": _document(override)})
 
     def put_override(self, override: Override | None) -> None:

@@ -5,6 +5,9 @@ a time, as each process's own level has. It goes on from the level that was publ
 a restart of control changes nothing. Beginning and end of an operator's override are changes too,
 also where they fall into a time without control.
 
+A level that an injected pressure raised is marked so until it is NORMAL again, or until another
+pressure raises it further: its effects last longer than the injection.
+
 A change is published first and then recorded on the topic of transitions. What cannot be sent yet
 is kept, up to a bound, and sent later.
 """
@@ -63,6 +66,7 @@ class PlatformLevel:
         self._shadow = settings.degrade.shadow
         self._state: LevelState | None = None
         self._override: Override | None = None
+        self._injected = False
         self._published_s = clock.monotonic_s()
         self._unsent: deque[Transition] = deque(maxlen=limits.TRANSITIONS_UNSENT_MAX)
 
@@ -71,14 +75,17 @@ class PlatformLevel:
         if self._state is None:
             self._state = LevelState(self._degradation.platform())
             self._override = self._degradation.recorded_override()
-        before, override_before = self._state, self._override
+            self._injected = self._degradation.is_raised_by_injection()
+        kept = before, _, _ = self._state, self._override, self._injected
         changes = [*self._overridden(before.level), *self._moved(before)]
         if changes or self._is_overdue():
             try:
-                self._degradation.put_platform(self._state.level, self._override)
+                self._degradation.put_platform(
+                    self._state.level, self._override, injected=self._injected
+                )
             except K2Error as error:
                 _log.warning("level not published: %s", error.message)
-                self._state, self._override = before, override_before
+                self._state, self._override, self._injected = kept
                 return
             self._published_s = self._clock.monotonic_s()
         for change in changes:
@@ -101,12 +108,13 @@ class PlatformLevel:
         )
 
     def _moved(self, before: LevelState) -> Iterator[Transition]:
-        """Move the level by the highest pressure."""
+        """Move the level by the highest pressure; without any pressure, no signal is named."""
         highest = max(
             (
                 (pressure, beat.process, signal, beat)
                 for beat in self._heartbeats.beats()
                 for signal, pressure in beat.pressures.items()
+                if pressure > 0.0
             ),
             key=lambda each: each[:3],
             default=None,
@@ -118,6 +126,10 @@ class PlatformLevel:
             return
         rises = after.level > before.level
         thresholds = self._tuning.entries if rises else self._tuning.exits
+        raised_by_injection = self._injected
+        if rises:
+            raised_by_injection = highest is not None and highest[2] in highest[3].injected
+        self._injected = raised_by_injection and after.level is not Level.NORMAL
         yield Transition(
             at_us=self._clock.now_us(),
             before=before.level,
@@ -128,7 +140,7 @@ class PlatformLevel:
             reading=highest[3].signals.get(highest[2]) if highest else None,
             pressure=pressure,
             threshold=thresholds[max(before.level, after.level) - 1],
-            injected=highest is not None and highest[2] in highest[3].injected,
+            injected=raised_by_injection,
         )
 
     def _is_overdue(self) -> bool:

@@ -29,11 +29,12 @@ class Transition:
         at_us: when, wall microseconds.
         before, after: the levels.
         cause: why.
-        process, signal: whose pressure was the highest; empty of an override.
+        process, signal: whose pressure was the highest; empty of an override, and of a fall when
+            nothing presses.
         reading: of the signal; None where it could not be read, or of an override.
         pressure: the highest, 0..1.
         threshold: the pressure that the level begins or ends at.
-        injected: whether the pressure was injected.
+        injected: whether an injected pressure raised the level, or had raised the one that ends.
         reason: of an override, in the operator's words.
     """
 

@@ -172,7 +172,7 @@ class Transition(_message.Message):
     threshold: _builtins.float
     """The pressure that the level begins or ends at."""
     injected: _builtins.bool
-    """Whether the pressure was injected."""
+    """Whether an injected pressure raised the level, or had raised the one that ends."""
     reason: _builtins.str
     """The reason of an override."""
     @_builtins.property
@@ -266,7 +266,7 @@ class Degradation(_message.Message):
     summary: _builtins.str
     """What that level prescribes, in a sentence."""
     injected: _builtins.bool
-    """Whether any pressure is injected."""
+    """Whether any pressure is injected, or an injected one raised the level that still stands."""
     shadow: _builtins.bool
     """Whether levels are published and not obeyed (setting `degrade.shadow`)."""
     @_builtins.property

@@ -163,7 +163,7 @@ def _degradation(state: DegradationTopic, beats: Sequence[Beat], now_us: int) ->
         processes=[_process(beat) for beat in beats],
         time=time_to(now_us),
         override=_override(state.standing_override()),
-        injected=any(beat.injected for beat in beats),
+        injected=state.is_raised_by_injection() or any(beat.injected for beat in beats),
     )
 
 

@@ -55,8 +55,8 @@ class Platform:
         made = Override(level, reason, now_us, now_us + int(seconds * 1e6))
         self.topic.put_override(made)
 
-    def press(self, pressure, process="lake", **more):
-        pressures = {"writer_lag_s": pressure, "rss_bytes": 0.1}
+    def press(self, pressure, process="lake", rss=0.1, **more):
+        pressures = {"writer_lag_s": pressure, "rss_bytes": rss}
         signals = {"writer_lag_s": 60.0, "rss_bytes": 5.0}
         self.board.put(process, beat(process, pressures=pressures, signals=signals, **more))
 
@@ -171,6 +171,43 @@ def test_a_fall_is_recorded_with_the_exit_that_the_highest_pressure_is_below(pla
     assert (fall.before, fall.after, fall.cause) == (Level.GRACEFUL, Level.SOFT, "CALM")
     assert (fall.process, fall.pressure, fall.threshold) == ("lake", 0.45, 0.6)
     assert not fall.injected
+
+
+def test_a_level_that_an_injection_raised_is_marked_until_it_is_normal(platform):
+    platform.press(0.75, injected=["writer_lag_s"])
+    platform.ticks(1)
+    platform.restart()
+    platform.press(0.45)
+    platform.ticks(DWELL_S * 1.5)
+    assert platform.topic.platform() is Level.SOFT
+    assert platform.topic.is_raised_by_injection()
+    platform.press(0.0)
+    platform.ticks(DWELL_S * 2)
+    assert not platform.topic.is_raised_by_injection()
+    platform.press(0.5)
+    platform.ticks(1)
+    assert not platform.topic.is_raised_by_injection()
+    assert [(each.after, each.injected) for each in platform.changes.made] == [
+        *((Level.SOFT, True), (Level.NORMAL, True), (Level.SOFT, False)),
+    ]
+
+
+def test_a_pressure_that_raises_an_injected_level_further_ends_its_mark(platform):
+    platform.press(0.5, injected=["writer_lag_s"])
+    platform.ticks(1)
+    platform.press(0.9)
+    platform.ticks(1)
+    assert platform.topic.platform() is Level.AGGRESSIVE
+    assert not platform.topic.is_raised_by_injection()
+
+
+def test_a_fall_when_nothing_presses_names_no_signal(platform):
+    platform.press(0.75, rss=0.0)
+    platform.ticks(1)
+    platform.press(0.0, rss=0.0)
+    platform.ticks(DWELL_S + 1)
+    fall = platform.changes.made[-1]
+    assert (fall.cause, fall.process, fall.signal, fall.reading) == ("CALM", "", "", None)
 
 
 def test_a_fall_without_any_process_has_no_signal(platform):

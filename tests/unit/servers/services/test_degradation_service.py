@@ -90,6 +90,14 @@ def test_an_injected_pressure_is_marked(stub, board):
     assert [each.pressures[0].injected for each in found.processes] == [True, False, False]
 
 
+def test_a_level_that_an_injection_raised_is_marked_after_its_end(stub, board, said):
+    board.put("feed", beat("feed"))
+    said.put_platform(Level.SOFT, injected=True)
+    assert degradation(stub).injected
+    said.put_platform(Level.NORMAL)
+    assert not degradation(stub).injected
+
+
 def test_a_process_never_heard_of_is_lost_and_presses(stub):
     feed = degradation(stub).processes[0]
     assert (feed.process, feed.state) == ("feed", "LOST")
