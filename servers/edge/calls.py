@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import k2client
 from k2 import limits
+from k2.clock import Clock
 from k2client.errors import Overloaded
 
 T = TypeVar("T")
@@ -61,13 +63,28 @@ class CallThreads:
         name: of the threads.
         threads: how many.
         calls_max: more are refused.
+        clock: tells how long calls wait.
     """
 
-    def __init__(self, name: str, threads: int, calls_max: int) -> None:
+    def __init__(self, name: str, threads: int, calls_max: int, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[object, float] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._calls_max = calls_max
         self._counting = threading.Lock()
         self._calls = 0
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread."""
+        return len(self._waiting)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long the oldest of them has waited; 0 without one."""
+        now_s = self._clock.monotonic_s()
+        with self._counting:
+            return now_s - min(self._waiting.values(), default=now_s)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run a call in a thread, in the trace of the caller.
@@ -83,8 +100,10 @@ class CallThreads:
                     retry_after_s=1.0,
                 )
             self._calls += 1
-        future = self._pool.submit(copy_context().run, work)
-        future.add_done_callback(self._ended)
+            call = object()
+            self._waiting[call] = self._clock.monotonic_s()
+        future = self._pool.submit(copy_context().run, self._begun, call, work)
+        future.add_done_callback(partial(self._ended, call))
         return await asyncio.wrap_future(future)
 
     async def go_on(self, work: Callable[[], T]) -> T:
@@ -99,9 +118,18 @@ class CallThreads:
         """Take no more calls."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ended(self, _future: Future[Any]) -> None:
+    def _begun(self, call: object, work: Callable[[], T]) -> T:
+        self._leave_queue(call)
+        return work()
+
+    def _ended(self, call: object, _future: Future[Any]) -> None:
+        self._leave_queue(call)  # it may have been cancelled there
         with self._counting:
             self._calls -= 1
+
+    def _leave_queue(self, call: object) -> None:
+        with self._counting:
+            self._waiting.pop(call, None)
 
 
 class StreamPlaces:

@@ -60,12 +60,14 @@ class EdgeParts:
     ) -> EdgeParts:
         """Make the parts that speak to the control server at `address`; nothing is sent yet."""
         connections = Connections(address)
-        watching = CallThreads("live", limits.EDGE_LIVE_THREADS, limits.EDGE_WATCHED_MAX)
+        watching = CallThreads("live", limits.EDGE_LIVE_THREADS, limits.EDGE_WATCHED_MAX, clock)
         return cls(
             connections=connections,
             state=Connections(address, limits.EDGE_STATUS_S),
-            rows=CallThreads("rows", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX),
-            control=CallThreads("control", limits.EDGE_CONTROL_THREADS, limits.EDGE_CALLS_MAX),
+            rows=CallThreads("rows", limits.EDGE_THREADS, limits.EDGE_CALLS_MAX, clock),
+            control=CallThreads(
+                "control", limits.EDGE_CONTROL_THREADS, limits.EDGE_CALLS_MAX, clock
+            ),
             streams=StreamPlaces(limits.EDGE_STREAMS_MAX),
             live=LiveTopics(connections, watching),
             clock=clock,

@@ -13,6 +13,7 @@ from typing import Final
 import grpc
 
 from k2.clock import Clock
+from k2.degrade.signals import Signal
 from k2.lake.commit.event_files import view_of
 from k2.lake.dead_letters.letter_list import LetterReader
 from k2.lake.dead_letters.replay import Replayer, ReplayParts
@@ -36,7 +37,7 @@ from servers.heartbeat import Heartbeats
 from servers.local.stack_file import failing
 from servers.platform_level import PlatformLevel
 from servers.probes import answers_http, answers_tcp
-from servers.process import Process
+from servers.process import Process, Signals
 from servers.runtime import Runtime
 from servers.services import dead_letter_service as dead_letter
 from servers.services import degradation_service, feed_service, query_service, snapshot_service
@@ -100,13 +101,21 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
                 process.name, heartbeats, process.degradation, probes, settings.data_dir
             )
         )
-        process.start({"grpc": server.address})
+        process.start({"grpc": server.address}, partial(_signals, server))
         server.ready()
         process.serve()
         while not runtime.stopping.wait(_WAIT_S):
             well = process.is_evaluated and not failing(settings.data_dir / "run")
             server.tell(well=well)
     return 0
+
+
+def _signals(server: GrpcServer) -> Signals:
+    """Read what waits in this process."""
+    return {
+        Signal.QUERIES_QUEUED: float(server.queued),
+        Signal.OLDEST_WORK_S: server.longest_wait_s,
+    }
 
 
 def _forwarded(process: Process, heartbeats: Heartbeats) -> ForwardedQueryService:

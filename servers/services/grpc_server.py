@@ -41,7 +41,7 @@ class _Workers(ThreadPoolExecutor):
         super().__init__(limits.GRPC_WORKERS, thread_name_prefix="grpc")
         self._clock = clock
         self._counting = threading.Lock()
-        self._since_s: dict[object, float] = {}
+        self._since_s: dict[Future[Any], float] = {}
 
     @property
     def full(self) -> bool:
@@ -65,6 +65,14 @@ class _Workers(ThreadPoolExecutor):
         with self._counting:
             return now_s - min(self._since_s.values(), default=now_s)
 
+    @property
+    def longest_wait_s(self) -> float:
+        """How long ago the oldest of the calls that wait for a worker came in; 0 without one."""
+        now_s = self._clock.monotonic_s()
+        with self._counting:
+            waiting = [since_s for work, since_s in self._since_s.items() if not work.running()]
+        return now_s - min(waiting, default=now_s)
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 what grpc runs
         """Run a call and count it until it ends."""
         work = super().submit(fn, *args, **kwargs)
@@ -73,7 +81,7 @@ class _Workers(ThreadPoolExecutor):
         work.add_done_callback(self._forget)
         return work
 
-    def _forget(self, work: object) -> None:
+    def _forget(self, work: Future[Any]) -> None:
         with self._counting:
             del self._since_s[work]
 
@@ -183,6 +191,15 @@ class GrpcServer:
     def oldest_work_s(self) -> float:
         """How long ago the oldest call that is not answered came in."""
         return self._pool.oldest_s
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long ago the oldest call that no worker has taken came in.
+
+        Where calls are watched for hours, or an operator's call runs for minutes, this is the age
+        of the oldest work that is not served; `oldest_work_s` is not.
+        """
+        return self._pool.longest_wait_s
 
     def start(self) -> None:
         """Listen; calls are answered STARTING until `ready`."""

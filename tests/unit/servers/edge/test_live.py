@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from k2.clock import SystemClock
 from k2client import records
 from k2client.errors import NotFound, Overloaded, Unavailable
 from k2client.times import from_us
@@ -38,7 +39,9 @@ class Scripted:
 
 @pytest.fixture
 def live():
-    made = LiveTopics(Connections("127.0.0.1:1"), CallThreads("live", 1, 9), poll_s=0.01)
+    made = LiveTopics(
+        Connections("127.0.0.1:1"), CallThreads("live", 1, 9, SystemClock()), poll_s=0.01
+    )
     yield made
     made.threads.close()
 

@@ -136,6 +136,7 @@ def test_more_calls_than_may_wait_are_refused_at_once_and_with_a_reason(monkeypa
         eventually(lambda: listener._pool.full)
         assert listener.queued == 2
         assert listener.oldest_work_s > 0
+        assert listener.longest_wait_s > 0
         with pytest.raises(grpc.RpcError) as once:
             stub.GetDegradation(ask, timeout=10)
         with pytest.raises(grpc.RpcError) as streamed:
@@ -164,6 +165,7 @@ def test_queries_leave_room_for_other_calls(monkeypatch):
         stub, ask = rpc.DegradationServiceStub(channel), pb.GetDegradationRequest()
         first = stub.GetDegradation.future(ask, timeout=20)
         eventually(lambda: listener._pool.full_of_queries)
+        eventually(lambda: listener.longest_wait_s == 0)  # a worker has taken it
         with pytest.raises(grpc.RpcError) as refused:
             query_rpc.QueryServiceStub(channel).PlanQuery(PlanQueryRequest(), timeout=10)
         second = stub.GetDegradation.future(ask, timeout=20)
