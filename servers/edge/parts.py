@@ -92,7 +92,7 @@ class EdgeParts:
         self.state.close()
 
 
-def _parts_of(request: Request) -> EdgeParts:
+async def _parts_of(request: Request) -> EdgeParts:  # else FastAPI calls it in a thread
     parts: EdgeParts = request.app.state.parts
     return parts
 
