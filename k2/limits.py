@@ -281,7 +281,7 @@ DRAIN_CLOSE_S = 2.0  # of it, for a row server to close after its streams were e
 
 # HTTP edge
 EDGE_ROWS_DEFAULT = 1000  # `limit` of an answer that names none
-EDGE_ROWS_MAX = 5000  # of an answer in JSON, which is made whole
+EDGE_ROWS_MAX = 5000  # of an answer that is made whole, as all are in JSON
 EDGE_LISTED_MAX = 1000  # snapshots or gaps of an answer
 EDGE_THREADS = 6  # that call K2 for rows
 EDGE_LIVE_THREADS = 2  # that call it for what is new

@@ -34,7 +34,8 @@ Market trades from lake and tail as one table, exactly once, as of any moment.
 * Ranges are half-open: `start` is the first time inside, `end` the first outside.
 * Prices, quantities and 64-bit integers are strings, so that no digit is lost.
 * Every answer carries its provenance. Its `token`, given as `as_of`, asks for the same rows again
-  at any later time. `next_cursor` does so for the next page.
+  at any later time. `next_cursor` does so for the next page; forms other than JSON have it as the
+  header `k2-next-cursor`.
 * Failures are `application/problem+json` with a `reason` that programs may rely on.
 * From this machine no key is needed. The development key `{DEVELOPMENT_KEY}` works from this
   machine only.

@@ -19,7 +19,7 @@ from servers.edge.live import NewestTrades, Watcher
 from servers.edge.negotiation import AnswerForm
 from servers.edge.parts import Parts, RequestClass
 from servers.edge.problems import PROBLEMS
-from servers.edge.row_answers import Answer, Ask, RowQuestion, answered
+from servers.edge.row_answers import NEXT_CURSOR, Answer, Ask, RowQuestion, answered
 from servers.edge.row_cursor import PATTERN as CURSOR_PATTERN
 from servers.edge.row_cursor import Cursor
 
@@ -41,6 +41,8 @@ ROWS: Final[dict[int | str, dict[str, Any]]] = PROBLEMS | {
             name: {"schema": {"type": "string"}, "description": about}
             for name, about in {
                 "k2-token": "asks for the same rows again, as `as_of`",
+                NEXT_CURSOR: "`cursor` of the next page, of forms other than JSON;"
+                f" not where `limit` is above {limits.EDGE_ROWS_MAX}",
                 "k2-snapshot-id": "the newest snapshot that the rows are from",
                 "k2-source": "LIVE, RECORDED or SIMULATED",
                 "k2-completeness": "whether rows are known to be missing",

@@ -1,8 +1,10 @@
-"""Answers questions for rows: one page in JSON, or a stream in another form.
+"""Answers questions for rows: a page that is made whole, or a stream.
 
 Everything that K2 is asked for one answer happens in one thread: plan, compare with the tag that
-the caller has, read. An answer in JSON is made whole, so that a failure has its status; of a stream
-the first rows are read before its status is sent, and a later failure breaks the connection.
+the caller has, read. A page is made whole, so that a failure has its status, and its headers name
+the page after it; JSON comes in pages only, other forms up to the same number of rows. Of a stream,
+which has more, the first rows are read before its status is sent, and a later failure breaks the
+connection.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 import k2client
+from k2 import limits
 from k2.clock import Clock
 from k2client import arrow_text, records
 from k2client.errors import Invalid, K2Error
@@ -32,6 +35,7 @@ from servers.edge.parts import EdgeParts
 from servers.edge.row_cursor import Cursor
 
 TIME: Final = "event_time"
+NEXT_CURSOR: Final = "k2-next-cursor"
 _RESTARTS: Final = 3  # of an answer that changed while it was read
 _TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
 
@@ -66,6 +70,11 @@ class RowQuestion:
     request_class: str | None = None
 
     @property
+    def pages(self) -> bool:
+        """Whether the answer is made whole."""
+        return self.limit <= limits.EDGE_ROWS_MAX
+
+    @property
     def skip(self) -> int:
         """Rows at the begin that were sent before."""
         return self.cursor.skip if self.cursor else 0
@@ -86,8 +95,7 @@ class RowQuestion:
             given |= {} if start is None else {"start": _moment(start)}
             given |= {} if end is None else {"end": _moment(end)}
         columns = given.get("columns")
-        pages = self.form.write is None and self.by_time
-        if columns is not None and pages and TIME not in columns:
+        if columns is not None and self.pages and self.by_time and TIME not in columns:
             given["columns"] = [*columns, TIME]
         return given
 
@@ -99,13 +107,15 @@ class _Made:
     Attributes:
         provenance: of the answer.
         tag: its ETag; empty where the same request may have other rows.
-        body: of an answer in JSON; None where the caller has it already.
+        body: of a page; None where the caller has it already.
+        following: the cursor of the next page; None where there is none, and of a stream.
         chunks: of a stream, the first of them read.
     """
 
     provenance: records.Provenance
     tag: str
     body: bytes | None = None
+    following: str | None = None
     chunks: _Chunks | None = None
 
 
@@ -113,7 +123,7 @@ async def answered(parts: EdgeParts, request: Request, question: RowQuestion) ->
     """Answer a question in its form."""
     tags = _TAG.findall(request.headers.get("If-None-Match", ""))
     client = parts.connections.client(question.request_class)
-    if question.form.write is None:
+    if question.pages:
         made = await parts.rows.run(lambda: _make(client, parts.clock, question, tags))
         return _response(made, question)
     leave = parts.streams.enter()
@@ -139,15 +149,16 @@ def _response(made: _Made, question: RowQuestion) -> Response:
 def _make(client: k2client.Client, clock: Clock, question: RowQuestion, tags: list[str]) -> _Made:
     """Plan, and read what is to be sent."""
     timing = _Timing(clock)
-    whole = question.form.write is None
-    answer = question.ask(client, question.parameters(question.limit + whole))
+    answer = question.ask(client, question.parameters(question.limit + question.pages))
     timing.planned()
     provenance = answer.provenance
     tag = _tag_of(question, provenance)
     if tag and tag in tags:
         return _Made(provenance, tag)
-    if question.form.write is None:
-        return _Made(provenance, tag, body=_page(question, answer, timing))
+    if question.pages:
+        body, following = _page(question, answer, timing)
+        return _Made(provenance, tag, body, following)
+    assert question.form.write is not None, "JSON comes in pages"
     batches = _left_out(answer.batches(), question.skip)
     return _Made(provenance, tag, chunks=_Chunks(question.form.write(answer.schema, batches)))
 
@@ -177,8 +188,12 @@ class _Timing:
         return round((self._clock.monotonic_s() - self._began_s) * 1e3, 3)
 
 
-def _page(question: RowQuestion, answer: Answer, timing: _Timing) -> bytes:
-    """Read the rows of a page and one more, which says whether there is another page."""
+def _page(question: RowQuestion, answer: Answer, timing: _Timing) -> tuple[bytes, str | None]:
+    """Read the rows of a page and one more, which says whether there is another page.
+
+    Returns:
+        The page in its form, and the cursor of the next one; None where there is none.
+    """
     read = [] if question.plan_only else _gathered(answer, timing)
     rows = pa.Table.from_batches(read, answer.schema).slice(question.skip)
     page = rows.slice(0, question.limit)
@@ -188,6 +203,8 @@ def _page(question: RowQuestion, answer: Answer, timing: _Timing) -> bytes:
         following = _following(question, provenance, page)
     columns = question.asked.get("columns")
     shown = page.select(columns) if columns is not None else page
+    if question.form.write is not None:
+        return b"".join(question.form.write(shown.schema, shown.to_batches())), following
     lines = [line for batch in shown.to_batches() for line in arrow_text.json_rows(batch)]
     rest = {
         "next_cursor": following,
@@ -195,7 +212,7 @@ def _page(question: RowQuestion, answer: Answer, timing: _Timing) -> bytes:
         "estimate": json_value(answer.estimate),
         "timing_ms": timing.document(),
     }
-    return f'{{"data": [{", ".join(lines)}], {json.dumps(rest)[1:]}'.encode()
+    return f'{{"data": [{", ".join(lines)}], {json.dumps(rest)[1:]}'.encode(), following
 
 
 def _gathered(answer: Answer, timing: _Timing) -> list[pa.RecordBatch]:
@@ -299,6 +316,7 @@ def _headers(made: _Made, question: RowQuestion) -> dict[str, str]:
         "k2-gaps-total": origin.gaps_total,
         "k2-missing": ", ".join(f"{part.part} {part.reason}" for part in origin.missing) or None,
         "k2-token": origin.token,
+        NEXT_CURSOR: made.following if question.form.write is not None else None,
         "Cache-Control": "private, no-cache",
         "Vary": "Accept",
         "ETag": f'W/"{made.tag}"' if made.tag else None,

@@ -1563,6 +1563,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */
@@ -1654,6 +1656,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */
@@ -1796,6 +1800,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */
@@ -1883,6 +1889,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */
@@ -1976,6 +1984,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */
@@ -2067,6 +2077,8 @@ export interface operations {
                 headers: {
                     /** @description asks for the same rows again, as `as_of` */
                     "k2-token"?: string;
+                    /** @description `cursor` of the next page, of forms other than JSON; not where `limit` is above 5000 */
+                    "k2-next-cursor"?: string;
                     /** @description the newest snapshot that the rows are from */
                     "k2-snapshot-id"?: string;
                     /** @description LIVE, RECORDED or SIMULATED */

@@ -94,7 +94,7 @@ def test_everything_is_asked_as_it_was_given(http, k2):
     assert (list(asked.symbols), list(asked.exchanges)) == (["BTCUSDT"], ["BINANCE"])
     assert asked.range.start_time.ToMicroseconds() == 1_610_064_000_000_000
     assert asked.range.end_time.ToMicroseconds() == 1_610_064_001_000_000
-    assert (list(asked.columns), asked.limit) == (["price"], 7)
+    assert (list(asked.columns), asked.limit) == (["price", "event_time"], 8)
     assert asked.consistency == query_service_pb2.CONSISTENCY_COMMITTED
     assert asked.order == query_service_pb2.ORDER_ASC
     assert asked.allow_partial

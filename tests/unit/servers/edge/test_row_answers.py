@@ -16,6 +16,9 @@ from tests.unit.servers.edge.conftest import COUNT
 
 pytestmark = pytest.mark.usefixtures("market")
 
+CURSOR = "k2-next-cursor"
+STREAMED = f"limit={limits.EDGE_ROWS_MAX + 1}"
+
 
 def test_a_partial_answer_has_no_next_page_and_no_tag(http, k2):
     k2.missing = [k2.missing_lake()]
@@ -66,6 +69,31 @@ def test_a_plan_has_an_estimate_and_no_rows(http):
     assert (answer["data"], answer["estimate"]["rows"]) == ([], COUNT)
 
 
+@pytest.mark.parametrize("columns", ["", "&columns=trade_id,price"])
+def test_pages_of_every_form_go_on(http, columns):
+    path = f"/v1/trades?symbol=BTCUSDT&limit=9&format=csv{columns}"
+    ids, sizes, more = [], [], ""
+    while more is not None:
+        page = http.get(path + more)
+        head, *lines = page.text.splitlines()
+        at = head.split(",").index("trade_id")
+        ids += [int(line.split(",")[at]) for line in lines]
+        sizes.append(len(lines))
+        following = page.headers.get("k2-next-cursor")
+        more = None if following is None else f"&cursor={following}"
+    assert (ids, sizes) == (list(range(COUNT, 0, -1)), [9, 9, 5])
+
+
+def test_a_cursor_is_where_the_form_has_it(http):
+    path = "/v1/trades?symbol=BTCUSDT&order=asc"
+    page = http.get(f"{path}&limit=6")
+    assert page.json()["next_cursor"] == http.get(f"{path}&limit=6&format=arrow").headers[CURSOR]
+    assert CURSOR not in page.headers
+    streamed = http.get(f"{path}&{STREAMED}&format=csv")
+    assert CURSOR not in streamed.headers
+    assert len(streamed.text.splitlines()) == 1 + COUNT
+
+
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_what_k2_refuses_has_its_status_in_every_form(http, k2, form):
     k2.fail_calls = [status(code_pb2.RESOURCE_EXHAUSTED, "SHED", "no", retry_after_s=2.0)]
@@ -95,7 +123,7 @@ def test_a_stream_that_breaks_ends_the_connection(parts, k2):
     server = HttpServer("127.0.0.1:0", make_app(parts), SystemClock())
     server.start()
     connection = http_client.HTTPConnection(server.address, timeout=10)
-    connection.request("GET", "/v1/trades?symbol=BTCUSDT&format=csv")
+    connection.request("GET", f"/v1/trades?symbol=BTCUSDT&{STREAMED}&format=csv")
     answer = connection.getresponse()
     assert answer.status == 200
     with pytest.raises(http_client.IncompleteRead):
@@ -107,8 +135,8 @@ def test_a_stream_that_breaks_ends_the_connection(parts, k2):
 
 def test_streams_are_bounded(http, parts):
     leave = [parts.streams.enter() for _ in range(limits.EDGE_STREAMS_MAX)]
-    refused = http.get("/v1/trades?symbol=BTCUSDT&format=csv")
+    refused = http.get(f"/v1/trades?symbol=BTCUSDT&{STREAMED}&format=csv")
     assert (refused.status_code, refused.json()["reason"]) == (429, "TOO_MANY_CALLS")
     for each in leave:
         each()
-    assert http.get("/v1/trades?symbol=BTCUSDT&format=csv").status_code == 200
+    assert http.get(f"/v1/trades?symbol=BTCUSDT&{STREAMED}&format=csv").status_code == 200
