@@ -10,6 +10,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
@@ -24,16 +25,49 @@ from k2client.errors import Internal, Invalid
 
 R = TypeVar("R")
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
-
 # The first value of each enumeration; all its values have the same prefix.
 _ABSENT = "UNSPECIFIED"
 
 
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """A field of a record, as its type says.
+
+    Attributes:
+        name: of the field.
+        kind: its type, None aside.
+        optional: whether it may be None.
+        element: of a tuple; None where it is no tuple.
+        mapping: whether it is a mapping.
+    """
+
+    name: str
+    kind: Any
+    optional: bool
+    element: Any
+    mapping: bool
+
+
 def record(kind: type[R], message: Message) -> R:
     """Convert a message to a record of that kind."""
-    values = {name: _value(message, name, hint) for name, hint in _hints(kind).items()}
-    return kind(**values)
+    return kind(**{declared.name: _value(message, declared) for declared in _declared(kind)})
+
+
+def _read_types(kind: Any) -> tuple[_Declared, ...]:  # noqa: ANN401 a type
+    return tuple(_of_hint(name, hint) for name, hint in typing.get_type_hints(kind).items())
+
+
+# Once a kind: to look at types takes longer than to convert a value.
+_declared: Callable[[Any], tuple[_Declared, ...]] = functools.cache(_read_types)
+
+
+def _of_hint(name: str, hint: Any) -> _Declared:  # noqa: ANN401 a type
+    optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
+    if optional:
+        (hint,) = (arg for arg in hint.__args__ if arg is not type(None))
+    origin = typing.get_origin(hint)
+    element = typing.get_args(hint)[0] if origin is tuple else None
+    return _Declared(name, hint, optional, element, origin is not None and not optional)
 
 
 def gap(message: Message) -> records.Gap:
@@ -128,24 +162,21 @@ def micros(stamp: Timestamp) -> int:
     return stamp.seconds * 1_000_000 + stamp.nanos // 1000
 
 
-def _value(message: Message, name: str, hint: Any) -> Any:  # noqa: ANN401 a field of any type
+def _value(message: Message, declared: _Declared) -> Any:  # noqa: ANN401 a field of any type
+    name = declared.name
     field: Any = message.DESCRIPTOR.fields_by_name.get(name)
     if field is None:
         raise Internal("INTERNAL", f"{message.DESCRIPTOR.full_name} has no field {name}")
-    optional = isinstance(hint, types.UnionType) and type(None) in hint.__args__
-    if optional:
-        if _unset(message, field):
-            return None
-        (hint,) = (arg for arg in hint.__args__ if arg is not type(None))
+    if declared.optional and _unset(message, field):
+        return None
     value = getattr(message, name)
-    element = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
-    if element is not None:
-        return tuple(_single(item, field, element) for item in value)
+    if declared.element is not None:
+        return tuple(_single(item, field, declared.element) for item in value)
     if isinstance(value, Message):
-        return _single(value, field, hint)
+        return _single(value, field, declared.kind)
     if field.enum_type is not None:
         return _name(field.enum_type, value)
-    return dict(value) if typing.get_origin(hint) is not None and not optional else value
+    return dict(value) if declared.mapping else value
 
 
 def _unset(message: Message, field: FieldDescriptor) -> bool:
