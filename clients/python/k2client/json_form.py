@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+
+_PLAIN: Final = (str, int, float, type(None))  # most values: looked for first
 
 
 def json_value(value: object) -> Any:  # noqa: ANN401 JSON
     """Convert a record, or anything made of records, to JSON values."""
+    if isinstance(value, _PLAIN):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _field(field.name, getattr(value, field.name))
