@@ -8,6 +8,7 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from k2 import limits
 from k2.clock import Clock
@@ -28,6 +29,7 @@ class HttpServer:
         app: the application.
         clock: waits.
         trusted: networks whose peers are taken for this machine.
+        protocol: reads requests, and refuses what is none.
 
     Attributes:
         address: where it listens.
@@ -37,7 +39,14 @@ class HttpServer:
         Unavailable: PORT_IN_USE when something else listens there.
     """
 
-    def __init__(self, listen: str, app: ASGIApp, clock: Clock, trusted: Networks = ()) -> None:
+    def __init__(
+        self,
+        listen: str,
+        app: ASGIApp,
+        clock: Clock,
+        trusted: Networks = (),
+        protocol: type[H11Protocol] = H11Protocol,
+    ) -> None:
         host, port = split_address(listen, trusted)
         self._socket = _bound(host.strip("[]"), port)
         self.address = f"{reached_at(host)}:{self._socket.getsockname()[1]}"
@@ -45,7 +54,7 @@ class HttpServer:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=protocol,
             ws="none",
             log_config=None,
             access_log=False,

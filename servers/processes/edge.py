@@ -17,6 +17,7 @@ from k2.metrics import EVENTS, FieldCollector
 from k2.settings import Settings
 from k2.telemetry import Counter
 from servers.edge.app import make_app
+from servers.edge.malformed import ProblemProtocol
 from servers.edge.parts import EdgeParts
 from servers.http_server import HttpServer
 from servers.process import Process, Signals
@@ -49,7 +50,9 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         parts = parts_of(settings, runtime.clock, (EVENTS, *fields))
         process.ending.callback(parts.close)
         trusted = settings.access.trusted_networks
-        server = HttpServer(settings.edge.listen, make_app(parts), runtime.clock, trusted)
+        server = HttpServer(
+            settings.edge.listen, make_app(parts), runtime.clock, trusted, ProblemProtocol
+        )
         process.ending.callback(server.drain)
         process.ending.callback(parts.live.close)  # its streams end, or the drain would wait
         process.counters.add(lambda: EdgeCounters(answered=parts.tally.answered))
