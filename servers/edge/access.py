@@ -4,6 +4,9 @@ A browser on this machine can be made to call this server by a page of any site,
 that site that resolves to loopback. The key of a development stack is public, so the host that a
 request names decides: localhost, 127.0.0.1 or [::1]. A peer in a trusted network may also name an
 address of such a network, or a host without a dot, as containers do.
+
+A port that a container publishes on loopback is called from the gateway of its bridge network:
+there the callers of this machine are peers of a trusted network, so both are treated alike.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from servers.edge.problems import KEY_HEADER, problem_of
 from servers.network import is_trusted_host
 
 DEVELOPMENT_KEY: Final = "k2-dev-api-key-2026"
-SAYS_DEVELOPMENT: Final = "development key: public, for requests from this machine only"
+SAYS_DEVELOPMENT: Final = (
+    "development key: public, for requests from this machine and its trusted networks only"
+)
 KEY_SAYS_HEADER: Final = "k2-api-key"
 _LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _WITHOUT_KEY: Final = "/health"
@@ -67,7 +72,7 @@ class AccessGuard:
             raise Invalid(
                 "NOT_LOCAL",
                 f"{peer} is neither this machine nor in access.trusted_networks;"
-                " the development key works from this machine only",
+                " the development key works from those only",
             )
         host = headers.get("host", "").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -95,7 +100,7 @@ def _checked_key(scope: Scope, headers: Headers) -> str:
     if not hmac.compare_digest(key.encode(), DEVELOPMENT_KEY.encode()):
         raise Invalid(
             "UNAUTHENTICATED",
-            f"the key in {KEY_HEADER} is not valid here: from this machine none is needed",
+            f"the key in {KEY_HEADER} is not valid here: none is needed",
         )
     return key
 

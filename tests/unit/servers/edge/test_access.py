@@ -34,7 +34,7 @@ def test_another_host_is_refused_also_from_this_machine(host):
 def test_another_machine_is_refused_and_the_key_does_not_help():
     refused = asked(peer="10.1.2.3", key=DEVELOPMENT_KEY)
     assert refused.status_code == 403
-    assert "from this machine only" in refused.json()["detail"]
+    assert "access.trusted_networks" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "k2-edge:8000", "172.18.0.4:8000"])
@@ -57,7 +57,13 @@ def test_a_key_is_optional_and_the_development_key_says_what_it_is():
     assert KEY_SAYS_HEADER not in asked().headers
     answered = asked(key=DEVELOPMENT_KEY)
     assert answered.status_code == 200
-    assert "from this machine only" in answered.headers[KEY_SAYS_HEADER]
+    assert "this machine and its trusted networks only" in answered.headers[KEY_SAYS_HEADER]
+
+
+def test_the_development_key_is_taken_where_a_published_port_is_called_from():
+    answered = asked(peer="172.18.0.1", key=DEVELOPMENT_KEY, trusted=NETWORKS)
+    assert answered.status_code == 200
+    assert "trusted networks" in answered.headers[KEY_SAYS_HEADER]
 
 
 def test_a_wrong_key_is_refused_except_for_health():
