@@ -12,8 +12,10 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from k2 import limits
 from servers.edge import routes_platform, routes_rows, routes_shapes
 from servers.edge.access import DEVELOPMENT_KEY, AccessGuard
+from servers.edge.head_answers import HeadAnswers
 from servers.edge.parts import EdgeParts
 from servers.edge.problems import KEY_HEADER, ProblemDocument, add_handlers
 from servers.http_telemetry import HttpTelemetry
@@ -37,8 +39,10 @@ Market trades from lake and tail as one table, exactly once, as of any moment.
   at any later time. `next_cursor` does so for the next page; forms other than JSON have it as the
   header `k2-next-cursor`.
 * Failures are `application/problem+json` with a `reason` that programs may rely on.
-* From this machine no key is needed. The development key `{DEVELOPMENT_KEY}` works from this
-  machine only.
+* From this machine and its trusted networks no key is needed. The development key
+  `{DEVELOPMENT_KEY}` is public, and works from there only.
+* HEAD is answered as GET, without the body. A request whose line and headers are larger than
+  {limits.EDGE_REQUEST_BYTES_MAX // 1024} KiB is refused with 431.
 """
 
 
@@ -68,6 +72,7 @@ def make_app(parts: EdgeParts) -> FastAPI:
         exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, *_PACKED),
     )
     app.add_middleware(AccessGuard, trusted=parts.trusted)
+    app.add_middleware(HeadAnswers)
     app.add_middleware(
         HttpTelemetry,
         clock=parts.clock,
@@ -87,7 +92,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         "type": "apiKey",
         "in": "header",
         "name": KEY_HEADER,
-        "description": f"optional on this machine, where `{DEVELOPMENT_KEY}` is one",
+        "description": f"optional where a request is taken at all; `{DEVELOPMENT_KEY}` is one",
     }
     made["security"] = [{}, {"key": []}]
     for methods in made["paths"].values():

@@ -108,7 +108,13 @@ NDJSON: Final = AnswerForm(
 )
 CSV: Final = AnswerForm("csv", "text/csv", "csv", _csv)
 ARROW: Final = AnswerForm("arrow", "application/vnd.apache.arrow.stream", "arrows", _arrow)
-PARQUET: Final = AnswerForm("parquet", "application/vnd.apache.parquet", "parquet", _parquet)
+PARQUET: Final = AnswerForm(
+    "parquet",
+    "application/vnd.apache.parquet",
+    "parquet",
+    _parquet,
+    ("application/x-parquet", "application/parquet"),
+)
 FORMS: Final = (JSON, NDJSON, CSV, ARROW, PARQUET)  # the first is preferred
 
 

@@ -24,6 +24,8 @@ BATCHES = TABLE.to_batches(max_chunksize=4)
         ("text/*", "csv"),
         ("text/csv;q=0.4, application/vnd.apache.parquet; q=0.5", "parquet"),
         ("application/jsonl", "ndjson"),
+        ("application/x-parquet", "parquet"),
+        ("application/parquet", "parquet"),
         ("application/*;q=0.1, application/vnd.apache.arrow.stream", "arrow"),
         ("application/json;q=0, */*", "ndjson"),
         ("application/json;q=odd, text/csv", "csv"),
