@@ -93,6 +93,15 @@ def _lines(title: str, unit: str, *queries: Query, about: str = "", levels: bool
     return Panel(title, unit, queries, about, levels=levels)
 
 
+COST = _one(
+    "Cost of a million messages",
+    "currencyUSD",
+    per_million_expression(
+        _rate("k2_feed_trades_acknowledged_total"), "max(k2_lake_bytes_per_trade)", read_prices()
+    ),
+    about="At this rate on one machine, by the list prices of docs/cost-model.md.",
+)
+
 SYSTEM_HEALTH = Board(
     "k2-system-health",
     "K2 System Health",
@@ -223,6 +232,7 @@ SYSTEM_HEALTH = Board(
             _lines("CPU", "percentunit",
                    Query(_rate("k2_process_cpu_seconds_total", "process"), "{{process}}")),
         ),
+        "Cost": (COST,),
     },
 )  # fmt: skip
 
@@ -335,18 +345,7 @@ LAKE = Board(
             _lines("Largest jump", "percentunit",
                    Query("max by (symbol) (k2_quality_largest_jump_ratio)", "{{symbol}}")),
         ),
-        "Cost": (
-            _one(
-                "Cost of a million messages",
-                "currencyUSD",
-                per_million_expression(
-                    _rate("k2_feed_trades_acknowledged_total"),
-                    "max(k2_lake_bytes_per_trade)",
-                    read_prices(),
-                ),
-                about="At this rate on one machine, by the list prices of docs/cost-model.md.",
-            ),
-        ),
+        "Cost": (COST,),
     },
 )  # fmt: skip
 

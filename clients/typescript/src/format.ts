@@ -129,6 +129,7 @@ export function inUnit(value: number | null | undefined, unit: string): string {
     case "bytes": return bytes(value);
     case "percentunit": return percent(value);
     case "reqps": return `${measured(value)}/s`;
+    case "currencyUSD": return `$${value.toPrecision(2)}`;
     case "bool": return value >= 1 ? "yes" : "no";
     default: return measured(value);
   }

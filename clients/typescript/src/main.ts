@@ -11,7 +11,7 @@ import { Market } from "./view/market.ts";
 import { noticeOf } from "./view/notice.ts";
 import { Query } from "./view/query.ts";
 import * as platform from "./view/platform.ts";
-import { showFigures, showSource } from "./view/figures.ts";
+import { showFigures, showSource, tradesPerSecond } from "./view/figures.ts";
 import type { Degradation, GapRecord, Snapshot, Stats, Status } from "./wire.ts";
 
 /** What wraps every answer about the platform. */
@@ -100,6 +100,7 @@ function main(): void {
       status: status.state.value,
       stats: stats.state.value,
       freshnessMs: market.freshnessMs,
+      perSecond: tradesPerSecond(),
       atS: Date.now() / 1000,
     });
     void health.tick(tabs.current === "health");

@@ -1,6 +1,9 @@
 // The figures of System Health as the edge itself knows them, for stacks without Prometheus. Their
 // history is what this page has seen since it was opened.
 
+import board from "k2:board";
+
+import { COST, costOf } from "./cost.ts";
 import { milliseconds, number } from "./format.ts";
 import { rankOf, type Degradation, type Stats, type Status } from "./wire.ts";
 import type { Line } from "./sparkline.ts";
@@ -11,11 +14,16 @@ export interface Seen {
   stats: Stats | null;
   /** From a feed to this page, in milliseconds. */
   freshnessMs: number | null;
+  /** Trades a second, of all feeds. */
+  perSecond: number | null;
   /** When this was seen, in seconds. */
   atS: number;
 }
 
 type Values = Record<string, number | null>;
+
+const COST_QUERY =
+  board.flatMap((row) => row.panels).find((panel) => panel.title === COST)?.targets[0]?.expr ?? "";
 const KEPT = 300;
 
 const byProcess = (seen: Seen, signal: string): Values =>
@@ -108,6 +116,10 @@ export const OWN: Record<string, (seen: Seen, before: Seen | null) => Values> = 
   }),
   "Intake open": ({ stats }) =>
     Object.fromEntries((stats?.feeds ?? []).map((feed) => [feed.name, feed.connected ? 1 : 0])),
+  [COST]: ({ stats, perSecond }) => {
+    const [rows, bytes] = [number(stats?.snapshot?.rows_total), number(stats?.snapshot?.bytes_total)];
+    return { cost: costOf(COST_QUERY, perSecond, rows && bytes ? bytes / rows : null) };
+  },
 };
 
 /** Keeps the figures of the last minutes, by panel and line. */

@@ -150,6 +150,8 @@ export interface Question {
   start: string;
   end: string;
   every: string;
+  fill: string;
+  tz: string;
   date: string;
   limit: string;
   order: string;
@@ -157,7 +159,7 @@ export interface Question {
 }
 
 const FIELDS: readonly (keyof Question)[] = [
-  "shape", "symbols", "last", "start", "end", "every", "date", "limit", "order", "as_of",
+  "shape", "symbols", "last", "start", "end", "every", "fill", "tz", "date", "limit", "order", "as_of",
 ];
 
 export const ASKED_FIRST: Question = {
@@ -167,6 +169,8 @@ export const ASKED_FIRST: Question = {
   start: "",
   end: "",
   every: "1m",
+  fill: "none",
+  tz: "UTC",
   date: "",
   limit: "100",
   order: "desc",

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import board from "k2:board";
 
+import { COST, costOf } from "../src/cost.ts";
 import { current, type Line } from "../src/sparkline.ts";
 import { History, OWN, type Seen } from "../src/own.ts";
 
@@ -54,4 +55,13 @@ test("a process that started again has no rate", () => {
   history.take(seen(10, "300"));
   history.take(seen(12, "5"));
   assert.deepEqual(history.lines("Calls"), []);
+});
+
+test("a million messages cost what the cost model says", () => {
+  const panel = board.flatMap((row) => row.panels).find((one) => one.title === COST);
+  const expr = panel?.targets[0]?.expr ?? "";
+  assert.equal(costOf(expr, 138, 7.7)?.toFixed(4), "0.1867");
+  assert.equal(costOf(expr, null, 7.7), null);
+  assert.equal(costOf(expr, 138, null), null);
+  assert.equal(costOf("sum(up)", 138, 7.7), null);
 });

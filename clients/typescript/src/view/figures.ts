@@ -29,6 +29,11 @@ const MEANING: Record<string, string> = {
   "Open gaps": "Trade ids that are known to be missing and are still to be fetched",
 };
 
+/** Returns how many trades a second all feeds take; null before it is known. */
+export function tradesPerSecond(): number | null {
+  return trades.perSecond;
+}
+
 /** Says what the rows are. Live data needs no banner; the feeds name their venue. */
 export function showSource(source: string | null): void {
   const place = byId("source");

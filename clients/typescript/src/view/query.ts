@@ -15,16 +15,21 @@ interface Shape {
 }
 
 const RANGED = ["last", "start", "end", "as_of"] as const;
+const OPTIONS = [...RANGED, "limit", "order", "every", "fill", "tz", "date"] as const;
 
 /** The shapes that the edge answers, and what each can be asked with. */
 const SHAPES: Record<string, Shape> = {
   trades: { title: "Trades", path: () => "v1/trades", takes: [...RANGED, "limit", "order"] },
-  bars: { title: "Bars", path: () => "v1/bars", takes: [...RANGED, "limit", "order", "every"] },
+  bars: {
+    title: "Bars",
+    path: () => "v1/bars",
+    takes: [...RANGED, "limit", "order", "every", "fill", "tz"],
+  },
   latest: { title: "Latest of each symbol", path: () => "v1/latest", takes: ["as_of"] },
   summary: {
     title: "Summary of a day",
     path: (asked) => `v1/summary/${encodeURIComponent(asked.symbols)}/${asked.date}`,
-    takes: ["date", "as_of"],
+    takes: ["date", "tz", "as_of"],
   },
   symbols: { title: "Symbols", path: () => "v1/symbols", takes: ["as_of"] },
 };
@@ -101,7 +106,7 @@ export class Query {
     const read = Object.fromEntries(new FormData(byId<HTMLFormElement>("ask"))) as unknown;
     const question = read as Question;
     const takes = shapeOf(question).takes;
-    for (const name of ["last", "start", "end", "as_of", "limit", "order", "every", "date"] as const) {
+    for (const name of OPTIONS) {
       if (!takes.includes(name)) question[name] = "";
     }
     if (question.last) question.start = question.end = "";
