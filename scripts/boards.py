@@ -74,11 +74,12 @@ def _rate(metric: str, by: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({metric}[{RATE}]))"
 
 
-def _quantiles(metric: str, by: str = "") -> tuple[Query, ...]:
-    """Ask a histogram for its median and its 99th percentile, by labels."""
+def _quantiles(metric: str, by: str = "", where: str = "") -> tuple[Query, ...]:
+    """Ask a histogram for its median and its 99th percentile, by labels, of some series."""
     labels = f"le, {by}" if by else "le"
+    chosen = f"{{{where}}}" if where else ""
     legend = "".join(f" {{{{{label}}}}}" for label in by.split(", ") if label)
-    rates = f"sum by ({labels}) (rate({metric}_bucket[{RATE}]))"
+    rates = f"sum by ({labels}) (rate({metric}_bucket{chosen}[{RATE}]))"
     return (
         Query(f"histogram_quantile(0.5, {rates})", f"p50{legend}"),
         Query(f"histogram_quantile(0.99, {rates})", f"p99{legend}"),
@@ -152,8 +153,8 @@ SYSTEM_HEALTH = Board(
             _lines(
                 "API latency",
                 "s",
-                *_quantiles("k2_http_request_duration_seconds", "route"),
-                about="Of the HTTP edge; of a stream until it ended.",
+                *_quantiles("k2_http_request_duration_seconds", "route", 'code=~"2.."'),
+                about="Of the HTTP edge, of what succeeds; of a stream until it ended.",
             ),
             _lines(
                 "Calls",
@@ -166,7 +167,12 @@ SYSTEM_HEALTH = Board(
                 Query(_rate('k2_rpc_requests_total{code!="OK"}', "method, code"),
                       "{{method}} {{code}}"),
             ),
-            _lines("Call latency", "s", *_quantiles("k2_rpc_duration_seconds", "method")),
+            _lines(
+                "Call latency",
+                "s",
+                *_quantiles("k2_rpc_duration_seconds", "method", 'code="OK"'),
+                about="Of calls that succeed; of a stream until it ended.",
+            ),
             _lines(
                 "Running",
                 "short",

@@ -29,6 +29,7 @@ _SECONDS = histogram(
     "Time of a request; of a stream until it ended.",
     "route",
     "method",
+    "code",
 )
 _log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class HttpTelemetry:
                 took_s = self._clock.monotonic_s() - started_s
                 span.set({tracing.HTTP_STATUS: code})
                 _REQUESTS.labels(route, method, code).inc()
-                _SECONDS.labels(route, method).observe(took_s)
+                _SECONDS.labels(route, method, code).observe(took_s)
                 self._tally.answered += 1
                 details = {"route": route, "code": code, "milliseconds": round(took_s * 1e3, 3)}
                 _log.debug("request", extra=details)

@@ -36,7 +36,11 @@ _CALLER: Final = "k2_caller"  # the attribute of a call's context
 _log = logging.getLogger(__name__)
 _REQUESTS = counter("k2_rpc_requests_total", "Calls that ended.", "service", "method", "code")
 _SECONDS = histogram(
-    "k2_rpc_duration_seconds", "Time of a call; of a stream until it ended.", "service", "method"
+    "k2_rpc_duration_seconds",
+    "Time of a call; of a stream until it ended.",
+    "service",
+    "method",
+    "code",
 )
 _RUNNING = gauge("k2_rpc_running", "Calls that run, streams too.")
 
@@ -185,7 +189,7 @@ class Telemetry:
             outcome = code.name if code else "OK"
             _RUNNING.dec()
             count_call(call.method, outcome)
-            _SECONDS.labels(*_parts(call.method)).observe(took_s)
+            _SECONDS.labels(*_parts(call.method), outcome).observe(took_s)
             details = {"method": call.method, "code": outcome, "milliseconds": milliseconds}
             _log.log(level, "call", extra=details)
 

@@ -29,8 +29,12 @@ def http(tally):
 
 
 def total(route, code, method="GET"):
+    """The requests that were counted; as many were timed."""
     labels = {"route": route, "method": method, "code": str(code)}
-    return EVENTS.get_sample_value("k2_http_requests_total", labels) or 0
+    counted = EVENTS.get_sample_value("k2_http_requests_total", labels) or 0
+    timed = EVENTS.get_sample_value("k2_http_request_duration_seconds_count", labels) or 0
+    assert counted == timed
+    return counted
 
 
 @pytest.mark.parametrize(
