@@ -330,6 +330,7 @@ LOG_BYTES_MAX = 32 * MIB  # of the log of one process; one older file of that si
 TRACES_JOINED_MAX = 8  # traces of batches that a fold or a commit belongs to; more are its links
 TRACE_LINKS_MAX = 32  # of a span
 TRACE_LOOKED_AT_MAX = 256  # records of one read that are searched for a trace; at an even distance
+TRACE_EXAMPLES_MAX = 8  # the same, where a trace is only the exemplar of a histogram
 TRACE_DRAIN_S = 2.0  # for the spans of an ending process; what is left then is dropped
 TRACE_EXPORT_S = 5.0  # for one request to the collector, its retries included
 LOG_LINES_MAX = 20  # of one message in one window; more are counted

@@ -117,9 +117,9 @@ class Histogram(prometheus_client.Histogram):
     """A histogram that observes while metrics are served."""
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Add one observation, with the exemplar of this thread unless one is given."""
+        """Add one observation, with the exemplar of this thread unless one is given; {} is none."""
         if SWITCH.on:
-            super().observe(amount, exemplar or SWITCH.exemplar())
+            super().observe(amount, SWITCH.exemplar() if exemplar is None else exemplar)
 
     def observe_all(self, amounts: NDArray[np.float64]) -> None:
         """Add many observations at once, without exemplars; of a histogram without labels."""

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from k2 import limits
+from k2 import limits, tracing
 from k2.clock import Clock
 from k2.errors import Internal, K2Error, Reason, Unavailable
 from k2.market.events import Int64s, TradeColumns
@@ -45,6 +45,7 @@ from k2.tape.acceptance import Acceptance
 from k2.tape.avro.trade_codec import Decoder
 from k2.tape.consumer import RawBatch
 from k2.tape.ports import BatchReader, Placement
+from k2.tape.trace_headers import Traces
 
 log = logging.getLogger(__name__)
 _FRESHNESS_SECONDS = histogram(
@@ -446,13 +447,23 @@ class Tail:
         # In this order, so that a reader that sees rows also sees their holes.
         self._states[partition] = judged.state
         self._window.append(partition, judged.columns, rows, judged.batch.next_offset, now_s)
-        self._observe_freshness(judged.columns.receive_time[rows])
+        self._observe_freshness(judged.columns, rows, judged.batch.traces)
         self._records += len(judged.columns)
         return judged.rest
 
-    def _observe_freshness(self, received_us: Int64s) -> None:
-        """Observe rows that became queryable; what was received before the start was so before."""
-        age_s = (self._clock.now_us() - received_us[received_us >= self._started_us]) / 1e6
+    def _observe_freshness(self, columns: TradeColumns, rows: Int64s, traces: Traces) -> None:
+        """Observe rows that became queryable; what was received before the start was so before.
+
+        The row of the first trace has it as its exemplar.
+        """
+        rows = rows[columns.receive_time[rows] >= self._started_us]
+        age_s = (self._clock.now_us() - columns.receive_time[rows]) / 1e6
+        for offset, traceparent in traces:
+            at = np.flatnonzero(columns.offset[rows] == offset)
+            if len(at):
+                _FRESHNESS_SECONDS.observe(float(age_s[at[0]]), tracing.exemplar_of(traceparent))
+                age_s = np.delete(age_s, at[0])
+                break
         _FRESHNESS_SECONDS.observe_all(age_s)
 
     def _restore(self, reader: BatchReader) -> None:

@@ -64,7 +64,7 @@ class RawBatch:
         append_time: when the broker appended each, microseconds; `RECORD_TIME_MAX_US` where its
             producer stamped it. None: so of all. int64[n]
         traces: traceparents found in their headers, each with the offset of a record; a member of a
-            group looks for them.
+            group looks at more of them.
     """
 
     partition: int
@@ -110,7 +110,7 @@ class TapeReader:
     def __init__(self, tape: TapeSettings, group: Mapping[str, Any]) -> None:
         self._topic = tape.topic
         self._batches = by_partition
-        self._finds_traces = False
+        self._looked_at_max = limits.TRACE_EXAMPLES_MAX
         self._positions: dict[int, int] = {}
         self.connected = False
         self._failure: K2Error | None = None  # raised once
@@ -179,7 +179,7 @@ class TapeReader:
                 "partition_assignment_strategy": "range",
             },
         )
-        reader._finds_traces = True
+        reader._looked_at_max = limits.TRACE_LOOKED_AT_MAX
         reader._subscribe(on_assign, on_revoke)
         return reader
 
@@ -209,7 +209,7 @@ class TapeReader:
         if any(map(Message.error, messages)):
             messages = self._without_errors(messages)
         batches = self._batches(messages) if messages else []
-        if self._finds_traces and tracing.enabled() and (found := traces_of(messages)):
+        if tracing.enabled() and (found := traces_of(messages, self._looked_at_max)):
             batches = [replace(each, traces=found.get(each.partition, ())) for each in batches]
         for batch in batches:
             self._positions[batch.partition] = batch.next_offset

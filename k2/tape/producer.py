@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from k2 import limits
 from k2.errors import Invalid, K2Error, Overloaded, Reason, Unavailable
-from k2.metrics import exported, histogram
+from k2.metrics import SWITCH, exported, histogram
 from k2.settings import TapeSettings
 from k2.tape.kafka_client import configuration, translate
 from k2.telemetry import Counter, Gauge
@@ -135,11 +135,12 @@ class TapeProducer:
 
     def _delivery(self, on_ack: OnAck) -> Callable[[KafkaError | None, Message], None]:
         timed = self._records % _TIMED_EVERY == 0
+        exemplar = (timed and SWITCH.exemplar()) or {}  # of what is sent, not of what polls
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 if timed:
-                    _PRODUCE_SECONDS.observe(message.latency() or 0.0)
+                    _PRODUCE_SECONDS.observe(message.latency() or 0.0, exemplar)
                 on_ack(message.offset(), None)
             else:
                 self._errors += 1

@@ -16,9 +16,11 @@ from k2 import limits, tracing
 Traces: TypeAlias = tuple[tuple[int, str], ...]  # offset of a record, and its traceparent
 
 
-def traces_of(messages: Sequence[Message]) -> dict[int, Traces]:
+def traces_of(
+    messages: Sequence[Message], looked_at_max: int = limits.TRACE_LOOKED_AT_MAX
+) -> dict[int, Traces]:
     """Find the traceparents of records, by partition; each with the first offset it was seen at."""
-    distance = max(1, -(-len(messages) // limits.TRACE_LOOKED_AT_MAX))
+    distance = max(1, -(-len(messages) // looked_at_max))
     found: dict[int, dict[str, int]] = {}
     for message in messages[::distance]:
         headers = message.headers()

@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 
 from k2.clock import ManualClock
 from k2.errors import Reason, Unavailable
@@ -8,6 +9,7 @@ from k2.market.events import Label, Trade
 from k2.market.fold import FoldState
 from k2.market.instrument import Instrument
 from k2.market.offsets import OffsetVector
+from k2.metrics import EVENTS
 from k2.tail import tail as tail_module
 from k2.tail.tail import Tail
 from k2.tape.avro.trade_codec import Decoder, encode_trade
@@ -37,12 +39,12 @@ class Fixture:
             **bounds,
         )
 
-    def send(self, ids, instrument=BTC, schema_id=SCHEMA_ID):
+    def send(self, ids, instrument=BTC, schema_id=SCHEMA_ID, headers=None):
         label = Label(*instrument, instrument.symbol[:3], "USDT", "crypto", "simulated")
         partition = self.homes.place(instrument)
         for trade_id in ids:
             trade = Trade(label, trade_id, NOW_US + trade_id, NOW_US + trade_id, 1, 1, 0, {})
-            self.tape.append(partition, encode_trade(trade, schema_id))
+            self.tape.append(partition, encode_trade(trade, schema_id), headers=headers)
 
     def end(self):
         return OffsetVector(0, self.tape.admin().log_ends("trades", 4))
@@ -392,6 +394,17 @@ def test_freshness_is_observed_for_each_row_received_since_the_start(on):
     assert on.tail.wait_until(on.end(), 10.0)
     on.tail.close()
     assert count.by() == 10, "what is read again was queryable before"
+
+
+def test_freshness_has_the_trace_of_a_row_as_its_exemplar(stepped):
+    on, count = stepped, Moved("k2_freshness_seconds_count")
+    on.clock.advance(1)
+    traced = {"traceparent": f"00-{7:032x}-{8:016x}-01".encode()}
+    on.send([1, 2])
+    on.send([2, 3, 4], headers=traced)  # the first of these is no row
+    on.tail.step(0.0)
+    assert count.by() == 4
+    assert f'trace_id="{7:032x}"' in open_metrics(EVENTS).decode()
 
 
 def test_little_of_several_partitions_is_decoded_at_once(stepped):

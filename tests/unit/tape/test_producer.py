@@ -1,11 +1,18 @@
 """A producer without a broker: it takes what fits, then says so. The rest is in the contract."""
 
-import pytest
+import re
 
+import pytest
+from confluent_kafka import Message
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
+
+from k2 import tracing
 from k2.errors import Invalid, Overloaded, Reason, Unavailable
+from k2.metrics import EVENTS
 from k2.settings import TapeSettings
 from k2.tape.producer import Delivery, Record, TapeProducer, producer_configuration
 from tests.support.scraped import scraped
+from tests.support.spans import recorded, trace_of
 
 NOWHERE = TapeSettings(bootstrap="127.0.0.1:1", topic="t")
 
@@ -71,6 +78,18 @@ def test_a_producer_that_failed_for_good_says_so(producer):
     assert producer.failure is not None
     with pytest.raises(Unavailable):
         producer.send(b"k", b"v", 0)
+
+
+def test_the_time_to_an_acknowledgement_has_the_trace_of_its_batch_as_its_exemplar(producer):
+    with recorded() as spans:
+        with tracing.begin("publish"):
+            delivered = producer._delivery(lambda *_: None)
+        with tracing.begin("another"):
+            delivered(None, Message(topic="t", partition=0, offset=1))
+    published, another = map(trace_of, spans())
+    text = open_metrics(EVENTS).decode()
+    assert re.search(rf'k2_produce_seconds_bucket.*trace_id="{published}"', text)
+    assert another not in text
 
 
 @pytest.fixture

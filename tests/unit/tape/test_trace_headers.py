@@ -31,6 +31,12 @@ def test_headers_of_others_are_no_trace():
     assert traces_of([message(0, 4, [("traceparent", b"\xff")])]) == {0: ((4, "\ufffd"),)}
 
 
+def test_fewer_are_looked_at_where_a_trace_is_only_an_example():
+    read = [message(0, 1), traced(0, 2, A), message(0, 3), traced(0, 4, B)]
+    assert traces_of(read, 2) == {}
+    assert traces_of(read[1:], 2) == {0: ((2, A), (4, B))}
+
+
 def test_of_a_large_read_some_records_are_looked_at():
     size = 3 * limits.TRACE_LOOKED_AT_MAX
     assert traces_of([traced(0, 1, A), *(message(0, 2 + n) for n in range(size))]) == {0: ((1, A),)}
