@@ -335,6 +335,7 @@ TRACE_DRAIN_S = 2.0  # for the spans of an ending process; what is left then is 
 TRACE_EXPORT_S = 5.0  # for one request to the collector, its retries included
 LOG_LINES_MAX = 20  # of one message in one window; more are counted
 LOG_WINDOW_S = 10.0
+LOG_EXPORTER_S = 60.0  # the exporter of traces writes one line in so long
 LOG_MESSAGES_MAX = 512  # messages whose lines are counted at once
 LIVE_PROBE_S = 5.0  # to find out whether a live venue can be reached
 

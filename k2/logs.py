@@ -5,13 +5,16 @@ that is recorded has its `trace_id` and `span_id`.
 
 A message is a logger and a text before its arguments are put in. Of one message,
 `limits.LOG_LINES_MAX` lines are written in `limits.LOG_WINDOW_S`; what more there was is counted,
-and said in one line when the time is over and the process logs again, or ends.
+and said in one line when the time is over and the process logs again, or ends. What sends traces
+fails many times a minute, in several texts, while its collector is away: of all its loggers one
+line is written in `limits.LOG_EXPORTER_S`, with the number of those before it that were left out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from k2.metrics import counter
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _TEXT_MAX = 256  # of a message's text that tells it from others
+_EXPORTER = "opentelemetry."  # begins the names of its loggers
 _LEFT_OUT = "%d more lines were left out: %s"
 
 _LINES = counter("k2_log_lines_total", "Log lines written.", "level")
@@ -72,10 +76,15 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._windows: OrderedDict[_Message, _Window] = OrderedDict()  # by time
+        self._exporter_since_s = -math.inf
+        self._exporter_left_out = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, unless many of its message were written; logging holds the lock."""
         self._end_windows(record.created)
+        if record.name.startswith(_EXPORTER):
+            self._emit_exporter(record)
+            return
         message = (record.name, str(record.msg)[:_TEXT_MAX])
         window = self._windows.get(message)
         if window is None:
@@ -87,6 +96,16 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
             _SUPPRESSED.inc()
         else:
             self._write(record)
+
+    def _emit_exporter(self, record: logging.LogRecord) -> None:
+        if 0 <= record.created - self._exporter_since_s < limits.LOG_EXPORTER_S:
+            self._exporter_left_out += 1
+            _SUPPRESSED.inc()
+            return
+        if self._exporter_left_out:
+            record.suppressed = self._exporter_left_out
+        self._exporter_since_s, self._exporter_left_out = record.created, 0
+        self._write(record)
 
     def close(self) -> None:
         """Say what was left out last."""

@@ -95,6 +95,21 @@ def test_of_one_message_some_lines_are_written_and_the_others_counted(lines):
     assert value("k2_log_suppressed_total") == left_out + 7
 
 
+def test_of_what_sends_traces_one_line_is_written_a_minute(lines):
+    exporter, sdk = "opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk"
+    left_out = value("k2_log_suppressed_total")
+    log_at(1000.0, "Transient error", name=exporter)
+    for number in range(1, 30):
+        log_at(1000.0 + number, "Failed to export", name=exporter)
+        log_at(1000.0 + number, "Queue full", name=sdk)
+    log_at(1001.0, "took %d", 1)
+    log_at(1000.0 + limits.LOG_EXPORTER_S, "Queue full", name=sdk)
+    found = lines()
+    assert [line["message"] for line in found] == ["Transient error", "took 1", "Queue full"]
+    assert [line.get("suppressed") for line in found] == [None, None, 58]
+    assert value("k2_log_suppressed_total") == left_out + 58
+
+
 def test_what_was_left_out_is_said_at_the_end(lines):
     for _ in range(limits.LOG_LINES_MAX + 1):
         log_at(1000.0, "away")
