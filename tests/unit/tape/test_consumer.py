@@ -7,6 +7,7 @@ from k2.errors import Reason
 from k2.settings import TapeSettings
 from k2.tape.consumer import TapeReader, by_partition, lost_position
 from tests.support.eventually import eventually
+from tests.support.spans import recorded
 
 
 def message(partition, offset, value):
@@ -50,6 +51,13 @@ def bootstrap():
     (broker,) = producer.list_topics(timeout=10).brokers.values()
     yield f"{broker.host}:{broker.port}"
     producer.close()
+
+
+def test_a_read_of_no_record_is_no_failure_where_traces_are_sent(bootstrap):
+    reader = TapeReader.assigned(TapeSettings(bootstrap=bootstrap, topic="t"), {0: 0})
+    with recorded():
+        assert reader.read(10, 0.01) == []
+    reader.close()
 
 
 def test_a_pause_does_not_outlive_its_assignment(bootstrap):

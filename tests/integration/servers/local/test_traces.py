@@ -1,12 +1,14 @@
 """One trade followed through a real stack: to its commit, and to the query that reads it."""
 
 import subprocess
+import urllib.request
 from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 import k2client
+from tests.chaos.stack import CLOCK
 from tests.conftest import free_ports
 from tests.integration.servers.local.test_up import up
 from tests.support import tools
@@ -14,6 +16,7 @@ from tests.support.eventually import eventually
 from tests.support.otlp import collector
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+QUIET_S = 1.5  # many reads of the tape that bring no record
 TOPIC = "market.crypto.trades.binance"
 WAY = ["frame", "publish", "fold", "commit"]
 QUERY = ["plan", "tail", "lake", "execute", "stream"]
@@ -63,6 +66,15 @@ def queried(k2, row, commit, there):
     return None
 
 
+def assert_quiet_ends_nothing(stack):
+    """No process was restarted, and none is where the venue prints nothing for a while."""
+    venue = stack.part("venue")["addresses"]["venue"]
+    urllib.request.urlopen(f"http://{venue}/k2/rate?trades_per_s=0.001", timeout=10).close()
+    CLOCK.sleep(QUIET_S)
+    restarts = {one["name"]: one["restarts"] for one in stack.published()["processes"]}
+    assert not any(restarts.values()), restarts
+
+
 def assert_one_story(data_dir, there):
     """A trade is followed to its commit, and a query of that trade to the same commit."""
     with up(data_dir, "--venue", "synthetic", "--symbols", "BTCUSDT", "--rate", "4") as stack:
@@ -71,6 +83,7 @@ def assert_one_story(data_dir, there):
         with k2client.connect(data_dir=str(data_dir)) as k2:
             row, commit = eventually(lambda: followed(k2, bootstrap, there), 60, 1)
             trace_id = eventually(lambda: queried(k2, row, commit, there), 60, 1)
+        assert_quiet_ends_nothing(stack)
         by_id, above, span = {span.span_id: span for span in there.spans}, [], commit
         while span is not None:
             above.append(span.name)
