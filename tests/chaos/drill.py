@@ -2,11 +2,13 @@
 
     python -m tests.chaos.drill --rate 500
 
-checks, after `k2 restore --keep-tape`:
+checks, after `k2 restore --keep-tape` and a start with two feeds, each of which is killed:
 
 * `k2 verify` exits 0;
-* every id the feed had acknowledged before the end is in the lake, once, from the first on;
-* what is missing lies in holes that begin after it: the time while nothing ran;
+* every id the feed had acknowledged before the end is in the lake, once, from the first on, though
+  two feeds put it on the tape;
+* what is missing lies in a hole that begins after it: the time while nothing ran; the death of
+  either feed leaves none;
 * a snapshot of the backup answers with the same rows as before.
 """
 
@@ -26,22 +28,24 @@ from tests.chaos.account import (
     wrong_ids,
 )
 from tests.chaos.command import asked, in_a_folder
+from tests.chaos.kills import kill_and_wait
 from tests.chaos.stack import BRISK, Stack, until
 from tests.chaos.travel import fingerprint
+
+FEEDS = ("feed", "feed-2")  # of the stack's second life
 
 
 def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
     """Back up a running stack twice, with commits between; what is there to be lost after that."""
     with k2client.connect(str(stack.addresses["control"])) as k2:
         until(lambda: len(k2.snapshots()) >= 3, "two commits of rows")
+        until(lambda: _is_whole(stack), "what was lost before the drill is filled")
         first = stack.json("backup", str(folder))
-        commits = len(k2.snapshots())
-        until(lambda: len(k2.snapshots()) > commits, "another commit")
+        _await_commit(k2)
         second = stack.json("backup", str(folder))
         snapshot_id = int(first["tables"][0]["snapshot_id"])
         rows = fingerprint(k2.trades(None, as_of=snapshot_id))
-        commits = len(k2.snapshots())
-        until(lambda: len(k2.snapshots()) > commits, "a commit after the backup")
+        _await_commit(k2)
         return {
             "first": first,
             "second": second,
@@ -51,24 +55,46 @@ def backed_up(stack: Stack, folder: Path) -> dict[str, Any]:
         }
 
 
-def run(folder: Path, rate: float) -> dict[str, Any]:
-    """The drill in a folder of its own; what it found."""
-    data_dir, backup = folder / "k2", folder / "backup"
-    options = ("--venue", "synthetic", "--rate", str(rate))
-    with Stack(data_dir, *options, environment=BRISK) as stack:
-        known = backed_up(stack, backup)
-    shutil.rmtree(data_dir / "lake")
+def _is_whole(stack: Stack) -> bool:
+    """Whether the lake holds every id from the first to the last."""
+    held = [set(committed_ids(stack, symbol)) for symbol in SYMBOLS]
+    return all(ids and len(ids) == max(ids) - min(ids) + 1 for ids in held)
+
+
+def _await_commit(k2: k2client.Client) -> None:
+    """Wait for another commit of trades."""
+
+    def newest() -> int:
+        return k2.snapshots(limit=1)[0].snapshot_id
+
+    before = newest()
+    until(lambda: newest() != before, "another commit")
+
+
+def run(stack: Stack, backup: Path) -> dict[str, Any]:
+    """The drill; what it found.
+
+    Args:
+        stack: a running one, over the synthetic market; it is stopped and started.
+        backup: the folder of the backup, outside the stack's.
+    """
+    known = backed_up(stack, backup)
+    stack.stop()
+    shutil.rmtree(stack.data_dir / "lake")
     restored = stack.json("restore", str(backup), "--keep-tape")
-    faults = []
-    with Stack(data_dir, *options, environment=BRISK) as stack:
+    stack.start("--feeds", str(len(FEEDS)))
+    with k2client.connect(str(stack.addresses["control"])) as k2:
+
+        def goes_on() -> bool:
+            now = acknowledged(k2)
+            return all(now.get(one, -1) > known["acknowledged"][one] for one in SYMBOLS)
+
+        until(goes_on, "trades of every symbol are acknowledged again")
+        for name in FEEDS:
+            kill_and_wait(stack, name)
         verified = settle(stack)
-        if verified["exit"] != 0:
-            faults.append(f"k2 verify exits {verified['exit']}")
-        for symbol in SYMBOLS:
-            ids, holes = committed_ids(stack, symbol), holes_of(verified["document"], symbol)
-            faults += wrong_ids(symbol, ids, known["acknowledged"][symbol], holes)
-        with k2client.connect(str(stack.addresses["control"])) as k2:
-            same = fingerprint(k2.trades(None, as_of=known["snapshot_id"])) == known["fingerprint"]
+        same = fingerprint(k2.trades(None, as_of=known["snapshot_id"])) == known["fingerprint"]
+    faults = _wrong(stack, known, verified)
     if not same:
         faults.append("a snapshot of the backup answers differently")
     first, second = known["first"], known["second"]
@@ -79,15 +105,36 @@ def run(folder: Path, rate: float) -> dict[str, Any]:
         "copied_second": second["copied_bytes"],
         "restored_files": restored["files"],
         "restored_positions": restored["tables"][0]["positions"],
+        "duplicates": verified["document"].get("duplicate"),
         "verified": verified["document"].get("message"),
         "faults": faults,
     }
 
 
+def _wrong(stack: Stack, known: dict[str, Any], verified: dict[str, Any]) -> list[str]:
+    """What is wrong with the account of the stack's second life."""
+    faults = []
+    if verified["exit"] != 0:
+        faults.append(f"k2 verify exits {verified['exit']}")
+    for symbol in SYMBOLS:
+        ids = committed_ids(stack, symbol)
+        holes = holes_of(verified["document"], symbol)
+        faults += wrong_ids(symbol, ids, known["acknowledged"][symbol], holes)
+        if len(holes) > 1:
+            faults.append(f"{symbol}: more than the time while nothing ran is missing: {holes}")
+    return faults
+
+
 def main() -> int:
     """The command."""
     arguments = asked(__doc__, rate=500.0)
-    return in_a_folder(lambda folder: run(folder, arguments.rate))
+
+    def drilled(folder: Path) -> dict[str, Any]:
+        options = ("--venue", "synthetic", "--rate", str(arguments.rate))
+        with Stack(folder / "k2", *options, environment=BRISK) as stack:
+            return run(stack, folder / "backup")
+
+    return in_a_folder(drilled)
 
 
 if __name__ == "__main__":

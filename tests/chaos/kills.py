@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import k2client
 from tests.chaos.account import SYMBOLS, Span, committed, holes_of, settle, wrong_ids
 from tests.chaos.command import asked, on_a_stack
 from tests.chaos.stack import CLOCK, Stack, until
@@ -41,19 +42,28 @@ class Outage:
 
 def kill_and_wait(stack: Stack, name: str) -> Outage:
     """Kill one process and wait until it, and all others, serve again."""
-    before = stack.processes()[name]["restarts"]
+    before = stack.recorded()[name]["restarts"]
     killed_us = CLOCK.now_us()
     stack.kill(name)
 
     def serving() -> bool:
-        processes = stack.processes()
+        processes = stack.recorded()
         return processes[name]["restarts"] > before and all(
             process["state"] == "SERVING" for process in processes.values()
         )
 
     until(serving, f"{name} serves again")
-    stack.json("trades", SYMBOLS[0], "--limit", "1")  # who never answers between deaths is failing
+    with k2client.connect(str(stack.addresses["control"])) as k2:
+        until(lambda: _answered(k2), "a query is answered")  # who never does so is failing
     return Outage(name, killed_us, CLOCK.now_us())
+
+
+def _answered(k2: k2client.Client) -> bool:
+    """Whether a query is answered; a server may be starting, or wait for the tape."""
+    try:
+        return len(k2.trades(SYMBOLS[0], columns=["trade_id"], limit=1).to_arrow()) == 1
+    except k2client.K2Error:
+        return False
 
 
 def balance(

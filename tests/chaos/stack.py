@@ -50,10 +50,18 @@ class Stack:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Stack:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, *options: str) -> None:
+        """Start it, with these options besides its own in this life."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with (self.data_dir / "up.log").open("a") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *options],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -61,9 +69,9 @@ class Stack:
                 start_new_session=True,
             )
         self.addresses = json.loads(self._read_document())
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Stop it, if it runs, and wait for its end."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
