@@ -16,13 +16,13 @@ from enum import StrEnum
 from k2 import limits
 
 UNREADABLE = 0.9  # AGGRESSIVE by the default tuning
-SOFT_AT_MOST = 0.55  # what a busy CPU alone may mean
+SOFT_AT_MOST = 0.55  # what a busy CPU, or catching up after a restart, may mean by itself
 
 
 class Signal(StrEnum):
     """A measured quantity; each process publishes those it knows."""
 
-    WRITER_LAG_S = "writer_lag_s"  # age of the oldest record not yet committed
+    WRITER_LAG_S = "writer_lag_s"  # for how long the writer has seen a record it did not commit
     PRODUCER_QUEUE = "producer_queue"  # records produced and not yet acknowledged
     FEED_QUEUE = "feed_queue"  # frames received and not yet produced
     RSS_BYTES = "rss_bytes"  # resident memory of the process
@@ -37,6 +37,7 @@ class Signal(StrEnum):
     MEMORY_PRESSURE = "memory_pressure"  # the same, for memory
     IO_PRESSURE = "io_pressure"  # the same, for a disk
     LOOP_LAG_S = "loop_lag_s"  # how late a thread of the process is woken
+    BACKLOG_AGE_S = "backlog_age_s"  # age of the oldest record that the writer found at its start
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def scales(
     latency_s = max(commit_interval_s, limits.COMMIT_INTERVAL_S)
     return {
         Signal.WRITER_LAG_S: Scale(3 * lag_s, 30 * lag_s),
+        Signal.BACKLOG_AGE_S: Scale(3 * lag_s, 30 * lag_s, SOFT_AT_MOST),
         Signal.PRODUCER_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
         Signal.FEED_QUEUE: _from(0.2, limits.FEED_QUEUE_RECORDS_MAX),
         Signal.RSS_BYTES: _from(

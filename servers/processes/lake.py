@@ -23,7 +23,7 @@ from k2.lake.iceberg.catalog import Catalog, open_catalog
 from k2.lake.iceberg.tables import DEAD_LETTERS_LAYOUT, ensure_lake
 from k2.lake.ingest.deferral import DeferralLedger, DeferralSources
 from k2.lake.ingest.epoch_transition import AvailableTape, StartedEpoch, begin_epoch, lost_ids
-from k2.lake.ingest.reading_order import Orders
+from k2.lake.ingest.reading_order import Backlog, Orders
 from k2.lake.ingest.tape_check import WriterTape, identity_of
 from k2.lake.ingest.trade_writer import LakeWriter, WriterStats
 from k2.lake.maintenance.maintainer import Maintainer
@@ -99,7 +99,7 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         ops.count(process.counters, process.measures)
         count_retained(retainers, process.counters)
         process.scales = writer_scales(settings)
-        process.start({}, lambda: writer_signals(writer.stats, runtime.clock))
+        process.start({}, lambda: writer_signals(writer.stats, writer.backlog, runtime.clock))
         process.serve()
         try:
             ops.start()
@@ -277,10 +277,12 @@ def writer_counters(stats: WriterStats, alerts: Sequence[str]) -> WriterCounters
     )
 
 
-def writer_signals(stats: WriterStats, clock: Clock) -> dict[str, float | None]:
+def writer_signals(stats: WriterStats, backlog: Backlog, clock: Clock) -> dict[str, float | None]:
     """Read the writer's lag and the latency of its last commit."""
+    now_s = clock.monotonic_s()
     return {
-        Signal.WRITER_LAG_S: stats.lag_s(clock.monotonic_s()),
+        Signal.WRITER_LAG_S: stats.lag_s(now_s),
+        Signal.BACKLOG_AGE_S: backlog.found_age_s(now_s),
         Signal.COMMIT_LATENCY_S: stats.commit_latency_s,
     }
 

@@ -150,6 +150,7 @@ def test_a_heartbeat():
         *("writer_lag_s", "producer_queue", "feed_queue", "rss_bytes", "commit_latency_s"),
         *("tail_bytes", "queries_running", "disk_free_bytes", "queries_queued", "oldest_work_s"),
         *("cgroup_bytes", "cpu_pressure", "memory_pressure", "io_pressure", "loop_lag_s"),
+        "backlog_age_s",
     ]
     assert {level.name: level.value for level in Level} == {
         "NORMAL": 0, "SOFT": 1, "GRACEFUL": 2, "AGGRESSIVE": 3, "CIRCUIT_BREAK": 4,

@@ -8,7 +8,9 @@ nothing by itself. Of several that catch up the most critical tier goes first; w
 throttled, the most critical tier goes first among all.
 
 A partition is behind when it has not been read up to where its log ended at the look before the
-last one. Lag is the age of the oldest record that was seen in the log and is not committed.
+last one. Lag is the age of the oldest record that is not committed: since it was seen in the log.
+What lay there before this writer began to look is older than that: once read, its age is taken from
+when the broker appended it. It is known apart, for to work it off is to catch up as well.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from k2.errors import NotFound, Unavailable
 from k2.lake.ingest.pausing import PartitionPauses, PauseReason
 from k2.lake.ingest.tape_check import WriterTape
 from k2.lake.ingest.throttle import Throttle
+from k2.market.events import RECORD_TIME_MAX_US
 from k2.market.fold import FoldState
 from k2.market.instrument import Tier
 from k2.metrics import exported
+from k2.tape.consumer import RawBatch
 
 _FIRST = -1  # then those that do not catch up, then those that do
 
@@ -116,6 +120,8 @@ class Backlog:
     Attributes:
         deferred, lag: records by tier, of partitions that are deferred and of the others.
         since_s: by tier, the monotonic second when the oldest of the others was seen.
+        found_since_s: by tier, that when the oldest of those that this writer found at its start
+            was appended.
         paused: partitions by tier, as a level has them.
         deferring: partitions that are paused by a level or catch up.
         catching_up: those that catch up.
@@ -126,15 +132,22 @@ class Backlog:
     deferred: Mapping[Tier, int] = field(default_factory=dict)
     lag: Mapping[Tier, int] = field(default_factory=dict)
     since_s: Mapping[Tier, float] = field(default_factory=dict)
+    found_since_s: Mapping[Tier, float] = field(default_factory=dict)
     paused: Mapping[Tier, int] = field(default_factory=dict)
     deferring: frozenset[int] = frozenset()
     catching_up: frozenset[int] = frozenset()
     reached: Mapping[int, Reached] = field(default_factory=dict)
     looked_s: float = float("-inf")
 
+    def found_age_s(self, now_s: float) -> float:
+        """Return the age of the oldest record that the writer found at its start; 0 without one."""
+        return now_s - min(self.found_since_s.values(), default=now_s)
+
     def counters(self, now_s: float) -> BacklogCounters:
         """Return it as the heartbeat counts it, each tier named."""
-        since = self.since_s
+        since = dict(self.since_s)
+        for tier, found_s in self.found_since_s.items():
+            since[tier] = min(found_s, since.get(tier, found_s))
         return BacklogCounters(
             deferred={_name(tier): self.deferred.get(tier, 0) for tier in Tier},
             lag_messages={_name(tier): self.lag.get(tier, 0) for tier in Tier},
@@ -155,11 +168,15 @@ class _Course:
         shed: a level has paused it.
         resumed_s: when it began to catch up; None: it does not.
         ends: ends of its log that are not committed, each with when it was first seen.
+        found_to: where its log ended at the first look; None before. 0 once it was deferred.
+        found: ends of what was read below that, each with when its first record was appended.
     """
 
     shed: bool
     resumed_s: float | None = None
     ends: deque[tuple[float, int]] = field(default_factory=deque)
+    found_to: int | None = None
+    found: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
     def deferred(self) -> bool:
@@ -167,6 +184,7 @@ class _Course:
 
     def saw(self, end: int, position: int, now_s: float) -> None:
         """Note where the log ends."""
+        self.found_to = end if self.found_to is None else self.found_to
         if end > max(position, self.ends[-1][1] if self.ends else 0):
             self.ends.append((now_s, end))
         if len(self.ends) > limits.LAG_LOOKS_KEPT:
@@ -178,6 +196,31 @@ class _Course:
             self.ends.popleft()
         return self.ends[0][0] if self.ends else None
 
+    def forget(self) -> None:
+        """Forget how old its records are: while it is deferred they are no lag."""
+        self.ends.clear()
+        self.found.clear()
+        self.found_to = 0
+
+    def took(self, start: int, end: int, since_s: float) -> None:
+        """Note when the first of the records from `start` to `end` was appended."""
+        if self.found_to is not None and start >= self.found_to:
+            return
+        while self.found and self.found[-1][1] >= end:  # it is read again
+            self.found.pop()
+        self.found.append((since_s, end))
+
+    def found_since_s(self, position: int) -> float | None:
+        """Return when the record at the position was appended; None when it was not found.
+
+        Until what follows is read, it counts as old as what was read before it.
+        """
+        if self.found_to is not None and position >= self.found_to:
+            self.found.clear()
+        while len(self.found) > 1 and self.found[0][1] <= position:
+            self.found.popleft()
+        return self.found[0][0] if self.found else None
+
 
 class ReadingOrder:
     """Sets the pauses of one writer's partitions. One thread uses it; `backlog` is read by any.
@@ -185,7 +228,7 @@ class ReadingOrder:
     Args:
         tape: where its partitions end, and of which tier each is.
         orders: of the process.
-        clock: monotonic time.
+        clock: monotonic time; wall time for the age of what is found.
         throttle: of the records that are read.
 
     Attributes:
@@ -222,6 +265,17 @@ class ReadingOrder:
         """Return whether a level has paused a partition."""
         course = self._courses.get(partition)
         return course is not None and course.shed
+
+    def took(self, batch: RawBatch) -> None:
+        """Note how old the records of a batch are; called with each that is read."""
+        course, appended = self._courses.get(batch.partition), batch.append_time
+        if course is None or course.deferred or appended is None:
+            return
+        appended_us = int(appended[0])
+        if appended_us < RECORD_TIME_MAX_US:
+            age_s = max(0.0, (self._clock.now_us() - appended_us) / 1e6)  # by another clock
+            since_s = self._clock.monotonic_s() - age_s
+            course.took(int(batch.offset[0]), batch.next_offset, since_s)
 
     def arrange(self, held: Mapping[int, Held], pauses: PartitionPauses) -> None:
         """Pause and resume as it is due; called before each read.
@@ -274,7 +328,7 @@ class ReadingOrder:
             self._look_s = now_s
             _log.info("it catches up", extra=_at(partition))
         if course.deferred:
-            course.ends.clear()
+            course.forget()
 
     def _arrive(self, partition: int, course: _Course, read_to: int) -> None:
         """End a partition's catching up once all that its log held at the last look is read."""
@@ -334,18 +388,23 @@ class ReadingOrder:
         deferred: Counter[Tier] = Counter()
         lag: Counter[Tier] = Counter()
         since: dict[Tier, float] = {}
+        found: dict[Tier, float] = {}
         for partition, course in self._courses.items():
             tier, position = self._tiers[partition], held[partition].start
             records = max(0, self._ends[partition] - position)
             (deferred if course.deferred else lag)[tier] += records
-            since_s = course.since_s(position)
-            if since_s is not None and not held[partition].waits_for:
-                since[tier] = min(since_s, since.get(tier, since_s))
+            if held[partition].waits_for:
+                continue
+            ages = (since, course.since_s(position)), (found, course.found_since_s(position))
+            for oldest, since_s in ages:
+                if since_s is not None:
+                    oldest[tier] = min(since_s, oldest.get(tier, since_s))
         shed = self._where(lambda course: course.shed)
         return Backlog(
             deferred,
             lag,
             since,
+            found,
             Counter(self._tiers[partition] for partition in shed),
             self._where(lambda course: course.deferred),
             self._where(lambda course: course.resumed_s is not None),

@@ -184,7 +184,9 @@ class TradeReader:
             self.reader.seek({batch.partition: held.read_to})
             return 0
         if held is not None and batch.next_offset > held.read_to:  # not read before a seek
-            held.unjudged.append(batch.from_offset(held.read_to))
+            news = batch.from_offset(held.read_to)
+            held.unjudged.append(news)
+            self._order.took(news)
         return len(batch)
 
     def may_judge(self) -> bool:

@@ -116,7 +116,8 @@ def _bar(one: records.Pressure, width: int) -> Text:
 
 
 def _rates(frame: StatusFrame, before: StatusFrame | None) -> str:
-    lag = _reading(frame.degradation, "writer_lag_s")
+    lags = [_reading(frame.degradation, name) for name in ("writer_lag_s", "backlog_age_s")]
+    lag = max((lag for lag in lags if lag is not None), default=None)
     parts = [f"trades/s {console.cell(_rate(frame, before)).plain}"]
     parts.append(f"writer lag {console.cell(lag).plain} s")
     if (mean := _mean_freshness(frame, before)) is not None:

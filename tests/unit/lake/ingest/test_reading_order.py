@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from k2 import limits
@@ -10,7 +11,9 @@ from k2.degrade.platform import Levels
 from k2.errors import Reason, Unavailable
 from k2.lake.ingest.pausing import PauseReason
 from k2.lake.ingest.reading_order import Orders
+from k2.market.events import RECORD_TIME_MAX_US
 from k2.market.instrument import Instrument, Tier
+from k2.tape.consumer import RawBatch
 from tests.support.lake_world import FaultyCatalog
 from tests.support.writer_world import BTC
 
@@ -288,3 +291,73 @@ def test_commits_are_larger_under_pressure(world, told):
     told.levels = Levels(own=Level.SOFT, pressure=1.0, shadow=True)
     pump.step()
     assert world.ids() == [1, 2], "a shadow level changes nothing"
+
+
+def ages(world, pump):
+    """In seconds: of the backlog, as it is counted, and as it presses without a bound."""
+    now_s = world.clock.monotonic_s()
+    backlog = pump.backlog
+    return (
+        round(backlog.found_age_s(now_s)),
+        round(max(backlog.counters(now_s).lag_seconds.values())),
+        round(pump.stats.lag_s(now_s)),
+    )
+
+
+def test_what_lay_on_the_tape_at_the_start_has_its_true_age(world, told):
+    world.put(*range(1, 9))
+    world.clock.advance(1800)
+    world.put(*range(9, 17))
+    world.clock.advance(1800)
+    pump = world.pump(orders=told.orders, rows_per_s_max=8, commit_interval_s=10**6)
+    pump.step()
+    pump.step()
+    assert ages(world, pump) == (3600, 3600, 0)
+    found = []
+    while len(world.ids()) < 16:
+        stepped(world, pump, 1)
+        found.append(ages(world, pump)[0])
+    assert found == [3601, 1802, 0], "what was read later is younger"
+    world.put(17)
+    world.clock.advance(60)
+    pump.step()
+    assert ages(world, pump)[0] == 0, "it was seen as it came"
+
+
+def test_the_age_of_what_a_level_defers_is_not_counted(world, told):
+    world.put(1, symbol="SHIBUSDT")
+    world.clock.advance(3600)
+    told.level(Level.GRACEFUL)
+    pump = started(world, told)
+    stepped(world, pump)
+    told.level(Level.NORMAL)
+    pump.step()
+    pump.step()
+    assert world.ids("SHIBUSDT") == []
+    assert ages(world, pump)[0] == 0
+
+
+def test_a_record_of_the_future_and_one_without_an_append_time_have_no_age(world, told):
+    for stamp in (world.clock.now_us() + 10**9, RECORD_TIME_MAX_US):
+        home = world.put(1)
+        world.tape.logs[home].stamps[-1] = stamp
+    pump = started(world, told, commit_interval_s=10**6)
+    pump.step()
+    assert ages(world, pump)[0] == 0
+
+
+def test_records_that_are_read_again_keep_their_age(world, told):
+    order = started(world, told)._order
+    home = world.home[BTC]
+
+    def read(offset, age_s):
+        appended = np.array([world.clock.now_us() - age_s * 10**6])
+        order.took(RawBatch(home, np.array([offset]), [b""], offset + 1, None, appended))
+
+    order._courses[home].found_to = 9
+    for offset, age_s in ((0, 50), (1, 40), (0, 50)):
+        read(offset, age_s)
+    assert list(order._courses[home].found) == [(world.clock.monotonic_s() - 50, 1)]
+    read(9, 0)
+    assert order._courses[home].found_since_s(1) == world.clock.monotonic_s() - 50
+    assert order._courses[home].found_since_s(9) is None

@@ -6,8 +6,10 @@ from k2.clock import ManualClock
 from k2.degrade.signals import Signal, pressures
 from k2.errors import Reason, Unavailable
 from k2.lake.iceberg.tables import GAPS_LAYOUT
+from k2.lake.ingest.reading_order import Backlog
 from k2.lake.ingest.trade_writer import WriterStats
 from k2.lake.maintenance.retention import Retention
+from k2.market.instrument import Tier
 from k2.market.offsets import OffsetVector
 from k2.settings import LakeSettings, Settings, TapeSettings
 from k2.tape.retention_watch import TapeWatch
@@ -30,8 +32,8 @@ from tests.support.lake_world import LakeWorld
 from tests.support.ops_world import OpsWorld, gap, letter
 
 
-def signals(stats):
-    return writer_signals(stats, ManualClock(100_000_000))
+def signals(stats, backlog=None):
+    return writer_signals(stats, backlog or Backlog(), ManualClock(100_000_000))
 
 
 def scaled(interval_s):
@@ -49,8 +51,12 @@ def test_the_heartbeat_says_what_the_writer_has_done():
         committed_at_us=5,
         waiting={3: "the registry is away"},
     )
-    read = signals(stats)
-    assert read == {Signal.WRITER_LAG_S: 5.0, Signal.COMMIT_LATENCY_S: 0.04}
+    read = signals(stats, Backlog(found_since_s={Tier.LOW: 60.0}))
+    assert read == {
+        Signal.WRITER_LAG_S: 5.0,
+        Signal.BACKLOG_AGE_S: 40.0,
+        Signal.COMMIT_LATENCY_S: 0.04,
+    }
     counted = writer_counters(stats, ["the tape is short"])
     assert counted.positions == "0:3,4"
     assert counted.snapshot_id == str(2**62)
@@ -59,7 +65,7 @@ def test_the_heartbeat_says_what_the_writer_has_done():
 
 
 def test_a_writer_that_has_done_nothing_yet_is_counted():
-    assert signals(WriterStats())[Signal.WRITER_LAG_S] == 0.0
+    assert set(signals(WriterStats()).values()) == {0.0}
     assert writer_counters(WriterStats(), ()).positions == ""
 
 
