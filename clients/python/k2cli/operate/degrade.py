@@ -36,6 +36,17 @@ class LengthOfTime(click.ParamType[float]):
         return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
 
 
+class LevelName(click.Choice[str]):
+    """A level by its name in any case, shown in upper case."""
+
+    def __init__(self) -> None:
+        super().__init__(LEVELS, case_sensitive=False)
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        """Return the name as it is shown."""
+        return super().normalize_choice(choice, ctx).upper()
+
+
 _FOR = click.option(
     "--for", "for_s", type=LengthOfTime(), required=True, help="How long: 30s, 10m, 1h30m."
 )
@@ -71,7 +82,7 @@ def degrade(context: click.Context, as_json: bool, data_dir: Path | None) -> Non
 
 
 @degrade.command("set")
-@click.argument("level", type=click.Choice(LEVELS, case_sensitive=False))
+@click.argument("level", type=LevelName(), metavar="LEVEL")
 @_FOR
 @click.option("--reason", required=True, help="Why, for those who read the history.")
 @options.common
@@ -86,6 +97,8 @@ def set_level(
     data_dir: Path | None,
 ) -> None:
     """Replace the platform's level by LEVEL for a while, downward too.
+
+    LEVEL is NORMAL, SOFT, GRACEFUL, AGGRESSIVE or CIRCUIT_BREAK, in any case.
 
     A process whose own memory or disk demands more keeps to that.
     """

@@ -8,6 +8,7 @@ from google.rpc import code_pb2
 
 from k2.v1 import degradation_service_pb2 as pb
 from k2cli.operate import degrade
+from k2client.convert import LEVELS
 from tests.fakes.k2_server import status
 
 
@@ -37,6 +38,13 @@ def test_an_override_is_set_shown_and_cleared(k2, asked):
     assert k2("degrade", "clear").stdout == "there was no override\n"
 
 
+def test_levels_are_shown_in_upper_case(k2, asked):
+    shown = k2("degrade", "set", "--help").stdout
+    assert "LEVEL is NORMAL, SOFT, GRACEFUL, AGGRESSIVE or CIRCUIT_BREAK" in shown
+    assert "{" not in shown
+    assert all(degrade.LevelName().convert(name.lower(), None, None) == name for name in LEVELS)
+
+
 def test_an_override_for_programs(k2, asked):
     arguments = ("degrade", "set", "NORMAL", "--for", "30", "--reason", "r", "--json")
     made = k2(*arguments).json["override"]
@@ -47,7 +55,7 @@ def test_an_override_for_programs(k2, asked):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("set", "HOT", "--for", "1m", "--reason", "r"), "'HOT' is not one of"),
+        (("set", "HOT", "--for", "1m", "--reason", "r"), "'HOT' is not one of 'NORMAL', 'SOFT'"),
         (("set", "SOFT", "--reason", "r"), "'--for'"),
         (("set", "SOFT", "--for", "1m"), "'--reason'"),
         (("set", "SOFT", "--for", "soon", "--reason", "r"), "'soon' is no duration: 30s, 10m"),
