@@ -17,11 +17,12 @@ from functools import cached_property
 from typing import Any, Self
 
 from k2 import limits, tracing
-from k2.degrade.level import LevelState, Tuning, step
+from k2.degrade.level import Level, LevelState, Tuning, step
 from k2.degrade.platform import Levels, own_need
 from k2.degrade.policy import POLICIES
 from k2.degrade.signals import Scale, Signal, pressures, scales
 from k2.errors import Data
+from k2.market.instrument import Tier
 from k2.metrics import EVENTS, FieldCollector, gauge
 from k2.settings import Settings
 from k2.tape import topics
@@ -240,10 +241,22 @@ class Process:
             )
         )
         if self.levels.shadow and self.levels.prescribed is not before.prescribed:
-            level = self.levels.prescribed
-            _log.info("in shadow: level %s would hold: %s", level.name, POLICIES[level].summary)
+            self._say_shadow(self.levels.prescribed)
         for call in self._ticking:
             call()
+
+    def _say_shadow(self, level: Level) -> None:
+        """Log what a level would shed; the writer logs the partitions."""
+        policy = POLICIES[level]
+        shed = [tier.name.lower() for tier in sorted(frozenset(Tier) - policy.tiers)]
+        refused = [tier.name.lower() for tier in sorted(frozenset(Tier) - policy.intake)]
+        _log.info(
+            "in shadow: level %s would hold: %s Tiers paused: %s.",
+            level.name,
+            policy.summary,
+            ", ".join(shed) or "none",
+            extra={"tiers_paused": shed, "tiers_refused": refused, "queries": policy.queries.name},
+        )
 
     def _tell(self, levels: Levels) -> None:
         """Take these levels, with what control says now; tell them where one has changed."""

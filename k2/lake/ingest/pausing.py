@@ -1,11 +1,20 @@
-"""Pauses of partitions: a set of reasons for each, read again when no reason is left."""
+"""Pauses of partitions: a set of reasons for each, read again when no reason is left.
+
+In shadow mode no level pauses anything; what it would pause is logged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
+from k2.degrade.platform import Levels
+from k2.degrade.policy import POLICIES
+from k2.market.instrument import Tier
 from k2.tape.ports import BatchReader
+
+_log = logging.getLogger(__name__)
 
 
 class PauseReason(Enum):
@@ -60,3 +69,40 @@ class PartitionPauses:
     def forget(self, partition: int) -> None:
         """Forget a partition that is assigned or revoked: the reader reads it from the start."""
         self._reasons.pop(partition, None)
+
+
+class ShadowPauses:
+    """Logs what the level would pause in shadow mode, whenever that changes. One thread uses it.
+
+    Args:
+        tiers: the tier of each partition now.
+    """
+
+    def __init__(self, tiers: Callable[[], tuple[Tier, ...]]) -> None:
+        self._tiers = tiers
+        self._shed: frozenset[Tier] = frozenset()
+
+    def say(self, levels: Levels, partitions: Collection[int], behind: Mapping[Tier, int]) -> None:
+        """Log the partitions that would be paused now, and how many records that would defer.
+
+        Args:
+            levels: of the process.
+            partitions: those that a level may pause.
+            behind: records by tier that the lake does not hold yet.
+        """
+        allowed = POLICIES[levels.prescribed].tiers if levels.shadow else frozenset(Tier)
+        shed = frozenset(Tier) - allowed
+        if shed == self._shed:
+            return
+        self._shed = shed
+        tiers = self._tiers()
+        paused = sorted(each for each in partitions if tiers[each] in shed)
+        records = {tier.name.lower(): behind.get(tier, 0) for tier in sorted(shed)}
+        _log.info(
+            "in shadow: level %s would pause the tiers %s: partitions %s, %d records deferred now",
+            levels.prescribed.name,
+            ", ".join(records) or "none",
+            ", ".join(map(str, paused)) or "none",
+            sum(records.values()),
+            extra={"partitions": paused, "deferred": records},
+        )

@@ -25,7 +25,7 @@ from k2 import limits
 from k2.clock import Clock
 from k2.degrade.platform import Levels
 from k2.errors import NotFound, Unavailable
-from k2.lake.ingest.pausing import PartitionPauses, PauseReason
+from k2.lake.ingest.pausing import PartitionPauses, PauseReason, ShadowPauses
 from k2.lake.ingest.tape_check import WriterTape
 from k2.lake.ingest.throttle import Throttle
 from k2.market.events import RECORD_TIME_MAX_US
@@ -241,6 +241,7 @@ class ReadingOrder:
         self._orders = orders
         self._clock = clock
         self.throttle = throttle
+        self._shadow = ShadowPauses(tape.tiers)
         self._courses: dict[int, _Course] = {}
         self._tiers: tuple[Tier, ...] = ()
         self._allowed: frozenset[Tier] = frozenset()
@@ -285,6 +286,8 @@ class ReadingOrder:
             pauses: of the same partitions.
         """
         self._obey()
+        bound = self._courses.keys() - self._spared
+        self._shadow.say(self._orders.levels(), bound, self.backlog.lag)
         now_s = self._clock.monotonic_s()
         left = frozenset(self._orders.left())
         for partition, course in self._courses.items():

@@ -157,7 +157,8 @@ def test_in_shadow_mode_the_level_is_said_and_not_obeyed(board, runtime, tmp_pat
         ticks(process)
         assert process.levels.effective is Level.NORMAL
         assert process.levels.own is Level.CIRCUIT_BREAK
-    assert [line for line in caplog.messages if "CIRCUIT_BREAK would hold" in line]
+    (line,) = [line for line in caplog.messages if "CIRCUIT_BREAK would hold" in line]
+    assert line.endswith("Tiers paused: high, normal, low.")
 
 
 def test_an_injected_pressure_replaces_that_of_its_signal(board, runtime, tmp_path):

@@ -1,4 +1,7 @@
-from k2.lake.ingest.pausing import PartitionPauses, PauseReason
+from k2.degrade.level import Level
+from k2.degrade.platform import Levels
+from k2.lake.ingest.pausing import PartitionPauses, PauseReason, ShadowPauses
+from k2.market.instrument import Tier
 from tests.fakes.tape import FakeTape
 
 MEMORY, LEVEL, TURN = PauseReason.MEMORY, PauseReason.LEVEL, PauseReason.TURN
@@ -36,3 +39,18 @@ def test_what_is_assigned_again_has_no_reason():
     pauses.pause(LEVEL, [0])
     pauses.forget(0)
     assert pauses.of(0) == frozenset()
+
+
+def test_in_shadow_mode_what_a_level_would_pause_is_said_once_a_change(caplog):
+    shadow = ShadowPauses(lambda: tuple(Tier))
+    behind = {Tier.LOW: 7, Tier.HIGH: 5}
+    with caplog.at_level("INFO"):
+        shadow.say(Levels(own=Level.GRACEFUL), range(4), behind)
+        assert caplog.messages == [], "it is obeyed"
+        for level in (Level.NORMAL, Level.GRACEFUL, Level.GRACEFUL, Level.AGGRESSIVE, Level.NORMAL):
+            shadow.say(Levels(own=level, shadow=True), (0, 1, 3), behind)
+    assert [message.partition("pause the tiers ")[2] for message in caplog.messages] == [
+        "low: partitions 3, 7 records deferred now",
+        "high, normal, low: partitions 1, 3, 12 records deferred now",
+        "none: partitions none, 0 records deferred now",
+    ]
