@@ -18,6 +18,8 @@ import math
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from k2 import limits, tracing
@@ -71,10 +73,16 @@ class _JsonLines(logging.Formatter):
 
 
 class LimitedHandler(logging.StreamHandler[TextIO]):
-    """Writes records to a stream, and counts those that are too many of one message."""
+    """Writes records to a stream, and counts those that are too many of one message.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: takes the lines.
+        file: takes them too, where there is one.
+    """
+
+    def __init__(self, stream: TextIO, file: logging.Handler | None = None) -> None:
         super().__init__(stream)
+        self._file = file
         self._windows: OrderedDict[_Message, _Window] = OrderedDict()  # by time
         self._exporter_since_s = -math.inf
         self._exporter_left_out = 0
@@ -115,6 +123,8 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
                 self._end_oldest(next(iter(self._windows.values())).since_s)
         finally:
             self.release()
+        if self._file is not None:
+            self._file.close()
         super().close()
 
     def _end_windows(self, now_s: float) -> None:
@@ -143,17 +153,26 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
     def _write(self, record: logging.LogRecord) -> None:
         _LINES.labels(record.levelname.lower()).inc()
         super().emit(record)
+        if self._file is not None:
+            self._file.emit(record)
 
 
-def set_up(process: str, level: str) -> None:
+def set_up(process: str, level: str, folder: Path | None = None) -> None:
     """Send this process's logs to stderr as JSON lines.
 
     Args:
         process: the name that each line carries.
         level: debug, info, warning or error.
+        folder: has them too, in a bounded file of the process and an older one of that size.
     """
-    handler = LimitedHandler(sys.stderr)
-    handler.setFormatter(_JsonLines(process))
+    formatter, file = _JsonLines(process), None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{process}.log"
+        file = RotatingFileHandler(path, maxBytes=limits.LOG_BYTES_MAX, backupCount=1)
+        file.setFormatter(formatter)
+    handler = LimitedHandler(sys.stderr, file)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

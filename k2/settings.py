@@ -287,6 +287,10 @@ class TelemetrySettings(_Group):
     trace_sample: float = Field(
         default=0.01, ge=0, le=1, description="share of batches and queries that are traced"
     )
+    log_files: bool = Field(
+        default=False,
+        description="also write logs to logs/ of the data directory; k2 up always does, by itself",
+    )
 
 
 class Settings(BaseSettings):

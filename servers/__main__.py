@@ -51,7 +51,8 @@ def _code_of(machine: runtime.Runtime, arguments: list[str]) -> int:
         if name not in MODULES:
             raise Invalid(Reason.BAD_REQUEST, f"{name!r} is not one of {', '.join(MODULES)}")
         loaded = settings.load()
-        logs.set_up(name, loaded.log_level)
+        to_file = loaded.telemetry.log_files and name in PROCESSES
+        logs.set_up(name, loaded.log_level, loaded.data_dir / "logs" if to_file else None)
         metrics.SWITCH.on = loaded.telemetry.metrics
         module = importlib.import_module(MODULES[name])
         # What was imported stays: a full collection need not look at it, which took 85 ms each.

@@ -126,6 +126,7 @@ class StackConfig:
     def _process(self, process: str, name: str) -> StackPart:
         spec = PROCESSES[process]
         named = {f"K2_{process.upper()}__NAME": name} if spec.copies else {}
+        named["K2_TELEMETRY__LOG_FILES"] = "false"  # the supervisor writes them
         listens = stack_ports.metrics_port(name)
         if listens in self.ports:
             host = self._host("telemetry.listen")

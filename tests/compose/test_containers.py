@@ -223,23 +223,47 @@ def test_prometheus_reads_every_process():
     assert written == prometheus.configuration(Path("/k2/run/targets.json"), rules)
 
 
-def test_grafana_and_tempo_are_those_beside_k2_up_under_other_names():
-    folder = ROOT / "compose/observe"
-    here = yaml.safe_load((folder / "containers/datasources.yaml").read_text())["datasources"]
-    beside = yaml.safe_load((folder / "grafana/provisioning/datasources/k2.yaml").read_text())
-    logs_only = {"k2-loki"}
-    others = [one for one in beside["datasources"] if one["uid"] not in logs_only]
-    for one, other in zip(here, others, strict=True):
-        other["jsonData"].pop("tracesToLogsV2", None)
+OBSERVE = ROOT / "compose/observe"
+
+
+def test_grafana_links_what_it_links_beside_k2_up_under_other_names():
+    here = yaml.safe_load((OBSERVE / "containers/datasources.yaml").read_text())["datasources"]
+    beside = yaml.safe_load((OBSERVE / "grafana/provisioning/datasources/k2.yaml").read_text())
+    for one, other in zip(here, beside["datasources"], strict=True):
         host = one["url"].split("/")[2].split(":")[0]
         assert one == other | {"url": other["url"].replace("127.0.0.1", host)}
         assert host in SERVICES
-    tempo = (folder / "containers/tempo.yaml").read_text().split("\n", 1)[1]
-    usual = (folder / "tempo/tempo.yaml").read_text().split("\n", 1)[1]
-    moved = usual.replace("http_listen_address: 127.0.0.1", "http_listen_address: 0.0.0.0")
-    moved = moved.replace("127.0.0.1:4319", "0.0.0.0:4317")
-    assert tempo == moved.replace("http://127.0.0.1:9090", "http://prometheus:9090")
+
+
+def test_tempo_and_loki_are_those_beside_k2_up_under_other_names():
+    assert below_title("containers/tempo.yaml") == (
+        below_title("tempo/tempo.yaml")
+        .replace("http_listen_address: 127.0.0.1", "http_listen_address: 0.0.0.0")
+        .replace("127.0.0.1:4319", "0.0.0.0:4317")
+        .replace("http://127.0.0.1:9090", "http://prometheus:9090")
+    )
+    assert below_title("containers/loki.yaml") == below_title("loki/loki.yaml").replace(
+        "http_listen_address: 127.0.0.1", "http_listen_address: 0.0.0.0"
+    )
     assert k2_settings(SERVICES["lake"])["K2_TELEMETRY__OTLP_ENDPOINT"] == "tempo:4317"
+
+
+def below_title(path):
+    """A file without its first line."""
+    return (OBSERVE / path).read_text().split("\n", 1)[1]
+
+
+def test_alloy_takes_the_logs_that_processes_write_to_their_volume():
+    beside, here = (
+        text[text.index("local.file_match") :]
+        for text in map(below_title, ("alloy/config.alloy", "containers/logs.alloy"))
+    )
+    assert here == beside.replace("http://127.0.0.1:3100", "http://loki:3100")
+    assert '"/k2/logs/*.log"' in here
+    assert "k2:/k2:ro,nocopy" in SERVICES["alloy"]["volumes"]
+    for name in PROCESSES:
+        given = k2_settings(SERVICES[name])
+        assert (given["K2_DATA_DIR"], given["K2_TELEMETRY__LOG_FILES"]) == ("/k2", "true")
 
 
 @pytest.mark.tools

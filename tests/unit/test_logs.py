@@ -63,6 +63,21 @@ def test_a_log_line_is_one_json_object(capsys):
     assert "ValueError: why" in failed["exception"]
 
 
+def test_lines_are_in_a_bounded_file_too_where_there_is_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(limits, "LOG_BYTES_MAX", 1000)
+    logs.set_up("feed", "info", tmp_path / "logs")
+    for number in range(limits.LOG_LINES_MAX + 5):
+        LOG.info("took %d", number)
+    LOG.info("done")
+    logging.getLogger().handlers[0].close()
+    written = sorted((tmp_path / "logs").iterdir())
+    assert [path.name for path in written] == ["feed.log", "feed.log.1"]
+    assert all(path.stat().st_size <= 1000 for path in written)
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == limits.LOG_LINES_MAX + 2
+    assert written[0].read_text().splitlines()[-1] == shown[-1]
+
+
 def test_a_line_within_a_recorded_span_says_which(lines):
     with recorded(), tracing.begin(tracing.COMMIT) as span:
         LOG.info("committed")
