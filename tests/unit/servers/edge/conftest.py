@@ -6,7 +6,9 @@ from starlette.testclient import TestClient
 
 from k2.clock import SystemClock
 from servers.edge.app import make_app
+from servers.edge.malformed import ProblemProtocol
 from servers.edge.parts import EdgeParts
+from servers.http_server import HttpServer
 from tests.fakes.k2_server import K2Server, trade_rows
 
 PEER = ("127.0.0.1", 4711)
@@ -51,3 +53,12 @@ def market(k2):
     k2.headers.clear()
     yield
     k2.missing, k2.fail_calls, k2.fail_rows = [], [], []
+
+
+@pytest.fixture(scope="module")
+def address(parts):
+    """Where the edge listens in truth."""
+    made = HttpServer("127.0.0.1:0", make_app(parts), SystemClock(), protocol=ProblemProtocol)
+    made.start()
+    yield made.address
+    made.drain()

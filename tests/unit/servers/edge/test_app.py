@@ -42,15 +42,3 @@ def test_the_documentation_needs_no_other_host(http):
     assert "http://" not in page
     assert "https://" not in page
     assert "/assets/swagger/swagger-ui-bundle.js" in page
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/health", "/v1/trades?symbol=BTCUSDT", "/v1/bars?symbol=BTCUSDT&format=csv", "/", "/docs"],
-)
-def test_head_is_get_without_its_body(http, market, path):
-    got, headed = http.get(path), http.head(path)
-    assert headed.status_code == got.status_code
-    assert headed.content == b""
-    for name in ("content-type", "etag", "k2-token"):
-        assert headed.headers.get(name) == got.headers.get(name)
