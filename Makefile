@@ -34,11 +34,11 @@ up: setup ## run K2 on this machine: broker, registry, feed, lake, query, contro
 down: setup ## stop the K2 that `make up` or `k2 up -d` started
 	@$(UV) run k2 down
 
-demo: setup ## the demonstration in 12 minutes; starts a simulated stack where none runs
-	@$(UV) run k2 demo --start
+demo: setup ## the demonstration in 12 minutes; starts a simulated stack where none runs (DEMO=--no-wait)
+	@$(UV) run k2 demo --start $(DEMO)
 
 demo-quick: setup ## the same in 5 minutes
-	@$(UV) run k2 demo --start --quick
+	@$(UV) run k2 demo --start --quick $(DEMO)
 
 demo-reset: setup ## restart the simulated stack empty, on the same ports, in at most 30 s
 	@$(UV) run python scripts/demo_mode.py --reset
