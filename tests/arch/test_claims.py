@@ -47,6 +47,7 @@ CLAIMS = {
     "transparent": "users",
     "dollars-085": "$0.85",
     "dollars-15k": "$15,000",
+    "costs-include": "monitoring, backup",
     "snowflake": "35-40 %",
     "kdb": "60 %",
     "savings": "$8,000-10,000",
@@ -55,6 +56,8 @@ CLAIMS = {
     "weeks-4-6": "4-6 weeks",
     "schema-evolution": "schema evolves",
     "idempotent": "idempotent",
+    "consumer-validation": "consumer validation",
+    "end-to-end": "consistency",
     "audit": "audit",
     "documents-161": "161",
     "coverage-95": "95 %",
@@ -82,12 +85,12 @@ def test_no_claim_is_missing_and_none_is_unknown():
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_has_a_verdict_a_figure_and_a_command(name):
+def test_a_claim_has_a_verdict_a_figure_and_a_command_where_there_is_something_to_show(name):
     _, claim, verdict, figure, command = lines()[name]
     assert CLAIMS[name] in claim
     assert verdict in VERDICTS
     assert figure
-    assert re.fullmatch(r"`[^`]+`", command)
+    assert re.fullmatch(r"`[^`]+`", command) or (verdict, command) == ("not claimed", "none")
 
 
 def test_figures_that_the_project_knows_are_right():
