@@ -20,7 +20,7 @@ from k2client.errors import K2Error
 from k2client.stack import Stack
 
 EDGE_PUBLISHED = "127.0.0.1:8000"  # of containers
-API_KEY = "k2-dev-api-key-2026"  # of development, public; the edge takes it on loopback only
+API_KEY = "k2-dev-api-key-2026"  # of development, public; taken where no key is needed
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
