@@ -188,6 +188,19 @@ def test_each_shape_has_an_estimate_and_rows(page, shape):
     expect(page.locator("#answer-facts")).to_contain_text("k2t1.")
 
 
+def test_bars_are_filled_and_cut_in_a_time_zone(page):
+    page.get_by_role("tab", name="Query").click()
+    expect(page.locator("[name=fill]")).to_be_hidden()
+    page.locator("#ask-shape").select_option("bars")
+    page.locator("[name=fill]").select_option("prev")
+    page.locator("[name=tz]").fill("Europe/Berlin")
+    with page.expect_response(lambda one: "/v1/bars?" in one.url and "fill=prev" in one.url):
+        page.get_by_role("button", name="Run").click()
+    page.locator("#grid tbody tr").first.wait_for()
+    link = page.locator("#share").evaluate("link => link.href")
+    assert "fill=prev&tz=Europe%2FBerlin" in link
+
+
 def test_a_refusal_is_shown_with_its_reason(page, noise):
     page.get_by_role("tab", name="Query").click()
     page.locator("[name=symbols]").fill("BTCUSTD")
@@ -201,6 +214,8 @@ def test_health_shows_figures_and_says_where_they_come_from(page):
     screenshots.show(page, "health")
     expect(page.locator("#health-origin")).to_contain_text("Prometheus")
     expect(page.get_by_role("heading", name="Platform level")).to_be_visible()
+    cost = page.locator("article", has=page.get_by_role("heading", name="Cost of a million"))
+    expect(cost).to_contain_text("$")
 
 
 def test_keys_lead_through_the_tabs(page):
