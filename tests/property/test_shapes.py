@@ -91,6 +91,14 @@ class Moment:
         whole = replace(self.request, limit=None, order=Order.ASC, shape=TRADES, columns=())
         return self.world.expected(whole, self.end)
 
+    def beside(self):
+        """The rows of before the range, and those of after it."""
+        start, end = self.request.range.start_us, self.request.range.end_us
+        wide = replace(self.request, limit=None, order=Order.ASC, shape=TRADES, columns=())
+        every = self.world.expected(replace(wide, range=TimeRange()), self.end)
+        before = [row for row in every if start is not None and row.event_time < start]
+        return before, [row for row in every if end is not None and row.event_time >= end]
+
     def seen(self):
         """All rows below E, by instrument."""
         every = self.world.expected(TradesRequest(), self.end)
@@ -153,10 +161,28 @@ examples = settings(
 
 BACKWARDS = [("half_evict", [2], [0], [0])]  # a later id of an earlier time
 ALL = {"symbols": (), "range": TimeRange(), "limit": None, "order": Order.ASC}
+# An instrument that rests while another trades, before and after the end of a range.
+RUNNING = [("print", 0, [("BTCUSDT", 1, 10), ("ETHUSDT", 1, 12), ("ETHUSDT", 2, 20)])]
+RUN = ALL | {"range": TimeRange(0, 15)}
+# The newest trade before the range, within an hour of it and not.
+SEEDED = [("print", 0, [("BTCUSDT", 1, 3), ("BTCUSDT", 2, 9), ("ETHUSDT", 1, 2)])]
+SEEDED += [("print", 0, [("BTCUSDT", 3, 12), ("ETHUSDT", 2, 12)])]
 
 
 @examples
 @example(scaled=(FINE, Bars("100ms")), before=BACKWARDS, meanwhile=[], asked=ALL)
+@example(
+    scaled=(COARSE, Bars("1h", Fill.PREV)),
+    before=SEEDED,
+    meanwhile=[("commit",)],
+    asked=ALL | {"range": TimeRange(10, 14)},
+)
+@example(
+    scaled=(FINE, Bars("100ms", Fill.PREV, "Asia/Kathmandu")),
+    before=SEEDED,
+    meanwhile=[],
+    asked=ALL | {"range": TimeRange(10, 14)},
+)
 @given(scaled=scaled_bars, before=steps, meanwhile=steps, asked=asked_of)
 def test_bars(executor, folder, scaled, before, meanwhile, asked):
     scale, shape = scaled
@@ -164,21 +190,31 @@ def test_bars(executor, folder, scaled, before, meanwhile, asked):
     moment = Moment(world, executor, folder, shape=shape, **asked)
     happen(world, meanwhile)
     shape = moment.request.shape
-    expected = shape_oracle.bars(moment.rows(), shape, moment.request.range, moment.seen())
+    times, (earlier, _) = moment.request.range, moment.beside()
+    expected = shape_oracle.bars(moment.rows(), shape, times, moment.seen(), earlier)
     for rows in moment.answers():
         assert rows == in_order(expected, asked)
 
 
 @examples
-@given(before=steps | pauses, meanwhile=steps | pauses, asked=asked_of)
-def test_means(executor, folder, before, meanwhile, asked):
-    world = world_of(FINE, before)
+@example(scale=FINE, before=RUNNING, meanwhile=[], asked=RUN)
+@example(scale=FINE, before=RUNNING, meanwhile=[], asked=RUN | {"range": TimeRange(0, 40)})
+@example(scale=COARSE, before=RUNNING, meanwhile=[], asked=RUN | {"range": TimeRange(0, 19)})
+@given(
+    scale=st.sampled_from([FINE, COARSE]),
+    before=steps | pauses,
+    meanwhile=steps | pauses,
+    asked=asked_of,
+)
+def test_means(executor, folder, scale, before, meanwhile, asked):
+    world = world_of(scale, before)
     volume = Moment(world, executor, folder, shape=Vwap(), **asked)
     time = Moment(world, executor, folder, shape=Twap(), **asked)
     happen(world, meanwhile)
     expected = list(shape_oracle.vwap(volume.rows()))
     assert all(rows == in_order(expected, asked) for rows in volume.answers())
-    expected = list(shape_oracle.twap(time.rows(), time.request.range))
+    _, later = time.beside()
+    expected = list(shape_oracle.twap(time.rows(), time.request.range, later))
     assert all(rows == in_order(expected, asked) for rows in time.answers())
 
 

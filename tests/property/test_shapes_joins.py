@@ -198,7 +198,8 @@ def test_a_summary_is_the_day_in_one_row(database, prints, zone, holes):
     rows = rows_of(database, prints, shape, vouched=vouched)
     finals = [row.pop("final") for row in rows]
     of_day = list(filter(inside(times), prints))
-    assert rows == join_oracles.summary(of_day, DAY, times.end_us)
+    later = [one for one in prints if one.event_time >= times.end_us]
+    assert rows == join_oracles.summary(of_day, DAY, times.end_us, later)
     for row, final in zip(rows, finals, strict=True):
         first, last = row["first_trade_id"], row["last_trade_id"]
         touched = any(

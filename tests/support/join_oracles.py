@@ -114,14 +114,23 @@ def _by_instrument(prints):
     return by
 
 
-def summary(prints, day, end_us):
-    """The columns of each instrument's day, without `final`; `prints` are those of the day."""
+def summary(prints, day, end_us, later=()):
+    """The columns of each instrument's day, without `final`.
+
+    Args:
+        prints: those of the day.
+        day: its date.
+        end_us: when it ends.
+        later: those of after it.
+    """
     made = []
+    over = any(one.event_time < end_us + _HOUR_US for one in later)
+    until_us = end_us if over else max((one.event_time for one in prints), default=None)
     for (exchange, symbol), some in sorted(_by_instrument(prints).items()):
         prices, ids = [one.price for one in some], [one.trade_id for one in some]
         volume = sum(one.quantity for one in some)
         quote = sum(one.price * one.quantity for one in some)
-        ends = [one.event_time for one in some[1:]] + [end_us]
+        ends = [one.event_time for one in some[1:]] + [until_us]
         held = [end - one.event_time for one, end in zip(some, ends, strict=True)]
         weighed = sum(price * us for price, us in zip(prices, held, strict=True))
         made.append(
@@ -137,7 +146,7 @@ def summary(prints, day, end_us):
                 "quote_volume": quote,
                 "count": len(some),
                 "vwap": _rounded(quote / volume),
-                "twap": _rounded(weighed / sum(held)),
+                "twap": _rounded(weighed / sum(held)) if sum(held) else prices[-1],
                 "buy_volume": sum(one.quantity for one in some if one.side == "BUY"),
                 "first_time": some[0].event_time,
                 "last_time": some[-1].event_time,

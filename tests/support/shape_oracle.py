@@ -12,6 +12,7 @@ from tests.support.trades import is_buy, price_of, quantity_of
 
 EXACT = Context(prec=120)
 UNIT = Decimal("1e-8")
+HOUR_US = 3600 * 10**6
 STEPS_US = {"ms": 1000, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
 
 
@@ -69,7 +70,7 @@ def bar_of(time_us, every, zone_name):
 # --- bars -----------------------------------------------------------------------------------------
 
 
-def bars(rows, shape, times, seen):
+def bars(rows, shape, times, seen, before=()):
     """All bars in order, as tuples of the shape's columns.
 
     Args:
@@ -77,14 +78,17 @@ def bars(rows, shape, times, seen):
         shape: with `every`, `fill`, `zone`.
         times: the range, from the start of a bar on.
         seen: every trade that was accepted, of any time, by instrument.
+        before: rows of before the range.
     """
-    made = []
+    made, earlier = [], by_instrument(before)
     for name, some in by_instrument(rows).items():
-        made += _bars_of(name, some, shape, times, seen[name])
+        rested = [row for row in earlier[name] if row.event_time >= times.start_us - HOUR_US]
+        seed = price(rested[-1]) if rested else None
+        made += _bars_of(name, some, shape, times, seen[name], seed)
     return sorted(made)
 
 
-def _bars_of(name, rows, shape, times, seen):
+def _bars_of(name, rows, shape, times, seen, close):
     held = defaultdict(list)
     for row in rows:
         held[bar_of(row.event_time, shape.every, shape.zone)].append(row)
@@ -96,7 +100,6 @@ def _bars_of(name, rows, shape, times, seen):
         while low < high:
             starts.append(bar_of(low, shape.every, shape.zone))
             low = starts[-1][1]
-    close = None
     for at, (start, end) in enumerate(starts):
         some = held.get((start, end), [])
         own = [row.trade_id for row in some]
@@ -153,10 +156,12 @@ def vwap(rows):
         yield (*name, *times, half_even(quote, volume), volume, quote, len(some))
 
 
-def twap(rows, times):
-    """Rows of the shape, in order."""
+def twap(rows, times, after=()):
+    """Rows of the shape, in order; `after` are rows of after the range."""
+    newest = max((row.event_time for row in rows), default=None)
+    over = any(row.event_time < times.end_us + HOUR_US for row in after)
     for name, some in sorted(by_instrument(rows).items()):
-        end = some[-1].event_time if times.end_us is None else times.end_us
+        end = times.end_us if over else newest
         until = [*(row.event_time for row in some[1:]), end]
         held = [after - row.event_time for row, after in zip(some, until, strict=True)]
         weighed = sum(EXACT.multiply(price(row), us) for row, us in zip(some, held, strict=True))

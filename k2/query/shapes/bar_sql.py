@@ -46,7 +46,7 @@ _PREVIOUS = (
     " ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
 )
 NO_PRICES = ("open", "high", "low", "close")
-LAST_CLOSE = tuple(f"coalesce({name}, {_PREVIOUS}) AS {name}" for name in NO_PRICES)
+LAST_CLOSE = tuple(f"coalesce({name}, {_PREVIOUS}, seed) AS {name}" for name in NO_PRICES)
 
 # The first and the last trade of a bar, else the one before and the one after it.
 OWN = "last_id AS id_before, first_id AS id_after"
@@ -65,7 +65,15 @@ HOLED = (
 )
 
 
-def bars(grid: BarGrid, edges: Sequence[int], sums: Mapping[str, str] = SUMS) -> Statement:
+_EVERY = Statement("")
+
+
+def bars(
+    grid: BarGrid,
+    edges: Sequence[int],
+    sums: Mapping[str, str] = SUMS,
+    inside: Statement = _EVERY,
+) -> Statement:
     """Write the relation `bars`, and those that it is made of.
 
     Args:
@@ -73,14 +81,19 @@ def bars(grid: BarGrid, edges: Sequence[int], sums: Mapping[str, str] = SUMS) ->
         edges: the days, or bars of the calendar, that hold the trades, and the next one; none
             where bars begin at the multiples of their length.
         sums: what to compute.
+        inside: a condition on trades, as `within` writes it.
     """
     step_us = grid.step_us
     unit_us = grid.unit_us(list(edges))
     at = f"epoch_us(event_time) // {unit_us} * {unit_us}"
     chosen = ", ".join(f"{text} AS {name}" for name, text in sums.items())
-    gathered = f"SELECT exchange, symbol, {at} AS start_us, {chosen} FROM {TRADES} GROUP BY ALL"
+    gathered = (
+        f"SELECT exchange, symbol, {at} AS start_us, {chosen} FROM {TRADES}"
+        f" WHERE TRUE{inside.text} GROUP BY ALL"
+    )
     if not edges:
-        return Statement(f"bars AS (SELECT *, start_us + {step_us} AS end_us FROM ({gathered}))")
+        text = f"bars AS (SELECT *, start_us + {step_us} AS end_us FROM ({gathered}))"
+        return Statement(text, inside.parameters)
     begin, end = "edge_us", "next_us"
     if step_us:
         begin = f"edge_us + (at_us - edge_us) // {step_us} * {step_us}"
@@ -91,14 +104,24 @@ def bars(grid: BarGrid, edges: Sequence[int], sums: Mapping[str, str] = SUMS) ->
         f" gathered AS (SELECT start_us AS at_us, * EXCLUDE (start_us) FROM ({gathered})),"
         f" bars AS (SELECT exchange, symbol, {begin} AS start_us, {end} AS end_us, {merged}"
         " FROM gathered ASOF JOIN edges ON at_us >= edge_us GROUP BY ALL)",
-        (list(edges[:-1]), list(edges[1:])),
+        (list(edges[:-1]), list(edges[1:]), *inside.parameters),
     )
+
+
+def seeds(start_us: int | None) -> Statement:
+    """Write the relation `seeds`: exchange, symbol and `seed`, the last price before a time."""
+    before = "FALSE" if start_us is None else "event_time < make_timestamptz(?)"
+    text = (
+        f"seeds AS (SELECT exchange, symbol, arg_max(price, {exact.ORDER_KEY}) AS seed"
+        f" FROM {TRADES} WHERE {before} GROUP BY ALL)"
+    )
+    return Statement(text, () if start_us is None else (start_us,))
 
 
 def filled(
     grid: BarGrid, edges: Sequence[int], times: tuple[int | None, int | None], prices: Sequence[str]
 ) -> Statement:
-    """Write the relation `filled` over `bars` and `edges`.
+    """Write the relation `filled` over `bars`, `edges` and `seeds`.
 
     Args:
         grid: where bars begin.
@@ -125,6 +148,7 @@ def filled(
         f" filled AS (SELECT exchange, symbol, start_us, grid.end_us, {', '.join(prices)},"
         " coalesce(volume, 0) AS volume, coalesce(quote_volume, 0) AS quote_volume,"
         " coalesce(count, 0) AS count, coalesce(buy_volume, 0) AS buy_volume, first_id, last_id"
-        " FROM grid LEFT JOIN bars USING (exchange, symbol, start_us))"
+        " FROM grid LEFT JOIN bars USING (exchange, symbol, start_us)"
+        " LEFT JOIN seeds USING (exchange, symbol))"
     )
     return Statement(text, times)

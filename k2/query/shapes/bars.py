@@ -9,7 +9,10 @@ together, so ids missing between two trades were traded between them; a bar that
 two, or lies between, is not final.
 
 Filled bars reach from the start of the range, else the instrument's first bar, to the end of the
-range, else its last bar. An instrument without a trade in the range has no bars.
+range, else its last bar. An instrument without a trade in the range has no bars. With `prev`, the
+bars before the first trade of the range have the price of the last trade before the range: trades
+of the hour before it are read for that, and count for nothing else. Where the instrument rested for
+longer, or the range has no start, their prices are null.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from k2.query.shapes.shape import (
     COUNT,
     PRICE,
     QUOTE_VOLUME,
+    REST_US,
     TEXT,
     TIME,
     VOLUME,
@@ -39,6 +43,7 @@ from k2.query.shapes.shape import (
     bad_option,
     columns_of,
     nullable,
+    within,
 )
 
 _SCHEMA = columns_of(
@@ -102,8 +107,8 @@ class Bars(Shape):
 
     @property
     def stretch_us(self) -> int | None:
-        """A range is lengthened by less than a bar."""
-        return self.grid.length_max_us
+        """A range is lengthened by less than a bar, and with `prev` by the rest before it."""
+        return self.grid.length_max_us + self._rest_us
 
     def checked(self, asked: Asked) -> Bars:
         """Return the shape; `24h` is `1d`.
@@ -120,6 +125,12 @@ class Bars(Shape):
     def aligned(self, times: TimeRange) -> TimeRange:
         """Return the range from the start of a bar on."""
         return self.grid.aligned(times)
+
+    def widened(self, times: TimeRange) -> TimeRange:
+        """Return the times to read: with `prev` before the start so far that a price is known."""
+        if times.start_us is None:
+            return times
+        return TimeRange(times.start_us - self._rest_us, times.end_us)
 
     def statement(self, extent: Extent) -> Statement:
         """Write the statement; see the module."""
@@ -149,9 +160,8 @@ class Bars(Shape):
 
     def largest(self, extent: Extent) -> Statement:
         """Write the statement that finds the bar with the greatest volumes."""
-        relation = bar_sql.bars(
-            self.grid, self._edges(extent.low_us, extent.high_us), bar_sql.SIZES
-        )
+        edges = self._edges(extent.low_us, extent.high_us)
+        relation = bar_sql.bars(self.grid, edges, bar_sql.SIZES, within(extent.range))
         return Statement(
             f"WITH {relation.text} SELECT exchange, symbol, start_us FROM bars"
             " ORDER BY greatest(quote_volume, volume * 1e-8) DESC LIMIT 1",
@@ -169,7 +179,15 @@ class Bars(Shape):
         edges = self._edges(low_us, high_us)
         prices = bar_sql.NO_PRICES if self.fill is Fill.NULL else bar_sql.LAST_CLOSE
         times = (start_us, end_us)
-        return [bar_sql.bars(self.grid, edges), bar_sql.filled(self.grid, edges, times, prices)]
+        return [
+            bar_sql.bars(self.grid, edges, inside=within(extent.range)),
+            bar_sql.seeds(start_us if self.fill is Fill.PREV else None),
+            bar_sql.filled(self.grid, edges, times, prices),
+        ]
+
+    @property
+    def _rest_us(self) -> int:
+        return REST_US if self.fill is Fill.PREV else 0
 
     def _edges(self, low_us: int, high_us: int) -> list[int]:
         """Return what trades are joined to; nothing where bars begin at multiples of a length."""

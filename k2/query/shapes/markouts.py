@@ -24,6 +24,7 @@ from k2.query.shapes import exact
 from k2.query.shapes.shape import (
     COUNT,
     PRICE,
+    REST_US,
     TRADES,
     Asked,
     Extent,
@@ -35,7 +36,6 @@ from k2.query.shapes.shape import (
 
 HORIZONS_MAX: Final = 16
 _HORIZON_MAX_US: Final = 24 * 3_600_000_000
-_REST_US: Final = 3_600_000_000  # how long an instrument may rest after a horizon
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Markouts(Shape):
     @property
     def stretch_us(self) -> int | None:
         """A range is lengthened by the longest horizon and the rest after it."""
-        return max(self.horizons_us) + _REST_US
+        return max(self.horizons_us) + REST_US
 
     def checked(self, asked: Asked) -> Markouts:
         """Return the shape with its horizons in order.
@@ -93,7 +93,7 @@ class Markouts(Shape):
         """Return the times to read: beyond the end so far that prices are known there."""
         if times.end_us is None:
             return times
-        return TimeRange(times.start_us, times.end_us + max(self.horizons_us) + _REST_US)
+        return TimeRange(times.start_us, times.end_us + max(self.horizons_us) + REST_US)
 
     def statement(self, extent: Extent) -> Statement:
         """Write the statement; see the module."""

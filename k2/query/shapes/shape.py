@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Final, Protocol, Self
 
 import pyarrow as pa
 
@@ -32,6 +32,7 @@ VOLUME = schema.arrow_schema(schema.TRADE).field("quantity").type
 QUOTE_VOLUME = pa.decimal128(38, 16)
 TIME = pa.timestamp("us", tz="UTC")
 COUNT = pa.int64()
+REST_US: Final = 3_600_000_000  # how far beyond a range the nearest trade is searched
 _ALWAYS = TimeRange()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -137,6 +138,13 @@ class Shape(ABC):
     def widened(self, times: TimeRange) -> TimeRange:
         """Return the times to read for an answer about `times`."""
         return times
+
+    def complete_over(self, times: TimeRange) -> TimeRange:
+        """Return the times in which an answer about `times` is incomplete where a trade is missing.
+
+        They are those to read, unless a shape needs no more than to find some trade there.
+        """
+        return self.widened(times)
 
     def read_symbols(self, symbols: tuple[str, ...]) -> tuple[str, ...]:
         """Return the symbols to read for an answer about these; empty means all."""

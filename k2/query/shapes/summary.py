@@ -1,8 +1,8 @@
 """The shape of a day's summary: what a bar of the day has, and more, in one row an instrument.
 
-The day is one of the calendar of a time zone. The time-weighted price lets the last trade count
-until the end of the day, as `twap` does over the same range. A summary is final by the same rules
-as a bar: the day is over, and no missing trade id may lie in it. Ids are the least and the
+The day is one of the calendar of a time zone. The time-weighted price is that of `twap` over the
+same range: in a day that goes on it ends with the newest trade. A summary is final by the same
+rules as a bar: the day is over, and no missing trade id may lie in it. Ids are the least and the
 greatest of the day.
 """
 
@@ -15,12 +15,13 @@ from typing import ClassVar
 import pyarrow as pa
 
 from k2.market.offsets import TimeRange
-from k2.query.shapes import bar_sql, exact
+from k2.query.shapes import bar_sql, exact, price_time
 from k2.query.shapes.bar_grid import BarGrid, zone_of
 from k2.query.shapes.shape import (
     COUNT,
     PRICE,
     QUOTE_VOLUME,
+    REST_US,
     TEXT,
     TIME,
     TRADES,
@@ -32,6 +33,7 @@ from k2.query.shapes.shape import (
     Statement,
     bad_option,
     columns_of,
+    within,
 )
 
 _SCHEMA = columns_of(
@@ -61,13 +63,9 @@ _SUMS = bar_sql.SUMS | {
     "last_time": "max(event_time)",
     "largest_quantity": "max(quantity)",
 }
-# A price counts for as long as it is the newest, in microseconds; the product is exact.
-_WEIGHED = (
-    "held AS (SELECT exchange, symbol, price,"
-    " coalesce(lead(epoch_us(event_time)) OVER (PARTITION BY exchange, symbol"
-    f" ORDER BY event_time, trade_id), ?) - epoch_us(event_time) AS us FROM {TRADES}),"
-    " weighed AS (SELECT exchange, symbol, sum(us) AS held_us,"
-    " sum(price::DECIMAL(38, 8) * us::DECIMAL(18, 0)) AS price_us"
+_WEIGHED = (  # the product is exact
+    "weighed AS (SELECT exchange, symbol, sum(to_us - from_us) AS held_us,"
+    " sum(price::DECIMAL(38, 8) * (to_us - from_us)::DECIMAL(18, 0)) AS price_us"
     " FROM held GROUP BY ALL)"
 )
 
@@ -98,6 +96,11 @@ class Summary(Shape):
         """The columns of trades that a summary is made of."""
         return ("exchange", "symbol", "trade_id", "event_time", "price", "quantity", "side")
 
+    @property
+    def stretch_us(self) -> int | None:
+        """A day is lengthened by the rest after it."""
+        return REST_US
+
     def checked(self, asked: Asked) -> Summary:
         """Return the shape.
 
@@ -112,20 +115,30 @@ class Summary(Shape):
         """Return the day."""
         return self._times
 
+    def widened(self, times: TimeRange) -> TimeRange:
+        """Return the times to read."""
+        return price_time.with_rest(times)
+
+    def complete_over(self, times: TimeRange) -> TimeRange:
+        """Return the day: of later trades only some one is needed."""
+        return times
+
     def statement(self, extent: Extent) -> Statement:
         """Write the statement; see the module."""
-        end_us = extent.range.end_us
+        end_us, inside = extent.range.end_us, within(extent.range)
+        held = price_time.held(extent.range)
         sums = ", ".join(f"{text} AS {name}" for name, text in _SUMS.items())
         final = "coalesce(since_us <= ? AND until_us >= ? AND first_id > from_id, FALSE)"
         if extent.has_holes:
             final += f" AND NOT {bar_sql.HOLED}"
         prices = {
             "vwap": exact.rounded_price("quote_raw", "base_raw"),
-            "twap": exact.rounded_price("price_raw", "held_us"),
+            "twap": f"coalesce({exact.rounded_price('price_raw', 'held_us')}, close)",
         }
         text = (
-            f"WITH {_WEIGHED},"
-            f" sums AS (SELECT exchange, symbol, {sums} FROM {TRADES} GROUP BY ALL),"
+            f"WITH {held.text}, {_WEIGHED},"
+            f" sums AS (SELECT exchange, symbol, {sums} FROM {TRADES} WHERE TRUE{inside.text}"
+            " GROUP BY ALL),"
             f" judged AS (SELECT *, {exact.raw('quote_volume')} AS quote_raw,"
             f" {exact.raw('volume')} AS base_raw, {exact.raw('price_us')} AS price_raw,"
             " last_id AS id_before, first_id AS id_after"
@@ -136,7 +149,8 @@ class Summary(Shape):
             f" largest_quantity, {final} AS final"
             f" FROM judged LEFT JOIN {VOUCHED} USING (exchange, symbol)"
         )
-        return Statement(text, (end_us, self.day, extent.range.start_us, end_us))
+        values = (*held.parameters, *inside.parameters)
+        return Statement(text, (*values, self.day, extent.range.start_us, end_us))
 
     @property
     def _times(self) -> TimeRange:

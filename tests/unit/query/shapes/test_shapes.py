@@ -20,6 +20,7 @@ from k2.query.shapes import exact
 from k2.query.shapes.bars import Bars, Fill
 from k2.query.shapes.latest import Latest
 from k2.query.shapes.shape import Extent, too_large
+from k2.query.shapes.summary import Summary
 from k2.query.shapes.trades import TradeRows
 from k2.query.shapes.twap import Twap
 from k2.query.shapes.vwap import Vwap
@@ -233,6 +234,87 @@ def test_a_bar_of_24_hours_is_one_of_a_day():
     for wrong in (Bars("7m"), Bars("1m", Fill.NONE, "Nowhere")):
         with pytest.raises(Invalid):
             validated(TradesRequest(shape=wrong))
+
+
+def test_bars_before_the_first_trade_have_the_price_of_the_last_one_before_the_range(stack):
+    for at, price in ((1, 5), (3, 100), (10, 160)):  # at 0.4 s, 1.2 s and 4.0 s
+        send(stack, "BTCUSDT", [at], price=price)
+    shape = replace(BARS, fill=Fill.PREV)
+    seeded, stream = answer(stack, shape, range=TimeRange(NOW_S + 2 * SECOND_US, None))
+    last, own = Decimal("0.000001"), Decimal("0.0000016")
+    assert [(row["count"], row["open"], row["close"]) for row in seeded] == [
+        (0, last, last),
+        (0, last, last),
+        (1, own, own),
+    ]
+    assert stream.opened.provenance.range == TimeRange(NOW_S + 2 * SECOND_US, None)
+    null, _ = answer(stack, replace(BARS, fill=Fill.NULL), range=TimeRange(NOW_S + 3 * SECOND_US))
+    assert [row["close"] is None for row in null] == [True, False]
+    # One that rested for more than an hour has no price there.
+    later = NOW_S + 4000 * SECOND_US
+    stack.send("BTCUSDT", [11], step_us=0, start_us=later)
+    rested, _ = answer(stack, shape, range=TimeRange(later - SECOND_US, None))
+    assert [row["close"] is None for row in rested] == [True, False]
+    assert answer(stack, shape, range=TimeRange(NOW_S + 5 * SECOND_US, later))[0] == []
+
+
+def test_bars_read_an_hour_before_their_range_only_for_the_last_close():
+    hour_us, times = 3600 * SECOND_US, TimeRange(NOW_US, NOW_US + SECOND_US)
+    prev = replace(BARS, fill=Fill.PREV)
+    assert prev.widened(times) == TimeRange(NOW_US - hour_us, NOW_US + SECOND_US)
+    assert prev.widened(TimeRange(None, NOW_US)) == TimeRange(None, NOW_US)
+    assert BARS.widened(times) == replace(BARS, fill=Fill.NULL).widened(times) == times
+    assert prev.stretch_us == SECOND_US + hour_us
+
+
+# --- means over time ------------------------------------------------------------------------------
+
+DAY = datetime.fromtimestamp(NOW_S / 1e6, UTC).date().isoformat()
+RUNNING = TimeRange(NOW_S, NOW_S + 60 * SECOND_US)
+
+
+def test_a_mean_over_a_range_that_goes_on_ends_with_the_newest_trade_of_all(stack):
+    for at, price in ((1, 100), (2, 160)):
+        stack.send("BTCUSDT", [at], step_us=SECOND_US, start_us=NOW_S, price=price)
+    stack.send("SOLUSDT", [4], step_us=SECOND_US, start_us=NOW_S, price=7)
+    btc, sol = answer(stack, Twap(), range=RUNNING)[0]
+    newest = datetime.fromtimestamp(NOW_S / 1e6 + 4, UTC)
+    assert (btc["end_time"], sol["end_time"]) == (newest, newest)
+    assert btc["twap"] == Decimal("0.0000014")  # 1 s of 100 and 2 s of 160
+    assert sol["twap"] == Decimal("0.00000007")  # no time has passed
+    assert answer(stack, Twap(), range=TimeRange(NOW_S))[0] == [btc, sol]  # nor has it an end
+    (day,) = answer(stack, Summary(DAY), symbols=("SOLUSDT",))[0]
+    assert (day["twap"], day["count"]) == (sol["twap"], 1)
+    days = answer(stack, Summary(DAY))[0]
+    assert [day["twap"] for day in days] == [btc["twap"], sol["twap"]]
+
+
+def test_a_mean_over_a_range_that_has_ended_is_one_until_its_end(stack):
+    stack.send("BTCUSDT", [1], step_us=SECOND_US, start_us=NOW_S)
+    running, stream = answer(stack, Twap(), range=RUNNING)
+    token = stream.opened.provenance.token
+    stack.send("BTCUSDT", [2], step_us=0, start_us=RUNNING.end_us)
+    stack.commit()
+    stack.view.maintain()
+    (ended,), stream = answer(stack, Twap(), range=RUNNING)
+    assert ended["end_time"] == datetime.fromtimestamp(RUNNING.end_us / 1e6, UTC)
+    assert ended["count"] == 1
+    assert stream.opened.provenance.range == RUNNING
+    again, _ = answer(
+        stack, Twap(), range=RUNNING, consistency=Consistency.AS_OF, as_of_token=token
+    )
+    assert again == running
+
+
+@pytest.mark.parametrize("shape", [Twap(), Summary(DAY)], ids=lambda shape: shape.name)
+def test_trades_after_a_range_do_not_make_its_mean_incomplete(shape):
+    times = shape.aligned(RUNNING)
+    read = TimeRange(times.start_us, times.end_us + 3600 * SECOND_US)
+    assert shape.widened(times) == read
+    assert shape.complete_over(times) == times
+    assert shape.stretch_us == 3600 * SECOND_US
+    assert Vwap().complete_over(times) == times
+    assert replace(BARS, fill=Fill.PREV).complete_over(times) != times
 
 
 # --- exact decimals -------------------------------------------------------------------------------
