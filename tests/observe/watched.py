@@ -1,7 +1,7 @@
 """A whole stack that a real Prometheus scrapes each second, on a copy of the alert rules.
 
 The copy is the rules of K2 with shorter times, so that a test sees an alert fire and clear: `for`
-of at most 3 s, windows of 10 minutes made 20 s, and a lag of 5 s in place of a minute. Their
+of at most 1 s, windows of 10 minutes made 10 s, and a lag of 3 s in place of a minute. Their
 queries and conditions are otherwise those that operators have.
 """
 
@@ -28,11 +28,11 @@ from tests.observe import panels
 from tests.support import tools
 
 SHORTER = (
-    (r"\[10m\]", "[20s]"),
-    (r"offset 10m", "offset 20s"),
-    (r"(k2_consumer_lag_seconds\)) > 60", r"\1 > 5"),
+    (r"\[10m\]", "[10s]"),
+    (r"offset 10m", "offset 10s"),
+    (r"(k2_consumer_lag_seconds\)) > 60", r"\1 > 3"),
 )
-FOR_MAX_S = 3
+FOR_MAX_S = 1
 QUIET_S = 0.1
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
