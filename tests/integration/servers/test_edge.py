@@ -16,16 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import k2client
+from k2 import settings
 from servers.edge.access import DEVELOPMENT_KEY
 from tests.chaos.stack import BRISK, Stack, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 log = logging.getLogger(__name__)
-RATE = 300
+RATE = 150
 SYMBOL = "BTCUSDT"
 SYMBOLS = {"BTCUSDT", "ETHUSDT", "BNBUSDT"}
 FUZZER = Path(sys.executable).with_name("st")
-EXAMPLES = 8
+EXAMPLES = settings.environment().get("K2_TEST_FUZZER_EXAMPLES", "3")  # of each operation
 # Values that are each valid may contradict each other, such as a range that ends before its start.
 FUZZER_CONFIG = """
 [checks]
@@ -110,27 +111,30 @@ def test_bars_are_those_of_the_command(stack):
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_are_one_answer_although_the_lake_commits(stack, k2, order):
     before = k2.snapshot().snapshot_id
-    found = page(stack, symbol=SYMBOL, limit=150, order=order, last="20s")
+    found = page(stack, symbol=SYMBOL, limit=100, order=order, last="20s")
     token, start = found["provenance"]["token"], found["provenance"]["range"]["start_time"]
     rows = found["data"]
     until(lambda: k2.snapshot().snapshot_id != before, "a commit after the first page")
     while (cursor := found["next_cursor"]) is not None:
-        found = page(stack, cursor=cursor, limit=150)
+        found = page(stack, cursor=cursor, limit=100)
         rows += found["data"]
     expected = k2.trades(SYMBOL, start=start, order=order, as_of=token).to_arrow()
     ids = expected.column("trade_id").to_pylist()
     assert [int(row["trade_id"]) for row in rows] == ids
-    assert len(ids) > 300
+    assert len(ids) > 200
 
 
 def test_a_token_has_the_same_tag_and_saves_its_rows(stack):
     token = page(stack, symbol=SYMBOL, limit=5)["provenance"]["token"]
-    _, headers, _ = get(stack, "/v1/trades", symbol=SYMBOL, limit=50, as_of=token)
-    again = get(
-        stack, "/v1/trades", {"If-None-Match": headers["ETag"]},
-        symbol=SYMBOL, limit=50, as_of=token,
-    )  # fmt: skip
-    assert (again[0], again[2]) == (304, b"")
+    asked = {"symbol": SYMBOL, "limit": 50, "as_of": token}
+
+    def again():
+        """Asked twice; a tag says whether rows are missing, which is known a moment later."""
+        _, headers, _ = get(stack, "/v1/trades", **asked)
+        status, _, content = get(stack, "/v1/trades", {"If-None-Match": headers["ETag"]}, **asked)
+        return (status, content) if status == 304 else None
+
+    assert until(again, "the tag is the same, once it is known what is missing") == (304, b"")
 
 
 def test_every_form_has_the_same_rows(stack):
@@ -214,7 +218,7 @@ def test_a_fuzzer_finds_nothing(stack, tmp_path):
     command = [
         *(str(FUZZER), "--config-file", "fuzzer.toml", "run"),
         f"http://{stack.addresses['edge']}/openapi.json",
-        *("--max-examples", str(EXAMPLES), "--seed", "1", "--no-color"),
+        *("--max-examples", EXAMPLES, "--seed", "1", "--no-color"),
         *("--exclude-path-regex", "/stream$", "--phases", "examples,fuzzing"),
     ]
     done = subprocess.run(
