@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import k2client
 from k2 import settings
 from tests.support.eventually import eventually
 
@@ -60,6 +61,7 @@ class Terminal:
         self.environment = settings.environment() | {
             "PATH": f"{Path(sys.executable).parent}:{settings.environment()['PATH']}",
             "K2_DATA_DIR": str(self.data_dir),
+            "K2_LAKE__COMMIT_INTERVAL_S": "1",  # the time that a reader takes to read
             "EDGE": "",
         }
 
@@ -79,10 +81,8 @@ class Terminal:
         addresses = json.loads((self.data_dir / "run/stack.json").read_text())["addresses"]
         self.environment["EDGE"] = addresses["edge"]
 
-        def committed():
-            return json.loads(self.run("k2 snapshots --json").stdout or "{}").get("snapshots")
-
-        eventually(committed, 60, 0.5)
+        with k2client.connect(data_dir=str(self.data_dir)) as k2:
+            eventually(lambda: k2.snapshots(limit=1), 60, 0.2)
 
 
 @pytest.mark.slow

@@ -134,10 +134,10 @@ def test_a_recording_whose_venue_is_killed_arrives_whole(tmp_path, broker):
             file.write(json.dumps({"stream": "btcusdt@trade", "data": event}) + "\n")
     messages = []
     changes = {"K2_FEED__VENUE": f"recording:{path}", "K2_VENUE__SPEED": "0"}
-    for kill in range(4):
+    for kill in range(2):
         with VenueProcess(tmp_path, broker, **changes) as venue:
 
-            def enough(found, least=(kill + 1) * 4000, process=venue.process):
+            def enough(found, least=(kill + 1) * 8000, process=venue.process):
                 if len(found) > least and process.poll() is None:
                     process.kill()
                 return False

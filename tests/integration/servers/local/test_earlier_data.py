@@ -18,8 +18,10 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 
+import k2client
 from k2 import settings
 from k2.clock import SystemClock
+from k2client.errors import K2Error
 from tests.support import outside_names
 from tests.support.eventually import eventually
 
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 START_S = 300
+POLL_S = 0.2
 TOPIC = "market.crypto.trades.binance"
 AGES_H = "876000"  # the records of the archive are as old as the archive
 # The market of the archive has gone on since: a symbol of its own leaves no gap to fill.
@@ -38,7 +41,7 @@ class Stack(outside_names.Command):
 
     def __init__(self, data_dir):
         own = {n: v for n, v in settings.environment().items() if not n.startswith("K2_")}
-        ages = {"K2_TAPE__RETENTION_HOURS": AGES_H, "K2_LAKE__COMMIT_INTERVAL_S": "2"}
+        ages = {"K2_TAPE__RETENTION_HOURS": AGES_H, "K2_LAKE__COMMIT_INTERVAL_S": "1"}
         super().__init__(data_dir, own | ages)
         self._printed = self.data_dir.with_name("events")
         self._process = None
@@ -104,15 +107,13 @@ def test_the_token_has_the_same_rows(k2, earlier):
 def test_rows_of_after_the_backup_come_from_the_tape(k2, earlier):
     manifest = json.loads((earlier / "backup" / "backup.json").read_text())
     before = next(one for one in manifest["tables"] if one["name"] == "market.trades")["rows"]
-    newest = eventually(lambda: newest_above(k2, before), 60)
+    with client(k2) as asked:
+        eventually(lambda: asked.snapshot().rows_total > before, 60, POLL_S)
+    newest = k2.json("snapshots", "--limit", "1")["snapshots"][0]
+    assert newest["rows_total"] > before
     assert newest["positions"]["epoch"] == 0
     ids = [int(row["trade_id"]) for row in k2.json("trades", "BTCUSDT", "--columns", "trade_id")]
     assert len(set(ids)) == len(ids)
-
-
-def newest_above(k2, rows):
-    newest = k2.json("snapshots", "--limit", "1")["snapshots"][0]
-    return newest if newest["rows_total"] > rows else None
 
 
 def test_what_is_stored_is_proven(k2):
@@ -149,15 +150,18 @@ def names_of_answers(k2, folder):
     letter = dead_letter(k2)
     repaired = folder / "good"
     repaired.write_bytes(good_message(k2))
-    ids = eventually(lambda: [row["trade_id"] for row in k2.json("trades", "XRPUSDT")][:2], 60)
+    with client(k2) as asked:
+        eventually(lambda: rows_of(asked, "XRPUSDT") > 1, 60, POLL_S)
+    ids = [row["trade_id"] for row in k2.json("trades", "XRPUSDT", "--limit", "2")]
     found = outside_names.of_answers(
         k2,
         ("backfill", ("backfill", "XRPUSDT", "--from-id", ids[0], "--to-id", ids[-1])),
         ("dlq show", ("dlq", "show", letter)),
         ("dlq replay", ("dlq", "replay", letter, "--value-file", str(repaired), "--again")),
     )
-    eventually(lambda: any(gap["state"] == "FILLED" for gap in gaps_of(k2)), 60)
-    rehearse(k2)
+    with client(k2) as asked:
+        eventually(lambda: "FILLED" in requested(asked), 60, POLL_S)
+        rehearse(k2, asked)
     return found | outside_names.of_answers(
         k2,
         ("compact", ("compact",)),
@@ -170,22 +174,34 @@ def names_of_answers(k2, folder):
     )
 
 
-def rehearse(k2):
+def client(k2):
+    """A client: what is only waited for costs no process."""
+    return k2client.connect(address(k2, "control"))
+
+
+def rehearse(k2, asked):
     """Have every kind of document of the level on the tape."""
     pressure = ("--signal", "feed_queue", "--pressure", "0.1", "--process", "feed")
     k2.json("degrade", "inject", *pressure, "--for", "1s")
     k2.json("degrade", "set", "NORMAL", "--for", "1h", "--reason", "names")
 
     def causes():
-        return {each["cause"] for each in k2.json("degrade", "history")["transitions"]}
+        return {each.cause for each in asked.transitions()}
 
-    eventually(lambda: "OVERRIDE" in causes(), 60)
+    eventually(lambda: "OVERRIDE" in causes(), 60, POLL_S)
     k2.json("degrade", "clear")
-    eventually(lambda: "OVERRIDE_ENDED" in causes(), 60)
+    eventually(lambda: "OVERRIDE_ENDED" in causes(), 60, POLL_S)
 
 
-def gaps_of(k2):
-    return [gap for gap in k2.json("gaps", "XRPUSDT")["gaps"] if gap["cause"] == "REQUESTED"]
+def rows_of(asked, symbol):
+    try:
+        return asked.trades(symbol, limit=2).to_arrow().num_rows
+    except K2Error:  # no trade of it yet, or a server that is busy with its start
+        return 0
+
+
+def requested(asked):
+    return {gap.state for gap in asked.gaps("XRPUSDT") if gap.cause == "REQUESTED"}
 
 
 def dead_letter(k2):
@@ -194,11 +210,13 @@ def dead_letter(k2):
     producer.produce(TOPIC, b"no trade", b"key", 0)
     producer.flush(20)
 
-    def found():
-        letters = k2.json("dlq", "list", "--from", "2026-01-01")["letters"]
-        return [one["name"] for one in letters if one["stored"]]
+    with client(k2) as asked:
 
-    return eventually(found, 60)[0]
+        def found():
+            letters = asked.dead_letters()
+            return [one.name for one in letters if one.stored]
+
+        return eventually(found, 60, POLL_S)[0]
 
 
 def good_message(k2):
