@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 import k2client
 from tests.chaos.stack import Stack, until
+from tests.support.commanded import commanded
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 Span = tuple[int, int]  # first and last id
@@ -64,8 +64,8 @@ def settle(stack: Stack) -> dict[str, Any]:
             return True
 
         until(caught_up, "the lake holds what the feed had acknowledged")
-    done = stack.k2("verify", "--json", check=False)
-    return {"exit": done.returncode, "document": json.loads(done.stdout or "{}")}
+    code, document = commanded(stack.configured(), "verify")
+    return {"exit": code, "document": document}
 
 
 def holes_of(document: dict[str, Any], symbol: str) -> list[Span]:

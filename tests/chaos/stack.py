@@ -120,6 +120,14 @@ class Stack:
         _assert_succeeded(done)
         return json.loads(done.stdout)
 
+    def configured(self) -> settings.Settings:
+        """What a command beside this stack is given."""
+        tape = {
+            "bootstrap": self.addresses["broker"],
+            "registry_url": self.addresses["registry"],
+        }
+        return settings.load(data_dir=self.data_dir, tape=tape)
+
     def processes(self) -> dict[str, dict[str, Any]]:
         """What `k2 status` says of each process, by name."""
         return {process["name"]: process for process in self.json("status")["processes"]}

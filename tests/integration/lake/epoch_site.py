@@ -30,6 +30,7 @@ from k2.tape.schema_registry import SchemaStore
 from k2.tape.topics import TapeAdmin
 from tests.fakes.coverage import FakeCoverage
 from tests.integration.servers.wire import deployed, environment, running
+from tests.support.commanded import commanded
 from tests.support.eventually import eventually
 from tests.support.trades import NOW_US
 
@@ -117,18 +118,38 @@ class Site:
     def write(self, rows):
         """Run the writer until the lake holds so many rows."""
         with running("lake", self.settings, K2_LAKE__COMMIT_INTERVAL_S="0.3"):
-            eventually(lambda: (newest := self.newest()) and newest.rows_total >= rows, 60)
+            self.await_rows(rows)
 
-    def ran(self, name, *arguments):
-        """Exit code and the last line of a process that ends by itself."""
-        done = subprocess.run(
-            [sys.executable, "-m", "servers", name, *arguments],
-            env=environment(self.settings),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+    def await_rows(self, rows):
+        """Wait until the lake holds so many rows, at least."""
+        with closing(open_catalog(self.settings, SystemClock())) as catalog:
+            reader = SnapshotReader(catalog)
+
+            def held():
+                newest = reader.current()
+                return newest is not None and newest.rows_total >= rows
+
+            eventually(held, 60, 0.1)
+
+    def ran(self, *names):
+        """Exit code and last line of processes that end by themselves, started together."""
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "servers", name],
+                env=environment(self.settings),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for name in names
+        ]
+        said = [process.communicate()[0].splitlines()[-1] for process in started]
+        codes = [process.returncode for process in started]
+        return [*zip(codes, map(json.loads, said), strict=True)]
+
+    def commanded(self, name, *arguments):
+        """Exit code and last word of a command."""
+        return commanded(self.settings, name, *arguments)
 
     def in_lake(self):
         """(symbol, trade id) of every row, sorted."""

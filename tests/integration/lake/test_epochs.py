@@ -81,7 +81,7 @@ def truncated(site):
 def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
     tmp_path, broker, registry, misfortune
 ):
-    """Another cluster is `integration/k2cli/test_new_epoch.py`."""
+    """Another cluster is `integration/k2cli/test_stack.py`."""
     site = Site(tmp_path, broker, registry)
     site.put(range(50))
     site.write(rows=100)
@@ -99,11 +99,10 @@ def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
     reason = misfortune(site)
     survived = misfortune is truncated
 
-    for name in ("lake", "query"):
-        code, said = site.ran(name)
+    for code, said in site.ran("lake", "query"):
         assert (code, said["event"], said["reason"]) == (6, "failed", reason)
         assert "k2 tape new-epoch" in said["message"]
-    code, said = site.ran("new-epoch", "--yes")
+    code, said = site.commanded("new-epoch", "--yes")
     assert (code, said["ended"], said["epoch"], said["reason"]) == (0, True, 0, reason)
     assert said["lost"] == (20 if misfortune is overtaken else None)
 
@@ -124,7 +123,7 @@ def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
             assert [row["trade_id"] for row in ask(symbols=(symbol,))] == whole
         assert ask(**as_of) == held
         assert ask(**of_token) == held
-    code, report = site.ran("verify")
+    code, report = site.commanded("verify")
     assert (code, report["problems"], report["epoch"]) == (0, [], 1)
     assert report["rows_of_earlier_epochs"] == 100
     lost = {(hole["first_id"], hole["last_id"]) for hole in report["holes"]}
@@ -132,7 +131,9 @@ def test_a_tape_that_does_not_fit_is_refused_and_a_new_epoch_goes_on(
 
 
 @SLOW
-def test_a_restored_older_lake_goes_on_where_it_stands(tmp_path, broker, registry):
+def test_a_restored_older_lake_goes_on_and_no_query_server_follows_it_into_another_epoch(
+    tmp_path, broker, registry
+):
     site = Site(tmp_path, broker, registry)
     site.put(range(10))
     site.write(rows=20)
@@ -144,9 +145,30 @@ def test_a_restored_older_lake_goes_on_where_it_stands(tmp_path, broker, registr
     older.rename(tmp_path / "lake")
     assert site.newest().rows_total == 20
     site.write(rows=60)
-    assert site.in_lake() == sorted((symbol, one) for symbol in SYMBOLS for one in range(30))
-    code, report = site.ran("verify")
+    whole = sorted((symbol, one) for symbol in SYMBOLS for one in range(30))
+    assert site.in_lake() == whole
+    code, report = site.commanded("verify")
     assert (code, report["problems"], report["epoch"]) == (0, [], 0)
+
+    server = subprocess.Popen(
+        [sys.executable, "-m", "servers", "query"],
+        env=environment(site.settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert json.loads(server.stdout.readline())["event"] == "serving"
+        assert site.commanded("new-epoch", "--force")[1]["ended"]
+        site.write(rows=60)  # begins the next epoch
+        said = [json.loads(line) for line in server.stdout]
+        assert (server.wait(30), said[-1]["reason"]) == (6, "EPOCH_ENDED")
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    assert site.in_lake() == whole
+    code, report = site.commanded("verify")
+    assert (code, report["problems"], report["epoch"]) == (0, [], 1)
 
 
 class OwnBroker:
@@ -190,41 +212,16 @@ def test_a_broker_that_lost_records_and_got_others_is_known(tmp_path, registry, 
         assert 0 < kept < before
         site.put(range(100, 150))  # above every position again
         assert site.facts().log_end[home] > before
-        code, said = site.ran("lake")
+        ((code, said),) = site.ran("lake")
         assert (code, said["reason"]) == (6, "TAPE_TRUNCATED")
         assert "filled again" in said["message"]
-        code, said = site.ran("new-epoch", "--yes")
+        code, said = site.commanded("new-epoch", "--yes")
         assert (code, said["ended"], said["reason"]) == (0, True, "TAPE_TRUNCATED")
         site.write(rows=200)
         ids = [*range(50), *range(100, 150)]
         assert site.in_lake() == sorted((symbol, one) for symbol in SYMBOLS for one in ids)
-        code, report = site.ran("verify")
+        code, report = site.commanded("verify")
         assert (code, report["problems"]) == (0, [])
-
-
-@SLOW
-def test_a_query_server_does_not_follow_the_lake_into_another_epoch(tmp_path, broker, registry):
-    site = Site(tmp_path, broker, registry)
-    site.put(range(5))
-    site.write(rows=10)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "servers", "query"],
-        env=environment(site.settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert json.loads(server.stdout.readline())["event"] == "serving"
-        assert site.ran("new-epoch", "--force")[1]["ended"]
-        site.write(rows=10)  # begins the next epoch
-        said = [json.loads(line) for line in server.stdout]
-        assert (server.wait(30), said[-1]["reason"]) == (6, "EPOCH_ENDED")
-    finally:
-        server.kill()
-        server.wait()
-        server.stdout.close()
-    code, report = site.ran("verify")
-    assert (code, report["problems"], report["epoch"]) == (0, [], 1)
 
 
 @SLOW
@@ -239,7 +236,7 @@ def test_a_topic_that_is_made_again_under_a_running_writer_ends_it(tmp_path, bro
     )
     try:
         assert json.loads(writer.stdout.readline())["event"] == "serving"
-        eventually(lambda: (newest := site.newest()) and newest.rows_total == 20, 60)
+        site.await_rows(20)
         remake(site)
         site.put(range(20, 50))  # above the reader's position: it goes on there
         said = [json.loads(line) for line in writer.stdout]

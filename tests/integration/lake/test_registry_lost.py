@@ -99,7 +99,7 @@ def test_without_a_registry_everything_waits_once_and_never_again(site, gate):
             eventually(lambda name=name: says(site, name, "cannot be asked"), 30, say=name)
         assert site.newest().rows_total == 0
         gate.open()
-        eventually(lambda: (newest := site.newest()) and newest.rows_total == 40, 30)
+        site.await_rows(40)
         assert query()["event"] == "serving"
     assert site.in_lake() == whole(range(20))
     assert letters(site) == []
@@ -107,11 +107,11 @@ def test_without_a_registry_everything_waits_once_and_never_again(site, gate):
     gate.refuse()
     site.put(range(20, 30))
     with running("lake", site.settings, **OFTEN), running("query", site.settings):
-        eventually(lambda: site.newest().rows_total == 60, 30)
+        site.await_rows(60)
         site.put(range(30, 35))
-        eventually(lambda: site.newest().rows_total == 70, 30)
+        site.await_rows(70)
     assert site.in_lake() == whole(range(35))
-    code, report = site.ran("verify")
+    code, report = site.commanded("verify")
     assert (code, report["problems"]) == (0, [])
 
 
@@ -132,7 +132,7 @@ def test_a_registry_that_gives_ids_another_meaning_is_refused_and_what_is_known_
 
     with pytest.raises(Data) as caught:
         site.deploy()
-    code, said = site.ran("feed")
+    ((code, said),) = site.ran("feed")
     assert (code, said["reason"]) == (6, "SCHEMA_CONFLICT")
     assert caught.value.reason is Reason.SCHEMA_CONFLICT
     for told in (said["message"], caught.value.message):
@@ -141,11 +141,11 @@ def test_a_registry_that_gives_ids_another_meaning_is_refused_and_what_is_known_
 
     site.put(range(20, 30))
     with running("lake", site.settings, **OFTEN), running("query", site.settings):
-        eventually(lambda: site.newest().rows_total == 60, 30)
+        site.await_rows(60)
         with site.view() as ask:
             for symbol in SYMBOLS:
                 assert [row["trade_id"] for row in ask(symbols=(symbol,))] == [*range(30)]
-    code, report = site.ran("verify")
+    code, report = site.commanded("verify")
     assert (code, report["problems"], report["dead"]) == (0, [], 0)
 
     # Who has kept nothing and asks the wrong registry gets dead letters, and no wrong number.

@@ -1,7 +1,6 @@
 """The writer as a process, on a real Kafka, killed while it works."""
 
 import json
-import subprocess
 import sys
 from itertools import count
 
@@ -24,11 +23,12 @@ from k2.tape.gap_topic import GapLog
 from k2.tape.partition_map import PartitionMap
 from k2.tape.schema_registry import SchemaStore
 from servers.local.child_process import Child, ChildCommand
+from tests.support.commanded import commanded
 from tests.support.eventually import eventually
 from tests.support.trades import NOW_US
 
-KILLS = 5
-WAVE = 1000
+KILLS = 3
+WAVE = 500
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 _numbers = count()
 
@@ -110,7 +110,7 @@ class Site:
         return snapshot.rows_total if snapshot else 0
 
     def await_rows(self, rows):
-        eventually(lambda: self.committed() >= rows, 60)
+        eventually(lambda: self.committed() >= rows, 60, 0.05)
 
     def tell(self, first, many):
         """Gap events, one for each id."""
@@ -140,15 +140,8 @@ class Site:
         return [*view.newest(columns, ours)]
 
     def verified(self):
-        """Exit code and report of `python -m servers verify`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "servers", "verify"],
-            env=self.env,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, json.loads(done.stdout.splitlines()[-1])
+        """Exit code and report of `verify`."""
+        return commanded(self.settings, "verify")
 
     def close(self):
         self.producer.close()
