@@ -133,15 +133,15 @@ def test_records_survive_kills_of_the_broker(own_broker):
 
 
 @pytest.mark.slow
-def test_a_static_member_goes_on_after_a_kill_of_the_broker(own_broker):
-    tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="member")
+def test_members_boards_and_letters_wait_for_the_broker(own_broker):
+    """Static members go on where they were."""
+    tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="waits")
     topics.deploy(tape, NoRegistry())
-    position = {}
+    position, values = {}, []
     reader = TapeReader.joined(
         tape, "g", "w", lambda given: {each: position.get(each, 0) for each in given},
         lambda taken: position.update(reader.positions),
     )  # fmt: skip
-    values = []
 
     def read_until(count):
         def enough():
@@ -154,20 +154,6 @@ def test_a_static_member_goes_on_after_a_kill_of_the_broker(own_broker):
     producer = TapeProducer(tape)
     producer.send(b"k", b"1", 0)
     read_until(1)
-    own_broker.kill()
-    producer.send(b"k", b"2", 0)
-    assert reader.read(10, 0.2) == []
-    own_broker.start()
-    read_until(2)
-    assert values == [b"1", b"2"]
-    producer.close()
-    reader.close()
-
-
-@pytest.mark.slow
-def test_boards_and_letters_wait_for_the_broker(own_broker):
-    tape = TapeSettings(bootstrap=own_broker.bootstrap, topic="boards")
-    topics.deploy(tape, NoRegistry())
     writer = CompactedTopic(own_broker.bootstrap, topics.HEARTBEATS)
     follower = CompactedTopic(own_broker.bootstrap, topics.HEARTBEATS)
     office = DeadLetterTopic(own_broker.bootstrap)
@@ -175,18 +161,22 @@ def test_boards_and_letters_wait_for_the_broker(own_broker):
     assert follower.current() == {"a": {"n": 1}}
 
     own_broker.kill()
+    producer.send(b"k", b"2", 0)
+    assert reader.read(10, 0.2) == []
     with pytest.raises(Unavailable):
         writer.put("a", {"n": 2}, wait_s=0.3)
     writer.put("a", {"n": 3})
     with pytest.raises(Unavailable):
-        office.publish([letter("boards", 1, b"x")], 0.3)
+        office.publish([letter("waits", 1, b"x")], 0.3)
     with pytest.raises(Unavailable):
         writer.read_all()
     assert follower.current() == {"a": {"n": 1}}
 
     own_broker.start()
+    read_until(2)
+    assert values == [b"1", b"2"]
     eventually(lambda: follower.current() == {"a": {"n": 3}}, PATIENCE_S)
-    office.publish([letter("boards", 1, b"x")], 20)
+    office.publish([letter("waits", 1, b"x")], 20)
     assert {each.offset for each in office.read_all()} == {1}
-    for part in (writer, follower, office):
+    for part in (producer, reader, writer, follower, office):
         part.close()
