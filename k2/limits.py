@@ -386,7 +386,7 @@ assert CHILD_DRAIN_S > DRAIN_S > DRAIN_CLOSE_S
 assert CHILD_DRAIN_S > DRAIN_S + TRACE_DRAIN_S
 assert EDGE_ROWS_DEFAULT <= EDGE_ROWS_MAX < POINT_ROWS_MAX, "a page is a point query"
 assert EDGE_THREADS + EDGE_LIVE_THREADS <= QUERIES_CALLER_SHARE * QUERIES_INTERACTIVE_MAX, (
-    "the edge is one caller"
+    "the edge may ask for one peer alone, which is one caller"
 )
 assert READ_TOKEN_CHARS_MAX < EDGE_CURSOR_CHARS_MAX
 assert SYMBOLS_PER_QUERY_MAX * SYMBOL_BYTES_MAX * 12 < EDGE_REQUEST_BYTES_MAX, "quoted in a URL"

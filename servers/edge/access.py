@@ -7,6 +7,8 @@ address of such a network, or a host without a dot, as containers do.
 
 A port that a container publishes on loopback is called from the gateway of its bridge network:
 there the callers of this machine are peers of a trusted network, so both are treated alike.
+
+What a request asks of K2 is asked in the name of its peer, so that K2 bounds each peer.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from k2client.caller_name import calling_for
 from k2client.errors import Invalid
 from servers.edge.problems import KEY_HEADER, problem_of
 from servers.network import is_trusted_host
@@ -59,7 +62,9 @@ class AccessGuard:
         except Invalid as refusal:
             await problem_of(refusal).response()(scope, receive, send)
             return
-        await self._app(scope, receive, _saying_key(send) if key else send)
+        peer = (scope.get("client") or ("", 0))[0]
+        with calling_for(f"http:{peer}"):  # one public key sets no callers apart
+            await self._app(scope, receive, _saying_key(send) if key else send)
 
     def _check_peer(self, scope: Scope, headers: Headers) -> None:
         """Check where a request comes from, and the host that it names.

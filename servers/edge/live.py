@@ -24,6 +24,7 @@ from fastapi.sse import ServerSentEvent
 import k2client
 from k2 import limits
 from k2client import arrow_text, records
+from k2client.caller_name import calling_for
 from k2client.errors import K2Error, Overloaded
 from k2client.json_form import json_value
 from k2client.times import duration_us, from_us
@@ -308,7 +309,8 @@ class LiveTopics:
 
     async def _asked(self, topic: _Topic) -> tuple[list[str], records.Provenance]:
         client = self._connections.client()
-        return await self.threads.go_on(lambda: topic.newest.ask(client))
+        with calling_for(""):  # for all its watchers
+            return await self.threads.go_on(lambda: topic.newest.ask(client))
 
     async def _poll(self, topic: _Topic) -> None:
         """Ask until no one watches."""

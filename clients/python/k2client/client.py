@@ -26,6 +26,7 @@ from k2.v1 import (
     snapshot_service_pb2_grpc,
 )
 from k2client import records, stack
+from k2client.caller_name import CLIENT_HEADER, caller_name
 from k2client.convert import (
     backfill_plan,
     degradation_level,
@@ -47,7 +48,6 @@ from k2client.trades import Trades
 from k2client.trades_request import Names, TradesQuestion, moment, name_of, names_of, snapshot_id_of
 
 CLASS_HEADER = "k2-class"
-CLIENT_HEADER = "k2-client-id"
 CLASSES = ("critical", "interactive", "batch")
 DEADLINE_S = 60.0
 ROWS_DEADLINE_S = 3600.0
@@ -477,8 +477,11 @@ class Client(ShapeVerbs):
         raise Internal("INTERNAL", "the work ended without a result")
 
     def _traced_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        parent = traceparent()
-        return (*self._metadata, ("traceparent", parent)) if parent else self._metadata
+        metadata, parent, name = self._metadata, traceparent(), caller_name()
+        if name:
+            own = tuple(pair for pair in metadata if pair[0] != CLIENT_HEADER)
+            metadata = (*own, (CLIENT_HEADER, name))
+        return (*metadata, ("traceparent", parent)) if parent else metadata
 
     def _list(
         self,

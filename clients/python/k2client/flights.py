@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from pyarrow import flight
 
 from k2.v1 import market_pb2, query_service_pb2
+from k2client.caller_name import CLIENT_HEADER, caller_name
 from k2client.deadline import Deadline, Retry
 from k2client.error_mapping import from_flight
 from k2client.errors import Internal, Invalid, K2Error, Unavailable
@@ -33,6 +34,8 @@ from k2client.trace_context import traceparent
 
 RESTARTS_MAX = 3  # of an answer that is gathered whole before any row is returned
 RESUME_HEADER = b"k2-resume-after"
+
+_CLIENT_HEADER = CLIENT_HEADER.encode()
 
 _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),  # a proxy leads to the venue, not to K2
@@ -109,7 +112,10 @@ class FlightPool:
         self.check_process()
         resumed = [(RESUME_HEADER, b"%d" % resume_after)] if resume_after else []
         traced = [(b"traceparent", parent.encode())] if (parent := traceparent()) else []
-        headers = self._headers + resumed + traced
+        own, name = self._headers, caller_name().encode()
+        if name:
+            own = [pair for pair in own if pair[0] != _CLIENT_HEADER] + [(_CLIENT_HEADER, name)]
+        headers = own + resumed + traced
         options = flight.FlightCallOptions(timeout=timeout_s, headers=headers)
         try:
             return self._client(location).do_get(flight.Ticket(ticket), options)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 import k2client
+from k2client.caller_name import calling_for
 from k2client.errors import Internal, Invalid, NotFound, Unavailable
 from tests.fakes.k2_server import K2Server
 
@@ -134,6 +135,15 @@ def test_a_connection_is_one_caller_of_one_class_on_both_planes(server):
     with k2client.connect(server.address) as k2:
         k2.status()
     assert "k2-class" not in server.headers[-1], "the server decides"
+
+
+def test_calls_carry_the_name_that_they_are_made_for_on_both_planes(server):
+    with k2client.connect(server.address) as k2:
+        with calling_for("http:10.0.0.1"):
+            k2.trades("BTCUSDT").to_arrow()
+        assert [each["k2-client-id"] for each in server.headers[-2:]] == ["http:10.0.0.1"] * 2
+        k2.status()
+    assert server.headers[-1]["k2-client-id"] != "http:10.0.0.1"
 
 
 def test_a_class_that_does_not_exist_is_refused():

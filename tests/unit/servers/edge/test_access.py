@@ -4,6 +4,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from k2client.caller_name import caller_name
 from servers.edge.access import DEVELOPMENT_KEY, KEY_SAYS_HEADER, AccessGuard
 
 NETWORKS = (ipaddress.ip_network("172.18.0.0/16"),)
@@ -72,3 +73,13 @@ def test_a_wrong_key_is_refused_except_for_health():
     assert refused.headers["www-authenticate"] == "X-API-Key"
     assert refused.json()["reason"] == "UNAUTHENTICATED"
     assert asked(path="/health", key="k2-other").status_code == 200
+
+
+def test_what_a_request_asks_of_k2_is_asked_in_the_name_of_its_peer():
+    async def app(scope, receive, send):
+        await PlainTextResponse(caller_name())(scope, receive, send)
+
+    for peer in ("127.0.0.1", "172.18.0.4"):
+        client = TestClient(AccessGuard(app, NETWORKS), "http://localhost", client=(peer, 1))
+        assert client.get("/").text == f"http:{peer}"
+    assert caller_name() == ""
