@@ -42,7 +42,7 @@ MEANINGS: Mapping[str, str] = {
     "buy_volume": "The part of the volume whose aggressor bought.",
     "final": "Whether no trade of it can come any more, by what feed and ledger vouch for.",
     "start_time": "Time of the first trade.",
-    "end_time": "Time of the last trade, or the end of the range.",
+    "end_time": "Time of the last trade; of a twap, where it ends.",
     "first_time": "Time of the first trade.",
     "last_time": "Time of the last trade.",
     "first_trade_id": "Id of the first trade.",
@@ -54,6 +54,18 @@ MEANINGS: Mapping[str, str] = {
     "horizon_us": "How long after the trade, in microseconds.",
     "price_then": "The last price by then.",
     "markout": "How far the price moved by then in favour of the aggressor, per unit.",
+}
+_NO_FUTURE = (
+    "The last price weighs until the end of the range. Of a range that goes on, or has no end, it"
+    " weighs until the newest trade of the answer, of whichever instrument. A range has ended when"
+    " a trade of one of the instruments at or after its end is known, within an hour of it."
+)
+NOTES: Mapping[str, str] = {
+    "bars": "With `fill=prev` a bar without trades has the last close as its four prices. Before"
+    " the first trade of the range that is the price of the last trade in the hour before the"
+    " range; it is null where there is none, or the range has no start.",
+    "summary": f"The twap is that over the day. {_NO_FUTURE}",
+    "twap": _NO_FUTURE,
 }
 _BLOCK = re.compile(r"(<!-- columns (\S+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
@@ -111,6 +123,8 @@ def _answers() -> Iterator[str]:
         for field in fields:
             null = ", nullable" if field.nullable else ""
             yield f"| {field.name} | {type_name(field.type)}{null} | {meaning(field.name)} |"
+        if shape.name in NOTES:
+            yield f"\n{NOTES[shape.name]}"
     yield ""
 
 

@@ -87,8 +87,9 @@ class _FillEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fill.ValueType],
     FILL_NONE: _Fill.ValueType  # 1
     """They are left out."""
     FILL_PREV: _Fill.ValueType  # 2
-    """With the last close as all four prices, volumes and count 0, no vwap; before the first trade of
-    the range the prices are null.
+    """With the last close as all four prices, volumes and count 0, no vwap. Before the first trade of
+    the range that is the price of the last trade in the hour before the range; null where there is
+    none, or the range has no start.
     """
     FILL_NULL: _Fill.ValueType  # 3
     """With null prices, volumes and count 0."""
@@ -101,8 +102,9 @@ FILL_UNSPECIFIED: Fill.ValueType  # 0
 FILL_NONE: Fill.ValueType  # 1
 """They are left out."""
 FILL_PREV: Fill.ValueType  # 2
-"""With the last close as all four prices, volumes and count 0, no vwap; before the first trade of
-the range the prices are null.
+"""With the last close as all four prices, volumes and count 0, no vwap. Before the first trade of
+the range that is the price of the last trade in the hour before the range; null where there is
+none, or the range has no start.
 """
 FILL_NULL: Fill.ValueType  # 3
 """With null prices, volumes and count 0."""
@@ -299,9 +301,11 @@ Global___VwapRequest: _TypeAlias = VwapRequest  # noqa: Y015
 @_typing.final
 class TwapRequest(_message.Message):
     """The time-weighted mean price of each instrument, exact, rounded half to even: a price weighs as
-    long as it is the newest, the last one until the end of the range, or not at all where the range
-    has none. Columns: `exchange symbol start_time end_time twap count`, ordered by (exchange,
-    symbol); the times are those that it is taken over.
+    long as it is the newest of its instrument, the last one until the end of the range. Of a range
+    that goes on, or has no end, until the newest trade of the answer, of whichever instrument; a range
+    has ended when a trade of one of the instruments at or after its end is known, within an hour of
+    it. Columns: `exchange symbol start_time end_time twap count`, ordered by (exchange, symbol); the
+    times are those that it is taken over.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -424,7 +428,8 @@ Global___MarkoutsRequest: _TypeAlias = MarkoutsRequest  # noqa: Y015
 class SummaryRequest(_message.Message):
     """One day of an instrument, one row each: `date exchange symbol open high low close volume
     quote_volume count vwap twap buy_volume first_time last_time first_trade_id last_trade_id
-    largest_quantity final`.
+    largest_quantity final`. The twap is that of `TwapRequest` over the day: of a day that goes on it
+    ends with the newest trade.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

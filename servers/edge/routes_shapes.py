@@ -43,7 +43,9 @@ class BarsParameters(RangedParameters):
 
     every: Every = "1m"
     fill: Literal["none", "prev", "null"] = Field(
-        default="none", description="bars without trades: left out, with the last close, or null"
+        default="none",
+        description="bars without trades: left out, with the last close (prev: at the start of the"
+        " range that of the hour before it, else null), or null",
     )
     tz: Zone = "UTC"
     order: Literal["asc", "desc"] = Field(default="desc", description="newest or oldest first")
@@ -100,7 +102,10 @@ async def summary(
     date: Annotated[str, Path(pattern=_DAY, description="such as 2026-01-31")],
     k2_class: RequestClass = None,
 ) -> Response:
-    """Return a day of an instrument in one row: prices, volumes, means, first and last trade."""
+    """Return a day of an instrument in one row: prices, volumes, means, first and last trade.
+
+    Of a day that goes on, the twap ends with the newest trade.
+    """
     fixed = {"symbols": [symbol], "date": date}
     return await answered(parts, request, question_of(request, asked, _summary, k2_class, fixed))
 

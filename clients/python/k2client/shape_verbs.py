@@ -42,7 +42,8 @@ class ShapeVerbs(ABC):
             symbols: as in `trades`.
             every: the length of a bar: `100ms` to `1d`, n of `ms s m h` that divides a day, counted
                 from midnight; or `1d`, `1w`, `1mo`.
-            fill: bars without trades: `none` (left out), `prev` (the last close), `null`.
+            fill: bars without trades: `none` (left out), `prev` (the last close; at the start of a
+                range that of the hour before it, else null), `null`.
             tz: the time zone whose midnights, weeks and months they follow.
             deadline_s: as in `trades`.
             asked: the other options of `trades`; `columns`, `limit` and `order` are of the bars.
@@ -76,7 +77,8 @@ class ShapeVerbs(ABC):
     ) -> Trades:
         """Query the time-weighted mean price of each instrument, exact.
 
-        A price weighs from its trade to the next, the last one to the end of the range.
+        A price weighs from its trade to the next, the last one to the end of the range; while the
+        range goes on, to the newest trade of the instruments.
 
         Args:
             symbols: as in `trades`.

@@ -18,7 +18,10 @@ _tz = click.option("--tz", default="UTC", show_default=True, help="Time zone of 
 @_tz
 @asking.options
 def summary(symbol: str, date: str, tz: str, **asked: Any) -> None:  # noqa: ANN401 shared options
-    """Query a day of a symbol in one row: prices, volumes, means, first and last trade."""
+    """Query a day of a symbol in one row: prices, volumes, means, first and last trade.
+
+    Of a day that goes on, the twap ends with the newest trade.
+    """
     question = asking.Typed.of_options((symbol,), asked)
     asking.answer(question, shape_questions.summary(question.of, date, tz))
 

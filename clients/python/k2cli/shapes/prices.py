@@ -24,7 +24,8 @@ from k2client import ShapeQuestion, shape_questions
     type=click.Choice(["none", "prev", "null"]),
     default="none",
     show_default=True,
-    help="Bars without trades: none, with the last close, or with null prices.",
+    help="Bars without trades: none, with the last close (prev: at the start of a range that of the"
+    " hour before it, else null), or with null prices.",
 )
 @click.option("--tz", default="UTC", show_default=True, help="Time zone of days, weeks and months.")
 @asking.options
@@ -58,7 +59,8 @@ def vwap(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared
 def twap(symbols: tuple[str, ...], **asked: Any) -> None:  # noqa: ANN401 shared options
     """Query the time-weighted mean price of each symbol, exact.
 
-    A price weighs until the next trade, the last one until the end of the range.
+    A price weighs until the next trade, the last one until the end of the range; while the range
+    goes on, until the newest trade of the symbols.
     """
     question = asking.Typed.of_options(symbols, asked)
     asking.answer(question, ShapeQuestion("twap", question.of))

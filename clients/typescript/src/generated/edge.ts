@@ -329,6 +329,8 @@ export interface paths {
         /**
          * Summary
          * @description Return a day of an instrument in one row: prices, volumes, means, first and last trade.
+         *
+         *     Of a day that goes on, the twap ends with the newest trade.
          */
         get: operations["summary"];
         put?: never;
@@ -1779,7 +1781,7 @@ export interface operations {
                 last?: string;
                 /** @description n of ms s m h that divides a day, or 1d 1w 1mo */
                 every?: string;
-                /** @description bars without trades: left out, with the last close, or null */
+                /** @description bars without trades: left out, with the last close (prev: at the start of the range that of the hour before it, else null), or null */
                 fill?: "none" | "prev" | "null";
                 /** @description of the IANA database, whose days they are */
                 tz?: string;
