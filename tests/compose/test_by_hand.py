@@ -11,8 +11,6 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
@@ -35,27 +33,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(300
 @pytest.fixture
 def foundation(tmp_path, artifacts):
     """Kafka and a registry of this test alone, by the names that containers have for them."""
-
-    def broker():
-        ports = kafka.BrokerPorts(*free_ports(2))
-        command = kafka.prepare(tmp_path / "kafka", ports, artifacts.jars("kafka"), "5" * 32)
-        answers = partial(kafka.answers, ports)
-        yield from run(command, tmp_path / "broker.log", answers, kafka.bootstrap(ports))
-
-    def registry():
-        ports = apicurio.RegistryPorts(*free_ports(2))
-        command = apicurio.prepare(tmp_path / "registry", ports, artifacts.unpacked("registry"))
-        answers = partial(apicurio.answers, ports)
-        yield from run(command, tmp_path / "registry.log", answers, apicurio.url(ports))
-
-    both = broker(), registry()
-    try:
-        with ThreadPoolExecutor(2) as threads:
-            bootstrap, url = threads.map(next, both)
-        yield {"kafka:9092": bootstrap, "http://registry:8080/apis/ccompat/v7": url}
-    finally:
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(lambda one: one.close(), both))
+    ports = kafka.BrokerPorts(*free_ports(2))
+    command = kafka.prepare(tmp_path / "kafka", ports, artifacts.jars("kafka"), "5" * 32)
+    log = tmp_path / "broker.log"
+    broker = run(command, log, lambda: kafka.answers(ports), kafka.bootstrap(ports))
+    more = apicurio.RegistryPorts(*free_ports(2))
+    command = apicurio.prepare(tmp_path / "registry", more, artifacts.unpacked("registry"))
+    log = tmp_path / "registry.log"
+    registry = run(command, log, lambda: apicurio.answers(more), apicurio.url(more))
+    yield {"kafka:9092": next(broker), "http://registry:8080/apis/ccompat/v7": next(registry)}
+    registry.close()
+    broker.close()
 
 
 class Container:
