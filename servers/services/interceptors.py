@@ -8,6 +8,7 @@ reflection bypass them: they must answer when nothing else does.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import threading
@@ -31,6 +32,7 @@ from servers.services.wire_values import bad_field
 METHOD_PREFIX = "/k2.v1."
 CLASS_HEADER: Final = "k2-class"
 CLIENT_HEADER: Final = "k2-client-id"
+KEY_HEADER: Final = "x-api-key"
 _CALLER: Final = "k2_caller"  # the attribute of a call's context
 
 _log = logging.getLogger(__name__)
@@ -264,7 +266,9 @@ def caller_of(context: grpc.ServicerContext) -> Caller:
 
 
 def caller_from(headers: Mapping[str, str], peer: str = "") -> Caller:
-    """Make the caller of a call, for gRPC and Flight alike.
+    """Make the caller of a call, for gRPC and Flight alike: its API key, else the name it sends.
+
+    Of a key only a digest is kept: the caller is counted, and may be logged.
 
     Args:
         headers: of the call.
@@ -275,6 +279,8 @@ def caller_from(headers: Mapping[str, str], peer: str = "") -> Caller:
     """
     name = headers.get(CLASS_HEADER, RequestClass.INTERACTIVE)
     client = headers.get(CLIENT_HEADER, "")[: limits.CALLER_NAME_MAX] or peer
+    if key := headers.get(KEY_HEADER, ""):
+        client = f"key:{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}"
     try:
         return Caller(request_class=RequestClass(name), client=client)
     except ValueError:

@@ -201,6 +201,16 @@ def test_a_caller_is_the_name_it_gives_itself_else_its_connection():
     assert caller_from({"k2-client-id": ""}, "p").client == "p"
 
 
+def test_a_caller_with_an_api_key_is_that_key_and_shows_a_digest_of_it():
+    one, again, other = (
+        caller_from({"x-api-key": key, "k2-client-id": name}, "p").client
+        for key, name in (("secret", "a"), ("secret", "b"), ("another", "a"))
+    )
+    assert one == again != other
+    assert one.startswith("key:")
+    assert "secret" not in one
+
+
 def test_calls_are_measured_by_service_method_and_code():
     named = {"service": NAME, "method": "GetDegradation"}
     counted = [Moved("k2_rpc_requests_total", code=code, **named) for code in CODES]
