@@ -11,6 +11,7 @@ from itertools import accumulate
 TARGET_S = 720.0
 TOLERANCE_S = 60.0
 QUICK_S = 300.0
+QUICK_TOLERANCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,6 @@ def minutes(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d}"
 
 
-def kept_time(took_s: float, target_s: float = TARGET_S, tolerance_s: float = TOLERANCE_S) -> bool:
-    """Return whether a demonstration took as long as it should."""
-    return abs(took_s - target_s) <= tolerance_s
+def due(*, quick: bool) -> tuple[float, float]:
+    """Return how many seconds a demonstration should take, and by how many it may differ."""
+    return (QUICK_S, QUICK_TOLERANCE_S) if quick else (TARGET_S, TOLERANCE_S)

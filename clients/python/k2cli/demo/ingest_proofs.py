@@ -12,6 +12,7 @@ from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
 from k2cli.operate import scrape
 from k2cli.operate.process_logs import LogFile
 from k2client.errors import K2Error
+from k2client.records import TimeRange
 from k2client.times import to_us
 
 RATE_TARGET = 100.0  # a market comes in bursts: "about 130" is kept from here on
@@ -163,8 +164,14 @@ def same_rows_later(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
         f"{len(before):,} rows ({origin.rows_tail or 0:,} of memory) and {len(after):,} after the"
         " commit, id by id",
         before == after and bool(before),
-        f"k2 trades {symbol} --start T --end T --as-of TOKEN",
+        f"k2 trades {symbol} --columns trade_id {_between(origin.range)} --as-of {origin.token}",
     )
+
+
+def _between(times: TimeRange) -> str:
+    """Write a range as options of `k2 trades`."""
+    options = (("--from", times.start_time), ("--to", times.end_time))
+    return " ".join(f"{name} {at.isoformat()}" for name, at in options if at is not None)
 
 
 def compression(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:

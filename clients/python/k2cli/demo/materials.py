@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +56,7 @@ def export(demo: DemoStack, made_at: str, say: Callable[[str], None]) -> tuple[P
     for name, answer in cached_answers(demo).items():
         (answers / f"{name}.json").write_text(json.dumps(answer, indent=1) + "\n")
         say(f"answers/{name}.json")
-    _copy_notebooks(folder / "notebooks", say)
+    _execute_notebooks(demo, folder / "notebooks", say)
     _take_screenshots(demo, folder / "screenshots", say)
     return folder, done
 
@@ -92,18 +96,28 @@ def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 
         return {"not answered": f"{error.reason}: {error.message}"}
 
 
-def _copy_notebooks(folder: Path, say: Callable[[str], None]) -> None:
-    """Copy the executed notebooks that K2 ships."""
-    for source in NOTEBOOKS:
-        found = sorted(source.glob("*.ipynb"))
-        executed = [path for path in found if has_outputs(path)]
-        if executed:
-            folder.mkdir(exist_ok=True)
-            for path in executed:
-                shutil.copy(path, folder / path.name)
-            say(f"notebooks: {len(executed)} executed copies")
-            return
-    say(f"notebooks: none executed in {_SHIPPED}")
+def _execute_notebooks(demo: DemoStack, folder: Path, say: Callable[[str], None]) -> None:
+    """Execute the notebooks on the stack; take the shipped copy of one that cannot be."""
+    folder.mkdir(exist_ok=True)
+    able = importlib.util.find_spec("nbconvert") is not None
+    for path in sorted(_SHIPPED.glob("*.ipynb")):
+        if able and _executed(demo.directory, path, folder):
+            say(f"notebooks/{path.name}: executed")
+        elif (shipped := _SHIPPED / "executed" / path.name).exists():
+            shutil.copy(shipped, folder / path.name)
+            why = "it failed here" if able else "the extra `notebook` is not installed"
+            say(f"notebooks/{path.name}: the copy that K2 ships, with its date: {why}")
+
+
+def _executed(directory: Path, path: Path, folder: Path) -> bool:
+    command = (sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir")
+    done = subprocess.run(
+        [*command, str(folder), str(path)],
+        env={**os.environ, "K2_DATA_DIR": str(directory.resolve())},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode == 0
 
 
 def has_outputs(path: Path) -> bool:

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from k2cli import console as output
-from k2cli.demo.agenda import TARGET_S, TOLERANCE_S, Slot, clock_line, kept_time, minutes
+from k2cli.demo.agenda import Slot, clock_line, due, minutes
 from k2cli.demo.evidence import ABSENT, KEPT, MISSED, NOT_CLAIMED, Evidence
 from k2cli.demo.ingest_proofs import Proof
 from k2cli.demo.service_proofs import PROOFS
@@ -237,9 +237,10 @@ def summary(done: Performance, *, waited: bool, whole: bool) -> list[str]:
         if claim.verdict == MISSED
     ]
     took = f"it took {minutes(done.took_s)}"
-    if waited and whole and not done.quick:
-        kept = "kept" if kept_time(done.took_s) else "missed"
-        took += f"; {minutes(TARGET_S)} ± {minutes(TOLERANCE_S)} {kept}"
+    if waited and whole:
+        target_s, tolerance_s = due(quick=done.quick)
+        kept = "kept" if abs(done.took_s - target_s) <= tolerance_s else "missed"
+        took += f"; {minutes(target_s)} ± {minutes(tolerance_s)} {kept}"
     return [*lines, took]
 
 

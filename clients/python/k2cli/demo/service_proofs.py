@@ -21,6 +21,10 @@ from k2cli.operate import scrape
 
 METRICS_TARGET = 83
 NO_EDGE = "edge not part of this stack"
+_COUNT_METRICS = (
+    "k2 status --json | jq -r '.processes[].addresses.metrics // empty' | xargs -I@ curl -s"
+    " http://@/metrics | grep '^# TYPE k2_' | sort -u | wc -l"
+)
 _TARGET_SCALE = 1_000_000.0
 _TICK = Decimal("1e-8")
 _EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
@@ -40,7 +44,7 @@ def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
         f"{len(named)} served at this moment by {len(scraped)} processes; docs/metrics.md lists"
         " all",
         len(named) >= METRICS_TARGET,
-        "k2 status, then curl the metrics addresses",
+        _COUNT_METRICS,
     )
     levels = {
         value
@@ -253,7 +257,7 @@ def what_it_costs(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
         f"at {_TARGET_SCALE:,.0f} messages/s, extrapolated from one machine",
         f"${large.per_million:.4f} per million, ${large.total:,.0f} a month, {large.vcpus:,.0f}"
         f" vCPU; list prices of {prices.checked}",
-        "k2 cost",
+        f"k2 cost --live --messages {_TARGET_SCALE:.0f}",
     )
     evidence.show("bytes a trade in this bill", f"{measured.lake_bytes:.1f}", "k2 snapshots")
     why = "no public price for this workload"

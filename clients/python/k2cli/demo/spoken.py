@@ -39,7 +39,11 @@ WORDS: dict[str, Words] = {
             "Its promise is not speed but exactness: each trade once, and the same answer again at"
             " any later time.",
         ),
-        show=("docs/demo/positioning.svg: the latency tiers", "{edge}/ : the status page"),
+        show=(
+            "docs/demo/positioning.svg: the latency tiers",
+            "docs/comparison.md: what other systems do, and their limits",
+            "{edge}/ : the status page",
+        ),
         next="Now the trades themselves, as they arrive.",
     ),
     "streaming": Words(
