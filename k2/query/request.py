@@ -147,6 +147,11 @@ class TradesRequest:
         return self.shape.widened(self.range)
 
     @property
+    def complete_range(self) -> TimeRange:
+        """Event times in which the answer is incomplete where a trade is missing."""
+        return self.shape.complete_over(self.range)
+
+    @property
     def rows_read_max(self) -> int | None:
         """The largest number of trades that the answer needs; None: all of its range."""
         return self.limit if self.shape.reading is Reading.ROWS else None

@@ -357,8 +357,7 @@ class QueryView:
         reached = all(position[p] >= end[p] and p not in released for p in scope.partitions)
         states = self._tail.states()
         expected = self._coverage.at(end, scope.partitions) if reached else None
-        times = request.shape.complete_over(request.range)
-        holes = holes_of(states, scope.instruments, times, expected)
+        holes = holes_of(states, scope.instruments, request.complete_range, expected)
         covered = self._lake.published().facts.positions
         settled = is_settled(self._tail, covered, end, scope)
         holes = holes if settled else replace(holes, all_known=False)
@@ -383,8 +382,7 @@ class QueryView:
                 for instrument in seen
                 if scope.instruments is None or instrument in scope.instruments
             }
-        times = request.shape.complete_over(request.range)
-        holes = holes_of(states, scope.instruments, times, expected, now)
+        holes = holes_of(states, scope.instruments, request.complete_range, expected, now)
         vouches = expected if request.shape.judges else None
         return assurance_of(holes, states, scope.instruments, vouches, now)
 
