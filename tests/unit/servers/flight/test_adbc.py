@@ -6,25 +6,11 @@ import pytest
 from adbc_driver_manager import Error
 
 from tests.support.eventually import eventually
-from tests.support.query_stack import QueryStack
 from tests.support.spans import parent_of, recorded, trace_of
-from tests.unit.servers.flight.test_flight_server import SYMBOL, Wire, asked
+from tests.unit.servers.flight.test_flight_server import SYMBOL, asked
 
 HEADER = "adbc.flight.sql.rpc.call_header."
 TRACE, SPAN = "1" * 32, "2" * 16
-
-
-@pytest.fixture
-def stack(tmp_path):
-    with QueryStack(tmp_path) as stack:
-        yield stack
-
-
-@pytest.fixture
-def wire(stack):
-    wire = Wire(stack).ready()
-    yield wire
-    wire.close()
 
 
 def connected(wire, **headers):

@@ -31,7 +31,6 @@ from servers.services.query_service import Planner
 from servers.services.read_token import to_text
 from servers.services.ticket import Signer
 from tests.support.eventually import eventually
-from tests.support.query_stack import QueryStack
 from tests.support.spans import links_of, parent_of, recorded, span_id_of, trace_of
 from tests.support.trades import NOW_US
 
@@ -98,19 +97,6 @@ def send_wide(stack):
     """Rows that take long to judge where the machine is busy, all visible when this returns."""
     stack.send(SYMBOL, range(8000), vendor_data=WIDE)
     eventually(lambda: sum(stack.tail.position().offsets) == 8000, timeout_s=40)
-
-
-@pytest.fixture
-def stack(tmp_path):
-    with QueryStack(tmp_path) as stack:
-        yield stack
-
-
-@pytest.fixture
-def wire(stack):
-    wire = Wire(stack).ready()
-    yield wire
-    wire.close()
 
 
 def failure(call, *args):
