@@ -15,8 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from k2cli.demo.materials import NOTEBOOKS, has_outputs
 from k2cli.demo.stage import fresh_start, history_load
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed, address_of, fetch
+from k2cli.demo.stage.demo_stack import DemoStack, address_of
 from k2cli.demo.stage.readiness import MATERIALS, newest_ms
+from k2cli.operate.fetching import NotServed, fetch
 from k2client import stack
 from k2client.errors import K2Error
 

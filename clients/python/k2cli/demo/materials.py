@@ -18,8 +18,9 @@ from k2.shipped_files import shipped_file
 from k2cli.demo import demo_card, screenshots
 from k2cli.demo.agenda import slots
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, summary
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed
+from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import MATERIALS, checklist, read_state
+from k2cli.operate.fetching import NotServed
 from k2client.errors import K2Error
 from k2client.json_form import json_value
 

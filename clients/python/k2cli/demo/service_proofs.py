@@ -14,10 +14,11 @@ from k2cli.cost.cost_report import live_figures
 from k2cli.demo.evidence import Evidence, latency
 from k2cli.demo.ingest_proofs import POSITIONING, STORAGE, STREAMING, Proof
 from k2cli.demo.overload_walk import INJECTED, walk
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed, fetch
+from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.page_addresses import looked_at
 from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
 from k2cli.operate import scrape
+from k2cli.operate.fetching import NotServed, fetch
 
 METRICS_TARGET = 83
 NO_EDGE = "edge not part of this stack"

@@ -17,8 +17,8 @@ from rich.live import Live
 from rich.text import Text
 
 from k2cli import console
-from k2cli.demo.stage.demo_stack import NotServed, fetch
 from k2cli.operate import degrade, scrape
+from k2cli.operate.fetching import NotServed, fetch
 from k2client import records
 
 _WIDE: Final = 84  # columns that a process and a pressure need side by side

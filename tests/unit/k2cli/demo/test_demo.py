@@ -31,8 +31,8 @@ from k2cli.demo.presenter import Performance, Presenter, draw_checklist, keep, s
 from k2cli.demo.screenshots import take
 from k2cli.demo.service_proofs import PROOFS, minute_averages
 from k2cli.demo.spoken import QUESTIONS, WORDS
-from k2cli.demo.stage.demo_stack import NotServed
 from k2cli.demo.stage.readiness import Item
+from k2cli.operate.fetching import NotServed
 from k2client.errors import Invalid, Unavailable
 from k2client.stack import Stack
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,17 +13,13 @@ from typing import Any, Self
 
 import k2client
 from k2cli import options
+from k2cli.operate.fetching import NotServed, fetch
 from k2client import records, stack
 from k2client.errors import K2Error
 from k2client.stack import Stack
 
 EDGE_PUBLISHED = "127.0.0.1:8000"  # of containers
 API_KEY = "k2-dev-api-key-2026"  # of development, public; taken where no key is needed
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class NotServed(Exception):
-    """An address did not answer as asked; the text says what it did."""
 
 
 @dataclass(frozen=True)
@@ -184,19 +178,3 @@ def based(address: str) -> str:
     """Make a base URL of an address."""
     url = address if "://" in address else f"http://{address}"
     return url.rstrip("/")
-
-
-def fetch(url: str, timeout_s: float, headers: dict[str, str] | None = None) -> str:
-    """Get a page, past any proxy.
-
-    Raises:
-        NotServed: nothing answers, or with an error.
-    """
-    request = urllib.request.Request(url, headers=headers or {})
-    try:
-        with _DIRECT.open(request, timeout=timeout_s) as answer:
-            return str(answer.read().decode(errors="replace"))
-    except urllib.error.HTTPError as error:
-        raise NotServed(f"{url} answered {error.code}") from error
-    except (OSError, ValueError) as error:
-        raise NotServed(f"{url} does not answer: {getattr(error, 'reason', error)}") from error

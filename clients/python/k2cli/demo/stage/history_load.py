@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed, fetch
+from k2cli.demo.stage.demo_stack import DemoStack
+from k2cli.operate.fetching import NotServed, fetch
 from k2client import records
 from k2client.errors import K2Error, Unavailable
 from k2client.times import to_us

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from k2cli.demo.evidence import Latency, latency
-from k2cli.demo.stage.demo_stack import DemoStack, NotServed
+from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.history_load import SPAN_S
 from k2cli.demo.stage.page_addresses import FAILED, Found, looked_at
 from k2cli.operate import scrape
+from k2cli.operate.fetching import NotServed
 from k2client.errors import K2Error, NotFound
 from k2client.stack import Stack
 from k2client.times import to_us
