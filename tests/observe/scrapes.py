@@ -43,6 +43,10 @@ class Scrapes:
                         self.highest[name][process, labels] = max(before, sample.value)
         return found
 
+    def highest_of(self, name):
+        """The highest value that any series of a metric had; 0 without one."""
+        return max(self.highest.get(name, {}).values(), default=0)
+
     def total(self, name, **labels):
         """The sum of a metric's samples now, of those that have some labels."""
         return sum(
