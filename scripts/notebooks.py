@@ -18,18 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbclient
-import nbformat
-
-import k2client
-from k2 import settings
+from k2cli.demo import notebook_run
 
 FOLDER = Path(__file__).parents[1] / "clients/notebooks"
 SOURCES = FOLDER / "sources"
 EXECUTED = FOLDER / "executed"
 NAMES = tuple(sorted(path.stem for path in SOURCES.glob("*.py")))
 CHART_BYTES_MAX = 100_000
-CELL_TIMEOUT_S = 120
 
 _CELL = re.compile(r"^# %%(?: \[(markdown)\])?\n", re.MULTILINE)
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -59,15 +54,7 @@ def execute(name: str, data_dir: str | None = None) -> str:
         nbclient.exceptions.CellExecutionError: a cell failed; it names the notebook.
         ValueError: a chart is too large.
     """
-    notebook = nbformat.reads(build(name), as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=CELL_TIMEOUT_S, kernel_name="python3", record_timing=False
-    )
-    found = {"K2_DATA_DIR": data_dir} if data_dir else {}
-    client.execute(env={**settings.environment(), **found}, cwd=str(FOLDER))
-    document: dict[str, Any] = json.loads(nbformat.writes(notebook))
-    document["cells"].insert(0, _cell(f"{name}-00", "markdown", _label(name, data_dir)))
-    document["metadata"]["language_info"] = {"name": "python"}
+    document = notebook_run.execute(build(name), name, FOLDER, data_dir)
     for chart in charts(document):
         if len(chart) > CHART_BYTES_MAX:
             raise ValueError(f"{name}: a chart has {len(chart)} bytes: make it smaller")
@@ -80,16 +67,6 @@ def charts(document: Mapping[str, Any]) -> Iterator[str]:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 yield output["data"]["image/png"]
-
-
-def _label(name: str, data_dir: str | None) -> str:
-    with k2client.connect(data_dir=data_dir) as k2:
-        status = k2.status()
-    return (
-        f"> **Executed copy** of `{name}.ipynb`, made on {status.time:%Y-%m-%d %H:%M} UTC by K2"
-        f" {status.version} on **{status.source.lower()}** trades. It is a record of that run: the"
-        " notebook itself is in the folder above."
-    )
 
 
 def split(text: str) -> Iterator[tuple[str, str]]:

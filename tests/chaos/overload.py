@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -383,6 +384,7 @@ def main() -> int:
     parser.add_argument("--mutant", choices=MUTANTS)
     parser.add_argument("--observe", action="store_true", help="with Prometheus beside the stack")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the stack ends too
     with tempfile.TemporaryDirectory() as name:
         folder, environment = Path(name), dict(ENVIRONMENT)
         if chosen.mutant:

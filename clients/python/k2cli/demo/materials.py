@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -100,7 +99,7 @@ def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 
 def _execute_notebooks(demo: DemoStack, folder: Path, say: Callable[[str], None]) -> None:
     """Execute the notebooks on the stack; take the shipped copy of one that cannot be."""
     folder.mkdir(exist_ok=True)
-    able = importlib.util.find_spec("nbconvert") is not None
+    able = importlib.util.find_spec("nbclient") is not None
     for path in sorted(_SHIPPED.glob("*.ipynb")):
         if able and _executed(demo.directory, path, folder):
             say(f"notebooks/{path.name}: executed")
@@ -111,13 +110,9 @@ def _execute_notebooks(demo: DemoStack, folder: Path, say: Callable[[str], None]
 
 
 def _executed(directory: Path, path: Path, folder: Path) -> bool:
-    command = (sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir")
-    done = subprocess.run(
-        [*command, str(folder), str(path)],
-        env={**os.environ, "K2_DATA_DIR": str(directory.resolve())},
-        capture_output=True,
-        check=False,
-    )
+    command = (sys.executable, "-m", "k2cli.demo.notebook_run", str(path), "--to", str(folder))
+    data_dir = str(directory.resolve())
+    done = subprocess.run([*command, "--data-dir", data_dir], capture_output=True, check=False)
     return done.returncode == 0
 
 
