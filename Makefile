@@ -72,7 +72,7 @@ types: setup ## types
 layers: setup ## the layers of ARCHITECTURE.md
 	@$(BIN)/lint-imports --no-cache
 
-protos: setup ## proto style, compatibility with the last release, generated code up to date
+protos: setup ## proto style, compatibility with what clients know, generated code up to date
 	@scripts/check_protos
 
 gen: setup ## regenerate k2/v1 from protos/

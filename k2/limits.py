@@ -136,6 +136,7 @@ HISTORICAL_TRADES_MAX = 1000
 # Writer
 COMMIT_INTERVAL_S = 10.0
 COMMIT_INTERVAL_CALM_S = 2.0  # a lag is judged as if commits were at least so far apart
+COMMIT_LATENCY_CALM_S = 10.0  # and the time that one takes as if they were this far apart
 COMMIT_BYTES_MAX = 256 * MIB  # of decoded rows held before a commit is forced
 COMMIT_ROWS_MAX = 1_000_000
 COMMIT_DAYS_MAX = 64  # event days of the rows of one commit: each day is a file, about 45 ms

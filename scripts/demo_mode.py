@@ -18,8 +18,8 @@ from pathlib import Path
 from k2cli import console
 from k2cli.demo.presenter import draw_checklist
 from k2cli.demo.stage import fresh_start, history_load
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import checklist, state_of
+from k2cli.operate.running_stack import RunningStack
 from k2client import stack
 from k2client.errors import K2Error
 
@@ -58,7 +58,7 @@ def _reset(directory: Path) -> None:
 
 
 def _load(data_dir: Path | None) -> None:
-    with DemoStack.open(data_dir) as demo, console.steps() as step:
+    with RunningStack.open(data_dir) as demo, console.steps() as step:
         show = partial(step, "load")
         every_s = 0.0 if sys.stderr.isatty() else _LINE_S
         loaded, took_s = history_load.load(demo, history_load.seldom(show, every_s))

@@ -69,7 +69,7 @@ def scales(
     no pressure; what the settings let a process hold beyond the defaults is no pressure either.
     """
     lag_s = max(commit_interval_s, limits.COMMIT_INTERVAL_CALM_S)
-    latency_s = max(commit_interval_s, limits.COMMIT_INTERVAL_S)
+    latency_s = max(commit_interval_s, limits.COMMIT_LATENCY_CALM_S)
     return {
         Signal.WRITER_LAG_S: Scale(3 * lag_s, 30 * lag_s),
         Signal.BACKLOG_AGE_S: Scale(3 * lag_s, 30 * lag_s, SOFT_AT_MOST),

@@ -6,9 +6,9 @@ found out now (its schema id has to be looked up first), the rest of the batch i
 step. Verdicts do not depend on how the tape is cut into batches.
 
 Most faults depend only on the record's bytes and on the time the broker appended it. Three depend
-on the process that judges (`events.TIMELY`): a schema id that the registry does not know may be
-registered later, a symbol without a partition may be placed later, and a record that this version
-of K2 fails on is good to one without the defect. The commit decides on those
+on the process that judges (`events.RETRIABLE_FAULTS`): a schema id that the registry does not know
+may be registered later, a symbol without a partition may be placed later, and a record that this
+version of K2 fails on is good to one without the defect. The commit decides on those
 (`lake/dead_letters/superseded.py`).
 
 A defect of K2 must not stop every symbol: a batch that raises an unforeseen error is halved until

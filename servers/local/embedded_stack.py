@@ -150,11 +150,11 @@ def choose_ports(
 
 
 def choose_prometheus(
-    options: Options, runtime: Runtime, used: Collection[int], port: int = prometheus.PORT
+    options: Options, runtime: Runtime, used: Collection[int]
 ) -> prometheus.Prometheus | None:
     """Find the Prometheus to run beside the stack; None where none is wanted or installed.
 
-    It listens on `port`, or on a free one where that is taken or free ports are asked for.
+    It listens on its port, or on a free one where that is taken or free ports are asked for.
 
     Raises:
         Unavailable: PORT_IN_USE when fixed ports are asked for and this one is taken.
@@ -165,7 +165,7 @@ def choose_prometheus(
     if program is None:
         _step(runtime, "prometheus", prometheus.HOW_TO_GET)
         return None
-    port = _port_beside(options, runtime, used, "prometheus", port)
+    port = _port_beside(options, runtime, used, "prometheus", options.observe_port)
     return prometheus.Prometheus(program, port)
 
 
@@ -173,12 +173,11 @@ def choose_jupyter(
     options: Options,
     runtime: Runtime,
     used: Collection[int],
-    port: int = jupyter.PORT,
     is_installed: Callable[[], bool] = jupyter.is_installed,
 ) -> jupyter.Jupyter | None:
     """Choose how Jupyter runs beside the stack; None where it is not wanted or not installed.
 
-    It listens on `port`, or on a free one where that is taken or free ports are asked for.
+    It listens on its port, or on a free one where that is taken or free ports are asked for.
 
     Raises:
         Unavailable: PORT_IN_USE when fixed ports are asked for and this one is taken.
@@ -188,7 +187,7 @@ def choose_jupyter(
     if not is_installed():
         _step(runtime, "jupyter", jupyter.HOW_TO_GET)
         return None
-    port = _port_beside(options, runtime, used, "jupyter", port)
+    port = _port_beside(options, runtime, used, "jupyter", options.notebooks_port)
     return jupyter.Jupyter(port, secrets.token_hex(_TOKEN_BYTES), settings.environment())
 
 

@@ -11,6 +11,8 @@ from k2 import limits, settings
 from k2.errors import Invalid, Reason
 from k2.market.instrument import is_symbol
 from k2.settings import Settings
+from servers.local import jupyter
+from servers.local.observe import prometheus
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Options:
         ports_asked: whether that was an argument.
         observe: whether Prometheus is started too, where it is installed.
         notebooks: whether Jupyter is started too, where it is installed.
+        observe_port, notebooks_port: where they are to listen.
         exchange_asked: whether an exchange was named, by argument or setting.
     """
 
@@ -32,6 +35,8 @@ class Options:
     ports_asked: bool = False
     observe: bool = False
     notebooks: bool = False
+    observe_port: int = prometheus.PORT
+    notebooks_port: int = jupyter.PORT
 
 
 class Arguments(argparse.ArgumentParser):
@@ -76,6 +81,8 @@ def read_options(loaded: Settings, argv: list[str]) -> Options:
         ports_asked=arguments.ports is not None,
         observe=arguments.observe,
         notebooks=arguments.notebooks,
+        observe_port=arguments.observe_port,
+        notebooks_port=arguments.notebooks_port,
     )
 
 
@@ -110,6 +117,8 @@ def _parser() -> Arguments:
     parser.add_argument("--ports", choices=("free", "fixed"))
     parser.add_argument("--observe", action="store_true")
     parser.add_argument("--notebooks", action="store_true")
+    parser.add_argument("--observe-port", type=int, default=prometheus.PORT)
+    parser.add_argument("--notebooks-port", type=int, default=jupyter.PORT)
     return parser
 
 

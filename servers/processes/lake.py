@@ -90,11 +90,11 @@ def run(settings: Settings, runtime: Runtime, argv: list[str]) -> int:
         retainers = retainers_of(settings, runtime, catalog, committer, ops)
         watch = tape_watch_of(settings, runtime, clients.admin, writer)
         deferral = deferral_of(runtime, clients, writer, tape.placement)
-        placements = clients.topic(topics.PARTITIONS)
-        process.counters.add(lambda: writer_counters(writer.stats, watch.alerts))
+        placed = clients.topic(topics.PARTITIONS)
+        process.counters.add(lambda: writer_counters(writer.stats, watch.alerts, placed.skipped))
         process.counters.add(lambda: writer.backlog.counters(runtime.clock.monotonic_s()))
         process.counters.add(lambda: stats_of(maintainers), "maintain_")
-        process.counters.add(lambda: PlacementCounters(placements.skipped))
+        process.counters.add(lambda: PlacementCounters(placed.skipped))
         process.measures.add(lambda: measure_lake(committer, watch.margin_s))
         ops.count(process.counters, process.measures)
         count_retained(retainers, process.counters)
@@ -259,8 +259,11 @@ class PlacementCounters:
     placements_skipped: Counter
 
 
-def writer_counters(stats: WriterStats, alerts: Sequence[str]) -> WriterCounters:
+def writer_counters(
+    stats: WriterStats, alerts: Sequence[str], placements_skipped: int = 0
+) -> WriterCounters:
     """Count what the writer has done; `alerts` of others follow its own."""
+    skipped = f"{topics.PARTITIONS}: {placements_skipped} records are no placements and are skipped"
     waits = [f"partition {number} waits: {why}" for number, why in sorted(stats.waiting.items())]
     return WriterCounters(
         commits=stats.commits,
@@ -273,7 +276,7 @@ def writer_counters(stats: WriterStats, alerts: Sequence[str]) -> WriterCounters
         positions=stats.positions.encode() if stats.positions else "",
         snapshot_id=str(stats.snapshot_id or ""),
         committed_at_us=stats.committed_at_us or 0,
-        alerts=[*waits, *alerts],
+        alerts=[*waits, *alerts, *([skipped] if placements_skipped else ())],
     )
 
 

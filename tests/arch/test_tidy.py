@@ -23,7 +23,7 @@ MODULE_LINES_MAX = 600
 MODULE_LINES_USUAL = 400  # above this, ask whether the module is one concern
 FUNCTION_LINES_MAX = 50
 PACKAGE_MODULES_USUAL = 12  # above this, ask whether the package is one noun of the domain
-PACKAGE_MODULES_MAX = {"clients/python/k2cli": 21, "servers/local": 21, "servers/venue": 10}
+PACKAGE_MODULES_MAX = {"clients/python/k2cli": 19, "servers/local": 19, "servers/venue": 10}
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "base", "misc", "core"}
 # `noqa` marks need a reason after the code; these are how many there may be of each rule.
 NOQA_MAX = {"TID251": 24, "BLE001": 12}

@@ -137,6 +137,7 @@ def disturb(driven):
     CLOCK.sleep(STORE_AWAY_S)
     away.undo()
     venue_json(stack, "/k2/faults?disconnect=1")
+    until(lambda: scrapes.total("k2_venue_cuts_total") > 0, "the venue cuts a connection")
     until(lambda: scrapes.total("k2_feed_reconnects_total") > 0, "the feed connects again")
     venue_json(stack, "/k2/faults?drop=9")
     CLOCK.sleep(0.5)

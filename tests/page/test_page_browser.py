@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from k2cli.demo import screenshots
-from k2cli.demo.stage.demo_stack import address_of, based, described_at
+from k2cli.operate.running_stack import address_of, based, described_at
 from tests.chaos.stack import BRISK, Stack
 from tests.support import tools
 

@@ -33,8 +33,8 @@ from k2cli import (
 from k2cli.assistant import mcp
 from k2cli.child import INTERRUPTED
 from k2cli.cost import cost_report
-from k2cli.demo import demo
-from k2cli.operate import browse, degrade, process_logs, status, tape_topics
+from k2cli.demo import browse, demo
+from k2cli.operate import degrade, process_logs, status, tape_topics
 from k2cli.shapes import days, joins, prices
 from k2client.errors import Invalid, K2Error
 

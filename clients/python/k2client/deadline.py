@@ -155,7 +155,13 @@ def _is_transient(error: K2Error) -> bool:
 
 
 def _is_under_load(error: K2Error) -> bool:
-    """Return whether a limit or a level refused it, so that a retry adds to the load."""
+    """Return whether a limit or a level refused it, so that a retry adds to the load.
+
+    A call beyond what a server takes at once is refused before any work is done: many at once are
+    all answered in the end, as RetryInfo and the deadline of each allow.
+    """
+    if error.reason == "TOO_MANY_CALLS":
+        return False
     return isinstance(error, Overloaded) or error.reason == "DEFERRED"
 
 

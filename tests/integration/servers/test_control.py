@@ -1,5 +1,7 @@
 """The control process on a real tape: listed, described and called as grpcurl would."""
 
+import json
+
 import grpc
 import pytest
 from google.protobuf import json_format
@@ -10,6 +12,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from k2.clock import SystemClock
+from servers.local.stack_file import holding
 from tests.fakes.wire import reason_of
 from tests.integration.servers.wire import channel_to, deployed, running
 from tests.support.eventually import eventually
@@ -97,6 +101,23 @@ def test_every_service_is_healthy(channel):
         watch = stub.Watch(request)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
+
+
+def test_it_is_not_healthy_while_a_part_of_its_stack_is_given_up(channel, settings):
+    stub = health_pb2_grpc.HealthStub(channel)
+
+    def status():
+        return stub.Check(health_pb2.HealthCheckRequest()).status
+
+    run = settings.data_dir / "run"
+    run.mkdir(exist_ok=True)
+    record = {"processes": [{"name": "lake", "state": "FAILING"}]}
+    (run / "stack.json").write_text(json.dumps(record))
+    assert status() == health_pb2.HealthCheckResponse.SERVING  # no stack runs there
+    with holding(run, SystemClock()):
+        eventually(lambda: status() == health_pb2.HealthCheckResponse.NOT_SERVING)
+    eventually(lambda: status() == health_pb2.HealthCheckResponse.SERVING)
+    (run / "stack.json").unlink()
 
 
 def test_every_answer_comes_by_reflection_alone(reflected):

@@ -122,7 +122,6 @@ OVERLOAD = [
     Overloaded("SHED", "m", retry_after_s=0.1),
     Unavailable("DEFERRED", "m", retry_after_s=0.1),
     *(Overloaded(name, "m", retry_after_s=0.1) for name in ("TOO_MANY_QUERIES", "TAIL_FULL")),
-    Overloaded("TOO_MANY_CALLS", "m", retry_after_s=0.1),
 ]
 
 
@@ -145,8 +144,15 @@ def test_retries_of_an_overload_are_a_tenth_of_the_calls_and_a_few_at_first(time
     assert caught.value.metadata["retry_budget"] == "spent"
 
 
-def test_other_errors_have_no_budget(time):
-    error = Unavailable("STARTING", "m", retry_after_s=0.1)
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("STARTING", "m", retry_after_s=0.1),
+        Overloaded("TOO_MANY_CALLS", "m", retry_after_s=0.1),
+    ],
+    ids=lambda error: error.reason,
+)
+def test_other_errors_have_no_budget(time, error):
     assert retry(time).run(failing(*[error] * 50), Deadline(600, time.monotonic)) == "answer"
 
 

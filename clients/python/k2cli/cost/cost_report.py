@@ -21,7 +21,7 @@ from k2cli.cost.cost_model import (
     read_prices,
     sensitivity,
 )
-from k2cli.demo.stage.demo_stack import DemoStack
+from k2cli.operate.running_stack import RunningStack
 
 SCALES = (138.0, 10_000.0, 1_000_000.0)
 _RATE_OVER_S = 3.0
@@ -54,7 +54,7 @@ def cost(  # noqa: PLR0913, PLR0917 one parameter an option
         return
     measured, scales = Measured(), messages or SCALES
     if live:
-        with DemoStack.open(data_dir) as demo:
+        with RunningStack.open(data_dir) as demo:
             rate, measured = live_figures(demo)
         scales = (rate, *messages)
     changed: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def cost(  # noqa: PLR0913, PLR0917 one parameter an option
     _show(wanted, measured, read_prices(), as_json=as_json)
 
 
-def live_figures(demo: DemoStack, over_s: float = _RATE_OVER_S) -> tuple[float, Measured]:
+def live_figures(demo: RunningStack, over_s: float = _RATE_OVER_S) -> tuple[float, Measured]:
     """Measure the messages a second and the bytes a trade of a running stack."""
     rate = max(demo.trade_rate(over_s), 0.001)
     snapshots = demo.k2.snapshots(1)

@@ -13,9 +13,9 @@ from k2cli.demo.agenda import SECTIONS, slots
 from k2cli.demo.drill import drill as drilled
 from k2cli.demo.presenter import RUN_FILE, Presenter, draw_checklist, keep, now_text, summary
 from k2cli.demo.stage import fresh_start
-from k2cli.demo.stage.demo_stack import DemoStack, address_of, based, described_at
 from k2cli.demo.stage.page_addresses import FAILED, NO_PART, looked_at
 from k2cli.demo.stage.readiness import checklist, decision, read_state, state_of
+from k2cli.operate.running_stack import RunningStack, address_of, based, described_at
 from k2client.errors import NotFound
 
 _CARD = Path("docs/demo")
@@ -49,7 +49,7 @@ def demo(
     directory = options.directory_of(data_dir)
     if start:
         fresh_start.ensure(directory, console.say)
-    with DemoStack.open(data_dir) as shown:
+    with RunningStack.open(data_dir) as shown:
         draw_checklist(checklist(read_state(shown)))
         planned = slots(quick=quick, section=section)
         done = Presenter(shown, quick=quick, wait=not no_wait).perform(planned)
@@ -102,7 +102,7 @@ def health(context: click.Context, as_json: bool, data_dir: Path | None) -> None
 @click.pass_context
 def export(context: click.Context, data_dir: Path | None) -> None:
     """Make backup materials from a real run: text, figures, answers, notebooks, pictures."""
-    with DemoStack.open(data_dir) as shown:
+    with RunningStack.open(data_dir) as shown:
         folder, done = materials.export(shown, now_text(), console.say)
         keep(done, shown.directory, shown.source)
     console.echo(str(folder))

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from k2cli.demo.materials import NOTEBOOKS, has_outputs
 from k2cli.demo.stage import fresh_start, history_load
-from k2cli.demo.stage.demo_stack import DemoStack, address_of
 from k2cli.demo.stage.readiness import MATERIALS, newest_ms
 from k2cli.operate.fetching import NotServed, fetch
+from k2cli.operate.running_stack import RunningStack, address_of
 from k2client import stack
 from k2client.errors import K2Error
 
@@ -76,7 +76,7 @@ def _service_down(directory: Path, say: Callable[[str], None]) -> str:
 
 def _empty_answer(directory: Path, say: Callable[[str], None]) -> str:
     """Load the hour into the stack that the reset left empty."""
-    with DemoStack.open(directory) as demo:
+    with RunningStack.open(directory) as demo:
         loaded, took_s = history_load.load(
             demo, history_load.seldom(lambda words, _done, _total: say(words), _SAID_S)
         )

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from k2cli.demo.evidence import Evidence, frame_of, latency
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
 from k2cli.operate import scrape
 from k2cli.operate.process_logs import LogFile
+from k2cli.operate.running_stack import RunningStack
 from k2client.errors import K2Error
 from k2client.records import TimeRange
 from k2client.times import to_us
@@ -23,11 +23,11 @@ _SAMPLE_ROWS = 2000
 _COMMIT_WAIT_S = 20.0
 _POLL_S = 0.5
 
-Proof = Callable[[DemoStack, Evidence, bool], None]
+Proof = Callable[[RunningStack, Evidence, bool], None]
 """Measures one claim of a running stack and adds it; in the quick form with fewer samples."""
 
 
-def answers_in_time(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
+def answers_in_time(demo: RunningStack, evidence: Evidence, quick: bool) -> None:
     """Time the smallest useful question."""
     measured = latency([newest_ms(demo) for _ in range(40 if quick else 200)])
     evidence.judge(
@@ -43,13 +43,13 @@ def answers_in_time(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
     )
 
 
-def what_the_data_is(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def what_the_data_is(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Say what the rows are, which decides how everything after is to be read."""
     venue = demo.described.content.get("venue")
     evidence.show("what the trades are", f"{demo.source}, from {venue}", "k2 status")
 
 
-def rate_of_trades(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
+def rate_of_trades(demo: RunningStack, evidence: Evidence, quick: bool) -> None:
     """Measure the rate at the tape, the growth of topics and the freshness over the same time."""
     before, fresh_before = demo.k2.topics(), _freshness(demo)
     rate = demo.trade_rate(5.0 if quick else 12.0)
@@ -79,7 +79,7 @@ def rate_of_trades(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
         )
 
 
-def newest_of_symbols(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def newest_of_symbols(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Show the newest trade of the best-known symbols."""
     for symbol in SHOWN_SYMBOLS:
         if symbol in demo.symbols:
@@ -95,7 +95,7 @@ def newest_of_symbols(demo: DemoStack, evidence: Evidence, _quick: bool) -> None
                 )
 
 
-def nothing_undecodable(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def nothing_undecodable(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Count what did not fit the schema, and what the feed says."""
     letters = len(demo.k2.dead_letters(limit=1000))
     evidence.show(
@@ -115,7 +115,7 @@ def nothing_undecodable(demo: DemoStack, evidence: Evidence, _quick: bool) -> No
     evidence.lines += [line.legible.splitlines()[0] for line in lines]
 
 
-def snapshots_kept(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def snapshots_kept(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Show the newest snapshots."""
     listed = demo.k2.snapshots()
     newest = listed[0]
@@ -133,7 +133,7 @@ def snapshots_kept(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     ]
 
 
-def same_rows_later(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def same_rows_later(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Ask by snapshot and by token, wait for a commit, and ask again."""
     symbol, snapshot = demo.symbols[0], demo.k2.snapshots(1)[0]
     first = _digest(demo, symbol, snapshot.snapshot_id)
@@ -174,7 +174,7 @@ def _between(times: TimeRange) -> str:
     return " ".join(f"{name} {at.isoformat()}" for name, at in options if at is not None)
 
 
-def compression(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def compression(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Compare the lake's bytes a trade with those of the venue's frame of the same trades."""
     newest = demo.k2.snapshots(1)[0]
     if not newest.rows_total:
@@ -199,7 +199,7 @@ def compression(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     )
 
 
-def _digest(demo: DemoStack, symbol: str, snapshot_id: int) -> tuple[str, int]:
+def _digest(demo: RunningStack, symbol: str, snapshot_id: int) -> tuple[str, int]:
     rows = demo.k2.trades(symbol, limit=_SAMPLE_ROWS, order="desc", as_of=snapshot_id).to_arrow()
     digest = hashlib.sha256()
     for batch in rows.to_batches(max_chunksize=_SAMPLE_ROWS):
@@ -207,7 +207,7 @@ def _digest(demo: DemoStack, symbol: str, snapshot_id: int) -> tuple[str, int]:
     return digest.hexdigest(), rows.num_rows
 
 
-def _next_commit(demo: DemoStack, snapshot_id: int) -> int:
+def _next_commit(demo: RunningStack, snapshot_id: int) -> int:
     """Wait for a later snapshot; returns how many came."""
     end = time.monotonic() + _COMMIT_WAIT_S
     while time.monotonic() < end:
@@ -221,7 +221,7 @@ def _next_commit(demo: DemoStack, snapshot_id: int) -> int:
     return 0
 
 
-def _freshness(demo: DemoStack) -> tuple[float, float] | None:
+def _freshness(demo: RunningStack) -> tuple[float, float] | None:
     return scrape.freshness(demo.metrics().get("query", ""))
 
 

@@ -17,9 +17,9 @@ from k2.shipped_files import shipped_file
 from k2cli.demo import demo_card, screenshots
 from k2cli.demo.agenda import slots
 from k2cli.demo.presenter import Performance, Presenter, draw_checklist, summary
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.readiness import MATERIALS, checklist, read_state
 from k2cli.operate.fetching import NotServed
+from k2cli.operate.running_stack import RunningStack
 from k2client.errors import K2Error
 from k2client.json_form import json_value
 
@@ -28,7 +28,9 @@ _SHIPPED = shipped_file("clients/notebooks")
 NOTEBOOKS = (_SHIPPED / "executed", _SHIPPED)
 
 
-def export(demo: DemoStack, made_at: str, say: Callable[[str], None]) -> tuple[Path, Performance]:
+def export(
+    demo: RunningStack, made_at: str, say: Callable[[str], None]
+) -> tuple[Path, Performance]:
     """Perform once without waiting and keep everything; returns the folder and the run.
 
     Args:
@@ -61,7 +63,7 @@ def export(demo: DemoStack, made_at: str, say: Callable[[str], None]) -> tuple[P
     return folder, done
 
 
-def cached_answers(demo: DemoStack) -> dict[str, Any]:
+def cached_answers(demo: RunningStack) -> dict[str, Any]:
     """Ask the questions of the demonstration: of the edge, else of the client."""
     symbol = demo.symbols[0]
     paths = {
@@ -80,7 +82,7 @@ def cached_answers(demo: DemoStack) -> dict[str, Any]:
     return found
 
 
-def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 JSON
+def _of_client(demo: RunningStack, name: str, symbol: str) -> Any:  # noqa: ANN401 JSON
     try:
         if name.startswith("trades"):
             answer = demo.k2.trades(symbol, limit=10, order="desc")
@@ -96,7 +98,7 @@ def _of_client(demo: DemoStack, name: str, symbol: str) -> Any:  # noqa: ANN401 
         return {"not answered": f"{error.reason}: {error.message}"}
 
 
-def _execute_notebooks(demo: DemoStack, folder: Path, say: Callable[[str], None]) -> None:
+def _execute_notebooks(demo: RunningStack, folder: Path, say: Callable[[str], None]) -> None:
     """Execute the notebooks on the stack; take the shipped copy of one that cannot be."""
     folder.mkdir(exist_ok=True)
     able = importlib.util.find_spec("nbclient") is not None
@@ -125,7 +127,7 @@ def has_outputs(path: Path) -> bool:
         return False
 
 
-def _take_screenshots(demo: DemoStack, folder: Path, say: Callable[[str], None]) -> None:
+def _take_screenshots(demo: RunningStack, folder: Path, say: Callable[[str], None]) -> None:
     if demo.edge is None:
         say("screenshots: edge not part of this stack")
         return

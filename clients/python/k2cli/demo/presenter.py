@@ -28,10 +28,10 @@ from k2cli.demo.evidence import ABSENT, KEPT, MISSED, NOT_CLAIMED, Evidence
 from k2cli.demo.ingest_proofs import Proof
 from k2cli.demo.service_proofs import PROOFS
 from k2cli.demo.spoken import SIMULATED, WORDS, Words
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.page_addresses import NO_PART, looked_at
 from k2cli.demo.stage.readiness import Item, decision
 from k2cli.operate.fetching import NotServed
+from k2cli.operate.running_stack import RunningStack
 from k2client.errors import K2Error
 
 _STYLES = {KEPT: "green", MISSED: "bold red", ABSENT: "yellow", NOT_CLAIMED: "yellow"}
@@ -89,7 +89,7 @@ class Presenter:
 
     def __init__(
         self,
-        demo: DemoStack,
+        demo: RunningStack,
         *,
         quick: bool,
         wait: bool,

@@ -14,11 +14,11 @@ from k2cli.cost.cost_report import live_figures
 from k2cli.demo.evidence import Evidence, latency
 from k2cli.demo.ingest_proofs import POSITIONING, STORAGE, STREAMING, Proof
 from k2cli.demo.overload_walk import INJECTED, walk
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.page_addresses import looked_at
 from k2cli.demo.stage.readiness import P99_TARGET_MS, newest_ms
 from k2cli.operate import scrape
 from k2cli.operate.fetching import NotServed, fetch
+from k2cli.operate.running_stack import RunningStack
 
 METRICS_TARGET = 83
 NO_EDGE = "edge not part of this stack"
@@ -32,7 +32,7 @@ _EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
 _LEVELS = ("NORMAL", *INJECTED)
 
 
-def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def metrics_served(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Count the metrics that the processes serve at this moment."""
     scraped = demo.metrics()
     if not scraped:
@@ -65,7 +65,7 @@ def metrics_served(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     evidence.show("records the lake has not committed", f"{sum(lag.values()):,.0f}", "k2 degrade")
 
 
-def requests_counted(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def requests_counted(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Show that the edge counts its requests."""
     what, command = "k2_http_requests_total counts the requests", "curl {edge}/metrics"
     if demo.edge is None:
@@ -83,7 +83,7 @@ def requests_counted(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     )
 
 
-def watched_from_outside(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def watched_from_outside(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Say what Prometheus and Grafana have, where they are part of the stack."""
     for page in looked_at(demo.described):
         if page.name not in ("prometheus", "grafana"):
@@ -104,7 +104,7 @@ def watched_from_outside(demo: DemoStack, evidence: Evidence, _quick: bool) -> N
             evidence.show("Grafana", "healthy", page.url)
 
 
-def through_the_levels(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def through_the_levels(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Take the platform to CIRCUIT_BREAK and back, by injected pressure."""
     before = demo.acknowledged()
     done = walk(demo.k2, evidence.lines.append)
@@ -131,7 +131,7 @@ def through_the_levels(demo: DemoStack, evidence: Evidence, _quick: bool) -> Non
     )
 
 
-def recent_in_time(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
+def recent_in_time(demo: RunningStack, evidence: Evidence, quick: bool) -> None:
     """Time the hybrid question many times."""
     n = 100 if quick else 1000
     measured = latency([newest_ms(demo, "/v1/trades/recent", 10) for _ in range(n)])
@@ -144,7 +144,7 @@ def recent_in_time(demo: DemoStack, evidence: Evidence, quick: bool) -> None:
     )
 
 
-def both_sides(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def both_sides(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Show how many rows came from the lake and how many from memory."""
     symbol = demo.symbols[0]
     answer = demo.k2.trades(symbol, last="15m")
@@ -159,7 +159,7 @@ def both_sides(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     )
 
 
-def bars_of_both_sides(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def bars_of_both_sides(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Make one-minute bars, and make their averages again from the trades of the same token."""
     symbol = demo.symbols[0]
     asked = demo.k2.bars(symbol, every="1m", last="15m")
@@ -208,7 +208,7 @@ def minute_averages(trades: Iterable[Mapping[str, Any]]) -> dict[datetime, Decim
     }
 
 
-def two_markets(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def two_markets(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Join the trades of one symbol with those of another at the same moment."""
     if len(demo.symbols) < 2:
         return
@@ -225,7 +225,7 @@ def two_markets(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     )
 
 
-def edge_agrees(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def edge_agrees(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Compare the ids that the edge returns with those of the client, by the edge's token."""
     what, symbol = "the edge returns the same ids as the client", demo.symbols[0]
     if demo.edge is None:
@@ -242,7 +242,7 @@ def edge_agrees(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
                    _recent(demo))  # fmt: skip
 
 
-def what_it_costs(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
+def what_it_costs(demo: RunningStack, evidence: Evidence, _quick: bool) -> None:
     """Compute the cost at the rate of this moment, and at a million messages a second."""
     rate, measured = live_figures(demo)
     prices = read_prices()
@@ -265,14 +265,14 @@ def what_it_costs(demo: DemoStack, evidence: Evidence, _quick: bool) -> None:
     evidence.refuse("cheaper than other vendors", why, "docs/cost-model.md")
 
 
-def _recent(demo: DemoStack) -> str:
+def _recent(demo: RunningStack) -> str:
     symbol = demo.symbols[0]
     if demo.edge is None:
         return f"k2 trades {symbol} --last 15m --limit 10 --order desc"
     return f"curl '{demo.edge}/v1/trades/recent?symbol={symbol}&limit=10'"
 
 
-def _requests(demo: DemoStack) -> float:
+def _requests(demo: RunningStack) -> float:
     return sum(
         scrape.samples(fetch(f"{demo.edge}/metrics", 5.0), "k2_http_requests_total").values()
     )

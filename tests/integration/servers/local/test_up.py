@@ -10,11 +10,16 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from k2 import limits
+from k2 import limits, settings
 from tests.support.eventually import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 START_S = 400  # on a machine that is busy with other things
+DEAD_PROXIES = {  # nothing of a stack goes through a proxy
+    name: "http://127.0.0.1:9"
+    for lower in ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
+    for name in (lower, lower.upper())
+}
 PARTS = ["broker", "registry", "venue", "feed", "lake", "query", "control", "edge"]
 
 
@@ -31,6 +36,7 @@ class Up:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            env=settings.environment() | DEAD_PROXIES,
         )
 
     def until(self, event, **fields):

@@ -2,18 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from k2cli.demo.evidence import Latency
-from k2cli.demo.stage import fresh_start
-from k2cli.demo.stage.demo_stack import (
-    NotServed,
-    address_of,
-    based,
-    of_components,
-)
-from k2cli.demo.stage.history_load import estimated_first_id, first_id_before, seldom
+from k2cli.demo.stage import fresh_start, history_load
+from k2cli.demo.stage.history_load import Load, estimated_first_id, first_id_before, load, seldom
 from k2cli.demo.stage.page_addresses import (
     FAILED,
     HEALTHY,
@@ -25,8 +20,11 @@ from k2cli.demo.stage.page_addresses import (
     url_of,
 )
 from k2cli.demo.stage.readiness import StageState, ages_s, checklist, decision
-from k2client.errors import Data, Invalid
-from k2client.records import Component, Status
+from k2cli.operate.running_stack import (
+    NotServed,
+)
+from k2client.errors import Data, Invalid, Unavailable
+from k2client.records import GapRecord
 from k2client.stack import Stack
 
 READY = StageState(
@@ -127,14 +125,6 @@ def test_each_address_is_healthy_failed_or_no_part(tmp_path):
     assert found[2].message == "served beside this stack"
 
 
-def test_an_address_is_a_base_url(tmp_path):
-    described = stack_with(tmp_path, edge=("http", "127.0.0.1:8000"))
-    assert address_of(described, "edge", "http") == "127.0.0.1:8000"
-    assert address_of(described, "edge", "grpc") is None
-    assert based("127.0.0.1:8000") == "http://127.0.0.1:8000"
-    assert based("http://127.0.0.1:9090/") == "http://127.0.0.1:9090"
-
-
 def test_a_page_with_a_token_is_opened_with_it(tmp_path):
     (jupyter,) = [page for page in PAGES if page.name == "jupyter"]
     listed = "http://127.0.0.1:8888/lab?token=abc"
@@ -166,7 +156,8 @@ def test_a_stack_starts_again_on_its_ports(tmp_path):
         {"name": "broker", "addresses": {"broker": "127.0.0.1:9092"}},
         {"name": "feed", "addresses": {"metrics": "127.0.0.1:9102"}},
         {"name": "edge", "addresses": {"http": "http://127.0.0.1:8000", "metrics": "127.0.0.1:9"}},
-        {"name": "prometheus", "addresses": {"prometheus": "http://127.0.0.1:9090"}},
+        {"name": "prometheus", "addresses": {"prometheus": "http://127.0.0.1:24000"}},
+        {"name": "jupyter", "addresses": {"jupyter": "http://127.0.0.1:8889/?token=a"}},
     ]
     described = Stack(tmp_path, True, {"processes": processes, "addresses": {"control": "h:1"}})
     settings = {
@@ -174,7 +165,8 @@ def test_a_stack_starts_again_on_its_ports(tmp_path):
         "feed.source": "simulated", "data_dir": "/x", "degrade.dwell_s": 15.0,
     }  # fmt: skip
     restart = fresh_start.restart_of(described, settings)
-    assert restart.arguments == ("--venue", "synthetic", "--observe")
+    beside = ("--observe", "--observe-port", "24000", "--notebooks", "--notebooks-port", "8889")
+    assert restart.arguments == ("--venue", "synthetic", *beside)
     assert restart.settings == {
         "K2_FEED__SYMBOLS": '["BTCUSDT", "ETHUSDT"]',
         "K2_VENUE__RATE": "500.0",
@@ -185,6 +177,50 @@ def test_a_stack_starts_again_on_its_ports(tmp_path):
         "K2_DEGRADE__DWELL_S": "3",
         "K2_FEED__REST_WEIGHT_PER_MINUTE": "5500",
     }
+
+
+class Ledger:
+    """A K2 whose venue has only the ids from 100 on."""
+
+    def __init__(self):
+        self.asked = []
+
+    def backfill(self, symbol, first, last):
+        self.asked.append((symbol, first, last))
+
+    def gaps(self):
+        return [
+            gap
+            for symbol, first, last in self.asked
+            for gap in (ledger_row(symbol, first, 99), ledger_row(symbol, 100, last))
+        ]
+
+
+def ledger_row(symbol, first, last):
+    state = "UNFILLABLE" if last < 100 else "FILLED"
+    return GapRecord("BINANCE", symbol, first, last, state, "REQUESTED", None, None, None, "", "f")
+
+
+def test_only_what_came_counts_as_loaded(monkeypatch):
+    demo = SimpleNamespace(k2=Ledger(), symbols=("A", "B"))
+    monkeypatch.setattr(
+        history_load,
+        "_wanted",
+        lambda demo, symbol: None if symbol in str(demo.k2.asked) else Load(symbol, 90, 119),
+    )
+    assert load(demo, lambda *_: None)[0] == 2 * 20
+    assert [symbol for symbol, *_ in demo.k2.asked] == ["A", "B"]
+
+
+def test_an_hour_that_the_venue_does_not_have_is_no_success(monkeypatch):
+    demo = SimpleNamespace(k2=Ledger(), symbols=("A", "B"))
+    monkeypatch.setattr(
+        history_load,
+        "_wanted",
+        lambda _, symbol: Load(symbol, 90, 119) if symbol == "B" else None,
+    )
+    with pytest.raises(Unavailable, match="the hour of B: see `k2 gaps --state unfillable`"):
+        load(demo, lambda *_: None)
 
 
 def test_a_chosen_setting_is_not_replaced():
@@ -238,24 +274,6 @@ def test_a_log_gets_a_step_now_and_then_and_the_last():
     for done in range(5):
         step("a", done, 4)
     assert shown == [("a", 0, 4), ("a", 4, 4)]
-
-
-# --- containers -----------------------------------------------------------------------------------
-
-
-def test_a_stack_of_containers_is_described_by_its_control_plane(tmp_path):
-    def component(name, state="SERVING"):
-        return Component(name, state, 1, "", {"metrics": "0.0.0.0:9101"}, "NORMAL", {}, None)
-
-    status = Status(
-        "SERVING", "NORMAL", "SIMULATED", (component("edge"), component("feed", "LOST")), "1", None
-    )
-    described = of_components(tmp_path, status, ["BTCUSDT", "BTCUSDT"])
-    assert described.running
-    assert described.content["source"] == "simulated"
-    assert described.content["symbols"] == ["BTCUSDT"]
-    assert address_of(described, "edge", "http") == "127.0.0.1:8000"
-    assert address_of(described, "feed", "metrics") is None
 
 
 def test_a_reset_never_starts_beside_a_stack_of_another(tmp_path):

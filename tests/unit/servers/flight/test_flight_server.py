@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.flight as fl  # noqa: TID251 the wire is what is tested
 import pytest
@@ -510,9 +511,14 @@ def test_plans_are_admitted_before_they_take_a_thread_for_long(stack):
     with ThreadPoolExecutor(2) as pool:
         planned = [pool.submit(wire.client.get_flight_info, command) for _ in range(2)]
         eventually(lambda: len(slow.entered) == 2)
-        for _ in range(50):
-            refused = failure(wire.client.get_flight_info, command)
-            assert refused == (fl.FlightUnavailableError, "TOO_MANY_QUERIES")
+        before = psutil.Process().num_threads()
+        with ThreadPoolExecutor(50) as callers:
+            asked_at_once = [
+                callers.submit(failure, wire.client.get_flight_info, command) for _ in range(200)
+            ]
+            refused = {each.result(20) for each in asked_at_once}
+            assert psutil.Process().num_threads() < before + 50 + 64
+        assert refused == {(fl.FlightUnavailableError, "TOO_MANY_QUERIES")}
         slow.go.set()
         assert [len(each.result(20).endpoints) for each in planned] == [1, 1]
     assert len(wire.client.get_flight_info(command).endpoints) == 1

@@ -80,7 +80,7 @@ def observed(tmp_path, monkeypatch, port, **asked):
     runtime = Runtime(SystemClock(), "6" * 32, out=out)
     asked = replace(options(tmp_path, asked.pop("ports", "fixed")), **{"observe": True} | asked)
     try:
-        chosen = choose_prometheus(asked, runtime, (), port)
+        chosen = choose_prometheus(replace(asked, observe_port=port), runtime, ())
     except Unavailable as error:
         chosen = error.reason
     return chosen, [json.loads(line)["message"] for line in out.getvalue().splitlines()]
@@ -111,7 +111,8 @@ def served(tmp_path, port, *, installed=True, **asked):
     runtime = Runtime(SystemClock(), "6" * 32, out=out)
     asked = replace(options(tmp_path, asked.pop("ports", "fixed")), **{"notebooks": True} | asked)
     try:
-        chosen = choose_jupyter(asked, runtime, (), port, lambda: installed)
+        asked = replace(asked, notebooks_port=port)
+        chosen = choose_jupyter(asked, runtime, (), lambda: installed)
     except Unavailable as error:
         chosen = error.reason
     return chosen, [json.loads(line)["message"] for line in out.getvalue().splitlines()]

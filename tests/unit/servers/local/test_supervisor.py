@@ -243,23 +243,32 @@ def test_one_that_says_nothing_is_explained_by_its_log(tmp_path):
     assert "feed.log" in stack.error.message
 
 
+REFUSALS = [
+    Reason.CLUSTER_CHANGED,
+    Reason.PARTITIONS_CHANGED,
+    Reason.TOPIC_RECREATED,
+    Reason.TAPE_TRUNCATED,
+    Reason.RETENTION_OVERTOOK,
+    Reason.RULES_CHANGED,
+]
 REFUSES = """
 import json, sys, time
 print(json.dumps({"event": "serving", "addresses": {}}), flush=True)
-failed = {"event": "failed", "reason": "TAPE_TRUNCATED", "message": "ends at 3"}
+failed = {"event": "failed", "reason": "REASON", "message": "ends at 3"}
 print(json.dumps(failed), flush=True)
 sys.exit(6)
 """
 
 
-def test_a_part_that_refuses_the_tape_ends_the_stack_at_once_by_its_reason(tmp_path):
-    with Stack(tmp_path, part("lake", REFUSES)) as stack:
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_part_that_refuses_the_tape_ends_the_stack_at_once_by_its_reason(tmp_path, reason):
+    with Stack(tmp_path, part("lake", REFUSES.replace("REASON", reason))) as stack:
         stack.join()
     assert isinstance(stack.error, Data)
-    assert stack.error.reason is Reason.TAPE_TRUNCATED
+    assert stack.error.reason is reason
     assert stack.error.message == "lake refused the tape: ends at 3"
     assert stack.process("lake").restarts == 0
-    assert stack.published()["failure"]["reason"] == "TAPE_TRUNCATED"
+    assert stack.published()["failure"]["reason"] == reason
 
 
 def test_what_cannot_be_prepared_ends_the_stack(tmp_path):

@@ -64,6 +64,12 @@ def test_the_heartbeat_says_what_the_writer_has_done():
     assert counted.alerts == ["partition 3 waits: the registry is away", "the tape is short"]
 
 
+def test_skipped_placements_are_an_alert():
+    alert = "k2.partitions: 2 records are no placements and are skipped"
+    assert writer_counters(WriterStats(), ["another"], 2).alerts == ["another", alert]
+    assert writer_counters(WriterStats(), ["another"], 0).alerts == ["another"]
+
+
 def test_a_writer_that_has_done_nothing_yet_is_counted():
     assert set(signals(WriterStats()).values()) == {0.0}
     assert writer_counters(WriterStats(), ()).positions == ""

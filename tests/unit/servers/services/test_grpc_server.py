@@ -22,7 +22,6 @@ from k2.v1 import degradation_service_pb2 as pb
 from k2.v1 import degradation_service_pb2_grpc as rpc
 from k2.v1 import query_service_pb2_grpc as query_rpc
 from k2.v1.query_service_pb2 import PlanQueryRequest
-from k2client.deadline import RetryBudget
 from k2client.error_mapping import from_rpc
 from servers.degradation_topic import DegradationTopic
 from servers.heartbeat import Heartbeats
@@ -186,7 +185,7 @@ def test_calls_at_once_are_all_answered_in_the_end(monkeypatch):
         never.wait(0.01)
 
     with served(service()) as (listener, _):
-        retry = k2client.Retry(sleep=sleep, budget=RetryBudget(at_first=1_000_000))
+        retry = k2client.Retry(sleep=sleep)
         k2 = k2client.connect(listener.address, retry=retry)
         with k2, ThreadPoolExecutor(40) as pool:
             levels = list(pool.map(lambda _: k2.degradation().level, range(400)))

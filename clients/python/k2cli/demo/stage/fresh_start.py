@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import k2client
 from k2cli import down
 from k2cli.child import Spawned
-from k2cli.demo.stage.demo_stack import is_listening
+from k2cli.operate.running_stack import is_listening
 from k2client import stack
 from k2client.errors import Data, Invalid, K2Error, Unavailable
 from k2client.stack import Stack
@@ -142,10 +143,9 @@ def restart_of(described: Stack, settings: Mapping[str, object]) -> Restart:
     }
     variables |= _ports(addresses, processes)
     arguments = ["--venue", "synthetic"]
-    if "prometheus" in names:
-        arguments.append("--observe")
-    if "jupyter" in names:
-        arguments.append("--notebooks")
+    for name, option in {"prometheus": "--observe", "jupyter": "--notebooks"}.items():
+        if name in names:
+            arguments += (option, *_port_of(option, str(addresses.get(name, ""))))
     return Restart(tuple(arguments), variables)
 
 
@@ -176,6 +176,12 @@ def _ports(addresses: Mapping[str, str], processes: list[dict[str, Any]]) -> dic
     if listed := [address for address in metrics if address]:
         found["K2_TELEMETRY__LISTEN"] = str(listed[0])
     return found
+
+
+def _port_of(option: str, address: str) -> tuple[str, ...]:
+    """Say on which port it listened that a stack has beside it."""
+    port = urlsplit(address if "//" in address else f"//{address}").port
+    return () if port is None else (f"{option}-port", str(port))
 
 
 def variable_of(name: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.operate.fetching import NotServed, fetch
+from k2cli.operate.running_stack import RunningStack
 from k2client import records
 from k2client.errors import K2Error, Unavailable
 from k2client.times import to_us
@@ -48,7 +48,7 @@ class Load:
         return self.last_id - self.first_id + 1
 
 
-def load(demo: DemoStack, step: Callable[[str, float, float], None]) -> tuple[int, float]:
+def load(demo: RunningStack, step: Callable[[str, float, float], None]) -> tuple[int, float]:
     """Load the hour; returns the trades fetched and the seconds that took.
 
     Args:
@@ -56,22 +56,33 @@ def load(demo: DemoStack, step: Callable[[str, float, float], None]) -> tuple[in
         step: shows progress: words, done, total.
 
     Raises:
-        Unavailable: VENUE_UNAVAILABLE when the venue or the feed does not go on.
+        Unavailable: VENUE_UNAVAILABLE when the venue or the feed does not go on, or the hour is not
+            there after some rounds.
     """
     began, loaded = time.monotonic(), 0
     for _ in range(_ROUNDS_MAX):
         loads = []
-        for done, symbol in enumerate(demo.symbols):
-            step(f"looking for the ids of the last hour of {symbol}", done, len(demo.symbols))
-            if (wanted := _wanted(demo, symbol)) is not None:
-                loads.append(wanted)
-                demo.k2.backfill(wanted.symbol, wanted.first_id, wanted.last_id)
+        for each in _wanted_of_all(demo, step):
+            demo.k2.backfill(each.symbol, each.first_id, each.last_id)
+            loads.append(each)
         if not loads:
-            break
+            return loaded, time.monotonic() - began
         total = sum(each.ids for each in loads)
-        _wait(demo, loads, total, step)
-        loaded += total
+        loaded += total - _wait(demo, loads, total, step)
+    if missing := ", ".join(each.symbol for each in _wanted_of_all(demo, step)):
+        raise Unavailable(
+            "VENUE_UNAVAILABLE",
+            f"the venue has not given the hour of {missing}: see `k2 gaps --state unfillable`",
+        )
     return loaded, time.monotonic() - began
+
+
+def _wanted_of_all(demo: RunningStack, step: Callable[[str, float, float], None]) -> Iterator[Load]:
+    """Choose the ids to fetch of each symbol that lacks its hour."""
+    for done, symbol in enumerate(demo.symbols):
+        step(f"looking for the ids of the last hour of {symbol}", done, len(demo.symbols))
+        if (wanted := _wanted(demo, symbol)) is not None:
+            yield wanted
 
 
 def seldom(step: Callable[[str, float, float], None], every_s: float) -> Callable[..., None]:
@@ -123,7 +134,7 @@ def estimated_first_id(oldest: tuple[int, int], newest: tuple[int, int], until_u
     return max(0, oldest[0] - max(_LEAST_IDS, int((oldest[1] - until_us) * rate * _SPARE)))
 
 
-def _wanted(demo: DemoStack, symbol: str) -> Load | None:
+def _wanted(demo: RunningStack, symbol: str) -> Load | None:
     """Choose the ids to fetch of a symbol; None when it has its hour already.
 
     The practice venue of a stack is asked; otherwise the rate of the trades that are there decides,
@@ -146,7 +157,7 @@ def _wanted(demo: DemoStack, symbol: str) -> Load | None:
     return Load(symbol, first_id_before(oldest_id, oldest_us, goal_us, time_of), oldest_id - 1)
 
 
-def _outermost_trade(demo: DemoStack, symbol: str, order: str) -> tuple[int, int] | None:
+def _outermost_trade(demo: RunningStack, symbol: str, order: str) -> tuple[int, int] | None:
     """Return id and time of the oldest (asc) or newest (desc) trade; None before the first."""
     try:
         columns = ["trade_id", "event_time"]
@@ -159,7 +170,7 @@ def _outermost_trade(demo: DemoStack, symbol: str, order: str) -> tuple[int, int
     return int(row["trade_id"]), to_us(row["event_time"])
 
 
-def _oldest(demo: DemoStack, symbol: str) -> tuple[int, int]:
+def _oldest(demo: RunningStack, symbol: str) -> tuple[int, int]:
     """Return id and time of the oldest trade of a symbol; waits for the first one."""
     end = time.monotonic() + _FIRST_TRADES_S
     while (found := _outermost_trade(demo, symbol, "asc")) is None:
@@ -169,7 +180,7 @@ def _oldest(demo: DemoStack, symbol: str) -> tuple[int, int]:
     return found
 
 
-def _newest_of_venue(demo: DemoStack, symbol: str) -> tuple[int, int]:
+def _newest_of_venue(demo: RunningStack, symbol: str) -> tuple[int, int]:
     """Return the newest trade of the venue: the symbol trades so seldom that K2 has none yet."""
     venue = demo.described.addresses.get("venue")
     trades = _history(venue, f"symbol={symbol}&limit=1") if venue else []
@@ -194,9 +205,9 @@ def _history(venue: str, query: str) -> list[dict[str, Any]]:
 
 
 def _wait(
-    demo: DemoStack, loads: Iterable[Load], total: int, step: Callable[[str, float, float], None]
-) -> None:
-    """Wait until nothing of the loads is open any more.
+    demo: RunningStack, loads: Iterable[Load], total: int, step: Callable[[str, float, float], None]
+) -> int:
+    """Wait until nothing of the loads is open any more; how many ids the venue did not have.
 
     Raises:
         Unavailable: VENUE_UNAVAILABLE when nothing is fetched for a minute.
@@ -206,15 +217,13 @@ def _wait(
     seen: set[str] = set()
     while wanted:
         gaps = demo.k2.gaps()
-        seen |= {gap.symbol for gap in gaps if _within(gap, wanted)}
-        left = sum(
-            gap.last_trade_id - gap.first_trade_id + 1
-            for gap in gaps
-            if gap.state == "OPEN" and _within(gap, wanted)
-        ) + sum(each.ids for each in wanted.values() if each.symbol not in seen)
+        ours = [gap for gap in gaps if _within(gap, wanted)]
+        seen |= {gap.symbol for gap in ours}
+        left = _ids(ours, "OPEN")
+        left += sum(each.ids for each in wanted.values() if each.symbol not in seen)
         step(f"{total - left:,} of {total:,} trades of {len(wanted)} symbols", total - left, total)
         if left == 0:
-            return
+            return _ids(ours, "UNFILLABLE")
         if left != last:
             last, moved = left, time.monotonic()
         elif time.monotonic() - moved > _STALLED_S:
@@ -224,6 +233,11 @@ def _wait(
                 " `k2 gaps --state open` and `k2 logs feed`",
             )
         time.sleep(_POLL_S)
+    return 0
+
+
+def _ids(gaps: Iterable[records.GapRecord], state: str) -> int:
+    return sum(gap.last_trade_id - gap.first_trade_id + 1 for gap in gaps if gap.state == state)
 
 
 def _within(gap: records.GapRecord, wanted: dict[str, Load]) -> bool:

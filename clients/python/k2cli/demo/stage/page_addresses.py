@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from k2cli.demo.stage.demo_stack import address_of, based, is_listening
 from k2cli.operate.fetching import NotServed, fetch
+from k2cli.operate.running_stack import address_of, based, is_listening
 from k2client.stack import Stack
 
 HEALTHY = "healthy"

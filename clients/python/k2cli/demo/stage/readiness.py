@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from k2cli.demo.evidence import Latency, latency
-from k2cli.demo.stage.demo_stack import DemoStack
 from k2cli.demo.stage.history_load import SPAN_S
 from k2cli.demo.stage.page_addresses import FAILED, Found, looked_at
 from k2cli.operate import scrape
 from k2cli.operate.fetching import NotServed
+from k2cli.operate.running_stack import RunningStack
 from k2client.errors import K2Error, NotFound
 from k2client.stack import Stack
 from k2client.times import to_us
@@ -183,13 +183,13 @@ def _pages(state: StageState) -> Item:
 def state_of(data_dir: Path | None) -> StageState:
     """Ask the stack of a data directory, or that of containers, whether or not one runs."""
     try:
-        with DemoStack.open(data_dir) as demo:
+        with RunningStack.open(data_dir) as demo:
             return read_state(demo)
     except NotFound:
         return StageState(running=False)
 
 
-def read_state(demo: DemoStack, flow_s: float = FLOW_S) -> StageState:
+def read_state(demo: RunningStack, flow_s: float = FLOW_S) -> StageState:
     """Ask a running stack for everything the checklist needs."""
     with ThreadPoolExecutor(1) as beside:  # the checklist has to turn within seconds
         measuring = beside.submit(_measured, demo)
@@ -198,7 +198,7 @@ def read_state(demo: DemoStack, flow_s: float = FLOW_S) -> StageState:
     return replace(found, answers=answers, failure=refused or found.failure)
 
 
-def _asked(demo: DemoStack, flow_s: float) -> StageState:
+def _asked(demo: RunningStack, flow_s: float) -> StageState:
     """Ask for everything but the latencies."""
     rate, level, open_ids, failure = None, "", 0, ""
     states, restarts = _supervised(demo.described)
@@ -256,7 +256,7 @@ def _supervised(described: Stack) -> tuple[dict[str, str], dict[str, int]]:
     return states, restarts
 
 
-def _measured(demo: DemoStack) -> tuple[Latency | None, str]:
+def _measured(demo: RunningStack) -> tuple[Latency | None, str]:
     """Time a small query, over HTTP where there is an edge."""
     took_ms: list[float] = []
     end_s = time.monotonic() + _LATENCY_S
@@ -271,7 +271,7 @@ def _measured(demo: DemoStack) -> tuple[Latency | None, str]:
         return None, str(error)
 
 
-def newest_ms(demo: DemoStack, path: str = "/v1/trades", limit: int = 5) -> float:
+def newest_ms(demo: RunningStack, path: str = "/v1/trades", limit: int = 5) -> float:
     """Ask for the newest trades of the first symbol; returns the milliseconds until their rows.
 
     Raises:
@@ -290,7 +290,7 @@ def newest_ms(demo: DemoStack, path: str = "/v1/trades", limit: int = 5) -> floa
     return (time.perf_counter() - began) * 1000
 
 
-def _without_history(demo: DemoStack) -> list[str]:
+def _without_history(demo: RunningStack) -> list[str]:
     """List the symbols without a trade of an hour ago: of the two minutes before it."""
     now_us = time.time_ns() // 1000
     until_us = now_us - int(SPAN_S * _SPAN_SHARE * 1e6)

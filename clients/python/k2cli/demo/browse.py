@@ -9,8 +9,8 @@ import click
 from click.shell_completion import get_completion_class
 
 from k2cli import console, options
-from k2cli.demo.stage.demo_stack import described_at
 from k2cli.demo.stage.page_addresses import HEALTHY, PAGES, looked_at, opened_url
+from k2cli.operate.running_stack import described_at
 from k2client import stack
 from k2client.errors import NotFound, Unavailable
 

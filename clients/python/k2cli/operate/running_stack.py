@@ -23,7 +23,7 @@ API_KEY = "k2-dev-api-key-2026"  # of development, public; taken where no key is
 
 
 @dataclass(frozen=True)
-class DemoStack:
+class RunningStack:
     """A running stack, and connections to it.
 
     Attributes:
@@ -113,9 +113,9 @@ class DemoStack:
 
 
 def described_at(data_dir: Path | None) -> Stack:
-    """Describe the stack that `DemoStack.open` would connect to; one that does not run if none."""
+    """Describe the stack that `RunningStack.open` connects to; one that does not run if none."""
     try:
-        with DemoStack.open(data_dir) as demo:
+        with RunningStack.open(data_dir) as demo:
             return demo.described
     except K2Error:
         return stack.read_stack(options.directory_of(data_dir))
