@@ -263,8 +263,11 @@ def writer_counters(
     stats: WriterStats, alerts: Sequence[str], placements_skipped: int = 0
 ) -> WriterCounters:
     """Count what the writer has done; `alerts` of others follow its own."""
-    skipped = f"{topics.PARTITIONS}: {placements_skipped} records are no placements and are skipped"
-    waits = [f"partition {number} waits: {why}" for number, why in sorted(stats.waiting.items())]
+    said = [f"partition {number} waits: {why}" for number, why in sorted(stats.waiting.items())]
+    said += alerts
+    if placements_skipped:
+        skipped = f"{placements_skipped} records are no placements and are skipped"
+        said.append(f"{topics.PARTITIONS}: {skipped}")
     return WriterCounters(
         commits=stats.commits,
         rows=stats.rows,
@@ -276,7 +279,7 @@ def writer_counters(
         positions=stats.positions.encode() if stats.positions else "",
         snapshot_id=str(stats.snapshot_id or ""),
         committed_at_us=stats.committed_at_us or 0,
-        alerts=[*waits, *alerts, *([skipped] if placements_skipped else ())],
+        alerts=said,
     )
 
 

@@ -54,8 +54,8 @@ def cost(  # noqa: PLR0913, PLR0917 one parameter an option
         return
     measured, scales = Measured(), messages or SCALES
     if live:
-        with RunningStack.open(data_dir) as demo:
-            rate, measured = live_figures(demo)
+        with RunningStack.open(data_dir) as running:
+            rate, measured = live_figures(running)
         scales = (rate, *messages)
     changed: dict[str, Any] = {}
     if days is not None:
@@ -66,10 +66,10 @@ def cost(  # noqa: PLR0913, PLR0917 one parameter an option
     _show(wanted, measured, read_prices(), as_json=as_json)
 
 
-def live_figures(demo: RunningStack, over_s: float = _RATE_OVER_S) -> tuple[float, Measured]:
+def live_figures(running: RunningStack, over_s: float = _RATE_OVER_S) -> tuple[float, Measured]:
     """Measure the messages a second and the bytes a trade of a running stack."""
-    rate = max(demo.trade_rate(over_s), 0.001)
-    snapshots = demo.k2.snapshots(1)
+    rate = max(running.trade_rate(over_s), 0.001)
+    snapshots = running.k2.snapshots(1)
     measured = Measured()
     if snapshots and snapshots[0].rows_total:
         measured = replace(measured, lake_bytes=snapshots[0].bytes_total / snapshots[0].rows_total)

@@ -20,9 +20,7 @@ from k2cli.demo.stage.page_addresses import (
     url_of,
 )
 from k2cli.demo.stage.readiness import StageState, ages_s, checklist, decision
-from k2cli.operate.running_stack import (
-    NotServed,
-)
+from k2cli.operate.fetching import NotServed
 from k2client.errors import Data, Invalid, Unavailable
 from k2client.records import GapRecord
 from k2client.stack import Stack
