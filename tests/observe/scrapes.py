@@ -1,6 +1,7 @@
 """What all processes of a stack export, as it was seen over time, and counts made without it."""
 
 import json
+import urllib.error
 import urllib.request
 
 from confluent_kafka import Consumer, TopicPartition
@@ -122,5 +123,7 @@ def _get(url):
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        raise AssertionError(f"{url}: {refused.code} {refused.read().decode()}") from refused
     except OSError:  # a process that is just being restarted
         return ""

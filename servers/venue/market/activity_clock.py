@@ -51,6 +51,14 @@ class Activity:
         start, end = int(table[leaf]), int(table[leaf + 1])
         return (block << MASS_BITS) + start + ((rest * (end - start)) >> _LEAF_BITS)
 
+    def reached(self, time_us: int) -> int:
+        """Compute the highest position whose time, as `times` has it, is at most `time_us`."""
+        block, within = time_us >> BLOCK_BITS, time_us & (BLOCK_US - 1)
+        table = self._table(block)
+        leaf, rest = within >> _LEAF_BITS, within & ((1 << _LEAF_BITS) - 1)
+        start, end = int(table[leaf]), int(table[leaf + 1])
+        return (block << MASS_BITS) + start - (-(rest + 1) * (end - start) >> _LEAF_BITS) - 1
+
     def times(self, positions: Int64s) -> Int64s:
         """Compute when each position was reached, in microseconds; `positions` ascend."""
         blocks = positions >> MASS_BITS

@@ -190,18 +190,14 @@ class _Symbol:
         self._size_key = hash_random.key_of(seed, symbol, "size")
 
     def emitted(self, time_us: int) -> int:
-        run = next((run for run in reversed(self._runs) if run.from_time_us <= time_us), None)
+        run = next((run for run in reversed(self._runs) if run.from_time_us < time_us), None)
         if run is None:
             return self.first_id - 1
-        guess = run.guess(time_us)
-        reach = 64
-        while True:
-            low = max(run.from_id, guess - reach)
-            ids = np.arange(low, max(guess + reach, low + 1), dtype=np.int64)
-            printed = int(np.searchsorted(self._run_times(run, ids), time_us, side="right"))
-            if (printed or low == run.from_id) and printed < len(ids):
-                return low + printed - 1
-            reach *= 4
+        guess = run.guess(time_us)  # what is printed by then ends less than an order above it
+        low = max(run.from_id, guess - 1)
+        ids = np.arange(low, max(low, guess) + (2 << _ORDER_BITS), dtype=np.int64)
+        reached = self._activity.reached(time_us)
+        return low + int(np.searchsorted(self._positions(run, ids), reached, side="right")) - 1
 
     def trades(self, first_id: int, end_id: int) -> SyntheticTrades:
         first = max(first_id, self.first_id)
@@ -229,10 +225,13 @@ class _Symbol:
         return times
 
     def _run_times(self, run: _Run, ids: Int64s) -> Int64s:
+        times = self._activity.times(self._positions(run, ids))
+        return np.maximum(times, run.from_time_us + 1)
+
+    def _positions(self, run: _Run, ids: Int64s) -> Int64s:
         starts = np.maximum(self._order_starts(ids), run.from_id)
         jitter = (hash_random.bits(self._jitter_key, starts) >> np.uint64(54)).astype(np.int64)
-        times = self._activity.times(run.positions(starts, jitter))
-        return np.maximum(times, run.from_time_us + 1)
+        return run.positions(starts, jitter)
 
     def _order_starts(self, ids: Int64s) -> Int64s:
         """Return the first id of the taker's order that each trade belongs to."""

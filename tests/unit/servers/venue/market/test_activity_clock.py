@@ -31,6 +31,14 @@ def test_times_never_descend_and_come_back_from_positions(activity):
         assert activity.position(time) <= position <= activity.position(time + 1)
 
 
+def test_what_is_reached_at_a_time_is_the_last_position_of_that_time(activity):
+    inside = range(START, START + BLOCK_US, 2_345_678)
+    for time in (START + 1, START + BLOCK_US - 1, START + BLOCK_US, *inside):
+        reached = activity.reached(time)
+        around = activity.times(np.array([reached, reached + 1], np.int64))
+        assert around[0] <= time < around[1]
+
+
 def test_times_do_not_depend_on_what_is_asked_together(activity):
     positions = np.arange(BLOCK << MASS_BITS, (BLOCK + 2) << MASS_BITS, 54_321_000, dtype=np.int64)
     alone = [int(Activity(7, "BTCUSDT").times(positions[i : i + 1])[0]) for i in range(0, 40, 9)]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from servers.venue.market.activity_clock import BLOCK_US, Activity
 from servers.venue.market.instruments import LISTED
 from servers.venue.market.synthetic_market import (
     ORIGIN_US,
@@ -63,6 +64,17 @@ def test_a_time_knows_the_ids_printed_until_then():
         newest = busy.emitted("BTCUSDT", time)
         times = busy.trades("BTCUSDT", newest, newest + 2).time_us
         assert times[0] <= time < times[1]
+
+
+@pytest.mark.parametrize("rate", [0.001, 60.0, 100_000.0])
+def test_to_know_the_ids_printed_needs_the_activity_of_that_time_alone(rate, monkeypatch):
+    computed = []
+    cascade = Activity._cascade
+    monkeypatch.setattr(
+        Activity, "_cascade", lambda clock, block: computed.append(block) or cascade(clock, block)
+    )
+    market(rate).emitted("BTCUSDT", NOW)
+    assert set(computed) <= {ORIGIN_US // BLOCK_US, NOW // BLOCK_US}
 
 
 def test_before_the_first_trade_there_is_none():
