@@ -113,7 +113,12 @@ class Runtime:
         return progress
 
     def end(self, code: int) -> int:
-        """Return the exit code, for `sys.exit`; a stuck process ends here, with that code."""
+        """Return the exit code, for `sys.exit`; a stuck process ends here, with that code.
+
+        Requests to stop change nothing any more: the interpreter, as it ends, would let them kill.
+        """
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         if self.stuck.is_set():
             _log.warning("calls are left that do not end: the process ends without them")
             logging.shutdown()

@@ -20,6 +20,8 @@ from scripts.metrics_catalogue import declarations
 from tests.chaos.faults import PARTITIONS, TOPIC, store_away
 from tests.chaos.stack import BRISK, CLOCK, Stack, until
 from tests.observe.scrapes import (
+    QUIET_RATE,
+    QUIET_S,
     Scrapes,
     log_ends,
     quieten,
@@ -243,28 +245,47 @@ def shed(driven):
         until(lambda: scrapes.total("k2_lake_partitions_paused") > 0, "the low tier is paused")
         until(lambda: scrapes.total("k2_deferred_records") > 0, "records are deferred")
         CLOCK.sleep(SHED_S)
-        venue_json(stack, "/k2/rate?trades_per_s=0.001")
-        CLOCK.sleep(5)
+        rest_but_deferred(driven)
         positions = k2.snapshot().positions
         behind = [end - at for end, at in zip(log_ends(stack), positions.offsets, strict=True)]
         driven.pair("deferred", scrapes.total("k2_deferred_records"), sum(behind))
         k2.set_override("AGGRESSIVE", 300, "a test has long queries refused")
-        until(lambda: scrapes.total("k2_degradation_level", scope="platform") == 3, "it holds")
         count_refused(driven)
         k2.clear_override()
         venue_json(stack, f"/k2/rate?trades_per_s={RATE}")
         until(lambda: not scrapes.total("k2_deferred_records"), "the low tier has caught up")
 
 
+def rest_but_deferred(driven):
+    """Let the venue print no more, and wait until all is committed but what is deferred."""
+    scrapes = driven.scrapes
+    venue_json(driven.stack, f"/k2/rate?trades_per_s={QUIET_RATE}")
+
+    def state():
+        return log_ends(driven.stack), scrapes.total("k2_deferred_records")
+
+    def rests():
+        before = state()
+        CLOCK.sleep(QUIET_S)
+        return before == state() and not scrapes.total("k2_lake_pending_rows")
+
+    until(rests, "all that is not deferred is committed")
+
+
 def count_refused(driven):
-    """Ask what a level refuses, in a class that no other client is of."""
+    """Ask what a level refuses, in a class that no other client is of, until it is refused."""
     refused = 0
     with driven.client("batch") as k2:
-        for _ in range(7):
+
+        def ask():
+            nonlocal refused
             try:
                 k2.trades(None).to_arrow()
             except K2Error as error:
                 refused += error.reason == "SHED"
+            return refused == 7
+
+        until(ask, "the query server refuses by its level")
     shed = {"class": "batch", "reason": "SHED"}
     driven.pair("refused", driven.scrapes.total("k2_query_refused_total", **shed), refused)
 

@@ -15,6 +15,7 @@ from k2.errors import Data, Overloaded, Reason, Unavailable
 from servers.runtime import Interrupted, Runtime
 
 WAITS = """
+import sys
 from servers import runtime
 machine = runtime.start()
 machine.emit("serving", run_id=machine.run_id)
@@ -22,6 +23,7 @@ machine.stopping.wait(20)
 machine.emit("asked", second_signal=machine.second_signal.is_set())
 machine.second_signal.wait(20)
 machine.emit("insisted")
+sys.exit(machine.end(0))
 """
 
 
@@ -62,6 +64,24 @@ def test_a_reader_that_goes_away_does_not_end_the_process():
         process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+ASKED_WHILE_ENDING = """
+import os, signal, sys
+from servers import runtime
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+
+late = Late()  # destroyed after the interpreter has put the signals' own actions back
+sys.exit(runtime.start().end(0))
+"""
+
+
+def test_a_request_to_stop_while_it_ends_changes_nothing():
+    with run(ASKED_WHILE_ENDING) as process:
         assert process.wait(20) == 0
 
 
