@@ -15,7 +15,7 @@ def test_nothing_is_lost_doubled_or_answered_wrongly(runs, seed):
 
 def test_a_seed_is_one_history(runs):
     (one, _), (again, _), (other, _) = (
-        runs.run(seed, maintainers=2, ops_writers=2) for seed in (2, 2, 3)
+        runs.run(seed, maintainers=2, ops_writers=2) for seed in (8, 8, 7)
     )
     assert one.history == again.history
     assert one.event_count == again.event_count > 500

@@ -253,22 +253,22 @@ def test_a_days_file_goes_the_way_of_every_trade(world):
     day_us = 1_735_689_600_000_000  # 2025-01-01
     for day, unit_us in (("2024-12-31", 1000), ("2025-01-01", 1)):
         start = day_us if unit_us == 1 else day_us - 86_400_000_000
-        first = 1 if unit_us == 1000 else 20_001
+        first = 1 if unit_us == 1000 else 6_001
         text = "".join(
             f"{each},100.5,0.1,10.05,{(start + 1000 * each) // unit_us},True,True\n"
-            for each in range(first, first + 20_000)
+            for each in range(first, first + 6_000)
         )
         path = world.folder / f"BTCUSDT-trades-{day}.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(f"BTCUSDT-trades-{day}.csv", text)
         code, result = loaded(world, path)
-        assert (code, result["loaded"], result["refused"]) == (0, 20_000, 0)
-        assert (result["first_trade_id"], result["last_trade_id"]) == (first, first + 19_999)
+        assert (code, result["loaded"], result["refused"]) == (0, 6_000, 0)
+        assert (result["first_trade_id"], result["last_trade_id"]) == (first, first + 5_999)
     rows = world.rows()
-    assert [row[1] for row, _ in rows] == list(range(1, 40_001))
+    assert [row[1] for row, _ in rows] == list(range(1, 12_001))
     assert {source for _, source in rows} == {"backfill"}
-    assert all(row[4] < day_us for row, _ in rows[:20_000])
-    assert all(row[4] >= day_us for row, _ in rows[20_000:])
+    assert all(row[4] < day_us for row, _ in rows[:6_000])
+    assert all(row[4] >= day_us for row, _ in rows[6_000:])
     path = world.folder / "ETHUSDT-trades-2025-01-01.csv"
     path.write_text(f"1,x,1,1,{day_us},True,True\n2,1.5,1,1,{day_us},False,True\n")
     code, result = loaded(world, path, "--symbol", "ETHUSDT")

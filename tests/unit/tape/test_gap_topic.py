@@ -2,6 +2,7 @@
 
 import pytest
 
+from k2 import limits
 from k2.errors import Reason, Unavailable
 from k2.market.events import Fault
 from k2.market.schema import GAP, avro_schema
@@ -88,7 +89,8 @@ def test_what_is_no_event_is_passed_over(log):
     assert (log._events, log._reached) == ([OPEN], 4)
 
 
-def test_an_absent_broker_is_said(log):
+def test_an_absent_broker_is_said(log, monkeypatch):
+    monkeypatch.setattr(limits, "TAPE_REQUEST_S", 1.0)
     with pytest.raises(Unavailable) as caught:
         log.advance()
     assert caught.value.reason is Reason.TAPE_UNAVAILABLE

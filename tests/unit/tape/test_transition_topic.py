@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from k2 import limits
 from k2.degrade.level import Level
 from k2.degrade.transition import Transition, TransitionCause
 from k2.errors import Unavailable
@@ -26,6 +27,7 @@ def test_a_record_without_a_value_is_named():
     assert read_transition(None) is Fault.NULL_VALUE
 
 
-def test_a_tape_that_is_away_is_said():
+def test_a_tape_that_is_away_is_said(monkeypatch):
+    monkeypatch.setattr(limits, "TAPE_REQUEST_S", 1.0)
     with pytest.raises(Unavailable):
         next(read_transitions("127.0.0.1:1"))

@@ -85,19 +85,19 @@ def test_what_is_deferred_is_no_lag_however_long(world, told):
     pump = started(world, told, rows_per_s_max=2)
     told.level(Level.AGGRESSIVE)
     pump.step()
-    world.put(*range(1, 30), symbol="SHIBUSDT")
-    world.put(*range(1, 30), symbol="BNBUSDT")
+    world.put(*range(1, 10), symbol="SHIBUSDT")
+    world.put(*range(1, 10), symbol="BNBUSDT")
     stepped(world, pump, 100)
     assert pump.stats.lag_s(world.clock.monotonic_s()) == 0
-    assert pump.backlog.deferred == {Tier.HIGH: 29, Tier.LOW: 29} | dict.fromkeys((Tier.NORMAL,), 0)
+    assert pump.backlog.deferred == {Tier.HIGH: 9, Tier.LOW: 9} | dict.fromkeys((Tier.NORMAL,), 0)
     told.level(Level.NORMAL)
     lags = []
-    while len(world.ids("SHIBUSDT")) < 29:
+    while len(world.ids("SHIBUSDT")) < 9:
         stepped(world, pump, 1)
         lags.append(pump.stats.lag_s(world.clock.monotonic_s()))
         assert len(lags) < 100
     assert max(lags) <= 2 * limits.LAG_LOOK_S, "catching up presses on nothing"
-    assert len(world.ids("BNBUSDT")) == 29
+    assert len(world.ids("BNBUSDT")) == 9
 
 
 def test_lag_is_counted_from_the_end_of_catching_up(world, told):

@@ -5,6 +5,7 @@ from contextlib import closing
 import grpc
 import pytest
 
+from k2 import limits
 from k2.clock import SystemClock
 from k2.lake.iceberg.catalog import open_catalog
 from k2.settings import Settings, TapeSettings
@@ -16,7 +17,8 @@ from servers.services import dead_letter_service as dead_letter
 from tests.fakes.wire import reason_of, served
 
 
-def test_a_tape_that_is_away_is_said_to_be(tmp_path):
+def test_a_tape_that_is_away_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "TAPE_REQUEST_S", 1.0)
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     with (
         closing(open_catalog(settings, SystemClock())) as catalog,

@@ -1,5 +1,6 @@
 """The ops tables' writers as the lake's process runs them, with the tape away."""
 
+from k2 import limits
 from k2.clock import SystemClock
 from k2.lake.iceberg.catalog import open_catalog
 from k2.lake.iceberg.tables import ensure_lake
@@ -14,7 +15,8 @@ from tests.support.ops_world import OpsWorld, gap, letter
 from tests.support.scraped import scraped_of
 
 
-def test_a_tape_that_is_away_is_waited_for(tmp_path):
+def test_a_tape_that_is_away_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "TAPE_REQUEST_S", 1.0)
     settings = Settings(data_dir=tmp_path, tape=TapeSettings(bootstrap="127.0.0.1:1"))
     runtime = Runtime(SystemClock(), "run")
     catalog = open_catalog(settings, SystemClock())
