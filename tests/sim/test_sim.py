@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)
 SEEDS = range(5)
 
 

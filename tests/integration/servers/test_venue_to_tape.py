@@ -25,7 +25,7 @@ from k2.tape.schema_registry import SchemaStore
 from servers.heartbeat import read_beats
 from tests.support.eventually import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 _numbers = count()
