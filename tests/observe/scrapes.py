@@ -67,10 +67,14 @@ def venue_json(stack, path):
     return json.loads(until(answer, f"the venue answers {path}", 30))
 
 
-def quieten(stack, scrapes):
-    """Let the venue print no more, and wait until all that it printed is where it ends."""
+def quieten(stack, scrapes, *, deferring=False):
+    """Let the venue print no more, and wait until all that it printed is where it ends.
+
+    Where a level defers, its records stay on the tape and their intervals OPEN.
+    """
     venue_json(stack, f"/k2/rate?trades_per_s={QUIET_RATE}")
-    names = ("k2_feed_frames_total", "k2_lake_rows_total", "k2_dead_letters_total", "k2_gap_ids")
+    names = "k2_feed_frames_total", "k2_lake_rows_total", "k2_dead_letters_total", "k2_gap_ids"
+    names += ("k2_deferred_records",)
 
     def state():
         return [scrapes.total(name) for name in names]
@@ -78,7 +82,9 @@ def quieten(stack, scrapes):
     def rests():
         before = state()
         CLOCK.sleep(QUIET_S)
-        waits = scrapes.total("k2_lake_pending_rows") + scrapes.total("k2_gaps", state="OPEN")
+        waits = scrapes.total("k2_lake_pending_rows")
+        if not deferring:
+            waits += scrapes.total("k2_gaps", state="OPEN")
         return before == state() and not waits
 
     until(rests, "all is quiet")

@@ -20,8 +20,6 @@ from scripts.metrics_catalogue import declarations
 from tests.chaos.faults import PARTITIONS, TOPIC, store_away
 from tests.chaos.stack import BRISK, CLOCK, Stack, until
 from tests.observe.scrapes import (
-    QUIET_RATE,
-    QUIET_S,
     Scrapes,
     log_ends,
     quieten,
@@ -245,7 +243,7 @@ def shed(driven):
         until(lambda: scrapes.total("k2_lake_partitions_paused") > 0, "the low tier is paused")
         until(lambda: scrapes.total("k2_deferred_records") > 0, "records are deferred")
         CLOCK.sleep(SHED_S)
-        rest_but_deferred(driven)
+        quieten(stack, scrapes, deferring=True)
         positions = k2.snapshot().positions
         behind = [end - at for end, at in zip(log_ends(stack), positions.offsets, strict=True)]
         driven.pair("deferred", scrapes.total("k2_deferred_records"), sum(behind))
@@ -254,22 +252,6 @@ def shed(driven):
         k2.clear_override()
         venue_json(stack, f"/k2/rate?trades_per_s={RATE}")
         until(lambda: not scrapes.total("k2_deferred_records"), "the low tier has caught up")
-
-
-def rest_but_deferred(driven):
-    """Let the venue print no more, and wait until all is committed but what is deferred."""
-    scrapes = driven.scrapes
-    venue_json(driven.stack, f"/k2/rate?trades_per_s={QUIET_RATE}")
-
-    def state():
-        return log_ends(driven.stack), scrapes.total("k2_deferred_records")
-
-    def rests():
-        before = state()
-        CLOCK.sleep(QUIET_S)
-        return before == state() and not scrapes.total("k2_lake_pending_rows")
-
-    until(rests, "all that is not deferred is committed")
 
 
 def count_refused(driven):

@@ -45,19 +45,13 @@ class Activity:
 
     def position(self, time_us: int) -> int:
         """Compute how much activity there was before `time_us`."""
-        block, within = time_us >> BLOCK_BITS, time_us & (BLOCK_US - 1)
-        table = self._table(block)
-        leaf, rest = within >> _LEAF_BITS, within & ((1 << _LEAF_BITS) - 1)
-        start, end = int(table[leaf]), int(table[leaf + 1])
-        return (block << MASS_BITS) + start + ((rest * (end - start)) >> _LEAF_BITS)
+        start, mass, rest = self._leaf(time_us)
+        return start + (rest * mass >> _LEAF_BITS)
 
     def reached(self, time_us: int) -> int:
         """Compute the highest position whose time, as `times` has it, is at most `time_us`."""
-        block, within = time_us >> BLOCK_BITS, time_us & (BLOCK_US - 1)
-        table = self._table(block)
-        leaf, rest = within >> _LEAF_BITS, within & ((1 << _LEAF_BITS) - 1)
-        start, end = int(table[leaf]), int(table[leaf + 1])
-        return (block << MASS_BITS) + start - (-(rest + 1) * (end - start) >> _LEAF_BITS) - 1
+        start, mass, rest = self._leaf(time_us)
+        return start - (-(rest + 1) * mass >> _LEAF_BITS) - 1
 
     def times(self, positions: Int64s) -> Int64s:
         """Compute when each position was reached, in microseconds; `positions` ascend."""
@@ -71,6 +65,14 @@ class Activity:
                 times[start:end] = self._times_within(block, positions[start:end])
             start = end
         return times
+
+    def _leaf(self, time_us: int) -> tuple[int, int, int]:
+        """Find the position where the leaf of a time starts, its mass, the microseconds into it."""
+        block, within = time_us >> BLOCK_BITS, time_us & (BLOCK_US - 1)
+        leaf, rest = within >> _LEAF_BITS, within & ((1 << _LEAF_BITS) - 1)
+        table = self._table(block)
+        start, end = int(table[leaf]), int(table[leaf + 1])
+        return (block << MASS_BITS) + start, end - start, rest
 
     def _times_within(self, block: int, positions: Int64s) -> Int64s:
         table = self._table(block)

@@ -193,10 +193,10 @@ class _Symbol:
         run = next((run for run in reversed(self._runs) if run.from_time_us < time_us), None)
         if run is None:
             return self.first_id - 1
-        guess = run.guess(time_us)  # what is printed by then ends less than an order above it
+        reached = self._activity.reached(time_us)
+        guess = run.guess(reached)  # what is printed by then ends less than two orders above it
         low = max(run.from_id, guess - 1)
         ids = np.arange(low, max(low, guess) + (2 << _ORDER_BITS), dtype=np.int64)
-        reached = self._activity.reached(time_us)
         return low + int(np.searchsorted(self._positions(run, ids), reached, side="right")) - 1
 
     def trades(self, first_id: int, end_id: int) -> SyntheticTrades:
@@ -269,7 +269,6 @@ class _Run:
         self.from_id = segment.from_id[symbol]
         self._quota = segment.quota[symbol]
         self._start = activity.position(segment.from_time_us)
-        self._activity = activity
 
     def positions(self, ids: Int64s, jitter: Int64s) -> Int64s:
         """Compute where on the activity clock ids are; `jitter` is in 1024ths of an id."""
@@ -277,10 +276,9 @@ class _Run:
         whole, rest = thousandths // self._quota, thousandths % self._quota
         return self._start + (whole << MASS_BITS) + ((rest << MASS_BITS) // self._quota)
 
-    def guess(self, time_us: int) -> int:
-        """Estimate the highest id printed at a time."""
-        passed = self._activity.position(time_us) - self._start
-        return self.from_id + (passed * self._quota >> (MASS_BITS + 10))
+    def guess(self, position: int) -> int:
+        """Estimate the highest id printed at a position of the activity clock."""
+        return self.from_id + ((position - self._start) * self._quota >> (MASS_BITS + 10))
 
 
 class _RandomWalk:
